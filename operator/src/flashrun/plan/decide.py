@@ -1,0 +1,576 @@
+"""``decide``: what was seen of a run → what to do next and what to say about it.
+
+Read it from the bottom of the first function: a run that is not over passes the stages in order,
+and the first stage that has something to say answers. Feeding a decision's effects back as
+the next observation settles: the second decision does nothing and writes the same status.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from flashrun.plan import access, failures, fit, objects, report, resolve
+from flashrun.plan.conditions import FALSE, TRUE, Wanted
+from flashrun.plan.pods import Pod, read
+from flashrun.plan.world import (
+    AccessGrant,
+    Decision,
+    Delete,
+    Object,
+    Observed,
+    Patch,
+    SecretCopy,
+)
+from flashrun.spec import names
+from flashrun.spec.catalog import Catalog, Model
+from flashrun.spec.outcome import Exit, Retry
+from flashrun.spec.platform import Platform, Pool
+from flashrun.spec.records import Control, ResolvedRun, RunIdentity
+from flashrun.spec.run import (
+    TERMINAL,
+    FailureStatus,
+    FlashRun,
+    FlashRunStatus,
+    PendingStatus,
+    Phase,
+)
+
+GPUS: Final = 1
+"""GPUs of a run; LoRA on the catalog's models fits one."""
+LOOK_AGAIN_SECONDS: Final = 10.0
+"""When something outside our watches is awaited: a Secret, a pushed environment."""
+NODE_LOST: Final = timedelta(minutes=10)
+IMAGE_PATIENCE: Final = timedelta(minutes=10)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One run's file on the table of one pass."""
+
+    run: FlashRun
+    observed: Observed
+    platform: Platform
+    now: datetime
+    pods: tuple[Pod, ...]
+    status: FlashRunStatus
+    """What was seen, before anything is concluded from it."""
+
+    @property
+    def job(self) -> Object | None:
+        """The newest Job, which is the only one that may run pods."""
+        return max(self.observed.jobs, key=_number, default=None)
+
+    @property
+    def pod(self) -> Pod | None:
+        """The newest pod."""
+        return self.pods[-1] if self.pods else None
+
+    @property
+    def active(self) -> bool:
+        """Whether a pod may still write."""
+        return any(pod.active for pod in self.pods)
+
+
+Stage = Callable[[Case], Decision | None]
+
+
+def decide(run: FlashRun, observed: Observed, platform: Platform, now: datetime) -> Decision:
+    """Decide one pass over one run; pure, and total for every run that can be parsed."""
+    if run.deleting:
+        return Decision(status=run.status)  # owner references clean up, with or without us
+    if run.status.phase in TERMINAL:
+        return _settled(run, observed, platform)
+    pods = tuple(sorted(map(read, observed.pods), key=lambda pod: (pod.created, pod.name)))
+    seen = report.seen(run, observed, pods, platform, GPUS, now)
+    case = Case(run, observed, platform, now, pods, seen)
+    stages: tuple[Stage, ...] = (
+        _finished,
+        _cancelled,
+        _refused,
+        _unresolved,
+        _without_secrets,
+        _suspended,
+        _launch,
+        _lost_job,
+        _follow,
+    )
+    decision = next(answer for stage in stages if (answer := stage(case)) is not None)
+    return _with_requests(case, report.coalesce(run.status, decision, now))
+
+
+# --- the end of a run -----------------------------------------------------------------------------
+
+
+def _settled(run: FlashRun, observed: Observed, platform: Platform) -> Decision:
+    """A finished run stays finished, whatever happens to its Job; only leftovers go."""
+    seconds = platform.retention.finished_job_seconds
+    expiring = tuple(
+        Patch("Job", job["metadata"]["name"], {"spec": {"ttlSecondsAfterFinished": seconds}})
+        for job in observed.jobs
+        if "ttlSecondsAfterFinished" not in job["spec"]
+    )
+    stale = (names.live_key(run.uid),) if observed.storage.live is not None else ()
+    return Decision(
+        status=run.status.model_copy(update={"observed_generation": run.generation}),
+        patch=expiring,
+        sweep=stale,
+    )
+
+
+def _finished(case: Case) -> Decision | None:
+    """Believe the terminal record in storage, and for a success also the adapter's manifest."""
+    result = case.observed.storage.result
+    if result is None:
+        return None
+    if result.exit_code != Exit.DONE:
+        return _fail(case, failures.of_result(result))
+    if case.observed.storage.adapter is None:
+        return None
+    checkpoints = case.status.checkpoint_count
+    return Decision(
+        status=report.conclude(
+            case.status,
+            case.run,
+            case.now,
+            phase=Phase.SUCCEEDED,
+            reason="Trained",
+            message=f"Trained; adapter {case.run.name} and {_count(checkpoints)} are in storage.",
+        )
+    )
+
+
+def _cancelled(case: Case) -> Decision | None:
+    if not case.run.spec.control.cancel:
+        return None
+    waiting = bool(case.observed.jobs) or case.active
+    kept = f"{_count(case.status.checkpoint_count)} kept"
+    if case.status.checkpoints:
+        kept += f", the newest is {case.status.checkpoints[0].ref}"
+    status = report.conclude(
+        case.status,
+        case.run,
+        case.now,
+        phase=Phase.CANCELLING if waiting else Phase.CANCELLED,
+        reason="Cancelling" if waiting else "Cancelled",
+        message="The trainer saves and stops." if waiting else f"Cancelled; {kept}.",
+    )
+    deletes = tuple(
+        Delete("Job", job["metadata"]["name"])
+        for job in case.observed.jobs
+        if "deletionTimestamp" not in job["metadata"]
+    )
+    return Decision(status=status, delete=deletes)
+
+
+def _fail(case: Case, failure: FailureStatus, *, stop: bool = False) -> Decision:
+    jobs = tuple(Delete("Job", job["metadata"]["name"]) for job in case.observed.jobs)
+    status = case.status.model_copy(update={"failure": failure})
+    return Decision(
+        status=report.conclude(
+            status,
+            case.run,
+            case.now,
+            phase=Phase.FAILED,
+            reason=failure.reason,
+            message=" ".join(part for part in (failure.message, failure.hint) if part),
+        ),
+        delete=jobs if stop else (),
+    )
+
+
+# --- before the first Job -------------------------------------------------------------------------
+
+
+def _refused(case: Case) -> Decision | None:
+    """Refuse a spec that can never work, once and for all: a spec does not change."""
+    if case.observed.resolved is not None:
+        return None
+    catalog = Catalog(case.platform.models)
+    problems = list(resolve.check(case.run.spec, catalog).problems)
+    model = catalog.get(case.run.spec.model)
+    if model is not None and _pool_of(case, model) is None:
+        message = fit.no_pool_message(case.platform.pools, model, case.run.spec.algorithm)
+        problems.append(resolve.Finding("model", message))
+    source = case.observed.storage.adapter_source
+    if source is not None:
+        mismatch = resolve.adapter_mismatch(case.run.spec, source.manifest)
+        problems += [] if mismatch is None else [mismatch]
+    if not problems:
+        return None
+    failure = FailureStatus(
+        reason="SpecInvalid",
+        message="; ".join(map(str, problems)),
+        hint="Change the config and submit it as a new run.",
+    )
+    decision = _fail(case, failure)
+    refused = Wanted("Accepted", FALSE, "SpecInvalid", failure.message)
+    return replace(decision, status=report.state(decision.status, case.run, case.now, refused))
+
+
+def _unresolved(case: Case) -> Decision | None:
+    """Wait for what the spec names and storage does not have yet."""
+    if case.observed.resolved is not None:
+        return None
+    spec, storage = case.run.spec, case.observed.storage
+    if storage.problem:
+        return _wait(case, "StorageUnavailable", storage.problem, "Accepted")
+    if storage.environment is None:
+        identifier = spec.environment.id
+        message = (
+            f"Environment {identifier} is not in storage: push it with "
+            f"flash env push --name {identifier}."
+        )
+        return _wait(case, "EnvironmentNotFound", message, "Accepted")
+    if spec.train.init_from_adapter is not None and storage.adapter_source is None:
+        message = (
+            f"Adapter {spec.train.init_from_adapter} has no finished upload in namespace "
+            f"{case.run.namespace}: see flash checkpoints."
+        )
+        return _wait(case, "AdapterNotFound", message, "Accepted")
+    return None
+
+
+def _without_secrets(case: Case) -> Decision | None:
+    if case.observed.has_secrets:
+        return None
+    lookup = case.observed.secrets
+    missing = [name for name in case.run.spec.environment.secrets if name not in lookup.sources]
+    if not missing:
+        return None
+    message = f"No value for {', '.join(missing)} in {_searched(case)}."
+    if lookup.absent:
+        message += f" Secret {', '.join(lookup.absent)} does not exist."
+    if lookup.unlabelled:
+        message += (
+            f" Secret {', '.join(lookup.unlabelled)} is not for runs: label it "
+            f'{names.SECRETS_LABEL}: "true".'
+        )
+    return _wait(case, "SecretMissing", message, "SecretsReady")
+
+
+def _searched(case: Case) -> str:
+    listed = ", ".join(ref.name for ref in case.run.spec.secret_refs)
+    return f"the Secrets of spec.secretRefs ({listed})" if listed else "spec.secretRefs (empty)"
+
+
+def _wait(case: Case, reason: str, message: str, condition: str) -> Decision:
+    """Say what is awaited, in ``pending`` and in the condition that it holds up."""
+    pending = PendingStatus(reason=reason, message=message[:2048])
+    status = report.conclude(
+        case.status.model_copy(update={"pending": pending}),
+        case.run,
+        case.now,
+        phase=Phase.PENDING,
+        reason=reason,
+        message=message,
+    )
+    held_up = Wanted(condition, FALSE, reason, message)
+    return Decision(
+        status=report.state(status, case.run, case.now, held_up),
+        requeue_seconds=LOOK_AGAIN_SECONDS,
+    )
+
+
+# --- Jobs -----------------------------------------------------------------------------------------
+
+
+def _suspended(case: Case) -> Decision | None:
+    if not case.run.spec.control.suspend:
+        return None
+    job = case.job
+    pause = job is not None and not job["spec"].get("suspend")
+    status = report.conclude(
+        case.status,
+        case.run,
+        case.now,
+        phase=Phase.RUNNING if case.active else Phase.SUSPENDED,
+        reason="Suspending" if case.active else "Suspended",
+        message="The trainer saves and stops." if case.active else "Paused by spec.control.",
+    )
+    return Decision(status=status, patch=_suspend(job, True) if pause and job else ())
+
+
+def _launch(case: Case) -> Decision | None:
+    """Make what a first pod needs, all at once; a vanished Job is made again and resumes."""
+    if case.job is not None:
+        return None
+    resolved = case.observed.resolved or _resolve(case)
+    model = Catalog(case.platform.models).get(resolved.model.id)
+    pool = None if model is None else _pool_of(case, model)
+    if pool is None:  # the platform changed under a run that it had accepted
+        message = f"No pool of this cluster fits {resolved.model.id} any more."
+        return _fail(case, FailureStatus(reason="NoPool", message=message))
+    return _start(case, resolved, objects.Placement(0, pool), "Launched", "The Job was created.")
+
+
+def _lost_job(case: Case) -> Decision | None:
+    """Answer a Job that ended, or a pod that needs more memory than its pool has."""
+    job, resolved = case.job, case.observed.resolved
+    if job is None or resolved is None:
+        return None
+    failed = _condition(job, "Failed")
+    last = _last_ended(case, _number(job))
+    outgrown = last is not None and failures.retry_of(last) is Retry.LARGER_POOL
+    if failed is None and not outgrown:
+        return None
+    onward = _onward(case, job, last)
+    if onward is not None:
+        reason = failures.reason_of(last) if last else "Retrying"
+        message = f"{reason}: goes on in pool {onward.pool.name} from the newest checkpoint."
+        return _start(case, resolved, onward, reason, message, Phase.RETRYING, retire=job)
+    if failed is None:
+        return None  # the Job's own counted retries go on
+    return _fail(case, failures.of_job(failed.get("reason", ""), failed.get("message", ""), last))
+
+
+def _onward(case: Case, job: Object, last: Pod | None) -> objects.Placement | None:
+    """Return where another Job could go on, for failures that this one cannot retry."""
+    number, pool_name = _number(job), job["metadata"]["annotations"][objects.POOL_ANNOTATION]
+    if last is None or number >= case.platform.trainer.retries:
+        return None
+    match failures.retry_of(last):
+        case Retry.LARGER_POOL:
+            larger = fit.larger_pool(case.platform.pools, pool_name)
+            return None if larger is None else objects.Placement(number + 1, larger)
+        case Retry.OTHER_NODE:
+            same = next((pool for pool in case.platform.pools if pool.name == pool_name), None)
+            if same is None:
+                return None
+            bad = {pod.node for pod in case.pods if failures.retry_of(pod) is Retry.OTHER_NODE}
+            return objects.Placement(number + 1, same, tuple(sorted(bad - {""})))
+        case _:
+            return None
+
+
+def _start(
+    case: Case,
+    resolved: ResolvedRun,
+    placement: objects.Placement,
+    reason: str,
+    message: str,
+    phase: Phase = Phase.STARTING,
+    retire: Object | None = None,
+) -> Decision:
+    made = objects.job(case.run, placement, case.platform, resolved.image, GPUS)
+    config_map = objects.spec_config_map(case.run, resolved)
+    fresh = () if case.observed.resolved is not None else (config_map,)
+    status = report.state(
+        report.resolved(case.status, case.run, resolved, made),
+        case.run,
+        case.now,
+        Wanted("Accepted", TRUE, "Accepted"),
+        Wanted("SecretsReady", TRUE, "Copied"),
+    )
+    return Decision(
+        status=report.conclude(
+            status, case.run, case.now, phase=phase, reason=reason, message=message
+        ),
+        secrets=None if case.observed.has_secrets else _secret_copy(case),
+        access=_grant(case, resolved),
+        apply=(*fresh, made),
+        patch=_suspend(retire, True) if retire is not None else (),
+    )
+
+
+def _resolve(case: Case) -> ResolvedRun:
+    """Pin everything that may change later: environment, adapter, image."""
+    run, storage, trainer = case.run, case.observed.storage, case.platform.trainer
+    model = Catalog(case.platform.models).get(run.spec.model)
+    assert model is not None  # _refused has answered
+    assert storage.environment is not None  # _unresolved has answered
+    source = storage.adapter_source
+    resolved = resolve.resolve(
+        run.spec,
+        identity=RunIdentity(namespace=run.namespace, name=run.name, uid=run.uid),
+        model=model,
+        environment_digest=storage.environment.digest,
+        adapter=source.pinned if source else None,
+        adapter_manifest=source.manifest if source else None,
+    )
+    platform: dict[str, Any] = {
+        "image": trainer.image,
+        "hub_endpoint": trainer.hub_endpoint,
+        "pip_index_url": trainer.pip_index_url,
+        "upload_timeout_seconds": trainer.upload_timeout_seconds,
+    }
+    return resolved.model_copy(update=platform)
+
+
+def _secret_copy(case: Case) -> SecretCopy:
+    wanted = (*case.run.spec.environment.secrets, names.WANDB_API_KEY)
+    found = case.observed.secrets.sources
+    return SecretCopy(
+        metadata=objects.metadata(case.run, names.secrets_name(case.run.name)),
+        sources={name: found[name] for name in wanted if name in found},
+    )
+
+
+def _grant(case: Case, resolved: ResolvedRun) -> AccessGrant | None:
+    """Grant or renew access when there is none or half of its time is over."""
+    seconds = case.platform.storage.credentials_seconds
+    expires = case.observed.access_expires
+    if case.observed.has_access and (
+        expires is None or expires - case.now > timedelta(seconds=seconds / 2)
+    ):
+        return None
+    return AccessGrant(
+        metadata=objects.metadata(case.run, names.storage_secret_name(case.run.name)),
+        policy=access.run_policy(
+            case.platform.storage.bucket,
+            case.run.storage_prefix,
+            names.live_key(case.run.uid),
+            _readable(resolved),
+        ),
+        seconds=seconds,
+    )
+
+
+def _readable(resolved: ResolvedRun) -> tuple[str, ...]:
+    """Return the prefixes that a run's trainer reads besides its own."""
+    model, source = resolved.model, resolved.init_from_adapter
+    return (
+        names.model_prefix(model.id, model.revision),
+        names.environment_prefix(resolved.environment.id),
+        *((source.prefix,) if source else ()),
+    )
+
+
+def _follow(case: Case) -> Decision:
+    """A Job is there and not over: say what its pod does, and repair what holds it up."""
+    job, pod, resolved = case.job, case.pod, case.observed.resolved
+    assert job is not None  # _launch has answered
+    if resolved is None:  # the ConfigMap was deleted under the run
+        resolved = _resolve(case)
+    config_map = objects.spec_config_map(case.run, resolved)
+    wake = job["spec"].get("suspend") and not case.platform.trainer.queue
+    repair = Decision(
+        status=case.status,
+        secrets=None if case.observed.has_secrets else _secret_copy(case),
+        access=_grant(case, resolved),
+        apply=() if case.observed.resolved is not None else (config_map,),
+        patch=_suspend(job, False) if wake else (),
+    )
+    if pod is not None and pod.active and pod.image_trouble and _impatient(pod, case.now):
+        failure = FailureStatus(
+            reason="ImagePullFailed",
+            message=f"The trainer image cannot be pulled: {pod.waiting_message}"[:2048],
+            hint="Ask the platform's administrator: trainer.image and its pull secret.",
+        )
+        return _fail(case, failure, stop=True)
+    phase, reason, message = _situation(case, job, pod)
+    waits = phase is not Phase.RUNNING
+    pending = PendingStatus(reason=reason, message=message) if waits and message else None
+    status = report.resolved(case.status, case.run, resolved, job)
+    status = report.conclude(
+        status.model_copy(update={"pending": pending}),
+        case.run,
+        case.now,
+        phase=phase,
+        reason=reason,
+        message=message,
+    )
+    return _end_the_dead(case, replace(repair, status=status))
+
+
+def _situation(case: Case, job: Object, pod: Pod | None) -> tuple[Phase, str, str]:
+    """Return phase, reason and one sentence for a run whose Job is at work."""
+    live = case.observed.storage.live
+    earlier = any(not pod.active for pod in case.pods)
+    waiting = Phase.RETRYING if earlier else Phase.STARTING
+    if job["spec"].get("suspend"):
+        return Phase.PENDING, "Queued", "Waits for quota in the queue."
+    if _condition(job, "Complete") is not None:
+        return Phase.RUNNING, "Finishing", "The trainer is done; its result is being read."
+    if pod is None or not pod.active:
+        ended = "" if pod is None else f"The last attempt ended: {failures.reason_of(pod)}. "
+        return waiting, "PodPending", f"{ended}Waits for the Job controller to start a pod."
+    if pod.unschedulable:
+        return waiting, "Unschedulable", f"No node fits: {pod.unschedulable}"[:2048]
+    if pod.waiting_reason:
+        detail = pod.waiting_message or pod.waiting_reason
+        return waiting, pod.waiting_reason, f"The pod cannot start: {detail}"[:2048]
+    if pod.started is None:
+        return waiting, pod.activity or "Starting", _PREPARING.get(pod.activity, "The pod starts.")
+    warning = live.warning if live is not None and live.pod == pod.name else ""
+    return Phase.RUNNING, "Training", warning or "The trainer is at work."
+
+
+_PREPARING: Final = {
+    "Downloading": "The base model is being fetched.",
+    "Installing": "The environment is being installed.",
+}
+
+
+def _end_the_dead(case: Case, decision: Decision) -> Decision:
+    """End a pod that shows no sign of life: stalled, or on a node that is gone."""
+    pod, live = case.pod, case.observed.storage.live
+    if pod is None or not pod.active or pod.started is None:
+        return decision
+    sign = live.updated if live is not None and live.pod == pod.name else pod.started
+    silence = case.now - sign
+    if pod.deleted is not None:
+        if silence < NODE_LOST or case.now - pod.deleted < NODE_LOST:
+            return decision
+        attempt = next((c.attempt for c in case.observed.storage.claims if c.pod == pod.name), None)
+        return replace(decision, supersede=attempt, delete=(Delete("Pod", pod.name, force=True),))
+    if silence < timedelta(seconds=case.platform.trainer.stall_seconds):
+        return decision
+    return replace(decision, delete=(Delete("Pod", pod.name),))
+
+
+def _with_requests(case: Case, decision: Decision) -> Decision:
+    """Add what goes along with any decision on a live run: save requests and renewals in time."""
+    wanted = case.run.spec.control.save_request
+    current = case.observed.storage.control or Control()
+    asked = wanted and wanted != current.save_request and not case.observed.storage.problem
+    requeue = decision.requeue_seconds
+    if requeue is None and case.active:
+        requeue = 60.0
+    control = Control(save_request=wanted) if asked else None
+    return replace(decision, control=control, requeue_seconds=requeue)
+
+
+# --- small questions ------------------------------------------------------------------------------
+
+
+def _pool_of(case: Case, model: Model) -> Pool | None:
+    return fit.choose_pool(case.platform.pools, model, case.run.spec.algorithm)
+
+
+def _number(job: Object) -> int:
+    return int(job["metadata"]["labels"].get(objects.NUMBER_LABEL, 0))
+
+
+def _condition(job: Object, kind: str) -> dict[str, Any] | None:
+    found = (
+        condition
+        for condition in (job.get("status") or {}).get("conditions") or []
+        if condition.get("type") == kind and condition.get("status") == "True"
+    )
+    return next(found, None)
+
+
+def _last_ended(case: Case, number: int) -> Pod | None:
+    """Return the newest pod of Job ``number`` that ended badly; it says why."""
+    numbers = {pod["metadata"]["name"]: _number(pod) for pod in case.observed.pods}
+    ended = [
+        pod
+        for pod in case.pods
+        if not pod.active and numbers[pod.name] == number and pod.exit_code != 0
+    ]
+    return ended[-1] if ended else None
+
+
+def _suspend(job: Object | None, value: bool) -> tuple[Patch, ...]:
+    if job is None or bool(job["spec"].get("suspend")) is value:
+        return ()
+    return (Patch("Job", job["metadata"]["name"], {"spec": {"suspend": value}}),)
+
+
+def _impatient(pod: Pod, now: datetime) -> bool:
+    return pod.waiting_reason == "InvalidImageName" or now - pod.created > IMAGE_PATIENCE
+
+
+def _count(checkpoints: int) -> str:
+    return f"{checkpoints} checkpoint{'' if checkpoints == 1 else 's'}"

@@ -1,0 +1,323 @@
+"""Status as a value: what was seen, then what a decision concludes from it.
+
+Status is rebuilt every pass. What storage and pods no longer show (pods are deleted in time) is
+carried over from the last status; nothing else is.
+"""
+
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+from flashrun.plan import conditions, failures, objects
+from flashrun.plan.conditions import FALSE, TRUE, UNKNOWN, Wanted
+from flashrun.plan.pods import Pod
+from flashrun.plan.world import Decision, Event, Object, Observed
+from flashrun.spec import names
+from flashrun.spec.platform import Platform
+from flashrun.spec.records import Claim, Live, Manifest, Progress, ResolvedRun
+from flashrun.spec.run import (
+    ATTEMPTS_SHOWN,
+    CHECKPOINTS_SHOWN,
+    TERMINAL,
+    AdapterStatus,
+    AttemptStatus,
+    CheckpointStatus,
+    FlashRun,
+    FlashRunStatus,
+    Phase,
+    ProgressStatus,
+    ResolvedStatus,
+)
+
+PROGRESS_EVERY: Final = timedelta(seconds=5)
+"""Progress alone is written at most this often; the lossless history is in storage."""
+_METRICS_SHOWN: Final = 16
+
+
+def seen(
+    run: FlashRun,
+    observed: Observed,
+    pods: tuple[Pod, ...],
+    platform: Platform,
+    gpus: int,
+    now: datetime,
+) -> FlashRunStatus:
+    """Return what was seen of a run; phase and conditions are still those of the last pass."""
+    before, storage = run.status, observed.storage
+    attempts = _attempts(before.attempts, pods, storage.claims, storage.live)
+    readable = not storage.problem
+    shown = tuple(map(_checkpoint(run), storage.checkpoints[::-1][:CHECKPOINTS_SHOWN]))
+    status = before.model_copy(
+        update={
+            "observed_generation": run.generation,
+            "start_time": before.start_time or _first_start(pods),
+            "storage": f"s3://{platform.storage.bucket}/{run.storage_prefix}",
+            "attempts": attempts[-ATTEMPTS_SHOWN:],
+            "checkpoints": shown if readable else before.checkpoints,
+            "checkpoint_count": len(storage.checkpoints) if readable else before.checkpoint_count,
+            "adapter": _adapter(run, storage.adapter) if readable else before.adapter,
+            "progress": _progress(before.progress, observed, pods),
+            "pending": None,
+            "failure": None,
+            "gpu_seconds": max(before.gpu_seconds, _gpu_seconds(attempts, gpus)),
+        }
+    )
+    return state(status, run, now, *_observations(before, pods, observed))
+
+
+def conclude(
+    status: FlashRunStatus,
+    run: FlashRun,
+    now: datetime,
+    *,
+    phase: Phase,
+    reason: str,
+    message: str,
+) -> FlashRunStatus:
+    """Return ``status`` with a phase and the conditions that follow from it."""
+    ended = {"completion_time": _whole(now)} if phase in TERMINAL else {}
+    running = Wanted("Running", TRUE if phase is Phase.RUNNING else FALSE, reason)
+    return state(
+        status.model_copy(update={"phase": phase, **ended}),
+        run,
+        now,
+        running,
+        *conditions.summary(phase, reason, message),
+    )
+
+
+def state(status: FlashRunStatus, run: FlashRun, now: datetime, *wanted: Wanted) -> FlashRunStatus:
+    """Return ``status`` with these conditions replaced or added.
+
+    Transition times are judged against the conditions that the API server has: concluding twice
+    in one pass (what is seen, then what follows) must not look like a transition.
+    """
+    stored = run.status.conditions
+    fresh = conditions.merge(stored, wanted, run.generation, _whole(now))
+    merged = {item.type: item for item in (*status.conditions, *fresh)}
+    return status.model_copy(update={"conditions": tuple(merged.values())})
+
+
+def resolved(
+    status: FlashRunStatus, run: FlashRun, resolved: ResolvedRun, job: Object
+) -> FlashRunStatus:
+    """Return ``status`` with what the platform chose, read off the spec and the Job."""
+    template = job["spec"]["template"]["spec"]
+    pool = job["metadata"].get("annotations", {}).get(objects.POOL_ANNOTATION, "")
+    train = resolved.train.model_dump(mode="json", exclude_none=True)
+    source = resolved.init_from_adapter
+    return status.model_copy(
+        update={
+            "resolved": ResolvedStatus(
+                image=resolved.image,
+                pool=pool,
+                gpus=_gpus_of(template["containers"][0]),
+                environment_digest=resolved.environment.digest,
+                model_source=resolved.model.source,
+                model_revision=resolved.model.revision,
+                init_from_adapter_uid=source.uid if source else "",
+                init_from_adapter_prefix=source.prefix if source else "",
+                wall_clock_seconds=job["spec"].get("activeDeadlineSeconds", 0),
+                retries=job["spec"].get("backoffLimit", 0),
+                train={key: _text(value) for key, value in train.items()},
+                ignored_keys=run.spec.keys_of_the_other_algorithm(),
+            )
+        }
+    )
+
+
+def coalesce(before: FlashRunStatus, decision: Decision, now: datetime) -> Decision:
+    """Keep the stored progress while it is fresh, and say once what changed."""
+    status, wait = decision.status, None
+    if _same_but_progress(before, status) and before.progress != status.progress:
+        age = now - ((before.progress and before.progress.updated_time) or now)
+        if before.progress is not None and timedelta(0) <= age < PROGRESS_EVERY:
+            status = before
+            wait = (PROGRESS_EVERY - age).total_seconds()
+    elif _same_but_progress(before, status):
+        status = before
+    requeue = wait if decision.requeue_seconds is None else decision.requeue_seconds
+    return replace(
+        decision, status=status, requeue_seconds=requeue, events=tuple(_events(before, status))
+    )
+
+
+def _same_but_progress(before: FlashRunStatus, after: FlashRunStatus) -> bool:
+    ignore = {"progress": None, "gpu_seconds": 0}
+    return before.model_copy(update=ignore) == after.model_copy(update=ignore)
+
+
+def _events(before: FlashRunStatus, after: FlashRunStatus) -> Iterable[Event]:
+    """Yield what people want to know that changed between two statuses."""
+    ready = after.condition("Ready")
+    reason, message = (ready.reason, ready.message) if ready else (after.phase.value, "")
+    if after.phase is not before.phase or (after.pending and after.pending != before.pending):
+        failed = after.phase is Phase.FAILED
+        yield Event(
+            reason, message or after.phase.value, warning=failed or after.pending is not None
+        )
+    for checkpoint in after.checkpoints[: max(0, after.checkpoint_count - before.checkpoint_count)]:
+        yield Event("CheckpointUploaded", f"Checkpoint {checkpoint.ref} is in storage.")
+    known = {attempt.pod: attempt for attempt in before.attempts}
+    for attempt in after.attempts:
+        was = known.get(attempt.pod)
+        if attempt.end is not None and (was is None or was.end is None) and attempt.exit_code:
+            yield Event("AttemptEnded", f"Pod {attempt.pod} ended: {attempt.reason}.", warning=True)
+
+
+def _observations(
+    before: FlashRunStatus, pods: tuple[Pod, ...], observed: Observed
+) -> Iterable[Wanted]:
+    accepted = observed.resolved is not None
+    yield Wanted("Accepted", TRUE if accepted else UNKNOWN, "Accepted" if accepted else "Checking")
+    ready = observed.has_secrets
+    yield Wanted("SecretsReady", TRUE if ready else UNKNOWN, "Copied" if ready else "Checking")
+    yield _scheduled(before, pods)
+    yield _synced(observed)
+
+
+def _scheduled(before: FlashRunStatus, pods: tuple[Pod, ...]) -> Wanted:
+    newest = pods[-1] if pods else None
+    if newest is None:
+        known = before.condition("Scheduled")
+        status = known.status if known else UNKNOWN
+        return Wanted("Scheduled", status, known.reason if known else "NoPod")
+    if newest.unschedulable:
+        return Wanted("Scheduled", FALSE, "Unschedulable", newest.unschedulable)
+    if newest.node:
+        return Wanted("Scheduled", TRUE, "Scheduled", f"On node {newest.node}.")
+    return Wanted("Scheduled", UNKNOWN, "Scheduling")
+
+
+def _synced(observed: Observed) -> Wanted:
+    storage = observed.storage
+    if storage.problem:
+        return Wanted("CheckpointsSynced", FALSE, "StorageUnavailable", storage.problem)
+    if not storage.checkpoints:
+        return Wanted("CheckpointsSynced", UNKNOWN, "NoCheckpoint")
+    newest = storage.checkpoints[-1]
+    return Wanted("CheckpointsSynced", TRUE, "Synced", f"The newest is step {newest.step}.")
+
+
+def _attempts(
+    before: tuple[AttemptStatus, ...],
+    pods: tuple[Pod, ...],
+    claims: tuple[Claim, ...],
+    live: Live | None,
+) -> tuple[AttemptStatus, ...]:
+    """One entry a pod, oldest first; pods that are gone keep the entry they had."""
+    numbers = {claim.pod: claim.attempt for claim in claims}
+    known = {attempt.pod: attempt for attempt in before}
+    for pod in pods:
+        known[pod.name] = _attempt(known.get(pod.name), pod, numbers.get(pod.name, 0), live)
+    gone = {attempt.pod for attempt in before} - {pod.name for pod in pods}
+    for name in gone:
+        if known[name].end is None:  # deleted between two looks
+            known[name] = known[name].model_copy(
+                update={"reason": "PodLost", "number": numbers.get(name, known[name].number)}
+            )
+    return tuple(known.values())
+
+
+def _attempt(
+    before: AttemptStatus | None, pod: Pod, number: int, live: Live | None
+) -> AttemptStatus:
+    step = live.progress.step if live and live.progress and live.pod == pod.name else None
+    ended = pod.termination.step if pod.termination and pod.termination.step is not None else None
+    earlier = before.to_step if before else None
+    done = not pod.active
+    return AttemptStatus(
+        number=number,
+        pod=pod.name,
+        node=pod.node,
+        start=pod.started or (before.start if before else None),
+        end=(pod.ended or (before.end if before else None)) if done else None,
+        reason=failures.reason_of(pod) if done else "",
+        exit_code=pod.exit_code if done else None,
+        from_step=before.from_step if before and before.from_step is not None else step,
+        to_step=ended if ended is not None else step if step is not None and done else earlier,
+    )
+
+
+def _checkpoint(run: FlashRun) -> Callable[[Manifest], CheckpointStatus]:
+    def shown(manifest: Manifest) -> CheckpointStatus:
+        step = manifest.step or 0
+        return CheckpointStatus(
+            ref=names.checkpoint_ref(run.name, step),
+            step=step,
+            bytes=manifest.size,
+            created_time=_whole(manifest.created),
+        )
+
+    return shown
+
+
+def _adapter(run: FlashRun, manifest: Manifest | None) -> AdapterStatus | None:
+    return None if manifest is None else AdapterStatus(ref=run.name, bytes=manifest.size)
+
+
+def _progress(
+    before: ProgressStatus | None, observed: Observed, pods: tuple[Pod, ...]
+) -> ProgressStatus | None:
+    """The live record's progress, else the result's, else what was known; unchanged stays equal."""
+    live, result = observed.storage.live, observed.storage.result
+    activity, updated, progress = "", None, None
+    if result is not None:
+        progress, updated = result.progress, result.finished
+    elif live is not None:
+        progress, updated, activity = live.progress, live.updated, live.phase
+    if progress is None:
+        activity = activity or next((pod.activity for pod in reversed(pods) if pod.active), "")
+        if before is None or before.activity == activity:
+            return before
+        return before.model_copy(update={"activity": activity})
+    shown = _shown(progress, activity, updated)
+    same = before is not None and before.model_copy(
+        update={"updated_time": None, "eta_seconds": None}
+    ) == shown.model_copy(update={"updated_time": None, "eta_seconds": None})
+    return before if same else shown
+
+
+def _shown(progress: Progress, activity: str, updated: datetime | None) -> ProgressStatus:
+    total = progress.total_steps
+    metrics = sorted(progress.metrics.items())[:_METRICS_SHOWN]
+    return ProgressStatus(
+        step=progress.step,
+        total_steps=total,
+        percent=min(100, 100 * progress.step // total) if total else 0,
+        eta_seconds=progress.eta_seconds,
+        metrics={key: f"{value:.4g}" for key, value in metrics},
+        activity=activity,
+        updated_time=None if updated is None else _whole(updated),
+    )
+
+
+def _first_start(pods: tuple[Pod, ...]) -> datetime | None:
+    return min((pod.started for pod in pods if pod.started), default=None)
+
+
+def _gpu_seconds(attempts: tuple[AttemptStatus, ...], gpus: int) -> int:
+    """GPUs times the seconds of every attempt that ended; a running one counts when it ends."""
+    seconds = (
+        (attempt.end - attempt.start).total_seconds()
+        for attempt in attempts
+        if attempt.start is not None and attempt.end is not None
+    )
+    return int(sum(seconds)) * gpus
+
+
+def _gpus_of(container: Object) -> int:
+    limits = container.get("resources", {}).get("limits", {})
+    return next((int(count) for name, count in limits.items() if "/" in name), 0)
+
+
+def _text(value: Any) -> str:
+    """Write a knob as TOML would."""
+    return json.dumps(value) if isinstance(value, list | bool) else str(value)
+
+
+def _whole(moment: datetime) -> datetime:
+    """Cut to whole seconds, as the API server stores times, so that what is read back is equal."""
+    return moment.astimezone(UTC).replace(microsecond=0)

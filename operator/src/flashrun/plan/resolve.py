@@ -1,0 +1,218 @@
+"""A config and the catalog → every value a trainer uses, or sentences that say why not.
+
+The one place where defaults are filled in. ``check`` answers before anything is submitted, and the
+operator asks the same function again: a run that came by ``kubectl`` gets the same sentences.
+"""
+
+import difflib
+from dataclasses import dataclass
+
+from flashrun.spec import catalog as recipes
+from flashrun.spec.catalog import Catalog, Model, Thinking
+from flashrun.spec.config import Algorithm, RunConfig
+from flashrun.spec.records import (
+    Manifest,
+    ResolvedAdapter,
+    ResolvedEnvironment,
+    ResolvedModel,
+    ResolvedRun,
+    ResolvedTrain,
+    ResolvedWandb,
+    RunIdentity,
+)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing about a config, at a key: a problem refuses it, a warning does not."""
+
+    key: str
+    message: str
+
+    def __str__(self) -> str:
+        """Return the finding as one sentence."""
+        return f"{self.key}: {self.message}"
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What the catalog has to say about a config."""
+
+    problems: tuple[Finding, ...] = ()
+    warnings: tuple[Finding, ...] = ()
+
+
+def check(config: RunConfig, catalog: Catalog) -> Findings:
+    """Check what needs the catalog: the model, its limits, and how numbers fit together."""
+    model = catalog.get(config.model)
+    if model is None:
+        return Findings(problems=(_unknown_model(config.model, catalog),))
+    problems = (
+        _thinking_fits(config, model),
+        _rank_fits(config, model),
+        _length_fits(config, model),
+        _completion_fits(config),
+    )
+    return Findings(
+        problems=tuple(finding for finding in problems if finding is not None),
+        warnings=(*_other_algorithm(config), *_short_for_thinking(config)),
+    )
+
+
+def resolve_train(config: RunConfig, adapter: Manifest | None = None) -> ResolvedTrain:
+    """Fill in every default; rank and alpha of a warm start come from the adapter's manifest."""
+    train, grpo = config.train, config.algorithm is Algorithm.GRPO
+    max_tokens = train.max_tokens or recipes.max_tokens_default(config.thinking)
+    shared = {
+        "lora_rank": (adapter and adapter.lora_rank) or train.lora_rank or 32,
+        "lora_alpha": (adapter and adapter.lora_alpha) or train.lora_alpha or 64,
+        "max_length": train.max_length
+        or recipes.max_length_default(config.algorithm, config.thinking, max_tokens),
+        "max_examples": train.max_examples or 0,
+    }
+    if not grpo:
+        return ResolvedTrain(
+            **shared,
+            learning_rate=train.learning_rate or 1e-4,
+            batch_size=train.batch_size or 32,
+            save_every=train.save_every or 50,
+            epochs=train.epochs or 2,
+            max_steps=train.max_steps or 0,
+        )
+    return ResolvedTrain(
+        **shared,
+        learning_rate=train.learning_rate or 1e-5,
+        batch_size=train.batch_size or 64,
+        save_every=train.save_every or 20,
+        steps=train.steps or 150,
+        group_size=train.group_size or 8,
+        temperature=1.0 if train.temperature is None else train.temperature,
+        max_tokens=max_tokens,
+        kl_penalty_coef=train.kl_penalty_coef or 0.0,
+        advantage_clip=train.advantage_clip,
+        thinking_length_penalty_coef=train.thinking_length_penalty_coef or 0.0,
+        stop_sequences=train.stop_sequences or (),
+    )
+
+
+def resolve(
+    config: RunConfig,
+    *,
+    identity: RunIdentity,
+    model: Model,
+    environment_digest: str,
+    adapter: ResolvedAdapter | None = None,
+    adapter_manifest: Manifest | None = None,
+) -> ResolvedRun:
+    """Return the spec that the trainer reads; the platform adds its own part afterwards."""
+    params = config.environment.params
+    return ResolvedRun(
+        run=identity,
+        model=ResolvedModel(id=model.id, source=model.source, revision=model.revision),
+        algorithm=config.algorithm,
+        thinking=config.thinking,
+        environment=ResolvedEnvironment(
+            id=config.environment.id,
+            digest=environment_digest,
+            params=params,
+            pip=config.environment.pip,
+            secrets=config.environment.secrets,
+            split=str(params.get("split", recipes.DEFAULT_SPLIT)),
+        ),
+        train=resolve_train(config, adapter_manifest),
+        init_from_adapter=adapter,
+        worker_env=config.worker_env,
+        wandb=ResolvedWandb(
+            project=config.wandb.project or "flash",
+            run_name=config.wandb.run_name or f"flash-{config.algorithm}-{identity.name}",
+        ),
+        seed=recipes.SEED,
+    )
+
+
+def adapter_mismatch(config: RunConfig, adapter: Manifest) -> Finding | None:
+    """Say why a run cannot start from ``adapter``, or return None."""
+    if adapter.base_model != config.model:
+        return Finding(
+            "train.init_from_adapter",
+            f"the adapter was trained on {adapter.base_model}, and this run trains {config.model}: "
+            "use the same model",
+        )
+    for key, given, found in (
+        ("lora_rank", config.train.lora_rank, adapter.lora_rank),
+        ("lora_alpha", config.train.lora_alpha, adapter.lora_alpha),
+    ):
+        if given is not None and given != found:
+            return Finding(
+                f"train.{key}",
+                f"is {given}, but it comes from the adapter, which has {found}: leave it out",
+            )
+    return None
+
+
+def _unknown_model(model_id: str, catalog: Catalog) -> Finding:
+    near = difflib.get_close_matches(model_id, catalog.ids(), n=1, cutoff=0.4)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    return Finding("model", f"{model_id!r} is not in the catalog; {hint}see flash models")
+
+
+def _thinking_fits(config: RunConfig, model: Model) -> Finding | None:
+    if config.thinking and model.thinking is Thinking.NONE:
+        return Finding("thinking", f"{model.id} cannot reason: set thinking = false")
+    if not config.thinking and model.thinking is Thinking.ALWAYS:
+        return Finding("thinking", f"{model.id} always reasons: set thinking = true")
+    return None
+
+
+def _rank_fits(config: RunConfig, model: Model) -> Finding | None:
+    rank = config.train.lora_rank
+    if rank is not None and rank > model.lora_rank_cap:
+        return Finding(
+            "train.lora_rank",
+            f"{rank} is above {model.id}'s cap: use at most {model.lora_rank_cap}",
+        )
+    return None
+
+
+def _length_fits(config: RunConfig, model: Model) -> Finding | None:
+    length = resolve_train(config).max_length
+    if length > model.context:
+        given = "" if config.train.max_length else " (the recipe's default)"
+        return Finding(
+            "train.max_length",
+            f"{length}{given} is above {model.id}'s context: use at most {model.context}",
+        )
+    return None
+
+
+def _completion_fits(config: RunConfig) -> Finding | None:
+    train = resolve_train(config)
+    if train.max_tokens is not None and train.max_tokens >= train.max_length:
+        return Finding(
+            "train.max_tokens",
+            f"{train.max_tokens} leaves no room for a prompt in max_length = {train.max_length}: "
+            f"use at most {train.max_length - 1}, or raise max_length",
+        )
+    return None
+
+
+def _other_algorithm(config: RunConfig) -> tuple[Finding, ...]:
+    keys = config.keys_of_the_other_algorithm()
+    if not keys:
+        return ()
+    listed = ", ".join(keys)
+    return (Finding("train", f"{listed}: not used by {config.algorithm}, and ignored"),)
+
+
+def _short_for_thinking(config: RunConfig) -> tuple[Finding, ...]:
+    if not config.thinking:
+        return ()
+    tokens = recipes.max_tokens_default(thinking=True)
+    wanted = {"max_length": recipes.max_length_default(config.algorithm, True, tokens)}
+    if config.algorithm is Algorithm.GRPO:
+        wanted["max_tokens"] = tokens
+    return tuple(
+        Finding(f"train.{key}", f"{given} is short for reasoning; the default is {default}")
+        for key, default in wanted.items()
+        if (given := getattr(config.train, key)) is not None and given < default
+    )

@@ -1,0 +1,90 @@
+"""Where each key of a TOML text stands, so that an error can name a line.
+
+The standard library's parser keeps no positions. This scanner reads text which that parser has
+already accepted, so it only has to tell keys from values.
+"""
+
+import re
+import tomllib
+from collections.abc import Iterator
+from typing import Final, NamedTuple
+
+Path = tuple[str, ...]
+"""The parts of a dotted key."""
+
+_TOKEN: Final = re.compile(
+    r"""
+    (?P<string> \"\"\"(?:\\.|[^\\])*?\"\"\"\"{0,2} | '''.*?''''{0,2}
+              | "(?:\\.|[^"\\\n])*" | '[^'\n]*' )
+    | (?P<newline> \n )
+    | (?P<mark> [\[\]{}=,] )
+    | (?P<blank> [ \t\r.]+ | \#[^\n]* )
+    | (?P<bare> [^\s"'\#\[\]{}=,.]+ )
+    """,
+    re.VERBOSE | re.DOTALL,
+)
+
+
+class _Token(NamedTuple):
+    kind: str
+    text: str
+    line: int
+
+
+def key_lines(text: str) -> dict[Path, int]:
+    """Return the line, counted from 1, of every key and table header of valid TOML ``text``."""
+    lines: dict[Path, int] = {}
+    header: Path = ()
+    for statement in _statements(text):
+        if statement[0].text == "[":
+            header = tuple(_key(token) for token in statement if token.kind in ("string", "bare"))
+            lines.setdefault(header, statement[0].line)
+        else:
+            _pairs(statement, header, lines)
+    return lines
+
+
+def _statements(text: str) -> Iterator[list[_Token]]:
+    """Cut the text at the line ends that end a header or a pair."""
+    statement: list[_Token] = []
+    depth, line = 0, 1
+    for match in _TOKEN.finditer(text):
+        kind = match.lastgroup or ""
+        if kind in ("string", "bare", "mark"):
+            statement.append(_Token(kind, match.group(), line))
+            depth += (match.group() in "[{") - (match.group() in "]}") if kind == "mark" else 0
+        elif kind == "newline" and depth == 0 and statement:
+            yield statement
+            statement = []
+        line += match.group().count("\n")
+    if statement:
+        yield statement
+
+
+def _pairs(statement: list[_Token], header: Path, lines: dict[Path, int]) -> None:
+    """Note the keys of one ``key = value``, those of inline tables inside the value included."""
+    key: list[_Token] = []
+    value_of = header
+    brackets: list[tuple[str, Path]] = [("{", header)]
+    in_key = True
+    for token in statement:
+        if token.kind != "mark":
+            key += [token] if in_key else []
+        elif token.text == "=" and in_key:
+            value_of = brackets[-1][1] + tuple(map(_key, key))
+            lines.setdefault(value_of, key[0].line)
+            key, in_key = [], False
+        elif token.text in "[{":
+            brackets.append((token.text, value_of))
+            in_key = token.text == "{"
+        elif token.text in "]}":
+            brackets.pop()
+            in_key = False
+        elif token.text == ",":
+            in_key = brackets[-1][0] == "{"
+
+
+def _key(token: _Token) -> str:
+    if token.kind == "bare":
+        return token.text
+    return str(tomllib.loads(f"key = {token.text}")["key"])

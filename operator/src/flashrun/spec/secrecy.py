@@ -1,0 +1,94 @@
+"""Which names and values look like secrets, and which names a user may not set.
+
+A value that looks like a credential belongs in ``[environment].secrets``, never in a spec that is
+copied to status, storage and git. The token shapes are those that their issuers document; the
+entropy rule catches the rest, and is tuned to let git hashes, UUIDs, versions and paths pass.
+"""
+
+import math
+import re
+from collections import Counter
+from typing import Final
+
+RESERVED_NAMES: Final = frozenset(
+    {
+        "FREESOLO_API_KEY", "FREESOLO_INTERNAL_KEY", "RUNPOD_API_KEY", "HF_TOKEN",
+        "HUGGING_FACE_HUB_TOKEN", "GITHUB_TOKEN", "RUN_ID", "HF_REPO", "FLASH_ARM", "SEED",
+    }
+)  # fmt: skip
+"""Names that the platform owns."""
+
+_HIJACKING_NAMES: Final = frozenset(
+    {"PATH", "HOME", "IFS", "SHELL", "BASH_ENV", "ENV", "HF_ENDPOINT", "HF_HOME", "SSL_CERT_FILE",
+     "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY",
+     "CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES"}
+)  # fmt: skip
+_HIJACKING_PREFIXES: Final = ("LD_", "PYTHON", "AWS_", "PIP_", "KUBERNETES_", "FLASHRUN_")
+
+_SECRET_WORDS: Final = frozenset(
+    {"TOKEN", "SECRET", "PASSWORD", "PASSWD", "PASSPHRASE", "CREDENTIAL", "CREDENTIALS", "APIKEY",
+     "PRIVATEKEY", "PAT"}
+)  # fmt: skip
+_KEY_QUALIFIERS: Final = frozenset(
+    {"API", "SECRET", "PRIVATE", "ACCESS", "INTERNAL", "AUTH", "SIGNING", "ENCRYPTION", "SSH",
+     "DEPLOY", "GPG", "PGP", "RSA", "PEM", "SSL", "TLS"}
+)  # fmt: skip
+
+_TOKEN_SHAPES: Final = (
+    ("a private key", re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY")),
+    ("an API key", re.compile(r"\b[sr]k-[A-Za-z0-9_-]{16,}")),
+    ("a payment API key", re.compile(r"\b[srp]k_(?:live|test)_[A-Za-z0-9]{16,}")),
+    ("a GitHub token", re.compile(r"\b(?:gh[pousr]_[A-Za-z0-9]{20,}|github_pat_\w{20,})")),
+    ("a GitLab token", re.compile(r"\bglpat-[\w-]{16,}")),
+    ("a Hugging Face token", re.compile(r"\bhf_[A-Za-z0-9]{16,}")),
+    ("an AWS access key", re.compile(r"\b(?:AKIA|ASIA)[0-9A-Z]{16}\b")),
+    ("a Google API key", re.compile(r"\bAIza[\w-]{30,}")),
+    ("a Slack token", re.compile(r"\bxox[abeoprs]-[\w-]{10,}")),
+    ("an npm or PyPI token", re.compile(r"\b(?:npm_[A-Za-z0-9]{30,}|pypi-[\w-]{30,})")),
+    ("a JSON web token", re.compile(r"\beyJ[\w-]{8,}\.eyJ[\w-]{8,}\.")),
+    ("a bearer token", re.compile(r"(?i)\bbearer\s+[\w.~+/-]{12,}")),
+    ("a URL with a password", re.compile(r"[a-z][a-z0-9+.-]*://[^\s/:@]*:[^\s/@]+@", re.I)),
+)
+_WORD = re.compile(r"[A-Za-z0-9+/=_-]{24,}")
+_HEX_OR_UUID = re.compile(r"[0-9a-fA-F-]+")
+_ENTROPY_BITS: Final = 4.2
+"""Bits per character (Shannon) above which a mixed-case word with digits reads as random."""
+
+
+def secret_value(text: str) -> str | None:
+    """Return what secret ``text`` looks like, as in "a GitHub token", or None."""
+    for description, shape in _TOKEN_SHAPES:
+        if shape.search(text):
+            return description
+    return "a random key" if any(map(_looks_random, _WORD.findall(text))) else None
+
+
+def secret_name(name: str) -> bool:
+    """Say whether an environment variable of this name would hold a secret."""
+    words = set(re.split(r"[^A-Z0-9]+", _snake(name).upper()))
+    return bool(words & _SECRET_WORDS) or ("KEY" in words and bool(words & _KEY_QUALIFIERS))
+
+
+def forbidden_name(name: str) -> str | None:
+    """Return why a user may not set the environment variable ``name``, or None."""
+    upper = name.upper()
+    if upper in RESERVED_NAMES:
+        return "is reserved: the platform sets it"
+    if upper in _HIJACKING_NAMES or upper.startswith(_HIJACKING_PREFIXES):
+        return "would change how the trainer itself runs"
+    return None
+
+
+def _snake(name: str) -> str:
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name)
+
+
+def _looks_random(word: str) -> bool:
+    if _HEX_OR_UUID.fullmatch(word) or word.count("/") > 1:
+        return False
+    kinds = (str.islower, str.isupper, str.isdigit)
+    if not all(any(map(kind, word)) for kind in kinds):
+        return False
+    counts = Counter(word).values()
+    entropy = -sum(n / len(word) * math.log2(n / len(word)) for n in counts)
+    return entropy > min(_ENTROPY_BITS, math.log2(len(word)) - 0.75)

@@ -1,0 +1,108 @@
+"""Who may touch which keys: the policies as values, and the same on a real S3 server."""
+
+import json
+
+import pytest
+
+from flashrun.plan.access import POLICY_LIMIT, namespace_policy, run_policy
+from flashrun.spec import names
+from flashrun.store import Forbidden, Store
+from tests.servers import Minio
+
+PREFIX = names.run_prefix("team-a", "flash-1", "uid-1")
+LIVE = names.live_key("uid-1")
+READABLE = ("models/org/m/rev/", "environments/org/env/", "runs/team-a/flash-0/uid-0/adapter/")
+
+
+@pytest.fixture
+def limited(store: Store) -> Store:
+    return Store(store.assume(run_policy(store.access.bucket, PREFIX, LIVE, READABLE), 900))
+
+
+ALLOWED = [
+    ("put", f"{PREFIX}attempt-1/claim.json"),
+    ("get", f"{PREFIX}metrics.jsonl"),
+    ("list", PREFIX),
+    ("put", LIVE),
+    ("delete", LIVE),
+    *[(verb, prefix + suffix) for prefix in READABLE for verb, suffix in (("get", "f"),)],
+]
+REFUSED = [
+    ("delete", f"{PREFIX}attempt-1/claim.json"),
+    ("put", "runs/team-a/flash-1/uid-2/result.json"),
+    ("get", "runs/team-b/flash-9/uid-9/metrics.jsonl"),
+    ("put", "live/uid-2.json"),
+    ("delete", "live/uid-2.json"),
+    ("put", "models/org/m/rev/f"),
+    ("put", "environments/org/env/f"),
+    ("get", "environments/org/other/f"),
+    ("get", "models/org/m/rev2/f"),
+    ("list", "models/org/m/rev/"),
+    ("list", "runs/team-a/"),
+    ("list", "live/"),
+    ("list", ""),
+]
+
+
+def use(store: Store, verb: str, key: str) -> None:
+    match verb:
+        case "put":
+            store.put_bytes(key, b"1")
+        case "get":
+            store.get_bytes(key)
+        case "delete":
+            store.delete([key])
+        case "list":
+            list(store.list(key))
+
+
+@pytest.mark.parametrize(("verb", "key"), ALLOWED)
+def test_a_trainer_may(store: Store, limited: Store, verb: str, key: str):
+    if verb != "list":
+        store.put_bytes(key, b"1")
+    use(limited, verb, key)
+
+
+@pytest.mark.parametrize(("verb", "key"), REFUSED)
+def test_a_trainer_may_not(store: Store, limited: Store, verb: str, key: str):
+    if key and verb != "list":
+        store.put_bytes(key, b"1")
+    with pytest.raises(Forbidden):
+        use(limited, verb, key)
+
+
+@pytest.mark.parametrize(
+    ("verb", "key", "allowed"),
+    [
+        ("get", "runs/team-a/r/u/metrics.jsonl", True),
+        ("list", "runs/team-a/r/", True),
+        ("put", "environments/org/env/x.tar.gz", True),
+        ("get", "environments/org/env/latest.json", True),
+        ("list", "environments/org/", True),
+        ("put", "runs/team-a/r/u/result.json", False),
+        ("delete", "runs/team-a/r/u/result.json", False),
+        ("delete", "environments/org/env/x.tar.gz", False),
+        ("get", "runs/team-b/r/u/metrics.jsonl", False),
+        ("get", "runs/team-ab/r/u/metrics.jsonl", False),
+        ("get", "models/org/m/rev/f", False),
+        ("list", "runs/", False),
+    ],
+)
+def test_people_of_a_namespace_may_or_may_not(store: Store, verb: str, key: str, allowed: bool):
+    person = Store(store.assume(namespace_policy(store.access.bucket, "team-a"), 900))
+    if verb != "list":
+        store.put_bytes(key, b"1")
+    if allowed:
+        use(person, verb, key)
+    else:
+        with pytest.raises(Forbidden):
+            use(person, verb, key)
+
+
+def test_an_ordinary_policy_is_short_and_an_endless_one_is_refused(minio: Minio):
+    long = names.run_prefix("n" * 63, "r" * 52, "u" * 36)
+    readable = [f"models/{'o' * 60}/{'m' * 36}/{'0' * 40}/", f"environments/{'o' * 40}/{'e' * 40}/"]
+    policy = run_policy("b" * 63, long, names.live_key("u" * 36), [*readable, f"{long}adapter/"])
+    assert len(json.dumps(policy, separators=(",", ":"))) <= POLICY_LIMIT
+    with pytest.raises(ValueError, match="shorten the names"):
+        run_policy("b", long, LIVE, ["x" * 2048])

@@ -1,0 +1,502 @@
+"""What the operator decides, as a table of worlds and sentences, and what holds for all of them."""
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from flashrun.plan.world import SecretLookup, StorageView
+from flashrun.spec.outcome import Exit
+from flashrun.spec.run import ConditionStatus, Phase
+from tests.plan import worlds
+from tests.plan.worlds import ADAPTER, PUSHED, World, checkpoint, make_pod, make_run, running
+
+
+def test_a_first_pass_makes_everything_a_pod_needs_before_the_job() -> None:
+    decision = World(make_run()).decide()
+
+    assert decision.status.phase is Phase.STARTING
+    assert decision.secrets is not None
+    assert decision.access is not None
+    assert [manifest["kind"] for manifest in decision.apply] == ["ConfigMap", "Job"]
+
+
+def test_every_object_belongs_to_the_run() -> None:
+    decision = World(make_run()).decide()
+    assert decision.secrets is not None
+    assert decision.access is not None
+    made = [manifest["metadata"] for manifest in decision.apply]
+
+    for metadata in (*made, decision.secrets.metadata, decision.access.metadata):
+        [owner] = metadata["ownerReferences"]
+        assert (owner["uid"], owner["controller"]) == (worlds.UID, True)
+
+
+WAITING = [
+    ("the environment was not pushed", make_run(), {"storage": StorageView()},
+     "EnvironmentNotFound", "flash env push --name examples/sums", "Accepted"),
+    ("storage does not answer", make_run(), {"storage": StorageView(problem="S3 is away.")},
+     "StorageUnavailable", "S3 is away.", "Accepted"),
+    ("a listed secret has no value",
+     make_run({"environment": {"id": "a/b", "secrets": ["ONE", "TWO"]}}),
+     {"secrets": SecretLookup(sources={"ONE": "s"})},
+     "SecretMissing", "No value for TWO in spec.secretRefs (empty).", "SecretsReady"),
+    ("the Secret is not marked for runs",
+     make_run({"environment": {"id": "a/b", "secrets": ["ONE"]}, "secret_refs": [{"name": "s"}]}),
+     {"secrets": SecretLookup(unlabelled=("s",))},
+     "SecretMissing", 'label it flashrun.dev/secrets: "true"', "SecretsReady"),
+    ("the adapter to start from is not finished",
+     make_run({"train": {"init_from_adapter": "flash-1-aa/step-20"}}), {},
+     "AdapterNotFound", "Adapter flash-1-aa/step-20 has no finished upload", "Accepted"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("run", "seen", "reason", "sentence", "condition"),
+    [row[1:] for row in WAITING],
+    ids=[row[0] for row in WAITING],
+)
+def test_a_run_waits_and_says_why(run, seen, reason, sentence, condition) -> None:
+    decision = World(run).seeing(**seen).decide()
+
+    assert decision.status.phase is Phase.PENDING
+    assert decision.apply == ()
+    assert decision.status.pending is not None
+    assert decision.status.pending.reason == reason
+    assert sentence in decision.status.pending.message
+    found = decision.status.condition(condition)
+    assert found is not None
+    assert (found.status, found.reason) == (ConditionStatus.FALSE, reason)
+    assert decision.requeue_seconds is not None
+
+
+def test_a_run_goes_on_when_the_secret_arrives() -> None:
+    run = make_run({"environment": {"id": "examples/sums", "secrets": ["ONE"]}})
+    waiting = World(run).settled()
+
+    decision = waiting.seeing(secrets=worlds.lookup(ONE="team-keys")).decide()
+
+    assert decision.secrets is not None
+    assert decision.secrets.sources == {"ONE": "team-keys"}
+    assert decision.status.phase is Phase.STARTING
+    assert decision.status.pending is None
+
+
+def test_the_wandb_key_goes_along_only_when_it_is_there() -> None:
+    without = World(make_run()).decide()
+    found = World(make_run()).seeing(secrets=worlds.lookup(WANDB_API_KEY="x-env")).decide()
+
+    assert without.secrets is not None
+    assert found.secrets is not None
+    assert without.secrets.sources == {}
+    assert found.secrets.sources == {"WANDB_API_KEY": "x-env"}
+
+
+REFUSED = [
+    ("an unknown model", {"model": "Qwen/Qwen3.5-5B"}, "did you mean 'Qwen/Qwen3.5-"),
+    ("a rank above the cap", {"train": {"lora_rank": 65}}, "use at most 64"),
+    ("a length above the context", {"train": {"max_length": 513}}, "use at most 512"),
+    ("a completion without a prompt",
+     {"algorithm": "grpo", "train": {"max_tokens": 128}}, "use at most 127"),
+    ("a model for which no GPU is large enough",
+     {"model": "flashrun/huge"}, "needs a GPU with 800 GiB"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("config", "sentence"), [row[1:] for row in REFUSED], ids=[row[0] for row in REFUSED]
+)
+def test_a_spec_that_can_never_work_fails_at_once(config, sentence) -> None:
+    decision = World(make_run(config)).decide()
+
+    assert decision.status.phase is Phase.FAILED
+    assert decision.apply == ()
+    assert decision.status.failure is not None
+    assert decision.status.failure.reason == "SpecInvalid"
+    assert sentence in decision.status.failure.message
+    accepted = decision.status.condition("Accepted")
+    assert accepted is not None
+    assert accepted.status is ConditionStatus.FALSE
+
+
+ADAPTERS = [
+    ("another model", {"base_model": "Qwen/Qwen3.5-2B"}, {}, "was trained on Qwen/Qwen3.5-2B"),
+    ("another rank", {}, {"lora_rank": 8}, "comes from the adapter, which has 16"),
+]
+
+
+@pytest.mark.parametrize(
+    ("found", "train", "sentence"), [row[1:] for row in ADAPTERS], ids=[row[0] for row in ADAPTERS]
+)
+def test_an_adapter_that_does_not_fit_is_refused(found, train, sentence) -> None:
+    run = make_run({"train": {"init_from_adapter": "flash-1-aa/step-20", **train}})
+    decision = World(run).stored(adapter_source=worlds.source_adapter(**found)).decide()
+
+    assert decision.status.failure is not None
+    assert sentence in decision.status.failure.message
+
+
+def test_rank_and_alpha_of_a_warm_start_come_from_the_adapter() -> None:
+    run = make_run({"train": {"init_from_adapter": "flash-1-aa/step-20"}})
+    world = World(run).stored(adapter_source=worlds.source_adapter()).settled()
+
+    assert world.observed.resolved is not None
+    train = world.observed.resolved.train
+    assert (train.lora_rank, train.lora_alpha) == (16, 32)
+    assert world.run.status.resolved is not None
+    assert world.run.status.resolved.init_from_adapter_uid == "old"
+
+
+SITUATIONS = [
+    ("no pod yet", (), Phase.STARTING, "PodPending", "Waits for the Job controller"),
+    ("no node fits", (make_pod(unschedulable="0/1 nodes: 1 Insufficient nvidia.com/gpu."),),
+     Phase.STARTING, "Unschedulable", "Insufficient nvidia.com/gpu"),
+    ("the image cannot be pulled", (make_pod(waiting=("ImagePullBackOff", "no such image")),),
+     Phase.STARTING, "ImagePullBackOff", "no such image"),
+    ("the model is fetched", (make_pod(container="model"),),
+     Phase.STARTING, "Downloading", "The base model is being fetched."),
+    ("the environment is installed", (make_pod(container="packages"),),
+     Phase.STARTING, "Installing", "The environment is being installed."),
+    ("the trainer runs", (make_pod(),), Phase.RUNNING, "Training", "at work"),
+    ("a second pod waits",
+     (make_pod("pod-0", exit_code=75, age=timedelta(minutes=2)), make_pod(running=False)),
+     Phase.RETRYING, "Starting", "The pod starts."),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("pods", "phase", "reason", "sentence"),
+    [row[1:] for row in SITUATIONS],
+    ids=[row[0] for row in SITUATIONS],
+)
+def test_status_says_what_the_pod_does(pods, phase, reason, sentence) -> None:
+    status = World(make_run()).settled().seeing(pods=pods).decide().status
+
+    ready = status.condition("Ready")
+    assert ready is not None
+    assert (status.phase, ready.reason) == (phase, reason)
+    assert sentence in ready.message
+
+
+def test_progress_and_checkpoints_come_from_storage() -> None:
+    status = running(checkpoints=(checkpoint(5), checkpoint(10))).run.status
+
+    assert status.progress is not None
+    assert (status.progress.step, status.progress.percent) == (10, 25)
+    assert status.progress.metrics == {"loss": "1.5"}
+    assert [shown.ref for shown in status.checkpoints] == [
+        f"{worlds.NAME}/step-10",
+        f"{worlds.NAME}/step-5",
+    ]
+    assert status.checkpoint_count == 2
+    assert status.attempts[0].number == 1
+
+
+def test_storage_that_goes_away_takes_nothing_from_status() -> None:
+    world = running(checkpoints=(checkpoint(5),))
+
+    status = world.seeing(storage=StorageView(problem="S3 is away.")).decide().status
+
+    assert status.phase is Phase.RUNNING
+    assert status.checkpoint_count == 1
+    synced = status.condition("CheckpointsSynced")
+    assert synced is not None
+    assert (synced.status, synced.message) == (ConditionStatus.FALSE, "S3 is away.")
+
+
+def test_success_needs_the_result_and_the_adapter() -> None:
+    world = running(checkpoints=(checkpoint(40),), result=worlds.result())
+    done = world.stored(adapter=ADAPTER)
+
+    assert world.run.status.phase is Phase.RUNNING
+    status = done.decide().status
+    assert status.phase is Phase.SUCCEEDED
+    assert status.adapter is not None
+    assert status.completion_time == worlds.NOW
+    assert status.condition("Succeeded").status is ConditionStatus.TRUE  # type: ignore[union-attr]
+
+
+def test_a_failed_reward_is_told_in_one_sentence() -> None:
+    world = running(result=worlds.result(Exit.ENVIRONMENT, worlds.termination()))
+    status = world.run.status
+
+    assert status.phase is Phase.FAILED
+    assert status.failure is not None
+    assert status.failure.message == "The reward raised."
+    assert status.condition("Stalled").message == "The reward raised. See flash log."  # type: ignore[union-attr]
+
+
+ENDED = [
+    ("the index does not know the requirement", 70, worlds.termination("PackageNotFound", "None."),
+     "packages", "PodFailurePolicy", "PackageNotFound", "None."),
+    ("the dataset is unusable", 72, None, "trainer", "PodFailurePolicy", "DataInvalid", "dataset"),
+    ("storage stayed away", 75, None, "trainer", "BackoffLimitExceeded", "StorageUnavailable",
+     "did not answer"),
+    ("a crash without words", 139, None, "trainer", "BackoffLimitExceeded", "TrainerFailed",
+     "killed by signal 11"),
+    ("an unknown code", 3, None, "trainer", "BackoffLimitExceeded", "TrainerFailed",
+     "exit code 3"),
+    ("the limit of time", 143, None, "trainer", "DeadlineExceeded", "WallClockExceeded",
+     "wall-clock"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("code", "termination", "container", "job_reason", "reason", "sentence"),
+    [row[1:] for row in ENDED],
+    ids=[row[0] for row in ENDED],
+)
+def test_a_failed_job_is_explained_by_its_last_pod(
+    code, termination, container, job_reason, reason, sentence
+) -> None:
+    world = running()
+    [job] = world.observed.jobs
+    pod = make_pod(exit_code=code, termination=termination, container=container)
+    decision = world.seeing(pods=(pod,), jobs=(worlds.failed_job(job, job_reason),)).decide()
+
+    assert decision.status.phase is Phase.FAILED
+    assert decision.status.failure is not None
+    assert decision.status.failure.reason == reason
+    assert sentence in decision.status.failure.message
+
+
+ONWARD = [
+    ("CUDA ran out of memory", {"exit_code": 65}, "large", ()),
+    ("the host ran out of memory", {"exit_code": 137, "reason": "OOMKilled"}, "large", ()),
+    ("the GPU is broken", {"exit_code": 66}, "small", ("node-1",)),
+]
+
+
+@pytest.mark.parametrize(
+    ("ending", "pool", "avoided"), [row[1:] for row in ONWARD], ids=[row[0] for row in ONWARD]
+)
+def test_a_failure_of_the_place_goes_on_in_another_place(ending, pool, avoided) -> None:
+    world = running()
+    [job] = world.observed.jobs
+    pod = make_pod(**ending)
+    decision = world.seeing(pods=(pod,), jobs=(worlds.failed_job(job),)).decide()
+    after = world.seeing(pods=(pod,), jobs=(worlds.failed_job(job),)).settled()
+
+    [second] = decision.apply
+    assert second["metadata"]["name"] == f"{worlds.NAME}-1"
+    assert decision.status.resolved is not None
+    assert decision.status.resolved.pool == pool
+    affinity = str(second["spec"]["template"]["spec"].get("affinity", ""))
+    assert all(node in affinity for node in avoided)
+    assert after.run.status.phase is Phase.RETRYING
+    assert {job["spec"].get("suspend") for job in after.observed.jobs} == {None, True}
+
+
+def test_memory_that_no_pool_has_more_of_fails_the_run() -> None:
+    world = running()
+    large = replace(
+        world, platform=worlds.PLATFORM.model_copy(update={"pools": (worlds.PLATFORM.pools[0],)})
+    )
+    [job] = world.observed.jobs
+    status = (
+        large.seeing(pods=(make_pod(exit_code=65),), jobs=(worlds.failed_job(job),)).decide().status
+    )
+
+    assert status.failure is not None
+    assert status.failure.reason == "CudaOutOfMemory"
+    assert "train.batch_size" in status.failure.hint
+
+
+def test_cancel_stops_the_job_and_says_what_was_kept() -> None:
+    world = running(checkpoints=(checkpoint(10),)).switched(cancel=True)
+
+    first = world.decide()
+    ended = world.act(first).seeing(pods=(make_pod(exit_code=40),))
+    last = ended.decide()
+
+    assert [delete.name for delete in first.delete] == [worlds.NAME]
+    assert first.status.phase is Phase.CANCELLING
+    assert last.status.phase is Phase.CANCELLED
+    assert last.status.condition("Ready").message == (  # type: ignore[union-attr]
+        f"Cancelled; 1 checkpoint kept, the newest is {worlds.NAME}/step-10."
+    )
+
+
+def test_a_run_cancelled_before_it_began_makes_nothing() -> None:
+    decision = World(make_run(cancel=True)).decide()
+
+    assert decision.status.phase is Phase.CANCELLED
+    assert decision.apply == ()
+
+
+def test_suspend_pauses_the_job_and_resume_wakes_it() -> None:
+    world = running().switched(suspend=True)
+    pausing = world.decide()
+    paused = world.act(pausing).seeing(pods=(make_pod(exit_code=40),)).settled()
+    waking = paused.switched(suspend=False).decide()
+
+    assert pausing.patch[0].body == {"spec": {"suspend": True}}
+    assert paused.run.status.phase is Phase.SUSPENDED
+    assert waking.patch[0].body == {"spec": {"suspend": False}}
+
+
+def test_a_finished_run_stays_finished_when_its_job_goes_away() -> None:
+    done = running(result=worlds.result(), adapter=ADAPTER).settled()
+    swept = done.seeing(jobs=(), pods=(), resolved=None, has_secrets=False)
+
+    decision = swept.decide()
+
+    assert decision.status.phase is Phase.SUCCEEDED
+    assert decision.apply == ()
+    assert decision.secrets is None
+
+
+def test_a_jobs_time_to_live_starts_only_after_the_outcome_is_written() -> None:
+    finishing = running().stored(result=worlds.result(), adapter=ADAPTER)
+    first = finishing.decide()
+    second = finishing.act(first).decide()
+
+    assert first.patch == ()
+    assert second.patch[0].body == {"spec": {"ttlSecondsAfterFinished": 3600}}
+    assert second.sweep == ("live/0b5e-uid.json",)
+
+
+def test_a_job_that_vanishes_under_a_live_run_is_made_again() -> None:
+    decision = running().seeing(jobs=(), pods=()).decide()
+
+    assert [manifest["kind"] for manifest in decision.apply] == ["Job"]
+
+
+def test_access_is_renewed_at_half_life() -> None:
+    world = running()
+
+    assert world.later(hours=5).decide().access is None
+    assert world.later(hours=7).decide().access is not None
+
+
+def test_a_save_request_is_handed_on_once() -> None:
+    world = running().switched(save_request="now-1")
+    first = world.decide()
+
+    assert first.control is not None
+    assert first.control.save_request == "now-1"
+    assert world.act(first).decide().control is None
+
+
+def test_a_silent_pod_is_ended_and_a_lost_one_is_fenced_first() -> None:
+    silent = running().later(minutes=31)
+    lost = silent.seeing(pods=(make_pod(deleted=timedelta(0)),))
+
+    assert [(d.name, d.force) for d in silent.decide().delete] == [("pod-1", False)]
+    decision = lost.decide()
+    assert decision.supersede == 1
+    assert [(d.name, d.force) for d in decision.delete] == [("pod-1", True)]
+
+
+def test_progress_alone_is_not_written_more_often_than_every_five_seconds() -> None:
+    world = running()
+    soon = world.later(seconds=2).stored(live=worlds.live(12)).decide()
+    later = world.later(seconds=6).stored(live=worlds.live(12)).decide()
+
+    assert soon.status == world.run.status
+    assert soon.requeue_seconds == 3
+    assert later.status.progress is not None
+    assert later.status.progress.step == 12
+
+
+def test_deletion_needs_nothing_from_us() -> None:
+    world = running()
+    decision = replace(world, run=world.run.model_copy(update={"deleting": True})).decide()
+
+    assert (decision.apply, decision.patch, decision.delete) == ((), (), ())
+
+
+def test_each_event_is_told_once() -> None:
+    world = running()
+    decision = world.stored(checkpoints=(checkpoint(10),)).decide()
+    after = world.stored(checkpoints=(checkpoint(10),)).act(decision)
+
+    assert [event.reason for event in decision.events] == ["CheckpointUploaded"]
+    assert after.decide().events == ()
+
+
+# --- what holds for every world -------------------------------------------------------------------
+
+pods = st.builds(
+    make_pod,
+    name=st.sampled_from(["pod-0", "pod-1", "pod-2"]),
+    exit_code=st.one_of(st.none(), st.integers(0, 255)),
+    container=st.sampled_from(["model", "packages", "trainer"]),
+    reason=st.sampled_from(["Error", "OOMKilled"]),
+    disrupted=st.sampled_from(["", "PreemptionByScheduler"]),
+    unschedulable=st.sampled_from(["", "0/1 nodes are available."]),
+    waiting=st.sampled_from([None, ("ImagePullBackOff", "x"), ("CreateContainerConfigError", "y")]),
+)
+storages = st.builds(
+    StorageView,
+    problem=st.sampled_from(["", "", "", "S3 is away."]),
+    environment=st.sampled_from([None, PUSHED.environment]),
+    live=st.sampled_from([None, worlds.live(3), worlds.live(9, warning="No spread.")]),
+    result=st.sampled_from([None, None, worlds.result(), worlds.result(70), worlds.result(72)]),
+    claims=st.sampled_from([(), (worlds.claim(),)]),
+    checkpoints=st.sampled_from([(), (checkpoint(5),), (checkpoint(5), checkpoint(10))]),
+    adapter=st.sampled_from([None, ADAPTER]),
+)
+controls = st.fixed_dictionaries(
+    {}, optional={"suspend": st.booleans(), "cancel": st.booleans(), "save_request": st.just("s")}
+)
+
+
+@st.composite
+def any_world(draw: st.DrawFn) -> World:
+    world = World(
+        make_run(
+            {"algorithm": draw(st.sampled_from(["sft", "grpo"]))} | ({"train": {"max_tokens": 32}}),
+            **draw(controls),
+        )
+    )
+    if draw(st.booleans()):
+        world = world.settled()
+        if draw(st.booleans()):
+            jobs = tuple(map(worlds.failed_job, world.observed.jobs))
+            world = world.seeing(jobs=jobs)
+    found = {pod["metadata"]["name"]: pod for pod in draw(st.lists(pods, max_size=3))}
+    return world.seeing(pods=tuple(found.values()), storage=draw(storages))
+
+
+@settings(max_examples=300, deadline=None)
+@given(any_world())
+def test_decisions_settle(world: World) -> None:
+    for _ in range(6):  # a retry in another place takes a pass of its own
+        world = world.act(world.decide())
+    decision = world.decide()
+
+    assert decision.status == world.run.status
+    assert (decision.apply, decision.patch, decision.secrets) == ((), (), None)
+    assert decision.events == ()
+
+
+@settings(max_examples=200, deadline=None)
+@given(any_world())
+def test_the_same_world_gets_the_same_decision(world: World) -> None:
+    assert world.decide() == world.decide()
+
+
+@settings(max_examples=200, deadline=None)
+@given(any_world(), storages)
+def test_an_outcome_is_for_ever(world: World, storage: StorageView) -> None:
+    done = world.act(world.decide())
+    if done.run.status.phase not in (Phase.SUCCEEDED, Phase.FAILED, Phase.CANCELLED):
+        return
+    after = done.seeing(jobs=(), pods=(), storage=storage).settled()
+
+    assert after.run.status.phase is done.run.status.phase
+    assert after.observed.jobs == ()
+
+
+@settings(max_examples=200, deadline=None)
+@given(any_world())
+def test_status_stays_small_and_readable(world: World) -> None:
+    status = world.act(world.decide()).run.status
+
+    assert len(str(status.to_patch())) < 10_000
+    for condition in status.conditions:
+        assert condition.reason
+        assert "\n" not in condition.message

@@ -1,0 +1,134 @@
+"""What a trainer pod looks like: placement, security, and what a user cannot change."""
+
+import pytest
+
+from flashrun.plan import objects
+from flashrun.spec.platform import Platform
+from tests.plan import worlds
+from tests.plan.worlds import PLATFORM, make_run
+
+
+def pod_of(platform: Platform = PLATFORM, **config) -> dict:
+    placement = objects.Placement(0, platform.pools[0])
+    made = objects.job(make_run(config), placement, platform, platform.trainer.image, 1)
+    return made["spec"]["template"]["spec"]
+
+
+def with_trainer(**changes) -> Platform:
+    trainer = PLATFORM.trainer.model_copy(update=changes)
+    return PLATFORM.model_copy(update={"trainer": trainer})
+
+
+def containers(pod: dict) -> list[dict]:
+    return [*pod["initContainers"], *pod["containers"]]
+
+
+def environment(container: dict) -> dict[str, str]:
+    return {item["name"]: item.get("value", "") for item in container["env"]}
+
+
+def test_every_container_meets_the_restricted_pod_security_standard() -> None:
+    pod = pod_of()
+
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    for container in containers(pod):
+        security = container["securityContext"]
+        assert security["allowPrivilegeEscalation"] is False
+        assert security["readOnlyRootFilesystem"] is True
+        assert security["capabilities"] == {"drop": ["ALL"]}
+    allowed = {"configMap", "secret", "emptyDir", "persistentVolumeClaim"}
+    assert all(volume.keys() - {"name"} <= allowed for volume in pod["volumes"])
+
+
+def test_a_trainer_has_no_way_to_the_kubernetes_api() -> None:
+    assert pod_of()["automountServiceAccountToken"] is False
+
+
+def test_only_the_trainer_sees_secrets_and_gpus() -> None:
+    pod = pod_of()
+    *prepare, trainer = containers(pod)
+
+    assert trainer["envFrom"] == [{"secretRef": {"name": f"{worlds.NAME}-secrets"}}]
+    assert trainer["resources"]["limits"]["nvidia.com/gpu"] == "1"
+    for container in prepare:
+        assert "envFrom" not in container
+        assert "nvidia.com/gpu" not in container["resources"].get("limits", {})
+        assert environment(container)["NVIDIA_VISIBLE_DEVICES"] == "void"
+
+
+def test_what_the_platform_sets_comes_after_what_the_user_sets() -> None:
+    platform = with_trainer(environment={"OMP_NUM_THREADS": "1"})
+    pod = pod_of(platform, worker_env={"FEATURE_FLAG": "on", "OMP_NUM_THREADS": "64"})
+    names = [item["name"] for item in pod["containers"][0]["env"]]
+    values = environment(pod["containers"][0])  # the last of a name wins, as in a container
+
+    assert values["FEATURE_FLAG"] == "on"
+    assert values["OMP_NUM_THREADS"] == "1"
+    assert names.count("OMP_NUM_THREADS") == 2
+
+
+def test_log_lines_never_reach_the_pods_status() -> None:
+    assert {item["terminationMessagePolicy"] for item in containers(pod_of())} == {"File"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "key", "value"),
+    [
+        ({"pull_secrets": ("regcred",)}, "imagePullSecrets", [{"name": "regcred"}]),
+        ({"priority_class": "low"}, "priorityClassName", "low"),
+        ({"dns_policy": "Default"}, "dnsPolicy", "Default"),
+        ({"grace_seconds": 60}, "terminationGracePeriodSeconds", 60),
+    ],
+)
+def test_platform_settings_reach_the_pod(changes, key, value) -> None:
+    assert pod_of(with_trainer(**changes))[key] == value
+
+
+def test_a_certificate_bundle_reaches_every_library_that_reads_one() -> None:
+    pod = pod_of(with_trainer(ca_bundle_config_map="corporate-ca"))
+
+    for container in containers(pod):
+        values = environment(container)
+        assert {values[name] for name in ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "PIP_CERT")} == {
+            objects.CA_FILE
+        }
+        assert any(mount["name"] == "ca" for mount in container["volumeMounts"])
+
+
+def test_a_model_cache_replaces_the_fresh_folder() -> None:
+    pod = pod_of(with_trainer(model_cache_claim="models"))
+    [volume] = [volume for volume in pod["volumes"] if volume["name"] == "model"]
+
+    assert volume == {"name": "model", "persistentVolumeClaim": {"claimName": "models"}}
+
+
+def test_kueue_finds_its_queue_on_the_job() -> None:
+    platform = with_trainer(queue="team-queue")
+    placement = objects.Placement(0, platform.pools[0])
+    made = objects.job(make_run(), placement, platform, "image", 1)
+
+    assert made["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "team-queue"
+
+
+def test_the_job_ignores_disruptions_before_it_judges_exit_codes() -> None:
+    placement = objects.Placement(0, PLATFORM.pools[0])
+    made = objects.job(make_run(), placement, PLATFORM, "image", 1)
+    rules = made["spec"]["podFailurePolicy"]["rules"]
+
+    assert [rule["action"] for rule in rules] == ["Ignore", "Ignore", "FailJob"]
+    assert rules[0]["onPodConditions"][0]["type"] == "DisruptionTarget"
+    assert made["spec"]["podReplacementPolicy"] == "Failed"
+    assert made["spec"]["template"]["spec"]["restartPolicy"] == "Never"
+
+
+@pytest.mark.parametrize(
+    ("quantity", "gpus", "product"), [("4", 2, "8"), ("500m", 4, "2000m"), ("1.5Gi", 2, "3Gi")]
+)
+def test_requests_grow_with_the_gpus(quantity, gpus, product) -> None:
+    pool = PLATFORM.pools[0].model_copy(update={"memory": quantity})
+    placement = objects.Placement(0, pool)
+    made = objects.job(make_run(), placement, PLATFORM, "image", gpus)
+    [trainer] = made["spec"]["template"]["spec"]["containers"]
+
+    assert trainer["resources"]["limits"]["memory"] == product

@@ -1,0 +1,119 @@
+"""Defaults, catalog rules and pools."""
+
+import pytest
+
+from flashrun.plan import fit
+from flashrun.plan.resolve import check, resolve_train
+from flashrun.spec.catalog import Catalog, Model, Thinking
+from flashrun.spec.config import Algorithm, RunConfig
+from flashrun.spec.platform import Pool
+
+CATALOG = Catalog(
+    [
+        Model(id="flat/model", parameters=1, thinking=Thinking.NONE),
+        Model(id="deep/model", parameters=1, thinking=Thinking.ALWAYS),
+    ]
+)
+
+
+def config(model: str = "Qwen/Qwen3.5-4B", **table) -> RunConfig:
+    return RunConfig.validate_toml({"model": model, "environment": {"id": "a/b"}, **table})
+
+
+DEFAULTS = [
+    ("sft", False, {"lora_rank": 32, "lora_alpha": 64, "learning_rate": 1e-4, "batch_size": 32,
+                    "max_length": 1024, "save_every": 50, "epochs": 2, "max_steps": 0,
+                    "max_examples": 0, "steps": None, "max_tokens": None}),
+    ("sft", True, {"max_length": 2048}),
+    ("grpo", False, {"learning_rate": 1e-5, "batch_size": 64, "max_length": 2368,
+                     "save_every": 20, "steps": 150, "group_size": 8, "temperature": 1.0,
+                     "max_tokens": 320, "kl_penalty_coef": 0.0, "epochs": None,
+                     "thinking_length_penalty_coef": 0.0, "stop_sequences": ()}),
+    ("grpo", True, {"max_tokens": 1536, "max_length": 3584}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("algorithm", "thinking", "values"), DEFAULTS)
+def test_what_is_left_out_comes_from_the_recipe(algorithm, thinking, values) -> None:
+    train = resolve_train(config(algorithm=algorithm, thinking=thinking))
+
+    assert {key: getattr(train, key) for key in values} == values
+
+
+@pytest.mark.parametrize(
+    ("given", "key", "value"),
+    [({"temperature": 0}, "temperature", 0.0), ({"max_examples": 0}, "max_examples", 0),
+     ({"kl_penalty_coef": 0.5}, "kl_penalty_coef", 0.5), ({"steps": 1}, "steps", 1)],
+)  # fmt: skip
+def test_a_given_value_is_kept_even_when_it_is_zero(given, key, value) -> None:
+    train = resolve_train(config(algorithm="grpo", train=given))
+    assert getattr(train, key) == value
+
+
+PROBLEMS = [
+    ("a typo in the model", {"model": "Qwen/Qwen3.5-4b"}, "did you mean 'Qwen/Qwen3.5-4B'?"),
+    ("thinking on a model that cannot", {"model": "flat/model", "thinking": True},
+     "set thinking = false"),
+    ("a model that always thinks", {"model": "deep/model"}, "set thinking = true"),
+    ("a rank above the cap", {"train": {"lora_rank": 65}}, "use at most 64"),
+    ("a length above the context", {"train": {"max_length": 8193}}, "use at most 8192"),
+    ("a completion as long as the sequence",
+     {"algorithm": "grpo", "train": {"max_length": 512, "max_tokens": 512}}, "use at most 511"),
+    ("a length below the default completion",
+     {"algorithm": "grpo", "train": {"max_length": 300}}, "raise max_length"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("table", "sentence"), [row[1:] for row in PROBLEMS], ids=[row[0] for row in PROBLEMS]
+)
+def test_a_limit_of_the_model_refuses_with_the_number_that_works(table, sentence) -> None:
+    [problem] = check(config(**table), CATALOG).problems
+    assert sentence in str(problem)
+
+
+WARNINGS = [
+    ("keys of the other algorithm", {"train": {"steps": 3, "group_size": 4}},
+     "group_size, steps: not used by sft"),
+    ("too few tokens for reasoning",
+     {"algorithm": "grpo", "thinking": True, "train": {"max_tokens": 500}}, "default is 1536"),
+    ("too short for reasoning", {"thinking": True, "train": {"max_length": 1024}},
+     "default is 2048"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("table", "sentence"), [row[1:] for row in WARNINGS], ids=[row[0] for row in WARNINGS]
+)
+def test_what_is_odd_warns(table, sentence) -> None:
+    findings = check(config(**table), CATALOG)
+
+    assert findings.problems == ()
+    assert any(sentence in str(warning) for warning in findings.warnings)
+
+
+def test_an_ordinary_config_has_nothing_to_say_about() -> None:
+    findings = check(config(algorithm="grpo", train={"steps": 10}), CATALOG)
+    assert (findings.problems, findings.warnings) == ((), ())
+
+
+POOLS = (
+    Pool(name="costly", vram=80, cost=9),
+    Pool(name="cheap", vram=80, cost=3),
+    Pool(name="small", vram=24, cost=1),
+)
+
+
+@pytest.mark.parametrize(
+    ("need", "pool"), [(10, "small"), (24, "small"), (25, "cheap"), (80, "cheap"), (81, None)]
+)
+def test_the_cheapest_pool_that_fits_is_chosen(need, pool) -> None:
+    model = Model(id="m", parameters=1, vram_sft=need)
+    found = fit.choose_pool(POOLS, model, Algorithm.SFT)
+    assert (found and found.name) == pool
+
+
+@pytest.mark.parametrize(("than", "pool"), [("small", "cheap"), ("cheap", None), ("gone", None)])
+def test_a_larger_pool_has_more_memory(than, pool) -> None:
+    found = fit.larger_pool(POOLS, than)
+    assert (found and found.name) == pool

@@ -1,0 +1,292 @@
+"""Runs and worlds in the shape that each test needs, and a world that a decision acts on."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from flashrun.plan import objects
+from flashrun.plan.decide import decide
+from flashrun.plan.world import (
+    AdapterSource,
+    Decision,
+    Object,
+    Observed,
+    SecretLookup,
+    StorageView,
+)
+from flashrun.spec import names
+from flashrun.spec.catalog import Model, Source
+from flashrun.spec.outcome import Termination
+from flashrun.spec.platform import Platform, Pool, StorageSettings, TrainerSettings
+from flashrun.spec.records import (
+    Claim,
+    EnvironmentPointer,
+    FileEntry,
+    Live,
+    Manifest,
+    Progress,
+    ResolvedAdapter,
+    ResolvedRun,
+    Result,
+    RunIdentity,
+)
+from flashrun.spec.run import FlashRun, FlashRunSpec, FlashRunStatus
+
+NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
+NAME, NAMESPACE, UID = "flash-1795348800-0a1b2c3d", "team-a", "0b5e-uid"
+IDENTITY = RunIdentity(namespace=NAMESPACE, name=NAME, uid=UID)
+TINY = "flashrun/tiny-qwen3"
+DIGEST = "d" * 64
+
+PLATFORM = Platform(
+    namespaces=(NAMESPACE,),
+    storage=StorageSettings(endpoint="http://storage.example:9000"),
+    trainer=TrainerSettings(image="registry.example/flashrun/trainer@sha256:" + "1" * 64),
+    pools=(
+        Pool(name="small", vram=24, cost=1, cpu="500m", memory="2Gi"),
+        Pool(name="large", vram=80, cost=4),
+    ),
+    models=(
+        Model(id=TINY, parameters=0.0001, context=512, source=Source.MIRROR, revision="v1"),
+        Model(id="flashrun/huge", parameters=400, vram_sft=800, vram_grpo=900),
+    ),
+)
+
+
+def make_run(
+    config: Mapping[str, Any] | None = None, status: FlashRunStatus | None = None, **control: Any
+) -> FlashRun:
+    """A run of ``config`` (snake_case, over a minimal one) with these switches set."""
+    table = {"model": TINY, "environment": {"id": "examples/sums"}, **(config or {})}
+    if table["model"] == TINY:
+        table["train"] = {"max_length": 128, **table.get("train", {})}
+    if control:
+        table["control"] = control
+    return FlashRun(
+        name=NAME,
+        namespace=NAMESPACE,
+        uid=UID,
+        created=NOW - timedelta(minutes=1),
+        spec=FlashRunSpec.validate_toml(table),
+        status=status or FlashRunStatus(),
+    )
+
+
+PUSHED = StorageView(environment=EnvironmentPointer(digest=DIGEST, size=10, pushed=NOW))
+
+
+def make_pod(
+    name: str = "pod-1",
+    *,
+    exit_code: int | None = None,
+    termination: Termination | None = None,
+    reason: str = "",
+    running: bool = True,
+    number: int = 0,
+    container: str = "trainer",
+    waiting: tuple[str, str] | None = None,
+    unschedulable: str = "",
+    disrupted: str = "",
+    age: timedelta = timedelta(seconds=30),
+    deleted: timedelta | None = None,
+    node: str = "node-1",
+) -> Object:
+    """A pod as the API server shows it: running, or ended with ``exit_code``."""
+    created = _text(NOW - age)
+    states: dict[str, Any] = {}
+    if exit_code is not None:
+        message = "" if termination is None else termination.model_dump_json()
+        states = {
+            "terminated": {
+                "exitCode": exit_code,
+                "reason": reason or "Error",
+                "message": message,
+                "startedAt": created,
+                "finishedAt": _text(NOW),
+            }
+        }
+    elif waiting is not None:
+        states = {"waiting": {"reason": waiting[0], "message": waiting[1]}}
+    elif running and not unschedulable:
+        states = {"running": {"startedAt": created}}
+    phase = "Running"
+    if exit_code is not None:
+        phase = "Succeeded" if exit_code == 0 else "Failed"
+    elif not states or "waiting" in states:
+        phase = "Pending"
+    conditions = []
+    if unschedulable:
+        conditions.append({"type": "PodScheduled", "status": "False", "message": unschedulable})
+    if disrupted:
+        conditions.append({"type": "DisruptionTarget", "status": "True", "reason": disrupted})
+    kind = "containerStatuses" if container == "trainer" else "initContainerStatuses"
+    metadata: Object = {
+        "name": name,
+        "uid": f"{name}-uid",
+        "creationTimestamp": created,
+        "labels": {**names.run_labels(NAME, UID), objects.NUMBER_LABEL: str(number)},
+    }
+    if deleted is not None:
+        metadata["deletionTimestamp"] = _text(NOW - deleted)
+    return {
+        "metadata": metadata,
+        "spec": {} if unschedulable else {"nodeName": node},
+        "status": {
+            "phase": phase,
+            "conditions": conditions,
+            kind: [{"name": container, "state": states}] if states else [],
+        },
+    }
+
+
+def checkpoint(step: int, attempt: int = 1, **changes: Any) -> Manifest:
+    """A committed checkpoint of the run."""
+    manifest = Manifest(
+        kind="checkpoint",
+        run=IDENTITY,
+        attempt=attempt,
+        step=step,
+        base_model=TINY,
+        lora_rank=16,
+        lora_alpha=32,
+        created=NOW,
+        files=(FileEntry(path="adapter/adapter_model.safetensors", size=1000, sha256="a" * 64),),
+    )
+    return manifest.model_copy(update=changes)
+
+
+ADAPTER = checkpoint(40, kind="adapter")
+
+
+def live(step: int, total: int = 40, **changes: Any) -> Live:
+    """A heartbeat of the run's first pod."""
+    record = Live(
+        run=IDENTITY,
+        attempt=1,
+        pod="pod-1",
+        phase="Training",
+        progress=Progress(
+            step=step, total_steps=total, eta_seconds=total - step, metrics={"loss": 1.5}
+        ),
+        updated=NOW,
+    )
+    return record.model_copy(update=changes)
+
+
+def result(exit_code: int = 0, termination: Termination | None = None) -> Result:
+    """The terminal record of the run."""
+    return Result(
+        run=IDENTITY, attempt=1, exit_code=exit_code, termination=termination, finished=NOW
+    )
+
+
+def claim(pod: str = "pod-1", attempt: int = 1) -> Claim:
+    """The first pod's claim."""
+    return Claim(attempt=attempt, pod=pod, pod_uid=f"{pod}-uid", started=NOW)
+
+
+def source_adapter(**changes: Any) -> AdapterSource:
+    """An adapter to start from."""
+    pinned = ResolvedAdapter(
+        ref="flash-1-aa/step-20", uid="old", prefix="runs/team-a/flash-1-aa/old/"
+    )
+    return AdapterSource(pinned, checkpoint(20, **changes))
+
+
+@dataclass(frozen=True)
+class World:
+    """A run with everything around it, which decisions act upon."""
+
+    run: FlashRun
+    observed: Observed = Observed(storage=PUSHED)
+    platform: Platform = PLATFORM
+    now: datetime = NOW
+
+    def decide(self) -> Decision:
+        """Return what one pass decides here."""
+        return decide(self.run, self.observed, self.platform, self.now)
+
+    def act(self, decision: Decision) -> "World":
+        """Return the world after the decision was carried out, with no pod moved by anyone else."""
+        observed = self.observed
+        jobs = {job["metadata"]["name"]: job for job in observed.jobs}
+        for manifest in decision.apply:
+            if manifest["kind"] == "Job":
+                jobs[manifest["metadata"]["name"]] = manifest
+            else:
+                text = manifest["data"]["spec.json"]
+                observed = replace(observed, resolved=ResolvedRun.model_validate_json(text))
+        for patch in decision.patch:
+            job = jobs[patch.name]
+            jobs[patch.name] = {**job, "spec": {**job["spec"], **patch.body["spec"]}}
+        gone = {delete.name for delete in decision.delete}
+        observed = replace(
+            observed,
+            jobs=tuple(job for name, job in jobs.items() if name not in gone),
+            pods=tuple(pod for pod in observed.pods if pod["metadata"]["name"] not in gone),
+            has_secrets=observed.has_secrets or decision.secrets is not None,
+            has_access=observed.has_access or decision.access is not None,
+        )
+        if decision.access is not None:
+            expires = self.now + timedelta(seconds=decision.access.seconds)
+            observed = replace(observed, access_expires=expires)
+        storage = observed.storage
+        if decision.control is not None:
+            storage = replace(storage, control=decision.control)
+        if decision.sweep:
+            storage = replace(storage, live=None)
+        observed = replace(observed, storage=storage)
+        stored = FlashRunStatus.validate_manifest(decision.status.to_patch())
+        return replace(self, observed=observed, run=self.run.model_copy(update={"status": stored}))
+
+    def settled(self) -> "World":
+        """Return the world after enough passes that nothing is left to do."""
+        world = self.act(self.decide())
+        return world.act(world.decide())
+
+    def seeing(self, **changes: Any) -> "World":
+        """Return this world with another observation."""
+        return replace(self, observed=replace(self.observed, **changes))
+
+    def stored(self, **changes: Any) -> "World":
+        """Return this world with other contents of storage."""
+        return self.seeing(storage=replace(self.observed.storage, **changes))
+
+    def later(self, **time: float) -> "World":
+        """Return this world some time later."""
+        return replace(self, now=self.now + timedelta(**time))
+
+    def switched(self, **control: Any) -> "World":
+        """Return this world with other switches in ``spec.control``."""
+        spec = self.run.spec.model_copy(
+            update={"control": self.run.spec.control.model_copy(update=control)}
+        )
+        run = self.run.model_copy(update={"spec": spec, "generation": self.run.generation + 1})
+        return replace(self, run=run)
+
+
+def running(config: Mapping[str, Any] | None = None, **storage: Any) -> World:
+    """A world in which the first pod trains."""
+    world = World(make_run(config)).settled().seeing(pods=(make_pod(),))
+    return world.stored(**{"live": live(10), "claims": (claim(),), **storage}).settled()
+
+
+def failed_job(job: Object, reason: str = "PodFailurePolicy", message: str = "") -> Object:
+    """The Job after its controller gave up."""
+    condition = {"type": "Failed", "status": "True", "reason": reason, "message": message}
+    return {**job, "status": {"conditions": [condition]}}
+
+
+def termination(reason: str = "RewardFailed", message: str = "The reward raised.") -> Termination:
+    """What a container left behind."""
+    return Termination(reason=reason, message=message, hint="See flash log.", attempt=1, step=7)
+
+
+def lookup(**sources: str) -> SecretLookup:
+    """Names found, each in a Secret."""
+    return SecretLookup(sources=sources)
+
+
+def _text(moment: datetime) -> str:
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,0 +1,100 @@
+"""The shape of the project: layers, what an import costs, what must not be in the tree."""
+
+import importlib.util
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SOURCE = ROOT / "operator" / "src"
+
+
+def test_imports_point_one_way() -> None:
+    run = subprocess.run(
+        [sys.executable, "-c", "from importlinter.cli import lint_imports_command as main; main()"],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": f"{SOURCE}:{ROOT / 'trainer-image' / 'src'}"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
+
+
+def _loaded_after(statement: str) -> set[str]:
+    """Return the top-level modules that a fresh interpreter has loaded after ``statement``."""
+    program = f"import json, sys\n{statement}\nprint(json.dumps(sorted(sys.modules)))"
+    run = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=ROOT,
+        env={"PYTHONPATH": str(SOURCE), "PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return {name.split(".")[0] for name in json.loads(run.stdout.splitlines()[-1])}
+
+
+BASE_MODULES = sorted(
+    ".".join(path.relative_to(SOURCE).with_suffix("").parts).removesuffix(".__init__")
+    for path in (SOURCE / "flashrun").rglob("*.py")
+    if "controller" not in path.parts and path.name != "__main__.py"
+)
+
+
+def test_the_base_install_imports_neither_kopf_nor_torch() -> None:
+    loaded = _loaded_after("; ".join(f"import {name}" for name in BASE_MODULES))
+    assert not loaded & {"kopf", "prometheus_client", "torch", "transformers", "trl", "peft"}
+
+
+@pytest.mark.parametrize("module", ["flashrun.spec.run", "flashrun.plan.decide"])
+def test_the_contract_and_the_decisions_load_no_client(module) -> None:
+    assert not _loaded_after(f"import {module}") & {"kubernetes", "minio", "kopf"}
+
+
+def test_operator_is_a_folder_and_never_a_package() -> None:
+    """An ``operator/__init__.py`` would shadow the standard library for ``python -m``."""
+    assert not (ROOT / "operator" / "__init__.py").exists()
+    assert importlib.util.find_spec("operator").origin.endswith("operator.py")  # type: ignore[union-attr]
+
+
+def _tracked() -> list[Path]:
+    """Return the text files of the project, as git sees them."""
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.splitlines()
+    paths = [ROOT / name for name in listed if (ROOT / name).is_file()]
+    return [path for path in paths if path.suffix not in (".png", ".gz")]
+
+
+UNFINISHED = re.compile(r"\b(TO" r"DO|FIX" r"ME|XX" r"X|NotImplemented" r"Error)\b")
+
+
+def test_nothing_is_left_unfinished() -> None:
+    places = [
+        f"{path.relative_to(ROOT)}:{number}"
+        for path in _tracked()
+        if path.suffix in (".py", ".go", ".sh", ".yaml", ".toml", "")
+        for number, line in enumerate(path.read_text(errors="replace").splitlines(), 1)
+        if UNFINISHED.search(line)
+    ]
+    assert places == []
+
+
+def test_no_lock_file_names_an_address() -> None:
+    locks = [path for path in _tracked() if path.name == "requirements.txt"]
+
+    assert len(locks) == 3
+    for lock in locks:
+        text = lock.read_text()
+        assert "--hash=sha256:" in text
+        assert not re.search(r"https?://|--(extra-)?index-url|--find-links", text), lock
