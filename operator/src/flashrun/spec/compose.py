@@ -20,15 +20,15 @@ from pydantic_core import ErrorDetails
 from flashrun.spec import secrecy
 from flashrun.spec.config import RunConfig
 from flashrun.spec.model import Section
-from flashrun.spec.positions import Path, key_lines
+from flashrun.spec.positions import Path, deep_key, key_lines
 
 SIZE_LIMIT: Final = 1_000_000
 """Largest config file, in bytes."""
 DEPTH_LIMIT: Final = 40
 """Deepest nesting of tables and lists."""
 
-_LONG_KEY = re.compile(r"(?<![\w-])[\w\"'-]+(?:[ \t]*\.[ \t]*[\w\"'-]+){%d}" % DEPTH_LIMIT)
-"""A dotted key deeper than the limit: the parser takes quadratic time for it."""
+PROBLEMS_SHOWN: Final = 40
+"""Most problems that one error lists."""
 
 PLATFORM_KEYS: Final[tuple[Path, ...]] = (
     ("run_id",),
@@ -120,17 +120,14 @@ class _Draft:
     def put(self, path: Path, value: Any, origin: Origin, lines: Mapping[Path, int]) -> None:
         """Merge ``value`` in at ``path``: tables merge, everything else replaces."""
         here = Origin(origin.source, lines.get(path, origin.line))
-        parent = self.table(path[:-1])
-        if not isinstance(value, dict):
-            self._forget(path)
-            parent[path[-1]] = value
-        elif not isinstance(parent.get(path[-1]), dict):
-            self._forget(path)
-            parent[path[-1]] = {}
+        parent, key = self.table(path[:-1]), path[-1]
+        if not isinstance(value, dict) or not isinstance(parent.get(key), dict):
+            self._forget(path, parent.get(key))
+            parent[key] = {} if isinstance(value, dict) else value
         self.origins.setdefault(path, here)
         if isinstance(value, dict):
-            for key, item in value.items():
-                self.put((*path, key), item, here, lines)
+            for inner, item in value.items():
+                self.put((*path, inner), item, here, lines)
 
     def table(self, path: Path) -> dict[str, Any]:
         """Return the table at ``path``, made when it is missing.
@@ -153,13 +150,13 @@ class _Draft:
             table = table.get(key) if isinstance(table, dict) else None
         if not isinstance(table, dict) or path[-1] not in table:
             return False
-        del table[path[-1]]
-        self._forget(path)
+        self._forget(path, table.pop(path[-1]))
         return True
 
-    def _forget(self, path: Path) -> None:
-        for known in [known for known in self.origins if known[: len(path)] == path]:
-            del self.origins[known]
+    def _forget(self, path: Path, value: Any) -> None:
+        self.origins.pop(path, None)
+        for key, inner in value.items() if isinstance(value, dict) else ():
+            self._forget((*path, key), inner)
 
 
 def compose(files: Sequence[ConfigFile], sets: Sequence[str] = ()) -> Composed:
@@ -183,7 +180,7 @@ def compose(files: Sequence[ConfigFile], sets: Sequence[str] = ()) -> Composed:
         config = RunConfig.validate_toml(draft.tables)
     except ValidationError as error:
         raise ConfigError(_problems(error, draft, files)) from None
-    return Composed(config, draft.origins, (*notes, *_other_algorithm(config)))
+    return Composed(config, draft.origins, tuple(notes))
 
 
 def _merge(draft: _Draft, file: ConfigFile) -> list[Problem]:
@@ -228,8 +225,8 @@ def _read(file: ConfigFile) -> tuple[str, dict[str, Any]]:
 
 def _tables(text: str) -> dict[str, Any]:
     too_deep = _UnreadableError(f"tables and lists may nest at most {DEPTH_LIMIT} levels deep")
-    if (long_key := _LONG_KEY.search(text)) is not None:
-        too_deep.line = text.count("\n", 0, long_key.start()) + 1
+    if (line := deep_key(text, DEPTH_LIMIT)) is not None:
+        too_deep.line = line
         raise too_deep
     try:
         tables = tomllib.loads(text)
@@ -348,14 +345,6 @@ def _without_platform_keys(draft: _Draft) -> list[str]:
     return [f"ignored {', '.join(ignored)}: the platform chooses this"] if ignored else []
 
 
-def _other_algorithm(config: RunConfig) -> list[str]:
-    keys = [f"train.{key}" for key in config.keys_of_the_other_algorithm()]
-    if not keys:
-        return []
-    verb = "has" if len(keys) == 1 else "have"
-    return [f'{", ".join(keys)} {verb} no effect with algorithm = "{config.algorithm}"']
-
-
 # --- from pydantic's errors to sentences --------------------------------------------------------
 
 
@@ -364,8 +353,14 @@ def _problems(
 ) -> Iterable[Problem]:
     base = Origin(files[0].name if files else "config")
     details = error.errors(include_url=False)
-    found = (Problem(_origin(draft, detail, base), sentence(detail)) for detail in details)
-    return sorted(dict.fromkeys(found), key=lambda problem: problem.origin.line or 0)
+    found = [
+        Problem(_origin(draft, detail, base), sentence(detail))
+        for detail in details[:PROBLEMS_SHOWN]
+    ]
+    found.sort(key=lambda problem: problem.origin.line or 0)
+    if (more := len(details) - PROBLEMS_SHOWN) > 0:
+        found.append(Problem(base, f"{more:,} more problems of this kind are not shown"))
+    return found
 
 
 def _origin(draft: _Draft, detail: ErrorDetails, base: Origin) -> Origin:

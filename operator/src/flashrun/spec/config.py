@@ -7,16 +7,17 @@ Validators here only say yes or no; defaults are filled in once, by ``flashrun.p
 
 import re
 from enum import StrEnum
-from typing import Annotated, Any, Final, Self
+from typing import Annotated, Any, Final
 
 from packaging.requirements import InvalidRequirement, Requirement
-from pydantic import AfterValidator, BeforeValidator, Field, JsonValue, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, JsonValue
 
 from flashrun.spec import names, secrecy
 from flashrun.spec.model import Section
 
 _ENVIRONMENT_ID = re.compile(r"[A-Za-z0-9._-]+/[A-Za-z0-9._-]+")
 _ENVIRONMENT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_PARAMS_LIMIT: Final = 65_536
 _SPLIT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 SECRETS_HINT: Final = "put its name in [environment].secrets and its value in your shell or .env"
@@ -99,12 +100,24 @@ def _environment_id(value: str) -> str:
     return value
 
 
-def _secret_names(value: tuple[str, ...]) -> tuple[str, ...]:
-    for name in value:
-        if not _ENVIRONMENT_NAME.fullmatch(name):
-            raise ValueError(f"{name!r} is not the name of an environment variable")
-        if (why := secrecy.forbidden_name(name)) is not None:
-            raise ValueError(f"{name} {why}")
+def _variable(name: str) -> str:
+    # The given text is not repeated: people paste values here.
+    if not _ENVIRONMENT_NAME.fullmatch(name):
+        raise ValueError(
+            "must be the name of an environment variable: letters, digits and '_', and no value"
+        )
+    if (why := secrecy.forbidden_name(name)) is not None:
+        raise ValueError(f"cannot be {name}, which {why}")
+    return name
+
+
+def _public_variable(name: str) -> str:
+    if secrecy.secret_name(name):
+        raise ValueError(f"is the name of a secret: {SECRETS_HINT}")
+    return name
+
+
+def _once(value: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(value))
 
 
@@ -124,7 +137,10 @@ def _requirement(value: str) -> str:
 
 
 def _public_json(value: dict[str, JsonValue]) -> dict[str, JsonValue]:
-    for path, text in _strings(value, ""):
+    texts = _strings(value, "")
+    if sum(len(text) for _, text in texts) > _PARAMS_LIMIT:
+        raise ValueError(f"has more than {_PARAMS_LIMIT:,} characters; data belongs in the package")
+    for path, text in texts:
         if (found := secrecy.secret_value(text)) is not None:
             raise ValueError(f"{path} looks like {found}: {SECRETS_HINT}")
     return value
@@ -143,6 +159,16 @@ def _strings(value: JsonValue, path: str) -> list[tuple[str, str]]:
     return [found for inner, item in pairs for found in _strings(item, inner)]
 
 
+def _split(params: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    split = params.get("split")
+    if split is not None and not (isinstance(split, str) and _SPLIT.fullmatch(split)):
+        raise ValueError(
+            f"split is {split!r}; it names dataset/<split>.jsonl, so it must be letters, digits, "
+            "'.', '_' and '-'"
+        )
+    return params
+
+
 def _json_table(value: Any) -> Any:
     if not isinstance(value, dict):
         raise ValueError("must be a table")
@@ -155,6 +181,8 @@ def _check_json(value: Any, path: str, depth: int) -> None:
     if depth > 32:
         raise ValueError(f"{path} is nested deeper than 32 levels")
     match value:
+        case int() if abs(value) >= 2**63:
+            raise ValueError(f"{path} is too large for JSON")
         case None | bool() | int() | str():
             return
         case float():
@@ -189,21 +217,12 @@ def _adapter_ref(value: Any) -> Any:
     return str(names.parse_ref(value)) if value.strip() else None
 
 
-def _worker_env(value: Any) -> Any:
-    if not isinstance(value, dict):
-        raise ValueError("must be a table")
-    for name, item in value.items():
-        if not isinstance(name, str) or not _ENVIRONMENT_NAME.fullmatch(name):
-            raise ValueError(f"{name!r} is not the name of an environment variable")
-        if (why := secrecy.forbidden_name(name)) is not None:
-            raise ValueError(f"{name} {why}")
-        if secrecy.secret_name(name):
-            raise ValueError(f"{name} is the name of a secret: {SECRETS_HINT}")
-        if not isinstance(item, str):
-            raise ValueError(f'{name} must be a string: write {name} = "{item}"')
-        if (found := secrecy.secret_value(item)) is not None:
-            raise ValueError(f"{name} looks like {found}: {SECRETS_HINT}")
-    return value
+def _public_string(value: Any) -> Any:
+    if not isinstance(value, str):
+        raise ValueError("must be a string: write it in quotes")
+    if "\0" in value:
+        raise ValueError("must not contain NUL")
+    return _no_secret(value)
 
 
 class Environment(Section):
@@ -212,7 +231,10 @@ class Environment(Section):
     id: Annotated[PublicText, AfterValidator(_environment_id)]
     """Published environment, ``<org>/<name>``."""
     params: Annotated[
-        dict[str, JsonValue], BeforeValidator(_json_table), AfterValidator(_public_json)
+        dict[str, JsonValue],
+        BeforeValidator(_json_table),
+        AfterValidator(_public_json),
+        AfterValidator(_split),
     ] = Field(default={}, max_length=64)
     """Keyword arguments of the environment's ``load_environment``; ``split`` also picks
     ``dataset/<split>.jsonl``."""
@@ -230,21 +252,11 @@ class Environment(Section):
     ] = Field(default=(), max_length=64)
     """Requirements (PEP 508) that are installed before the environment is imported."""
     secrets: Annotated[
-        tuple[Annotated[str, Field(max_length=253)], ...],
+        tuple[Annotated[str, Field(max_length=253), AfterValidator(_variable)], ...],
         BeforeValidator(_string_list),
-        AfterValidator(_secret_names),
+        AfterValidator(_once),
     ] = Field(default=(), max_length=64)
     """Names of environment variables that reach the environment as secrets."""
-
-    @model_validator(mode="after")
-    def _split_is_a_file_name(self) -> Self:
-        split = self.params.get("split")
-        if split is not None and not (isinstance(split, str) and _SPLIT.fullmatch(split)):
-            raise ValueError(
-                f"params.split is {split!r}; it names dataset/<split>.jsonl, so it must be "
-                "letters, digits, '.', '_' and '-'"
-            )
-        return self
 
 
 class Train(Section):
@@ -326,8 +338,9 @@ class RunConfig(Section):
     """Where data and rewards come from."""
     train: Train = Train()
     """Training knobs."""
-    worker_env: Annotated[
-        dict[str, Annotated[str, Field(max_length=4096)]], BeforeValidator(_worker_env)
+    worker_env: dict[
+        Annotated[str, AfterValidator(_variable), AfterValidator(_public_variable)],
+        Annotated[str, BeforeValidator(_public_string), Field(max_length=4096)],
     ] = Field(default={}, max_length=64)
     """Harmless variables for the trainer's process; they are part of the spec."""
     wandb: Wandb = Wandb()

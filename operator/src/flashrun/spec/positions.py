@@ -1,7 +1,8 @@
 """Where each key of a TOML text stands, so that an error can name a line.
 
 The standard library's parser keeps no positions. This scanner reads text which that parser has
-already accepted, so it only has to tell keys from values.
+already accepted, so it only has to tell keys from values. (``deep_key`` alone comes before the
+parser, whose time grows with the square of a key's parts.)
 """
 
 import re
@@ -20,6 +21,7 @@ _TOKEN: Final = re.compile(
     | (?P<mark> [\[\]{}=,] )
     | (?P<blank> [ \t\r.]+ | \#[^\n]* )
     | (?P<bare> [^\s"'\#\[\]{}=,.]+ )
+    | (?P<open> ["'] )
     """,
     re.VERBOSE | re.DOTALL,
 )
@@ -44,19 +46,41 @@ def key_lines(text: str) -> dict[Path, int]:
     return lines
 
 
+def deep_key(text: str, limit: int) -> int | None:
+    """Return the line of the first dotted key with more than ``limit`` parts, or None."""
+    parts = 0
+    for token in _tokens(text):
+        if token.kind in ("string", "bare"):
+            parts += 1
+        elif token.kind != "blank" or token.text.startswith("#") or "." not in token.text:
+            parts = 0
+        if parts > limit:
+            return token.line
+    return None
+
+
+def _tokens(text: str) -> Iterator[_Token]:
+    """Cut the text into tokens, up to the first quote that is never closed."""
+    line = 1
+    for match in _TOKEN.finditer(text):
+        if match.lastgroup == "open":
+            return
+        yield _Token(match.lastgroup or "", match.group(), line)
+        line += match.group().count("\n")
+
+
 def _statements(text: str) -> Iterator[list[_Token]]:
     """Cut the text at the line ends that end a header or a pair."""
     statement: list[_Token] = []
-    depth, line = 0, 1
-    for match in _TOKEN.finditer(text):
-        kind = match.lastgroup or ""
-        if kind in ("string", "bare", "mark"):
-            statement.append(_Token(kind, match.group(), line))
-            depth += (match.group() in "[{") - (match.group() in "]}") if kind == "mark" else 0
-        elif kind == "newline" and depth == 0 and statement:
+    depth = 0
+    for token in _tokens(text):
+        if token.kind == "newline" and depth == 0 and statement:
             yield statement
             statement = []
-        line += match.group().count("\n")
+        elif token.kind in ("string", "bare", "mark"):
+            statement.append(token)
+        if token.kind == "mark":
+            depth += (token.text in "[{") - (token.text in "]}")
     if statement:
         yield statement
 

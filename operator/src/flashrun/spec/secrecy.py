@@ -45,9 +45,9 @@ _TOKEN_SHAPES: Final = (
     ("a Google API key", re.compile(r"\bAIza[\w-]{30,}")),
     ("a Slack token", re.compile(r"\bxox[abeoprs]-[\w-]{10,}")),
     ("an npm or PyPI token", re.compile(r"\b(?:npm_[A-Za-z0-9]{30,}|pypi-[\w-]{30,})")),
-    ("a JSON web token", re.compile(r"\beyJ[\w-]{8,}\.eyJ[\w-]{8,}\.")),
+    ("a JSON web token", re.compile(r"\beyJ[\w-]{8,512}\.eyJ[\w-]{8,2048}\.")),
     ("a bearer token", re.compile(r"(?i)\bbearer\s+[\w.~+/-]{12,}")),
-    ("a URL with a password", re.compile(r"[a-z][a-z0-9+.-]*://[^\s/:@]*:[^\s/@]+@", re.I)),
+    ("a URL with a password", re.compile(r"\b[a-z][a-z0-9+.-]{0,15}://[^\s/:@]*:[^\s/@]+@", re.I)),
 )
 _WORD = re.compile(r"[A-Za-z0-9+/=_-]{24,}")
 _HEX_OR_UUID = re.compile(r"[0-9a-fA-F-]+")

@@ -1,0 +1,161 @@
+"""The chart: what it renders with real helm, what it refuses, and that its copies are fresh."""
+
+import subprocess
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+import yaml
+
+from flashrun.spec import values
+from flashrun.spec.platform import Platform
+from localcluster import toolchain
+from localcluster.steps import Steps
+
+ROOT = Path(__file__).parents[2]
+CHART = ROOT / "charts" / "flashrun"
+NEEDED = {
+    "operator": {"image": "registry.example/operator@sha256:1"},
+    "trainer": {"image": "registry.example/trainer@sha256:2"},
+    "storage": {"endpoint": "http://s3.example:9000", "accessKey": "key", "secretKey": "hush"},
+}
+
+
+@pytest.fixture(scope="session")
+def helm(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    with closing(Steps.silent(tmp_path_factory.mktemp("helm"))) as steps:
+        return Path(toolchain.program("helm", steps))
+
+
+@pytest.fixture
+def render(helm: Path, tmp_path: Path):
+    def run(changes: dict | None = None) -> list[dict]:
+        given = tmp_path / "values.yaml"
+        given.write_text(yaml.safe_dump(_merged(NEEDED, changes or {})))
+        command = [helm, "template", "flashrun", CHART, "--kube-version", "1.34.4"]
+        command += ["--namespace", "flashrun-system", "--values", given]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            raise ValueError(done.stderr)
+        return [item for item in yaml.safe_load_all(done.stdout) if item]
+
+    return run
+
+
+def _merged(base: dict, over: dict) -> dict:
+    merged = dict(base)
+    for key, value in over.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = _merged(merged[key], value) if both else value
+    return merged
+
+
+def _named(objects: list[dict], kind: str, name: str) -> dict:
+    [found] = [o for o in objects if (o["kind"], o["metadata"]["name"]) == (kind, name)]
+    return found
+
+
+def test_the_copies_of_generated_files_are_fresh() -> None:
+    assert (CHART / "values.schema.json").read_text() == values.to_json(), "run make generate"
+    assert (CHART / "files" / "flashruns.yaml").read_text() == (
+        ROOT / "crds" / "flashruns.yaml"
+    ).read_text(), "run make generate"
+
+
+def test_the_documented_values_are_all_values_there_are() -> None:
+    documented = yaml.safe_load((CHART / "values.yaml").read_text())
+    known = {field.alias for field in values.Values.model_fields.values()}
+    assert set(documented) == known
+
+
+def test_the_settings_file_is_what_the_operator_reads(render) -> None:
+    made = _named(render({"caBundle": "PEM"}), "ConfigMap", "flashrun-platform")
+    platform = Platform.validate_manifest(yaml.safe_load(made["data"]["platform.yaml"]))
+
+    assert platform.storage.endpoint == "http://s3.example:9000"
+    assert platform.trainer.ca_bundle_config_map == "flashrun-ca"
+    assert platform.namespaces == ("default",)
+
+
+def test_storage_keys_are_in_the_secret_and_nowhere_else(render) -> None:
+    objects = render()
+    secret = _named(objects, "Secret", "flashrun-storage")
+    others = [item for item in objects if item["kind"] != "Secret"]
+
+    assert secret["stringData"] == {"accessKey": "key", "secretKey": "hush"}
+    assert "hush" not in yaml.safe_dump_all(others)
+
+
+def test_an_existing_secret_replaces_the_charts_own(render) -> None:
+    objects = render({"storage": {"existingSecret": "mine", "accessKey": "", "secretKey": ""}})
+
+    assert not [item for item in objects if item["kind"] == "Secret"]
+    pod = _named(objects, "Deployment", "flashrun")["spec"]["template"]["spec"]
+    assert {"name": "storage", "secret": {"secretName": "mine"}} in pod["volumes"]
+
+
+def test_rights_on_secrets_are_bound_in_served_namespaces_only(render) -> None:
+    objects = render({"namespaces": ["team-a", "team-b"]})
+    roles = {item["metadata"]["name"]: item for item in objects if item["kind"] == "ClusterRole"}
+    with_secrets = {
+        name
+        for name, role in roles.items()
+        if any("secrets" in rule["resources"] for rule in role["rules"])
+    }
+    cluster_wide = {
+        item["roleRef"]["name"] for item in objects if item["kind"] == "ClusterRoleBinding"
+    }
+    bound = {
+        item["metadata"]["namespace"]
+        for item in objects
+        if item["kind"] == "RoleBinding" and item["roleRef"]["name"] == "flashrun-served"
+    }
+
+    assert with_secrets == {"flashrun-served"}
+    assert not with_secrets & cluster_wide
+    assert bound == {"team-a", "team-b"}
+    verbs = {verb for role in roles.values() for rule in role["rules"] for verb in rule["verbs"]}
+    assert not verbs & {"*", "escalate", "bind", "impersonate"}
+
+
+def test_a_secret_can_be_read_by_name_and_never_listed(render) -> None:
+    served = _named(render(), "ClusterRole", "flashrun-served")
+    [rule] = [rule for rule in served["rules"] if "secrets" in rule["resources"]]
+    assert set(rule["verbs"]) == {"get", "create", "patch", "delete"}
+
+
+def test_the_operator_runs_restricted(render) -> None:
+    pod = _named(render(), "Deployment", "flashrun")["spec"]["template"]["spec"]
+    [container] = pod["containers"]
+
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert container["securityContext"]["readOnlyRootFilesystem"] is True
+    assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+
+
+def test_the_crd_can_be_left_to_someone_else(render) -> None:
+    kept = _named(render(), "CustomResourceDefinition", "flashruns.flashrun.dev")
+    without = render({"crds": {"install": False}})
+
+    assert kept["metadata"]["annotations"] == {"helm.sh/resource-policy": "keep"}
+    assert not [item for item in without if item["kind"] == "CustomResourceDefinition"]
+
+
+REFUSED = [
+    ("a misspelled key", {"trainer": {"retris": 1}}, "retris"),
+    ("no storage endpoint", {"storage": {"endpoint": ""}}, "endpoint"),
+    ("an endpoint with a path", {"storage": {"endpoint": "https://s3.example/bucket"}}, "endpoint"),
+    ("no keys for storage", {"storage": {"accessKey": ""}}, "storage.accessKey"),
+    ("no operator image", {"operator": {"image": ""}}, "operator"),
+    ("no pools", {"pools": []}, "pools"),
+    ("a pool without memory", {"pools": [{"name": "x"}]}, "vram"),
+    ("a namespace that cannot exist", {"namespaces": ["Team_A"]}, "namespaces"),
+]
+
+
+@pytest.mark.parametrize(
+    ("changes", "place"), [row[1:] for row in REFUSED], ids=[row[0] for row in REFUSED]
+)
+def test_wrong_values_are_refused_before_they_reach_the_cluster(render, changes, place) -> None:
+    with pytest.raises(ValueError, match=place):
+        render(changes)
