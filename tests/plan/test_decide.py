@@ -348,6 +348,27 @@ def test_a_finished_run_stays_finished_when_its_job_goes_away() -> None:
     assert decision.secrets is None
 
 
+def test_the_last_pod_of_a_finished_run_is_still_accounted_for() -> None:
+    done = running(result=worlds.result(), adapter=ADAPTER).settled()
+    ended = done.seeing(pods=(make_pod(exit_code=0, age=timedelta(minutes=2)),)).settled()
+
+    assert done.run.status.gpu_seconds == 0
+    assert ended.run.status.gpu_seconds == 120
+    assert ended.run.status.attempts[0].end == worlds.NOW
+    assert ended.run.status.phase is Phase.SUCCEEDED
+
+
+def test_an_attempt_says_where_it_resumed_and_where_it_got() -> None:
+    first = make_pod("pod-0", exit_code=40, termination=worlds.termination(), number=0)
+    world = running(
+        checkpoints=(checkpoint(5),), claims=(worlds.claim("pod-0", 1), worlds.claim("pod-1", 2))
+    ).seeing(pods=(first, make_pod("pod-1", age=timedelta(seconds=5))))
+
+    [ended, active] = world.decide().status.attempts
+    assert (ended.number, ended.from_step, ended.to_step, ended.exit_code) == (1, 0, 7, 40)
+    assert (active.number, active.from_step, active.to_step) == (2, 5, None)
+
+
 def test_a_jobs_time_to_live_starts_only_after_the_outcome_is_written() -> None:
     finishing = running().stored(result=worlds.result(), adapter=ADAPTER)
     first = finishing.decide()

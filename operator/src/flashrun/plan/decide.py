@@ -79,9 +79,9 @@ def decide(run: FlashRun, observed: Observed, platform: Platform, now: datetime)
     """Decide one pass over one run; pure, and total for every run that can be parsed."""
     if run.deleting:
         return Decision(status=run.status)  # owner references clean up, with or without us
-    if run.status.phase in TERMINAL:
-        return _settled(run, observed, platform)
     pods = tuple(sorted(map(read, observed.pods), key=lambda pod: (pod.created, pod.name)))
+    if run.status.phase in TERMINAL:
+        return _settled(run, observed, pods, platform)
     seen = report.seen(run, observed, pods, platform, GPUS, now)
     case = Case(run, observed, platform, now, pods, seen)
     stages: tuple[Stage, ...] = (
@@ -102,7 +102,9 @@ def decide(run: FlashRun, observed: Observed, platform: Platform, now: datetime)
 # --- the end of a run -----------------------------------------------------------------------------
 
 
-def _settled(run: FlashRun, observed: Observed, platform: Platform) -> Decision:
+def _settled(
+    run: FlashRun, observed: Observed, pods: tuple[Pod, ...], platform: Platform
+) -> Decision:
     """A finished run stays finished, whatever happens to its Job; only leftovers go."""
     seconds = platform.retention.finished_job_seconds
     expiring = tuple(
@@ -112,7 +114,9 @@ def _settled(run: FlashRun, observed: Observed, platform: Platform) -> Decision:
     )
     stale = (names.live_key(run.uid),) if observed.storage.live is not None else ()
     return Decision(
-        status=run.status.model_copy(update={"observed_generation": run.generation}),
+        status=report.with_attempts(run.status, observed, pods, GPUS).model_copy(
+            update={"observed_generation": run.generation}
+        ),
         patch=expiring,
         sweep=stale,
     )

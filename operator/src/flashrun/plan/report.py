@@ -13,10 +13,10 @@ from typing import Any, Final
 from flashrun.plan import conditions, failures, objects
 from flashrun.plan.conditions import FALSE, TRUE, UNKNOWN, Wanted
 from flashrun.plan.pods import Pod
-from flashrun.plan.world import Decision, Event, Object, Observed
+from flashrun.plan.world import Decision, Event, Object, Observed, StorageView
 from flashrun.spec import names
 from flashrun.spec.platform import Platform
-from flashrun.spec.records import Claim, Live, Manifest, Progress, ResolvedRun
+from flashrun.spec.records import Manifest, Progress, ResolvedRun
 from flashrun.spec.run import (
     ATTEMPTS_SHOWN,
     CHECKPOINTS_SHOWN,
@@ -46,25 +46,35 @@ def seen(
 ) -> FlashRunStatus:
     """Return what was seen of a run; phase and conditions are still those of the last pass."""
     before, storage = run.status, observed.storage
-    attempts = _attempts(before.attempts, pods, storage.claims, storage.live)
     readable = not storage.problem
     shown = tuple(map(_checkpoint(run), storage.checkpoints[::-1][:CHECKPOINTS_SHOWN]))
-    status = before.model_copy(
+    status = with_attempts(before, observed, pods, gpus).model_copy(
         update={
             "observed_generation": run.generation,
             "start_time": before.start_time or _first_start(pods),
             "storage": f"s3://{platform.storage.bucket}/{run.storage_prefix}",
-            "attempts": attempts[-ATTEMPTS_SHOWN:],
             "checkpoints": shown if readable else before.checkpoints,
             "checkpoint_count": len(storage.checkpoints) if readable else before.checkpoint_count,
             "adapter": _adapter(run, storage.adapter) if readable else before.adapter,
             "progress": _progress(before.progress, observed, pods),
             "pending": None,
             "failure": None,
-            "gpu_seconds": max(before.gpu_seconds, _gpu_seconds(attempts, gpus)),
         }
     )
     return state(status, run, now, *_observations(before, pods, observed))
+
+
+def with_attempts(
+    before: FlashRunStatus, observed: Observed, pods: tuple[Pod, ...], gpus: int
+) -> FlashRunStatus:
+    """Return ``before`` with what its pods did; a finished run's last pod ends late."""
+    attempts = _attempts(before, pods, observed.storage)
+    return before.model_copy(
+        update={
+            "attempts": attempts[-ATTEMPTS_SHOWN:],
+            "gpu_seconds": max(before.gpu_seconds, _gpu_seconds(attempts, gpus)),
+        }
+    )
 
 
 def conclude(
@@ -202,43 +212,49 @@ def _synced(observed: Observed) -> Wanted:
 
 
 def _attempts(
-    before: tuple[AttemptStatus, ...],
-    pods: tuple[Pod, ...],
-    claims: tuple[Claim, ...],
-    live: Live | None,
+    before: FlashRunStatus, pods: tuple[Pod, ...], storage: StorageView
 ) -> tuple[AttemptStatus, ...]:
     """One entry a pod, oldest first; pods that are gone keep the entry they had."""
-    numbers = {claim.pod: claim.attempt for claim in claims}
-    known = {attempt.pod: attempt for attempt in before}
+    numbers = {claim.pod: claim.attempt for claim in storage.claims}
+    known = {attempt.pod: attempt for attempt in before.attempts}
     for pod in pods:
-        known[pod.name] = _attempt(known.get(pod.name), pod, numbers.get(pod.name, 0), live)
-    gone = {attempt.pod for attempt in before} - {pod.name for pod in pods}
-    for name in gone:
-        if known[name].end is None:  # deleted between two looks
-            known[name] = known[name].model_copy(
-                update={"reason": "PodLost", "number": numbers.get(name, known[name].number)}
-            )
-    return tuple(known.values())
+        known[pod.name] = _attempt(known.get(pod.name), pod, numbers.get(pod.name, 0), storage)
+    for name in known.keys() - {pod.name for pod in pods}:
+        if known[name].end is None and before.phase not in TERMINAL:  # deleted between two looks
+            known[name] = known[name].model_copy(update={"reason": "PodLost"})
+    return tuple(sorted(known.values(), key=_age))
+
+
+def _age(attempt: AttemptStatus) -> tuple[str, str]:
+    return (attempt.start.isoformat() if attempt.start else "~", attempt.pod)
 
 
 def _attempt(
-    before: AttemptStatus | None, pod: Pod, number: int, live: Live | None
+    before: AttemptStatus | None, pod: Pod, number: int, storage: StorageView
 ) -> AttemptStatus:
+    live, done = storage.live, not pod.active
     step = live.progress.step if live and live.progress and live.pod == pod.name else None
-    ended = pod.termination.step if pod.termination and pod.termination.step is not None else None
-    earlier = before.to_step if before else None
-    done = not pod.active
+    if pod.termination is not None and pod.termination.step is not None:
+        step = pod.termination.step
+    before = before or AttemptStatus(number=number, pod=pod.name)
+    number = number or before.number
     return AttemptStatus(
         number=number,
         pod=pod.name,
         node=pod.node,
-        start=pod.started or (before.start if before else None),
-        end=(pod.ended or (before.end if before else None)) if done else None,
+        start=pod.started or before.start,
+        end=pod.ended or before.end if done else None,
         reason=failures.reason_of(pod) if done else "",
         exit_code=pod.exit_code if done else None,
-        from_step=before.from_step if before and before.from_step is not None else step,
-        to_step=ended if ended is not None else step if step is not None and done else earlier,
+        from_step=before.from_step if number == 0 else _resumed_from(storage, number),
+        to_step=step if done and step is not None else before.to_step,
     )
+
+
+def _resumed_from(storage: StorageView, number: int) -> int:
+    """Return the newest step that earlier attempts had committed."""
+    earlier = (m.step or 0 for m in storage.checkpoints if (m.attempt or 0) < number)
+    return max(earlier, default=0)
 
 
 def _checkpoint(run: FlashRun) -> Callable[[Manifest], CheckpointStatus]:
