@@ -1,0 +1,39 @@
+"""Load an adapter with PEFT on its base model and say how much it changes; runs where torch is.
+
+Reads the adapter from the folder of this file, the base model from the mirror, and prints JSON.
+"""
+
+import json
+import os
+import tempfile
+from pathlib import Path
+
+import torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from flashrun.spec import names
+from flashrun.spec.records import StorageAccess
+from flashrun.store import Store
+
+access = StorageAccess.model_validate_json(os.environ["STORAGE_ACCESS"])
+folder = Path(tempfile.mkdtemp())
+Store(access).download_folder(names.model_prefix("flashrun/tiny-qwen3", "v1"), folder)
+tokenizer = AutoTokenizer.from_pretrained(folder)
+base = AutoModelForCausalLM.from_pretrained(folder)
+tokens = tokenizer("1 + 2 = ", return_tensors="pt")
+with torch.no_grad():
+    before = base(**tokens).logits
+    adapted = PeftModel.from_pretrained(base, str(Path(__file__).parent))
+    after = adapted(**tokens).logits
+print(
+    json.dumps(
+        {
+            "adapter_parameters": sum(
+                value.numel() for name, value in adapted.named_parameters() if "lora_" in name
+            ),
+            "largest_logit_change": (after - before).abs().max().item(),
+            "torch": torch.__version__,
+        }
+    )
+)

@@ -1,0 +1,141 @@
+"""The whole product, installed: a cluster with real pods, storage, images, chart and tiny model.
+
+What the demo installs is what is tested. A cluster that is up is used and left as it is; one that
+had to be started is removed again.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flashrun.spec.records import StorageAccess
+from flashrun.store import Store
+from localcluster import cluster, demo
+from localcluster.steps import Steps
+
+ROOT = Path(__file__).parents[2]
+NAMESPACE = "default"
+PATIENCE_SECONDS = 420
+
+
+@dataclass(frozen=True)
+class Product:
+    """The installed product as its users reach it: by ``flash``, by ``kubectl``, by storage."""
+
+    local: cluster.Local
+    steps: Steps
+    folder: Path
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """A user's shell: a kubeconfig and nothing else of ours."""
+        return {
+            "PATH": os.environ["PATH"],
+            "HOME": str(self.folder),
+            "KUBECONFIG": str(self.local.kubeconfig),
+        }
+
+    def flash(
+        self, *words: str, check: bool = True, cwd: Path | None = None, **secrets: str
+    ) -> subprocess.CompletedProcess[str]:
+        """Run ``flash`` as a user would, outside a terminal."""
+        done = subprocess.run(
+            [sys.executable, "-m", "flashrun.cli.main", *words],
+            env={**self.environment, "PYTHONPATH": str(ROOT / "operator" / "src"), **secrets},
+            cwd=cwd or self.folder,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if check and done.returncode != 0:
+            raise AssertionError(f"flash {' '.join(words)}: {done.stdout}{done.stderr}")
+        return done
+
+    def kubectl(self, *words: str, stdin: str | None = None, check: bool = True) -> str:
+        """Run ``kubectl`` as the administrator and return what it prints."""
+        done = subprocess.run(
+            cluster.kubectl(list(words), self.steps),
+            input=stdin,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if check and done.returncode != 0:
+            raise AssertionError(f"kubectl {' '.join(words)}: {done.stdout}{done.stderr}")
+        return done.stdout
+
+    def submit(self, config: Path, *sets: str, **secrets: str) -> str:
+        """Submit a run in the background and return its name."""
+        assignments = [word for assignment in sets for word in ("--set", assignment)]
+        words = ("train", str(config), *assignments, "--background")
+        return self.flash(*words, **secrets).stdout.split()[0]
+
+    def status(self, run: str) -> dict[str, Any]:
+        """Return the status of a run; empty when it has none yet."""
+        found = json.loads(self.kubectl("get", "flashrun", run, "-ojson"))
+        status: dict[str, Any] = found.get("status", {})
+        return status
+
+    def wait(self, run: str, done: Callable[[dict[str, Any]], Any], what: str) -> dict[str, Any]:
+        """Wait until the status of a run satisfies ``done``."""
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while not done(status := self.status(run)):
+            if time.monotonic() > deadline or status.get("phase") in ("Failed", "Succeeded"):
+                if done(status := self.status(run)):
+                    break
+                log = self.flash("log", run, check=False).stdout[-3000:]
+                raise AssertionError(f"{run}: no {what}; {json.dumps(status)[:3000]}\n{log}")
+            time.sleep(1)
+        return status
+
+    def end(self, run: str, phase: str) -> dict[str, Any]:
+        """Wait until a run has ended in ``phase``."""
+        return self.wait(run, lambda status: status.get("phase") == phase, phase)
+
+    def condition(self, run: str, kind: str) -> dict[str, Any]:
+        """Return one condition of a run."""
+        found = {item["type"]: item for item in self.status(run)["conditions"]}
+        condition: dict[str, Any] = found[kind]
+        return condition
+
+    @property
+    def store(self) -> Store:
+        """Storage, with the administrator's keys."""
+        return Store(
+            StorageAccess(
+                endpoint=self.local.storage_endpoint,
+                bucket="flashrun",
+                access_key=self.local.access_key,
+                secret_key=self.local.secret_key,
+            )
+        )
+
+    def keys(self, run: str) -> list[str]:
+        """Return every key of a run in storage."""
+        return [entry.key for entry in self.store.list(f"runs/{NAMESPACE}/{run}/")]
+
+    def metrics(self, run: str) -> list[dict[str, float]]:
+        """Return the run's metrics history, one mapping a step."""
+        [key] = [key for key in self.keys(run) if key.endswith("/metrics.jsonl")]
+        lines = self.store.get_bytes(key).decode().splitlines()
+        return [json.loads(line) for line in lines]
+
+
+@pytest.fixture(scope="session")
+def product(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Product]:
+    folder = tmp_path_factory.mktemp("user")
+    found = cluster.remembered() is not None
+    with closing(Steps.named("test-e2e")) as steps:
+        local = demo.prepare(steps)
+        yield Product(local, steps, folder)
+        if not found:
+            cluster.down(steps)

@@ -1,0 +1,58 @@
+"""Cancel and delete: what goes, what stays, and that deletion needs nothing of ours."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.e2e import environments
+from tests.e2e.conftest import Product
+
+pytestmark = pytest.mark.e2e
+
+
+@pytest.fixture
+def endless(product: Product, tmp_path: Path) -> str:
+    """A run that would train for hours and has saved at least once."""
+    config = environments.config(
+        tmp_path, "examples/sums", "sft",
+        train={"max_steps": 1_000_000, "epochs": 1_000_000, "save_every": 25},
+    )  # fmt: skip
+    run = product.submit(config)
+    product.wait(run, lambda status: status.get("checkpointCount", 0) >= 1, "checkpoint")
+    return run
+
+
+def left_of(product: Product, run: str) -> list[str]:
+    listed = product.kubectl(
+        "get", "pods,jobs,secrets,configmaps", "-l", f"flashrun.dev/run={run}", "-oname"
+    )
+    return listed.split()
+
+
+def test_cancel_stops_a_run_and_says_what_was_kept(product: Product, endless: str) -> None:
+    said = product.flash("cancel", endless).stdout
+    status = product.end(endless, "Cancelled")
+
+    newest = status["checkpoints"][0]["ref"]
+    assert newest in said
+    assert "Cancelled" in said
+    assert status["attempts"][-1]["exitCode"] in (40, None)
+    product.kubectl("delete", "flashrun", endless)
+
+
+@pytest.mark.parametrize("operator", ["up", "down"])
+def test_deletion_removes_everything_but_what_is_in_storage(
+    product: Product, endless: str, operator: str
+) -> None:
+    assert len(left_of(product, endless)) >= 5  # pod, Job, ConfigMap, two Secrets
+    if operator == "down":
+        product.scale_operator(0)
+    try:
+        product.kubectl("delete", "flashrun", endless, "--timeout=60s")
+        product.until(lambda: not left_of(product, endless), "objects to be gone")
+    finally:
+        if operator == "down":
+            product.scale_operator(1)
+
+    kept = product.keys(endless)
+    assert any(key.endswith("/manifest.json") for key in kept)

@@ -1,0 +1,112 @@
+"""Real training in real pods: it learns, what it leaves behind works, and it survives its pods."""
+
+import json
+import statistics
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.e2e import environments
+from tests.e2e.conftest import NAMESPACE, ROOT, Product
+
+pytestmark = pytest.mark.e2e
+
+SUMS = ROOT / "examples" / "sums"
+
+
+def fifths(rows: list[dict], key: str) -> tuple[float, float]:
+    """Return the means of ``key`` over the first and the last fifth of its history."""
+    values = [row["values"][key] for row in rows if key in row["values"]]
+    share = max(1, len(values) // 5)
+    return statistics.mean(values[:share]), statistics.mean(values[-share:])
+
+
+@pytest.fixture(scope="module")
+def runs(product: Product) -> dict[str, str]:
+    """Both examples, submitted side by side."""
+    return {name: product.submit(SUMS / f"{name}.toml") for name in ("sft", "grpo")}
+
+
+def test_sft_halves_its_loss(product: Product, runs: dict[str, str]) -> None:
+    status = product.end(runs["sft"], "Succeeded")
+    first, last = fifths(product.metrics(runs["sft"]), "loss")
+
+    assert last < first / 2
+    assert status["progress"]["percent"] == 100
+    assert status["resolved"]["pool"]
+
+
+def test_grpo_more_than_doubles_its_reward(product: Product, runs: dict[str, str]) -> None:
+    product.end(runs["grpo"], "Succeeded")
+    first, last = fifths(product.metrics(runs["grpo"]), "reward")
+
+    assert last > 2 * first
+
+
+def test_every_save_is_in_storage_and_in_the_list(product: Product, runs: dict[str, str]) -> None:
+    run = runs["sft"]
+    status = product.end(run, "Succeeded")
+    every = int(status["resolved"]["train"]["save_every"])
+    total = status["progress"]["totalSteps"]
+    expected = sorted({*range(every, total + 1, every), total})
+
+    listed = product.flash("checkpoints", run).stdout.splitlines()
+    assert listed == [f"step {step} {run}/step-{step}" for step in expected]
+    committed = [key for key in product.keys(run) if key.endswith("/manifest.json")]
+    assert len(committed) == len(expected) + 1  # and the final adapter
+
+
+@pytest.mark.parametrize("reference", ["{run}", "{run}/step-{newest}"])
+def test_a_pulled_adapter_loads_with_peft_and_changes_what_the_model_says(
+    product: Product, runs: dict[str, str], reference: str, tmp_path: Path
+) -> None:
+    run = runs["sft"]
+    newest = product.end(run, "Succeeded")["checkpoints"][0]["step"]
+    folder = tmp_path / "adapter"
+    printed = product.flash("pull", reference.format(run=run, newest=newest), str(folder)).stdout
+    assert str(folder) in printed
+
+    verdict = product.in_trainer_image(Path(__file__).with_name("check_adapter.py"), folder)
+    assert verdict["adapter_parameters"] > 0
+    assert verdict["largest_logit_change"] > 0.1
+
+
+def test_the_rendered_manifest_does_exactly_the_same(product: Product, tmp_path: Path) -> None:
+    config = environments.config(tmp_path, "examples/sums", "sft")
+    rendered = product.flash("render", str(config), "--name", "from-git").stdout
+    product.kubectl("apply", "-f", "-", "-n", NAMESPACE, stdin=rendered)
+    by_train = product.submit(config)
+
+    applied, trained = product.end("from-git", "Succeeded"), product.end(by_train, "Succeeded")
+    specs = [
+        json.loads(product.kubectl("get", "flashrun", run, "-ojson"))["spec"]
+        for run in ("from-git", by_train)
+    ]
+    assert specs[0] == specs[1]
+    assert yaml.safe_load(rendered)["spec"] == specs[0]
+    assert applied["resolved"] == trained["resolved"]
+    histories = [
+        [row["values"]["loss"] for row in product.metrics(run) if "loss" in row["values"]]
+        for run in ("from-git", by_train)
+    ]
+    assert histories[0] == histories[1]  # the same seed, data and order: the same numbers
+
+
+def test_a_run_whose_pod_is_deleted_goes_on_from_its_checkpoint(
+    product: Product, tmp_path: Path
+) -> None:
+    config = environments.config(
+        tmp_path, "examples/sums", "sft", train={"max_steps": 400, "save_every": 20, "epochs": 100}
+    )
+    run = product.submit(config)
+    product.wait(run, lambda status: status.get("checkpointCount", 0) >= 1, "checkpoint")
+    product.kubectl("delete", "pod", "-l", f"flashrun.dev/run={run}", "--wait=false")
+
+    status = product.end(run, "Succeeded")
+    attempts = status["attempts"]
+    assert len(attempts) == 2
+    assert attempts[1]["fromStep"] >= 20
+    steps = [row["step"] for row in product.metrics(run) if "loss" in row["values"]]
+    assert steps == sorted(set(steps))
+    assert steps[-1] == 400
