@@ -237,7 +237,9 @@ def _attempt(
     if pod.termination is not None and pod.termination.step is not None:
         step = pod.termination.step
     before = before or AttemptStatus(number=number, pod=pod.name)
-    number = number or before.number
+    number, from_step = number or before.number, before.from_step
+    if from_step is None and number:  # known once: later looks may show less
+        from_step = _resumed_from(storage, number)
     return AttemptStatus(
         number=number,
         pod=pod.name,
@@ -246,7 +248,7 @@ def _attempt(
         end=pod.ended or before.end if done else None,
         reason=failures.reason_of(pod) if done else "",
         exit_code=pod.exit_code if done else None,
-        from_step=before.from_step if number == 0 else _resumed_from(storage, number),
+        from_step=from_step,
         to_step=step if done and step is not None else before.to_step,
     )
 

@@ -207,7 +207,7 @@ def _read(file: ConfigFile) -> tuple[str, dict[str, Any]]:
     """Return the file's text, with plain line ends, and its tables."""
     if len(file.data) > SIZE_LIMIT:
         raise _UnreadableError(
-            f"the file has {len(file.data):,} bytes and a config has at most {SIZE_LIMIT:,}; "
+            f"the file is larger than {SIZE_LIMIT:,} bytes, the most that a config may have; "
             "data belongs in the environment"
         )
     try:

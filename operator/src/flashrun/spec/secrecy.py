@@ -63,6 +63,13 @@ def secret_value(text: str) -> str | None:
     return "a random key" if any(map(_looks_random, _WORD.findall(text))) else None
 
 
+def redacted(text: str) -> str:
+    """Return ``text`` with everything in it that looks like a secret replaced by asterisks."""
+    for _, shape in _TOKEN_SHAPES:
+        text = shape.sub("***", text)
+    return _WORD.sub(lambda word: "***" if _looks_random(word[0]) else word[0], text)
+
+
 def secret_name(name: str) -> bool:
     """Say whether an environment variable of this name would hold a secret."""
     words = set(re.split(r"[^A-Z0-9]+", _snake(name).upper()))
