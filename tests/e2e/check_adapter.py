@@ -1,10 +1,12 @@
 """Load an adapter with PEFT on its base model and say how much it changes; runs where torch is.
 
-Reads the adapter from the folder of this file, the base model from the mirror, and prints JSON.
+Reads the adapter from the folder that is its argument and the base model from the mirror; prints
+JSON.
 """
 
 import json
 import os
+import sys
 import tempfile
 from pathlib import Path
 
@@ -24,7 +26,7 @@ base = AutoModelForCausalLM.from_pretrained(folder)
 tokens = tokenizer("1 + 2 = ", return_tensors="pt")
 with torch.no_grad():
     before = base(**tokens).logits
-    adapted = PeftModel.from_pretrained(base, str(Path(__file__).parent))
+    adapted = PeftModel.from_pretrained(base, sys.argv[1])
     after = adapted(**tokens).logits
 print(
     json.dumps(

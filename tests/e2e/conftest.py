@@ -4,18 +4,21 @@ What the demo installs is what is tested. A cluster that is up is used and left 
 had to be started is removed again.
 """
 
+import io
 import json
 import os
 import subprocess
 import sys
+import tarfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from flashrun.spec.records import StorageAccess
 from flashrun.store import Store
@@ -24,6 +27,7 @@ from localcluster.steps import Steps
 
 ROOT = Path(__file__).parents[2]
 NAMESPACE = "default"
+SYSTEM = "flashrun-system"
 PATIENCE_SECONDS = 420
 
 
@@ -107,17 +111,46 @@ class Product:
         condition: dict[str, Any] = found[kind]
         return condition
 
+    def until(self, done: Callable[[], Any], what: str) -> None:
+        """Wait until ``done``."""
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while not done():
+            if time.monotonic() > deadline:
+                raise AssertionError(f"waited {PATIENCE_SECONDS} s for {what}")
+            time.sleep(1)
+
+    def scale_operator(self, replicas: int) -> None:
+        """Stop the operator, or start it again, and wait until that is so."""
+        where = ("-n", SYSTEM)
+        self.kubectl("scale", "deployment/flashrun", f"--replicas={replicas}", *where)
+        if replicas:
+            self.kubectl("rollout", "status", "deployment/flashrun", "--timeout=120s", *where)
+        else:
+            selector = "app.kubernetes.io/component=operator"
+            self.kubectl("wait", "pod", "-l", selector, "--for=delete", "--timeout=60s", *where)
+
+    @property
+    def trainer_image(self) -> str:
+        """The image that trainer pods run, by digest."""
+        found = self.kubectl("get", "configmap", "flashrun-platform", "-n", SYSTEM, "-ojson")
+        settings = yaml.safe_load(json.loads(found)["data"]["platform.yaml"])
+        image: str = settings["trainer"]["image"]
+        return image
+
+    @property
+    def access(self) -> StorageAccess:
+        """How storage is reached with the administrator's keys."""
+        return StorageAccess(
+            endpoint=self.local.storage_endpoint,
+            bucket="flashrun",
+            access_key=self.local.access_key,
+            secret_key=self.local.secret_key,
+        )
+
     @property
     def store(self) -> Store:
         """Storage, with the administrator's keys."""
-        return Store(
-            StorageAccess(
-                endpoint=self.local.storage_endpoint,
-                bucket="flashrun",
-                access_key=self.local.access_key,
-                secret_key=self.local.secret_key,
-            )
-        )
+        return Store(self.access)
 
     def keys(self, run: str) -> list[str]:
         """Return every key of a run in storage."""
@@ -129,13 +162,88 @@ class Product:
         lines = self.store.get_bytes(key).decode().splitlines()
         return [json.loads(line) for line in lines]
 
+    def in_trainer_image(self, name: str, files: Mapping[str, Path], *command: str) -> str:
+        """Run ``command`` in a pod of the trainer image, beside ``files``; return its output.
+
+        Files travel through storage, under the paths that are their keys.
+        """
+        bundle = io.BytesIO()
+        with tarfile.open(fileobj=bundle, mode="w:gz") as packed:
+            for path, source in files.items():
+                packed.add(source, path, filter=_without_caches)
+        key = f"tests/{name}.tar.gz"
+        self.store.put_bytes(key, bundle.getvalue())
+        objects = _job(
+            name, self.images.trainer, self.access, ["python3", "-c", UNPACK, key, *command]
+        )
+        self.kubectl("delete", "job,secret", name, "-n", SYSTEM, "--ignore-not-found")
+        self.kubectl("create", "-n", SYSTEM, "-f", "-", stdin=json.dumps(objects))
+        self.until(lambda: self._ended(name), f"Job {name}")
+        return self.kubectl("logs", f"job/{name}", "-n", SYSTEM)
+
+    def _ended(self, job: str) -> bool:
+        status = json.loads(self.kubectl("get", "job", job, "-n", SYSTEM, "-ojson"))["status"]
+        return bool(status.get("succeeded") or status.get("failed"))
+
+
+UNPACK = """
+import io, os, sys, tarfile
+from flashrun.spec.records import StorageAccess
+from flashrun.store import Store
+
+access = StorageAccess.model_validate_json(os.environ["STORAGE_ACCESS"])
+data = Store(access).get_bytes(sys.argv[1])
+tarfile.open(fileobj=io.BytesIO(data)).extractall("/tmp/bundle", filter="data")
+os.chdir("/tmp/bundle")
+os.execvp(sys.argv[2], sys.argv[2:])
+"""
+
+
+def _without_caches(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
+    return None if "__pycache__" in member.name else member
+
+
+def _job(name: str, image: str, access: StorageAccess, command: list[str]) -> dict[str, Any]:
+    storage = {"name": name, "key": "access.json"}
+    container = {
+        "name": name,
+        "image": image,
+        "command": command,
+        "env": [
+            {"name": "STORAGE_ACCESS", "valueFrom": {"secretKeyRef": storage}},
+            {"name": "OMP_NUM_THREADS", "value": "1"},
+        ],
+        "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}],
+    }
+    pod = {
+        "restartPolicy": "Never",
+        "dnsPolicy": "Default",
+        "automountServiceAccountToken": False,
+        "containers": [container],
+        "volumes": [{"name": "tmp", "emptyDir": {}}],
+    }
+    secret = {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": name},
+        "stringData": {"access.json": access.model_dump_json(exclude_none=True)},
+    }
+    job = {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {"name": name},
+        "spec": {"backoffLimit": 0, "template": {"spec": pod}},
+    }
+    return {"apiVersion": "v1", "kind": "List", "items": [secret, job]}
+
 
 @pytest.fixture(scope="session")
 def product(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Product]:
     folder = tmp_path_factory.mktemp("user")
     found = cluster.remembered() is not None
     with closing(Steps.named("test-e2e")) as steps:
-        local = demo.prepare(steps)
+        with cluster.only_command():
+            local = demo.install(steps)
         yield Product(local, steps, folder)
         if not found:
             cluster.down(steps)

@@ -67,7 +67,9 @@ def test_a_pulled_adapter_loads_with_peft_and_changes_what_the_model_says(
     printed = product.flash("pull", reference.format(run=run, newest=newest), str(folder)).stdout
     assert str(folder) in printed
 
-    verdict = product.in_trainer_image(Path(__file__).with_name("check_adapter.py"), folder)
+    files = {"check.py": Path(__file__).with_name("check_adapter.py"), "adapter": folder}
+    output = product.in_trainer_image("check-adapter", files, "python3", "check.py", "adapter")
+    verdict = json.loads(output.splitlines()[-1])
     assert verdict["adapter_parameters"] > 0
     assert verdict["largest_logit_change"] > 0.1
 

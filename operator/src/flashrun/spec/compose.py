@@ -78,6 +78,9 @@ class Problem(NamedTuple):
 
     def __str__(self) -> str:
         """Return one line."""
+        key = self.origin.source.removeprefix("--set ")
+        if key != self.origin.source and self.sentence.startswith((f"{key} ", f"{key}:")):
+            return f"--set {self.sentence}"
         return f"{self.origin}: {self.sentence}"
 
 
@@ -106,8 +109,8 @@ class Composed:
     """What was accepted and has no effect, one sentence each."""
 
     def origin(self, *path: str) -> Origin | None:
-        """Return where the value at ``path`` was given, or None when it was left out."""
-        return self.origins.get(path)
+        """Return where the value at ``path``, or inside it, was given; None when it was not."""
+        return self.origins.get(path) or _inside(self.origins, path)
 
 
 @dataclass
@@ -254,10 +257,11 @@ def _syntax_error(message: str) -> _UnreadableError:
     if match is None:
         return _UnreadableError(f"this is not TOML: {message}")
     what, line, column = match.groups()
+    number = int(line) if line else None
     if what == "Cannot overwrite a value" or what.startswith("Cannot declare"):
-        what = "this key or table was given before, and TOML allows it once"
-    where = f" at column {column}" if column else " at the end of the file"
-    return _UnreadableError(f"this is not TOML: {what}{where}", int(line) if line else None)
+        return _UnreadableError("this key or table was given before; TOML allows each once", number)
+    where = f"column {column}" if column else "the end of the file"
+    return _UnreadableError(f"this is not TOML: {what} at {where}", number)
 
 
 # --- --set --------------------------------------------------------------------------------------
@@ -365,15 +369,15 @@ def _problems(
 
 def _origin(draft: _Draft, detail: ErrorDetails, base: Origin) -> Origin:
     """Return where the nearest enclosing key of an error was given."""
-    path = tuple(str(part) for part in detail["loc"])
-    inner = _inner_path(detail)
-    for known in (
-        *([(*path, *inner)] if inner else []),
-        *(path[:n] for n in range(len(path), 0, -1)),
-    ):
-        if known in draft.origins:
-            return draft.origins[known]
-    return base
+    path = (*map(str, detail["loc"]), *_inner_path(detail))
+    prefixes = (path[:length] for length in range(len(path), 0, -1))
+    around = (draft.origins[known] for known in prefixes if known in draft.origins)
+    return next(around, None) or _inside(draft.origins, path) or base
+
+
+def _inside(origins: Mapping[Path, Origin], path: Path) -> Origin | None:
+    """Return where the first key of the table at ``path`` was given."""
+    return next((origin for known, origin in origins.items() if known[: len(path)] == path), None)
 
 
 def _inner_path(detail: ErrorDetails) -> Path:

@@ -162,6 +162,8 @@ def _rewrite(node: Schema, defs: dict[str, Schema], *, required: bool) -> Schema
         }
     if "items" in kept:
         kept["items"] = _rewrite(kept["items"], defs, required=required)
+        if map_keys := kept.get("x-kubernetes-list-map-keys"):
+            kept["items"]["required"] = map_keys  # the API server asks for it
     values = node.get("additionalProperties")
     if isinstance(values, dict):
         kept["additionalProperties"] = _rewrite(values, defs, required=required)

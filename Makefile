@@ -1,0 +1,88 @@
+# `make help` lists what there is. Everything runs in .venv, made here when it is missing or old.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DELETE_ON_ERROR:
+
+# The cluster to use (current, kind, k3d, local), and what CLUSTER=current needs.
+export CLUSTER REGISTRY S3_ENDPOINT S3_ACCESS_KEY S3_SECRET_KEY
+
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+PYTHON ?= python3
+SOURCES := operator/src trainer-image/src localcluster tests examples
+
+.PHONY: help
+help: ## what there is
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## (.*)/  make \1\t\2/' | expand -t 24
+
+.PHONY: demo
+demo: $(READY) ## from nothing to two trained adapters
+	@$(BIN)/python -m localcluster demo
+
+.PHONY: up
+up: $(READY) ## a cluster, S3 storage and an image registry
+	@$(BIN)/python -m localcluster up
+
+.PHONY: images
+images: $(READY) ## build both images and push them to the cluster's registry
+	@$(BIN)/python -m localcluster images
+
+.PHONY: status
+status: $(READY) ## what runs
+	@$(BIN)/python -m localcluster status
+
+.PHONY: down
+down: $(READY) ## remove everything that was started; what was built is kept
+	@$(BIN)/python -m localcluster down
+
+.PHONY: test
+test: lint test-unit test-api test-e2e ## all checks
+
+.PHONY: test-unit
+test-unit: $(READY) ## the pure layers
+	@$(BIN)/python -m pytest -q -m "not api and not e2e"
+
+.PHONY: test-api
+test-api: $(READY) ## against a real API server
+	@$(BIN)/python -m pytest -q -m api
+
+.PHONY: test-e2e
+test-e2e: $(READY) ## against real pods
+	@$(BIN)/python -m pytest -q -m e2e
+
+.PHONY: lint
+lint: $(READY) ## format, lint, types, layers
+	@$(BIN)/ruff format --check $(SOURCES)
+	@$(BIN)/ruff check $(SOURCES)
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+	@$(MAKE) --no-print-directory check-generated
+
+.PHONY: format
+format: $(READY) ## format the code
+	@$(BIN)/ruff format $(SOURCES)
+	@$(BIN)/ruff check --fix $(SOURCES)
+
+# Files that are printed from the models, each beside the command that prints it.
+GENERATED := crds/flashruns.yaml charts/flashrun/files/flashruns.yaml charts/flashrun/values.schema.json
+print-crds/flashruns.yaml = $(BIN)/python -m flashrun.spec.crd
+print-charts/flashrun/files/flashruns.yaml = $(BIN)/python -m flashrun.spec.crd
+print-charts/flashrun/values.schema.json = $(BIN)/python -m flashrun.spec.values
+
+.PHONY: crd
+crd: $(READY) ## print the CRD and the chart's schema from the models again
+	@$(foreach file,$(GENERATED),$(print-$(file)) > $(file);)
+
+.PHONY: check-generated
+check-generated: $(READY) ## whether they are what the models say
+	@$(foreach file,$(GENERATED),$(print-$(file)) | diff -u $(file) - || { echo "stopped: $(file) is old; run make crd"; exit 1; };)
+
+# The development environment: locked packages, then this project, editable.
+$(READY): tests/requirements.txt pyproject.toml
+	@printf 'install the development environment into %s … ' $(VENV)
+	@began=$$SECONDS; log=$$(mktemp); \
+	  { bash localcluster/environment.sh $(VENV) $(PYTHON) >"$$log" 2>&1 && rm "$$log"; } \
+	  || { tail -n 5 "$$log"; echo "stopped: the environment was not installed (all of it: $$log)"; exit 1; }; \
+	  echo "ok $$((SECONDS - began)) s"
+	@touch $@

@@ -1,0 +1,114 @@
+"""The project's Helm chart, installed with settings for the cluster at hand."""
+
+import json
+import os
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from localcluster import folders, toolchain
+from localcluster.choose import Choice
+from localcluster.cluster import Local
+from localcluster.images import CERTIFICATES, Images, pip_settings
+from localcluster.node import GPU, GPUS
+from localcluster.steps import Steps
+
+RELEASE = "flashrun"
+NAMESPACE = "flashrun-system"
+MODEL = "flashrun/tiny-qwen3"
+MODEL_REVISION = "1"
+PROXIES = ("http_proxy", "https_proxy", "no_proxy")
+
+
+def install(local: Local, images: Images, steps: Steps) -> None:
+    """Install or upgrade the chart and wait until the operator is ready."""
+    helm = toolchain.program("helm", steps)
+    folder = folders.repository() / "charts" / "flashrun"
+    with steps.step("install the Helm chart") as step, tempfile.TemporaryDirectory() as scratch:
+        _forget_interrupted(helm, local, steps)
+        file = Path(scratch) / "values.yaml"
+        file.touch(mode=0o600)
+        file.write_text(yaml.safe_dump(values(local, images)))
+        where = [RELEASE, folder, "--namespace", NAMESPACE, "--create-namespace"]
+        how = ["--values", file, "--wait", "--timeout", "180s"]
+        steps.run(
+            [helm, "upgrade", "--install", *where, *how],
+            env=_environment(local),
+            what="installing the Helm chart",
+        )
+        step.detail = f"the operator is ready in {NAMESPACE}"
+
+
+def values(local: Local, images: Images) -> dict[str, Any]:
+    """The chart's values: a small pool for the local node, the cluster's own defaults elsewhere."""
+    common: dict[str, Any] = {
+        "operator": {"image": images.operator},
+        "storage": {
+            "endpoint": local.storage_endpoint,
+            "accessKey": local.access_key,
+            "secretKey": local.secret_key,
+        },
+        "trainer": {"image": images.trainer},
+        "models": [
+            {
+                "id": MODEL,
+                "parameters": 0.0002,
+                "source": "mirror",
+                "revision": MODEL_REVISION,
+            }
+        ],
+    }
+    return common if local.choice is Choice.CURRENT else _merge(common, _small(local))
+
+
+def _small(local: Local) -> dict[str, Any]:
+    """What differs on a developer's machine: no GPU memory to speak of, few cores, its network."""
+    dns = "Default" if local.choice is Choice.LOCAL else "ClusterFirst"  # no DNS server is built
+    return {
+        "caBundle": CERTIFICATES.read_text() if CERTIFICATES.exists() else "",
+        "operator": {"dnsPolicy": dns},
+        "trainer": {
+            "dnsPolicy": dns,
+            "pipIndexUrl": pip_settings().get("index-url", ""),
+            "proxy": {name: os.environ[name] for name in PROXIES if os.environ.get(name)},
+            # More threads than cores make so small a model many times slower.
+            "environment": {"OMP_NUM_THREADS": "1"},
+            "sharedMemory": "256Mi",
+        },
+        "pools": [
+            {
+                "name": "local",
+                "resource": GPU,
+                "gpusPerNode": GPUS,
+                "vram": 80,
+                "cpu": "100m",
+                "memory": "2Gi",
+            }
+        ],
+    }
+
+
+def _merge(base: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
+    both = {k: base[k] | more[k] for k in base.keys() & more.keys() if isinstance(base[k], dict)}
+    return base | more | both
+
+
+def _forget_interrupted(helm: Path, local: Local, steps: Steps) -> None:
+    """Uninstall a release that was cut off, or Helm refuses to go on; the CRD stays."""
+    where = ["--namespace", NAMESPACE]
+    ask = subprocess.run(
+        [helm, "status", RELEASE, *where, "--output", "json"],
+        env={**os.environ, **_environment(local)},
+        capture_output=True,
+        text=True,
+    )
+    if ask.returncode == 0 and json.loads(ask.stdout)["info"]["status"].startswith("pending"):
+        remove = [helm, "uninstall", RELEASE, *where, "--wait"]
+        steps.run(remove, env=_environment(local), what="removing an interrupted Helm release")
+
+
+def _environment(local: Local) -> dict[str, str]:
+    return {"KUBECONFIG": str(local.kubeconfig), "HELM_CACHE_HOME": str(folders.cache() / "helm")}

@@ -1,0 +1,130 @@
+"""Which cluster this machine gets: facts in, a choice or a sentence out.
+
+Somebody's current cluster is used only when it is asked for by name. A cluster that Docker runs
+is the cheaper one where Docker is; the one built here needs nothing but Debian, root and Go.
+"""
+
+import os
+import shutil
+import subprocess
+from dataclasses import dataclass
+from enum import StrEnum
+
+from localcluster import folders, node
+from localcluster.steps import Stop
+
+
+class Choice(StrEnum):
+    """The clusters there are; the values are what CLUSTER may say."""
+
+    CURRENT = "current"
+    KIND = "kind"
+    K3D = "k3d"
+    LOCAL = "local"
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is asked for, and what is there."""
+
+    asked: str = ""
+    """CLUSTER; empty lets this module choose."""
+    context: str = ""
+    """The kubeconfig's current context, or empty."""
+    registry: str = ""
+    s3_endpoint: str = ""
+    docker: bool = False
+    """Whether a Docker engine answers, not only whether its client is installed."""
+    kind: bool = False
+    k3d: bool = False
+    root: bool = False
+    debian: bool = False
+    other_kubelet: str = ""
+    """The command line of a kubelet of somebody else on this machine, or empty."""
+
+
+def choose(facts: Facts) -> Choice:
+    """The cluster to use; Stop, with what is missing, when there is none to be had."""
+    if facts.asked not in ("", *Choice):
+        allowed = ", ".join(Choice)
+        raise Stop(f"CLUSTER={facts.asked} is none of {allowed}; name one of them or leave it out")
+    choice = Choice(facts.asked) if facts.asked else _best(facts)
+    match choice:
+        case Choice.CURRENT:
+            _check_current(facts)
+        case Choice.KIND | Choice.K3D:
+            _check_docker(facts, choice)
+        case Choice.LOCAL:
+            _check_local(facts)
+    return choice
+
+
+def look() -> Facts:
+    """The facts of this machine and this environment."""
+    docker = _output("docker", "version", "--format", "{{.Server.Version}}") != ""
+    return Facts(
+        asked=os.environ.get("CLUSTER", ""),
+        context=_output("kubectl", "config", "current-context"),
+        registry=os.environ.get("REGISTRY", ""),
+        s3_endpoint=os.environ.get("S3_ENDPOINT", ""),
+        docker=docker,
+        kind=shutil.which("kind") is not None,
+        k3d=shutil.which("k3d") is not None,
+        root=os.geteuid() == 0,
+        debian=shutil.which("apt-get") is not None,
+        other_kubelet=node.other_kubelet(folders.state()),
+    )
+
+
+def _best(facts: Facts) -> Choice:
+    if facts.docker and facts.kind:
+        return Choice.KIND
+    if facts.docker and facts.k3d:
+        return Choice.K3D
+    return Choice.LOCAL
+
+
+def _check_current(facts: Facts) -> None:
+    if not facts.context:
+        raise Stop(
+            "CLUSTER=current, but the kubeconfig has no current context; choose one with "
+            "`kubectl config use-context`, or leave CLUSTER out to start a cluster here"
+        )
+    missing = {"REGISTRY": facts.registry, "S3_ENDPOINT": facts.s3_endpoint}
+    names = [name for name, value in missing.items() if not value]
+    if names:
+        raise Stop(
+            f"CLUSTER=current needs an image registry and an S3 endpoint that the cluster "
+            f"{facts.context} can reach, and {' and '.join(names)} "
+            f"{'is' if len(names) == 1 else 'are'} not set; say for example `make demo "
+            "CLUSTER=current REGISTRY=registry.example.com/team S3_ENDPOINT=https://s3.example.com`"
+        )
+
+
+def _check_docker(facts: Facts, choice: Choice) -> None:
+    if not facts.docker:
+        raise Stop(f"CLUSTER={choice} needs a Docker engine and none answers; start it")
+    if not (facts.kind if choice is Choice.KIND else facts.k3d):
+        raise Stop(f"CLUSTER={choice}, but the program {choice} is not in PATH; install it")
+
+
+def _check_local(facts: Facts) -> None:
+    instead = "or start a Docker engine and install kind or k3d, or use CLUSTER=current"
+    if not facts.root:
+        raise Stop(f"a cluster without Docker needs root; run the same command as root, {instead}")
+    if not facts.debian:
+        raise Stop(f"a cluster without Docker needs Debian or a system like it; use one, {instead}")
+    if facts.other_kubelet:
+        raise Stop(
+            f"this machine is already a node of another cluster ({facts.other_kubelet}), and two "
+            "share no machine; use that cluster with CLUSTER=current, or stop it"
+        )
+
+
+def _output(*argv: str) -> str:
+    """What a program prints when it is there, succeeds and answers soon; else empty."""
+    try:
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""

@@ -1,0 +1,260 @@
+"""Up, down and status of the whole: a cluster, S3 storage and an image registry."""
+
+import fcntl
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO
+
+from localcluster import folders, toolchain
+from localcluster.choose import Choice, choose, look
+from localcluster.controlplane import ControlPlane
+from localcluster.docker import DockerCluster
+from localcluster.network import Network
+from localcluster.node import GPU, GPUS, PACKAGES, Node
+from localcluster.process import Daemons
+from localcluster.services import ACCESS_KEY, Services, answers
+from localcluster.steps import Steps, Stop
+
+GIB = 1024**3
+COLD_GIB = 14
+"""Go's module and build cache, the programs, two base images, and three copies of each layer."""
+WARM_GIB = 3
+_HELD: set[str] = set()
+"""The lock files that this process holds."""
+
+
+@dataclass(frozen=True)
+class Local:
+    """A running cluster and what FlashRun needs beside it."""
+
+    choice: Choice
+    kubeconfig: Path
+    registry: str
+    """Where images are pushed to and pulled from: `host:port` or `host/path`."""
+    storage_endpoint: str
+    access_key: str
+    secret_key: str
+    host_ip: str
+    """The address of this machine that pods can reach; empty when it is not known."""
+
+
+def up(steps: Steps) -> Local:
+    """Start whatever does not run yet; running it again is harmless, also after a crash."""
+    choice = choose(look())
+    with only_command():
+        _remember(choice)
+        match choice:
+            case Choice.CURRENT:
+                return _current()
+            case Choice.KIND | Choice.K3D:
+                return _up_docker(choice, steps)
+            case Choice.LOCAL:
+                return _up_local(steps)
+
+
+def down(steps: Steps) -> None:
+    """Remove everything that `up` started, whatever state it is in; the cache stays."""
+    state = folders.state()
+    with only_command():
+        for tool in (Choice.KIND, Choice.K3D):
+            if remembered() is tool:
+                DockerCluster(tool, state / "kubeconfig").stop(steps)
+        with steps.step("stop the S3 server and the registry"):
+            _services(Network(state / "network")).stop()
+        if os.geteuid() == 0:
+            _down_local(steps)
+        shutil.rmtree(state, ignore_errors=True)
+
+
+def existing() -> Local:
+    """The cluster that is up; Stop when there is none."""
+    state = folders.state()
+    kubeconfig = state / "kubeconfig"
+    match remembered():
+        case Choice.CURRENT:
+            return _current()
+        case Choice.LOCAL if (state / "control-plane" / "kubeconfig").exists():
+            network = Network(state / "network")
+            control = _control(network)
+            return _local(Choice.LOCAL, control.kubeconfig, _services(network), network.address)
+        case (Choice.KIND | Choice.K3D) as tool if kubeconfig.exists():
+            gateway = DockerCluster(tool, kubeconfig).gateway()
+            return _local(tool, kubeconfig, _docker_services(gateway), gateway)
+        case _:
+            raise Stop("no cluster is up; start one with `make up`")
+
+
+def status(steps: Steps) -> None:
+    """Say what runs, one line a server."""
+    state = folders.state()
+    steps.say(f"cluster: {remembered() or 'none; start one with `make up`'}")
+    for folder in ("control-plane", "node", "services"):
+        daemons = Daemons(state / folder / "servers")
+        for name in daemons.names():
+            pid = daemons.pid(name)
+            life = f"runs as pid {pid}" if pid else f"ended: {daemons.last_words(name)}"
+            steps.say(f"{name}: {life}")
+
+
+def kubectl(arguments: list[str], steps: Steps) -> list[str]:
+    """The command line of kubectl for the cluster that is up."""
+    own = shutil.which("kubectl") if remembered() is not Choice.LOCAL else None
+    program = own or str(toolchain.server("kubectl", steps))
+    return [program, f"--kubeconfig={existing().kubeconfig}", *arguments]
+
+
+def remembered() -> Choice | None:
+    """The kind of cluster that `up` started last, if any."""
+    file = folders.state() / "choice"
+    return Choice(file.read_text()) if file.exists() else None
+
+
+@contextmanager
+def only_command() -> Iterator[None]:
+    """Refuse to run while another command changes the same cluster; may be nested."""
+    lock = folders.state().parent / "lock"
+    if str(lock) in _HELD:
+        yield
+        return
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("a+") as file:
+        _take(file)
+        _HELD.add(str(lock))
+        try:
+            yield
+        finally:
+            _HELD.discard(str(lock))
+
+
+def _take(file: TextIO) -> None:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.seek(0)
+        raise Stop(
+            f"another command (pid {file.read() or 'unknown'}) is changing the local cluster; "
+            "wait until it is done, or stop it, and run again"
+        ) from None
+    file.truncate(0)
+    file.write(str(os.getpid()))
+    file.flush()
+
+
+def _remember(choice: Choice) -> None:
+    before = remembered()
+    if before not in (None, choice):
+        raise Stop(
+            f"a cluster of the kind {before} is up and {choice} was asked for; run `make down` "
+            f"first, or say CLUSTER={before}"
+        )
+    folders.state().mkdir(parents=True, exist_ok=True)
+    (folders.state() / "choice").write_text(choice)
+
+
+def _current() -> Local:
+    endpoint = os.environ.get("S3_ENDPOINT", "")
+    if not answers_at_all(endpoint):
+        raise Stop(
+            f"the S3 endpoint {endpoint} does not answer; check S3_ENDPOINT, and that this "
+            "machine can reach it"
+        )
+    default = Path.home() / ".kube" / "config"
+    return Local(
+        choice=Choice.CURRENT,
+        kubeconfig=Path(os.environ.get("KUBECONFIG") or default),
+        registry=os.environ.get("REGISTRY", ""),
+        storage_endpoint=endpoint,
+        access_key=os.environ.get("S3_ACCESS_KEY", ""),
+        secret_key=os.environ.get("S3_SECRET_KEY", ""),
+        host_ip="",
+    )
+
+
+def answers_at_all(endpoint: str) -> bool:
+    """Whether anything speaks HTTP there; an S3 server denies a stranger, which is an answer."""
+    argv = ["curl", "-sS", "-m", "10", "-o", "/dev/null", endpoint]
+    if shutil.which("curl"):
+        return subprocess.run(argv, capture_output=True).returncode == 0
+    return answers(endpoint)
+
+
+def _up_docker(tool: Choice, steps: Steps) -> Local:
+    kubeconfig = folders.state() / "kubeconfig"
+    cluster = DockerCluster(tool, kubeconfig)
+    registry_first = _docker_services("127.0.0.1")
+    registry_first.start_registry(steps)
+    cluster.start(registry_first.registry_port, steps)
+    services = _docker_services(cluster.gateway())
+    services.start_storage(steps)
+    patch = json.dumps({"status": {s: {GPU: str(GPUS)} for s in ("capacity", "allocatable")}})
+    for node in steps.run(kubectl(["get", "nodes", "-oname"], steps)).split():
+        steps.run(kubectl(["patch", node, "--subresource=status", "-p", patch], steps))
+    return _local(tool, kubeconfig, services, cluster.gateway())
+
+
+def _up_local(steps: Steps) -> Local:
+    _check_room()
+    toolchain.debian([*PACKAGES, "openssl"], steps)
+    for name in ("pause", "registry", "minio", "kubernetes"):
+        toolchain.program(name, steps)
+    network = Network(folders.state() / "network")
+    network.start()
+    control, services = _control(network), _services(network)
+    control.start(steps)
+    Node(folders.state() / "node", control, network).start(steps)
+    services.start_storage(steps)
+    services.start_registry(steps)
+    return _local(Choice.LOCAL, control.kubeconfig, services, network.address)
+
+
+def _down_local(steps: Steps) -> None:
+    network = Network(folders.state() / "network")
+    control = _control(network)
+    with steps.step("stop the node, its pods and their mounts"):
+        Node(folders.state() / "node", control, network).stop()
+    with steps.step("stop the control plane"):
+        control.remove()
+    with steps.step("remove the network bridge and the packet filter's chains"):
+        network.remove()
+
+
+def _check_room() -> None:
+    cache = folders.cache()
+    cache.mkdir(parents=True, exist_ok=True)
+    wanted = WARM_GIB if (cache / "buildah").exists() else COLD_GIB
+    free = shutil.disk_usage(cache).free / GIB
+    if free < wanted:
+        raise Stop(
+            f"the disk that holds {cache} has {free:.1f} GiB left and this needs {wanted}; free "
+            "some, or set XDG_CACHE_HOME and XDG_STATE_HOME to folders on another disk"
+        )
+
+
+def _control(network: Network) -> ControlPlane:
+    return ControlPlane(folders.state() / "control-plane", address=network.address)
+
+
+def _services(network: Network) -> Services:
+    return Services(folders.state() / "services", address=network.address)
+
+
+def _docker_services(gateway: str) -> Services:
+    return Services(folders.state() / "services", address=gateway, exposed=True)
+
+
+def _local(choice: Choice, kubeconfig: Path, services: Services, host_ip: str) -> Local:
+    return Local(
+        choice=choice,
+        kubeconfig=kubeconfig,
+        registry=services.registry,
+        storage_endpoint=services.endpoint,
+        access_key=ACCESS_KEY,
+        secret_key=services.secret_key,
+        host_ip=host_ip,
+    )

@@ -1,0 +1,51 @@
+"""Make the tiny model and commit it to the model mirror: `mirror_model.py ID REVISION`.
+
+Runs inside a pod of the trainer image, beside make_tiny_model.py; how to reach storage is in the
+environment. A model that is in the mirror already is left alone.
+"""
+
+import importlib
+import os
+import sys
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
+
+from flashrun.spec import names
+from flashrun.spec.records import Manifest, StorageAccess
+from flashrun.store import Store
+
+
+def main(model: str, revision: str) -> None:
+    """Make and commit `model` unless its manifest is there."""
+    store = Store(
+        StorageAccess(
+            endpoint=os.environ["STORAGE_ENDPOINT"],
+            bucket=os.environ["STORAGE_BUCKET"],
+            access_key=os.environ["STORAGE_ACCESS_KEY"],
+            secret_key=os.environ["STORAGE_SECRET_KEY"],
+        )
+    )
+    store.ensure_bucket()
+    if store.exists(names.model_manifest_key(model, revision)):
+        print(f"{model} is in the mirror")
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        make(folder)
+        store.upload_folder(
+            names.model_prefix(model, revision),
+            folder,
+            lambda files: Manifest(kind="model", created=datetime.now(UTC), files=files),
+        )
+    print(f"{model} was made and mirrored")
+
+
+def make(folder: Path) -> None:
+    """Write the tokenizer and the weights; imported late, for it takes torch seconds to load."""
+    tiny = importlib.import_module("make_tiny_model")
+    tiny.make_model(folder, tiny.make_tokenizer(folder))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,55 @@
+"""Free ports: picked once, remembered, and never assumed.
+
+They lie below the range the kernel hands to outgoing connections, so that a remembered port is
+not taken by chance while the cluster is down.
+"""
+
+import json
+import random
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+
+from localcluster.steps import Stop
+
+LOWEST, HIGHEST = 20_000, 32_000
+
+
+@dataclass(frozen=True)
+class Ports:
+    """The ports of one folder, by the name of the server that has them."""
+
+    file: Path
+
+    def get(self, name: str, address: str = "127.0.0.1", *, running: bool = False) -> int:
+        """The port of a server; Stop when it does not run and somebody else has its port."""
+        known: dict[str, int] = json.loads(self.file.read_text()) if self.file.exists() else {}
+        if name not in known:
+            known[name] = _pick(address, set(known.values()))
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+            self.file.write_text(json.dumps(known, indent=1))
+        elif not running and not _free(address, known[name]):
+            raise Stop(
+                f"port {known[name]}, which {name} had before, is taken by another program; stop "
+                f"that program (ss -ltnp 'sport = :{known[name]}' names it), or run `make down` "
+                "and start again with new ports"
+            )
+        return known[name]
+
+
+def _pick(address: str, taken: set[int]) -> int:
+    for _ in range(1000):
+        port = random.randint(LOWEST, HIGHEST)
+        if port not in taken and _free(address, port):
+            return port
+    raise Stop(f"no port between {LOWEST} and {HIGHEST} is free on {address}; stop some servers")
+
+
+def _free(address: str, port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((address, port))
+        except OSError:
+            return False
+    return True

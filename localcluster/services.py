@@ -1,0 +1,116 @@
+"""The two servers a cluster of one's own lacks: S3 storage (MinIO) and an image registry."""
+
+import secrets
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from localcluster import folders, toolchain
+from localcluster.ports import Ports
+from localcluster.process import Daemons, settle
+from localcluster.steps import Steps
+
+ACCESS_KEY = "flashrun-local"
+
+
+@dataclass(frozen=True)
+class Services:
+    """The S3 server and the image registry of one folder."""
+
+    folder: Path
+    address: str = "127.0.0.1"
+    """Where storage listens; pods must be able to reach it."""
+    ephemeral: bool = False
+    exposed: bool = False
+    """Whether the registry listens on every address, for nodes that are containers of Docker."""
+
+    @property
+    def daemons(self) -> Daemons:
+        """Both servers."""
+        return Daemons(self.folder / "servers", self.ephemeral)
+
+    @property
+    def endpoint(self) -> str:
+        """The S3 server's URL."""
+        return f"http://{self.address}:{self._port('minio', self.address)}"
+
+    @property
+    def registry(self) -> str:
+        """The registry's `address:port`; on a loopback address nobody asks it for TLS."""
+        return f"127.0.0.1:{self.registry_port}"
+
+    @property
+    def registry_port(self) -> int:
+        """The registry's port."""
+        return self._port("registry", "127.0.0.1")
+
+    @property
+    def secret_key(self) -> str:
+        """The S3 server's secret key, made up once."""
+        file = self.folder / "secret-key"
+        if not file.exists():
+            settle(file, secrets.token_urlsafe(24), mode=0o600)
+        return file.read_text()
+
+    def start_storage(self, steps: Steps) -> None:
+        """Start the S3 server and wait until it answers."""
+        program = toolchain.program("minio", steps)
+        with steps.step("start S3 storage (MinIO)") as step:
+            address = self.endpoint.removeprefix("http://")
+            console = f"127.0.0.1:{self._port('minio-console', '127.0.0.1')}"
+            data = self.folder / "storage"
+            flags = ["--quiet", "--address", address, "--console-address", console]
+            self.daemons.start(
+                "minio",
+                [program, "server", *flags, data],
+                env={
+                    "MINIO_ROOT_USER": ACCESS_KEY,
+                    "MINIO_ROOT_PASSWORD": self.secret_key,
+                    "MINIO_UPDATE": "off",
+                    "MINIO_BROWSER": "off",
+                },
+            )
+            self.daemons.wait("minio", lambda: answers(f"{self.endpoint}/minio/health/ready"))
+            step.detail = self.endpoint
+
+    def start_registry(self, steps: Steps) -> None:
+        """Start the image registry, its layers in the cache, and wait until it answers."""
+        program = toolchain.program("registry", steps)
+        with steps.step("start the image registry") as step:
+            settings = yaml.safe_dump(self._registry_config())
+            config = settle(self.folder / "registry.yaml", settings, mode=0o600)
+            no_traces = {"OTEL_TRACES_EXPORTER": "none"}
+            self.daemons.start("registry", [program, "serve", config], no_traces, reads=[config])
+            self.daemons.wait("registry", lambda: answers(f"http://{self.registry}/v2/"))
+            step.detail = self.registry
+
+    def stop(self) -> None:
+        """Stop both; what is already gone is fine."""
+        for name in ("minio", "registry"):
+            self.daemons.stop(name)
+
+    def _registry_config(self) -> dict[str, object]:
+        layers = folders.cache() / "registry"
+        listen = "0.0.0.0" if self.exposed else "127.0.0.1"
+        return {
+            "version": 0.1,
+            "log": {"level": "warn"},
+            "storage": {"filesystem": {"rootdirectory": str(layers)}},
+            "http": {"addr": f"{listen}:{self.registry_port}", "secret": self.secret_key},
+        }
+
+    def _port(self, name: str, address: str) -> int:
+        running = self.daemons.running(name.removesuffix("-console"))
+        return Ports(self.folder / "ports.json").get(name, address, running=running)
+
+
+def answers(url: str) -> bool:
+    """Whether a server says 200 there."""
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            return bool(answer.status == 200)
+    except (OSError, urllib.error.URLError):
+        return False

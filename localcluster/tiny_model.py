@@ -1,0 +1,90 @@
+"""The model that the examples train: made in a pod of the trainer image, kept in the mirror."""
+
+import json
+import subprocess
+import time
+from typing import Any
+
+from localcluster import cluster, folders
+from localcluster.chart import MODEL, MODEL_REVISION, NAMESPACE, RELEASE
+from localcluster.cluster import Local
+from localcluster.images import Images
+from localcluster.steps import Steps, Stop
+
+JOB = "tiny-model"
+SCRIPT = "mirror_model.py"
+
+
+def mirror(local: Local, built: Images, steps: Steps) -> None:
+    """Make the tiny model in a pod of the trainer image and commit it to the mirror."""
+    with steps.step(f"make the model {MODEL} and put it into the mirror"):
+        delete = ["delete", "job", JOB, "--namespace", NAMESPACE, "--ignore-not-found"]
+        steps.run(cluster.kubectl(delete, steps))
+        objects = {"apiVersion": "v1", "kind": "List", "items": _objects(local, built)}
+        apply = cluster.kubectl(["apply", "--namespace", NAMESPACE, "-f", "-"], steps)
+        steps.run(apply, stdin=json.dumps(objects), what="kubectl apply")
+        _wait_for_job(steps)
+
+
+def _wait_for_job(steps: Steps) -> None:
+    """Wait until the Job has succeeded; Stop, with its last words, when it fails."""
+    where = ["--namespace", NAMESPACE]
+    end = time.monotonic() + 600
+    while time.monotonic() < end:
+        got = cluster.kubectl(["get", "job", JOB, *where, "-o", "json"], steps)
+        status = json.loads(subprocess.check_output(got)).get("status", {})
+        if status.get("succeeded"):
+            return
+        if status.get("failed"):
+            break
+        time.sleep(0.5)
+    steps.run(cluster.kubectl(["describe", "pods", "-l", f"job-name={JOB}", *where], steps))
+    words = steps.run(cluster.kubectl(["logs", f"job/{JOB}", *where, "--tail=50"], steps))
+    last = words.strip().splitlines()[-1:] or ["its pod said nothing"]
+    raise Stop(f"the tiny model could not be made: {last[0]} (all of it: {steps.log})")
+
+
+def _objects(local: Local, built: Images) -> list[dict[str, Any]]:
+    """The ConfigMap with the two scripts and the Job that runs them."""
+    root = folders.repository()
+    scripts = [root / "examples/tiny-model/make_tiny_model.py", root / "localcluster" / SCRIPT]
+    plain = {
+        "STORAGE_ENDPOINT": local.storage_endpoint,
+        "STORAGE_BUCKET": "flashrun",
+        "OMP_NUM_THREADS": "1",
+        "HOME": "/tmp",
+    }
+    secret = {"STORAGE_ACCESS_KEY": "accessKey", "STORAGE_SECRET_KEY": "secretKey"}
+    container = {
+        "name": JOB,
+        "image": built.trainer,
+        "command": ["python3", f"/scripts/{SCRIPT}", MODEL, MODEL_REVISION],
+        "env": [{"name": name, "value": value} for name, value in plain.items()]
+        + [{"name": name, "valueFrom": _from_secret(key)} for name, key in secret.items()],
+        "volumeMounts": [{"name": "scripts", "mountPath": "/scripts"}],
+    }
+    pod = {
+        "restartPolicy": "Never",
+        "dnsPolicy": "Default",
+        "automountServiceAccountToken": False,
+        "containers": [container],
+        "volumes": [{"name": "scripts", "configMap": {"name": JOB}}],
+    }
+    return [
+        {
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": {"name": JOB},
+            "data": {script.name: script.read_text() for script in scripts},
+        },
+        {
+            "apiVersion": "batch/v1",
+            "kind": "Job",
+            "metadata": {"name": JOB},
+            "spec": {"backoffLimit": 0, "template": {"spec": pod}},
+        },
+    ]
+
+
+def _from_secret(key: str) -> dict[str, Any]:
+    return {"secretKeyRef": {"name": f"{RELEASE}-storage", "key": key}}

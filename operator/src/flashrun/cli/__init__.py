@@ -1,0 +1,1 @@
+"""The command line: ``flash``, also ``flashrun`` and ``kubectl flash``; one file a subcommand."""

@@ -1,0 +1,37 @@
+"""``flash cancel``: end a run for good, keeping what it saved."""
+
+import asyncio
+
+from flashrun.cli import follow, render, terminal
+from flashrun.cli.options import Context, Form, Namespace, Output, Run
+from flashrun.cli.session import connect, run_name
+from flashrun.spec.run import TERMINAL
+
+
+def cancel(
+    run: Run, output: Form = Output.TABLE, namespace: Namespace = None, context: Context = None
+) -> None:
+    """End a run; what it saved is kept, and one that has ended stays as it is.
+
+    Example: flash cancel flash-1795370000-3fa9c1d2
+    """
+    asyncio.run(_cancel(run_name(run), output, namespace, context))
+
+
+async def _cancel(name: str, output: Output, namespace: str | None, context: str | None) -> None:
+    async with connect(context, namespace) as session:
+        before = await session.run(name)
+        if before.status.phase not in TERMINAL:
+            await session.patch_control(name, {"cancel": True})
+            terminal.say(f"cancelling {name}; Ctrl-C does not take it back")
+            with follow.view() as shown:
+                await follow.follow(session, name, shown, log=False)
+        manifest = await session.manifest(name)
+        run = await session.run(name)
+    match output:
+        case Output.JSON | Output.YAML:
+            terminal.write_data(manifest, output)
+        case Output.NAME:
+            terminal.write(name)
+        case Output.TABLE:
+            terminal.write(terminal.in_user_words(render.outcome(run)[0]))

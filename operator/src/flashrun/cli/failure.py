@@ -1,0 +1,39 @@
+"""How a command ends when it does not end well: one sentence, a hint, an exit code."""
+
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """Exit codes of the command line; scripts rely on them."""
+
+    OK = 0
+    RUN_FAILED = 1
+    USAGE = 2
+    NOT_FOUND = 3
+    INTERRUPTED = 130
+
+
+class Failure(Exception):
+    """Ends a command with one sentence on standard error.
+
+    ``hint`` says what to do next; ``{flash}`` in it becomes the name that the user typed.
+    """
+
+    code = ExitCode.RUN_FAILED
+
+    def __init__(self, sentence: str, hint: str = "") -> None:
+        super().__init__(sentence)
+        self.sentence = sentence
+        self.hint = hint
+
+
+class UsageFailure(Failure):
+    """The command or the config is wrong; nothing was done."""
+
+    code = ExitCode.USAGE
+
+
+class NotFoundFailure(Failure):
+    """What the command names does not exist."""
+
+    code = ExitCode.NOT_FOUND

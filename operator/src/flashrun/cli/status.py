@@ -1,0 +1,44 @@
+"""``flash status``: where a run is, and why it waits or failed."""
+
+import asyncio
+from datetime import UTC, datetime
+
+from flashrun.cli import follow as following
+from flashrun.cli import render, terminal
+from flashrun.cli.options import Context, Follow, Form, Namespace, Output, Run
+from flashrun.cli.render import Tone
+from flashrun.cli.session import connect, parsed, run_name
+
+
+def status(
+    run: Run,
+    follow: Follow = False,
+    output: Form = Output.TABLE,
+    namespace: Namespace = None,
+    context: Context = None,
+) -> None:
+    """Show where a run is, what it saved, and why it waits or failed.
+
+    Example: flash status flash-1795370000-3fa9c1d2 -f
+    """
+    asyncio.run(_status(run_name(run), follow, output, namespace, context))
+
+
+async def _status(
+    name: str, wait: bool, output: Output, namespace: str | None, context: str | None
+) -> None:
+    async with connect(context, namespace) as session:
+        if wait:
+            with following.view() as shown:
+                await following.follow(session, name, shown, log=False)
+        manifest = await session.manifest(name)
+    found = parsed(manifest)
+    match output:
+        case Output.JSON | Output.YAML:
+            terminal.write_data(manifest, output)
+        case Output.NAME:
+            terminal.write(f"{name} {found.status.phase}")
+        case Output.TABLE:
+            for label, text in render.summary(found, datetime.now(UTC)):
+                tone = render.tone_of(found.status.phase) if label == "Phase" else Tone.PLAIN
+                terminal.write(f"{label + ':':<13}{text}", tone)

@@ -1,0 +1,163 @@
+"""The operator's process: ``python -m flashrun.controller --settings platform.yaml``.
+
+It stands by until it holds the lease, then watches, polls and works until a signal comes or the
+lease is lost. Its exit code is 0 after a signal and 1 otherwise; the kubelet starts it again.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import logging
+import signal
+import sys
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any, Final
+
+from flashrun.cluster import Cluster, ClusterError, Connection
+from flashrun.controller import journal, metrics, settings
+from flashrun.controller.health import OLDEST_SECONDS, Health
+from flashrun.controller.lease import Lease
+from flashrun.controller.observe import Observer
+from flashrun.controller.poll import Heartbeats, resync
+from flashrun.controller.publish import publish
+from flashrun.controller.queue import Key, Queue
+from flashrun.controller.reconcile import Reconciler
+from flashrun.controller.settings import Settings, SettingsError
+from flashrun.controller.watch import Watch
+from flashrun.spec import names
+from flashrun.store import Store, StoreError
+
+WORKERS: Final = 8
+PORT: Final = 8080
+_ASK_AGAIN_SECONDS: Final = 5.0
+
+log = logging.getLogger("flashrun.controller")
+
+
+def main() -> int:
+    """Run the operator; returns its exit code."""
+    parser = argparse.ArgumentParser(prog="python -m flashrun.controller", description=__doc__)
+    parser.add_argument("--settings", type=Path, required=True, help="the platform's YAML file")
+    parser.add_argument("--storage-keys", type=Path, default=settings.KEYS_FOLDER)
+    parser.add_argument("--kubeconfig", type=Path, help="for an operator outside the cluster")
+    parser.add_argument("--port", type=int, default=PORT, help="of probes and metrics; 0 is any")
+    parser.add_argument("--log-level", default="INFO")
+    given = parser.parse_args()
+    journal.set_up(given.log_level)
+    try:
+        chosen = settings.load(given.settings, given.storage_keys)
+        return asyncio.run(_run(chosen, given.kubeconfig, given.port))
+    except (SettingsError, ClusterError) as error:
+        log.error("%s", error)
+        return 1
+
+
+async def _run(chosen: Settings, kubeconfig: Path | None, port: int) -> int:
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    health = Health()
+    async with await Cluster.login(kubeconfig) as cluster, contextlib.AsyncExitStack() as cleanup:
+        runner = await health.serve(port)
+        cleanup.push_async_callback(runner.cleanup)
+        lease = Lease(cluster, cluster.namespace, chosen.lease_name, chosen.identity)
+        cleanup.push_async_callback(lease.release)
+        beat = asyncio.create_task(health.beat())
+        cleanup.callback(beat.cancel)
+        stopped = asyncio.create_task(stop.wait())
+        work = asyncio.create_task(_lead(chosen, cluster, lease, health))
+        await asyncio.wait([stopped, work], return_when=asyncio.FIRST_COMPLETED)
+        work.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await work
+    return 0 if stop.is_set() else 1
+
+
+async def _lead(chosen: Settings, cluster: Cluster, lease: Lease, health: Health) -> None:
+    """Wait for the cluster, then for the lease, and act while it is held."""
+    await _serving(cluster, chosen.platform.namespaces)
+    health.ready = True
+    await lease.acquire()
+    metrics.LEADING.set(1)
+    try:
+        store = await _storage(chosen)
+        await _act(chosen, cluster, store, lease, health)
+    finally:
+        metrics.LEADING.set(0)
+
+
+async def _act(
+    chosen: Settings, cluster: Cluster, store: Store, lease: Lease, health: Health
+) -> None:
+    loop, platform = asyncio.get_running_loop(), chosen.platform
+    queue, heartbeats = Queue(loop.time), Heartbeats(store)
+    observer = Observer(cluster, store, heartbeats)
+    reconciler = Reconciler(cluster, store, observer, platform, lambda: lease.held)
+
+    def add(key: Key) -> None:
+        if key.namespace in platform.namespaces:
+            queue.add(key)
+            metrics.WAITING.set(len(queue))
+
+    def add_from_thread(key: Key) -> None:
+        loop.call_soon_threadsafe(add, key)
+
+    def connect() -> Connection:
+        return asyncio.run_coroutine_threadsafe(cluster.connection(), loop).result(10)
+
+    watch = Watch(platform.namespaces, connect, add_from_thread)
+    log.info("serving %s on %s", ", ".join(platform.namespaces), cluster.server)
+    watch.start()
+    health.checks += [watch.trouble, lambda: _stuck(queue)]
+    jobs: list[Coroutine[Any, Any, None]] = [
+        lease.keep(),
+        heartbeats.run(add),
+        resync(cluster, platform.namespaces, add),
+        publish(cluster, store, platform),
+        *(queue.work(reconciler.handle) for _ in range(WORKERS)),
+    ]
+    tasks = [asyncio.create_task(job) for job in jobs]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+    finally:
+        watch.stop()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _stuck(queue: Queue) -> str:
+    oldest = queue.oldest_seconds()
+    return f"a run has been due for {oldest:.0f} s" if oldest > OLDEST_SECONDS else ""
+
+
+async def _serving(cluster: Cluster, namespaces: tuple[str, ...]) -> None:
+    """Wait until the API server knows FlashRuns and lets us list them."""
+    while True:
+        try:
+            await cluster.list(names.KIND, namespaces[0])
+        except ClusterError as error:
+            log.warning("waiting: %s", error)
+            await asyncio.sleep(_ASK_AGAIN_SECONDS)
+        else:
+            return
+
+
+async def _storage(chosen: Settings) -> Store:
+    """Wait until the bucket can be reached; without it no run can be judged."""
+    while True:
+        try:
+            store = Store(chosen.storage_access())
+            await asyncio.to_thread(store.ensure_bucket)
+        except (StoreError, SettingsError) as error:
+            log.warning("waiting: %s", error)
+            await asyncio.sleep(_ASK_AGAIN_SECONDS)
+        else:
+            return store
+
+
+if __name__ == "__main__":
+    sys.exit(main())

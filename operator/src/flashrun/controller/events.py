@@ -1,0 +1,58 @@
+"""Events for people: ``kubectl describe flashrun`` shows what happened, each thing once.
+
+A run has one Event per reason, which is brought up to date; its name is made of both, so that a
+restarted operator does not repeat what an earlier one has said.
+"""
+
+import hashlib
+import logging
+from datetime import UTC, datetime
+from typing import Final
+
+from flashrun.cluster import AlreadyExists, Cluster, ClusterError
+from flashrun.plan.world import Event
+from flashrun.spec import names
+from flashrun.spec.run import FlashRun
+
+_MESSAGE_LIMIT: Final = 1024
+
+log = logging.getLogger(__name__)
+
+
+async def post(cluster: Cluster, run: FlashRun, event: Event, now: datetime) -> None:
+    """Tell people about ``event``; what fails is logged, for no run depends on it."""
+    digest = hashlib.sha256(f"{run.uid} {event.reason}".encode()).hexdigest()[:16]
+    name = f"{run.name}.{digest}"
+    try:
+        await _write(cluster, run, event, name, now)
+    except ClusterError as error:
+        log.warning("event %s was not posted: %s", event.reason, error)
+
+
+async def _write(cluster: Cluster, run: FlashRun, event: Event, name: str, now: datetime) -> None:
+    moment = now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    message = event.message[:_MESSAGE_LIMIT]
+    manifest = {
+        "apiVersion": "v1",
+        "kind": "Event",
+        "metadata": {"name": name, "namespace": run.namespace},
+        "involvedObject": {
+            "apiVersion": names.API_VERSION,
+            "kind": names.KIND,
+            "name": run.name,
+            "namespace": run.namespace,
+            "uid": run.uid,
+        },
+        "type": "Warning" if event.warning else "Normal",
+        "reason": event.reason,
+        "message": message,
+        "source": {"component": names.FIELD_MANAGER},
+        "firstTimestamp": moment,
+        "lastTimestamp": moment,
+        "count": 1,
+    }
+    try:
+        await cluster.create(manifest)
+    except AlreadyExists:
+        again = {"lastTimestamp": moment, "message": message}
+        await cluster.patch("Event", run.namespace, name, again)

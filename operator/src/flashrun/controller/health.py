@@ -1,0 +1,71 @@
+"""Probes that tell the truth, and metrics.
+
+``/healthz`` fails when a restart would help: the loop lags, watches are missing, a run has been due
+for long. ``/readyz`` says whether this replica is of use: it acts, or stands by to take over.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Final
+
+from aiohttp import web
+
+from flashrun.controller import metrics
+
+LAG_SECONDS: Final = 5.0
+OLDEST_SECONDS: Final = 300.0
+_BEAT_SECONDS: Final = 1.0
+
+Check = Callable[[], str]
+"""Returns what is wrong, or an empty string."""
+
+
+class Health:
+    """Collects what can be wrong; one check a part."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._beat = clock()
+        self._worst_lag = 0.0
+        self.checks: list[Check] = [self._lag]
+        self.ready = False
+
+    def problems(self) -> list[str]:
+        """Return everything that is wrong now."""
+        return [problem for check in self.checks if (problem := check())]
+
+    async def beat(self) -> None:
+        """Measure for ever how late the loop comes round."""
+        while True:
+            self._beat = self._clock()
+            await asyncio.sleep(_BEAT_SECONDS)
+            self._worst_lag = self._clock() - self._beat - _BEAT_SECONDS
+
+    async def serve(self, port: int, host: str = "0.0.0.0") -> web.AppRunner:
+        """Answer probes and scrapes until the returned runner is cleaned up."""
+        app = web.Application()
+        app.router.add_get("/healthz", self._healthz)
+        app.router.add_get("/readyz", self._readyz)
+        app.router.add_get("/metrics", _metrics)
+        runner = web.AppRunner(app, access_log=None)
+        await runner.setup()
+        await web.TCPSite(runner, host, port).start()
+        return runner
+
+    def _lag(self) -> str:
+        lag = max(self._worst_lag, self._clock() - self._beat - _BEAT_SECONDS)
+        return f"the event loop lags by {lag:.1f} s" if lag > LAG_SECONDS else ""
+
+    async def _healthz(self, _: web.Request) -> web.Response:
+        problems = self.problems()
+        return web.Response(text="\n".join(problems) or "ok", status=500 if problems else 200)
+
+    async def _readyz(self, _: web.Request) -> web.Response:
+        text = "ok" if self.ready else "not ready: the API server or the FlashRun kind is missing"
+        return web.Response(text=text, status=200 if self.ready else 503)
+
+
+async def _metrics(_: web.Request) -> web.Response:
+    body, content_type = metrics.exposition()
+    return web.Response(body=body, headers={"Content-Type": content_type})

@@ -1,0 +1,288 @@
+"""One run's world: what the API server and storage say about it at this moment.
+
+Nothing is believed that can be checked: a checkpoint counts when its manifest parses, belongs to
+this run and this place, and every file that it lists is there with the listed size. A record that
+a trainer wrote wrongly does not exist.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Final, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from flashrun.cluster import Cluster, Conflict
+from flashrun.controller.poll import Heartbeats
+from flashrun.plan import objects
+from flashrun.plan.world import AdapterSource, Object, Observed, SecretLookup, StorageView
+from flashrun.spec import names
+from flashrun.spec.records import (
+    Claim,
+    Control,
+    EnvironmentPointer,
+    Manifest,
+    ResolvedAdapter,
+    ResolvedRun,
+    Result,
+)
+from flashrun.spec.run import TERMINAL, FlashRun
+from flashrun.store import Corrupt, Entry, NotFound, Store, StoreError
+
+FRESH_SECONDS: Final = 60.0
+"""How long a listing of a run's files is good while its heartbeat tells of no commit."""
+_TRUE: Final = "true"
+
+Model = TypeVar("Model", bound=BaseModel)
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class _Known:
+    """What a run's files said, and how to tell that they may say something else by now."""
+
+    mark: object
+    read_at: float
+    view: StorageView
+
+
+class Observer:
+    """Reads worlds; remembers only immutable files and, shortly, listings."""
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        store: Store,
+        heartbeats: Heartbeats,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._cluster, self._store, self._heartbeats = cluster, store, heartbeats
+        self._clock = clock
+        self._manifests: dict[str, dict[tuple[str, str], Manifest | None]] = {}
+        self._known: dict[str, _Known] = {}
+
+    async def read(self, run: FlashRun) -> Observed:
+        """Return everything a decision about ``run`` needs.
+
+        Raises:
+            ClusterError: the API server did not tell.
+            Conflict: objects of an earlier run of this name are still being removed.
+        """
+        jobs, pods = await asyncio.gather(self._children("Job", run), self._children("Pod", run))
+        if run.status.phase in TERMINAL:
+            live = self._heartbeats.of(run.uid)
+            return Observed(jobs=jobs, pods=pods, storage=StorageView(live=live))
+        secrets, access, resolved = await asyncio.gather(
+            self._mine(run, "Secret", names.secrets_name(run.name)),
+            self._mine(run, "Secret", names.storage_secret_name(run.name)),
+            self._resolved(run),
+        )
+        lookup = SecretLookup() if secrets is not None else await self._lookup(run)
+        return Observed(
+            jobs=jobs,
+            pods=pods,
+            has_secrets=secrets is not None,
+            resolved=resolved,
+            has_access=access is not None,
+            access_expires=_expires(access),
+            secrets=lookup,
+            storage=await asyncio.to_thread(self._storage, run, pods, resolved is None),
+        )
+
+    def forget(self, uid: str) -> None:
+        """Drop what is remembered of a run that is over or gone."""
+        self._manifests.pop(uid, None)
+        self._known.pop(uid, None)
+
+    # --- the API server -----------------------------------------------------------------------
+
+    async def _children(self, kind: str, run: FlashRun) -> tuple[Object, ...]:
+        labels = {names.RUN_UID_LABEL: run.uid}
+        return tuple(await self._cluster.list(kind, run.namespace, labels))
+
+    async def _mine(self, run: FlashRun, kind: str, name: str) -> Object | None:
+        metadata = await self._cluster.metadata(kind, run.namespace, name)
+        if metadata is not None:
+            _check_owner(run, kind, metadata)
+        return metadata
+
+    async def _resolved(self, run: FlashRun) -> ResolvedRun | None:
+        name = names.spec_config_map_name(run.name)
+        config_map = await self._cluster.find("ConfigMap", run.namespace, name)
+        if config_map is None:
+            return None
+        _check_owner(run, "ConfigMap", config_map["metadata"])
+        try:
+            return ResolvedRun.model_validate_json((config_map.get("data") or {})["spec.json"])
+        except (KeyError, ValidationError):
+            return None  # written by another version; the same spec resolves again
+
+    async def _lookup(self, run: FlashRun) -> SecretLookup:
+        """Find, for each name that the run lists, the first Secret that holds it."""
+        sources: dict[str, str] = {}
+        absent, unlabelled = [], []
+        for ref in run.spec.secret_refs:
+            found = await self._cluster.secret_keys(run.namespace, ref.name)
+            if found is None:
+                absent.append(ref.name)
+                continue
+            labels, keys = found
+            if labels.get(names.SECRETS_LABEL) != _TRUE:
+                unlabelled.append(ref.name)
+                continue
+            wanted = keys & {*run.spec.environment.secrets, names.WANDB_API_KEY}
+            sources = {**dict.fromkeys(wanted, ref.name), **sources}
+        return SecretLookup(sources, tuple(absent), tuple(unlabelled))
+
+    # --- storage ------------------------------------------------------------------------------
+
+    def _storage(self, run: FlashRun, pods: tuple[Object, ...], unresolved: bool) -> StorageView:
+        try:
+            view = self._files(run, pods)
+            if not unresolved:
+                return view
+            ref = run.spec.train.init_from_adapter
+            return replace(
+                view,
+                environment=self._record(
+                    names.environment_latest_key(run.spec.environment.id), EnvironmentPointer
+                ),
+                adapter_source=self._adapter_source(run.namespace, ref) if ref else None,
+            )
+        except StoreError as error:
+            return StorageView(problem=str(error))
+
+    def _files(self, run: FlashRun, pods: tuple[Object, ...]) -> StorageView:
+        live = self._heartbeats.of(run.uid)
+        phases = {pod["metadata"]["uid"]: (pod.get("status") or {}).get("phase") for pod in pods}
+        mark = (live.attempt, live.commits, phases) if live else None
+        known = self._known.get(run.uid)
+        now = self._clock()
+        fresh = known is not None and now - known.read_at < FRESH_SECONDS
+        if known is None or live is None or known.mark != mark or not fresh:
+            known = _Known(mark, now, self._listed(run))
+            self._known[run.uid] = known
+        control = self._record(names.control_key(run.storage_prefix), Control)
+        return replace(known.view, live=live, control=control)
+
+    def _listed(self, run: FlashRun) -> StorageView:
+        prefix = run.storage_prefix
+        top = {entry.key for entry in self._store.list(prefix, recursive=False)}
+        if not top:
+            return StorageView()
+        attempts = {entry.key: entry for entry in self._store.list(f"{prefix}attempt-")}
+        result_key, adapter_prefix = names.result_key(prefix), names.adapter_prefix(prefix)
+        result = self._record(result_key, Result) if result_key in top else None
+        adapter = (
+            {entry.key: entry for entry in self._store.list(adapter_prefix)}
+            if adapter_prefix in top
+            else {}
+        )
+        return StorageView(
+            result=result if result and result.run.uid == run.uid else None,
+            claims=self._claims(prefix, attempts),
+            checkpoints=self._checkpoints(run.uid, prefix, attempts),
+            adapter=self._manifest(run.uid, adapter_prefix, adapter, "adapter"),
+        )
+
+    def _claims(self, prefix: str, entries: Mapping[str, Entry]) -> tuple[Claim, ...]:
+        """Return the claims in order; they are few, and a superseded one changes."""
+        numbers = {
+            int(number)
+            for key in entries
+            if (number := key.removeprefix(f"{prefix}attempt-").partition("/")[0]).isdigit()
+        }
+        keys = {number: names.claim_key(prefix, number) for number in sorted(numbers)}
+        found = {n: self._record(key, Claim) for n, key in keys.items() if key in entries}
+        return tuple(claim for n, claim in found.items() if claim and claim.attempt == n)
+
+    def _checkpoints(
+        self, uid: str, prefix: str, entries: Mapping[str, Entry]
+    ) -> tuple[Manifest, ...]:
+        """Return the valid checkpoints by step; of one step, the newest attempt's."""
+        newest: dict[int, Manifest] = {}
+        places = {
+            (place.attempt, place.step)
+            for key in entries
+            if (place := names.parse_step_key(prefix, key)) and place.path == names.MANIFEST
+        }
+        for attempt, step in sorted(places):
+            folder = names.step_prefix(prefix, attempt, step)
+            manifest = self._manifest(uid, folder, entries, "checkpoint")
+            if manifest and (manifest.attempt, manifest.step) == (attempt, step):
+                newest[step] = manifest
+        return tuple(newest[step] for step in sorted(newest))
+
+    def _manifest(
+        self, uid: str, folder: str, entries: Mapping[str, Entry], kind: str
+    ) -> Manifest | None:
+        """Return the valid manifest of ``folder``, read once: it never changes."""
+        marker = entries.get(folder + names.MANIFEST)
+        if marker is None:
+            return None
+        known = self._manifests.setdefault(uid, {})
+        identity = (marker.key, marker.etag)
+        if identity not in known:
+            known[identity] = self._record(marker.key, Manifest)
+        manifest = known[identity]
+        if manifest is None or manifest.kind != kind:
+            return None
+        if manifest.run is None or manifest.run.uid != uid:
+            return None
+        whole = all(
+            (entry := entries.get(folder + file.path)) is not None and entry.size == file.size
+            for file in manifest.files
+        )
+        return manifest if whole else None
+
+    def _adapter_source(self, namespace: str, text: str) -> AdapterSource | None:
+        """Return the newest adapter of this name, also of a run whose object is gone."""
+        ref = names.parse_ref(text)
+        home = names.run_incarnations_prefix(namespace, ref.run)
+        found = [
+            AdapterSource(ResolvedAdapter(ref=text, uid=uid, prefix=prefix), manifest)
+            for folder in self._store.list(home, recursive=False)
+            if (uid := folder.key.removeprefix(home).rstrip("/"))
+            for prefix, manifest in self._adapters(uid, folder.key, ref.step)
+        ]
+        return max(found, key=lambda source: source.manifest.created, default=None)
+
+    def _adapters(self, uid: str, prefix: str, step: int | None) -> Iterable[tuple[str, Manifest]]:
+        folder = names.adapter_prefix(prefix) if step is None else f"{prefix}attempt-"
+        entries = {entry.key: entry for entry in self._store.list(folder)}
+        if step is None:
+            manifest = self._manifest(uid, folder, entries, "adapter")
+            return [(folder, manifest)] if manifest else []
+        steps = self._checkpoints(uid, prefix, entries)
+        return [
+            (names.step_prefix(prefix, manifest.attempt or 0, step), manifest)
+            for manifest in steps
+            if manifest.step == step
+        ]
+
+    def _record(self, key: str, model: type[Model]) -> Model | None:
+        try:
+            return self._store.get_json(key, model)
+        except NotFound:
+            return None
+        except Corrupt as error:
+            log.warning("%s", error)
+            return None
+
+
+def _check_owner(run: FlashRun, kind: str, metadata: Object) -> None:
+    """Refuse the leftovers of an earlier run of this name; the garbage collector removes them."""
+    owners = {owner["uid"] for owner in metadata.get("ownerReferences") or []}
+    if run.uid not in owners:
+        raise Conflict(
+            f"{kind} {metadata['name']} in namespace {run.namespace} does not belong to this run; "
+            "it is left of an earlier one of the same name and about to be removed"
+        )
+
+
+def _expires(metadata: Object | None) -> datetime | None:
+    text = ((metadata or {}).get("annotations") or {}).get(objects.RENEW_ANNOTATION)
+    return datetime.fromisoformat(text) if text else None

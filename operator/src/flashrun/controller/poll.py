@@ -1,0 +1,94 @@
+"""What no watch tells: heartbeats in storage, and everything once more from time to time.
+
+Running trainers keep one small file each below ``live/``. One listing shows them all; only what
+changed is read. The resync looks at every run every few minutes, so that nothing depends on having
+seen an event.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Final
+
+from flashrun.cluster import Cluster, ClusterError
+from flashrun.controller.queue import Key
+from flashrun.spec import names
+from flashrun.spec.records import Live
+from flashrun.store import Corrupt, NotFound, Store, StoreError
+
+POLL_SECONDS: Final = 3.0
+RESYNC_SECONDS: Final = 300.0
+SLOWEST_POLL_SECONDS: Final = 60.0
+
+Add = Callable[[Key], None]
+log = logging.getLogger(__name__)
+
+
+class Heartbeats:
+    """The newest sign of life of every running trainer."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._etags: dict[str, str] = {}
+        self._live: dict[str, Live] = {}
+
+    def of(self, uid: str) -> Live | None:
+        """Return the newest heartbeat of a run, as of the last poll."""
+        return self._live.get(uid)
+
+    async def run(self, add: Add) -> None:
+        """Poll for ever; each change makes its run due. A store in trouble is asked less often."""
+        pause = POLL_SECONDS
+        while True:
+            try:
+                for key in await asyncio.to_thread(self.poll):
+                    add(key)
+                pause = POLL_SECONDS
+            except StoreError as error:
+                log.warning("heartbeats cannot be read: %s", error)
+                pause = min(pause * 2, SLOWEST_POLL_SECONDS)
+            await asyncio.sleep(pause)
+
+    def poll(self) -> list[Key]:
+        """Look once; returns the runs with a new heartbeat, or with one that went away."""
+        etags = {
+            names.live_uid(entry.key): entry.etag for entry in self._store.list(names.LIVE_PREFIX)
+        }
+        gone = [self._live.pop(uid) for uid in self._live.keys() - etags.keys()]
+        self._etags = {uid: etag for uid, etag in self._etags.items() if uid in etags}
+        changed = []
+        for uid, etag in etags.items():
+            if self._etags.get(uid) != etag and (live := self._read(uid)) is not None:
+                self._live[uid] = live
+                changed.append(live)
+            self._etags[uid] = etag
+        return [Key(live.run.namespace, live.run.name) for live in (*gone, *changed)]
+
+    def _read(self, uid: str) -> Live | None:
+        """Return a heartbeat that is one: a trainer writes it, so it is checked.
+
+        A store in trouble ends the poll; what was not read is then read by the next one.
+        """
+        try:
+            live = self._store.get_json(names.live_key(uid), Live)
+        except NotFound:
+            return None
+        except Corrupt as error:
+            log.warning("%s", error)
+            return None
+        if live.run.uid != uid:
+            log.warning("the heartbeat of run %s names another run; it is ignored", uid)
+            return None
+        return live
+
+
+async def resync(cluster: Cluster, namespaces: tuple[str, ...], add: Add) -> None:
+    """Make every run of the served namespaces due, now and every few minutes."""
+    while True:
+        for namespace in namespaces:
+            try:
+                for manifest in await cluster.list(names.KIND, namespace):
+                    add(Key(namespace, manifest["metadata"]["name"]))
+            except ClusterError as error:
+                log.warning("the runs of namespace %s cannot be listed: %s", namespace, error)
+        await asyncio.sleep(RESYNC_SECONDS)

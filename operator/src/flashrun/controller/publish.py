@@ -1,0 +1,124 @@
+"""What every user of a served namespace may know, so that a kubeconfig is all a laptop needs.
+
+The ConfigMap ``flashrun-public`` holds models, pools and the place of storage; the Secret
+``flashrun-storage-user`` holds S3 credentials that read the namespace's runs and push environments.
+"""
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+import flashrun
+from flashrun.cluster import Cluster, ClusterError
+from flashrun.plan import access, objects
+from flashrun.plan.world import Object
+from flashrun.spec import names
+from flashrun.spec.platform import Platform, Pool
+from flashrun.spec.public import FILE, PublicPlatform
+from flashrun.spec.records import StorageAccess
+from flashrun.store import Store, StoreError
+
+EVERY_SECONDS: Final = 60.0
+_LABELS: Final = {names.MANAGED_BY_LABEL: "flashrun", "app.kubernetes.io/name": "flashrun"}
+
+log = logging.getLogger(__name__)
+
+
+async def publish(cluster: Cluster, store: Store, platform: Platform) -> None:
+    """Publish for ever; what fails in one namespace does not hold up the others."""
+    while True:
+        told = await describe(cluster, platform, datetime.now(UTC))
+        for namespace in platform.namespaces:
+            try:
+                await cluster.apply(_config_map(namespace, told))
+                await _renew(cluster, store, platform, namespace)
+            except (ClusterError, StoreError) as error:
+                log.warning("nothing is published in namespace %s: %s", namespace, error)
+        await asyncio.sleep(EVERY_SECONDS)
+
+
+async def describe(cluster: Cluster, platform: Platform, now: datetime) -> PublicPlatform:
+    """Return what is for everyone; GPUs are counted where the operator may read nodes and pods."""
+    public = PublicPlatform.of(platform, version=flashrun.__version__, updated=now)
+    try:
+        nodes, pods = await asyncio.gather(cluster.list("Node"), cluster.list("Pod"))
+    except ClusterError:
+        return public
+    counted = tuple(
+        shown.model_copy(update=dict(zip(("total", "free"), count(pool, nodes, pods), strict=True)))
+        for shown, pool in zip(public.pools, platform.pools, strict=True)
+    )
+    return public.model_copy(update={"pools": counted})
+
+
+def count(pool: Pool, nodes: Iterable[Object], pods: Iterable[Object]) -> tuple[int, int]:
+    """Return how many GPUs a pool has, and how many no pod has asked for."""
+    total = {
+        node["metadata"]["name"]: int(node["status"].get("allocatable", {}).get(pool.resource, 0))
+        for node in nodes
+        if _usable(node)
+        and pool.node_selector.items() <= (node["metadata"].get("labels") or {}).items()
+    }
+    asked: Counter[str] = Counter()
+    for pod in pods:
+        node = pod["spec"].get("nodeName", "")
+        if node in total and (pod.get("status") or {}).get("phase") not in ("Succeeded", "Failed"):
+            asked[node] += _requested(pod, pool.resource)
+    free = sum(max(0, gpus - asked[node]) for node, gpus in total.items())
+    return sum(total.values()), free
+
+
+def _usable(node: Object) -> bool:
+    conditions = node["status"].get("conditions") or []
+    ready = any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
+    return ready and not node["spec"].get("unschedulable")
+
+
+def _requested(pod: Object, resource: str) -> int:
+    return sum(
+        int((container.get("resources") or {}).get("limits", {}).get(resource, 0))
+        for container in pod["spec"]["containers"]
+    )
+
+
+def _config_map(namespace: str, told: PublicPlatform) -> Object:
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": names.PUBLIC_CONFIG_MAP, "namespace": namespace, "labels": _LABELS},
+        "data": {FILE: told.model_dump_json(by_alias=True, exclude_none=True)},
+    }
+
+
+async def _renew(cluster: Cluster, store: Store, platform: Platform, namespace: str) -> None:
+    """Renew the people's credentials at half of their life."""
+    seconds = platform.storage.credentials_seconds
+    found = await cluster.metadata("Secret", namespace, names.STORAGE_USER_SECRET)
+    if found is not None and not _ageing(found, seconds):
+        return
+    policy = access.namespace_policy(platform.storage.bucket, namespace)
+    granted: StorageAccess = (
+        await asyncio.to_thread(store.assume, policy, seconds, platform.storage.role_arn)
+        if platform.storage.sts
+        else store.access
+    )
+    metadata: Object = {
+        "name": names.STORAGE_USER_SECRET,
+        "namespace": namespace,
+        "labels": _LABELS,
+    }
+    if granted.expires is not None:
+        metadata["annotations"] = {objects.RENEW_ANNOTATION: granted.expires.isoformat()}
+    await cluster.put_secret(
+        metadata, {objects.ACCESS_KEY: granted.model_dump_json(exclude_none=True)}
+    )
+
+
+def _ageing(metadata: Object, seconds: int) -> bool:
+    text = (metadata.get("annotations") or {}).get(objects.RENEW_ANNOTATION)
+    if text is None:
+        return False
+    return datetime.fromisoformat(text) - datetime.now(UTC) < timedelta(seconds=seconds / 2)

@@ -1,0 +1,226 @@
+"""One pass over one run: parse, observe, decide, act, report.
+
+The order of the acts makes every crash harmless: what a pod needs is there before its Job, and the
+status is written last, once, as a whole. A pass that finds nothing to do writes nothing.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+from pydantic import ValidationError
+
+from flashrun.cluster import (
+    Cluster,
+    ClusterError,
+    Forbidden,
+    Invalid,
+    NotFound,
+)
+from flashrun.controller import events, metrics
+from flashrun.controller.observe import Observer
+from flashrun.controller.queue import Key
+from flashrun.plan import objects, report
+from flashrun.plan.decide import decide
+from flashrun.plan.world import AccessGrant, Decision, Object
+from flashrun.spec import names
+from flashrun.spec.platform import Platform
+from flashrun.spec.records import Claim, StorageAccess
+from flashrun.spec.run import TERMINAL, FlashRun, PendingStatus
+from flashrun.store import Store, StoreError
+
+log = logging.getLogger(__name__)
+
+
+class NotLeading(Exception):
+    """Another replica may act by now; this pass stops where it is."""
+
+
+class Reconciler:
+    """Carries decisions out."""
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        store: Store,
+        observer: Observer,
+        platform: Platform,
+        leading: Callable[[], bool],
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._cluster, self._store, self._observer = cluster, store, observer
+        self._platform = platform
+        self._leading, self._clock = leading, clock
+
+    async def handle(self, key: Key) -> float | None:
+        """Look at one run; returns after how many seconds to look again. Errors are logged here."""
+        where = {"run": f"{key.namespace}/{key.name}"}
+        try:
+            with metrics.PASSES.time():
+                return await self.reconcile(key)
+        except (ClusterError, StoreError, NotLeading) as error:
+            metrics.FAILED_PASSES.labels(type(error).__name__).inc()
+            log.warning("%s", error, extra=where)
+            raise
+        except Exception as error:
+            metrics.FAILED_PASSES.labels(type(error).__name__).inc()
+            log.exception("a pass failed", extra=where)
+            raise
+
+    async def reconcile(self, key: Key) -> float | None:
+        """Look at one run once."""
+        manifest = await self._cluster.find(names.KIND, key.namespace, key.name)
+        if manifest is None or "deletionTimestamp" in manifest["metadata"]:
+            return None  # owner references clean up, with or without us
+        try:
+            run = FlashRun.from_manifest(manifest)
+        except ValidationError as error:
+            await self._refuse(key, manifest, error)
+            return None
+        observed = await self._observer.read(run)
+        decision = decide(run, observed, self._platform, self._clock())
+        try:
+            await self._act(run, decision)
+        except (Forbidden, Invalid, NotFound) as error:
+            await self._tell(run, str(error))
+            raise
+        await self._report(run, decision)
+        return decision.requeue_seconds
+
+    # --- act ----------------------------------------------------------------------------------
+
+    async def _act(self, run: FlashRun, decision: Decision) -> None:
+        if decision.secrets is not None:
+            self._check()
+            await self._cluster.copy_keys(decision.secrets.metadata, decision.secrets.sources)
+        if decision.access is not None:
+            await self._grant(decision.access)
+        for manifest in decision.apply:
+            self._check()
+            await self._cluster.apply(manifest)
+        for patch in decision.patch:
+            self._check()
+            await self._cluster.patch(patch.kind, run.namespace, patch.name, patch.body)
+        if decision.supersede is not None:
+            await asyncio.to_thread(self._supersede, run, decision.supersede)
+        for doomed in decision.delete:
+            self._check()
+            grace = 0 if doomed.force else None
+            await self._cluster.delete(doomed.kind, run.namespace, doomed.name, grace_seconds=grace)
+        if decision.control is not None:
+            key = names.control_key(run.storage_prefix)
+            await asyncio.to_thread(self._store.put_json, key, decision.control)
+        if decision.sweep:
+            await asyncio.to_thread(self._store.delete, decision.sweep)
+
+    async def _grant(self, grant: AccessGrant) -> None:
+        access = await asyncio.to_thread(self._access, grant)
+        metadata = dict(grant.metadata)
+        if access.expires is not None:
+            expires = {objects.RENEW_ANNOTATION: access.expires.isoformat()}
+            metadata["annotations"] = {**(metadata.get("annotations") or {}), **expires}
+        self._check()
+        values = {objects.ACCESS_KEY: access.model_dump_json(exclude_none=True)}
+        await self._cluster.put_secret(metadata, values)
+
+    def _access(self, grant: AccessGrant) -> StorageAccess:
+        storage = self._platform.storage
+        if not storage.sts:
+            return self._store.access
+        return self._store.assume(grant.policy, grant.seconds, storage.role_arn)
+
+    def _supersede(self, run: FlashRun, attempt: int) -> None:
+        """Mark an attempt's claim as lost, so that its pod commits nothing should it come back."""
+        key = names.claim_key(run.storage_prefix, attempt)
+        claim = self._store.get_json(key, Claim)
+        if not claim.superseded:
+            self._check()
+            self._store.put_json(key, claim.model_copy(update={"superseded": True}))
+
+    def _check(self) -> None:
+        if not self._leading():
+            raise NotLeading("this replica does not hold the lease")
+
+    # --- report -------------------------------------------------------------------------------
+
+    async def _report(self, run: FlashRun, decision: Decision) -> None:
+        if decision.status != run.status:
+            await self._write_status(run, decision.status.to_patch())
+            self._count(run, decision)
+        for event in decision.events:
+            await events.post(self._cluster, run, event, self._clock())
+        if decision.status.phase in TERMINAL:
+            self._observer.forget(run.uid)
+
+    async def _write_status(self, run: FlashRun, status: Object) -> None:
+        """Write the whole status; the uid keeps it off a later run of the same name."""
+        self._check()
+        body = {"metadata": {"uid": run.uid}, "status": status}
+        await self._cluster.patch(names.KIND, run.namespace, run.name, body, subresource="status")
+
+    def _count(self, run: FlashRun, decision: Decision) -> None:
+        phase = decision.status.phase
+        if phase not in TERMINAL or run.status.phase in TERMINAL:
+            return
+        failure = decision.status.failure
+        metrics.ENDED.labels(phase, failure.reason if failure else "").inc()
+        metrics.GPU_SECONDS.labels(run.namespace).inc(decision.status.gpu_seconds)
+
+    async def _tell(self, run: FlashRun, message: str) -> None:
+        """Say on the run what the cluster refuses: quota, policy, rights. It is tried again."""
+        status = report.conclude(
+            run.status.model_copy(
+                update={
+                    "observed_generation": run.generation,
+                    "pending": PendingStatus(reason="ClusterRefuses", message=message[:2048]),
+                }
+            ),
+            run,
+            self._clock(),
+            phase=run.status.phase,
+            reason="ClusterRefuses",
+            message=message[:2048],
+        )
+        if status != run.status:
+            await self._write_status(run, status.to_patch())
+
+    async def _refuse(self, key: Key, manifest: Object, error: ValidationError) -> None:
+        """Say on a run that its spec cannot be read, written for a newer or older operator."""
+        metadata = manifest["metadata"]
+        told = (
+            f"spec.{'.'.join(map(str, what['loc']))}: {what['msg']}"
+            for what in error.errors(include_input=False, include_url=False)
+        )
+        message = f"This operator cannot read the spec: {'; '.join(told)}"[:2048]
+        moment = self._clock().strftime("%Y-%m-%dT%H:%M:%SZ")
+        fixed = {
+            "reason": "SpecUnreadable",
+            "message": message,
+            "lastTransitionTime": moment,
+            "observedGeneration": metadata.get("generation", 1),
+        }
+        conditions = [
+            {"type": "Accepted", "status": "False", **fixed},
+            {"type": "Ready", "status": "False", **fixed},
+            {"type": "Stalled", "status": "True", **fixed},
+        ]
+        if _messages(manifest) == {message}:
+            return
+        log.warning("%s", message, extra={"run": f"{key.namespace}/{key.name}"})
+        self._check()
+        body = {
+            "metadata": {"uid": metadata["uid"]},
+            "status": {
+                "observedGeneration": metadata.get("generation", 1),
+                "phase": "Pending",
+                "conditions": conditions,
+                "pending": {"reason": "SpecUnreadable", "message": message},
+            },
+        }
+        await self._cluster.patch(names.KIND, key.namespace, key.name, body, subresource="status")
+
+
+def _messages(manifest: Object) -> set[str]:
+    conditions = (manifest.get("status") or {}).get("conditions") or []
+    return {condition.get("message", "") for condition in conditions}

@@ -1,0 +1,65 @@
+"""The platform's file and the operator's own surroundings, read once at the start."""
+
+import socket
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import yaml
+from pydantic import ValidationError
+
+from flashrun.spec.platform import Platform
+from flashrun.spec.records import StorageAccess
+
+KEYS_FOLDER: Final = Path("/var/run/flashrun/storage")
+"""Folder of ``accessKey`` and ``secretKey``: the mounted Secret."""
+
+
+class SettingsError(Exception):
+    """The operator cannot start like this; ``str`` is one sentence."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What one operator process knows from the outside."""
+
+    platform: Platform
+    keys: Path
+    """Folder with the files ``accessKey`` and ``secretKey``."""
+    identity: str
+    """Tells this process from every other, also from an earlier one in the same pod."""
+    lease_name: str = "flashrun-operator"
+
+    def storage_access(self) -> StorageAccess:
+        """Return the operator's own access to storage, with the keys as they are now."""
+        storage = self.platform.storage
+        return StorageAccess(
+            endpoint=storage.endpoint,
+            bucket=storage.bucket,
+            region=storage.region,
+            access_key=_key(self.keys, "accessKey"),
+            secret_key=_key(self.keys, "secretKey"),
+        )
+
+
+def load(path: Path, keys: Path = KEYS_FOLDER) -> Settings:
+    """Read the platform's file; raises ``SettingsError`` with every problem in it."""
+    try:
+        platform = Platform.model_validate(yaml.safe_load(path.read_text()))
+    except (OSError, yaml.YAMLError) as error:
+        raise SettingsError(f"the settings file {path} cannot be read: {error}") from None
+    except ValidationError as error:
+        told = (
+            f"{'.'.join(map(str, what['loc'])) or 'the file'}: {what['msg']}"
+            for what in error.errors(include_input=False, include_url=False)
+        )
+        raise SettingsError(f"the settings file {path} is not valid: {'; '.join(told)}") from None
+    return Settings(platform, keys, f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}")
+
+
+def _key(folder: Path, name: str) -> str:
+    try:
+        return (folder / name).read_text().strip()
+    except OSError as error:
+        raise SettingsError(f"the storage key {folder / name} cannot be read: {error}") from None

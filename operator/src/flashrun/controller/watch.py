@@ -1,0 +1,157 @@
+"""kopf as a source of keys, and nothing more.
+
+It runs in a thread with an event loop of its own: when it stops it cancels every task of its loop,
+and when it is stuck nothing else is. It may lose events, go blind or end on a long outage; each of
+these costs time until the next resync and no correctness. Whatever ends it, it is started again.
+
+Handlers write nothing, and kopf has neither finalizers nor annotations nor events to write.
+"""
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+import kopf
+
+from flashrun.cluster import Connection
+from flashrun.controller import metrics
+from flashrun.controller.queue import Key
+from flashrun.spec import names
+
+KINDS: Final = 3
+"""Kinds that are watched in each namespace."""
+LONGEST_PAUSE_SECONDS: Final = 30.0
+PULSE_SECONDS: Final = 5.0
+_STEADY_SECONDS: Final = 120.0
+_START_SECONDS: Final = 60.0
+
+Add = Callable[[Key], None]
+log = logging.getLogger(__name__)
+
+
+class Watch:
+    """The watches of all served namespaces."""
+
+    def __init__(
+        self, namespaces: tuple[str, ...], connect: Callable[[], Connection], add: Add
+    ) -> None:
+        """Watch ``namespaces``; ``connect`` and ``add`` are called in another thread."""
+        self._namespaces, self._connect, self._add = namespaces, connect, add
+        self._stop = threading.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._started = self._pulse = time.monotonic()
+        self._thread = threading.Thread(target=self._supervise, name="watch", daemon=True)
+
+    def start(self) -> None:
+        """Begin to watch."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop watching; returns at once."""
+        self._stop.set()
+
+    def trouble(self) -> str:
+        """Return what is wrong with the watches, or an empty string."""
+        now = time.monotonic()
+        if not self._thread.is_alive():
+            return "the watches have ended"
+        if now - self._started < _START_SECONDS:
+            return ""
+        if now - self._pulse > 12 * PULSE_SECONDS:
+            return f"the watches' loop has been stuck for {now - self._pulse:.0f} s"
+        alive, wanted = self._watchers(), KINDS * len(self._namespaces)
+        return "" if alive >= wanted else f"{alive} of {wanted} watches are alive"
+
+    def _watchers(self) -> int:
+        loop = self._loop
+        if loop is None or loop.is_closed():
+            return 0
+        tasks = asyncio.all_tasks(loop)
+        return sum(task.get_name().startswith("watcher for ") for task in tasks)
+
+    def _supervise(self) -> None:
+        pause = 1.0
+        while not self._stop.is_set():
+            self._started = self._pulse = time.monotonic()
+            try:
+                asyncio.run(self._operate())
+            except Exception as error:
+                log.warning("the watches ended: %s: %s", type(error).__name__, error)
+            if self._stop.is_set():
+                return
+            metrics.WATCH_RESTARTS.inc()
+            steady = time.monotonic() - self._started > _STEADY_SECONDS
+            pause = 1.0 if steady else min(pause * 2, LONGEST_PAUSE_SECONDS)
+            self._stop.wait(pause)
+
+    async def _operate(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        ended = asyncio.Event()
+        pulse = asyncio.create_task(self._beat(ended))
+        try:
+            await kopf.operator(
+                registry=_registry(self._connect, self._add),
+                settings=_settings(),
+                namespaces=self._namespaces,
+                standalone=True,
+                stop_flag=ended,
+            )
+        finally:
+            pulse.cancel()
+
+    async def _beat(self, ended: asyncio.Event) -> None:
+        """Show that the loop runs; end it when we stop, or when watches went missing unnoticed."""
+        while not ended.is_set():
+            self._pulse = time.monotonic()
+            await asyncio.sleep(PULSE_SECONDS)
+            if self._stop.is_set() or self.trouble():
+                ended.set()
+
+
+def _settings() -> kopf.OperatorSettings:
+    settings = kopf.OperatorSettings()
+    settings.posting.enabled = False
+    settings.scanning.disabled = True
+    settings.networking.request_timeout = 30
+    settings.networking.connect_timeout = 5
+    # Both end inside the HTTP client, where a time-out is safe; the inactivity timer cancels the
+    # whole watcher when it strikes at the wrong moment, and nobody restarts it.
+    settings.watching.server_timeout = 300
+    settings.watching.client_timeout = 330
+    settings.watching.inactivity_timeout = 1e9
+    settings.watching.connect_timeout = 5
+    settings.watching.chunk_size = 500
+    settings.watching.label_selectors["batch", "v1", "jobs"] = names.RUN_UID_LABEL
+    settings.watching.label_selectors["", "v1", "pods"] = names.RUN_UID_LABEL
+    return settings
+
+
+def _registry(connect: Callable[[], Connection], add: Add) -> kopf.OperatorRegistry:
+    registry = kopf.OperatorRegistry()
+
+    def login(**_: Any) -> kopf.ConnectionInfo:
+        found = connect()
+        return kopf.ConnectionInfo(
+            server=found.server,
+            ca_path=found.ca_path,
+            certificate_path=found.certificate_path,
+            private_key_path=found.key_path,
+            token=found.token,
+            insecure=found.insecure,
+        )
+
+    async def run_changed(namespace: str | None, name: str | None, **_: Any) -> None:
+        add(Key(namespace or "", name or ""))
+
+    async def child_changed(namespace: str | None, labels: Any, **_: Any) -> None:
+        if names.RUN_LABEL in labels:
+            add(Key(namespace or "", labels[names.RUN_LABEL]))
+
+    kopf.on.login(registry=registry)(login)
+    kopf.on.event(names.GROUP, names.VERSION, names.PLURAL, registry=registry)(run_changed)
+    kopf.on.event("batch", "v1", "jobs", registry=registry, id="job")(child_changed)
+    kopf.on.event("", "v1", "pods", registry=registry, id="pod")(child_changed)
+    return registry

@@ -1,0 +1,42 @@
+"""Fixtures that several layers share."""
+
+from collections.abc import Iterator
+from itertools import count
+from pathlib import Path
+
+import pytest
+from localcluster.controlplane import ControlPlane
+from tests.servers import Minio, start_control_plane
+
+from flashrun.store import Store
+
+_buckets = count(1)
+
+
+@pytest.fixture(scope="session")
+def minio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Minio]:
+    """A real S3 server."""
+    server = Minio(tmp_path_factory.mktemp("minio"))
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def store(minio: Minio) -> Store:
+    """An empty bucket, with the administrator's credentials."""
+    return minio.store(f"bucket-{next(_buckets)}")
+
+
+@pytest.fixture(scope="session")
+def control_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
+    """A real API server with etcd and the controllers, but no nodes."""
+    running = start_control_plane(tmp_path_factory.mktemp("control-plane"))
+    yield running
+    running.remove()
+
+
+@pytest.fixture(scope="session")
+def kubeconfig(control_plane: ControlPlane) -> Path:
+    """The administrator's kubeconfig."""
+    return control_plane.kubeconfig

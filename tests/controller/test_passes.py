@@ -1,0 +1,553 @@
+"""Passes over runs on a real API server and a real store, with the test as kubelet and trainer."""
+
+import asyncio
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from flashrun.cluster import Cluster
+from flashrun.controller.reconcile import NotLeading
+from flashrun.plan import objects
+from flashrun.spec import names
+from flashrun.spec.outcome import Exit, Termination
+from flashrun.spec.records import Control
+from flashrun.store import Forbidden
+from tests.controller.stage import ENVIRONMENT, Kubelet, World, flash_run, now
+
+pytestmark = pytest.mark.api
+RUN = "flash-1-0a1b2c3d"
+DISRUPTED = {
+    "type": "DisruptionTarget",
+    "status": "True",
+    "reason": "PreemptionByScheduler",
+    "lastTransitionTime": "2026-01-01T00:00:00Z",
+}
+
+
+def said(reason: str, hint: str = "") -> str:
+    return Termination(reason=reason, message="It was so.", hint=hint).model_dump_json()
+
+
+# --- a run that goes well -------------------------------------------------------------------------
+
+
+async def test_a_run_reaches_its_end_and_stays_there(world: World):
+    await world.submit(RUN)
+    await world.phase(RUN, "Starting")
+    trainer = await world.trainer(RUN)
+    trainer.claim()
+    trainer.beat(3)
+    run = await world.until(RUN, lambda run: run.status.progress)
+    assert (run.status.phase, run.status.progress.step) == ("Running", 3)
+    assert run.status.progress.metrics == {"loss": "0.25"}
+
+    trainer.commit(5)
+    trainer.beat(6, commits=1)
+    run = await world.until(RUN, lambda run: run.status.checkpoints)
+    assert run.status.checkpoints[0].ref == f"{RUN}/step-5"
+
+    trainer.publish()
+    trainer.conclude(0)
+    await trainer.end(0)
+    run = await world.phase(RUN, "Succeeded")
+    assert run.status.adapter is not None
+    assert run.status.adapter.ref == RUN
+    assert run.status.condition("Succeeded").status == "True"
+
+    await world.cluster.delete("Job", world.namespace, RUN)
+    await asyncio.sleep(0.5)
+    before = await world.cluster.get(names.KIND, world.namespace, RUN)
+    await world.pass_over(RUN)
+    await world.pass_over(RUN)
+    after = await world.cluster.get(names.KIND, world.namespace, RUN)
+    assert await world.jobs(RUN) == []
+    assert after["metadata"]["resourceVersion"] == before["metadata"]["resourceVersion"]
+
+
+async def test_the_job_of_a_finished_run_expires_after_its_status_is_written(world: World):
+    await world.submit(RUN)
+    await world.phase(RUN, "Starting")
+    await (await world.trainer(RUN)).succeed()
+    await world.phase(RUN, "Succeeded")
+    job = await world.cluster.get("Job", world.namespace, RUN)
+    assert "ttlSecondsAfterFinished" not in job["spec"]
+    await world.pass_over(RUN)
+    job = await world.cluster.get("Job", world.namespace, RUN)
+    assert job["spec"]["ttlSecondsAfterFinished"] == 3600
+
+
+async def test_a_pass_that_finds_nothing_new_writes_nothing(world: World):
+    await world.submit(RUN)
+    await world.phase(RUN, "Starting")
+    trainer = await world.trainer(RUN)
+    trainer.beat(3)
+    await world.phase(RUN, "Running")
+    await world.pass_over(RUN)
+    before = await world.cluster.get(names.KIND, world.namespace, RUN)
+    for _ in range(3):
+        await world.pass_over(RUN)
+    after = await world.cluster.get(names.KIND, world.namespace, RUN)
+    assert after["metadata"]["resourceVersion"] == before["metadata"]["resourceVersion"]
+
+
+async def test_a_restarted_operator_finds_its_way(world: World):
+    await world.submit(RUN)
+    await world.phase(RUN, "Starting")
+    world.restart()
+    trainer = await world.trainer(RUN)
+    trainer.claim()
+    trainer.commit(5)
+    world.restart()
+    run = await world.until(RUN, lambda run: run.status.checkpoint_count == 1)
+    assert await world.jobs(RUN) == [RUN]
+    assert run.status.phase == "Running"
+
+
+# --- failures, each once --------------------------------------------------------------------------
+
+ENDS = [
+    ("a config that cannot work", 64, {"message": said("ConfigInvalid")}, "ConfigInvalid"),
+    ("a model that is not there", 69, {"message": said("ModelUnavailable")}, "ModelUnavailable"),
+    ("an environment that raises", 70, {"message": said("RewardFailed")}, "RewardFailed"),
+    ("a loss that is no number", 71, {"message": said("Diverged")}, "Diverged"),
+    ("data that cannot be used", 72, {"message": said("DataInvalid")}, "DataInvalid"),
+]
+
+
+@pytest.mark.parametrize(
+    ("code", "words", "reason"), [case[1:] for case in ENDS], ids=[case[0] for case in ENDS]
+)
+async def test_what_would_fail_again_ends_the_run(
+    world: World, code: int, words: dict[str, Any], reason: str
+):
+    await world.submit(RUN)
+    await world.phase(RUN, "Starting")
+    trainer = await world.trainer(RUN)
+    await trainer.end(code, **words)
+    run = await world.phase(RUN, "Failed")
+    assert run.status.failure is not None
+    assert (run.status.failure.reason, run.status.failure.exit_code) == (reason, code)
+    assert run.status.condition("Stalled").status == "True"
+    assert await world.jobs(RUN) == [RUN]
+
+
+AGAIN = [
+    ("an interrupted trainer that saved", 40, {}, 0),
+    ("an interrupted trainer that did not", 41, {}, 0),
+    ("a trainer ended by a signal", 143, {}, 0),
+    ("a pod that was preempted", 137, {"conditions": (DISRUPTED,)}, 0),
+    ("storage that is down", 75, {}, 1),
+    ("broken communication between GPUs", 67, {}, 1),
+    ("a trainer that was killed", 137, {}, 1),
+    ("a trainer that crashed", 139, {}, 1),
+]
+
+
+async def test_what_may_go_well_next_time_is_tried_again_by_the_job(world: World):
+    """All at once: the Job controller waits ten seconds before each second pod."""
+
+    async def try_again(number: int) -> tuple[str, int, int | None]:
+        what, code, words, _ = AGAIN[number]
+        name = f"{RUN}-case-{number}"
+        await world.submit(name)
+        await world.phase(name, "Starting")
+        first = await world.trainer(name)
+        await first.end(code, **words)
+        second = await world.pod(name, seconds=40)
+        assert second["metadata"]["name"] != first.name
+        run = await world.phase(name, "Retrying")
+        job = await world.cluster.get("Job", world.namespace, name)
+        return what, job["status"].get("failed", 0), run.status.attempts[0].exit_code
+
+    found = await asyncio.gather(*map(try_again, range(len(AGAIN))))
+    assert list(found) == [(what, counted, code) for what, code, _, counted in AGAIN]
+
+
+ELSEWHERE = [
+    ("a GPU without enough memory", 65, {}),
+    ("a host without enough memory", 137, {"reason": "OOMKilled"}),
+]
+
+
+@pytest.mark.parametrize(
+    ("code", "words"), [case[1:] for case in ELSEWHERE], ids=[case[0] for case in ELSEWHERE]
+)
+async def test_what_was_too_big_goes_on_in_a_larger_pool(
+    world: World, code: int, words: dict[str, Any]
+):
+    await world.submit(RUN)
+    await world.phase(RUN, "Starting")
+    trainer = await world.trainer(RUN)
+    trainer.claim()
+    trainer.commit(5)
+    await trainer.end(code, **words)
+    run = await world.until(
+        RUN, lambda run: run.status.resolved and run.status.resolved.pool == "large"
+    )
+    assert run.status.phase in ("Retrying", "Starting")
+    assert await world.jobs(RUN) == [RUN, f"{RUN}-1"]
+    again = await world.trainer(RUN, job=1, attempt=2)
+    await again.succeed()
+    run = await world.phase(RUN, "Succeeded")
+    assert run.status.checkpoint_count == 2
+
+
+async def test_a_broken_gpu_is_avoided(world: World):
+    await world.submit(RUN)
+    await world.phase(RUN, "Starting")
+    pod = await world.pod(RUN)
+    await world.bind(pod, "node-with-broken-gpu")
+    await Kubelet(world.cluster).end(pod, 66)
+    await world.until(RUN, lambda run: "goes on in pool" in run.status.condition("Ready").message)
+    job = await world.cluster.get("Job", world.namespace, f"{RUN}-1")
+    affinity = job["spec"]["template"]["spec"]["affinity"]["nodeAffinity"]
+    [term] = affinity["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]
+    assert term["matchExpressions"][0]["values"] == ["node-with-broken-gpu"]
+
+
+async def test_counted_retries_come_to_an_end(make_world: Callable[..., World]):
+    world = make_world(retries=1)
+    await world.submit(RUN)
+    await world.phase(RUN, "Starting")
+    for _ in range(2):
+        trainer = await world.trainer(RUN)
+        await trainer.end(75, message=said("StorageUnavailable"))
+    run = await world.phase(RUN, "Failed", seconds=40)
+    assert run.status.failure is not None
+    assert run.status.failure.reason == "StorageUnavailable"
+
+
+async def test_a_terminal_record_is_believed_whatever_the_pod_says(world: World):
+    await world.submit(RUN)
+    await world.phase(RUN, "Starting")
+    trainer = await world.trainer(RUN)
+    termination = Termination(reason="RewardFailed", message="The reward raised.", hint="Mend it.")
+    trainer.conclude(Exit.ENVIRONMENT, termination)
+    await trainer.end(0)
+    run = await world.phase(RUN, "Failed")
+    assert run.status.failure is not None
+    assert (run.status.failure.reason, run.status.failure.hint) == ("RewardFailed", "Mend it.")
+
+
+async def test_an_image_that_cannot_be_named_fails_at_once(world: World):
+    await world.submit(RUN)
+    await world.phase(RUN, "Starting")
+    pod = await world.pod(RUN)
+    await Kubelet(world.cluster).waits(pod, "InvalidImageName", "couldn't parse image name")
+    run = await world.phase(RUN, "Failed")
+    assert run.status.failure is not None
+    assert run.status.failure.reason == "ImagePullFailed"
+
+
+async def test_a_trainer_without_a_sign_of_life_is_ended(make_world: Callable[..., World]):
+    world = make_world(stall_seconds=60)
+    await world.submit(RUN)
+    await world.phase(RUN, "Starting")
+    trainer = await world.trainer(RUN)
+    trainer.beat(3)
+    await world.phase(RUN, "Running")
+    trainer.beat(3, updated=now() - timedelta(seconds=120))
+    await world.pass_over(RUN)
+    pods = await world.cluster.list("Pod", world.namespace, {names.RUN_LABEL: RUN})
+    states = {pod["metadata"]["name"]: "deletionTimestamp" in pod["metadata"] for pod in pods}
+    assert states.get(trainer.name, True)
+
+
+# --- what storage says is checked -----------------------------------------------------------------
+
+
+async def corrupt_manifest(trainer: Any) -> None:
+    trainer.store.put_bytes(trainer.commit(5) + names.MANIFEST, b"{}")
+
+
+async def truncated_file(trainer: Any) -> None:
+    trainer.store.put_bytes(trainer.commit(5) + "adapter/adapter_model.safetensors", b"w")
+
+
+async def no_manifest(trainer: Any) -> None:
+    prefix = names.step_prefix(trainer.run.storage_prefix, 1, 5)
+    trainer.store.put_bytes(prefix + "adapter/adapter_model.safetensors", b"weights")
+
+
+async def manifest_of_another_step(trainer: Any) -> None:
+    prefix = trainer.commit(7)
+    manifest = trainer.store.get_bytes(prefix + names.MANIFEST)
+    other = names.step_prefix(trainer.run.storage_prefix, 1, 5)
+    data = trainer.store.get_bytes(prefix + "adapter/adapter_model.safetensors")
+    trainer.store.put_bytes(other + "adapter/adapter_model.safetensors", data)
+    trainer.store.put_bytes(other + names.MANIFEST, manifest)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "left"),
+    [
+        (corrupt_manifest, []),
+        (truncated_file, []),
+        (no_manifest, []),
+        (manifest_of_another_step, [7]),
+    ],
+)
+async def test_a_checkpoint_that_is_not_whole_does_not_exist(
+    world: World, spoil: Callable[[Any], Any], left: list[int]
+):
+    await world.submit(RUN)
+    await world.phase(RUN, "Starting")
+    trainer = await world.trainer(RUN)
+    await spoil(trainer)
+    trainer.commit(9)
+    trainer.beat(9, commits=2)
+    run = await world.until(RUN, lambda run: run.status.checkpoints)
+    assert [checkpoint.step for checkpoint in run.status.checkpoints] == [9, *left]
+
+
+async def test_of_a_step_that_two_attempts_saved_the_newer_one_counts(world: World):
+    await world.submit(RUN)
+    await world.phase(RUN, "Starting")
+    trainer = await world.trainer(RUN)
+    for trainer.attempt in (1, 2):
+        trainer.claim()
+        trainer.commit(5)
+    run = await world.until(RUN, lambda run: run.status.checkpoints)
+    assert run.status.checkpoint_count == 1
+
+
+async def test_a_heartbeat_of_another_run_is_ignored(world: World):
+    run = await world.submit(RUN)
+    await world.phase(RUN, "Starting")
+    trainer = await world.trainer(RUN)
+    trainer.beat(9)
+    text = world.store.get_bytes(names.live_key(run.uid))
+    world.store.put_bytes(names.live_key("some-other-uid"), text)
+    keys = world.heartbeats.poll()
+    assert len(keys) == 1
+    assert world.heartbeats.of("some-other-uid") is None
+
+
+async def test_an_adapter_to_start_from_is_pinned_also_when_its_run_is_gone(world: World):
+    source = await world.submit("flash-1-source")
+    await world.phase("flash-1-source", "Starting")
+    await (await world.trainer("flash-1-source")).succeed()
+    await world.phase("flash-1-source", "Succeeded")
+    await world.cluster.delete(names.KIND, world.namespace, "flash-1-source")
+    for number, (ref, prefix) in enumerate(
+        [
+            ("flash-1-source", names.adapter_prefix(source.storage_prefix)),
+            ("flash-1-source/step-10", names.step_prefix(source.storage_prefix, 1, 10)),
+        ]
+    ):
+        name = f"flash-2-{number}"
+        await world.submit(name, train={"epochs": 1, "initFromAdapter": ref})
+        run = await world.phase(name, "Starting")
+        assert run.status.resolved is not None
+        assert run.status.resolved.init_from_adapter_uid == source.uid
+        assert run.status.resolved.init_from_adapter_prefix == prefix
+        trainer = await world.trainer(name)
+        assert trainer.store.exists(prefix + names.MANIFEST)
+    await world.submit("flash-2-x", train={"epochs": 1, "initFromAdapter": "flash-0-gone"})
+    run = await world.until("flash-2-x", lambda run: run.status.pending)
+    assert run.status.pending.reason == "AdapterNotFound"
+
+
+# --- secrets --------------------------------------------------------------------------------------
+
+
+def secret(namespace: str, name: str, labelled: bool = True, **data: str) -> dict[str, Any]:
+    labels = {names.SECRETS_LABEL: "true"} if labelled else {}
+    metadata = {"name": name, "namespace": namespace, "labels": labels}
+    return {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": data}
+
+
+async def test_a_run_waits_for_its_secrets_and_copies_only_what_it_names(world: World):
+    await world.submit(
+        RUN,
+        environment={"id": ENVIRONMENT, "secrets": ["SERVICE_API_KEY"]},
+        secretRefs=[{"name": "first"}, {"name": "second"}],
+    )
+    run = await world.until(RUN, lambda run: run.status.pending)
+    assert run.status.pending.reason == "SecretMissing"
+    assert "SERVICE_API_KEY" in run.status.pending.message
+    assert "first, second" in run.status.pending.message
+    assert run.status.condition("SecretsReady").status == "False"
+
+    canary = "value-of-the-canary"
+    await world.cluster.create(
+        secret(world.namespace, "first", labelled=False, SERVICE_API_KEY=canary)
+    )
+    run = await world.until(RUN, lambda run: "label it" in run.status.pending.message)
+    more = {"SERVICE_API_KEY": canary, "UNRELATED": "other", names.WANDB_API_KEY: "wandb"}
+    await world.cluster.create(secret(world.namespace, "second", **more))
+    await world.phase(RUN, "Starting")
+    copied = await world.cluster.get("Secret", world.namespace, names.secrets_name(RUN))
+    assert sorted(copied["data"]) == ["SERVICE_API_KEY", names.WANDB_API_KEY]
+    assert copied["immutable"] is True
+    assert copied["metadata"]["ownerReferences"][0]["name"] == RUN
+    assert not copied["metadata"].get("annotations")
+    for kind in (names.KIND, "Job", "Pod", "ConfigMap", "Event"):
+        for found in await world.cluster.list(kind, world.namespace):
+            assert canary not in str(found), kind
+    stored = [world.store.get_bytes(entry.key) for entry in world.store.list("runs/")]
+    assert canary.encode() not in b"".join(stored)
+
+
+async def test_storage_credentials_reach_one_run_and_are_renewed_in_time(
+    make_world: Callable[..., World], cluster: Cluster
+):
+    world = make_world()
+    run = await world.submit(RUN)
+    await world.phase(RUN, "Starting")
+    trainer = await world.trainer(RUN)
+    with pytest.raises(Forbidden):
+        trainer.store.put_bytes("runs/other/x/y/result.json", b"{}")
+    with pytest.raises(Forbidden):
+        trainer.store.delete([names.spec_key(run.storage_prefix)])
+    name = names.storage_secret_name(RUN)
+    before = await cluster.get("Secret", world.namespace, name)
+    await world.pass_over(RUN)
+    same = await cluster.get("Secret", world.namespace, name)
+    assert same["data"] == before["data"]
+    soon = {"metadata": {"annotations": {objects.RENEW_ANNOTATION: "2026-01-01T00:00:00+00:00"}}}
+    await cluster.patch("Secret", world.namespace, name, soon)
+    await world.pass_over(RUN)
+    renewed = await cluster.get("Secret", world.namespace, name)
+    assert renewed["data"] != before["data"]
+
+
+# --- control --------------------------------------------------------------------------------------
+
+
+async def test_a_suspended_run_rests_and_goes_on_from_where_it_was(world: World):
+    await world.submit(RUN)
+    await world.phase(RUN, "Starting")
+    trainer = await world.trainer(RUN)
+    await world.bind(trainer.pod, "node-1")  # on a node, a pod has time to end
+    trainer.claim()
+    await world.control(RUN, suspend=True)
+    await world.until(
+        RUN, lambda run: run.status.condition("Ready").reason in ("Suspending", "Suspended")
+    )
+    trainer.commit(5)
+    await trainer.end(40)
+    await world.cluster.delete("Pod", world.namespace, trainer.name, grace_seconds=0)
+    await world.phase(RUN, "Suspended")
+    await world.control(RUN, suspend=False)
+    again = await world.trainer(RUN, attempt=2)
+    assert again.name != trainer.name
+    await again.succeed()
+    await world.phase(RUN, "Succeeded")
+    assert await world.jobs(RUN) == [RUN]
+
+
+async def test_a_cancelled_run_ends_and_keeps_what_was_saved(world: World):
+    await world.submit(RUN)
+    await world.phase(RUN, "Starting")
+    trainer = await world.trainer(RUN)
+    trainer.claim()
+    trainer.commit(5)
+    await world.control(RUN, cancel=True)
+    run = await world.phase(RUN, "Cancelled")
+    assert await world.jobs(RUN) == []
+    assert run.status.checkpoint_count == 1
+    assert run.status.condition("Succeeded").status == "False"
+
+
+async def test_a_save_request_reaches_the_trainer_once(world: World):
+    run = await world.submit(RUN)
+    await world.phase(RUN, "Starting")
+    await world.trainer(RUN)
+    await world.control(RUN, saveRequest="now-1")
+    await world.pass_over(RUN)
+    key = names.control_key(run.storage_prefix)
+    assert world.store.get_json(key, Control).save_request == "now-1"
+    [entry] = world.store.list(key)
+    await world.pass_over(RUN)
+    assert [found.modified for found in world.store.list(key)] == [entry.modified]
+
+
+# --- what the cluster refuses ---------------------------------------------------------------------
+
+
+async def test_a_quota_that_is_used_up_is_told_and_waited_for(world: World):
+    quota = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "none"}}
+    path = {"spec": {"hard": {"count/jobs.batch": "0"}}}
+    await world.kubectl("create", "-f", "-", stdin=quota | path)
+    await world.submit(RUN)
+    run = await world.until(
+        RUN, lambda run: run.status.pending and run.status.pending.reason == "ClusterRefuses"
+    )
+    assert "exceeded quota" in run.status.pending.message
+    await world.kubectl("delete", "resourcequota", "none")
+    await world.phase(RUN, "Starting")
+
+
+async def test_a_spec_that_this_operator_cannot_read_gets_a_condition(world: World):
+    manifest = flash_run(world.namespace, RUN)
+    manifest["spec"]["train"]["epochs"] = 1
+    manifest["spec"]["environment"]["pip"] = ["not a requirement ::"]
+    await world.cluster.create(manifest)
+    await world.pass_over(RUN)
+    found = await world.cluster.get(names.KIND, world.namespace, RUN)
+    conditions = {item["type"]: item for item in found["status"]["conditions"]}
+    assert conditions["Accepted"]["reason"] == "SpecUnreadable"
+    assert "spec.environment.pip" in conditions["Accepted"]["message"]
+    assert await world.jobs(RUN) == []
+    await world.pass_over(RUN)
+    again = await world.cluster.get(names.KIND, world.namespace, RUN)
+    assert again["metadata"]["resourceVersion"] == found["metadata"]["resourceVersion"]
+
+
+async def test_a_model_that_nobody_knows_is_refused_for_good(world: World):
+    await world.submit(RUN, model="nobody/knows-it")
+    run = await world.phase(RUN, "Failed")
+    assert run.status.failure is not None
+    assert run.status.failure.reason == "SpecInvalid"
+
+
+async def test_a_replica_that_does_not_lead_writes_nothing(world: World):
+    await world.submit(RUN)
+    world.leading = False
+    with pytest.raises(NotLeading):
+        await world.pass_over(RUN)
+    assert await world.jobs(RUN) == []
+    assert (await world.run(RUN)).status.observed_generation == 0
+
+
+# --- deletion -------------------------------------------------------------------------------------
+
+
+async def test_deletion_needs_no_operator_and_leaves_storage(world: World):
+    run = await world.submit(RUN)
+    await world.phase(RUN, "Starting")
+    trainer = await world.trainer(RUN)
+    trainer.claim()
+    prefix = trainer.commit(5)
+    await world.cluster.delete(names.KIND, world.namespace, RUN)
+
+    async def left() -> list[str]:
+        kinds = (names.KIND, "Job", "Secret", "ConfigMap")
+        found = [item for kind in kinds for item in await world.cluster.list(kind, world.namespace)]
+        return [o["metadata"]["name"] for o in found if o["metadata"]["name"].startswith(RUN)]
+
+    for _ in range(100):
+        if not await left():
+            break
+        await asyncio.sleep(0.2)
+    assert await left() == []
+    assert world.store.exists(prefix + names.MANIFEST)
+    assert run.uid
+
+
+async def test_a_run_of_the_same_name_shares_nothing_with_an_earlier_one(world: World):
+    first = await world.submit(RUN)
+    await world.phase(RUN, "Starting")
+    trainer = await world.trainer(RUN)
+    trainer.claim()
+    trainer.commit(5)
+    await world.cluster.delete(names.KIND, world.namespace, RUN)
+    second = await world.submit(RUN)
+    run = await world.phase(RUN, "Starting", seconds=60)
+    assert first.uid != second.uid == run.uid
+    assert run.status.checkpoint_count == 0
+    secret = await world.cluster.get("Secret", world.namespace, names.storage_secret_name(RUN))
+    assert secret["metadata"]["ownerReferences"][0]["uid"] == second.uid

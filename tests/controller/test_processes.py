@@ -1,0 +1,152 @@
+"""The operator as a process: watches, replicas, signals, crashes and rights."""
+
+import asyncio
+import signal
+import time
+
+import pytest
+
+from flashrun.spec import names
+from flashrun.spec.public import FILE, PublicPlatform
+from flashrun.spec.records import StorageAccess
+from flashrun.store import Forbidden, Store
+from tests.controller.conftest import Operators
+from tests.controller.stage import World
+
+pytestmark = pytest.mark.api
+RUN = "flash-1-0a1b2c3d"
+
+
+async def phase(world: World, name: str, wanted: str, seconds: float = 30) -> None:
+    """Wait for what the operator's own process writes."""
+    end = time.monotonic() + seconds
+    while (run := await world.run(name)).status.phase != wanted:
+        assert time.monotonic() < end, run.status
+        await asyncio.sleep(0.1)
+
+
+async def test_a_run_is_carried_to_its_end_and_the_namespace_told_what_it_may_know(
+    operators: Operators, world: World
+):
+    process = operators.start()
+    operators.wait(lambda: operators.leads(process))
+    await world.submit(RUN)
+    began = time.monotonic()
+    await phase(world, RUN, "Starting", 5)
+    assert time.monotonic() - began < 2
+    trainer = await world.trainer(RUN)
+    trainer.claim()
+    trainer.beat(3)
+    await phase(world, RUN, "Running", 10)
+    trainer.commit(5)
+    trainer.publish()
+    trainer.conclude(0)
+    await trainer.end(0)
+    await phase(world, RUN, "Succeeded", 10)
+
+    operators.wait(lambda: operators.ask(process, "/healthz") == (200, "ok"))
+    assert operators.ask(process, "/readyz")[0] == 200
+    metrics = operators.ask(process, "/metrics")[1]
+    assert 'flashrun_runs_ended_total{phase="Succeeded",reason=""} 1.0' in metrics
+    assert RUN not in metrics
+
+    public = await world.cluster.get("ConfigMap", world.namespace, names.PUBLIC_CONFIG_MAP)
+    told = PublicPlatform.model_validate_json(public["data"][FILE])
+    assert [pool.name for pool in told.pools] == ["small", "large"]
+    secret = names.STORAGE_USER_SECRET
+    text = await world.cluster.secret_value(world.namespace, secret, "access.json")
+    person = Store(StorageAccess.model_validate_json(text))
+    assert person.exists(names.result_key(trainer.run.storage_prefix))
+    with pytest.raises(Forbidden):
+        person.put_bytes(names.result_key(trainer.run.storage_prefix), b"{}")
+
+    process.send_signal(signal.SIGTERM)
+    assert await asyncio.to_thread(process.wait, 15) == 0
+    lease = await world.cluster.get("Lease", "default", "flashrun-operator")
+    assert lease["spec"]["holderIdentity"] == ""
+
+
+async def test_of_two_replicas_one_acts_and_the_other_takes_over(
+    operators: Operators, world: World
+):
+    first = operators.start()
+    operators.wait(lambda: operators.leads(first))
+    second = operators.start()
+    operators.wait(lambda: operators.ask(second, "/readyz")[0] == 200)
+    assert operators.ask(second, "/healthz")[0] == 200
+    await asyncio.sleep(3)
+    assert not operators.leads(second)
+
+    first.send_signal(signal.SIGSTOP)
+    operators.wait(lambda: operators.leads(second), 40)
+    await world.submit(RUN)
+    await phase(world, RUN, "Starting")
+    first.send_signal(signal.SIGCONT)
+    assert await asyncio.to_thread(first.wait, 20) == 1
+    assert await world.jobs(RUN) == [RUN]
+
+    third = operators.start()
+    operators.wait(lambda: operators.ask(third, "/readyz")[0] == 200)
+    second.send_signal(signal.SIGTERM)
+    began = time.monotonic()
+    operators.wait(lambda: operators.leads(third), 10)
+    assert time.monotonic() - began < 8
+
+
+async def test_an_operator_killed_at_any_time_leaves_work_that_another_finishes(
+    operators: Operators, world: World
+):
+    runs = [f"flash-{number}-crash" for number in range(6)]
+    for number, name in enumerate(runs):
+        process = operators.start()
+        operators.wait(lambda process=process: operators.leads(process), 60)
+        await world.submit(name)
+        await asyncio.sleep(0.02 * 2**number)  # from before the first write to after the last
+        process.kill()
+        process.wait()
+        await release(world)
+    operators.start()
+    for name in runs:
+        await phase(world, name, "Starting", 60)
+        assert await world.jobs(name) == [name]
+        trainer = await world.trainer(name)
+        await trainer.succeed()
+    for name in runs:
+        await phase(world, name, "Succeeded")
+        assert await world.jobs(name) == [name]
+
+
+async def release(world: World) -> None:
+    """Spare the test the fifteen seconds that a killed holder's lease lasts."""
+    await world.cluster.patch(
+        "Lease", "default", "flashrun-operator", {"spec": {"holderIdentity": ""}}
+    )
+
+
+async def test_work_that_piled_up_while_nobody_acted_is_done(operators: Operators, world: World):
+    names_ = [f"flash-{number}-piled" for number in range(20)]
+    for name in names_:
+        await world.submit(name)
+    operators.start()
+    for name in names_:
+        await phase(world, name, "Starting", 60)
+
+
+async def test_an_operator_without_its_store_says_so_and_waits(operators: Operators, world: World):
+    operators.world.platform = world.platform.model_copy(
+        update={
+            "storage": world.platform.storage.model_copy(update={"endpoint": "http://127.0.0.1:1"})
+        }
+    )
+    process = operators.start()
+    operators.wait(lambda: "the connection was refused" in operators.logs(), 60)
+    assert process.poll() is None
+    assert operators.ask(process, "/healthz")[0] == 200
+
+
+async def test_settings_that_are_wrong_are_named(operators: Operators, world: World):
+    operators.world.platform = world.platform.model_copy(update={"pools": ()})
+    process = operators.start()
+    assert await asyncio.to_thread(process.wait, 20) == 1
+    assert "pools" in operators.logs()
+    assert "Traceback" not in operators.logs()

@@ -1,0 +1,76 @@
+"""Which cluster a machine gets, and the sentence when it gets none."""
+
+from dataclasses import replace
+
+import pytest
+
+from localcluster.choose import Choice, Facts, choose
+from localcluster.steps import Stop
+
+DEBIAN = Facts(root=True, debian=True)
+DOCKER = replace(DEBIAN, docker=True)
+OWN = replace(
+    DEBIAN, asked="current", context="prod", registry="r.example.com", s3_endpoint="https://s3"
+)
+
+CHOICES = {
+    "Debian and root alone: the one built here": (DEBIAN, Choice.LOCAL),
+    "a kubeconfig is never used by accident": (replace(DEBIAN, context="prod"), Choice.LOCAL),
+    "nor with its registry and storage named": (replace(OWN, asked=""), Choice.LOCAL),
+    "asked for, with all it needs: current": (OWN, Choice.CURRENT),
+    "current needs neither root nor Debian": (
+        replace(OWN, root=False, debian=False),
+        Choice.CURRENT,
+    ),
+    "Docker without kind or k3d: the one built here": (DOCKER, Choice.LOCAL),
+    "Docker and kind: kind": (replace(DOCKER, kind=True, root=False), Choice.KIND),
+    "Docker and k3d: k3d": (replace(DOCKER, k3d=True, root=False), Choice.K3D),
+    "both: kind": (replace(DOCKER, kind=True, k3d=True), Choice.KIND),
+    "both, and k3d asked for: k3d": (
+        replace(DOCKER, kind=True, k3d=True, asked="k3d"),
+        Choice.K3D,
+    ),
+    "kind without an engine that answers: the one built here": (
+        replace(DEBIAN, kind=True),
+        Choice.LOCAL,
+    ),
+    "local asked for beside Docker: local": (
+        replace(DOCKER, kind=True, asked="local"),
+        Choice.LOCAL,
+    ),
+}
+
+SENTENCES = {
+    "an unknown name": (
+        replace(DEBIAN, asked="minikube"),
+        "CLUSTER=minikube is none of current, kind, k3d, local",
+    ),
+    "current without a context": (replace(OWN, context=""), "has no current context"),
+    "current without a registry": (replace(OWN, registry=""), "and REGISTRY is not set"),
+    "current without storage": (replace(OWN, s3_endpoint=""), "and S3_ENDPOINT is not set"),
+    "current without either": (
+        replace(OWN, registry="", s3_endpoint=""),
+        "REGISTRY and S3_ENDPOINT are not set",
+    ),
+    "kind without Docker": (replace(DEBIAN, asked="kind", kind=True), "none answers; start it"),
+    "kind without the tool": (replace(DOCKER, asked="kind"), "kind is not in PATH; install it"),
+    "local without root": (Facts(debian=True), "needs root; run the same command as root"),
+    "local without Debian": (Facts(root=True), "needs Debian or a system like it"),
+    "local on a node of another cluster": (
+        replace(DEBIAN, other_kubelet="/usr/bin/k3s server"),
+        "already a node of another cluster (/usr/bin/k3s server)",
+    ),
+}
+
+
+@pytest.mark.parametrize(("facts", "choice"), CHOICES.values(), ids=CHOICES.keys())
+def test_a_machine_gets_the_cluster_it_can_have(facts, choice):
+    assert choose(facts) is choice
+
+
+@pytest.mark.parametrize(("facts", "sentence"), SENTENCES.values(), ids=SENTENCES.keys())
+def test_a_machine_that_cannot_have_one_is_told_why(facts, sentence):
+    with pytest.raises(Stop) as stop:
+        choose(facts)
+    assert sentence in str(stop.value)
+    assert ";" in str(stop.value), "what is wrong; what to do"

@@ -1,0 +1,498 @@
+"""The store against a real S3 server: what it promises, and every way it can fail."""
+
+import hashlib
+import os
+import socket
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from tests.servers import ROOT_PASSWORD, Minio
+
+from flashrun import store as store_module
+from flashrun.spec.records import Claim, FileEntry, Manifest, StorageAccess
+from flashrun.store import (
+    PART_BYTES,
+    AlreadyExists,
+    Corrupt,
+    Forbidden,
+    NotFound,
+    Store,
+    StoreError,
+    Unavailable,
+)
+
+NOW = datetime(2026, 1, 2, tzinfo=UTC)
+
+
+def claim(pod: str = "pod-a") -> Claim:
+    return Claim(attempt=1, pod=pod, pod_uid=f"uid-{pod}", started=NOW)
+
+
+def checkpoint(files: tuple[FileEntry, ...]) -> Manifest:
+    return Manifest(kind="checkpoint", attempt=1, step=10, created=NOW, files=files)
+
+
+def folder_with(path: Path, files: dict[str, bytes]) -> Path:
+    for name, data in files.items():
+        (path / name).parent.mkdir(parents=True, exist_ok=True)
+        (path / name).write_bytes(data)
+    return path
+
+
+# --- one object ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("data", [b"", b"x", b"a" * 70_000], ids=["empty", "one", "many"])
+def test_bytes_come_back_as_they_were_written(store: Store, data: bytes):
+    store.put_bytes("a/b", data)
+    assert store.get_bytes("a/b") == data
+
+
+def test_a_read_may_begin_in_the_middle_or_behind_the_end(store: Store):
+    store.put_bytes("log", b"0123456789")
+    assert [store.get_bytes("log", offset=n) for n in (4, 10, 99)] == [b"456789", b"", b""]
+
+
+def test_a_record_that_is_put_replaces_the_old_one(store: Store):
+    store.put_json("claim.json", claim("pod-a"))
+    store.put_json("claim.json", claim("pod-b"))
+    assert store.get_json("claim.json", Claim).pod == "pod-b"
+
+
+def test_a_record_that_is_created_is_never_replaced(store: Store):
+    store.create_json("claim.json", claim("pod-a"))
+    with pytest.raises(AlreadyExists, match=r"claim\.json in storage http.* exists already"):
+        store.create_json("claim.json", claim("pod-b"))
+    assert store.get_json("claim.json", Claim).pod == "pod-a"
+
+
+def test_the_same_record_cannot_be_created_twice_either(store: Store):
+    store.create_json("claim.json", claim())
+    with pytest.raises(AlreadyExists):
+        store.create_json("claim.json", claim())
+
+
+def test_of_many_pods_that_create_one_claim_exactly_one_wins(store: Store):
+    def attempt(number: int) -> bool:
+        try:
+            store.create_json("claim.json", claim(f"pod-{number}"))
+        except AlreadyExists:
+            return False
+        return True
+
+    with ThreadPoolExecutor(16) as pool:
+        assert sum(pool.map(attempt, range(32))) == 1
+
+
+def test_existence_follows_writes_and_deletes(store: Store):
+    store.put_bytes("k", b"1")
+    assert store.exists("k")
+    store.delete(["k", "never-there"])
+    assert not store.exists("k")
+
+
+def test_a_listing_is_ordered_and_shows_folders_when_shallow(store: Store):
+    for key in ("p/b/1", "p/a", "q"):
+        store.put_bytes(key, b"12")
+    assert [(e.key, e.size) for e in store.list("p/")] == [("p/a", 2), ("p/b/1", 2)]
+    assert [e.key for e in store.list("p/", recursive=False)] == ["p/a", "p/b/"]
+
+
+def test_an_etag_changes_with_the_content(store: Store):
+    etags = []
+    for data in (b"1", b"2", b"2"):
+        store.put_bytes("live/x", data)
+        etags += [entry.etag for entry in store.list("live/")]
+    assert etags[0] != etags[1] == etags[2] != ""
+
+
+def test_more_than_a_thousand_keys_are_listed_and_deleted(store: Store):
+    keys = [f"many/{n:04}" for n in range(1005)]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda key: store.put_bytes(key, b""), keys))
+    assert [entry.key for entry in store.list("many/")] == keys
+    store.delete(keys)
+    assert not list(store.list("many/"))
+
+
+# --- files and folders --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [0, 1000, PART_BYTES + 1], ids=["empty", "one part", "two parts"])
+def test_a_file_survives_the_round_trip_with_its_digest(store: Store, tmp_path: Path, size: int):
+    data = os.urandom(size)
+    path = folder_with(tmp_path, {"weights": data}) / "weights"
+    sent = store.put_file("weights", path)
+    received = store.get_file("weights", tmp_path / "again")
+    assert sent.sha256 == received.sha256 == hashlib.sha256(data).hexdigest()
+    assert (sent.size, (tmp_path / "again").read_bytes()) == (size, data)
+
+
+def test_a_folder_survives_the_round_trip(store: Store, tmp_path: Path):
+    files = {"adapter/a.bin": b"1" * 10, "adapter/b/c.json": b"{}", "state/rng": os.urandom(50)}
+    made = store.upload_folder("s/", folder_with(tmp_path / "from", files), checkpoint)
+    got = store.download_folder("s/", tmp_path / "to")
+    assert got == made
+    assert [file.path for file in got.files] == sorted(files)
+    assert {name: (tmp_path / "to" / name).read_bytes() for name in files} == files
+
+
+def test_the_marker_is_written_last(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    folder = folder_with(tmp_path, {"a": b"1", "b": b"2"})
+
+    def crash(self: Store, key: str, record: Manifest) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Store, "create_json", crash)
+    with pytest.raises(KeyboardInterrupt):
+        store.upload_folder("s/", folder, checkpoint)
+    assert [entry.key for entry in store.list("s/")] == ["s/a", "s/b"]
+    with pytest.raises(NotFound):
+        store.download_folder("s/", tmp_path / "to")
+
+
+def test_a_committed_folder_is_not_committed_again(store: Store, tmp_path: Path):
+    folder = folder_with(tmp_path, {"a": b"1"})
+    store.upload_folder("s/", folder, checkpoint)
+    with pytest.raises(AlreadyExists):
+        store.upload_folder("s/", folder, checkpoint)
+
+
+def test_a_flipped_byte_is_found_and_leaves_no_file(store: Store, tmp_path: Path):
+    store.upload_folder("s/", folder_with(tmp_path / "from", {"a": b"1234"}), checkpoint)
+    store.put_bytes("s/a", b"1235")
+    with pytest.raises(Corrupt, match=r"s/a in storage .* is not what its manifest lists"):
+        store.download_folder("s/", tmp_path / "to")
+    assert not list((tmp_path / "to").rglob("*"))
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["../out", "a/../../out", "/out", "//out", "a//b", "./a", "a/.", "..", "", "a\\..\\b", "a\0b"],
+)
+def test_a_hostile_manifest_writes_nothing_outside_its_folder(
+    store: Store, tmp_path: Path, name: str
+):
+    entry = FileEntry(path=name, size=1, sha256="0" * 64)
+    store.put_json("s/manifest.json", checkpoint((entry,)))
+    with pytest.raises(Corrupt, match="outside"):
+        store.download_folder("s/", tmp_path / "to")
+
+
+def test_a_link_in_the_folder_does_not_lead_outside(store: Store, tmp_path: Path):
+    (tmp_path / "to").mkdir()
+    (tmp_path / "to" / "link").symlink_to(tmp_path)
+    entry = FileEntry(path="link/out", size=1, sha256="0" * 64)
+    store.put_json("s/manifest.json", checkpoint((entry,)))
+    with pytest.raises(Corrupt, match="outside"):
+        store.download_folder("s/", tmp_path / "to")
+
+
+# --- failures -----------------------------------------------------------------------------------
+
+
+def refused_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store_module, "RETRIES", 1)
+    monkeypatch.setattr(store_module, "READ_SECONDS", 0.5)
+    monkeypatch.setattr(store_module, "CONNECT_SECONDS", 0.5)
+
+
+def elsewhere(minio: Minio, **changes: str) -> Store:
+    return Store(minio.access("bucket-x").model_copy(update=changes))
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize(
+    ("endpoint", "sentence"),
+    [
+        (f"http://127.0.0.1:{refused_port()}", "the connection was refused"),
+        ("http://no-such-host.invalid", "does not resolve"),
+    ],
+)
+def test_a_store_that_cannot_be_reached_is_temporary_and_named(
+    minio: Minio, endpoint: str, sentence: str
+):
+    with pytest.raises(Unavailable, match=sentence) as caught:
+        elsewhere(minio, endpoint=endpoint).get_bytes("k")
+    assert caught.value.temporary
+    assert f"k in storage {endpoint}/bucket-x" in str(caught.value)
+
+
+def test_a_missing_key_is_not_found_and_a_missing_bucket_is_a_setting(minio: Minio, store: Store):
+    with pytest.raises(NotFound, match=r"a/b in storage .* does not exist"):
+        store.get_bytes("a/b")
+    with pytest.raises(StoreError, match="has no bucket 'absent'") as caught:
+        elsewhere(minio, bucket="absent").get_bytes("k")
+    assert not isinstance(caught.value, NotFound)
+    assert not caught.value.temporary
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"access_key": "who"}, "does not know the access key"),
+        ({"secret_key": "wrong-secret-value"}, "the secret key is wrong"),
+    ],
+)
+def test_wrong_keys_are_explained_and_never_shown(
+    minio: Minio, changes: dict[str, str], sentence: str
+):
+    with pytest.raises(Forbidden, match=sentence) as caught:
+        elsewhere(minio, **changes).get_bytes("k")
+    assert "wrong-secret-value" not in str(caught.value)
+    assert ROOT_PASSWORD not in str(caught.value)
+
+
+@pytest.mark.parametrize("endpoint", ["", "localhost:9000", "ftp://x", "http://host/path"])
+def test_an_endpoint_that_is_no_address_is_refused(minio: Minio, endpoint: str):
+    with pytest.raises(StoreError, match="http://host:port"):
+        elsewhere(minio, endpoint=endpoint)
+
+
+@pytest.mark.parametrize("text", ["{}", "no json", '{"attempt": 0}', "[1]"])
+def test_a_record_that_is_none_is_corrupt(store: Store, text: str):
+    store.put_bytes("claim.json", text.encode())
+    with pytest.raises(Corrupt, match="no valid Claim record"):
+        store.get_json("claim.json", Claim)
+
+
+def test_a_record_of_absurd_length_is_not_read(store: Store):
+    store.put_bytes("claim.json", b" " * (store_module.RECORD_LIMIT + 1))
+    with pytest.raises(Corrupt, match="longer than"):
+        store.get_json("claim.json", Claim)
+
+
+def test_a_file_that_is_not_there_is_no_storage_trouble(store: Store, tmp_path: Path):
+    with pytest.raises(StoreError, match="absent cannot be uploaded") as caught:
+        store.put_file("k", tmp_path / "absent")
+    assert not caught.value.temporary
+
+
+class Scripted:
+    """A server that answers one connection after the other with prepared bytes."""
+
+    def __init__(self, *answers: bytes) -> None:
+        self.socket = socket.create_server(("127.0.0.1", 0))
+        self.endpoint = f"http://127.0.0.1:{self.socket.getsockname()[1]}"
+        self.requests: list[bytes] = []
+        self.thread = threading.Thread(target=self._serve, args=(answers,), daemon=True)
+        self.thread.start()
+
+    def _serve(self, answers: tuple[bytes, ...]) -> None:
+        for answer in answers:
+            try:
+                connection, _ = self.socket.accept()
+            except OSError:
+                return
+            with connection:
+                request = b""
+                while b"\r\n\r\n" not in request:
+                    request += connection.recv(65536)
+                head, _, body = request.partition(b"\r\n\r\n")
+                length = next(
+                    (
+                        int(line.split(b":")[1])
+                        for line in head.splitlines()
+                        if line.lower().startswith(b"content-length:")
+                    ),
+                    0,
+                )
+                while len(body) < length:
+                    body += connection.recv(65536)
+                self.requests.append(head + b"\r\n\r\n" + body)
+                connection.sendall(answer)
+
+    def close(self) -> None:
+        self.socket.close()
+
+
+def answer(status: str, body: bytes = b"", kind: str = "application/xml") -> bytes:
+    head = f"HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n"
+    return f"{head}Connection: close\r\n\r\n".encode() + body
+
+
+def fault(status: str, code: str) -> bytes:
+    return answer(status, f"<Error><Code>{code}</Code><Message>said</Message></Error>".encode())
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize(
+    ("reply", "kind", "temporary"),
+    [
+        (fault("503 x", "SlowDown"), Unavailable, True),
+        (fault("500 x", "InternalError"), Unavailable, True),
+        (fault("507 x", "XMinioStorageFull"), Unavailable, True),
+        (fault("429 x", "TooManyRequests"), Unavailable, True),
+        (fault("409 x", "ConditionalRequestConflict"), Unavailable, True),
+        (fault("403 x", "AccessDenied"), Forbidden, False),
+        (fault("400 x", "ExpiredToken"), Forbidden, True),
+        (fault("403 x", "RequestTimeTooSkewed"), Forbidden, True),
+        (fault("400 x", "EntityTooLarge"), StoreError, False),
+        (fault("404 x", "NoSuchUpload"), NotFound, False),
+        (answer("502 x", b"<html>", "text/html"), Unavailable, True),
+        (b"", Unavailable, True),
+    ],
+    ids=lambda value: getattr(value, "__name__", None),
+)
+def test_every_answer_becomes_one_of_our_errors(
+    minio: Minio, reply: bytes, kind: type[StoreError], temporary: bool
+):
+    server = Scripted(*[reply] * 10)
+    with pytest.raises(StoreError) as caught:
+        elsewhere(minio, endpoint=server.endpoint).put_bytes("k", b"1")
+    server.close()
+    assert (type(caught.value), caught.value.temporary) == (kind, temporary)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_store_that_never_answers_ends_in_time(minio: Minio):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        endpoint = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        with pytest.raises(Unavailable, match="no answer within"):
+            elsewhere(minio, endpoint=endpoint).put_bytes("k", b"1")
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_body_that_breaks_off_is_read_again(minio: Minio):
+    whole = answer("200 OK", b"0123456789")
+    server = Scripted(whole[:-4], whole)
+    assert elsewhere(minio, endpoint=server.endpoint).get_bytes("k") == b"0123456789"
+    server.close()
+
+
+NO_KEYS = (
+    b"<ListBucketResult><Name>bucket-x</Name><IsTruncated>false</IsTruncated></ListBucketResult>"
+)
+ONE_KEY = NO_KEYS.replace(
+    b"</ListB",
+    b"<Contents><Key>k</Key><Size>1</Size><ETag>e</ETag>"
+    b"<LastModified>2026-01-02T00:00:00.000Z</LastModified></Contents></ListB",
+)
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize(
+    ("listing", "kind"),
+    [
+        (answer("200 OK", NO_KEYS), NotFound),
+        (answer("200 OK", ONE_KEY), Forbidden),
+        (fault("403 x", "AccessDenied"), Forbidden),
+    ],
+    ids=["it is missing", "it is there", "nobody may say"],
+)
+def test_a_store_that_refuses_to_say_whether_a_key_exists_is_asked_for_a_listing(
+    minio: Minio, listing: bytes, kind: type[StoreError]
+):
+    server = Scripted(fault("403 x", "AccessDenied"), listing)
+    with pytest.raises(StoreError) as caught:
+        elsewhere(minio, endpoint=server.endpoint).get_bytes("k")
+    server.close()
+    assert type(caught.value) is kind
+
+
+# --- the conditional PUT ------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_create_says_so_on_the_wire(minio: Minio):
+    server = Scripted(answer("200 OK"))
+    elsewhere(minio, endpoint=server.endpoint).create_json("k", claim())
+    server.close()
+    assert server.requests[0].startswith(b"PUT /bucket-x/k HTTP/1.1")
+    assert b"\r\nif-none-match: *\r\n" in server.requests[0].lower()
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize(("stored", "ours"), [("pod-a", True), ("pod-b", False)])
+def test_a_create_whose_first_answer_was_lost_knows_its_own_object(
+    minio: Minio, stored: str, ours: bool
+):
+    content = claim(stored).model_dump_json(exclude_none=True).encode()
+    server = Scripted(b"", fault("412 x", "PreconditionFailed"), answer("200 OK", content))
+    store = elsewhere(minio, endpoint=server.endpoint)
+    if ours:
+        store.create_json("k", claim("pod-a"))
+    else:
+        with pytest.raises(AlreadyExists):
+            store.create_json("k", claim("pod-a"))
+    server.close()
+
+
+# --- credentials --------------------------------------------------------------------------------
+
+
+def test_assumed_credentials_reach_what_their_policy_allows_and_nothing_else(
+    minio: Minio, store: Store
+):
+    bucket = store.access.bucket
+    policy = {
+        "Version": "2012-10-17",
+        "Statement": [
+            {
+                "Effect": "Allow",
+                "Action": ["s3:GetObject", "s3:PutObject"],
+                "Resource": [f"arn:aws:s3:::{bucket}/mine/*"],
+            }
+        ],
+    }
+    access = store.assume(policy, 900)
+    limited = Store(access)
+    limited.put_bytes("mine/k", b"1")
+    assert limited.get_bytes("mine/k") == b"1"
+    with pytest.raises(Forbidden, match="access was refused"):
+        limited.put_bytes("others/k", b"1")
+    with pytest.raises(Forbidden):
+        list(limited.list(""))
+    assert access.expires is not None
+    assert 800 < (access.expires - datetime.now(UTC)).total_seconds() <= 900
+
+
+def test_a_refused_assume_role_says_why(minio: Minio):
+    with pytest.raises(StoreError, match=r"credentials \(AssumeRole\) in storage"):
+        elsewhere(minio, access_key="who").assume({}, 900)
+
+
+def test_renewed_credentials_are_picked_up_under_a_running_store(
+    minio: Minio, store: Store, tmp_path: Path
+):
+    path = tmp_path / "access.json"
+
+    def write(access: StorageAccess) -> None:
+        fresh = tmp_path / "fresh"
+        fresh.write_text(access.model_dump_json())
+        fresh.replace(path)
+
+    write(store.access.model_copy(update={"access_key": "expired"}))
+    watching = Store.from_file(path)
+    with pytest.raises(Forbidden):
+        watching.put_bytes("k", b"1")
+    write(store.access)
+    watching.put_bytes("k", b"1")
+    assert store.get_bytes("k") == b"1"
+
+
+@pytest.mark.parametrize("text", [None, "", "{}", '{"endpoint": 3}'])
+def test_an_access_file_that_cannot_be_used_is_explained(tmp_path: Path, text: str | None):
+    path = tmp_path / "access.json"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(StoreError, match=r"the storage access file .*access\.json"):
+        Store.from_file(path)
+
+
+def test_a_bucket_is_made_once(minio: Minio):
+    store = Store(minio.access("made-twice"))
+    store.ensure_bucket()
+    store.ensure_bucket()
+    store.put_bytes("k", b"1")

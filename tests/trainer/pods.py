@@ -1,0 +1,295 @@
+"""Trainer pods without a cluster: the folders, files and variables that a pod would find."""
+
+import hashlib
+import io
+import json
+import logging
+import os
+import subprocess
+import sys
+import tarfile
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from flashrun.spec import names
+from flashrun.spec.catalog import Source
+from flashrun.spec.config import Algorithm
+from flashrun.spec.outcome import Termination
+from flashrun.spec.records import (
+    FileEntry,
+    Manifest,
+    MetricsRow,
+    ResolvedAdapter,
+    ResolvedEnvironment,
+    ResolvedModel,
+    ResolvedRun,
+    ResolvedTrain,
+    ResolvedWandb,
+    RunIdentity,
+    StorageAccess,
+)
+from flashrun.store import AlreadyExists, Store
+from flashrun_trainer import model as base_model
+from flashrun_trainer import packages, train
+from flashrun_trainer.pod import Pod
+
+ROOT = Path(__file__).parents[2]
+SUMS = ROOT / "examples" / "sums"
+MODEL = ResolvedModel(id="flashrun/tiny-qwen3", source=Source.MIRROR, revision="v1")
+ENVIRONMENT_ID = "examples/sums"
+
+_numbers = count(1)
+
+
+def package(files: Mapping[str, str]) -> bytes:
+    """An environment's package: a gzipped tar of these files."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
+        for name, text in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(text.encode())
+            archive.addfile(member, io.BytesIO(text.encode()))
+    return buffer.getvalue()
+
+
+def sums(**replaced: str) -> dict[str, str]:
+    """The files of examples/sums; ``environment`` and ``train`` may be replaced."""
+    return {
+        "environment.py": replaced.get("environment", (SUMS / "environment.py").read_text()),
+        "dataset/train.jsonl": replaced.get("train", (SUMS / "dataset/train.jsonl").read_text()),
+    }
+
+
+def rows(*pairs: tuple[str, Any]) -> str:
+    """A dataset of these inputs and outputs."""
+    return "".join(json.dumps({"input": a, "output": b}) + "\n" for a, b in pairs)
+
+
+def resolved(algorithm: str = "sft", **changes: Any) -> ResolvedRun:
+    """A short run on the sums; keys of ``train`` and of the run itself may be changed."""
+    common = {
+        "lora_rank": 8,
+        "lora_alpha": 16,
+        "max_length": 128,
+        "learning_rate": 5e-3,
+        "save_every": 5,
+    }
+    knobs: dict[str, Any] = (
+        {**common, "batch_size": 8, "epochs": 1}
+        if algorithm == "sft"
+        else {
+            **common,
+            "batch_size": 2,
+            "steps": 6,
+            "group_size": 4,
+            "temperature": 1.0,
+            "max_tokens": 8,
+            "kl_penalty_coef": 0.0,
+        }
+    )
+    own = {key: changes.pop(key) for key in list(changes) if key in ResolvedTrain.model_fields}
+    environment = {"split": "train", "digest": "0" * 64} | changes.pop("environment", {})
+    identity = changes.pop("identity", None) or RunIdentity(
+        namespace="team-a", name=f"run-{next(_numbers)}", uid=str(uuid.uuid4())
+    )
+    return ResolvedRun(
+        run=identity,
+        model=MODEL,
+        algorithm=Algorithm(algorithm),
+        environment=ResolvedEnvironment(id=ENVIRONMENT_ID, **environment),
+        train=ResolvedTrain(**(knobs | own)),
+        wandb=ResolvedWandb(project="flash", run_name="test"),
+        seed=42,
+        **({"thinking": False, "upload_timeout_seconds": 60} | changes),
+    )
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """Storage with the tiny model in its mirror, and a place for pods."""
+
+    folder: Path
+    access: StorageAccess
+
+    @property
+    def store(self) -> Store:
+        return Store(self.access)
+
+    def publish(self, files: Mapping[str, str]) -> str:
+        """Publish an environment and return its digest."""
+        data = package(files)
+        digest = hashlib.sha256(data).hexdigest()
+        self.store.put_bytes(names.environment_package_key(ENVIRONMENT_ID, digest), data)
+        return digest
+
+    def mirror(self, folder: Path) -> None:
+        """Put the tiny model into the mirror."""
+
+        def manifest(files: tuple[FileEntry, ...]) -> Manifest:
+            return Manifest(kind="model", created=datetime.now(UTC), files=files)
+
+        try:
+            self.store.upload_folder(names.model_prefix(MODEL.id, MODEL.revision), folder, manifest)
+        except AlreadyExists:
+            return
+
+    def pod(
+        self, run: ResolvedRun, files: Mapping[str, str] | None = None, number: int = 1
+    ) -> "TrainerPod":
+        """A pod of ``run`` whose init containers have done their work."""
+        digest = self.publish(files or sums())
+        changed = run.environment.model_copy(update={"digest": digest})
+        pod = TrainerPod(self, run.model_copy(update={"environment": changed}), number)
+        pod.prepare()
+        return pod
+
+
+@dataclass(frozen=True)
+class TrainerPod:
+    """One pod of a run."""
+
+    workshop: Workshop
+    run: ResolvedRun
+    number: int
+
+    @property
+    def folder(self) -> Path:
+        return self.workshop.folder / self.run.run.uid / str(self.number)
+
+    @property
+    def store(self) -> Store:
+        return self.workshop.store
+
+    @property
+    def prefix(self) -> str:
+        return names.run_prefix(self.run.run.namespace, self.run.run.name, self.run.run.uid)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {
+            "FLASHRUN_SPEC": str(self.folder / "spec.json"),
+            "FLASHRUN_STORAGE": str(self.folder / "access.json"),
+            "FLASHRUN_MODEL": str(self.workshop.folder / "model"),
+            "FLASHRUN_PACKAGES": str(self.folder / "packages"),
+            "FLASHRUN_WORK": str(self.folder / "work"),
+            "FLASHRUN_TERMINATION": str(self.folder / "termination"),
+            "FLASHRUN_POD": f"{self.run.run.name}-{self.number}",
+            "FLASHRUN_POD_UID": f"{self.run.run.uid}-{self.number}",
+        }
+
+    @property
+    def inside(self) -> Pod:
+        return Pod.from_environment(self.environment)
+
+    def prepare(self) -> None:
+        self.folder.mkdir(parents=True)
+        (self.folder / "work").mkdir()
+        (self.folder / "spec.json").write_text(self.run.model_dump_json())
+        (self.folder / "access.json").write_text(self.workshop.access.model_dump_json())
+        packages.run(self.inside)
+        base_model.run(self.inside)
+
+    def next(self) -> "TrainerPod":
+        """The pod that the Job makes when this one has ended."""
+        pod = TrainerPod(self.workshop, self.run, self.number + 1)
+        pod.prepare()
+        return pod
+
+    def train(self) -> int:
+        """Train in this process and return the exit code."""
+        # Onto the stream itself: a test runner puts its own objects in the place of sys.stdout.
+        handler = logging.StreamHandler(open(1, "w", closefd=False))  # noqa: SIM115
+        logger = logging.getLogger("flashrun_trainer")
+        logger.setLevel(logging.INFO)
+        logger.addHandler(handler)
+        try:
+            return train.run(self.inside)
+        finally:
+            logger.removeHandler(handler)
+
+    def start(self, **variables: str) -> subprocess.Popen[str]:
+        """Train in a process of its own."""
+        sources = [str(ROOT / "operator/src"), str(ROOT / "trainer-image/src")]
+        with (self.folder / "output").open("w") as output:
+            return subprocess.Popen(
+                [sys.executable, "-m", "flashrun_trainer", "train"],
+                env={
+                    **os.environ,
+                    "PYTHONPATH": os.pathsep.join(sources),
+                    **self.environment,
+                    **variables,
+                },
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+
+    # --- what the pod left ----------------------------------------------------------------------
+
+    @property
+    def termination(self) -> Termination:
+        return Termination.model_validate_json((self.folder / "termination").read_text())
+
+    @property
+    def keys(self) -> list[str]:
+        return [entry.key.removeprefix(self.prefix) for entry in self.store.list(self.prefix)]
+
+    @property
+    def metrics(self) -> list[MetricsRow]:
+        text = self.store.get_bytes(names.metrics_key(self.prefix)).decode()
+        return [MetricsRow.model_validate_json(line) for line in text.splitlines()]
+
+    def values(self, name: str) -> list[float]:
+        return [row.values[name] for row in self.metrics if name in row.values]
+
+    def steps(self, marker: str = names.MANIFEST) -> list[tuple[int, int]]:
+        """Attempt and step of every checkpoint with this marker, in order."""
+        found = (names.parse_step_key(self.prefix, self.prefix + key) for key in self.keys)
+        return sorted((key.attempt, key.step) for key in found if key and key.path == marker)
+
+    @property
+    def adapter(self) -> Manifest:
+        return self.store.get_json(names.adapter_prefix(self.prefix) + names.MANIFEST, Manifest)
+
+    @property
+    def weights(self) -> str:
+        """SHA-256 of the final adapter's weights."""
+        return next(
+            file.sha256 for file in self.adapter.files if file.path == "adapter_model.safetensors"
+        )
+
+    def as_source(self, step: int | None = None) -> ResolvedAdapter:
+        """This run's adapter as another one names it in init_from_adapter."""
+        name = self.run.run.name
+        if step is None:
+            return ResolvedAdapter(
+                ref=name, uid=self.run.run.uid, prefix=names.adapter_prefix(self.prefix)
+            )
+        return ResolvedAdapter(
+            ref=names.checkpoint_ref(name, step),
+            uid=self.run.run.uid,
+            prefix=names.step_prefix(self.prefix, 1, step),
+        )
+
+
+def fifths(values: list[float]) -> tuple[float, float]:
+    """Mean of the first and of the last fifth."""
+    size = max(1, len(values) // 5)
+    return sum(values[:size]) / size, sum(values[-size:]) / size
+
+
+HEAD = """
+from freesolo.environments import EnvironmentSingleTurn, RewardResult
+
+
+class Environment(EnvironmentSingleTurn):
+    def build_prompt_messages(self, example, prompt_text):
+        return [{"role": "user", "content": str(example.input)}]
+
+"""
+"""The beginning of an environment for tests, up to its ``score_response``."""

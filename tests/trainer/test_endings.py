@@ -1,0 +1,240 @@
+"""Runs that cannot succeed: one code, one sentence that names the cause, and no secret in it."""
+
+from typing import Any
+
+import pytest
+
+from flashrun.spec import names
+from flashrun.spec.outcome import Exit
+from flashrun.spec.records import Live, Result
+from tests.trainer.pods import HEAD, Workshop, resolved, rows, sums
+
+pytestmark = [pytest.mark.trainer, pytest.mark.filterwarnings("default")]
+
+SCORE = HEAD + "    def score_response(self, example, response_text):\n"
+LOAD = "\n\ndef load_environment(**params):\n    return Environment()\n"
+SPLIT = {"split": "test", "params": {"split": "test"}}
+SECRET = "canary-7f3a-value"
+
+
+CASES: dict[str, tuple[dict[str, Any], dict[str, str], int, str, str]] = {
+    "a split that is not there is named, with what is there": (
+        {"algorithm": "sft", "environment": SPLIT},
+        {},
+        Exit.DATA,
+        "SplitMissing",
+        "has no dataset/test.jsonl; it has train",
+    ),
+    "a dataset without rows": (
+        {"algorithm": "sft"},
+        {"train": "\n"},
+        Exit.DATA,
+        "DatasetEmpty",
+        "has no examples",
+    ),
+    "a dataset that is no JSON": (
+        {"algorithm": "sft"},
+        {"train": "{nonsense\n"},
+        Exit.DATA,
+        "DatasetInvalid",
+        "JSONDecodeError",
+    ),
+    "completions that max_length cuts away": (
+        {"algorithm": "sft", "max_length": 4},
+        {},
+        Exit.DATA,
+        "NothingToLearn",
+        "not one of 128 examples has a completion within max_length = 4",
+    ),
+    "rows without an output": (
+        {"algorithm": "sft"},
+        {"train": rows(("What is 1 plus 1?", None))},
+        Exit.DATA,
+        "NothingToLearn",
+        "not one of 1 examples",
+    ),
+    "prompts that leave no room": (
+        {"algorithm": "grpo", "max_length": 12, "max_tokens": 8},
+        {},
+        Exit.DATA,
+        "PromptsTooLong",
+        "all 128 prompts are longer than max_length - max_tokens = 4 tokens",
+    ),
+    "a temperature of zero": (
+        {"algorithm": "grpo", "temperature": 0.0},
+        {},
+        Exit.CONFIG,
+        "TemperatureZero",
+        "train.temperature is 0",
+    ),
+    "an import that nobody has": (
+        {"algorithm": "sft"},
+        {"environment": "import a_module_that_nobody_has\n"},
+        Exit.ENVIRONMENT,
+        "EnvironmentFailed",
+        "ModuleNotFoundError: No module named 'a_module_that_nobody_has'",
+    ),
+    "an environment of the wrong kind": (
+        {"algorithm": "sft"},
+        {"environment": "def load_environment():\n    return object()\n"},
+        Exit.ENVIRONMENT,
+        "EnvironmentFailed",
+        "TypeError",
+    ),
+    "a prompt that fails": (
+        {"algorithm": "grpo"},
+        {
+            "environment": SCORE.replace("str(example.input)", "example.nothing")
+            + "        ..."
+            + LOAD
+        },
+        Exit.ENVIRONMENT,
+        "EnvironmentFailed",
+        "has no attribute 'nothing'",
+    ),
+    "a reward that always fails": (
+        {"algorithm": "grpo"},
+        {"environment": SCORE + "        raise ValueError(f'no {1 / 1}')" + LOAD},
+        Exit.ENVIRONMENT,
+        "RewardFailed",
+        "the reward failed for all 8 responses of step 1 with ValueError: no 1.0",
+    ),
+    "a reward that is no number": (
+        {"algorithm": "grpo"},
+        {"environment": SCORE + "        return RewardResult(score=float('nan'))" + LOAD},
+        Exit.ENVIRONMENT,
+        "RewardFailed",
+        "the score is nan",
+    ),
+    "a learning rate that diverges": (
+        {"algorithm": "sft", "learning_rate": 1e30, "epochs": 3},
+        {},
+        Exit.DIVERGED,
+        "Diverged",
+        "training diverged",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_run_that_cannot_succeed_says_why(workshop: Workshop, case: str):
+    knobs, files, code, reason, words = CASES[case]
+    pod = workshop.pod(resolved(**knobs), sums(**files))
+
+    assert pod.train() == code
+
+    assert pod.termination.reason == reason
+    assert words in pod.termination.message
+    assert "\n" not in pod.termination.message
+    assert pod.termination.attempt == 1
+    result = pod.store.get_json(names.result_key(pod.prefix), Result)
+    assert (result.exit_code, result.termination) == (code, pod.termination)
+    assert not pod.store.exists(names.live_key(pod.run.run.uid))
+
+
+def test_a_reward_that_fails_later_keeps_what_was_learned(workshop: Workshop):
+    source = """        import itertools
+        count = next(COUNT)
+        if count >= 24:
+            raise ConnectionError("the judge is away")
+        return RewardResult(score=count % 3)
+"""
+    pod = workshop.pod(
+        resolved("grpo", steps=10, save_every=100),
+        sums(environment="import itertools\nCOUNT = itertools.count()\n" + SCORE + source + LOAD),
+    )
+    assert pod.train() == Exit.ENVIRONMENT
+    assert "step 4 with ConnectionError: the judge is away" in pod.termination.message
+    assert pod.steps() == [(1, 3)]
+    assert [row.step for row in pod.metrics] == [1, 2, 3]
+
+
+def test_a_reward_that_fails_now_and_then_is_counted(workshop: Workshop):
+    source = """        if next(COUNT) % 4 == 0:
+            raise ConnectionError("the judge is away")
+        return RewardResult(score=1.0)
+"""
+    pod = workshop.pod(
+        resolved("grpo", steps=3),
+        sums(environment="import itertools\nCOUNT = itertools.count()\n" + SCORE + source + LOAD),
+    )
+    assert pod.train() == Exit.DONE
+    assert pod.values("reward_errors") == [0.25] * 3
+    assert pod.values("reward") == pytest.approx([0.75] * 3)
+    log = pod.store.get_bytes(names.log_key(pod.prefix, 1)).decode()
+    assert "the reward failed for 2 of 8 responses of step 1, which count as 0" in log
+
+
+def test_a_reward_without_spread_is_warned_about_while_it_lasts(workshop: Workshop):
+    source = SCORE + "        return RewardResult(score=1.0)" + LOAD
+    pod = workshop.pod(resolved("grpo", steps=100_000), sums(environment=source))
+    process = pod.start()
+    try:
+        found = wait_for_warning(pod)
+        assert "the same reward" in found.warning
+    finally:
+        process.kill()
+        process.wait()
+
+
+def wait_for_warning(pod) -> Live:
+    import time
+
+    deadline = time.monotonic() + 90
+    while time.monotonic() < deadline:
+        key = names.live_key(pod.run.run.uid)
+        if pod.store.exists(key) and (live := pod.store.get_json(key, Live)).warning:
+            return live
+        time.sleep(0.2)
+    raise AssertionError((pod.folder / "output").read_text())
+
+
+@pytest.mark.parametrize("serial", ["reward_thread_safe = False", "max_score_concurrency = 1"])
+def test_an_environment_may_ask_for_one_thread(workshop: Workshop, serial: str):
+    source = f"""
+    {serial}
+
+    def score_response(self, example, response_text):
+        import threading
+        assert threading.current_thread() is threading.main_thread()
+        return RewardResult(score=1.0)
+"""
+    pod = workshop.pod(resolved("grpo", steps=1), sums(environment=HEAD + source + LOAD))
+    assert pod.train() == Exit.DONE
+    assert pod.values("reward_errors") == [0.0]
+
+
+def test_secrets_are_nowhere_to_be_read(workshop: Workshop, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("PLAIN_NAME", SECRET)
+    source = """        import os
+        print("the reward prints", os.environ["PLAIN_NAME"])
+        raise ValueError("refused: " + os.environ["PLAIN_NAME"])
+"""
+    environment = {"secrets": ("PLAIN_NAME",)}
+    pod = workshop.pod(
+        resolved("grpo", environment=environment), sums(environment=SCORE + source + LOAD)
+    )
+    assert pod.train() == Exit.ENVIRONMENT
+    assert "ValueError: refused: ***" in pod.termination.message
+    everything = [pod.store.get_bytes(pod.prefix + key) for key in pod.keys]
+    assert not any(SECRET.encode() in data for data in everything)
+    log = pod.store.get_bytes(names.log_key(pod.prefix, 1)).decode()
+    assert "the reward prints ***" in log
+    for key in (workshop.access.secret_key, workshop.access.access_key):
+        assert not any(key.encode() in data for data in everything)
+
+
+def test_storage_that_is_away_is_a_temporary_failure(workshop: Workshop):
+    pod = workshop.pod(resolved("sft"))
+    away = workshop.access.model_copy(update={"endpoint": "http://127.0.0.1:1"})
+    (pod.folder / "access.json").write_text(away.model_dump_json())
+    assert pod.train() == Exit.TEMPORARY
+    assert pod.termination.reason == "StorageUnavailable"
+    assert "connection was refused" in pod.termination.message
+
+
+def test_a_spec_that_cannot_be_read_is_a_config_error(workshop: Workshop):
+    pod = workshop.pod(resolved("sft"))
+    (pod.folder / "spec.json").write_text("{}")
+    assert pod.train() == Exit.CONFIG
+    assert pod.termination.reason == "SpecInvalid"

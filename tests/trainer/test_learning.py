@@ -1,0 +1,255 @@
+"""Training for real, on the tiny model: it learns, and every knob does what it says."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from flashrun.spec import names
+from flashrun.spec.outcome import Exit
+from flashrun.spec.records import Live, Result
+from tests.trainer.pods import Workshop, fifths, resolved, rows, sums
+
+pytestmark = [pytest.mark.trainer, pytest.mark.filterwarnings("default")]
+
+
+def test_sft_learns_and_leaves_everything_a_run_leaves(workshop: Workshop):
+    pod = workshop.pod(resolved("sft", epochs=3, save_every=20))
+
+    assert pod.train() == Exit.DONE
+
+    first, last = fifths(pod.values("loss"))
+    assert last < first / 2
+    assert [row.step for row in pod.metrics] == list(range(1, 49))
+    assert pod.steps() == [(1, 20), (1, 40), (1, 48)]
+    assert (pod.adapter.base_model, pod.adapter.lora_rank, pod.adapter.lora_alpha) == (
+        "flashrun/tiny-qwen3",
+        8,
+        16,
+    )
+    assert {file.path for file in pod.adapter.files} == {
+        "adapter_model.safetensors",
+        "adapter_config.json",
+        "README.md",
+        "run.json",
+        "packages.txt",
+    }
+    result = pod.store.get_json(names.result_key(pod.prefix), Result)
+    assert (result.exit_code, result.termination) == (0, None)
+    assert result.progress is not None
+    assert result.progress.step == 48
+    assert not pod.store.exists(names.live_key(pod.run.run.uid))
+    assert "spec.json" in pod.keys
+    log = pod.store.get_bytes(names.log_key(pod.prefix, 1)).decode()
+    assert "training on the CPU" in log
+    assert "attempt 1 ends with code 0" in log
+
+
+def test_an_adapter_names_its_base_model_and_not_the_pods_folder(workshop: Workshop):
+    pod = workshop.pod(resolved("sft", max_steps=2))
+    pod.train()
+    key = names.adapter_prefix(pod.prefix) + "adapter_config.json"
+    config = json.loads(pod.store.get_bytes(key))
+    assert config["base_model_name_or_path"] == "flashrun/tiny-qwen3"
+
+
+def test_grpo_learns_from_the_reward(workshop: Workshop):
+    pod = workshop.pod(
+        resolved("grpo", steps=40, group_size=8, max_tokens=16, learning_rate=3e-3, save_every=20)
+    )
+
+    assert pod.train() == Exit.DONE
+
+    first, last = fifths(pod.values("reward"))
+    assert last > 2 * first
+    assert pod.steps() == [(1, 20), (1, 40)]
+    assert fifths(pod.values("env/digits"))[1] > 2 * fifths(pod.values("env/digits"))[0]
+    rollouts = pod.store.get_bytes(names.rollouts_key(pod.prefix, 40)).decode().splitlines()
+    kept = [json.loads(line) for line in rollouts]
+    assert len(kept) == 8
+    assert kept[0].keys() == {"step", "prompt", "completion", "reward", "metrics"}
+
+
+def test_max_steps_and_max_examples_cap_an_sft_run(workshop: Workshop):
+    capped = workshop.pod(resolved("sft", max_steps=3))
+    few = workshop.pod(resolved("sft", max_examples=16, epochs=2))
+    assert [capped.train(), few.train()] == [0, 0]
+    assert [len(capped.metrics), len(few.metrics)] == [3, 4]
+
+
+def test_advantage_clip_is_recorded_and_changes_nothing(workshop: Workshop):
+    plain = workshop.pod(resolved("grpo", steps=3))
+    clipped = workshop.pod(resolved("grpo", steps=3, advantage_clip=0.001))
+    assert [plain.train(), clipped.train()] == [0, 0]
+    assert plain.weights == clipped.weights
+    spec = json.loads(clipped.store.get_bytes(names.spec_key(clipped.prefix)))
+    assert spec["train"]["advantage_clip"] == 0.001
+
+
+def test_the_kl_penalty_measures_the_distance_to_the_base_model(workshop: Workshop):
+    free = workshop.pod(resolved("grpo", steps=4))
+    bound = workshop.pod(resolved("grpo", steps=4, kl_penalty_coef=0.5))
+    assert [free.train(), bound.train()] == [0, 0]
+    assert free.values("kl") == []
+    assert bound.values("kl")[0] == pytest.approx(0, abs=1e-6)
+    assert bound.values("kl")[-1] > 0
+    assert free.weights != bound.weights
+
+
+@pytest.mark.parametrize("algorithm", ["sft", "grpo"])
+def test_a_warm_start_goes_on_from_the_adapter(workshop: Workshop, algorithm: str):
+    source = workshop.pod(resolved("sft", epochs=3, save_every=20))
+    assert source.train() == 0
+    end = fifths(source.values("loss"))[1]
+
+    knobs = {"max_steps": 3} if algorithm == "sft" else {"steps": 3, "kl_penalty_coef": 0.1}
+    changes = {"learning_rate": 1e-5, "init_from_adapter": source.as_source(), **knobs}
+    warm = workshop.pod(resolved(algorithm, **changes))
+    assert warm.train() == 0
+
+    if algorithm == "sft":
+        assert warm.values("loss")[0] == pytest.approx(end, rel=0.5)
+    assert warm.adapter.lora_rank == 8
+    assert not any(file.path.startswith("ref") for file in warm.adapter.files)
+
+
+def test_a_warm_start_from_a_checkpoint_finds_the_adapter_below_it(workshop: Workshop):
+    source = workshop.pod(resolved("sft", save_every=5))
+    assert source.train() == 0
+    warm = workshop.pod(resolved("sft", max_steps=2, init_from_adapter=source.as_source(step=5)))
+    assert warm.train() == 0
+
+
+def test_an_adapter_that_is_gone_is_named(workshop: Workshop):
+    source = workshop.pod(resolved("sft"))
+    warm = workshop.pod(resolved("sft", init_from_adapter=source.as_source()))
+    assert warm.train() == Exit.MODEL_UNAVAILABLE
+    assert source.run.run.name in warm.termination.message
+
+
+MULTI_TURN = '''
+from freesolo.environments import (
+    EnvironmentMultiTurn, EnvironmentStepResult, RewardResult,
+)
+
+
+class Guess(EnvironmentMultiTurn):
+    """Three answers; the environment repeats what it heard."""
+
+    def start_episode(self, example, prompt_text):
+        return [{"role": "user", "content": example.input}]
+
+    def max_episode_turns(self, example):
+        return 3
+
+    def step_episode(self, example, messages, assistant_response):
+        assert messages[-1] == {"role": "assistant", "content": assistant_response}
+        heard = {"role": "user", "content": "Again."}
+        return EnvironmentStepResult(done=False, messages=(heard,), metadata={"heard": True})
+
+    def score_episode(self, example, episode):
+        answers = [m["content"] for m in episode.messages if m["role"] == "assistant"]
+        assert len(answers) == 3, answers
+        assert len(episode.turns) == len(episode.messages)
+        assert episode.metadata == {"heard": True}
+        text = "".join(answers)
+        return RewardResult(score=sum(c.isdigit() for c in text) / max(1, len(text)))
+
+
+def load_environment():
+    return Guess()
+'''
+
+
+def test_grpo_learns_from_episodes_of_several_turns(workshop: Workshop):
+    pod = workshop.pod(
+        resolved("grpo", steps=30, group_size=4, max_tokens=8, learning_rate=3e-3, save_every=50),
+        sums(environment=MULTI_TURN),
+    )
+    assert pod.train() == Exit.DONE
+    first, last = fifths(pod.values("reward"))
+    assert last > 2 * first
+    assert pod.values("reward_errors") == [0.0] * 30
+
+
+THINKING = """
+import json
+from pathlib import Path
+
+from freesolo.environments import EnvironmentSingleTurn, RewardResult
+
+
+class Watching(EnvironmentSingleTurn):
+    def build_prompt_messages(self, example, prompt_text):
+        return [{"role": "user", "content": example.input}]
+
+    def score_response(self, example, response_text):
+        seen = [str(response_text), response_text.thinking, response_text.raw]
+        with Path(__file__).with_name("seen.jsonl").open("a") as file:
+            file.write(json.dumps(seen) + chr(10))
+        return RewardResult(score=1.0)
+
+
+def load_environment():
+    return Watching()
+"""
+
+
+def test_a_scorer_sees_the_answer_and_the_reasoning_beside_it(workshop: Workshop):
+    run = resolved("grpo", steps=2, thinking=True, thinking_length_penalty_coef=0.1, max_tokens=12)
+    pod = workshop.pod(run, sums(environment=THINKING))
+    assert pod.train() == Exit.DONE
+    text = (pod.inside.environment / "seen.jsonl").read_text()
+    seen = [json.loads(line) for line in text.splitlines()]
+    assert len(seen) == 16
+    for answer, thinking, raw in seen:
+        assert "<think>" not in answer
+        assert answer in raw
+        assert thinking in raw
+
+
+def test_completions_end_at_a_stop_sequence(workshop: Workshop):
+    pod = workshop.pod(
+        resolved("grpo", steps=2, stop_sequences=("e", "o", "a", "t"), max_tokens=32)
+    )
+    assert pod.train() == Exit.DONE
+    for step in (1, 2):
+        text = pod.store.get_bytes(names.rollouts_key(pod.prefix, step)).decode()
+        for line in text.splitlines():
+            assert not set(json.loads(line)["completion"]) & set("eoat")
+
+
+def test_prompts_without_room_for_a_completion_are_dropped(workshop: Workshop, tmp_path: Path):
+    long = "What is " + "1 plus " * 60
+    data = rows(("What is 1 plus 1?", "2"), (long, "60"), ("What is 2 plus 2?", "4"))
+    pod = workshop.pod(resolved("grpo", steps=2, batch_size=8), sums(train=data))
+    assert pod.train() == Exit.DONE
+    log = pod.store.get_bytes(names.log_key(pod.prefix, 1)).decode()
+    assert "1 of 3 prompts are longer than max_length - max_tokens = 120 tokens: dropped" in log
+    assert "batch_size = 8 is lowered to the 2 prompts there are" in log
+
+
+def test_a_run_says_where_it_is_while_it_runs(workshop: Workshop):
+    pod = workshop.pod(resolved("sft", max_steps=100_000, epochs=100_000, save_every=100))
+    process = pod.start()
+    try:
+        live = wait_for_live(pod, lambda found: found.commits >= 1)
+        assert live.progress is not None
+        assert (live.phase, live.attempt, live.progress.total_steps) == ("Training", 1, 100_000)
+        assert live.progress.metrics["loss"] > 0
+        assert live.progress.eta_seconds is not None
+    finally:
+        process.kill()
+        process.wait()
+
+
+def wait_for_live(pod, condition) -> Live:
+    import time
+
+    deadline = time.monotonic() + 90
+    while time.monotonic() < deadline:
+        key = names.live_key(pod.run.run.uid)
+        if pod.store.exists(key) and condition(live := pod.store.get_json(key, Live)):
+            return live
+        time.sleep(0.2)
+    raise AssertionError((pod.folder / "output").read_text())

@@ -1,0 +1,185 @@
+"""Interrupted, killed, doubled and damaged: a run goes on as if nothing had happened."""
+
+import signal
+import time
+from collections.abc import Callable
+
+import pytest
+
+from flashrun.spec import names
+from flashrun.spec.outcome import Exit
+from flashrun.spec.records import Claim, Control, Result
+from tests.trainer.pods import TrainerPod, Workshop, resolved
+
+pytestmark = [pytest.mark.trainer, pytest.mark.filterwarnings("default")]
+
+PATIENCE_SECONDS = 120
+
+LONG = {
+    "sft": {"epochs": 25, "save_every": 50},
+    "grpo": {"steps": 60, "save_every": 5, "max_tokens": 16, "kl_penalty_coef": 0.05},
+}
+
+
+def wait_until(condition: Callable[[], bool], pod: TrainerPod) -> None:
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not condition():
+        if time.monotonic() > deadline:
+            raise AssertionError((pod.folder / "output").read_text())
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("algorithm", ["sft", "grpo"])
+def test_a_killed_run_ends_bit_for_bit_like_an_undisturbed_one(workshop: Workshop, algorithm: str):
+    undisturbed = workshop.pod(resolved(algorithm, **LONG[algorithm]))
+    assert undisturbed.train() == Exit.DONE
+
+    killed = workshop.pod(resolved(algorithm, **LONG[algorithm]))
+    process = killed.start()
+    wait_until(lambda: len(killed.steps(names.STATE_MANIFEST)) >= 2, killed)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert names.result_key("") not in killed.keys
+    resumed = killed.next()
+    assert resumed.train() == Exit.DONE
+
+    assert {attempt for attempt, _ in resumed.steps()} == {1, 2}
+    assert resumed.weights == undisturbed.weights
+    name = "loss" if algorithm == "sft" else "reward"
+    assert resumed.values(name) == undisturbed.values(name)
+    steps = [row.step for row in resumed.metrics]
+    assert steps == list(range(1, len(steps) + 1))
+    assert {row.attempt for row in resumed.metrics} == {1, 2}
+
+
+def test_sigterm_saves_and_the_next_pod_goes_on_from_there(workshop: Workshop):
+    pod = workshop.pod(resolved("sft", epochs=25, save_every=10_000))
+    process = pod.start()
+    wait_until(lambda: len(logged_steps(pod)) > 3, pod)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(PATIENCE_SECONDS) == Exit.INTERRUPTED_SAVED
+    (saved,) = pod.steps()
+    assert pod.steps(names.STATE_MANIFEST) == [saved]
+    assert pod.termination.reason == "Interrupted"
+    assert pod.termination.step == saved[1]
+    assert names.result_key("") not in pod.keys
+
+    following = pod.next()
+    assert following.train() == Exit.DONE
+    steps = [row.step for row in following.metrics]
+    assert steps == list(range(1, 401))
+    assert {row.attempt for row in following.metrics if row.step <= saved[1]} == {1}
+    assert {row.attempt for row in following.metrics if row.step > saved[1]} == {2}
+
+
+def logged_steps(pod: TrainerPod) -> list[str]:
+    text = (pod.folder / "output").read_text()
+    return [line for line in text.splitlines() if " INFO step " in line]
+
+
+def test_sigterm_before_training_ends_at_once(workshop: Workshop):
+    pod = workshop.pod(resolved("sft"))
+    process = pod.start()
+    wait_until(lambda: "is ours" in (pod.folder / "output").read_text(), pod)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(15) == Exit.INTERRUPTED_UNSAVED
+    assert pod.termination.reason == "Interrupted"
+
+
+def test_a_pod_that_starts_after_the_end_ends_the_same_way(workshop: Workshop):
+    pod = workshop.pod(resolved("sft", max_steps=2))
+    assert pod.train() == Exit.DONE
+    keys = pod.keys
+    again = pod.next()
+    assert again.train() == Exit.DONE
+    assert again.keys == keys
+
+
+def test_a_pod_that_starts_after_a_failure_fails_the_same_way(workshop: Workshop):
+    run = resolved("sft", environment={"split": "test", "params": {"split": "test"}})
+    pod = workshop.pod(run)
+    assert pod.train() == Exit.DATA
+    again = pod.next()
+    assert again.train() == Exit.DATA
+    assert again.termination == pod.termination
+    assert len([key for key in again.keys if key.endswith("claim.json")]) == 1
+
+
+def test_an_adapter_without_a_result_counts_as_the_end(workshop: Workshop):
+    pod = workshop.pod(resolved("sft", max_steps=2))
+    assert pod.train() == Exit.DONE
+    pod.store.delete([names.result_key(pod.prefix)])
+    assert pod.next().train() == Exit.DONE
+    assert pod.store.get_json(names.result_key(pod.prefix), Result).attempt == 1
+    assert {attempt for attempt, _ in pod.steps()} == {1}
+
+
+def test_a_superseded_pod_stops_and_commits_nothing_more(workshop: Workshop):
+    pod = workshop.pod(resolved("sft", epochs=10_000, save_every=20))
+    process = pod.start()
+    wait_until(lambda: len(pod.steps()) >= 1, pod)
+    key = names.claim_key(pod.prefix, 1)
+    own = pod.store.get_json(key, Claim)
+    pod.store.put_json(key, own.model_copy(update={"superseded": True}))
+    assert process.wait(PATIENCE_SECONDS) == Exit.INTERRUPTED_UNSAVED
+    assert pod.termination.reason == "Superseded"
+    assert names.result_key("") not in pod.keys
+
+
+def test_of_two_pods_the_later_claim_wins(workshop: Workshop):
+    first = workshop.pod(resolved("sft", epochs=10_000, save_every=20))
+    process = first.start()
+    wait_until(lambda: len(first.steps()) >= 1, first)
+    second = first.next()
+    other = second.start()
+    try:
+        assert process.wait(PATIENCE_SECONDS) == Exit.INTERRUPTED_UNSAVED
+        assert first.termination.reason == "Superseded"
+        wait_until(lambda: any(attempt == 2 for attempt, _ in first.steps()), second)
+        claims = [key for key in first.keys if key.endswith("claim.json")]
+        assert claims == ["attempt-1/claim.json", "attempt-2/claim.json"]
+    finally:
+        other.kill()
+        other.wait()
+
+
+@pytest.mark.parametrize("damage", ["flipped", "missing", "unmarked"])
+def test_a_damaged_checkpoint_is_passed_over_for_an_older_one(workshop: Workshop, damage: str):
+    pod = workshop.pod(resolved("sft", save_every=5))
+    assert pod.train() == Exit.DONE
+    good = pod.weights
+    # The whole run once more from its checkpoints: no result, no adapter, the newest one damaged.
+    doomed = [key for key in pod.keys if key.startswith("adapter/")] + ["result.json"]
+    pod.store.delete([pod.prefix + key for key in doomed])
+    newest = names.step_prefix(pod.prefix, 1, 16)
+    weights = f"{newest}adapter/adapter_model.safetensors"
+    if damage == "flipped":
+        data = bytearray(pod.store.get_bytes(weights))
+        data[-1] ^= 1
+        pod.store.put_bytes(weights, bytes(data))
+    else:
+        gone = weights if damage == "missing" else newest + names.STATE_MANIFEST
+        pod.store.delete([gone])
+
+    following = pod.next()
+    assert following.train() == Exit.DONE
+    log = following.store.get_bytes(names.log_key(pod.prefix, 2)).decode()
+    resumed = [line for line in log.splitlines() if "resuming from step" in line]
+    # Only the newest state is certain to be kept; without any, the run begins again.
+    assert not any("step 16 of attempt 1" in line for line in resumed)
+    assert following.weights == good
+
+
+def test_a_save_request_is_honoured_at_the_next_step(workshop: Workshop):
+    pod = workshop.pod(resolved("sft", epochs=10_000, save_every=1_000_000))
+    process = pod.start()
+    try:
+        wait_until(lambda: len(logged_steps(pod)) > 3, pod)
+        control = names.control_key(pod.prefix)
+        pod.store.put_json(control, Control(save_request="now"))
+        wait_until(lambda: len(pod.steps()) == 1, pod)
+        pod.store.put_json(control, Control(save_request="and again"))
+        wait_until(lambda: len(pod.steps()) == 2, pod)
+    finally:
+        process.kill()
+        process.wait()

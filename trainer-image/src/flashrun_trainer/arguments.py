@@ -1,0 +1,168 @@
+"""From the resolved spec to the arguments of TRL and PEFT: pure, and without either of them.
+
+Batch sizes are those of one optimizer step over all GPUs. How much of it goes through a GPU at once
+is decided here, and changes memory and speed, not what is learned.
+"""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from flashrun.spec.catalog import WARM_UP_SHARE
+from flashrun.spec.outcome import Exit
+from flashrun.spec.records import ResolvedRun
+from flashrun_trainer.failures import TrainerError
+
+_TOKENS_AT_ONCE: Final = 16384
+"""Tokens of one forward and backward pass on a GPU, padding included."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What the trainer runs on."""
+
+    gpu: bool = False
+    ranks: int = 1
+    """Processes that share one optimizer step, each with its GPU."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """How one optimizer step is cut up."""
+
+    at_once: int
+    """Sequences of one pass on one device."""
+    passes: int
+    """Passes before the optimizer steps (gradient accumulation)."""
+
+
+def split(sequences: int, ranks: int, most: int) -> Split:
+    """Cut ``sequences`` into equal passes of at most ``most`` on each of ``ranks`` devices.
+
+    Raises:
+        ValueError: the sequences cannot be shared out equally.
+    """
+    share, rest = divmod(sequences, ranks)
+    if rest:
+        raise ValueError(f"{sequences} sequences cannot be shared by {ranks} processes")
+    at_once = max(n for n in range(1, min(share, max(most, 1)) + 1) if share % n == 0)
+    return Split(at_once, share // at_once)
+
+
+def usable_ranks(sequences: int, devices: int) -> int:
+    """Return how many of ``devices`` can share ``sequences`` equally."""
+    return max(n for n in range(1, max(devices, 1) + 1) if sequences % n == 0)
+
+
+def sequences_per_step(run: ResolvedRun) -> int:
+    """Return the sequences of one optimizer step: in GRPO, every completion of every prompt."""
+    return run.train.batch_size * (run.train.group_size or 1)
+
+
+def sft_steps(run: ResolvedRun, rows: int) -> int:
+    """Return the optimizer steps of an SFT run over ``rows`` examples."""
+    steps = math.ceil(rows / run.train.batch_size) * (run.train.epochs or 1)
+    return min(steps, run.train.max_steps) if run.train.max_steps else steps
+
+
+def sft(run: ResolvedRun, machine: Machine, output: Path, rows: int) -> dict[str, Any]:
+    """Return the arguments of ``SFTConfig``."""
+    cut = split(run.train.batch_size, machine.ranks, _at_once(run, machine))
+    return {
+        **_shared(run, machine, output, cut),
+        "max_steps": sft_steps(run, rows),
+        "lr_scheduler_type": "cosine",
+        "warmup_steps": math.ceil(WARM_UP_SHARE * sft_steps(run, rows)),
+        # Rows arrive as token ids and labels; nothing is left to prepare or to cut.
+        "dataset_kwargs": {"skip_prepare_dataset": True},
+        "max_length": None,
+        "packing": False,
+    }
+
+
+def grpo(run: ResolvedRun, machine: Machine, output: Path, prompts: int) -> dict[str, Any]:
+    """Return the arguments of ``GRPOConfig``; ``prompts`` is how many the dataset has.
+
+    Raises:
+        TrainerError: the temperature is zero.
+    """
+    train = run.train
+    if not train.temperature:
+        raise TrainerError(
+            Exit.CONFIG,
+            "TemperatureZero",
+            "train.temperature is 0, so all completions of a group would be the same and nothing "
+            "could be learned from them",
+            "set train.temperature above 0",
+        )
+    group = train.group_size or 2
+    cut = split(min(train.batch_size, prompts) * group, machine.ranks, _at_once(run, machine))
+    return {
+        **_shared(run, machine, output, cut),
+        "max_steps": train.steps,
+        "lr_scheduler_type": "constant",
+        "num_generations": group,
+        # One generation an optimizer step: a checkpoint never falls into the middle of a buffer,
+        # from where a resume could not go on exactly.
+        "steps_per_generation": cut.passes,
+        "num_iterations": 1,
+        "max_completion_length": train.max_tokens,
+        "temperature": train.temperature,
+        "beta": train.kl_penalty_coef or 0.0,
+        # advantage_clip is recorded in the spec and changes nothing.
+        "disable_dropout": True,
+    }
+
+
+def lora(run: ResolvedRun, targets: str) -> dict[str, Any]:
+    """Return the arguments of ``LoraConfig`` for a fresh adapter."""
+    return {
+        "r": run.train.lora_rank,
+        "lora_alpha": run.train.lora_alpha,
+        "lora_dropout": 0.0,
+        "bias": "none",
+        "target_modules": targets,
+        "task_type": "CAUSAL_LM",
+    }
+
+
+def longest_prompt(run: ResolvedRun) -> int:
+    """Return the most tokens that a GRPO prompt may have, so that a whole completion fits."""
+    return run.train.max_length - (run.train.max_tokens or 0)
+
+
+def _at_once(run: ResolvedRun, machine: Machine) -> int:
+    """Return how many sequences fit a device; a CPU's memory is no limit for what runs on one."""
+    if not machine.gpu:
+        return run.train.batch_size * (run.train.group_size or 1)
+    return _TOKENS_AT_ONCE // run.train.max_length
+
+
+def _shared(run: ResolvedRun, machine: Machine, output: Path, cut: Split) -> dict[str, Any]:
+    return {
+        "output_dir": str(output),
+        "seed": run.seed,
+        "data_seed": run.seed,
+        "learning_rate": run.train.learning_rate,
+        "per_device_train_batch_size": cut.at_once,
+        "gradient_accumulation_steps": cut.passes,
+        "save_strategy": "steps",
+        "save_steps": run.train.save_every,
+        # The newest is being uploaded from hard links; one more is kept against a half-written one.
+        "save_total_limit": 2,
+        "logging_strategy": "steps",
+        "logging_steps": 1,
+        "logging_first_step": True,
+        # A loss that is no number must be seen, not averaged away.
+        "logging_nan_inf_filter": False,
+        "report_to": "none",
+        "disable_tqdm": True,
+        "bf16": machine.gpu,
+        "use_cpu": not machine.gpu,
+        "gradient_checkpointing": machine.gpu,
+        "optim": "adamw_torch_fused" if machine.gpu else "adamw_torch",
+        "dataloader_num_workers": 0,
+        "dataloader_pin_memory": machine.gpu,
+        "run_name": run.wandb.run_name,
+    }

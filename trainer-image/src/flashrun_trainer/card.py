@@ -1,0 +1,57 @@
+"""What lies beside a final adapter: a model card, the resolved spec, the list of packages."""
+
+import json
+from pathlib import Path
+
+from flashrun.spec.records import Progress, ResolvedRun
+from flashrun_trainer.packages import pins
+
+_CARD = """\
+---
+base_model: {base_model}
+library_name: peft
+pipeline_tag: text-generation
+tags: [lora, {algorithm}, flashrun]
+---
+# {name}
+
+A LoRA adapter for {base_model} (revision {revision}), trained with {method} for {steps} steps on
+environment {environment} (package {digest}).
+
+| setting | value |
+|---|---|
+{settings}
+
+| metric of the last step | value |
+|---|---|
+{metrics}
+
+`run.json` is the resolved spec of the run, `packages.txt` lists the trainer's packages.
+"""
+
+
+def write(folder: Path, run: ResolvedRun, steps: int, progress: Progress | None) -> None:
+    """Write the three files to ``folder``."""
+    settings = run.train.model_dump(mode="json", exclude_none=True)
+    metrics = progress.metrics if progress else {}
+    text = _CARD.format(
+        base_model=run.model.id,
+        revision=run.model.revision,
+        algorithm=run.algorithm.value,
+        name=run.run.name,
+        method=run.algorithm.upper(),
+        steps=steps,
+        environment=run.environment.id,
+        digest=run.environment.digest[:12],
+        settings="\n".join(f"| {name} | {value} |" for name, value in settings.items()),
+        metrics="\n".join(f"| {name} | {value:.4g} |" for name, value in metrics.items()),
+    )
+    (folder / "README.md").write_text(text)
+    (folder / "run.json").write_text(run.model_dump_json(indent=2))
+    (folder / "packages.txt").write_text("".join(f"{pin}\n" for pin in pins()))
+
+
+def rank_and_alpha(folder: Path) -> tuple[int, int]:
+    """Return rank and alpha of the adapter in ``folder``."""
+    config = json.loads((folder / "adapter_config.json").read_text())
+    return int(config["r"]), int(config["lora_alpha"])

@@ -1,0 +1,85 @@
+"""Leaving a container: the termination message for the kubelet, the traceback for the log."""
+
+import logging
+import os
+import resource
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+from flashrun.spec.outcome import Termination
+from flashrun.store import Store, StoreError
+from flashrun_trainer.failures import Redactor, TrainerError, explain, shortened
+from flashrun_trainer.pod import Pod
+
+log = logging.getLogger(__name__)
+
+
+def guarded(work: Callable[[Pod], None], pod: Pod) -> int:
+    """Do the work of an init container and return its exit code."""
+    try:
+        work(pod)
+    except Exception as error:
+        end = explain(error)
+        redact = redactor_of(pod)
+        report(error, end, redact)
+        leave(pod.termination, termination(end, redact))
+        return end.code
+    return 0
+
+
+def redactor_of(pod: Pod) -> Redactor:
+    """Return the redactor of a pod, as good as it can be when its spec or storage is unreadable."""
+    try:
+        access = Store.from_file(pod.storage).access
+        keys: tuple[str, ...] = (access.secret_key, access.session_token, access.access_key)
+    except StoreError:
+        keys = ()
+    try:
+        return Redactor.of(pod.run(), os.environ, keys)
+    except TrainerError:
+        return Redactor(keys)
+
+
+def termination(
+    end: TrainerError,
+    redact: Redactor,
+    *,
+    attempt: int | None = None,
+    step: int | None = None,
+    peak_memory_bytes: int | None = None,
+) -> Termination:
+    """Return what the container says about its end."""
+    return Termination(
+        reason=end.reason,
+        message=shortened(redact(end.message)),
+        hint=shortened(redact(end.hint)),
+        attempt=attempt,
+        step=step,
+        peak_memory_bytes=peak_memory_bytes,
+    )
+
+
+def leave(path: Path, message: Termination | None) -> None:
+    """Write the termination message; a place that cannot be written costs only the message."""
+    text = "" if message is None else message.model_dump_json(exclude_none=True)
+    try:
+        path.write_text(text)
+    except OSError as error:
+        log.warning("the termination message cannot be written: %s", error)
+
+
+def report(error: BaseException, end: TrainerError, redact: Redactor) -> None:
+    """Write the end to the log, with a traceback when the reason is not known beforehand."""
+    if error is not end:
+        sys.stderr.write(redact("".join(traceback.format_exception(error))))
+    log.error("%s (%s). %s", redact(end.message), end.reason, redact(end.hint))
+
+
+def peak_memory() -> int:
+    """Return the most memory in use so far, in bytes: the GPU's where there is one."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        return int(torch.cuda.max_memory_allocated())
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

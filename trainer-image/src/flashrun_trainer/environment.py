@@ -1,0 +1,235 @@
+"""The user's environment: loaded through its SDK, and asked for prompts, answers and scores.
+
+The only module that knows the ``freesolo`` SDK. Whatever fails in the environment's own code ends
+the run with one sentence; the traceback goes to the log.
+"""
+
+import logging
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from flashrun.spec.outcome import Exit
+from flashrun.spec.records import ResolvedEnvironment
+from flashrun_trainer.failures import TrainerError, sentence
+from flashrun_trainer.pod import Pod
+
+log = logging.getLogger(__name__)
+
+Message = dict[str, Any]
+Item = TypeVar("Item")
+Score = TypeVar("Score")
+
+_MODULE: Final = "environment.py"
+_CONTRACT: Final = "TRAINING_CONTRACT.md"
+_SUFFIXES: Final = (".jsonl", ".json")
+_PUSH_HINT: Final = "correct the environment and publish it again with flash env push"
+
+
+class Answer(str):
+    """What the model answered, as scorers see it: reasoning is left out, and kept beside."""
+
+    thinking: str
+    completion: str
+    raw: str
+
+    def __new__(cls, raw: str, opened: bool = False) -> "Answer":
+        """Split ``raw``; ``opened`` says that the prompt itself ended with ``<think>``.
+
+        Reasoning that never ends leaves no answer.
+        """
+        before, closed, after = raw.rpartition("</think>")
+        thinking = before if closed else raw if opened or "<think>" in raw else ""
+        answer = after if closed else "" if thinking else raw
+        self = super().__new__(cls, answer.strip() if closed else answer)
+        self.thinking = thinking.partition("<think>")[2] if "<think>" in thinking else thinking
+        self.completion = answer
+        self.raw = raw
+        return self
+
+    @property
+    def first_thought(self) -> str:
+        """The first span of reasoning; its length is what the length penalty counts."""
+        return self.thinking.partition("</think>")[0]
+
+
+@dataclass(frozen=True)
+class Environment:
+    """A loaded environment with its examples."""
+
+    sdk: Any
+    examples: Sequence[Any]
+    contract: str
+    """Text of the system prompt; empty for none."""
+
+    @property
+    def is_multi_turn(self) -> bool:
+        """Whether an episode has more than one answer."""
+        from freesolo.environments import EnvironmentMultiTurn
+
+        return isinstance(self.sdk, EnvironmentMultiTurn)
+
+    @property
+    def scores_serially(self) -> bool:
+        """Whether scoring must stay on one thread."""
+        safe = getattr(self.sdk, "reward_thread_safe", True)
+        return not safe or int(getattr(self.sdk, "max_score_concurrency", 1)) <= 1
+
+    @cached_property
+    def _pool(self) -> ThreadPoolExecutor:
+        workers = int(self.sdk.max_score_concurrency)
+        return ThreadPoolExecutor(workers, thread_name_prefix="score")
+
+    def prompt(self, example: Any) -> list[Message]:
+        """Return the messages that open an episode, the contract as system prompt among them."""
+        messages = [dict(message) for message in self.sdk.start_episode(example, self.contract)]
+        return _with_contract(messages, self.contract)
+
+    def completion(self, example: Any) -> list[Message]:
+        """Return the messages that SFT imitates."""
+        return [dict(message) for message in self.sdk.sft_completion(example)]
+
+    def map(self, score: Callable[[Item], Score], items: Sequence[Item]) -> list[Score]:
+        """Score every item, in parallel as far as the environment allows, in order."""
+        if self.scores_serially:
+            return [score(item) for item in items]
+        return list(self._pool.map(score, items))
+
+
+def load(pod: Pod, spec: ResolvedEnvironment) -> Environment:
+    """Import the environment and read its examples.
+
+    Raises:
+        TrainerError: its code fails, or the split is missing or empty.
+    """
+    from freesolo.environments import load_environment
+
+    folder = pod.environment
+    module = folder / _MODULE
+    if not module.is_file():
+        raise TrainerError(
+            Exit.ENVIRONMENT,
+            "EnvironmentInvalid",
+            f"the package of {spec.id} has no {_MODULE} at its root",
+            _PUSH_HINT,
+        )
+    # The image's own packages come first: a run cannot replace what the trainer was tested with.
+    sys.path.append(str(pod.site))
+    contract_path = folder / _CONTRACT
+    contract = str(spec.params.get("contract_text") or _text(contract_path))
+    data = dataset_path(folder, spec)
+    extras: dict[str, Any] = {"dataset_path": str(data)} if data else {}
+    extras |= {"contract_path": str(contract_path)} if contract_path.is_file() else {}
+    with blamed(f"importing {_MODULE}"):
+        sdk = load_environment(f"{module}:load_environment", **{**extras, **spec.params})
+    with blamed("reading its dataset", Exit.DATA, "DatasetInvalid"):
+        examples = _examples(sdk, spec.params, data)
+    if not examples:
+        raise TrainerError(
+            Exit.DATA,
+            "DatasetEmpty",
+            f"split {spec.split!r} of {spec.id} has no examples",
+            "add rows with an input, and for SFT an output, to the dataset",
+        )
+    log.info("environment %s: %d examples of split %s", spec.id, len(examples), spec.split)
+    return Environment(sdk, examples, contract)
+
+
+@contextmanager
+def blamed(
+    doing: str, code: Exit = Exit.ENVIRONMENT, reason: str = "EnvironmentFailed"
+) -> Iterator[None]:
+    """Turn whatever the environment raises into an end that names the error."""
+    try:
+        yield
+    except (Exception, SystemExit) as error:
+        traceback.print_exc()
+        raise TrainerError(
+            code, reason, f"the environment failed while {doing}: {sentence(error)}", _hint(error)
+        ) from error
+
+
+def _hint(error: BaseException) -> str:
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        return f"add the package that provides {error.name} to [environment].pip"
+    if isinstance(error, KeyError) and str(error).strip("'").isupper():
+        return f"is it a secret? list {error} in [environment].secrets"
+    return _PUSH_HINT
+
+
+def dataset_path(folder: Path, spec: ResolvedEnvironment) -> Path | None:
+    """Return the file of the run's split, or None when the package has no data at all.
+
+    Raises:
+        TrainerError: the package has data, but not this split.
+    """
+    given = spec.params.get("dataset_path")
+    if isinstance(given, str):
+        return _packaged(folder, given)
+    if "records" in spec.params:
+        return None
+    for place in (folder / "dataset", folder):
+        for suffix in _SUFFIXES:
+            if (path := place / f"{spec.split}{suffix}").is_file():
+                return path
+    there = splits(folder)
+    if not there and "split" not in spec.params:
+        return None
+    listed = ", ".join(there) if there else "no dataset at all"
+    raise TrainerError(
+        Exit.DATA,
+        "SplitMissing",
+        f"the package of {spec.id} has no dataset/{spec.split}.jsonl; it has {listed}",
+        "set [environment.params] split to one of these, or add the file and push again",
+    )
+
+
+def splits(folder: Path) -> list[str]:
+    """Return the splits that a package has."""
+    packaged = (folder / "dataset").glob("*")
+    root = (folder / f"{name}.jsonl" for name in ("train", "test", "validation", "eval"))
+    files = (path for path in (*packaged, *root) if path.suffix in _SUFFIXES and path.is_file())
+    return sorted({path.stem for path in files})
+
+
+def _packaged(folder: Path, given: str) -> Path:
+    path = (folder / given).resolve()
+    if path.is_relative_to(folder.resolve()) and path.is_file():
+        return path
+    raise TrainerError(
+        Exit.DATA,
+        "DatasetMissing",
+        f"params.dataset_path {given!r} is not a file of the environment's package",
+        "give it relative to environment.py",
+    )
+
+
+def _examples(sdk: Any, params: Mapping[str, Any], data: Path | None) -> list[Any]:
+    from freesolo.datasets.records import load_task_examples
+
+    if data is not None:
+        return list(load_task_examples(data))
+    own = getattr(sdk, "dataset", None) or getattr(sdk, "examples", None) or ()
+    return list(load_task_examples(params.get("records") or getattr(own, "examples", own)))
+
+
+def _with_contract(messages: list[Message], contract: str) -> list[Message]:
+    text = contract.strip()
+    if not text:
+        return messages
+    opening = next((message for message in messages if message.get("role") == "system"), None)
+    if opening is None:
+        return [{"role": "system", "content": text}, *messages]
+    if not str(opening.get("content") or "").strip():
+        opening["content"] = text
+    return messages
+
+
+def _text(path: Path) -> str:
+    return path.read_text(encoding="utf-8") if path.is_file() else ""

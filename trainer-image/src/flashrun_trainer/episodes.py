@@ -1,0 +1,105 @@
+"""Episodes of several turns: the model answers, the environment replies, until one of them is done.
+
+The tokens of an episode are kept as they were sampled; what the environment says is appended to
+them, so that training sees exactly what the model saw. Only the model's own tokens are learned.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from flashrun.spec.outcome import Exit
+from flashrun_trainer.environment import Answer, Environment, Message
+from flashrun_trainer.failures import TrainerError
+
+
+@dataclass
+class Episode:
+    """One episode while it is played."""
+
+    example: Any
+    messages: list[Message]
+    prompt_ids: list[int]
+    turns_left: int
+    completion_ids: list[int] = field(default_factory=list)
+    mask: list[int] = field(default_factory=list)
+    """1 for the model's tokens, 0 for the environment's."""
+    response: str = ""
+    metadata: dict[str, Any] = field(default_factory=dict)
+    error: Exception | None = None
+    over: bool = False
+
+    @property
+    def ids(self) -> list[int]:
+        """Everything that the model has seen and said."""
+        return self.prompt_ids + self.completion_ids
+
+    def answer(self, environment: Environment, ids: Sequence[int], text: Answer) -> list[Message]:
+        """Take the model's turn and return what the environment replies; nothing when over."""
+        self._append(ids, 1)
+        self.messages.append({"role": "assistant", "content": str(text)})
+        self.turns_left -= 1
+        self.response = str(text)
+        try:
+            step = environment.sdk.step_episode(self.example, list(self.messages), text)
+        except Exception as error:
+            self.error, self.over = error, True
+            return []
+        self.metadata |= step.metadata
+        self.response = step.final_response_text or self.response
+        replies = [dict(message) for message in step.messages]
+        self.messages += replies
+        self.over = bool(step.done) or self.turns_left <= 0 or not replies
+        return [] if self.over else replies
+
+    def hear(self, ids: Sequence[int]) -> None:
+        """Append the tokens of the environment's reply."""
+        self._append(ids, 0)
+
+    def _append(self, ids: Sequence[int], learned: int) -> None:
+        self.completion_ids += ids
+        self.mask += [learned] * len(ids)
+
+    def finished(self) -> Any:
+        """Return the episode as the SDK scores it, or the exception that ended it."""
+        from freesolo.environments import EnvironmentEpisode, EnvironmentTurn
+
+        if self.error is not None:
+            return self.error
+        turns = (
+            EnvironmentTurn(role=message["role"], content=message.get("content") or "")
+            for message in self.messages
+        )
+        return EnvironmentEpisode(
+            messages=tuple(self.messages),
+            response_text=self.response,
+            turns=tuple(turns),
+            metadata=self.metadata,
+        )
+
+
+def reply_ids(tokenizer: Any, replies: list[Message], thinking: bool, closed: bool) -> list[int]:
+    """Return the tokens between the end of an answer and the beginning of the next one.
+
+    ``closed`` says that the answer ended with the end-of-turn token; a cut-off one gets it now.
+
+    Raises:
+        TrainerError: the model's template does not end turns with the end-of-sequence token.
+    """
+    from flashrun_trainer.sft import rendered
+
+    question: Message = {"role": "user", "content": "?"}
+    answer: Message = {"role": "assistant", "content": "!"}
+    end = tokenizer.eos_token_id
+    before = rendered(tokenizer, [question], thinking, answer=False).count(end)
+    whole = rendered(tokenizer, [question, answer, *replies], thinking, answer=True)
+    ends = [index for index, token in enumerate(whole) if token == end]
+    if len(ends) <= before:
+        raise TrainerError(
+            Exit.CONFIG,
+            "TemplateUnsupported",
+            "the model's chat template does not end turns with its end-of-sequence token, which "
+            "environments of several turns need",
+            "choose another model",
+        )
+    return whole[ends[before] + (1 if closed else 0) :]

@@ -1,0 +1,189 @@
+"""The base model: downloaded by the init container ``model``, loaded for training."""
+
+import logging
+import shutil
+from pathlib import Path
+from typing import Any, Final
+
+from flashrun.spec import names
+from flashrun.spec.catalog import Source
+from flashrun.spec.outcome import Exit
+from flashrun.spec.records import ResolvedAdapter, ResolvedRun
+from flashrun.store import Forbidden, NotFound, Store
+from flashrun_trainer.failures import TrainerError, first_line
+from flashrun_trainer.pod import Pod
+
+log = logging.getLogger(__name__)
+
+_FILES: Final = ("*.json", "*.safetensors", "*.jinja", "*.txt", "*.model", "tokenizer*")
+_LANGUAGE_LAYERS: Final = (
+    r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj"
+    r"|in_proj_qkv|in_proj_z|out_proj)"
+)
+"""Of a model that also sees: the adapter stays off the part that does."""
+
+
+def run(pod: Pod) -> None:
+    """Put the base model where the trainer looks for it, unless an earlier pod did."""
+    spec = pod.run()
+    folder = pod.model_folder(spec)
+    if folder.exists():
+        log.info("model %s is in the cache", spec.model.id)
+        return
+    part = folder.with_name(f"{folder.name}.{pod.uid}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    if spec.model.source is Source.MIRROR:
+        _from_mirror(pod.store(), spec, part)
+    else:
+        _from_hub(spec, part)
+    # In one move: another pod that shares the cache sees the whole model or none.
+    try:
+        part.rename(folder)
+    except OSError:
+        if not folder.exists():
+            raise
+        shutil.rmtree(part)
+    log.info("model %s is ready", spec.model.id)
+
+
+def _from_mirror(store: Store, spec: ResolvedRun, folder: Path) -> None:
+    prefix = names.model_prefix(spec.model.id, spec.model.revision)
+    try:
+        store.download_folder(prefix, folder)
+    except (NotFound, Forbidden) as error:
+        raise _unavailable(spec, str(error), "the platform mirrors models below models/") from None
+
+
+def _from_hub(spec: ResolvedRun, folder: Path) -> None:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        snapshot_download(
+            spec.model.id,
+            revision=spec.model.revision,
+            endpoint=spec.hub_endpoint or None,
+            local_dir=folder,
+            allow_patterns=list(_FILES),
+        )
+    except HfHubHTTPError as error:
+        status = error.response.status_code if error.response is not None else 0
+        if status in (401, 403, 404):
+            raise _unavailable(
+                spec,
+                f"the hub answered {status}",
+                "check model; a gated model has to be mirrored by the platform",
+            ) from None
+        raise _hub_trouble(error) from None
+    except (OSError, ValueError, RuntimeError) as error:
+        # What the hub's library raises without a connection differs from version to version.
+        raise _hub_trouble(error) from None
+    except Exception as error:
+        if type(error).__module__.split(".")[0] not in {"httpx", "httpcore", "requests", "urllib3"}:
+            raise
+        raise _hub_trouble(error) from None
+    shutil.rmtree(folder / ".cache", ignore_errors=True)
+
+
+def _unavailable(spec: ResolvedRun, why: str, hint: str) -> TrainerError:
+    return TrainerError(
+        Exit.MODEL_UNAVAILABLE,
+        "ModelUnavailable",
+        f"model {spec.model.id} at revision {spec.model.revision} cannot be had: {why}",
+        hint,
+    )
+
+
+def _hub_trouble(error: Exception) -> TrainerError:
+    return TrainerError(
+        Exit.TEMPORARY, "HubUnavailable", f"the model hub is in trouble: {first_line(str(error))}"
+    )
+
+
+# --- in the trainer -----------------------------------------------------------------------------
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """Return the tokenizer; a model without a chat template cannot be trained here."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    if not tokenizer.chat_template:
+        raise TrainerError(
+            Exit.MODEL_UNAVAILABLE,
+            "ChatTemplateMissing",
+            "the base model has no chat template, so prompts cannot be rendered",
+            "use an instruction-tuned model",
+        )
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def load(folder: Path) -> Any:
+    """Return the base model: bfloat16 on a GPU, float32 on a CPU.
+
+    The class is the one that the model's config names, because that is what serving loads: an
+    adapter's weights are named after it.
+    """
+    import torch
+    import transformers
+
+    config = transformers.AutoConfig.from_pretrained(folder)
+    name = (config.architectures or [""])[0]
+    kind = getattr(transformers, name, transformers.AutoModelForCausalLM)
+    dtype = torch.bfloat16 if torch.cuda.is_available() else torch.float32
+    return kind.from_pretrained(folder, dtype=dtype)
+
+
+def adapter_targets(model: Any) -> str:
+    """Return which layers a fresh adapter changes."""
+    return _LANGUAGE_LAYERS if hasattr(model.config, "vision_config") else "all-linear"
+
+
+def download_adapter(store: Store, adapter: ResolvedAdapter, folder: Path) -> Path:
+    """Download the adapter that the run starts from; a checkpoint keeps it in a sub-folder."""
+    try:
+        store.download_folder(adapter.prefix, folder)
+    except (NotFound, Forbidden) as error:
+        raise TrainerError(
+            Exit.MODEL_UNAVAILABLE,
+            "AdapterUnavailable",
+            f"adapter {adapter.ref} cannot be had: {error}",
+            "flash checkpoints lists what train.init_from_adapter can name",
+        ) from None
+    inner = folder / "adapter"
+    return inner if inner.is_dir() else folder
+
+
+def with_adapter(model: Any, folder: Path, ref: str) -> Any:
+    """Return the model with an existing adapter that goes on learning.
+
+    Raises:
+        TrainerError: the adapter does not fit the model, or would not learn.
+    """
+    from peft import PeftModel
+    from safetensors import safe_open
+
+    try:
+        joined = PeftModel.from_pretrained(model, folder, is_trainable=True)
+    except (RuntimeError, ValueError) as error:
+        raise _misfit(ref, first_line(str(error))) from error
+    # PEFT looks for the base model's config at every save; by its id it would ask the hub.
+    joined.peft_config["default"].base_model_name_or_path = model.name_or_path
+    with safe_open(folder / "adapter_model.safetensors", "pt") as file:
+        stored = sum(file.get_tensor(key).numel() for key in file.keys())  # noqa: SIM118
+    learning = sum(weight.numel() for weight in joined.parameters() if weight.requires_grad)
+    if learning != stored:
+        raise _misfit(ref, f"it has {stored:,} weights, of which {learning:,} would learn")
+    log.info("starting from adapter %s with %d trainable weights", ref, learning)
+    return joined
+
+
+def _misfit(ref: str, why: str) -> TrainerError:
+    return TrainerError(
+        Exit.CONFIG,
+        "AdapterMismatch",
+        f"adapter {ref} does not fit the base model: {why}",
+        "train.init_from_adapter must name an adapter of the same model",
+    )

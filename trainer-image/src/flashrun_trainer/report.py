@@ -1,0 +1,288 @@
+"""What an attempt tells the world while it runs, from one background thread.
+
+Training hands over values and never waits. The thread writes the heartbeat, the lossless metrics,
+the sampled rollouts and the log to storage, and reads the operator's requests. Storage that is
+away for a while costs nothing but freshness: everything is written again with the next pass.
+"""
+
+import json
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+from flashrun.spec import names
+from flashrun.spec.records import Control, Live, MetricsRow, Progress
+from flashrun.store import NotFound, StoreError
+from flashrun_trainer.attempt import Attempt
+from flashrun_trainer.failures import Redactor, TrainerError
+
+log = logging.getLogger(__name__)
+
+PASS_SECONDS: Final = 3.0
+"""Time between two looks at what has changed and what is asked for."""
+_HEARTBEAT_SECONDS: Final = 15.0
+_METRICS_SECONDS: Final = 15.0
+_LOG_SECONDS: Final = 10.0
+_CLAIM_SECONDS: Final = 30.0
+_BIG_FILE: Final = 4 * 1024 * 1024
+"""Histories are uploaded whole; each so many bytes make the pauses one length longer."""
+_WAITING_ROLLOUTS: Final = 200
+
+
+class Reporter:
+    """Reports one attempt until it is closed."""
+
+    def __init__(
+        self,
+        attempt: Attempt,
+        work: Path,
+        redact: Redactor,
+        log_path: Path | None = None,
+        pass_seconds: float = PASS_SECONDS,
+    ) -> None:
+        self._attempt = attempt
+        self._redact = redact
+        self._lock = threading.Lock()
+        self._phase = "Loading"
+        self._progress: Progress | None = None
+        self._warning = ""
+        self._commits = 0
+        self._rollouts: deque[tuple[int, bytes]] = deque(maxlen=_WAITING_ROLLOUTS)
+        self._metrics = _Upload(
+            names.metrics_key(attempt.prefix), work / "metrics.jsonl", _METRICS_SECONDS
+        )
+        log_key = names.log_key(attempt.prefix, attempt.number)
+        self._log = None if log_path is None else _Upload(log_key, log_path, _LOG_SECONDS)
+        self._live_changed = True
+        self._live_put = 0.0
+        self._claim_checked = time.monotonic()
+        self._seen_request = self._first_request()
+        self._save_wanted = threading.Event()
+        self._superseded: TrainerError | None = None
+        self._failing = False
+        self._wake = threading.Event()
+        self._closed = threading.Event()
+        self._pass_seconds = pass_seconds
+        self._thread = threading.Thread(target=self._run, name="reporter", daemon=True)
+        self._thread.start()
+
+    # --- what training hands over ---------------------------------------------------------------
+
+    def phase(self, name: str) -> None:
+        """Say what the trainer is doing, in one CamelCase word."""
+        with self._lock:
+            self._phase, self._live_changed = name, True
+        self._wake.set()
+
+    def progress(self, progress: Progress) -> None:
+        """Say how far training is."""
+        with self._lock:
+            self._progress, self._live_changed = progress, True
+
+    @property
+    def latest(self) -> Progress | None:
+        """The progress that was reported last."""
+        return self._progress
+
+    def warn(self, sentence: str) -> None:
+        """Show one sentence about wasted time; the same one is logged once, "" takes it back."""
+        with self._lock:
+            if sentence == self._warning:
+                return
+            self._warning, self._live_changed = sentence, True
+        if sentence:
+            log.warning(self._redact(sentence))
+
+    def committed(self, step: int) -> None:
+        """Say at once that the checkpoint of ``step`` has arrived."""
+        with self._lock:
+            self._commits += 1
+            self._live_changed = True
+        self._metrics.at_once()
+        self._wake.set()
+
+    def metrics(self, row: MetricsRow) -> None:
+        """Append a row to the run's history."""
+        with self._metrics.path.open("a") as file:
+            file.write(row.model_dump_json() + "\n")
+
+    def rollouts(self, step: int, rows: Sequence[dict[str, Any]]) -> None:
+        """Keep a sample of one step's rollouts."""
+        lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        with self._lock:
+            self._rollouts.append((step, self._redact("".join(lines)).encode()))
+
+    def continue_history(self, step: int) -> None:
+        """Take over the rows of earlier attempts up to the step that this one resumes from."""
+        try:
+            text = self._attempt.store.get_bytes(names.metrics_key(self._attempt.prefix)).decode()
+        except NotFound:
+            return
+        self._metrics.path.write_text(rows_until(text, step))
+
+    # --- what the operator asks -----------------------------------------------------------------
+
+    def take_save_request(self) -> bool:
+        """Say whether a checkpoint is wanted now; a request is answered once."""
+        wanted = self._save_wanted.is_set()
+        self._save_wanted.clear()
+        return wanted
+
+    @property
+    def superseded(self) -> TrainerError | None:
+        """Why this attempt has to end, when another pod owns the run."""
+        return self._superseded
+
+    # --- the thread -----------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Write everything once more and stop."""
+        self._closed.set()
+        self._wake.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._closed.is_set():
+            self._wake.wait(self._pass_seconds)
+            self._wake.clear()
+            self._pass()
+        self._metrics.at_once()
+        if self._log is not None:
+            self._log.at_once()
+        self._live_changed = True
+        self._pass()
+
+    def _pass(self) -> None:
+        tasks = (
+            self._look_for_requests,
+            self._put_live,
+            lambda: self._put_file(self._metrics),
+            lambda: self._put_file(self._log),
+            self._put_rollouts,
+            self._check_claim,
+        )
+        results = [self._try(task) for task in tasks]
+        if all(results):
+            self._failing = False
+
+    def _try(self, task: Callable[[], None]) -> bool:
+        try:
+            task()
+        except StoreError as error:
+            if not self._failing:
+                log.warning("a report is late, trying again: %s", self._redact(str(error)))
+            self._failing = True
+            return False
+        return True
+
+    def _first_request(self) -> str:
+        """Return the request that counts as seen: an earlier attempt has answered it."""
+        if self._attempt.number == 1:
+            return ""
+        try:
+            return self._control().save_request
+        except StoreError:
+            return ""
+
+    def _control(self) -> Control:
+        try:
+            return self._attempt.store.get_json(names.control_key(self._attempt.prefix), Control)
+        except NotFound:
+            return Control()
+
+    def _look_for_requests(self) -> None:
+        request = self._control().save_request
+        if request and request != self._seen_request:
+            self._seen_request = request
+            self._save_wanted.set()
+            log.info("a checkpoint is asked for: %s", request)
+
+    def _put_live(self) -> None:
+        now = time.monotonic()
+        with self._lock:
+            if not self._live_changed and now - self._live_put < _HEARTBEAT_SECONDS:
+                return
+            self._live_changed = False
+            live = Live(
+                run=self._attempt.run.run,
+                attempt=self._attempt.number,
+                pod=self._attempt.claim.pod,
+                phase=self._phase,
+                progress=self._progress,
+                commits=self._commits,
+                warning=self._redact(self._warning),
+                updated=datetime.now(UTC),
+            )
+        try:
+            self._attempt.store.put_json(names.live_key(self._attempt.run.run.uid), live)
+        except StoreError:
+            self._live_changed = True
+            raise
+        self._live_put = now
+
+    def _put_file(self, upload: "_Upload | None") -> None:
+        if upload is None or not upload.is_due():
+            return
+        size = upload.path.stat().st_size
+        data = upload.path.read_bytes()[:size]
+        self._attempt.store.put_bytes(upload.key, data, "text/plain; charset=utf-8")
+        upload.done(size)
+
+    def _put_rollouts(self) -> None:
+        while self._rollouts:
+            step, data = self._rollouts[0]
+            key = names.rollouts_key(self._attempt.prefix, step)
+            self._attempt.store.put_bytes(key, data, "application/jsonl")
+            self._rollouts.popleft()
+
+    def _check_claim(self) -> None:
+        if time.monotonic() - self._claim_checked < _CLAIM_SECONDS:
+            return
+        self._claim_checked = time.monotonic()
+        try:
+            self._attempt.confirm()
+        except TrainerError as error:
+            self._superseded = error
+
+
+class _Upload:
+    """A growing file that is uploaded whole, from time to time."""
+
+    def __init__(self, key: str, path: Path, seconds: float) -> None:
+        self.key = key
+        self.path = path
+        self._seconds = seconds
+        self._size = -1
+        self._time = -float("inf")
+
+    def is_due(self) -> bool:
+        """Say whether the file has grown and its pause is over."""
+        size = self.path.stat().st_size if self.path.exists() else -1
+        pause = self._seconds * (1 + max(size, 0) // _BIG_FILE)
+        return size not in (-1, self._size) and time.monotonic() - self._time >= pause
+
+    def at_once(self) -> None:
+        """Let the next pass upload the file, without a pause."""
+        self._time = -float("inf")
+
+    def done(self, size: int) -> None:
+        """Note what was uploaded."""
+        self._size, self._time = size, time.monotonic()
+
+
+def rows_until(text: str, step: int) -> str:
+    """Return the lines of a history up to ``step``; what comes after is going to happen again."""
+    rows = []
+    for line in text.splitlines():
+        try:
+            row = MetricsRow.model_validate_json(line)
+        except ValueError:
+            continue
+        if row.step <= step:
+            rows.append(line + "\n")
+    return "".join(rows)

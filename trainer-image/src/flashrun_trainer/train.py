@@ -1,0 +1,231 @@
+"""The container ``train``: one attempt, from the first look at storage to the exit code."""
+
+import importlib
+import logging
+import os
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Final
+
+from flashrun.spec import names
+from flashrun.spec.outcome import Exit, Termination
+from flashrun.spec.records import FileEntry, Manifest, Result
+from flashrun.store import AlreadyExists, StoreError
+from flashrun_trainer import attempt as attempts
+from flashrun_trainer import card, ending, environment
+from flashrun_trainer.arguments import Machine
+from flashrun_trainer.attempt import Attempt
+from flashrun_trainer.checkpoints import Uploader
+from flashrun_trainer.failures import Redactor, TrainerError, explain
+from flashrun_trainer.interruption import Interruption
+from flashrun_trainer.logs import Tee
+from flashrun_trainer.pod import Pod
+from flashrun_trainer.report import Reporter
+from flashrun_trainer.session import Session
+from flashrun_trainer.tracking import Tracker
+
+log = logging.getLogger(__name__)
+
+_STACK: Final = ("torch", "transformers", "trl", "peft")
+_RETRY_SECONDS: Final = 2.0
+
+
+def run(pod: Pod) -> int:
+    """Make one attempt and return the exit code; the termination message is written."""
+    interruption = Interruption()
+    interruption.listen()
+    redact = ending.redactor_of(pod)
+    try:
+        spec, store = pod.run(), pod.store()
+        if (earlier := attempts.earlier_result(store, spec)) is not None:
+            log.info("run %s has ended before, with code %d", spec.run.name, earlier.exit_code)
+            ending.leave(pod.termination, earlier.termination)
+            return earlier.exit_code
+        attempt = attempts.claim(store, spec, pod)
+    except BaseException as error:
+        end = explain(error)
+        ending.report(error, end, redact)
+        ending.leave(pod.termination, ending.termination(end, redact))
+        return end.code
+    with Tee(pod.work / "attempt.log", redact) as tee:
+        return _attempt(pod, attempt, interruption, redact, tee)
+
+
+def _attempt(
+    pod: Pod, attempt: Attempt, interruption: Interruption, redact: Redactor, tee: Tee
+) -> int:
+    """Train, and turn whatever happens into an exit code with everything saved that can be."""
+    spec = attempt.run
+    reporter = Reporter(attempt, pod.work, redact, tee.path)
+    uploader = Uploader(attempt, spec.model.id, reporter.committed)
+    tracker = Tracker(spec, os.environ)
+    end = None
+    try:
+        attempt.store.put_json(names.spec_key(attempt.prefix), spec)
+        loaded = environment.load(pod, spec.environment)
+        adapter = _method(spec.algorithm)(
+            Session(
+                pod=pod,
+                run=spec,
+                attempt=attempt,
+                environment=loaded,
+                reporter=reporter,
+                uploader=uploader,
+                tracker=tracker,
+                interruption=interruption,
+                redact=redact,
+                machine=_machine(),
+            )
+        )
+        reporter.phase("Uploading")
+        _finish(attempt, uploader, reporter, adapter)
+    except BaseException as error:
+        end = explain(error, pod.packages)
+        ending.report(error, end, redact)
+        uploader.finish(spec.upload_timeout_seconds)
+    tracker.finish(end.code if end else Exit.DONE)
+    code = end.code if end else int(Exit.DONE)
+    reason = end.reason if end else "Succeeded"
+    log.info("attempt %d ends with code %d (%s)", attempt.number, code, reason)
+    tee.sync()
+    return _settle(pod, attempt, reporter, redact, end)
+
+
+def _method(algorithm: str) -> Callable[[Session], Path | None]:
+    """Import the method, and with it PyTorch: seconds that a bad config never has to pay."""
+    # One process trains on one GPU; TRL refuses a process that sees several.
+    os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")
+    module = importlib.import_module(f"flashrun_trainer.{algorithm}")
+    method: Callable[[Session], Path | None] = module.train
+    return method
+
+
+def _machine() -> Machine:
+    """Look at what there is to train on, and say so."""
+    import torch
+
+    log.info("%s", ", ".join(f"{package} {version(package)}" for package in _STACK))
+    if torch.cuda.is_available():
+        log.info("training on %s", torch.cuda.get_device_name())
+        return Machine(gpu=True)
+    log.warning("training on the CPU: there is no GPU in this pod")
+    return Machine(gpu=False)
+
+
+def _finish(attempt: Attempt, uploader: Uploader, reporter: Reporter, adapter: Path | None) -> None:
+    """Wait for the uploads and publish the adapter.
+
+    Raises:
+        TrainerError: the run was interrupted, or something did not arrive in time.
+    """
+    seconds = attempt.run.upload_timeout_seconds
+    deadline = time.monotonic() + seconds
+    arrived = uploader.finish(seconds)
+    if uploader.error is not None:
+        raise uploader.error
+    step = reporter.latest.step if reporter.latest else 0
+    if adapter is None:
+        raise _interrupted(step, saved=uploader.resumable_step == step)
+    if not arrived:
+        raise TrainerError(
+            Exit.TEMPORARY,
+            "UploadTimeout",
+            f"the last checkpoints were not uploaded within {seconds} s: {uploader.trouble}",
+            "the next attempt goes on from the newest checkpoint that arrived",
+        )
+    card.write(adapter, attempt.run, step, reporter.latest)
+    _publish(attempt, adapter, step, deadline)
+
+
+def _interrupted(step: int, saved: bool) -> TrainerError:
+    if saved:
+        return TrainerError(
+            Exit.INTERRUPTED_SAVED,
+            "Interrupted",
+            f"the pod was asked to stop; step {step} is saved, and the run goes on from there",
+        )
+    return TrainerError(
+        Exit.INTERRUPTED_UNSAVED,
+        "Interrupted",
+        f"the pod was asked to stop, and step {step} could not be saved in time",
+    )
+
+
+def _publish(attempt: Attempt, adapter: Path, step: int, deadline: float) -> None:
+    """Upload the final adapter; its manifest is what says that the run has succeeded."""
+
+    def manifest(files: tuple[FileEntry, ...]) -> Manifest:
+        attempt.confirm()
+        rank, alpha = card.rank_and_alpha(adapter)
+        return Manifest(
+            kind="adapter",
+            run=attempt.run.run,
+            attempt=attempt.number,
+            step=step,
+            base_model=attempt.run.model.id,
+            lora_rank=rank,
+            lora_alpha=alpha,
+            created=datetime.now(UTC),
+            files=files,
+        )
+
+    while True:
+        try:
+            prefix = names.adapter_prefix(attempt.prefix)
+            attempt.store.upload_folder(prefix, adapter, manifest)
+        except AlreadyExists:
+            log.info("the final adapter had arrived before")
+        except StoreError as error:
+            if time.monotonic() > deadline:
+                raise
+            log.warning("the adapter is not uploaded yet, trying again: %s", error)
+            time.sleep(_RETRY_SECONDS)
+            continue
+        log.info("adapter %s is uploaded", attempt.run.run.name)
+        return
+
+
+def _settle(
+    pod: Pod, attempt: Attempt, reporter: Reporter, redact: Redactor, end: TrainerError | None
+) -> int:
+    """Say how it ended: to the run's records when that is final, and to the kubelet."""
+    progress = reporter.latest
+    code = end.code if end else int(Exit.DONE)
+    message = ending.termination(
+        end or TrainerError(code, "Succeeded", "training is complete"),
+        redact,
+        attempt=attempt.number,
+        step=progress.step if progress else None,
+        peak_memory_bytes=ending.peak_memory(),
+    )
+    reporter.close()
+    if attempts.is_final(code):
+        try:
+            code = _settle_for_good(attempt, reporter, message if end else None, code)
+        except StoreError as error:
+            late = explain(error)
+            ending.report(error, late, redact)
+            message, code = ending.termination(late, redact, attempt=attempt.number), late.code
+    ending.leave(pod.termination, message)
+    return code
+
+
+def _settle_for_good(
+    attempt: Attempt, reporter: Reporter, termination: Termination | None, code: int
+) -> int:
+    result = attempts.settle(
+        attempt.store,
+        Result(
+            run=attempt.run.run,
+            attempt=attempt.number,
+            exit_code=code,
+            termination=termination,
+            progress=reporter.latest,
+            finished=datetime.now(UTC),
+        ),
+    )
+    attempt.store.delete([names.live_key(attempt.run.run.uid)])
+    return result.exit_code
