@@ -80,18 +80,15 @@ def kubectl(context: typer.Context) -> None:
 
 def _tell(command: str, story: Callable[[Steps], None], *, show_log: bool = True) -> None:
     """Run one command; whatever goes wrong ends in one sentence, with the log beside it."""
-    if show_log:
-        steps = Steps.named(command)
-        steps.say(f"log: {steps.log}")
-    else:
-        steps = Steps(folders.logs() / f"{command}.log")
     try:
+        steps = Steps.named(command) if show_log else Steps(folders.logs() / f"{command}.log")
+        if show_log:
+            steps.say(f"log: {steps.log}")
         story(steps)
     except Stop as stop:
-        _fail(steps, str(stop), 1)
+        _fail(str(stop), 1)
     except KeyboardInterrupt:
         _fail(
-            steps,
             "interrupted; what was finished is kept: run the same command to go on, or "
             "`make down` to remove what was started",
             130,
@@ -99,11 +96,11 @@ def _tell(command: str, story: Callable[[Steps], None], *, show_log: bool = True
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise
-        _fail(steps, str(disk_full(Path(error.filename) if error.filename else None)), 1)
+        _fail(str(disk_full(Path(error.filename) if error.filename else None)), 1)
 
 
-def _fail(steps: Steps, sentence: str, code: int) -> None:
-    steps.say(f"stopped: {sentence}")
+def _fail(sentence: str, code: int) -> None:
+    sys.stderr.write(f"stopped: {sentence}\n")
     sys.exit(code)
 
 

@@ -4,11 +4,15 @@ Somebody's current cluster is used only when it is asked for by name. A cluster 
 is the cheaper one where Docker is; the one built here needs nothing but Debian, root and Go.
 """
 
+import contextlib
 import os
 import shutil
 import subprocess
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
+
+import yaml
 
 from localcluster import folders, node
 from localcluster.steps import Stop
@@ -64,7 +68,7 @@ def look() -> Facts:
     docker = _output("docker", "version", "--format", "{{.Server.Version}}") != ""
     return Facts(
         asked=os.environ.get("CLUSTER", ""),
-        context=_output("kubectl", "config", "current-context"),
+        context=_current_context(),
         registry=os.environ.get("REGISTRY", ""),
         s3_endpoint=os.environ.get("S3_ENDPOINT", ""),
         docker=docker,
@@ -119,6 +123,16 @@ def _check_local(facts: Facts) -> None:
             f"this machine is already a node of another cluster ({facts.other_kubelet}), and two "
             "share no machine; use that cluster with CLUSTER=current, or stop it"
         )
+
+
+def _current_context() -> str:
+    """The current context of the kubeconfig, as the first file that names one has it."""
+    default = str(Path.home() / ".kube" / "config")
+    for name in (os.environ.get("KUBECONFIG") or default).split(os.pathsep):
+        with contextlib.suppress(OSError, yaml.YAMLError, AttributeError):
+            if context := yaml.safe_load(Path(name).read_text()).get("current-context"):
+                return str(context)
+    return ""
 
 
 def _output(*argv: str) -> str:

@@ -16,8 +16,8 @@ from localcluster.choose import Choice, choose, look
 from localcluster.controlplane import ControlPlane
 from localcluster.docker import DockerCluster
 from localcluster.network import Network
-from localcluster.node import GPU, GPUS, PACKAGES, Node
-from localcluster.process import Daemons
+from localcluster.node import GPU, GPUS, OWNER, PACKAGES, Node, other_kubelet
+from localcluster.process import Daemons, settle
 from localcluster.services import ACCESS_KEY, Services, answers
 from localcluster.steps import Steps, Stop
 
@@ -59,15 +59,22 @@ def up(steps: Steps) -> Local:
 
 
 def down(steps: Steps) -> None:
-    """Remove everything that `up` started, whatever state it is in; the cache stays."""
+    """Remove everything that `up` started, whatever state it is in; the cache stays.
+
+    What belongs to the whole machine (pods' processes, the bridge, packet filter chains) is touched
+    only when this very state folder brought it up.
+    """
     state = folders.state()
     with only_command():
+        local = remembered() is Choice.LOCAL or owner() == state
+        if local:
+            _check_owner()
         for tool in (Choice.KIND, Choice.K3D):
             if remembered() is tool:
                 DockerCluster(tool, state / "kubeconfig").stop(steps)
         with steps.step("stop the S3 server and the registry"):
             _services(Network(state / "network")).stop()
-        if os.geteuid() == 0:
+        if local:
             _down_local(steps)
         shutil.rmtree(state, ignore_errors=True)
 
@@ -199,10 +206,12 @@ def _up_docker(tool: Choice, steps: Steps) -> Local:
 
 
 def _up_local(steps: Steps) -> Local:
+    _check_owner()
     _check_room()
     toolchain.debian([*PACKAGES, "openssl"], steps)
     for name in ("pause", "registry", "minio", "kubernetes"):
         toolchain.program(name, steps)
+    settle(folders.sockets() / OWNER, str(folders.state()))
     network = Network(folders.state() / "network")
     network.start()
     control, services = _control(network), _services(network)
@@ -222,6 +231,27 @@ def _down_local(steps: Steps) -> None:
         control.remove()
     with steps.step("remove the network bridge and the packet filter's chains"):
         network.remove()
+
+
+def owner() -> Path | None:
+    """The state folder of the cluster that this machine runs, or ran until it crashed."""
+    file = folders.sockets() / OWNER
+    return Path(file.read_text()) if file.exists() else None
+
+
+def _check_owner() -> None:
+    """Stop when the machine is somebody else's: another state folder's, or another cluster's."""
+    folder = owner()
+    if folder not in (None, folders.state()) and folder.exists():
+        raise Stop(
+            f"this machine already runs the local cluster of {folder}; use that one, or remove it "
+            f"with `make down XDG_STATE_HOME={folder.parent.parent}`"
+        )
+    if other := other_kubelet(folders.state()):
+        raise Stop(
+            f"this machine is a node of another cluster ({other}), whose pods nothing here may "
+            "touch; stop that cluster first"
+        )
 
 
 def _check_room() -> None:

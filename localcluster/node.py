@@ -49,6 +49,8 @@ STRAY_FOLDERS = (
     "/run/containerd",
 )
 CGROUPS = Path("/sys/fs/cgroup")
+OWNER = "owner"
+"""The file, beside the sockets, that names the state folder this machine's cluster belongs to."""
 PODS = "kubepods"
 """The cgroup under which kubelet puts every process of every pod."""
 
@@ -323,17 +325,21 @@ def other_kubelet(own: Path) -> str:
 def _kill_pods() -> None:
     """Kill what still runs in a pod's cgroup, whoever started it and whether it is still known."""
 
-    def processes() -> list[int]:
-        files = [file for pods in _pod_cgroups() for file in pods.glob("**/cgroup.procs")]
-        return [int(pid) for file in files for pid in file.read_text().split()]
-
     def gone() -> bool:
-        left = set(processes())
+        files = [file for pods in _pod_cgroups() for file in pods.glob("**/cgroup.procs")]
+        left = {pid for file in files for pid in _processes(file)}
         for pid in left:
             _kill(pid)
         return not left
 
     until(gone, 10)
+
+
+def _processes(file: Path) -> list[int]:
+    try:
+        return [int(pid) for pid in file.read_text().split()]
+    except OSError:
+        return []  # the cgroup went while we looked
 
 
 def _kill_shims(socket: Path) -> None:

@@ -17,7 +17,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TextIO
 
 from rich.console import Console
 from rich.markup import escape
@@ -68,7 +67,7 @@ class Steps:
         self.log = log
         self.quiet = quiet
         log.parent.mkdir(parents=True, exist_ok=True)
-        self._file: TextIO = log.open("a", encoding="utf-8", errors="replace")
+        self._file = log.open("ab", buffering=0)
         self._console = Console(highlight=False)
         self._live = self._console.is_terminal and not os.environ.get("CI")
 
@@ -98,9 +97,9 @@ class Steps:
             self._console.print(escape(text), soft_wrap=True)
 
     def note(self, text: str) -> None:
-        """One line for the log alone."""
-        self._file.write(text + "\n")
-        self._file.flush()
+        """One line for the log alone; a disk too full for it must not hide what else happens."""
+        with contextlib.suppress(OSError):
+            self._file.write(f"{text}\n".encode(errors="replace"))
 
     @contextmanager
     def step(self, title: str, total: float | None = None) -> Iterator[Step]:

@@ -432,6 +432,7 @@ async def test_a_suspended_run_rests_and_goes_on_from_where_it_was(world: World)
     await world.cluster.delete("Pod", world.namespace, trainer.name, grace_seconds=0)
     await world.phase(RUN, "Suspended")
     await world.control(RUN, suspend=False)
+    await world.pass_over(RUN)
     again = await world.trainer(RUN, attempt=2)
     assert again.name != trainer.name
     await again.succeed()

@@ -104,7 +104,7 @@ async def test_an_operator_killed_at_any_time_leaves_work_that_another_finishes(
         await asyncio.sleep(0.02 * 2**number)  # from before the first write to after the last
         process.kill()
         process.wait()
-        await release(world)
+        operators.release()
     operators.start()
     for name in runs:
         await phase(world, name, "Starting", 60)
@@ -114,13 +114,6 @@ async def test_an_operator_killed_at_any_time_leaves_work_that_another_finishes(
     for name in runs:
         await phase(world, name, "Succeeded")
         assert await world.jobs(name) == [name]
-
-
-async def release(world: World) -> None:
-    """Spare the test the fifteen seconds that a killed holder's lease lasts."""
-    await world.cluster.patch(
-        "Lease", "default", "flashrun-operator", {"spec": {"holderIdentity": ""}}
-    )
 
 
 async def test_work_that_piled_up_while_nobody_acted_is_done(operators: Operators, world: World):

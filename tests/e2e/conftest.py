@@ -174,7 +174,7 @@ class Product:
         key = f"tests/{name}.tar.gz"
         self.store.put_bytes(key, bundle.getvalue())
         objects = _job(
-            name, self.images.trainer, self.access, ["python3", "-c", UNPACK, key, *command]
+            name, self.trainer_image, self.access, ["python3", "-c", UNPACK, key, *command]
         )
         self.kubectl("delete", "job,secret", name, "-n", SYSTEM, "--ignore-not-found")
         self.kubectl("create", "-n", SYSTEM, "-f", "-", stdin=json.dumps(objects))

@@ -57,9 +57,9 @@ def write(folder: Path, source: str | None = None) -> Path:
     return folder
 
 
-def config(folder: Path, environment: str, algorithm: str = "grpo", **extra: object) -> Path:
+def config(folder: Path, environment_id: str, algorithm: str = "grpo", **extra: object) -> Path:
     """Write a config for a short run on the tiny model."""
-    tables = {"environment": {"id": environment, **extra.get("environment", {})}}  # type: ignore[dict-item]
+    tables = {"environment": {"id": environment_id, **extra.get("environment", {})}}  # type: ignore[dict-item]
     knobs = {"max_length": 128, "learning_rate": 0.01, "batch_size": 2, "save_every": 2}
     knobs |= (
         {"steps": 4, "group_size": 4, "max_tokens": 8} if algorithm == "grpo" else {"max_steps": 6}

@@ -33,9 +33,7 @@ def test_cancel_stops_a_run_and_says_what_was_kept(product: Product, endless: st
     said = product.flash("cancel", endless).stdout
     status = product.end(endless, "Cancelled")
 
-    newest = status["checkpoints"][0]["ref"]
-    assert newest in said
-    assert "Cancelled" in said
+    assert f"{status['checkpointCount']} checkpoints are kept" in said
     assert status["attempts"][-1]["exitCode"] in (40, None)
     product.kubectl("delete", "flashrun", endless)
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from localcluster.choose import Choice, Facts, choose
+from localcluster.choose import Choice, Facts, choose, look
 from localcluster.steps import Stop
 
 DEBIAN = Facts(root=True, debian=True)
@@ -74,3 +74,18 @@ def test_a_machine_that_cannot_have_one_is_told_why(facts, sentence):
         choose(facts)
     assert sentence in str(stop.value)
     assert ";" in str(stop.value), "what is wrong; what to do"
+
+
+CONTEXTS = {
+    "a kubeconfig with a context": ("current-context: prod\n", "prod"),
+    "one without": ("contexts: []\n", ""),
+    "an empty one": ("", ""),
+    "one that is no YAML": ("{", ""),
+}
+
+
+@pytest.mark.parametrize(("text", "context"), CONTEXTS.values(), ids=CONTEXTS.keys())
+def test_the_current_context_is_read_without_kubectl(tmp_path, monkeypatch, text, context):
+    (tmp_path / "config").write_text(text)
+    monkeypatch.setenv("KUBECONFIG", f"{tmp_path / 'missing'}:{tmp_path / 'config'}")
+    assert look().context == context

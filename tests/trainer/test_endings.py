@@ -12,6 +12,7 @@ from tests.trainer.pods import HEAD, Workshop, resolved, rows, sums
 pytestmark = [pytest.mark.trainer, pytest.mark.filterwarnings("default")]
 
 SCORE = HEAD + "    def score_response(self, example, response_text):\n"
+PASS = "        ..."
 LOAD = "\n\ndef load_environment(**params):\n    return Environment()\n"
 SPLIT = {"split": "test", "params": {"split": "test"}}
 SECRET = "canary-7f3a-value"
@@ -171,7 +172,7 @@ def test_a_reward_without_spread_is_warned_about_while_it_lasts(workshop: Worksh
     process = pod.start()
     try:
         found = wait_for_warning(pod)
-        assert "the same reward" in found.warning
+        assert "have had the same reward for 5 steps" in found.warning
     finally:
         process.kill()
         process.wait()
@@ -207,7 +208,7 @@ def test_an_environment_may_ask_for_one_thread(workshop: Workshop, serial: str):
 def test_secrets_are_nowhere_to_be_read(workshop: Workshop, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("PLAIN_NAME", SECRET)
     source = """        import os
-        print("the reward prints", os.environ["PLAIN_NAME"])
+        os.write(1, b"the reward prints " + os.environb[b"PLAIN_NAME"] + b"\\n")
         raise ValueError("refused: " + os.environ["PLAIN_NAME"])
 """
     environment = {"secrets": ("PLAIN_NAME",)}

@@ -59,9 +59,18 @@ CASES = {
         [assistant("I count."), TOOL, assistant("2")],
         True,
         "<|im_start|>user\nWhat is 1 plus 1?<|im_end|>\n"
-        "<|im_start|>assistant\n[I count.<|im_end|>\n]"
+        "<|im_start|>assistant\n[I count.<|im_end|>]\n"
         "<|im_start|>tool\n2<|im_end|>\n"
         "<|im_start|>assistant\n[<think>\n\n</think>\n\n2<|im_end|>\n]",
+    ),
+    "a turn in the middle is learned, whatever its last letter": (
+        [USER],
+        [assistant("#%"), USER, assistant("#")],
+        False,
+        "<|im_start|>user\nWhat is 1 plus 1?<|im_end|>\n"
+        "<|im_start|>assistant\n[#%<|im_end|>]\n"
+        "<|im_start|>user\nWhat is 1 plus 1?<|im_end|>\n"
+        "<|im_start|>assistant\n<think>\n\n</think>\n\n[#<|im_end|>\n]",
     ),
 }
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple, Self
 
 import aiohttp
+import yaml
 from kubernetes.aio import config
 from kubernetes.aio.client import ApiClient, Configuration
 from kubernetes.aio.config.incluster_config import SERVICE_TOKEN_FILENAME
@@ -36,6 +37,16 @@ PAGE: Final = 500
 Object = dict[str, Any]
 
 _RETRIED_STATUS: Final = frozenset({429, 500, 502, 503, 504})
+_KUBECONFIG_ERRORS: Final = (
+    config.ConfigException,
+    yaml.YAMLError,
+    OSError,
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+)
+"""What the client raises over a kubeconfig, which is any file that someone wrote."""
 _NAMESPACE_FILE: Final = Path(SERVICE_TOKEN_FILENAME).with_name("namespace")
 
 
@@ -189,7 +200,7 @@ class Cluster:
                 path, context=context, client_configuration=configuration, persist_config=False
             )
             active = loader.current_context
-        except (config.ConfigException, OSError, ValueError, KeyError, TypeError) as error:
+        except _KUBECONFIG_ERRORS as error:
             raise NoCluster(
                 f"the kubeconfig cannot be used ({_line(error)}); see kubectl config get-contexts"
             ) from None
@@ -552,7 +563,7 @@ def current_context(kubeconfig: Path | None = None) -> tuple[str, str] | None:
     try:
         path = os.fspath(kubeconfig) if kubeconfig else os.environ.get("KUBECONFIG") or None
         _, active = config.list_kube_config_contexts(path)
-    except (config.ConfigException, OSError, ValueError, KeyError, TypeError):
+    except _KUBECONFIG_ERRORS:
         return None
     return active["name"], active["context"].get("namespace") or "default"
 

@@ -28,6 +28,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Progress bars are for terminals; a log that is uploaded every few seconds has no use for them.
     os.environ.setdefault("TQDM_DISABLE", "1")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    # Episodes of several turns are played by a hook of TRL that it calls experimental.
+    os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
     return COMMANDS[command](Pod.from_environment(os.environ))
 
 

@@ -1,7 +1,7 @@
 """From the resolved spec to the arguments of TRL and PEFT: pure, and without either of them.
 
-Batch sizes are those of one optimizer step over all GPUs. How much of it goes through a GPU at once
-is decided here, and changes memory and speed, not what is learned.
+Batch sizes are those of one optimizer step. How much of it goes through the GPU at once is decided
+here, and changes memory and speed, not what is learned.
 """
 
 import math
@@ -23,8 +23,6 @@ class Machine:
     """What the trainer runs on."""
 
     gpu: bool = False
-    ranks: int = 1
-    """Processes that share one optimizer step, each with its GPU."""
 
 
 @dataclass(frozen=True)
@@ -32,32 +30,15 @@ class Split:
     """How one optimizer step is cut up."""
 
     at_once: int
-    """Sequences of one pass on one device."""
+    """Sequences of one pass."""
     passes: int
     """Passes before the optimizer steps (gradient accumulation)."""
 
 
-def split(sequences: int, ranks: int, most: int) -> Split:
-    """Cut ``sequences`` into equal passes of at most ``most`` on each of ``ranks`` devices.
-
-    Raises:
-        ValueError: the sequences cannot be shared out equally.
-    """
-    share, rest = divmod(sequences, ranks)
-    if rest:
-        raise ValueError(f"{sequences} sequences cannot be shared by {ranks} processes")
-    at_once = max(n for n in range(1, min(share, max(most, 1)) + 1) if share % n == 0)
-    return Split(at_once, share // at_once)
-
-
-def usable_ranks(sequences: int, devices: int) -> int:
-    """Return how many of ``devices`` can share ``sequences`` equally."""
-    return max(n for n in range(1, max(devices, 1) + 1) if sequences % n == 0)
-
-
-def sequences_per_step(run: ResolvedRun) -> int:
-    """Return the sequences of one optimizer step: in GRPO, every completion of every prompt."""
-    return run.train.batch_size * (run.train.group_size or 1)
+def split(sequences: int, most: int) -> Split:
+    """Cut ``sequences`` into equal passes of at most ``most``."""
+    at_once = max(n for n in range(1, min(sequences, max(most, 1)) + 1) if sequences % n == 0)
+    return Split(at_once, sequences // at_once)
 
 
 def sft_steps(run: ResolvedRun, rows: int) -> int:
@@ -68,7 +49,7 @@ def sft_steps(run: ResolvedRun, rows: int) -> int:
 
 def sft(run: ResolvedRun, machine: Machine, output: Path, rows: int) -> dict[str, Any]:
     """Return the arguments of ``SFTConfig``."""
-    cut = split(run.train.batch_size, machine.ranks, _at_once(run, machine))
+    cut = split(run.train.batch_size, _at_once(run, machine))
     return {
         **_shared(run, machine, output, cut),
         "max_steps": sft_steps(run, rows),
@@ -97,7 +78,7 @@ def grpo(run: ResolvedRun, machine: Machine, output: Path, prompts: int) -> dict
             "set train.temperature above 0",
         )
     group = train.group_size or 2
-    cut = split(min(train.batch_size, prompts) * group, machine.ranks, _at_once(run, machine))
+    cut = split(min(train.batch_size, prompts) * group, _at_once(run, machine))
     return {
         **_shared(run, machine, output, cut),
         "max_steps": train.steps,

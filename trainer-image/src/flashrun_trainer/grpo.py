@@ -28,6 +28,8 @@ log = logging.getLogger(__name__)
 
 _SAMPLED_AT_ONCE: Final = 128
 """Completions that are sampled together; the cache of keys and values has to fit the memory."""
+_FLAT_STEPS: Final = 5
+"""Steps without spread in the rewards after which a warning is shown."""
 _SHOWN_ROLLOUTS: Final = 8
 """Rollouts of a step that are kept in storage."""
 
@@ -185,6 +187,7 @@ class Rewards:
         self._tokenizer = tokenizer
         self._prompts = prompts
         self._link = link
+        self._flat_steps = 0
 
     def reward(
         self,
@@ -202,12 +205,14 @@ class Rewards:
             for row, ids in zip(rows, completion_ids, strict=True)
         ]
         found = self._scores([row.example for row in rows], answers, episode)
+        if trace := scores.first_trace(found):
+            log.warning("one of step %d's rewards failed\n%s", step, trace)
         scores.refuse_if_all_failed(found, step)
-        self._session.reporter.warn(scores.warning(found, step))
         rewards = [
             score.reward - self._penalty(answer)
             for score, answer in zip(found, answers, strict=True)
         ]
+        self._session.reporter.warn(scores.warning(found, step) or self._about_spread(rewards))
         self._link.extra = scores.means(found)
         self._keep_some(step, rows, answers, found, rewards)
         return rewards
@@ -229,6 +234,19 @@ class Rewards:
             return 0.0
         thought = self._tokenizer(answer.first_thought, add_special_tokens=False)
         return coefficient * len(thought["input_ids"])
+
+    def _about_spread(self, rewards: Sequence[float]) -> str:
+        """Return a sentence when no group has had better and worse completions for a while."""
+        group = self._session.run.train.group_size or 1
+        groups = (rewards[begin : begin + group] for begin in range(0, len(rewards), group))
+        flat = all(len(set(found)) == 1 for found in groups)
+        self._flat_steps = self._flat_steps + 1 if flat else 0
+        if self._flat_steps < _FLAT_STEPS:
+            return ""
+        return (
+            f"all completions of a prompt have had the same reward for {_FLAT_STEPS} steps or "
+            "more, so nothing is learned: make score_response tell better from worse"
+        )
 
     def _keep_some(
         self,

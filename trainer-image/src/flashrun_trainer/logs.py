@@ -71,10 +71,11 @@ class Tee:
                 self._take(line)
 
     def _take(self, line: bytes) -> None:
-        if line.endswith(_MARK):
+        text = line.removesuffix(_MARK)
+        if text or text == line:
+            self._write(text + b"\n")
+        if text != line:
             self._synced.set()
-        else:
-            self._write(line + b"\n")
 
     def _write(self, text: bytes) -> None:
         clean = self._redact(text.decode("utf-8", "replace")).encode()

@@ -4,7 +4,6 @@ A reward that fails for some responses costs those responses their score, and is
 fails for all of them ends the run: there is nothing to learn from it.
 """
 
-import logging
 import math
 import statistics
 import traceback
@@ -18,8 +17,6 @@ from flashrun.spec.outcome import Exit
 from flashrun_trainer.environment import Answer, Environment
 from flashrun_trainer.failures import TrainerError, sentence
 
-log = logging.getLogger(__name__)
-
 Response = TypeVar("Response")
 
 
@@ -31,6 +28,8 @@ class Score:
     metrics: dict[str, float] = field(default_factory=dict)
     error: str = ""
     """Type and message of what the environment raised; empty when it gave a score."""
+    trace: str = ""
+    """The traceback to it."""
 
 
 def of_answers(
@@ -91,8 +90,7 @@ def _counted(score: Callable[[Response], Score]) -> Callable[[Response], Score]:
 
 
 def _failed(error: Exception) -> Score:
-    log.warning("%s", "".join(traceback.format_exception(error)))
-    return Score(error=sentence(error))
+    return Score(error=sentence(error), trace="".join(traceback.format_exception(error)))
 
 
 def _score(result: Any) -> Score:
@@ -107,6 +105,11 @@ def _value(metric: Any) -> float | None:
     candidates = (metric.score, metric.value, metric.success)
     numbers = (float(item) for item in candidates if isinstance(item, bool | int | float))
     return next((number for number in numbers if math.isfinite(number)), None)
+
+
+def first_trace(scores: Iterable[Score]) -> str:
+    """Return the traceback of the first response without a score, or an empty string."""
+    return next((score.trace for score in scores if score.error), "")
 
 
 def refuse_if_all_failed(scores: Sequence[Score], step: int) -> None:

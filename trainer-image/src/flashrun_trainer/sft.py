@@ -102,20 +102,34 @@ def render(tokenizer: Any, prompt: list[Message], completion: list[Message], thi
     from the whole. What the opening holds, such as an empty pair of think tags, is not learned.
     """
     messages = [*prompt, *completion]
-
-    def ids(count: int, answer: bool) -> list[int]:
-        return rendered(tokenizer, messages[:count], thinking, answer)
-
-    whole = ids(len(messages), answer=False)
+    whole = rendered(tokenizer, messages, thinking, answer=False)
     labels = [IGNORED] * len(whole)
     for index in range(len(prompt), len(messages)):
-        if messages[index].get("role") != "assistant":
-            continue
-        begin = common_length(ids(index, answer=True), whole)
-        is_last = index + 1 == len(messages)
-        end = len(whole) if is_last else common_length(ids(index + 1, answer=False), whole)
-        labels[begin:end] = whole[begin:end]
+        if messages[index].get("role") == "assistant":
+            opening = rendered(tokenizer, messages[:index], thinking, answer=True)
+            begin = common_length(opening, whole)
+            end = _end_of_turn(tokenizer, messages, index, whole, thinking)
+            labels[begin:end] = whole[begin:end]
     return Row(whole, labels)
+
+
+def _end_of_turn(
+    tokenizer: Any, messages: list[Message], index: int, whole: list[int], thinking: bool
+) -> int:
+    """Return where the assistant's turn ``index`` ends, its end-of-turn token included.
+
+    What comes after a turn is what stays the same when the assistant says something else there;
+    templates render a turn in the middle otherwise than at the end, so comparing beginnings is
+    not enough.
+    """
+    if index + 1 == len(messages):
+        return len(whole)
+    said = str(messages[index].get("content") or "")
+    other = next(mark for mark in "#%@" if not said.startswith(mark) and not said.endswith(mark))
+    changed = [*messages[:index], {"role": "assistant", "content": other}, *messages[index + 1 :]]
+    variant = rendered(tokenizer, changed, thinking, answer=False)
+    end = len(whole) - common_length(whole[::-1], variant[::-1])
+    return end + 1 if whole[end] == tokenizer.eos_token_id else end
 
 
 def rendered(

@@ -6,7 +6,6 @@ from datetime import UTC, datetime
 from flashrun.cli import render, terminal
 from flashrun.cli.options import Context, Form, Namespace, Output
 from flashrun.cli.session import connect
-from flashrun.spec import names
 
 
 def runs(output: Form = Output.TABLE, namespace: Namespace = None, context: Context = None) -> None:
@@ -20,7 +19,7 @@ def runs(output: Form = Output.TABLE, namespace: Namespace = None, context: Cont
 async def _runs(output: Output, namespace: str | None, context: str | None) -> None:
     async with connect(context, namespace) as session:
         if output in (Output.JSON, Output.YAML):
-            terminal.write_data(await session.cluster.list(names.KIND, session.namespace), output)
+            terminal.write_data(await session.manifests(), output)
             return
         found = await session.runs()
         where = session.namespace

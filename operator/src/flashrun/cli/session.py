@@ -47,12 +47,16 @@ class Session:
             raise NotFoundFailure(
                 f"there is no run {name} in namespace {self.namespace}", "flash runs lists them"
             )
-        return found
+        return _for_people(found)
+
+    async def manifests(self) -> list[dict[str, Any]]:
+        """Return every run of the namespace as the API server has it."""
+        return list(map(_for_people, await self.cluster.list(names.KIND, self.namespace)))
 
     async def runs(self) -> list[FlashRun]:
         """Return every run of the namespace that can be read."""
         found = []
-        for manifest in await self.cluster.list(names.KIND, self.namespace):
+        for manifest in await self.manifests():
             with contextlib.suppress(ValidationError):
                 found.append(FlashRun.from_manifest(manifest))
         return found
@@ -150,6 +154,12 @@ def _explained() -> Iterator[None]:
         raise UsageFailure(str(error)) from None
     except (cluster.ClusterError, store.StoreError) as error:
         raise Failure(str(error)) from None
+
+
+def _for_people(manifest: dict[str, Any]) -> dict[str, Any]:
+    """Leave out who set which field, as ``kubectl`` does."""
+    manifest["metadata"].pop("managedFields", None)
+    return manifest
 
 
 def parsed(manifest: dict[str, Any]) -> FlashRun:

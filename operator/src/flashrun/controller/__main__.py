@@ -11,6 +11,7 @@ import logging
 import signal
 import sys
 from collections.abc import Coroutine
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import Any, Final
 
@@ -95,16 +96,21 @@ async def _act(
     observer = Observer(cluster, store, heartbeats)
     reconciler = Reconciler(cluster, store, observer, platform, lambda: lease.held)
 
+    metrics.WAITING.set_function(lambda: len(queue))
+
     def add(key: Key) -> None:
         if key.namespace in platform.namespaces:
             queue.add(key)
-            metrics.WAITING.set(len(queue))
 
     def add_from_thread(key: Key) -> None:
         loop.call_soon_threadsafe(add, key)
 
     def connect() -> Connection:
         return asyncio.run_coroutine_threadsafe(cluster.connection(), loop).result(10)
+
+    def keep(uids: AbstractSet[str]) -> None:
+        observer.keep(uids)
+        heartbeats.sweep(uids, platform.namespaces)
 
     watch = Watch(platform.namespaces, connect, add_from_thread)
     log.info("serving %s on %s", ", ".join(platform.namespaces), cluster.server)
@@ -113,7 +119,7 @@ async def _act(
     jobs: list[Coroutine[Any, Any, None]] = [
         lease.keep(),
         heartbeats.run(add),
-        resync(cluster, platform.namespaces, add),
+        resync(cluster, platform.namespaces, add, keep),
         publish(cluster, store, platform),
         *(queue.work(reconciler.handle) for _ in range(WORKERS)),
     ]

@@ -41,3 +41,5 @@ def set_up(level: str = "INFO") -> None:
     logging.basicConfig(level=level, handlers=[handler], force=True)
     for name in _QUIET:
         logging.getLogger(name).setLevel(logging.WARNING)
+    # It would warn that signals are ignored in its thread, where they belong to us.
+    logging.getLogger("kopf._core.reactor.running").setLevel(logging.ERROR)

@@ -9,6 +9,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final, TypeVar
@@ -93,9 +94,14 @@ class Observer:
         )
 
     def forget(self, uid: str) -> None:
-        """Drop what is remembered of a run that is over or gone."""
+        """Drop what is remembered of a run that is over."""
         self._manifests.pop(uid, None)
         self._known.pop(uid, None)
+
+    def keep(self, uids: AbstractSet[str]) -> None:
+        """Drop what is remembered of all other runs; they are gone."""
+        for uid in list(self._known.keys() - uids):
+            self.forget(uid)
 
     # --- the API server -----------------------------------------------------------------------
 

@@ -8,6 +8,8 @@ seen an event.
 import asyncio
 import logging
 from collections.abc import Callable
+from collections.abc import Set as AbstractSet
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from flashrun.cluster import Cluster, ClusterError
@@ -19,6 +21,8 @@ from flashrun.store import Corrupt, NotFound, Store, StoreError
 POLL_SECONDS: Final = 3.0
 RESYNC_SECONDS: Final = 300.0
 SLOWEST_POLL_SECONDS: Final = 60.0
+ORPHAN_AGE: Final = timedelta(minutes=15)
+"""Age from which the heartbeat of a run that is gone is swept."""
 
 Add = Callable[[Key], None]
 log = logging.getLogger(__name__)
@@ -64,6 +68,17 @@ class Heartbeats:
             self._etags[uid] = etag
         return [Key(live.run.namespace, live.run.name) for live in (*gone, *changed)]
 
+    def sweep(self, uids: AbstractSet[str], namespaces: tuple[str, ...]) -> None:
+        """Delete old heartbeats of runs that are gone: their trainers were ended with them."""
+        limit = datetime.now(UTC) - ORPHAN_AGE
+        orphans = [
+            names.live_key(uid)
+            for uid, live in self._live.items()
+            if uid not in uids and live.run.namespace in namespaces and live.updated < limit
+        ]
+        if orphans:
+            self._store.delete(orphans)
+
     def _read(self, uid: str) -> Live | None:
         """Return a heartbeat that is one: a trainer writes it, so it is checked.
 
@@ -82,13 +97,25 @@ class Heartbeats:
         return live
 
 
-async def resync(cluster: Cluster, namespaces: tuple[str, ...], add: Add) -> None:
-    """Make every run of the served namespaces due, now and every few minutes."""
+async def resync(
+    cluster: Cluster,
+    namespaces: tuple[str, ...],
+    add: Add,
+    keep: Callable[[AbstractSet[str]], None],
+) -> None:
+    """Make every run of the served namespaces due, now and every few minutes.
+
+    ``keep`` is told the uids of all runs there are, in another thread: what belongs to none of
+    them may go.
+    """
     while True:
-        for namespace in namespaces:
-            try:
+        try:
+            uids = set()
+            for namespace in namespaces:
                 for manifest in await cluster.list(names.KIND, namespace):
                     add(Key(namespace, manifest["metadata"]["name"]))
-            except ClusterError as error:
-                log.warning("the runs of namespace %s cannot be listed: %s", namespace, error)
+                    uids.add(manifest["metadata"]["uid"])
+            await asyncio.to_thread(keep, uids)
+        except (ClusterError, StoreError) as error:
+            log.warning("not every run could be looked at: %s", error)
         await asyncio.sleep(RESYNC_SECONDS)

@@ -463,8 +463,8 @@ def _follow(case: Case) -> Decision:
         )
         return _fail(case, failure, stop=True)
     phase, reason, message = _situation(case, job, pod)
-    waits = phase is not Phase.RUNNING
-    pending = PendingStatus(reason=reason, message=message) if waits and message else None
+    waits = phase is not Phase.RUNNING and reason not in _PREPARING
+    pending = PendingStatus(reason=reason, message=message) if waits else None
     status = report.resolved(case.status, case.run, resolved, job)
     status = report.conclude(
         status.model_copy(update={"pending": pending}),
@@ -495,12 +495,14 @@ def _situation(case: Case, job: Object, pod: Pod | None) -> tuple[Phase, str, st
         detail = pod.waiting_message or pod.waiting_reason
         return waiting, pod.waiting_reason, f"The pod cannot start: {detail}"[:2048]
     if pod.started is None:
-        return waiting, pod.activity or "Starting", _PREPARING.get(pod.activity, "The pod starts.")
+        activity = pod.activity or "Starting"
+        return waiting, activity, _PREPARING[activity]
     warning = live.warning if live is not None and live.pod == pod.name else ""
     return Phase.RUNNING, "Training", warning or "The trainer is at work."
 
 
 _PREPARING: Final = {
+    "Starting": "The pod starts.",
     "Downloading": "The base model is being fetched.",
     "Installing": "The environment is being installed.",
 }

@@ -164,10 +164,7 @@ def _events(before: FlashRunStatus, after: FlashRunStatus) -> Iterable[Event]:
     ready = after.condition("Ready")
     reason, message = (ready.reason, ready.message) if ready else (after.phase.value, "")
     if after.phase is not before.phase or (after.pending and after.pending != before.pending):
-        failed = after.phase is Phase.FAILED
-        yield Event(
-            reason, message or after.phase.value, warning=failed or after.pending is not None
-        )
+        yield Event(reason, message or after.phase.value, warning=_needs_people(after))
     for checkpoint in after.checkpoints[: max(0, after.checkpoint_count - before.checkpoint_count)]:
         yield Event("CheckpointUploaded", f"Checkpoint {checkpoint.ref} is in storage.")
     known = {attempt.pod: attempt for attempt in before.attempts}
@@ -175,6 +172,10 @@ def _events(before: FlashRunStatus, after: FlashRunStatus) -> Iterable[Event]:
         was = known.get(attempt.pod)
         if attempt.end is not None and (was is None or was.end is None) and attempt.exit_code:
             yield Event("AttemptEnded", f"Pod {attempt.pod} ended: {attempt.reason}.", warning=True)
+
+
+def _needs_people(status: FlashRunStatus) -> bool:
+    return status.phase is Phase.FAILED or status.pending is not None
 
 
 def _observations(

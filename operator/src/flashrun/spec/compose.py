@@ -358,7 +358,7 @@ def _problems(
     base = Origin(files[0].name if files else "config")
     details = error.errors(include_url=False)
     found = [
-        Problem(_origin(draft, detail, base), sentence(detail))
+        Problem(_origin(draft, detail, base), secrecy.redacted(sentence(detail)))
         for detail in details[:PROBLEMS_SHOWN]
     ]
     found.sort(key=lambda problem: problem.origin.line or 0)
@@ -432,7 +432,7 @@ def _own_sentence(loc: Sequence[int | str], path: str, sentence: str, given: Any
     """Join a key with a sentence of ``flashrun.spec.config``, which leaves the subject out."""
     if re.match(r"must be\b", sentence) and ":" not in sentence:
         return f"{path} {sentence}, not {shown(given)}"
-    if re.match(r"(must|is|looks|has|would|names)\b", sentence):
+    if re.match(r"(must|is|looks|has|cannot)\b", sentence):
         return f"{path} {sentence}"
     return f"{path}{'.' if loc[-1] in ('params', 'worker_env') else ': '}{sentence}"
 

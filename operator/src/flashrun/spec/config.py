@@ -106,6 +106,8 @@ def _variable(name: str) -> str:
         raise ValueError(
             "must be the name of an environment variable: letters, digits and '_', and no value"
         )
+    if (found := secrecy.secret_value(name)) is not None:
+        raise ValueError(f"looks like {found}: write the name of a variable, not its value")
     if (why := secrecy.forbidden_name(name)) is not None:
         raise ValueError(f"cannot be {name}, which {why}")
     return name
@@ -212,9 +214,11 @@ def _stops(value: Any) -> Any:
 
 
 def _adapter_ref(value: Any) -> Any:
+    if value is None or value == "":
+        return None
     if not isinstance(value, str):
         raise ValueError("must be a string")
-    return str(names.parse_ref(value)) if value.strip() else None
+    return str(names.parse_ref(value))
 
 
 def _public_string(value: Any) -> Any:
@@ -274,9 +278,9 @@ class Train(Section):
     """Longest sequence in tokens, prompt and completion together."""
     save_every: Annotated[int, Field(ge=1, le=100_000_000), INTEGRAL] | None = None
     """Steps between checkpoints; every one is uploaded."""
-    init_from_adapter: (
-        Annotated[str, BeforeValidator(_adapter_ref), Field(max_length=80)] | None
-    ) = None
+    init_from_adapter: Annotated[
+        Annotated[str, Field(max_length=80)] | None, BeforeValidator(_adapter_ref)
+    ] = None
     """Adapter to start from: ``<run>`` or ``<run>/step-N``."""
     epochs: Annotated[int, Field(ge=1, le=1_000_000), INTEGRAL] | None = None
     """SFT: passes over the dataset."""

@@ -254,5 +254,6 @@ def manifest(name: str, namespace: str | None, spec: FlashRunSpec) -> dict[str, 
         "apiVersion": names.API_VERSION,
         "kind": names.KIND,
         "metadata": metadata,
-        "spec": spec.to_manifest(),
+        # The algorithm is written out even when it is the default: people look for it.
+        "spec": {**spec.to_manifest(), "algorithm": spec.algorithm.value},
     }

@@ -42,6 +42,12 @@ _TOKEN_SHAPES: Final = (
     ("a GitLab token", re.compile(r"\bglpat-[\w-]{16,}")),
     ("a Hugging Face token", re.compile(r"\bhf_[A-Za-z0-9]{16,}")),
     ("an AWS access key", re.compile(r"\b(?:AKIA|ASIA)[0-9A-Z]{16}\b")),
+    (
+        "an AWS secret key",
+        re.compile(
+            r"(?<![\w/+.-])(?=\S{0,39}[A-Z])(?=\S{0,39}[a-z])(?=\S{0,39}\d)[A-Za-z0-9/+]{40}(?![\w/+=.-])"
+        ),
+    ),
     ("a Google API key", re.compile(r"\bAIza[\w-]{30,}")),
     ("a Slack token", re.compile(r"\bxox[abeoprs]-[\w-]{10,}")),
     ("an npm or PyPI token", re.compile(r"\b(?:npm_[A-Za-z0-9]{30,}|pypi-[\w-]{30,})")),
@@ -51,6 +57,10 @@ _TOKEN_SHAPES: Final = (
 )
 _WORD = re.compile(r"[A-Za-z0-9+/=_-]{24,}")
 _HEX_OR_UUID = re.compile(r"[0-9a-fA-F-]+")
+_TURN = re.compile(r"(?<=[a-z])[A-Z0-9]|(?<=[A-Z])[0-9]|(?<=[0-9])[A-Za-z]")
+"""A change of case or kind inside a word; a capital that begins one is none."""
+_TURNS_SHARE: Final = 0.22
+"""Share of turns above which a word is no identifier: names turn where their words meet."""
 _ENTROPY_BITS: Final = 4.2
 """Bits per character (Shannon) above which a mixed-case word with digits reads as random."""
 
@@ -91,7 +101,7 @@ def _snake(name: str) -> str:
 
 
 def _looks_random(word: str) -> bool:
-    if _HEX_OR_UUID.fullmatch(word) or word.count("/") > 1:
+    if _HEX_OR_UUID.fullmatch(word) or len(_TURN.findall(word)) < _TURNS_SHARE * len(word):
         return False
     kinds = (str.islower, str.isupper, str.isdigit)
     if not all(any(map(kind, word)) for kind in kinds):

@@ -1,0 +1,175 @@
+"""The command line as its users run it: a process of its own, with a kubeconfig and nothing else."""
+
+import base64
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flashrun.spec import names
+from flashrun.spec.platform import Platform, Pool, StorageSettings, TrainerSettings
+from flashrun.spec.public import FILE, PublicPlatform
+from flashrun.store import Store
+from tests.servers import Minio, kubectl
+
+ROOT = Path(__file__).parents[2]
+REFERENCE = """\
+model = "Qwen/Qwen3.5-4B"
+algorithm = "sft"
+
+[environment]
+id = "your-org/your-env"
+
+[train]
+epochs = 3
+max_examples = 1000
+lora_rank = 32
+"""
+"""The example that the config reference begins with."""
+
+_namespaces = count(1)
+
+
+@dataclass(frozen=True)
+class Shell:
+    """A folder with a shell in it; ``variables`` are what the user exported."""
+
+    folder: Path
+    kubeconfig: Path | None = None
+    variables: dict[str, str] = field(default_factory=dict)
+
+    def __call__(self, *words: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            self.argv(*words),
+            env=self.environment,
+            cwd=self.folder,
+            input=stdin,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+        )
+
+    def argv(self, *words: str) -> Sequence[str]:
+        return [sys.executable, "-m", "flashrun.cli.main", *words]
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {
+            "PATH": os.environ["PATH"],
+            "HOME": str(self.folder),
+            "PYTHONPATH": str(ROOT / "operator" / "src"),
+            "COLUMNS": "200",
+            **({"KUBECONFIG": str(self.kubeconfig)} if self.kubeconfig else {}),
+            **self.variables,
+        }
+
+    def write(self, name: str, text: str | bytes) -> Path:
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(text.encode() if isinstance(text, str) else text)
+        return path
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Shell:
+    """A shell on a machine without any cluster."""
+    found = Shell(tmp_path)
+    found.write("config.toml", REFERENCE)
+    return found
+
+
+@dataclass(frozen=True)
+class Served:
+    """A namespace that the platform serves, as its people see it."""
+
+    flash: Shell
+    kubeconfig: Path
+    namespace: str
+    store: Store
+
+    def kubectl(self, *words: str, stdin: str | None = None) -> str:
+        return kubectl(self.kubeconfig, "-n", self.namespace, *words, stdin=stdin)
+
+    def get(self, kind: str, name: str) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self.kubectl("get", kind, name, "-ojson"))
+        return found
+
+    def count(self, kind: str) -> int:
+        return len(json.loads(self.kubectl("get", kind, "-ojson"))["items"])
+
+    def push(self, identifier: str = "your-org/your-env") -> None:
+        """Publish an environment of one file."""
+        self.flash.write("env/environment.py", "def load_environment(): ...\n")
+        done = self.flash("env", "push", "env", "--name", identifier)
+        assert done.returncode == 0, done.stderr
+
+    def submit(self, *words: str) -> str:
+        done = self.flash("train", "config.toml", "--background", *words)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+    def report(self, run: str, **status: Any) -> None:
+        """Write a status, as the operator would."""
+        patch = ["--subresource=status", "--type=merge", "-p", json.dumps({"status": status})]
+        self.kubectl("patch", "flashrun", run, *patch)
+
+
+@pytest.fixture(scope="session")
+def installed(kubeconfig: Path) -> Path:
+    """A cluster that knows FlashRuns, without an operator."""
+    kubectl(kubeconfig, "apply", "--server-side", "-f", str(ROOT / "crds" / "flashruns.yaml"))
+    return kubeconfig
+
+
+@pytest.fixture
+def served(installed: Path, minio: Minio, store: Store, tmp_path: Path) -> Iterator[Served]:
+    """A fresh namespace with everything that the operator publishes in it."""
+    namespace = f"people-{next(_namespaces)}"
+    kubectl(installed, "create", "namespace", namespace)
+    own = tmp_path / "kubeconfig"
+    own.write_text(installed.read_text())
+    kubectl(own, "config", "set-context", "--current", "--namespace", namespace)
+    shell = Shell(tmp_path, own)
+    shell.write("config.toml", REFERENCE)
+    found = Served(shell, installed, namespace, store)
+    found.kubectl("apply", "-f", "-", stdin=json.dumps(published(store)))
+    yield found
+    kubectl(installed, "delete", "namespace", namespace, "--wait=false")
+
+
+def published(store: Store) -> dict[str, Any]:
+    """Return the ConfigMap and the Secret for people."""
+    access = store.access
+    platform = Platform(
+        storage=StorageSettings(endpoint=access.endpoint, bucket=access.bucket),
+        trainer=TrainerSettings(image="registry/trainer@sha256:0"),
+        pools=(Pool(name="h100", vram=80),),
+    )
+    told = PublicPlatform.of(platform).model_dump_json(by_alias=True, exclude_none=True)
+    secret = base64.b64encode(access.model_dump_json(exclude_none=True).encode()).decode()
+    return {
+        "apiVersion": "v1",
+        "kind": "List",
+        "items": [
+            {
+                "apiVersion": "v1",
+                "kind": "ConfigMap",
+                "metadata": {"name": names.PUBLIC_CONFIG_MAP},
+                "data": {FILE: told},
+            },
+            {
+                "apiVersion": "v1",
+                "kind": "Secret",
+                "metadata": {"name": names.STORAGE_USER_SECRET},
+                "data": {"access.json": secret},
+            },
+        ],
+    }

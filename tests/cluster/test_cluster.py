@@ -1,0 +1,200 @@
+"""The cluster module against a real API server: what it does, and its sentences when it cannot."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from flashrun import cluster as cluster_module
+from flashrun.cluster import (
+    AlreadyExists,
+    Cluster,
+    ClusterError,
+    Conflict,
+    Invalid,
+    NoCluster,
+    NotFound,
+    current_context,
+)
+
+pytestmark = pytest.mark.api
+Object = dict[str, Any]
+
+
+@pytest_asyncio.fixture
+async def cluster(kubeconfig: Path) -> AsyncIterator[Cluster]:
+    async with await Cluster.login(kubeconfig) as connection:
+        yield connection
+
+
+def config_map(name: str, namespace: str = "default", **data: str) -> Object:
+    metadata = {"name": name, "namespace": namespace}
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data}
+
+
+async def test_an_object_is_created_read_changed_and_deleted(cluster: Cluster):
+    await cluster.create(config_map("life", a="1"))
+    await cluster.patch("ConfigMap", "default", "life", {"data": {"b": "2"}})
+    assert (await cluster.get("ConfigMap", "default", "life"))["data"] == {"a": "1", "b": "2"}
+    await cluster.patch("ConfigMap", "default", "life", {"data": {"b": None}})
+    assert (await cluster.get("ConfigMap", "default", "life"))["data"] == {"a": "1"}
+    assert await cluster.delete("ConfigMap", "default", "life")
+    assert not await cluster.delete("ConfigMap", "default", "life")
+    assert await cluster.find("ConfigMap", "default", "life") is None
+
+
+async def test_apply_owns_what_it_says_and_leaves_the_rest(cluster: Cluster):
+    await cluster.apply(config_map("applied", a="1", b="2"))
+    await cluster.patch("ConfigMap", "default", "applied", {"data": {"c": "3"}}, manager="other")
+    await cluster.apply(config_map("applied", a="9"))
+    assert (await cluster.get("ConfigMap", "default", "applied"))["data"] == {"a": "9", "c": "3"}
+
+
+async def test_a_list_shows_every_page_and_only_what_carries_the_labels(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(cluster_module, "PAGE", 3)
+    for number in range(8):
+        manifest = config_map(f"paged-{number}")
+        manifest["metadata"]["labels"] = {"set": "even" if number % 2 == 0 else "odd"}
+        await cluster.create(manifest)
+    found = await cluster.list("ConfigMap", "default", {"set": "even"})
+    assert [item["metadata"]["name"] for item in found] == [f"paged-{n}" for n in (0, 2, 4, 6)]
+    assert {(item["kind"], item["apiVersion"]) for item in found} == {("ConfigMap", "v1")}
+    every = {item["metadata"]["name"] for item in await cluster.list("ConfigMap", "default")}
+    assert {f"paged-{number}" for number in range(8)} <= every
+
+
+async def test_a_successor_of_the_same_name_is_not_deleted(cluster: Cluster):
+    first = await cluster.create(config_map("again"))
+    await cluster.delete("ConfigMap", "default", "again")
+    await cluster.create(config_map("again"))
+    assert not await cluster.delete("ConfigMap", "default", "again", uid=first["metadata"]["uid"])
+    assert await cluster.find("ConfigMap", "default", "again") is not None
+
+
+async def test_an_object_that_someone_else_changed_is_a_conflict(cluster: Cluster):
+    stale = await cluster.create(config_map("race", a="1"))
+    await cluster.patch("ConfigMap", "default", "race", {"data": {"a": "2"}})
+    with pytest.raises(Conflict, match="configmaps race in namespace default was changed"):
+        await cluster.replace(stale)
+
+
+@pytest.mark.parametrize(
+    ("call", "kind", "sentence"),
+    [
+        (
+            lambda c: c.get("ConfigMap", "default", "absent"),
+            NotFound,
+            "configmaps absent in namespace default does not exist",
+        ),
+        (
+            lambda c: c.create(config_map("x", "no-such-namespace")),
+            NotFound,
+            "namespace no-such-namespace does not exist",
+        ),
+        (
+            lambda c: c.create(config_map("kube-root-ca.crt")),
+            AlreadyExists,
+            "kube-root-ca.crt exists already",
+        ),
+        (
+            lambda c: c.create(config_map("Not_A_Name")),
+            Invalid,
+            "metadata.name: Invalid value",
+        ),
+        (
+            lambda c: c.secret_value("default", "absent", "key"),
+            NotFound,
+            "secrets absent in namespace default does not exist",
+        ),
+    ],
+    ids=["no object", "no namespace", "twice", "a wrong name", "no secret"],
+)
+async def test_a_refusal_is_one_sentence(
+    cluster: Cluster, call: Any, kind: type[ClusterError], sentence: str
+):
+    with pytest.raises(ClusterError) as caught:
+        await call(cluster)
+    assert type(caught.value) is kind
+    assert sentence in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+async def test_changes_are_watched_as_they_happen(cluster: Cluster):
+    made = await cluster.create(config_map("watched", a="1"))
+    version = made["metadata"]["resourceVersion"]
+    await cluster.patch("ConfigMap", "default", "watched", {"data": {"a": "2"}})
+    await cluster.delete("ConfigMap", "default", "watched")
+    seen = []
+    async for event in cluster.watch("ConfigMap", "default", "watched", version):
+        seen.append((event.type, event.object["data"]["a"]))
+        if event.type == "DELETED":
+            break
+    assert seen == [("MODIFIED", "2"), ("DELETED", "2")]
+
+
+# --- secrets --------------------------------------------------------------------------------------
+
+
+async def test_keys_are_copied_without_a_value_leaving_the_module(cluster: Cluster):
+    source = {"name": "source", "namespace": "default", "labels": {"l": "1"}}
+    await cluster.create_secret(source, {"A": "first", "B": "second", "EMPTY": ""})
+    assert await cluster.secret_keys("default", "source") == ({"l": "1"}, frozenset({"A", "B"}))
+    assert await cluster.secret_keys("default", "no-source") is None
+
+    target = {"name": "target", "namespace": "default"}
+    await cluster.copy_keys(target, {"A": "source"})
+    await cluster.copy_keys(target, {"B": "source"})  # it exists: nothing happens
+    assert await cluster.secret_value("default", "target", "A") == "first"
+    assert await cluster.secret_keys("default", "target") == ({}, frozenset({"A"}))
+    metadata = await cluster.metadata("Secret", "default", "target")
+    assert metadata is not None
+    assert metadata["name"] == "target"
+    with pytest.raises(NotFound, match="secret source in namespace default has no C"):
+        await cluster.copy_keys({"name": "other", "namespace": "default"}, {"C": "source"})
+    with pytest.raises(Invalid, match="immutable"):
+        await cluster.patch("Secret", "default", "target", {"stringData": {"A": "changed"}})
+
+
+async def test_a_secret_that_is_put_replaces_its_values(cluster: Cluster):
+    metadata = {"name": "renewed", "namespace": "default"}
+    for value in ("one", "two"):
+        await cluster.put_secret(metadata, {"access.json": value})
+        assert await cluster.secret_value("default", "renewed", "access.json") == value
+    found = await cluster.get("Secret", "default", "renewed")
+    assert not found["metadata"].get("annotations")
+
+
+# --- login ----------------------------------------------------------------------------------------
+
+
+async def test_the_context_says_where_we_are(kubeconfig: Path):
+    async with await Cluster.login(kubeconfig) as cluster:
+        assert (cluster.context, cluster.namespace) == current_context(kubeconfig)
+        assert cluster.server.startswith("https://127.0.0.1:")
+
+
+async def test_a_context_that_does_not_exist_is_named(kubeconfig: Path):
+    with pytest.raises(NoCluster, match="no-such-context"):
+        await Cluster.login(kubeconfig, "no-such-context")
+
+
+@pytest.mark.parametrize("text", ["", "{}", "no: [yaml", "apiVersion: v1\nkind: Config\n"])
+async def test_a_kubeconfig_that_cannot_be_used_says_so(tmp_path: Path, text: str):
+    path = tmp_path / "config"
+    path.write_text(text)
+    with pytest.raises(NoCluster, match="the kubeconfig cannot be used"):
+        await Cluster.login(path)
+    assert current_context(path) is None
+
+
+async def test_without_a_kubeconfig_the_way_out_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "absent"))
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+    with pytest.raises(NoCluster, match="set KUBECONFIG"):
+        await Cluster.login()

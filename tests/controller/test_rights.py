@@ -1,0 +1,152 @@
+"""The chart's rights on a real API server: what the operator and others may do, and may not."""
+
+import subprocess
+from collections.abc import AsyncIterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+import yaml
+
+from flashrun.cluster import Cluster, Forbidden
+from flashrun.spec import names
+from localcluster import toolchain
+from localcluster.steps import Steps
+from tests.controller.conftest import ROOT, Operators
+from tests.controller.stage import World
+from tests.controller.test_processes import phase
+from tests.servers import kubectl
+
+pytestmark = pytest.mark.api
+SYSTEM = "flashrun-system"
+RUN = "flash-1-0a1b2c3d"
+RIGHTS = {"ServiceAccount", "Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding"}
+
+
+def chart(folder: Path, *values: str) -> list[dict]:
+    with closing(Steps.silent(folder)) as steps:
+        helm = toolchain.program("helm", steps)
+    given = [
+        *("operator.image=operator@sha256:1", "trainer.image=trainer@sha256:2"),
+        *("storage.endpoint=http://s3.example", "storage.accessKey=a", "storage.secretKey=b"),
+        *values,
+    ]
+    words = [word for value in given for word in ("--set", value)]
+    command = [helm, "template", "flashrun", ROOT / "charts" / "flashrun", "-n", SYSTEM, *words]
+    command += ["--kube-version", "1.34.4"]
+    text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    return [item for item in yaml.safe_load_all(text) if item]
+
+
+def log_in(admin: Path, path: Path, token: str) -> None:
+    """Write a kubeconfig for whoever has ``token``."""
+    config = yaml.safe_load(admin.read_text())
+    config["users"][0]["user"] = {"token": token}
+    config["contexts"][0]["context"]["namespace"] = SYSTEM
+    path.write_text(yaml.safe_dump(config))
+
+
+@pytest_asyncio.fixture
+async def operator(
+    installed: Path, cluster: Cluster, namespace: str, tmp_path: Path
+) -> AsyncIterator[Path]:
+    """The kubeconfig of the operator's service account, with the chart's rights."""
+    rights = [
+        item for item in chart(tmp_path, f"namespaces[0]={namespace}") if item["kind"] in RIGHTS
+    ]
+    if await cluster.find("Namespace", None, SYSTEM) is None:
+        metadata = {"name": SYSTEM}
+        await cluster.create({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
+    text = yaml.safe_dump_all(rights)
+    kubectl(installed, "apply", "--server-side", "-f", "-", stdin=text)
+    [account] = [item for item in rights if item["kind"] == "ServiceAccount"]
+    token = kubectl(installed, "create", "token", account["metadata"]["name"], "-n", SYSTEM)
+    path = tmp_path / "operator.kubeconfig"
+    log_in(installed, path, token.strip())
+    yield path
+    kubectl(installed, "delete", "-f", "-", stdin=text)
+
+
+MAY = [
+    ("list", names.KIND, ""),
+    ("watch", names.KIND, ""),
+    ("patch", names.KIND, "status"),
+    ("create", "Job", ""),
+    ("watch", "Job", ""),
+    ("delete", "Pod", ""),
+    ("create", "Secret", ""),
+    ("get", "Secret", ""),
+    ("create", "Event", ""),
+]
+MAY_NOT = [
+    ("list", "Secret", ""),
+    ("watch", "Secret", ""),
+    ("create", "Pod", ""),
+    ("create", "Pod", "exec"),
+    ("get", "Pod", "log"),
+    ("patch", names.KIND, ""),
+    ("delete", names.KIND, ""),
+]
+
+
+async def test_the_operator_may_do_its_work_where_it_serves_and_nowhere_else(
+    operator: Path, namespace: str
+):
+    async with await Cluster.login(operator) as account:
+        for verb, kind, sub in MAY:
+            assert await account.may(verb, kind, namespace, sub), (verb, kind, sub)
+            elsewhere = await account.may(verb, kind, "default", sub)
+            assert not elsewhere, (verb, kind, sub)
+        for verb, kind, sub in MAY_NOT:
+            assert not await account.may(verb, kind, namespace, sub), (verb, kind, sub)
+        with pytest.raises(Forbidden, match="you may not get secrets in namespace kube-system"):
+            await account.get("Secret", "kube-system", "anything")
+
+
+async def test_everyone_reads_the_public_config_map_and_no_other(
+    operator: Path, installed: Path, namespace: str
+):
+    def may(*words: str) -> bool:
+        asked = ["auth", "can-i", *words, "-n", namespace]
+        who = ["--as", "jane", "--as-group", "system:authenticated"]
+        try:
+            return kubectl(installed, *asked, *who).strip() == "yes"
+        except subprocess.CalledProcessError:
+            return False
+
+    assert may("get", "configmaps/flashrun-public")
+    assert not may("get", "configmaps/other")
+    assert not may("get", "secrets/flashrun-storage-user")
+
+
+async def test_a_run_is_carried_to_its_end_with_the_charts_rights(
+    operators: Operators, world: World, operator: Path
+):
+    process = operators.start(operator)
+    operators.wait(lambda: operators.leads(process))
+    secret = {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {
+            "name": "keys",
+            "namespace": world.namespace,
+            "labels": {names.SECRETS_LABEL: "true"},
+        },
+        "stringData": {"SERVICE_API_KEY": "value"},
+    }
+    await world.cluster.create(secret)
+    await world.submit(
+        RUN,
+        environment={"id": "org/env", "secrets": ["SERVICE_API_KEY"]},
+        secretRefs=[{"name": "keys"}],
+    )
+    await phase(world, RUN, "Starting")
+    trainer = await world.trainer(RUN)
+    trainer.beat(3)
+    await phase(world, RUN, "Running")
+    await world.control(RUN, saveRequest="now")
+    await trainer.succeed()
+    await phase(world, RUN, "Succeeded")
+    operators.wait(lambda: operators.ask(process, "/healthz") == (200, "ok"))
+    assert "you may not" not in operators.logs(), operators.logs()

@@ -1,0 +1,98 @@
+"""What looks like a secret is refused; what only looks busy is not."""
+
+import base64
+import random
+import time
+
+import pytest
+
+from flashrun.spec import secrecy
+
+SECRETS = {
+    "an OpenAI key": "sk-abcdefghijklmnopqrstuvwx",
+    "a project key": "sk-proj-AbCd1234efgh5678ijkl",
+    "a payment key": "sk_live_abcdefghijklmnop1234",
+    "a GitHub token": "ghp_" + "a1B2" * 9,
+    "a fine-grained GitHub token": "github_pat_11ABCDEFG0abcdefghijklmnop",
+    "a GitLab token": "glpat-abcdefghij0123456789",
+    "a Hugging Face token": "hf_aBcDeFgHiJkLmNoPqRsTuV",
+    "an AWS key id": "AKIAIOSFODNN7EXAMPLE",
+    "an AWS secret key": "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY",
+    "a Google key": "AIzaSyA1234567890abcdefghijklmnopqrstuv",
+    "a Slack token": "xoxb-123456789012-abcdefghij",
+    "an npm token": "npm_" + "a" * 36,
+    "a JSON web token": "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.abc",
+    "a private key": "-----BEGIN PRIVATE KEY-----\nMIIE",
+    "an RSA key": "-----BEGIN RSA PRIVATE KEY-----",
+    "a bearer header": "Authorization: Bearer abcdefghijklmnop",
+    "a URL with a password": "https://user:hunter2@host/path",
+    "a database URL": "postgres://u:p@db/name",
+    "a token inside a sentence": "use ghp_abcdefghijklmnopqrstuvwxyz0123456789 to log in",
+}
+HARMLESS = {
+    "a git commit": "da39a3ee5e6b4b0d3255bfef95601890afd80709",
+    "a UUID": "3fa9c1d2-77ab-4a1b-9c3d-5e8f00112233",
+    "an image digest": "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
+    "a version": "torch==2.10.0+cu128",
+    "a path": "/data/datasets/Experiment_2026/Train-Split-v3.jsonl",
+    "a bucket path": "s3://bucket/Prefix-2026/Run_17/file.parquet",
+    "a run": "flash-1795370000-3fa9c1d2/step-50",
+    "a model": "Qwen/Qwen3-30B-A3B-Instruct-2507-FP8",
+    "another model": "nvidia/Llama-3_3-Nemotron-Super-49B-v1_5",
+    "a third model": "mistralai/Mixtral-8x22B-Instruct-v0.1",
+    "an identifier": "ExperimentWithLoraRank32AndAlpha64",
+    "a URL": "https://example.com/a/b/c?x=1",
+    "a URL with a user": "http://user@host/path",
+    "a prompt": "Answer with the number only.\nThink step by step.",
+    "a special token": "<|im_start|>assistant",
+    "a time": "my-experiment-2026-11-22T12-00-00Z",
+}
+
+
+@pytest.mark.parametrize("text", SECRETS.values(), ids=SECRETS)
+def test_it_looks_like_a_secret(text: str) -> None:
+    assert secrecy.secret_value(text) is not None
+    assert secrecy.redacted(text) != text
+
+
+@pytest.mark.parametrize("text", HARMLESS.values(), ids=HARMLESS)
+def test_it_is_harmless(text: str) -> None:
+    assert secrecy.secret_value(text) is None
+    assert secrecy.redacted(text) == text
+
+
+def test_nearly_every_random_key_is_recognized() -> None:
+    generator = random.Random(42)
+    keys = [base64.b64encode(generator.randbytes(24)).decode() for _ in range(500)]
+
+    assert sum(secrecy.secret_value(key) is not None for key in keys) > 475
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["OPENAI_API_KEY", "DB_PASSWORD", "githubToken", "my-secret", "SSH_KEY", "PAT", "X_PRIVATE_KEY"],
+)
+def test_it_is_the_name_of_a_secret(name: str) -> None:
+    assert secrecy.secret_name(name)
+
+
+@pytest.mark.parametrize("name", ["SORT_KEY", "MAX_TOKENS", "PATTERN", "FEATURE_FLAG", "KEYBOARD"])
+def test_it_is_the_name_of_something_else(name: str) -> None:
+    assert not secrecy.secret_name(name)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["HF_TOKEN", "hf_token", "RUN_ID", "SEED", "PATH", "LD_PRELOAD", "PYTHONPATH", "AWS_REGION",
+     "PIP_INDEX_URL", "KUBERNETES_SERVICE_HOST", "FLASHRUN_SPEC", "https_proxy"],
+)  # fmt: skip
+def test_a_user_may_not_set_it(name: str) -> None:
+    assert secrecy.forbidden_name(name) is not None
+
+
+@pytest.mark.parametrize("text", ["a", "eyJ-", "a://:", "-----BEGIN ", "bearer ", "Ab1", "A1b2/"])
+def test_a_megabyte_of_anything_takes_seconds_at_most(text: str) -> None:
+    began = time.process_time()
+    secrecy.secret_value(text * (1_000_000 // len(text)))
+
+    assert time.process_time() - began < 10

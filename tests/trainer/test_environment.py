@@ -1,0 +1,147 @@
+"""What is read out of an environment's package and out of a model's answer."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flashrun.spec.outcome import Exit
+from flashrun.spec.records import ResolvedEnvironment
+from flashrun_trainer import environment, report
+from flashrun_trainer.environment import Answer
+from flashrun_trainer.failures import TrainerError
+
+
+def spec(**params: Any) -> ResolvedEnvironment:
+    split = params.get("split", "train")
+    return ResolvedEnvironment(id="org/env", digest="0" * 64, split=split, params=params)
+
+
+@pytest.mark.parametrize(
+    ("sentence", "files", "wanted", "expected"),
+    [
+        ("the default", ["dataset/train.jsonl"], spec(), "dataset/train.jsonl"),
+        ("json", ["dataset/train.json"], spec(), "dataset/train.json"),
+        ("at the root", ["train.jsonl"], spec(), "train.jsonl"),
+        ("the folder wins", ["train.jsonl", "dataset/train.json"], spec(), "dataset/train.json"),
+        (
+            "another split",
+            ["dataset/train.jsonl", "dataset/test.jsonl"],
+            spec(split="test"),
+            "dataset/test.jsonl",
+        ),
+        ("a named file", ["data/x.csv"], spec(dataset_path="data/x.csv"), "data/x.csv"),
+        ("records win", ["dataset/train.jsonl"], spec(records=[{"input": "x"}]), None),
+        ("no data in the package", ["environment.py"], spec(), None),
+    ],
+)
+def test_a_split_is_a_file(
+    tmp_path: Path,
+    sentence: str,
+    files: list[str],
+    wanted: ResolvedEnvironment,
+    expected: str | None,
+):
+    for name in files:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    found = environment.dataset_path(tmp_path, wanted)
+    assert found == (None if expected is None else tmp_path / expected)
+
+
+@pytest.mark.parametrize(
+    ("sentence", "files", "wanted", "reason", "words"),
+    [
+        (
+            "no silent fallback",
+            ["dataset/train.jsonl", "dataset/dev.json"],
+            spec(split="test"),
+            "SplitMissing",
+            "no dataset/test.jsonl; it has dev, train",
+        ),
+        (
+            "the default may be missing, too",
+            ["dataset/test.jsonl"],
+            spec(),
+            "SplitMissing",
+            "no dataset/train.jsonl; it has test",
+        ),
+        (
+            "a split of nothing",
+            ["environment.py"],
+            spec(split="test"),
+            "SplitMissing",
+            "no dataset at all",
+        ),
+        (
+            "a file outside the package",
+            ["environment.py"],
+            spec(dataset_path="../../etc/passwd"),
+            "DatasetMissing",
+            "is not a file of the environment's package",
+        ),
+    ],
+)
+def test_a_missing_split_is_refused(
+    tmp_path: Path,
+    sentence: str,
+    files: list[str],
+    wanted: ResolvedEnvironment,
+    reason: str,
+    words: str,
+):
+    for name in files:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    with pytest.raises(TrainerError) as error:
+        environment.dataset_path(tmp_path, wanted)
+    assert (error.value.code, error.value.reason) == (Exit.DATA, reason)
+    assert words in error.value.message
+
+
+@pytest.mark.parametrize(
+    ("sentence", "raw", "opened", "answer", "thinking"),
+    [
+        ("no reasoning", "42", False, "42", ""),
+        ("spaces are kept without reasoning", " 42\n", False, " 42\n", ""),
+        (
+            "reasoning, then an answer",
+            "<think>six by seven</think>\n\n42",
+            False,
+            "42",
+            "six by seven",
+        ),
+        ("the prompt opened it", "six by seven</think>\n\n42", True, "42", "six by seven"),
+        ("reasoning that never ends", "<think>six by", False, "", "six by"),
+        ("the same, opened by the prompt", "six by", True, "", "six by"),
+        (
+            "the last end counts",
+            "<think>a</think>b<think>c</think>d",
+            False,
+            "d",
+            "a</think>b<think>c",
+        ),
+    ],
+)
+def test_an_answer_comes_after_the_reasoning(
+    sentence: str, raw: str, opened: bool, answer: str, thinking: str
+):
+    found = Answer(raw, opened)
+    assert (str(found), found.thinking, found.raw) == (answer, thinking, raw)
+
+
+def test_the_first_thought_is_what_the_length_penalty_counts():
+    assert Answer("<think>a</think>b<think>c</think>d").first_thought == "a"
+
+
+def test_a_resumed_history_ends_where_it_is_resumed():
+    rows = [
+        {"step": step, "attempt": 1, "time": "2026-01-01T00:00:00Z", "values": {"loss": 1.0}}
+        for step in (1, 2, 3)
+    ]
+    lines = [json.dumps(row) + "\n" for row in rows]
+    half_written = lines[2][:20]
+    assert report.rows_until("".join(lines[:2]) + half_written, 2) == "".join(lines[:2])
+    assert report.rows_until("".join(lines), 2) == "".join(lines[:2])
+    assert report.rows_until("".join(lines), 0) == ""

@@ -1,0 +1,52 @@
+"""The attempt's log: complete, redacted, bounded."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from flashrun_trainer import logs
+from flashrun_trainer.failures import Redactor
+from flashrun_trainer.logs import Tee
+
+REDACT = Redactor(("canary-1234",))
+
+
+def test_everything_that_is_printed_is_kept_and_shown(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+):
+    with Tee(tmp_path / "log", REDACT) as tee:
+        os.write(1, b"to stdout\n")
+        os.write(2, b"to stderr\n")
+        subprocess.run([sys.executable, "-c", "print('a child')"], check=True)
+        tee.sync()
+        kept = tee.path.read_text()
+    assert kept == "to stdout\nto stderr\na child\n"
+    assert capfd.readouterr().out == kept
+
+
+def test_secrets_are_in_neither(tmp_path: Path, capfd: pytest.CaptureFixture[str]):
+    with Tee(tmp_path / "log", REDACT) as tee:
+        os.write(1, b"the key is canary-")
+        os.write(1, b"1234, it says\n")
+    assert tee.path.read_text() == "the key is ***, it says\n"
+    assert capfd.readouterr().out == "the key is ***, it says\n"
+
+
+def test_a_last_line_without_an_end_is_kept(tmp_path: Path):
+    with Tee(tmp_path / "log", REDACT) as tee:
+        os.write(1, b"no newline")
+    assert "no newline" in tee.path.read_text()
+
+
+def test_a_long_log_keeps_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(logs, "LIMIT", 10_000)
+    with Tee(tmp_path / "log", REDACT) as tee:
+        for number in range(5_000):
+            os.write(1, b"line %d\n" % number)
+    text = tee.path.read_text()
+    assert len(text) < 11_000
+    assert text.endswith("line 4999\n")
+    assert "the beginning of this log was left out" in text

@@ -1,0 +1,309 @@
+"""The init containers: an untrusted archive, a pip list, a model that may not be there."""
+
+import gzip
+import io
+import tarfile
+import threading
+import zipfile
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from flashrun.spec.catalog import Source
+from flashrun.spec.outcome import Exit
+from flashrun_trainer import ending, packages
+from flashrun_trainer import model as base_model
+from flashrun_trainer.failures import TrainerError
+from tests.trainer.pods import ENVIRONMENT_ID, TrainerPod, Workshop, package, resolved, sums
+
+
+def archive(folder: Path, *members: tarfile.TarInfo, content: bytes = b"") -> Path:
+    path = folder / "package.tar.gz"
+    with tarfile.open(path, "w:gz") as tar:
+        for member in members:
+            member.size = len(content) if member.isreg() else 0
+            tar.addfile(member, io.BytesIO(content))
+    return path
+
+
+def member(name: str, kind: bytes = tarfile.REGTYPE, link: str = "") -> tarfile.TarInfo:
+    made = tarfile.TarInfo(name)
+    made.type, made.linkname = kind, link
+    return made
+
+
+def setuid(name: str) -> tarfile.TarInfo:
+    made = member(name)
+    made.mode = 0o4755
+    return made
+
+
+@pytest.mark.parametrize(
+    ("sentence", "bad", "words"),
+    [
+        ("a path upwards", member("../evil.py"), "outside its folder"),
+        ("a path upwards in the middle", member("a/../../evil.py"), "outside its folder"),
+        ("an absolute path", member("/etc/evil"), "outside its folder"),
+        ("a backslash", member("a\\..\\b"), "outside its folder"),
+        ("a symbolic link", member("link", tarfile.SYMTYPE, "/etc"), "neither a file nor"),
+        ("a hard link", member("link", tarfile.LNKTYPE, "environment.py"), "neither a file nor"),
+        ("a device", member("null", tarfile.CHRTYPE), "neither a file nor"),
+        ("a block device", member("disk", tarfile.BLKTYPE), "neither a file nor"),
+        ("a pipe", member("pipe", tarfile.FIFOTYPE), "neither a file nor"),
+        ("a set-user-id bit", setuid("tool"), "run as someone else"),
+    ],
+)
+def test_a_package_with_anything_but_plain_files_is_refused(
+    tmp_path: Path, sentence: str, bad: tarfile.TarInfo, words: str
+):
+    path = archive(tmp_path, member("environment.py"), bad)
+    with pytest.raises(TrainerError, match=words) as error:
+        packages.unpack(path, tmp_path / "environment")
+    assert (error.value.code, error.value.reason) == (Exit.ENVIRONMENT, "EnvironmentInvalid")
+    assert not (tmp_path / "evil.py").exists()
+
+
+def test_a_package_may_not_be_a_bomb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(packages, "LARGEST", 1024**2)
+    path = archive(tmp_path, member("a"), member("b"), content=b"\0" * 700_000)
+    with pytest.raises(TrainerError, match="larger than 1 MiB"):
+        packages.unpack(path, tmp_path / "environment")
+
+
+def test_a_package_may_not_be_a_crowd(tmp_path: Path):
+    crowd = (member(f"{n}") for n in range(packages.MOST_MEMBERS + 1))
+    with pytest.raises(TrainerError, match="more than 5000 files"):
+        packages.unpack(archive(tmp_path, *crowd), tmp_path / "environment")
+
+
+@pytest.mark.parametrize("data", [b"", b"no archive", gzip.compress(b"x" * 2000)])
+def test_what_is_no_archive_is_refused(tmp_path: Path, data: bytes):
+    path = tmp_path / "package.tar.gz"
+    path.write_bytes(data)
+    with pytest.raises(TrainerError, match="cannot be unpacked"):
+        packages.unpack(path, tmp_path / "environment")
+
+
+def test_a_cut_off_archive_is_refused(tmp_path: Path):
+    path = archive(tmp_path, member("a"), content=bytes(range(256)) * 4000)
+    path.write_bytes(path.read_bytes()[:2000])
+    with pytest.raises(TrainerError, match="cannot be unpacked"):
+        packages.unpack(path, tmp_path / "environment")
+
+
+def test_files_and_folders_are_unpacked_without_their_modes(tmp_path: Path):
+    script = member("tools/run.sh")
+    script.mode = 0o777
+    path = archive(tmp_path, member("tools", tarfile.DIRTYPE), script, content=b"text")
+    packages.unpack(path, tmp_path / "environment")
+    unpacked = tmp_path / "environment/tools/run.sh"
+    assert unpacked.read_bytes() == b"text"
+    assert unpacked.stat().st_mode & 0o111 == 0
+
+
+# --- the pip list -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("sentence", "output", "code", "reason", "words"),
+    [
+        (
+            "a name that the index does not know",
+            "ERROR: Could not find a version that satisfies the requirement nope>=1 (from versions:"
+            " none)\nERROR: No matching distribution found for nope>=1\n",
+            Exit.ENVIRONMENT,
+            "PackageNotFound",
+            "'nope>=1'",
+        ),
+        (
+            "an index that is away, which pip reports the same way in the end",
+            "WARNING: Retrying (Retry(total=0)) after connection broken by 'NewConnectionError'\n"
+            "ERROR: No matching distribution found for nope>=1\n",
+            Exit.TEMPORARY,
+            "IndexUnavailable",
+            "cannot be reached",
+        ),
+        (
+            "an index that is overloaded",
+            "ERROR: HTTP error 503 while getting something\n",
+            Exit.TEMPORARY,
+            "IndexUnavailable",
+            "cannot be reached",
+        ),
+        (
+            "a version that the image does not have",
+            "ERROR: Cannot install transformers==4.0 because these package versions have "
+            "conflicting dependencies.\nERROR: ResolutionImpossible: for help visit\n",
+            Exit.ENVIRONMENT,
+            "PackageConflict",
+            "transformers==4.0",
+        ),
+        (
+            "anything else",
+            "  error: subprocess-exited-with-error\n",
+            Exit.ENVIRONMENT,
+            "PackageFailed",
+            "subprocess-exited-with-error",
+        ),
+    ],
+)
+def test_a_failed_pip_is_explained(sentence: str, output: str, code: int, reason: str, words: str):
+    end = packages.pip_failure(output)
+    assert (end.code, end.reason) == (code, reason)
+    assert words in end.message
+    assert "\n" not in end.message
+
+
+def test_an_index_that_refuses_connections_is_a_temporary_failure(tmp_path: Path):
+    run = resolved(
+        environment={"pip": ("some-package",)}, pip_index_url="http://127.0.0.1:1/simple"
+    )
+    with pytest.raises(TrainerError) as error:
+        packages.install(run, tmp_path / "site")
+    assert (error.value.code, error.value.reason) == (Exit.TEMPORARY, "IndexUnavailable")
+
+
+def test_what_the_image_has_is_not_installed_again(tmp_path: Path):
+    run = resolved(environment={"pip": ("packaging",)}, pip_index_url="http://127.0.0.1:1/simple")
+    packages.install(run, tmp_path / "site")
+    assert not (tmp_path / "site").exists()
+
+
+def wheel(folder: Path, name: str, requires: str = "") -> None:
+    """Make the smallest wheel there is."""
+    info = f"{name}-1.0.dist-info"
+    metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n"
+    files = {
+        f"{name}.py": "VALUE = 42\n",
+        f"{info}/METADATA": metadata + (f"Requires-Dist: {requires}\n" if requires else ""),
+        f"{info}/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        f"{info}/RECORD": "",
+    }
+    with zipfile.ZipFile(folder / f"{name}-1.0-py3-none-any.whl", "w") as archive:
+        for path, text in files.items():
+            archive.writestr(path, text)
+
+
+@pytest.fixture
+def index(tmp_path: Path) -> Iterator[str]:
+    """A package index with two packages; one needs the other and something of the image."""
+    for name, requires in (("aaa_test", "bbb_test"), ("bbb_test", "packaging")):
+        project = tmp_path / "index" / name.replace("_", "-")
+        project.mkdir(parents=True)
+        wheel(project, name, requires)
+    handler = partial(QuietHandler, directory=str(tmp_path / "index"))
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+class QuietHandler(SimpleHTTPRequestHandler):
+    """Serves folders without a word."""
+
+    def log_message(self, *_: object) -> None:
+        return
+
+
+def test_the_pip_list_and_what_it_needs_is_installed_beside_the_image(tmp_path: Path, index: str):
+    run = resolved(environment={"pip": ("aaa-test>=1",)}, pip_index_url=index)
+    packages.install(run, tmp_path / "site")
+    modules = {path.name for path in (tmp_path / "site").glob("*.py")}
+    assert modules == {"aaa_test.py", "bbb_test.py"}
+
+
+@pytest.mark.parametrize(
+    ("requirement", "reason", "words"),
+    [
+        ("no-such-package", "PackageNotFound", "'no-such-package'"),
+        ("aaa-test>=2", "PackageNotFound", "'aaa-test>=2'"),
+        ("packaging<1", "PackageConflict", "packaging<1"),
+    ],
+)
+def test_a_requirement_that_cannot_be_met_is_named(
+    tmp_path: Path, index: str, requirement: str, reason: str, words: str
+):
+    run = resolved(environment={"pip": (requirement,)}, pip_index_url=index)
+    with pytest.raises(TrainerError) as error:
+        packages.install(run, tmp_path / "site")
+    assert (error.value.code, error.value.reason) == (Exit.ENVIRONMENT, reason)
+    assert words in error.value.message
+
+
+def test_a_requirement_that_looks_like_an_option_is_none(tmp_path: Path):
+    run = resolved(environment={"pip": ("--index-url=http://evil",)})
+    with pytest.raises(TrainerError):
+        packages.install(run, tmp_path / "site")
+
+
+# --- the containers as a whole ------------------------------------------------------------------
+
+
+def pod_of(workshop: Workshop, digest: str) -> TrainerPod:
+    run = resolved(environment={"digest": digest})
+    pod = TrainerPod(workshop, run, 1)
+    pod.folder.mkdir(parents=True)
+    (pod.folder / "spec.json").write_text(run.model_dump_json())
+    (pod.folder / "access.json").write_text(workshop.access.model_dump_json())
+    return pod
+
+
+@pytest.fixture
+def bare(access: object, tmp_path: Path) -> Workshop:
+    return Workshop(tmp_path, access)  # type: ignore[arg-type]
+
+
+def test_a_package_is_downloaded_checked_and_unpacked(bare: Workshop):
+    pod = pod_of(bare, bare.publish(sums()))
+    assert ending.guarded(packages.run, pod.inside) == 0
+    assert (pod.inside.environment / "environment.py").is_file()
+    assert (pod.inside.environment / "dataset/train.jsonl").is_file()
+    assert list(pod.inside.site.iterdir()) == []
+
+
+def test_a_package_that_nobody_published_is_named(bare: Workshop):
+    pod = pod_of(bare, "1" * 64)
+    assert ending.guarded(packages.run, pod.inside) == Exit.ENVIRONMENT
+    assert pod.termination.reason == "EnvironmentNotFound"
+    assert ENVIRONMENT_ID in pod.termination.message
+    assert "flash env push" in pod.termination.hint
+
+
+def test_a_package_of_another_digest_is_not_used(bare: Workshop):
+    from flashrun.spec import names
+
+    key = names.environment_package_key(ENVIRONMENT_ID, "2" * 64)
+    bare.store.put_bytes(key, package({"environment.py": "x"}))
+    pod = pod_of(bare, "2" * 64)
+    assert ending.guarded(packages.run, pod.inside) == Exit.TEMPORARY
+    assert pod.termination.reason == "EnvironmentCorrupt"
+    assert not pod.inside.environment.exists()
+
+
+def test_a_model_that_is_not_in_the_mirror_is_named(bare: Workshop):
+    pod = pod_of(bare, "0" * 64)
+    run = pod.run.model_copy(
+        update={"model": pod.run.model.model_copy(update={"revision": "nowhere"})}
+    )
+    (pod.folder / "spec.json").write_text(run.model_dump_json())
+    assert ending.guarded(base_model.run, pod.inside) == Exit.MODEL_UNAVAILABLE
+    assert pod.termination.reason == "ModelUnavailable"
+    assert "flashrun/tiny-qwen3 at revision nowhere" in pod.termination.message
+    assert list(pod.inside.model.rglob("*.part")) == []
+
+
+@pytest.mark.trainer
+@pytest.mark.filterwarnings("default")
+def test_a_hub_that_is_away_is_a_temporary_failure(bare: Workshop):
+    pod = pod_of(bare, "0" * 64)
+    model = pod.run.model.model_copy(update={"source": Source.HUB})
+    run = pod.run.model_copy(update={"model": model, "hub_endpoint": "http://127.0.0.1:1"})
+    (pod.folder / "spec.json").write_text(run.model_dump_json())
+    assert ending.guarded(base_model.run, pod.inside) == Exit.TEMPORARY
+    assert pod.termination.reason == "HubUnavailable"
