@@ -41,7 +41,7 @@ test: lint test-unit test-api test-e2e ## all checks
 
 .PHONY: test-unit
 test-unit: $(READY) ## the pure layers
-	@$(BIN)/python -m pytest -q -m "not api and not e2e"
+	@$(BIN)/python -m pytest -q -m "not api and not e2e and not trainer"
 
 .PHONY: test-api
 test-api: $(READY) ## against a real API server

@@ -18,7 +18,7 @@ if ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
 fi
 
 "$folder/bin/python" -c '' 2>/dev/null || "$python" -m venv --clear "$folder"
-"$folder/bin/python" -m pip install --quiet --disable-pip-version-check --upgrade uv
+"$folder/bin/python" -m pip install --quiet --disable-pip-version-check uv==0.13.9
 
 # uv reads no pip settings; the index and the certificates of this machine are handed on.
 index=$("$folder/bin/python" -m pip config get global.index-url 2>/dev/null || true)
@@ -27,4 +27,4 @@ index=$("$folder/bin/python" -m pip config get global.index-url 2>/dev/null || t
 
 uv() { VIRTUAL_ENV=$folder "$folder/bin/uv" "$@"; }
 uv pip sync --require-hashes tests/requirements.txt
-uv pip install --no-deps --editable .
+uv pip install --no-deps --no-build-isolation --editable .

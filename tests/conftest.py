@@ -5,12 +5,22 @@ from itertools import count
 from pathlib import Path
 
 import pytest
+
+from flashrun.store import Store
 from localcluster.controlplane import ControlPlane
 from tests.servers import Minio, start_control_plane
 
-from flashrun.store import Store
-
 _buckets = count(1)
+
+SERVERS = frozenset({"minio", "control_plane", "helm"})
+"""Fixtures that start a server or need a built program; what uses one is no test of a pure layer."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put every test that needs a server or a build into the API tier."""
+    for item in items:
+        if SERVERS & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.api)
 
 
 @pytest.fixture(scope="session")

@@ -9,14 +9,13 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
+from flashrun.spec.records import StorageAccess
+from flashrun.store import Store
 from localcluster import toolchain
 from localcluster.controlplane import ControlPlane
 from localcluster.ports import Ports
 from localcluster.process import Daemons
 from localcluster.steps import Steps
-
-from flashrun.spec.records import StorageAccess
-from flashrun.store import Store
 
 ROOT_USER, ROOT_PASSWORD = "root-of-tests", "root-password-of-tests"
 

@@ -1,4 +1,4 @@
-"""The command line as its users run it: a process of its own, with a kubeconfig and nothing else."""
+"""The command line as its users run it: a process of its own, a kubeconfig, nothing else."""
 
 import base64
 import json

@@ -198,6 +198,20 @@ def test_checkpoints_are_one_reference_a_line(served: Served) -> None:
     assert listed == f"step 10 {name}/step-10\nstep 20 {name}/step-20\n"
 
 
+def test_checkpoints_that_status_no_longer_lists_come_from_storage(
+    served: Served, tmp_path: Path
+) -> None:
+    served.push()
+    name = served.submit()
+    uid = served.get("flashrun", name)["metadata"]["uid"]
+    place = names.step_prefix(names.run_prefix(served.namespace, name, uid), 1, 10)
+    commit(served, place, "checkpoint", {"adapter/adapter_config.json": b"{}"}, tmp_path / "made")
+    served.report(name, checkpoints=[checkpoint(name, 20)], checkpointCount=2)
+
+    steps = json.loads(served.flash("checkpoints", name, "-o", "json").stdout)
+    assert [(item["step"], item["bytes"]) for item in steps] == [(10, 2), (20, 2048)]
+
+
 def test_runs_are_listed_newest_first(served: Served) -> None:
     served.push()
     first = served.submit()
@@ -354,9 +368,9 @@ def test_doctor_says_what_is_missing_in_an_unserved_namespace(served: Served) ->
 
 
 def test_a_cluster_that_does_not_answer_is_one_sentence(served: Served, tmp_path: Path) -> None:
-    config = yaml.safe_load(served.flash.environment and Path(
-        served.flash.environment["KUBECONFIG"]
-    ).read_text())
+    config = yaml.safe_load(
+        served.flash.environment and Path(served.flash.environment["KUBECONFIG"]).read_text()
+    )
     config["clusters"][0]["cluster"]["server"] = "https://127.0.0.1:1"
     broken = tmp_path / "broken"
     broken.write_text(yaml.safe_dump(config))

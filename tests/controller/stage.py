@@ -11,7 +11,7 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +92,8 @@ class World:
     platform: Platform
     kubeconfig: Path
     leading: bool = True
+    ahead: timedelta = timedelta(0)
+    """How much later it is than it is, for what takes long."""
     heartbeats: Heartbeats = field(init=False)
     reconciler: Reconciler = field(init=False)
 
@@ -103,7 +105,12 @@ class World:
         self.heartbeats = Heartbeats(self.store)
         observer = Observer(self.cluster, self.store, self.heartbeats)
         self.reconciler = Reconciler(
-            self.cluster, self.store, observer, self.platform, lambda: self.leading
+            self.cluster,
+            self.store,
+            observer,
+            self.platform,
+            leading=lambda: self.leading,
+            clock=lambda: datetime.now(UTC) + self.ahead,
         )
 
     @property

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from flashrun.cluster import Cluster
+from flashrun.cluster import Cluster, Request
 from flashrun.controller.reconcile import NotLeading
 from flashrun.plan import objects
 from flashrun.spec import names
 from flashrun.spec.outcome import Exit, Termination
-from flashrun.spec.records import Control
+from flashrun.spec.records import Claim, Control
 from flashrun.store import Forbidden
 from tests.controller.stage import ENVIRONMENT, Kubelet, World, flash_run, now
 
@@ -231,6 +231,17 @@ async def test_a_terminal_record_is_believed_whatever_the_pod_says(world: World)
     assert (run.status.failure.reason, run.status.failure.hint) == ("RewardFailed", "Mend it.")
 
 
+async def test_a_trainer_that_leaves_no_result_has_failed_whatever_it_says(world: World):
+    await world.submit(RUN)
+    await world.phase(RUN, "Starting")
+    trainer = await world.trainer(RUN)
+    trainer.beat(3)
+    await trainer.end(0)
+    run = await world.phase(RUN, "Failed")
+    assert run.status.failure is not None
+    assert run.status.failure.reason == "ResultMissing"
+
+
 async def test_an_image_that_cannot_be_named_fails_at_once(world: World):
     await world.submit(RUN)
     await world.phase(RUN, "Starting")
@@ -253,6 +264,93 @@ async def test_a_trainer_without_a_sign_of_life_is_ended(make_world: Callable[..
     pods = await world.cluster.list("Pod", world.namespace, {names.RUN_LABEL: RUN})
     states = {pod["metadata"]["name"]: "deletionTimestamp" in pod["metadata"] for pod in pods}
     assert states.get(trainer.name, True)
+
+
+async def test_an_attempt_on_a_lost_node_is_superseded_before_its_pod_is_given_up(world: World):
+    run = await world.submit(RUN)
+    await world.phase(RUN, "Starting")
+    trainer = await world.trainer(RUN)
+    await world.bind(trainer.pod, "node-lost")
+    trainer.claim()
+    trainer.commit(5)
+    trainer.beat(6, commits=1)
+    await world.phase(RUN, "Running")
+    await world.cluster.delete("Pod", world.namespace, trainer.name)  # by the node controller
+    await world.pass_over(RUN)
+    pod = await world.cluster.get("Pod", world.namespace, trainer.name)
+    assert "deletionTimestamp" in pod["metadata"]
+    world.ahead = timedelta(minutes=21)
+    await world.pass_over(RUN)
+    claim = world.store.get_json(names.claim_key(run.storage_prefix, 1), Claim)
+    assert claim.superseded
+    again = await world.trainer(RUN, attempt=2)
+    world.ahead = timedelta(0)
+    job = await world.cluster.get("Job", world.namespace, RUN)
+    assert job["status"].get("failed", 0) == 0
+    await again.succeed()
+    await world.phase(RUN, "Succeeded")
+
+
+async def test_the_heartbeat_of_a_run_that_was_deleted_is_swept(world: World):
+    run = await world.submit(RUN)
+    await world.phase(RUN, "Starting")
+    trainer = await world.trainer(RUN)
+    trainer.beat(3, updated=now() - timedelta(hours=1))
+    world.heartbeats.poll()
+    key = names.live_key(run.uid)
+    world.heartbeats.sweep({run.uid}, (world.namespace,))
+    world.heartbeats.sweep(set(), ("another-namespace",))
+    assert world.store.exists(key)
+    world.heartbeats.sweep(set(), (world.namespace,))
+    assert not world.store.exists(key)
+
+
+# --- crashes --------------------------------------------------------------------------------------
+
+
+class Crash(BaseException):
+    """The end of a process, at a chosen write."""
+
+
+@pytest.mark.parametrize("sent", [False, True], ids=["before", "after"])
+async def test_a_crash_at_any_write_leaves_work_that_the_next_process_finishes(
+    world: World, sent: bool, monkeypatch: pytest.MonkeyPatch
+):
+    send, left = Cluster._send, 0
+
+    async def crashing(self: Cluster, request: Request) -> tuple[int, float, bytes]:
+        nonlocal left
+        if request.method == "GET":
+            return await send(self, request)
+        left -= 1
+        if left == 0 and not sent:
+            raise Crash
+        answer = await send(self, request)
+        if left == 0:
+            raise Crash
+        return answer
+
+    crashes = 0
+    for number in range(1, 20):
+        name = f"flash-{number}-crash"
+        await world.submit(name)
+        with monkeypatch.context() as patch:
+            patch.setattr(Cluster, "_send", crashing)
+            left = number
+            try:
+                await world.pass_over(name)
+            except Crash:
+                crashes += 1
+            survived = left > 0
+        world.restart()
+        await world.phase(name, "Starting")
+        assert await world.jobs(name) == [name]
+        await (await world.trainer(name)).succeed()
+        await world.phase(name, "Succeeded")
+        assert await world.jobs(name) == [name]
+        if survived:
+            break
+    assert crashes >= 5
 
 
 # --- what storage says is checked -----------------------------------------------------------------

@@ -9,7 +9,7 @@ import pytest
 from flashrun.controller import watch as watch_module
 from flashrun.controller.queue import Key
 from flashrun.controller.watch import KINDS, Watch
-from tests.controller.stage import World
+from tests.controller.stage import Kubelet, World
 
 pytestmark = pytest.mark.api
 
@@ -35,8 +35,9 @@ async def test_a_watch_that_dies_unnoticed_is_begun_anew(
         await world.submit("flash-1-seen")
         await until(lambda: Key(world.namespace, "flash-1-seen") in seen)
         await world.phase("flash-1-seen", "Starting")
+        pod = await world.pod("flash-1-seen")
         seen.clear()
-        await world.pod("flash-1-seen")
+        await Kubelet(world.cluster).start(pod)
         await until(lambda: Key(world.namespace, "flash-1-seen") in seen)
 
         loop = watch._loop

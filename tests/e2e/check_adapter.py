@@ -1,6 +1,6 @@
 """Load an adapter with PEFT on its base model and say how much it changes; runs where torch is.
 
-Reads the adapter from the folder that is its argument and the base model from the mirror; prints
+Arguments: the folder of the adapter, and id and revision of the base model in the mirror. Prints
 JSON.
 """
 
@@ -20,7 +20,7 @@ from flashrun.store import Store
 
 access = StorageAccess.model_validate_json(os.environ["STORAGE_ACCESS"])
 folder = Path(tempfile.mkdtemp())
-Store(access).download_folder(names.model_prefix("flashrun/tiny-qwen3", "v1"), folder)
+Store(access).download_folder(names.model_prefix(*sys.argv[2:]), folder)
 tokenizer = AutoTokenizer.from_pretrained(folder)
 base = AutoModelForCausalLM.from_pretrained(folder)
 tokens = tokenizer("1 + 2 = ", return_tensors="pt")

@@ -7,6 +7,7 @@ had to be started is removed again.
 import io
 import json
 import os
+import secrets
 import subprocess
 import sys
 import tarfile
@@ -49,12 +50,12 @@ class Product:
         }
 
     def flash(
-        self, *words: str, check: bool = True, cwd: Path | None = None, **secrets: str
+        self, *words: str, check: bool = True, cwd: Path | None = None, **shell: str
     ) -> subprocess.CompletedProcess[str]:
         """Run ``flash`` as a user would, outside a terminal."""
         done = subprocess.run(
             [sys.executable, "-m", "flashrun.cli.main", *words],
-            env={**self.environment, "PYTHONPATH": str(ROOT / "operator" / "src"), **secrets},
+            env={**self.environment, "PYTHONPATH": str(ROOT / "operator" / "src"), **shell},
             cwd=cwd or self.folder,
             capture_output=True,
             text=True,
@@ -77,11 +78,15 @@ class Product:
             raise AssertionError(f"kubectl {' '.join(words)}: {done.stdout}{done.stderr}")
         return done.stdout
 
-    def submit(self, config: Path, *sets: str, **secrets: str) -> str:
+    def new_name(self, stem: str) -> str:
+        """Return a name that no earlier run on this cluster has."""
+        return f"{stem}-{secrets.token_hex(4)}"
+
+    def submit(self, config: Path, *sets: str, **shell: str) -> str:
         """Submit a run in the background and return its name."""
         assignments = [word for assignment in sets for word in ("--set", assignment)]
         words = ("train", str(config), *assignments, "--background")
-        return self.flash(*words, **secrets).stdout.split()[0]
+        return self.flash(*words, **shell).stdout.split()[0]
 
     def status(self, run: str) -> dict[str, Any]:
         """Return the status of a run; empty when it has none yet."""

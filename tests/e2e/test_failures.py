@@ -89,16 +89,17 @@ def test_an_applied_run_waits_for_its_secret_and_gets_it_byte_for_byte(
         folder, "examples/secret", "sft",
         environment={"secrets": ["SERVICE_API_KEY"], "params": {"digest": digest}},
     )  # fmt: skip
-    rendered = product.flash("render", str(config), "--name", "waits-for-secret")
+    run = product.new_name("waits-for-secret")
+    rendered = product.flash("render", str(config), "--name", run)
     assert AWKWARD not in rendered.stdout
     product.kubectl("apply", "-f", "-", "-n", NAMESPACE, stdin=rendered.stdout)
-    status = product.wait("waits-for-secret", lambda status: status.get("pending"), "sentence")
+    status = product.wait(run, lambda status: status.get("pending"), "sentence")
 
     assert status["pending"]["reason"] == "SecretMissing"
     assert "SERVICE_API_KEY" in status["pending"]["message"]
-    assert product.condition("waits-for-secret", "SecretsReady")["status"] == "False"
+    assert product.condition(run, "SecretsReady")["status"] == "False"
 
-    found = json.loads(product.kubectl("get", "flashrun", "waits-for-secret", "-ojson"))
+    found = json.loads(product.kubectl("get", "flashrun", run, "-ojson"))
     [wanted] = found["spec"]["secretRefs"]
     secret = {
         "apiVersion": "v1",
@@ -107,9 +108,9 @@ def test_an_applied_run_waits_for_its_secret_and_gets_it_byte_for_byte(
         "stringData": {"SERVICE_API_KEY": AWKWARD},
     }
     product.kubectl("create", "-f", "-", "-n", NAMESPACE, stdin=json.dumps(secret))
-    product.end("waits-for-secret", "Succeeded")
+    product.end(run, "Succeeded")
 
     everything = product.kubectl("get", "flashruns,jobs,pods,configmaps,events", "-oyaml")
     assert AWKWARD[:30].splitlines()[0] not in everything
-    stored = [product.store.get_bytes(key) for key in product.keys("waits-for-secret")]
+    stored = [product.store.get_bytes(key) for key in product.keys(run)]
     assert not [data for data in stored if b"z" * 64 in data]

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from localcluster.chart import MODEL, MODEL_REVISION
 from tests.e2e import environments
 from tests.e2e.conftest import NAMESPACE, ROOT, Product
 
@@ -67,7 +68,9 @@ def test_a_pulled_adapter_loads_with_peft_and_changes_what_the_model_says(
     assert str(folder) in printed
 
     files = {"check.py": Path(__file__).with_name("check_adapter.py"), "adapter": folder}
-    output = product.in_trainer_image("check-adapter", files, "python3", "check.py", "adapter")
+    output = product.in_trainer_image(
+        "check-adapter", files, "python3", "check.py", "adapter", MODEL, MODEL_REVISION
+    )
     verdict = json.loads(output.splitlines()[-1])
     assert verdict["adapter_parameters"] > 0
     assert verdict["largest_logit_change"] > 0.1
@@ -75,21 +78,22 @@ def test_a_pulled_adapter_loads_with_peft_and_changes_what_the_model_says(
 
 def test_the_rendered_manifest_does_exactly_the_same(product: Product, tmp_path: Path) -> None:
     config = environments.config(tmp_path, "examples/sums", "sft")
-    rendered = product.flash("render", str(config), "--name", "from-git").stdout
+    from_git = product.new_name("from-git")
+    rendered = product.flash("render", str(config), "--name", from_git).stdout
     product.kubectl("apply", "-f", "-", "-n", NAMESPACE, stdin=rendered)
     by_train = product.submit(config)
 
-    applied, trained = product.end("from-git", "Succeeded"), product.end(by_train, "Succeeded")
+    applied, trained = product.end(from_git, "Succeeded"), product.end(by_train, "Succeeded")
     specs = [
         json.loads(product.kubectl("get", "flashrun", run, "-ojson"))["spec"]
-        for run in ("from-git", by_train)
+        for run in (from_git, by_train)
     ]
     assert specs[0] == specs[1]
     assert yaml.safe_load(rendered)["spec"] == specs[0]
     assert applied["resolved"] == trained["resolved"]
     histories = [
         [row["values"]["loss"] for row in product.metrics(run) if "loss" in row["values"]]
-        for run in ("from-git", by_train)
+        for run in (from_git, by_train)
     ]
     assert histories[0] == histories[1]  # the same seed, data and order: the same numbers
 

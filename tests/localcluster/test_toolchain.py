@@ -8,7 +8,7 @@ import pytest
 from localcluster import toolchain
 from localcluster.steps import Steps, Stop
 
-pytestmark = pytest.mark.skipif(not shutil.which("go"), reason="needs Go")
+pytestmark = pytest.mark.api  # it builds programs, which takes seconds
 
 
 @pytest.fixture

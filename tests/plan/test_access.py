@@ -7,7 +7,6 @@ import pytest
 from flashrun.plan.access import POLICY_LIMIT, namespace_policy, run_policy
 from flashrun.spec import names
 from flashrun.store import Forbidden, Store
-from tests.servers import Minio
 
 PREFIX = names.run_prefix("team-a", "flash-1", "uid-1")
 LIVE = names.live_key("uid-1")
@@ -56,6 +55,7 @@ def use(store: Store, verb: str, key: str) -> None:
             list(store.list(key))
 
 
+@pytest.mark.api
 @pytest.mark.parametrize(("verb", "key"), ALLOWED)
 def test_a_trainer_may(store: Store, limited: Store, verb: str, key: str):
     if verb != "list":
@@ -63,6 +63,7 @@ def test_a_trainer_may(store: Store, limited: Store, verb: str, key: str):
     use(limited, verb, key)
 
 
+@pytest.mark.api
 @pytest.mark.parametrize(("verb", "key"), REFUSED)
 def test_a_trainer_may_not(store: Store, limited: Store, verb: str, key: str):
     if key and verb != "list":
@@ -71,6 +72,7 @@ def test_a_trainer_may_not(store: Store, limited: Store, verb: str, key: str):
         use(limited, verb, key)
 
 
+@pytest.mark.api
 @pytest.mark.parametrize(
     ("verb", "key", "allowed"),
     [
@@ -99,7 +101,7 @@ def test_people_of_a_namespace_may_or_may_not(store: Store, verb: str, key: str,
             use(person, verb, key)
 
 
-def test_an_ordinary_policy_is_short_and_an_endless_one_is_refused(minio: Minio):
+def test_an_ordinary_policy_is_short_and_an_endless_one_is_refused():
     long = names.run_prefix("n" * 63, "r" * 52, "u" * 36)
     readable = [f"models/{'o' * 60}/{'m' * 36}/{'0' * 40}/", f"environments/{'o' * 40}/{'e' * 40}/"]
     policy = run_policy("b" * 63, long, names.live_key("u" * 36), [*readable, f"{long}adapter/"])

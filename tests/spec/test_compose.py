@@ -1,5 +1,6 @@
 """Composition: files, overlays and ``--set`` become one config that knows where it came from."""
 
+import contextlib
 import time
 from typing import Any
 
@@ -57,7 +58,9 @@ def test_the_last_overlay_wins_and_set_beats_every_overlay() -> None:
 
 
 def test_only_the_result_is_validated() -> None:
-    assert composed("[train]\nsteps = 5", base=BASE.replace("100", '"many"')).config.train.steps == 5
+    wrong = BASE.replace("100", '"many"')
+
+    assert composed("[train]\nsteps = 5", base=wrong).config.train.steps == 5
 
 
 def test_a_scalar_may_replace_a_table_and_is_then_refused_where_it_stands() -> None:
@@ -80,10 +83,9 @@ def test_each_problem_names_the_file_it_comes_from() -> None:
 def test_every_value_knows_where_it_came_from() -> None:
     found = composed("[train]\nsteps = 7", sets=("thinking=true", "environment.params.n=1"))
 
-    where = {".".join(path): str(found.origin(*path)) for path in (
-        ("model",), ("environment", "id"), ("environment", "params"), ("environment", "params", "n"),
-        ("train", "steps"), ("train", "stop_sequences"), ("thinking",), ("train", "epochs"),
-    )}  # fmt: skip
+    keys = ["model", "environment.id", "environment.params", "environment.params.n", "train.steps",
+            "train.stop_sequences", "thinking", "train.epochs"]  # fmt: skip
+    where = {key: str(found.origin(*key.split("."))) for key in keys}
     assert where == {
         "model": "base.toml:1",
         "environment.id": "base.toml:4",
@@ -243,7 +245,7 @@ HOSTILE = {
     "a lone carriage return": (b"a = 1\rb = 2", "this is not TOML"),
     "too large": (b"#" * 10_000_000, "the file is larger than 1,000,000 bytes"),
     "a list bomb": (b"a = " + b"[" * 100_000, "may nest at most 40 levels"),
-    "a table bomb": (b"a = {a = " * 10_000, "may nest at most 40 levels"),
+    "a table bomb": (b"a = " + b"{a = " * 10_000, "may nest at most 40 levels"),
     "a dotted bomb": (b"a" + b".a" * 400_000 + b" = 1", "may nest at most 40 levels"),
     "a quoted dotted bomb": (b'"a b".' * 150_000 + b"a = 1", "may nest at most 40 levels"),
     "a header bomb": (b"[a" + b".a" * 400_000 + b"]", "may nest at most 40 levels"),
@@ -276,10 +278,8 @@ def test_no_bytes_raise_anything_else(data: bytes) -> None:
 
 @given(some.text(max_size=80))
 def test_no_assignment_raises_anything_else(text: str) -> None:
-    try:
+    with contextlib.suppress(ConfigError):
         composed(sets=(text,))
-    except ConfigError as error:
-        assert error.problems
 
 
 @pytest.mark.parametrize(

@@ -86,7 +86,8 @@ def test_a_model_is_a_line_of_text(model: str) -> None:
 
 SECTIONS_REFUSED = [
     ("[trian]\nsteps = 3", "[trian] is not a section; did you mean [train]?"),
-    ("[grpo]", '[grpo] is not a section; write algorithm = "grpo" at the top and its keys in [train]'),
+    ("[grpo]",
+     '[grpo] is not a section; write algorithm = "grpo" at the top and its keys in [train]'),
     ("[sft]", '[sft] is not a section; write algorithm = "sft" at the top and its keys in [train]'),
     (
         "[deployment]",
@@ -301,7 +302,8 @@ def test_a_run_starts_from_nothing_else(value: str) -> None:
 
 
 UNKNOWN = [
-    ("kl_penalty_coeff = 1", "kl_penalty_coeff is not a key of [train]; did you mean kl_penalty_coef?"),
+    ("kl_penalty_coeff = 1",
+     "kl_penalty_coeff is not a key of [train]; did you mean kl_penalty_coef?"),
     ("groupSize = 8", "groupSize is not a key of [train]; did you mean group_size?"),
     ("lora-rank = 8", "lora-rank is not a key of [train]; did you mean lora_rank?"),
     ("max_completion_tokens = 8",

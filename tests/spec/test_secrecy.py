@@ -70,7 +70,15 @@ def test_nearly_every_random_key_is_recognized() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["OPENAI_API_KEY", "DB_PASSWORD", "githubToken", "my-secret", "SSH_KEY", "PAT", "X_PRIVATE_KEY"],
+    [
+        "OPENAI_API_KEY",
+        "DB_PASSWORD",
+        "githubToken",
+        "my-secret",
+        "SSH_KEY",
+        "PAT",
+        "X_PRIVATE_KEY",
+    ],
 )
 def test_it_is_the_name_of_a_secret(name: str) -> None:
     assert secrecy.secret_name(name)

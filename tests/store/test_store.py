@@ -9,7 +9,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from tests.servers import ROOT_PASSWORD, Minio
 
 from flashrun import store as store_module
 from flashrun.spec.records import Claim, FileEntry, Manifest, StorageAccess
@@ -23,7 +22,9 @@ from flashrun.store import (
     StoreError,
     Unavailable,
 )
+from tests.servers import ROOT_PASSWORD, Minio
 
+pytestmark = pytest.mark.api
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 
 

@@ -8,8 +8,10 @@ import os
 import subprocess
 import sys
 import tarfile
+import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import count
@@ -22,6 +24,7 @@ from flashrun.spec.config import Algorithm
 from flashrun.spec.outcome import Termination
 from flashrun.spec.records import (
     FileEntry,
+    Live,
     Manifest,
     MetricsRow,
     ResolvedAdapter,
@@ -42,6 +45,8 @@ ROOT = Path(__file__).parents[2]
 SUMS = ROOT / "examples" / "sums"
 MODEL = ResolvedModel(id="flashrun/tiny-qwen3", source=Source.MIRROR, revision="v1")
 ENVIRONMENT_ID = "examples/sums"
+
+PATIENCE_SECONDS = 120
 
 _numbers = count(1)
 
@@ -212,22 +217,43 @@ class TrainerPod:
         finally:
             logger.removeHandler(handler)
 
-    def start(self, **variables: str) -> subprocess.Popen[str]:
-        """Train in a process of its own."""
+    @contextmanager
+    def started(self) -> Iterator[subprocess.Popen[str]]:
+        """Train in a process of its own, which is killed at the end when it still runs."""
         sources = [str(ROOT / "operator/src"), str(ROOT / "trainer-image/src")]
+        path = os.pathsep.join([*sources, *filter(None, [os.environ.get("PYTHONPATH")])])
         with (self.folder / "output").open("w") as output:
-            return subprocess.Popen(
+            process = subprocess.Popen(
                 [sys.executable, "-m", "flashrun_trainer", "train"],
-                env={
-                    **os.environ,
-                    "PYTHONPATH": os.pathsep.join(sources),
-                    **self.environment,
-                    **variables,
-                },
+                env={**os.environ, "PYTHONPATH": path, **self.environment},
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 text=True,
             )
+        try:
+            yield process
+        finally:
+            process.kill()
+            process.wait()
+
+    @property
+    def output(self) -> str:
+        """What the process has printed so far."""
+        return (self.folder / "output").read_text()
+
+    def wait_for(self, condition: Callable[[], Any]) -> Any:
+        """Wait until ``condition`` holds, and return its value."""
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while not (found := condition()):
+            assert time.monotonic() < deadline, self.output
+            time.sleep(0.05)
+        return found
+
+    @property
+    def live(self) -> Live | None:
+        """The heartbeat, when there is one."""
+        key = names.live_key(self.run.run.uid)
+        return self.store.get_json(key, Live) if self.store.exists(key) else None
 
     # --- what the pod left ----------------------------------------------------------------------
 

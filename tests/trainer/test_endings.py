@@ -6,7 +6,7 @@ import pytest
 
 from flashrun.spec import names
 from flashrun.spec.outcome import Exit
-from flashrun.spec.records import Live, Result
+from flashrun.spec.records import Result
 from tests.trainer.pods import HEAD, Workshop, resolved, rows, sums
 
 pytestmark = [pytest.mark.trainer, pytest.mark.filterwarnings("default")]
@@ -169,25 +169,9 @@ def test_a_reward_that_fails_now_and_then_is_counted(workshop: Workshop):
 def test_a_reward_without_spread_is_warned_about_while_it_lasts(workshop: Workshop):
     source = SCORE + "        return RewardResult(score=1.0)" + LOAD
     pod = workshop.pod(resolved("grpo", steps=100_000), sums(environment=source))
-    process = pod.start()
-    try:
-        found = wait_for_warning(pod)
-        assert "have had the same reward for 5 steps" in found.warning
-    finally:
-        process.kill()
-        process.wait()
-
-
-def wait_for_warning(pod) -> Live:
-    import time
-
-    deadline = time.monotonic() + 90
-    while time.monotonic() < deadline:
-        key = names.live_key(pod.run.run.uid)
-        if pod.store.exists(key) and (live := pod.store.get_json(key, Live)).warning:
-            return live
-        time.sleep(0.2)
-    raise AssertionError((pod.folder / "output").read_text())
+    with pod.started():
+        live = pod.wait_for(lambda: (found := pod.live) and found.warning and found)
+    assert "have had the same reward for 5 steps" in live.warning
 
 
 @pytest.mark.parametrize("serial", ["reward_thread_safe = False", "max_score_concurrency = 1"])

@@ -7,7 +7,7 @@ import pytest
 
 from flashrun.spec import names
 from flashrun.spec.outcome import Exit
-from flashrun.spec.records import Live, Result
+from flashrun.spec.records import Result
 from tests.trainer.pods import Workshop, fifths, resolved, rows, sums
 
 pytestmark = [pytest.mark.trainer, pytest.mark.filterwarnings("default")]
@@ -231,25 +231,9 @@ def test_prompts_without_room_for_a_completion_are_dropped(workshop: Workshop, t
 
 def test_a_run_says_where_it_is_while_it_runs(workshop: Workshop):
     pod = workshop.pod(resolved("sft", max_steps=100_000, epochs=100_000, save_every=100))
-    process = pod.start()
-    try:
-        live = wait_for_live(pod, lambda found: found.commits >= 1)
-        assert live.progress is not None
-        assert (live.phase, live.attempt, live.progress.total_steps) == ("Training", 1, 100_000)
-        assert live.progress.metrics["loss"] > 0
-        assert live.progress.eta_seconds is not None
-    finally:
-        process.kill()
-        process.wait()
-
-
-def wait_for_live(pod, condition) -> Live:
-    import time
-
-    deadline = time.monotonic() + 90
-    while time.monotonic() < deadline:
-        key = names.live_key(pod.run.run.uid)
-        if pod.store.exists(key) and condition(live := pod.store.get_json(key, Live)):
-            return live
-        time.sleep(0.2)
-    raise AssertionError((pod.folder / "output").read_text())
+    with pod.started():
+        live = pod.wait_for(lambda: (found := pod.live) and found.commits and found)
+    assert live.progress is not None
+    assert (live.phase, live.attempt, live.progress.total_steps) == ("Training", 1, 100_000)
+    assert live.progress.metrics["loss"] > 0
+    assert live.progress.eta_seconds is not None

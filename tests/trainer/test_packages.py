@@ -7,7 +7,7 @@ import threading
 import zipfile
 from collections.abc import Iterator
 from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -307,3 +307,39 @@ def test_a_hub_that_is_away_is_a_temporary_failure(bare: Workshop):
     (pod.folder / "spec.json").write_text(run.model_dump_json())
     assert ending.guarded(base_model.run, pod.inside) == Exit.TEMPORARY
     assert pod.termination.reason == "HubUnavailable"
+
+
+class RefusingHub(BaseHTTPRequestHandler):
+    """Answers everything with one status."""
+
+    status = 404
+
+    def do_GET(self) -> None:
+        self.send_error(self.status)
+
+    def do_HEAD(self) -> None:
+        self.send_error(self.status)
+
+    def log_message(self, *_: object) -> None:
+        return
+
+
+@pytest.mark.trainer
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize("status", [401, 403, 404])
+def test_a_model_that_the_hub_refuses_is_named(bare: Workshop, status: int):
+    handler = type("Hub", (RefusingHub,), {"status": status})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    pod = pod_of(bare, "0" * 64)
+    model = pod.run.model.model_copy(update={"source": Source.HUB})
+    hub = f"http://127.0.0.1:{server.server_port}"
+    run = pod.run.model_copy(update={"model": model, "hub_endpoint": hub})
+    (pod.folder / "spec.json").write_text(run.model_dump_json())
+    assert ending.guarded(base_model.run, pod.inside) == Exit.MODEL_UNAVAILABLE
+    server.shutdown()
+    server.server_close()
+    thread.join()
+    assert str(status) in pod.termination.message
+    assert not list(pod.inside.model.rglob("*.safetensors"))

@@ -1,32 +1,20 @@
 """Interrupted, killed, doubled and damaged: a run goes on as if nothing had happened."""
 
 import signal
-import time
-from collections.abc import Callable
 
 import pytest
 
 from flashrun.spec import names
 from flashrun.spec.outcome import Exit
 from flashrun.spec.records import Claim, Control, Result
-from tests.trainer.pods import TrainerPod, Workshop, resolved
+from tests.trainer.pods import PATIENCE_SECONDS, TrainerPod, Workshop, resolved
 
 pytestmark = [pytest.mark.trainer, pytest.mark.filterwarnings("default")]
-
-PATIENCE_SECONDS = 120
 
 LONG = {
     "sft": {"epochs": 25, "save_every": 50},
     "grpo": {"steps": 60, "save_every": 5, "max_tokens": 16, "kl_penalty_coef": 0.05},
 }
-
-
-def wait_until(condition: Callable[[], bool], pod: TrainerPod) -> None:
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not condition():
-        if time.monotonic() > deadline:
-            raise AssertionError((pod.folder / "output").read_text())
-        time.sleep(0.05)
 
 
 @pytest.mark.parametrize("algorithm", ["sft", "grpo"])
@@ -35,10 +23,10 @@ def test_a_killed_run_ends_bit_for_bit_like_an_undisturbed_one(workshop: Worksho
     assert undisturbed.train() == Exit.DONE
 
     killed = workshop.pod(resolved(algorithm, **LONG[algorithm]))
-    process = killed.start()
-    wait_until(lambda: len(killed.steps(names.STATE_MANIFEST)) >= 2, killed)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    with killed.started() as process:
+        killed.wait_for(lambda: len(killed.steps(names.STATE_MANIFEST)) >= 2)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
     assert names.result_key("") not in killed.keys
     resumed = killed.next()
     assert resumed.train() == Exit.DONE
@@ -54,10 +42,10 @@ def test_a_killed_run_ends_bit_for_bit_like_an_undisturbed_one(workshop: Worksho
 
 def test_sigterm_saves_and_the_next_pod_goes_on_from_there(workshop: Workshop):
     pod = workshop.pod(resolved("sft", epochs=25, save_every=10_000))
-    process = pod.start()
-    wait_until(lambda: len(logged_steps(pod)) > 3, pod)
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(PATIENCE_SECONDS) == Exit.INTERRUPTED_SAVED
+    with pod.started() as process:
+        pod.wait_for(lambda: len(logged_steps(pod)) > 3)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(PATIENCE_SECONDS) == Exit.INTERRUPTED_SAVED
     (saved,) = pod.steps()
     assert pod.steps(names.STATE_MANIFEST) == [saved]
     assert pod.termination.reason == "Interrupted"
@@ -73,16 +61,15 @@ def test_sigterm_saves_and_the_next_pod_goes_on_from_there(workshop: Workshop):
 
 
 def logged_steps(pod: TrainerPod) -> list[str]:
-    text = (pod.folder / "output").read_text()
-    return [line for line in text.splitlines() if " INFO step " in line]
+    return [line for line in pod.output.splitlines() if " INFO step " in line]
 
 
 def test_sigterm_before_training_ends_at_once(workshop: Workshop):
     pod = workshop.pod(resolved("sft"))
-    process = pod.start()
-    wait_until(lambda: "is ours" in (pod.folder / "output").read_text(), pod)
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(15) == Exit.INTERRUPTED_UNSAVED
+    with pod.started() as process:
+        pod.wait_for(lambda: "is ours" in pod.output)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(PATIENCE_SECONDS) == Exit.INTERRUPTED_UNSAVED
     assert pod.termination.reason == "Interrupted"
 
 
@@ -116,31 +103,27 @@ def test_an_adapter_without_a_result_counts_as_the_end(workshop: Workshop):
 
 def test_a_superseded_pod_stops_and_commits_nothing_more(workshop: Workshop):
     pod = workshop.pod(resolved("sft", epochs=10_000, save_every=20))
-    process = pod.start()
-    wait_until(lambda: len(pod.steps()) >= 1, pod)
-    key = names.claim_key(pod.prefix, 1)
-    own = pod.store.get_json(key, Claim)
-    pod.store.put_json(key, own.model_copy(update={"superseded": True}))
-    assert process.wait(PATIENCE_SECONDS) == Exit.INTERRUPTED_UNSAVED
+    with pod.started() as process:
+        pod.wait_for(pod.steps)
+        key = names.claim_key(pod.prefix, 1)
+        own = pod.store.get_json(key, Claim)
+        pod.store.put_json(key, own.model_copy(update={"superseded": True}))
+        assert process.wait(PATIENCE_SECONDS) == Exit.INTERRUPTED_UNSAVED
     assert pod.termination.reason == "Superseded"
     assert names.result_key("") not in pod.keys
 
 
 def test_of_two_pods_the_later_claim_wins(workshop: Workshop):
     first = workshop.pod(resolved("sft", epochs=10_000, save_every=20))
-    process = first.start()
-    wait_until(lambda: len(first.steps()) >= 1, first)
-    second = first.next()
-    other = second.start()
-    try:
-        assert process.wait(PATIENCE_SECONDS) == Exit.INTERRUPTED_UNSAVED
-        assert first.termination.reason == "Superseded"
-        wait_until(lambda: any(attempt == 2 for attempt, _ in first.steps()), second)
-        claims = [key for key in first.keys if key.endswith("claim.json")]
-        assert claims == ["attempt-1/claim.json", "attempt-2/claim.json"]
-    finally:
-        other.kill()
-        other.wait()
+    with first.started() as process:
+        first.wait_for(first.steps)
+        second = first.next()
+        with second.started():
+            assert process.wait(PATIENCE_SECONDS) == Exit.INTERRUPTED_UNSAVED
+            assert first.termination.reason == "Superseded"
+            second.wait_for(lambda: any(attempt == 2 for attempt, _ in first.steps()))
+    claims = [key for key in first.keys if key.endswith("claim.json")]
+    assert claims == ["attempt-1/claim.json", "attempt-2/claim.json"]
 
 
 @pytest.mark.parametrize("damage", ["flipped", "missing", "unmarked"])
@@ -172,14 +155,10 @@ def test_a_damaged_checkpoint_is_passed_over_for_an_older_one(workshop: Workshop
 
 def test_a_save_request_is_honoured_at_the_next_step(workshop: Workshop):
     pod = workshop.pod(resolved("sft", epochs=10_000, save_every=1_000_000))
-    process = pod.start()
-    try:
-        wait_until(lambda: len(logged_steps(pod)) > 3, pod)
+    with pod.started():
+        pod.wait_for(lambda: len(logged_steps(pod)) > 3)
         control = names.control_key(pod.prefix)
         pod.store.put_json(control, Control(save_request="now"))
-        wait_until(lambda: len(pod.steps()) == 1, pod)
+        pod.wait_for(lambda: len(pod.steps()) == 1)
         pod.store.put_json(control, Control(save_request="and again"))
-        wait_until(lambda: len(pod.steps()) == 2, pod)
-    finally:
-        process.kill()
-        process.wait()
+        pod.wait_for(lambda: len(pod.steps()) == 2)

@@ -15,6 +15,7 @@ import json
 import os
 import random
 from collections.abc import AsyncIterator, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Self
 
@@ -36,6 +37,7 @@ PAGE: Final = 500
 
 Object = dict[str, Any]
 
+_DISRUPTED: Final = "DisruptionTarget"
 _RETRIED_STATUS: Final = frozenset({429, 500, 502, 503, 504})
 _KUBECONFIG_ERRORS: Final = (
     config.ConfigException,
@@ -349,6 +351,28 @@ class Cluster:
                 return False
             raise
         return True
+
+    async def give_up(self, namespace: str, pod: str, message: str) -> None:
+        """Delete a pod whose node is lost, after saying in the kubelet's place that it failed.
+
+        Deleting alone would not do: the Job holds on to a pod until it has ended, and nobody else
+        is left to say so. As a disruption it does not count against the Job's retries.
+        """
+        found = await self.find("Pod", namespace, pod)
+        if found is None:
+            return
+        before = [c for c in found["status"].get("conditions") or [] if c["type"] != _DISRUPTED]
+        moment = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        lost = {
+            "type": _DISRUPTED,
+            "status": "True",
+            "reason": "NodeLost",
+            "message": message,
+            "lastTransitionTime": moment,
+        }
+        status = {"phase": "Failed", "reason": "NodeLost", "conditions": [*before, lost]}
+        await self.patch_status("Pod", namespace, pod, status)
+        await self.delete("Pod", namespace, pod, uid=found["metadata"]["uid"], grace_seconds=0)
 
     async def watch(
         self, kind: str, namespace: str, name: str, version: str = ""

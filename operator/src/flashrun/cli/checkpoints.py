@@ -1,11 +1,14 @@
 """``flash checkpoints``: the references of what a run saved."""
 
 import asyncio
+from collections import Counter
 from datetime import UTC, datetime
 
 from flashrun.cli import render, terminal
 from flashrun.cli.options import Context, Form, Namespace, Output, Run
-from flashrun.cli.session import connect, run_name
+from flashrun.cli.session import Session, connect, run_name
+from flashrun.spec import names
+from flashrun.spec.run import CheckpointStatus, FlashRun
 
 
 def checkpoints(
@@ -23,20 +26,39 @@ async def _checkpoints(
 ) -> None:
     async with connect(context, namespace) as session:
         run = await session.run(name)
-    found = run.status.checkpoints
+        found = {item.step: item for item in run.status.checkpoints}
+        if run.status.checkpoint_count > len(found):
+            found = await _stored(session, run) | found
+    listed = [found[step] for step in sorted(found)]
     if output in (Output.JSON, Output.YAML):
-        listed = [item.model_dump(mode="json", by_alias=True) for item in found]
-        terminal.write_data(listed, output)
-        return
-    if output is Output.NAME:
-        for item in sorted(found, key=lambda item: item.step):
-            terminal.write(item.ref)
-    elif terminal.console().is_terminal:
-        terminal.write_table(render.checkpoints_table(run, datetime.now(UTC)))
+        data = [item.model_dump(mode="json", by_alias=True) for item in listed]
+        terminal.write_data(data, output)
+    elif output is Output.TABLE and terminal.console().is_terminal:
+        terminal.write_table(render.checkpoints_table(listed, datetime.now(UTC)))
     else:
-        for line in render.checkpoint_lines(run):
+        by_name = [item.ref for item in listed]
+        for line in by_name if output is Output.NAME else render.checkpoint_lines(listed):
             terminal.write(line)
-    if not found:
+    if not listed:
         terminal.say(f"{name} has no checkpoints yet")
-    elif run.status.checkpoint_count > len(found):
-        terminal.say(f"the newest {len(found)} of {run.status.checkpoint_count}; all are kept")
+
+
+async def _stored(session: Session, run: FlashRun) -> dict[int, CheckpointStatus]:
+    """Return every committed checkpoint by its step; status lists only the newest."""
+    prefix = run.storage_prefix
+    entries = await session.stored(lambda store: list(store.list(prefix)))
+    keys = [(names.parse_step_key(prefix, entry.key), entry) for entry in entries]
+    sizes: Counter[tuple[int, int]] = Counter()
+    for key, entry in keys:
+        if key and key.path.startswith("adapter/"):
+            sizes[key.attempt, key.step] += entry.size
+    return {
+        key.step: CheckpointStatus(
+            ref=names.checkpoint_ref(run.name, key.step),
+            step=key.step,
+            bytes=sizes[key.attempt, key.step],
+            created_time=entry.modified or datetime.now(UTC),
+        )
+        for key, entry in keys
+        if key and key.path == names.MANIFEST
+    }

@@ -9,12 +9,12 @@ from typing import Annotated
 
 import typer
 
-from flashrun.cli import package, render, terminal
+from flashrun.cli import package, rehearsal, render, template, terminal
 from flashrun.cli.failure import NotFoundFailure, UsageFailure
 from flashrun.cli.options import Context, Form, Namespace, Output
 from flashrun.cli.render import Cell, Table
 from flashrun.cli.session import Session, connect
-from flashrun.spec import names
+from flashrun.spec import compose, names
 from flashrun.spec.records import EnvironmentPointer
 
 app = typer.Typer(
@@ -156,6 +156,59 @@ async def _list(namespace: str | None, context: str | None) -> dict[str, Environ
             if entry.key.endswith(ending)
         ]
         return {identifier: await _pointer(session, identifier) for identifier in identifiers}
+
+
+@app.command()
+def setup(
+    folder: Annotated[Path, typer.Argument(help="Folder to write into.")] = Path(),
+) -> None:
+    """Write a small environment to begin with; files that exist are kept.
+
+    Example: flash env setup ./sums
+    """
+    identifier = f"your-org/{folder.resolve().name}"
+    for name, text in template.FILES.items():
+        path = folder / name
+        if path.exists():
+            terminal.say(f"kept {path}")
+            continue
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text.replace("{id}", identifier))
+        terminal.write(str(path))
+    terminal.say(f"next: flash env test {folder}, then flash env push {folder} --name {identifier}")
+
+
+@app.command("test")
+def rehearse(
+    folder: Annotated[Path, typer.Argument(help="Folder with environment.py.")] = Path(),
+    split: Annotated[str, typer.Option(help="Which dataset/<split>.jsonl.")] = "train",
+    rows: Annotated[int, typer.Option(min=1, help="How many rows.")] = 3,
+    params: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--param", help="Argument of load_environment; repeat it.", metavar="KEY=VALUE"
+        ),
+    ] = None,
+) -> None:
+    """Run an environment here: build prompts, and score the answers its own data gives.
+
+    Example: flash env test ./sums --rows 10
+    """
+    given = compose.assignments(params or ())
+    lines = list(rehearsal.rehearse(folder, given, split, rows))
+    cells = (
+        (
+            Cell(str(line.row)),
+            Cell(line.prompt),
+            Cell(line.answer),
+            Cell("" if line.score is None else f"{line.score:g}"),
+        )
+        for line in lines
+    )
+    terminal.write_table(Table(("ROW", "PROMPT", "ANSWER", "SCORE"), tuple(cells)))
+    scores = [line.score for line in lines if line.score is not None]
+    if scores and not any(scores):
+        terminal.say("note: no answer of its own data scored; GRPO would learn nothing from this")
 
 
 def _identifier(text: str) -> str:

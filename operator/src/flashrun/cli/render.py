@@ -12,7 +12,14 @@ from flashrun.spec.compose import Composed
 from flashrun.spec.config import Algorithm
 from flashrun.spec.public import PublicPool
 from flashrun.spec.records import ResolvedTrain
-from flashrun.spec.run import TERMINAL, FlashRun, FlashRunStatus, Phase, ProgressStatus
+from flashrun.spec.run import (
+    TERMINAL,
+    CheckpointStatus,
+    FlashRun,
+    FlashRunStatus,
+    Phase,
+    ProgressStatus,
+)
 
 
 class Tone(Enum):
@@ -129,16 +136,16 @@ def summary(run: FlashRun, now: datetime) -> list[tuple[str, str]]:
         *_why(status),
         *_times(run, now),
     ]
-    if status.progress:
-        rows.append(("Progress", " · ".join(progress_parts(status.progress))))
+    if progress := status.progress:
+        if status.phase in TERMINAL:
+            progress = progress.model_copy(update={"activity": "", "eta_seconds": None})
+        rows.append(("Progress", " · ".join(progress_parts(progress))))
     if status.resolved and status.resolved.pool:
         rows.append(("GPU", f"{status.resolved.gpus} of pool {status.resolved.pool}"))
     rows += [("Attempt", line) for line in _attempts(status)]
     if status.checkpoint_count:
-        newest = status.checkpoints[0].ref if status.checkpoints else ""
-        rows.append(
-            ("Checkpoints", f"{status.checkpoint_count}, newest {newest}".rstrip(" ,newst"))
-        )
+        newest = f", newest {status.checkpoints[0].ref}" if status.checkpoints else ""
+        rows.append(("Checkpoints", f"{status.checkpoint_count}{newest}"))
     if status.adapter:
         rows.append(("Adapter", f"{status.adapter.ref} ({size(status.adapter.bytes)})"))
     if status.storage:
@@ -171,13 +178,10 @@ def _attempts(status: FlashRunStatus) -> list[str]:
         return []
     lines = []
     for attempt in status.attempts:
-        steps = (
-            f", steps {attempt.from_step or 0} to {attempt.to_step}"
-            if attempt.to_step is not None
-            else ""
-        )
+        steps = f", steps {attempt.from_step or 0} to {attempt.to_step}" if attempt.to_step else ""
         where = f" on {attempt.node}" if attempt.node else ""
-        lines.append(f"{attempt.number}: {attempt.reason or 'running'}{where}{steps}")
+        number = attempt.number or "set-up"  # a pod that died before it could claim an attempt
+        lines.append(f"{number}: {attempt.reason or 'running'}{where}{steps}")
     return lines
 
 
@@ -188,7 +192,7 @@ def outcome(run: FlashRun) -> tuple[str, Tone]:
         case Phase.SUCCEEDED:
             return f"{run.name} succeeded. Get the adapter: flash pull {run.name}", Tone.GOOD
         case Phase.CANCELLED:
-            return f"{run.name} was cancelled; {kept(status)}.", Tone.QUIET
+            return f"{run.name} was cancelled; {kept(run)}", Tone.QUIET
         case Phase.FAILED:
             failure = status.failure
             why = f": {failure.message}" if failure else "."
@@ -198,25 +202,19 @@ def outcome(run: FlashRun) -> tuple[str, Tone]:
             return f"{run.name}: {progress_line(status)}", Tone.PLAIN
 
 
-def kept(status: FlashRunStatus) -> str:
+def kept(run: FlashRun) -> str:
     """Say what a run leaves behind."""
-    count = status.checkpoint_count
-    if status.adapter:
-        return f"its adapter {status.adapter.ref} is kept"
+    count = run.status.checkpoint_count
+    if run.status.adapter:
+        return f"its adapter is kept: flash pull {run.name}"
     if not count:
         return "it had saved nothing yet"
     noun = "checkpoint is" if count == 1 else "checkpoints are"
-    return f"its {count} {noun} kept: flash checkpoints {status_run(status)}".rstrip(": ")
+    return f"its {count} {noun} kept: flash checkpoints {run.name}"
 
 
-def status_run(status: FlashRunStatus) -> str:
-    """Return the run's name as its newest checkpoint knows it."""
-    return status.checkpoints[0].ref.partition("/")[0] if status.checkpoints else ""
-
-
-def checkpoint_lines(run: FlashRun) -> list[str]:
-    """Return ``step N RUN/step-N`` for each checkpoint that status lists, oldest first."""
-    found = sorted(run.status.checkpoints, key=lambda checkpoint: checkpoint.step)
+def checkpoint_lines(found: Iterable[CheckpointStatus]) -> list[str]:
+    """Return ``step N RUN/step-N`` for each checkpoint."""
     return [f"step {checkpoint.step} {checkpoint.ref}" for checkpoint in found]
 
 
@@ -249,9 +247,8 @@ def _step(status: FlashRunStatus) -> str:
     return f"{progress.step}/{progress.total_steps}" if progress and progress.total_steps else ""
 
 
-def checkpoints_table(run: FlashRun, now: datetime) -> Table:
-    """Return the checkpoints that status lists, oldest first."""
-    found = sorted(run.status.checkpoints, key=lambda checkpoint: checkpoint.step)
+def checkpoints_table(found: Iterable[CheckpointStatus], now: datetime) -> Table:
+    """Return the checkpoints with size and age."""
     return Table(
         ("STEP", "REF", "SIZE", "AGE"),
         tuple(

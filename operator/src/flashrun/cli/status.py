@@ -2,6 +2,7 @@
 
 import asyncio
 from datetime import UTC, datetime
+from typing import Any
 
 from flashrun.cli import follow as following
 from flashrun.cli import render, terminal
@@ -32,13 +33,18 @@ async def _status(
             with following.view() as shown:
                 await following.follow(session, name, shown, log=False)
         manifest = await session.manifest(name)
-    found = parsed(manifest)
+    print_run(manifest, output)
+
+
+def print_run(manifest: dict[str, Any], output: Output) -> None:
+    """Print a run in the form that was asked for."""
+    run = parsed(manifest)
     match output:
         case Output.JSON | Output.YAML:
             terminal.write_data(manifest, output)
         case Output.NAME:
-            terminal.write(f"{name} {found.status.phase}")
+            terminal.write(f"{run.name} {run.status.phase}")
         case Output.TABLE:
-            for label, text in render.summary(found, datetime.now(UTC)):
-                tone = render.tone_of(found.status.phase) if label == "Phase" else Tone.PLAIN
+            for label, text in render.summary(run, datetime.now(UTC)):
+                tone = render.tone_of(run.status.phase) if label == "Phase" else Tone.PLAIN
                 terminal.write(f"{label + ':':<13}{text}", tone)

@@ -14,7 +14,8 @@ from flashrun.cli import dotenv, follow, known, render, source, terminal
 from flashrun.cli.failure import ExitCode, Failure, UsageFailure
 from flashrun.cli.options import Config, Context, Form, Namespace, Output, Overlays, Sets
 from flashrun.cli.render import Tone
-from flashrun.cli.session import Session, connect
+from flashrun.cli.session import Session, connect, parsed
+from flashrun.cli.status import print_run
 from flashrun.spec import names
 from flashrun.spec.compose import Composed
 from flashrun.spec.config import RunConfig
@@ -109,9 +110,8 @@ async def _train(
         with follow.view() as shown:
             await follow.follow(session, name, shown)
         finished = await session.manifest(name)
-        if output in (Output.JSON, Output.YAML):
-            terminal.write_data(finished, output)
-        follow.conclude(FlashRun.from_manifest(finished))
+        print_run(finished, output)
+        follow.conclude(parsed(finished))
 
 
 def _print_submitted(run: dict[str, Any], output: Output) -> None:

@@ -106,8 +106,11 @@ class Reconciler:
             await asyncio.to_thread(self._supersede, run, decision.supersede)
         for doomed in decision.delete:
             self._check()
-            grace = 0 if doomed.force else None
-            await self._cluster.delete(doomed.kind, run.namespace, doomed.name, grace_seconds=grace)
+            if doomed.force:
+                message = "The node gave no sign of life for too long."
+                await self._cluster.give_up(run.namespace, doomed.name, message)
+            else:
+                await self._cluster.delete(doomed.kind, run.namespace, doomed.name)
         if decision.control is not None:
             key = names.control_key(run.storage_prefix)
             await asyncio.to_thread(self._store.put_json, key, decision.control)

@@ -313,6 +313,8 @@ def _lost_job(case: Case) -> Decision | None:
     job, resolved = case.job, case.observed.resolved
     if job is None or resolved is None:
         return None
+    if _condition(job, "Complete") is not None and not case.observed.storage.problem:
+        return _fail(case, failures.NO_RESULT)  # what there is was read after the Job
     failed = _condition(job, "Failed")
     last = _last_ended(case, _number(job))
     outgrown = last is not None and failures.retry_of(last) is Retry.LARGER_POOL
@@ -485,7 +487,7 @@ def _situation(case: Case, job: Object, pod: Pod | None) -> tuple[Phase, str, st
     if job["spec"].get("suspend"):
         return Phase.PENDING, "Queued", "Waits for quota in the queue."
     if _condition(job, "Complete") is not None:
-        return Phase.RUNNING, "Finishing", "The trainer is done; its result is being read."
+        return Phase.RUNNING, "Finishing", "The trainer is done; its result cannot be read yet."
     if pod is None or not pod.active:
         ended = "" if pod is None else f"The last attempt ended: {failures.reason_of(pod)}. "
         return waiting, "PodPending", f"{ended}Waits for the Job controller to start a pod."

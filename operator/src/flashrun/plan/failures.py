@@ -43,6 +43,14 @@ _MEANINGS: Final[dict[Exit, tuple[str, str, str]]] = {
 }
 
 
+NO_RESULT: Final = FailureStatus(
+    reason="ResultMissing",
+    message="The trainer ended as if all was well, but left no valid result in storage.",
+    hint="The environment may have ended the process, as sys.exit does: see flash log.",
+)
+"""A Job that is complete without a result and an adapter."""
+
+
 def retry_of(pod: Pod) -> Retry:
     """Return what follows an attempt that ended in ``pod``."""
     if pod.disrupted:

@@ -267,6 +267,18 @@ def _syntax_error(message: str) -> _UnreadableError:
 # --- --set --------------------------------------------------------------------------------------
 
 
+def assignments(sets: Iterable[str]) -> dict[str, Any]:
+    """Return the tables that ``key=value`` assignments make by themselves.
+
+    Raises:
+        ConfigError: an assignment is not one.
+    """
+    draft = _Draft()
+    if problems := [problem for text in sets for problem in _assign(draft, text)]:
+        raise ConfigError(problems)
+    return draft.tables
+
+
 def _assign(draft: _Draft, assignment: str) -> list[Problem]:
     key, equals, value = (part.strip() for part in assignment.partition("="))
     origin = Origin(f"--set {shown(key)}" if secrecy.secret_value(key) else f"--set {key}")
@@ -462,6 +474,8 @@ def _unknown(path: Path, given: Any) -> str:
         return f"{subject}; did you mean {elsewhere}?"
     if near := get_close_matches(_snake(key), allowed, n=1, cutoff=0.6):
         return f"{subject}; did you mean {form.format(near[0])}?"
+    if not isinstance(given, dict) and (far := get_close_matches(_snake(key), _homes(), n=1)):
+        return f"{subject}; did you mean {_homes()[far[0]]}?"
     return f"{subject}; allowed are {', '.join(form.format(name) for name in allowed)}"
 
 
@@ -475,13 +489,17 @@ def _section(parents: Sequence[str]) -> type[Section]:
 def _elsewhere(key: str, parents: Sequence[str]) -> str | None:
     """Return the full name of a key that stands in the wrong table, or has another name here."""
     name = _snake(key)
-    homes = {
+    home = _homes().get(name) or _OTHER_NAMES.get(name)
+    return home if home is not None and home != ".".join((*parents, name)) else None
+
+
+def _homes() -> dict[str, str]:
+    """Return every key with its full name."""
+    return {
         field: f"{table}.{field}" if table else field
         for table in ("", "wandb", "environment", "train")
         for field in _section([table] if table else []).model_fields
     }
-    home = homes.get(name) or _OTHER_NAMES.get(name)
-    return home if home is not None and home != ".".join((*parents, name)) else None
 
 
 def _snake(key: str) -> str:

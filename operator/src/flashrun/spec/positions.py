@@ -48,12 +48,11 @@ def key_lines(text: str) -> dict[Path, int]:
 
 def deep_key(text: str, limit: int) -> int | None:
     """Return the line of the first dotted key with more than ``limit`` parts, or None."""
-    parts = 0
+    parts, after_dot = 0, False
     for token in _tokens(text):
         if token.kind in ("string", "bare"):
-            parts += 1
-        elif token.kind != "blank" or token.text.startswith("#") or "." not in token.text:
-            parts = 0
+            parts = parts + 1 if after_dot else 1
+        after_dot = token.kind == "blank" and "." in token.text and not token.text.startswith("#")
         if parts > limit:
             return token.line
     return None

@@ -1,8 +1,8 @@
 """The chart's values → ``values.schema.json``. ``python -m flashrun.spec.values > charts/…``.
 
-Most values are the platform's settings, so their schema is the settings' schema; what only the chart
-needs (images, replicas, rights) is modelled here. Helm refuses unknown keys and wrong types by it
-before anything reaches the cluster.
+Most values are the platform's settings, so their schema is the settings' schema; what only the
+chart needs (images, replicas, rights) is modelled here. Helm refuses unknown keys and wrong types
+by it before anything reaches the cluster.
 """
 
 import json
