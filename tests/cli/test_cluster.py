@@ -66,6 +66,19 @@ def test_missing_secrets_are_named_together_and_nothing_is_created(served: Serve
     assert served.count("secret") == 1  # only the platform's
 
 
+def test_a_refused_secret_takes_the_run_back(served: Served) -> None:
+    served.push()
+    served.flash.write("config.toml", WITH_SECRETS)
+    served.flash.write(".env", f"SERVICE_API_KEY={'x' * 700_000}\nOTHER={'y' * 700_000}\n")
+
+    done = served.flash("train", "config.toml", "--background")
+
+    assert done.returncode == 1
+    assert "the run was taken back, as its Secret was refused" in done.stderr
+    assert "xxx" not in done.stderr
+    assert served.count("flashrun") == 0
+
+
 def test_an_environment_that_was_never_pushed_is_refused_with_the_way_out(served: Served) -> None:
     done = served.flash("train", "config.toml", "--background")
 
@@ -368,9 +381,7 @@ def test_doctor_says_what_is_missing_in_an_unserved_namespace(served: Served) ->
 
 
 def test_a_cluster_that_does_not_answer_is_one_sentence(served: Served, tmp_path: Path) -> None:
-    config = yaml.safe_load(
-        served.flash.environment and Path(served.flash.environment["KUBECONFIG"]).read_text()
-    )
+    config = yaml.safe_load(Path(served.flash.environment["KUBECONFIG"]).read_text())
     config["clusters"][0]["cluster"]["server"] = "https://127.0.0.1:1"
     broken = tmp_path / "broken"
     broken.write_text(yaml.safe_dump(config))

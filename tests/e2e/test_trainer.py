@@ -9,15 +9,15 @@ from tests.e2e.conftest import ROOT, Product
 
 pytestmark = pytest.mark.e2e
 
-RUNNER = ("_pytest", "iniconfig", "pluggy", "pytest")
+RUNNER = ("_pytest", "iniconfig", "pluggy", "py", "pytest")
 """The test runner; the image has none, and these are pure Python."""
 
 
 def test_the_trainers_tests_pass_inside_its_image(product: Product) -> None:
-    files = {name: _installed(name) for name in RUNNER}
-    files |= {name: ROOT / name for name in ("pyproject.toml", "examples", "tests/trainer")}
-    words = ("python3", "-m", "pytest", "tests/trainer", "-m", "trainer", "-o", "addopts=", "-rs")
-    report = product.in_trainer_image("trainer-tests", files, *words)
+    files = dict(map(_installed, RUNNER))
+    files |= {name: ROOT / name for name in ("examples", "tests/trainer")}
+    words = ("python3", "-m", "pytest", "tests/trainer", "-m", "trainer", "-rs", "--durations=8")
+    report = product.in_trainer_image("trainer-tests", files, *words, "--import-mode=importlib")
     print(report)
 
     summary = report.strip().splitlines()[-1]
@@ -25,8 +25,10 @@ def test_the_trainers_tests_pass_inside_its_image(product: Product) -> None:
     assert not [word for word in ("failed", "error", "skipped") if word in summary]
 
 
-def _installed(package: str) -> Path:
-    spec = importlib.util.find_spec(package)
+def _installed(module: str) -> tuple[str, Path]:
+    """Return a module's name as a file or folder, and where it is."""
+    spec = importlib.util.find_spec(module)
     assert spec is not None
     assert spec.origin is not None
-    return Path(spec.origin).parent
+    path = Path(spec.origin)
+    return (module, path.parent) if path.name == "__init__.py" else (path.name, path)

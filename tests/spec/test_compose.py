@@ -184,6 +184,7 @@ SETS_REFUSED = [
     ("=3", "--set : the key is empty; write it as table.key=value"),
     ("train.=3", "--set train.: the key is empty; write it as table.key=value"),
     (".steps=3", "--set .steps: the key is empty; write it as table.key=value"),
+    ('#"=3', '--set #": the key is empty; write it as table.key=value'),
     ('"=3', '--set ": the key is empty; write it as table.key=value'),
     ("model.size=3", "--set model.size: model is not a table, so nothing can be set inside it"),
     (

@@ -5,6 +5,7 @@ import io
 import json
 import logging
 import os
+import signal
 import subprocess
 import sys
 import tarfile
@@ -212,9 +213,11 @@ class TrainerPod:
         logger = logging.getLogger("flashrun_trainer")
         logger.setLevel(logging.INFO)
         logger.addHandler(handler)
+        before = signal.getsignal(signal.SIGTERM)
         try:
             return train.run(self.inside)
         finally:
+            signal.signal(signal.SIGTERM, before)
             logger.removeHandler(handler)
 
     @contextmanager

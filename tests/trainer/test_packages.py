@@ -5,7 +5,8 @@ import io
 import tarfile
 import threading
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -194,14 +195,22 @@ def index(tmp_path: Path) -> Iterator[str]:
         project = tmp_path / "index" / name.replace("_", "-")
         project.mkdir(parents=True)
         wheel(project, name, requires)
-    handler = partial(QuietHandler, directory=str(tmp_path / "index"))
+    with serving(partial(QuietHandler, directory=str(tmp_path / "index"))) as address:
+        yield address
+
+
+@contextmanager
+def serving(handler: Callable[..., BaseHTTPRequestHandler]) -> Iterator[str]:
+    """Serve HTTP on loopback."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
 
 
 class QuietHandler(SimpleHTTPRequestHandler):
@@ -324,22 +333,32 @@ class RefusingHub(BaseHTTPRequestHandler):
         return
 
 
+@pytest.fixture
+def hub(status: int) -> Iterator[str]:
+    """A hub that answers everything with one status."""
+    with serving(type("Hub", (RefusingHub,), {"status": status})) as address:
+        yield address
+
+
 @pytest.mark.trainer
 @pytest.mark.filterwarnings("default")
-@pytest.mark.parametrize("status", [401, 403, 404])
-def test_a_model_that_the_hub_refuses_is_named(bare: Workshop, status: int):
-    handler = type("Hub", (RefusingHub,), {"status": status})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
+@pytest.mark.parametrize(
+    ("status", "code", "reason"),
+    [
+        (401, Exit.MODEL_UNAVAILABLE, "ModelUnavailable"),
+        (403, Exit.MODEL_UNAVAILABLE, "ModelUnavailable"),
+        (404, Exit.MODEL_UNAVAILABLE, "ModelUnavailable"),
+        (500, Exit.TEMPORARY, "HubUnavailable"),
+    ],
+)
+def test_a_model_that_the_hub_refuses_is_named(
+    bare: Workshop, hub: str, status: int, code: int, reason: str
+):
     pod = pod_of(bare, "0" * 64)
     model = pod.run.model.model_copy(update={"source": Source.HUB})
-    hub = f"http://127.0.0.1:{server.server_port}"
     run = pod.run.model_copy(update={"model": model, "hub_endpoint": hub})
     (pod.folder / "spec.json").write_text(run.model_dump_json())
-    assert ending.guarded(base_model.run, pod.inside) == Exit.MODEL_UNAVAILABLE
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    assert ending.guarded(base_model.run, pod.inside) == code
+    assert pod.termination.reason == reason
     assert str(status) in pod.termination.message
     assert not list(pod.inside.model.rglob("*.safetensors"))

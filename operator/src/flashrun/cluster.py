@@ -30,7 +30,6 @@ from flashrun.spec import names
 
 CALL_SECONDS: Final = 30.0
 CONNECT_SECONDS: Final = 5.0
-WATCH_SECONDS: Final = 300
 TRIES: Final = 4
 PAGE: Final = 500
 """Objects per answer of a list."""
@@ -126,13 +125,6 @@ class Unreachable(ClusterError):
 
 class NoCluster(ClusterError):
     """There is no kubeconfig, or nothing usable in it."""
-
-
-class WatchEvent(NamedTuple):
-    """One change: ADDED, MODIFIED or DELETED, and the object after it."""
-
-    type: str
-    object: Object
 
 
 class Connection(NamedTuple):
@@ -374,26 +366,6 @@ class Cluster:
         await self.patch_status("Pod", namespace, pod, status)
         await self.delete("Pod", namespace, pod, uid=found["metadata"]["uid"], grace_seconds=0)
 
-    async def watch(
-        self, kind: str, namespace: str, name: str, version: str = ""
-    ) -> AsyncIterator[WatchEvent]:
-        """Yield changes of one object until the server ends the watch, after five minutes.
-
-        Begin again with a fresh ``get``; changes in between are in what it returns.
-        """
-        query = [
-            ("watch", "true"),
-            ("fieldSelector", f"metadata.name={name}"),
-            ("timeoutSeconds", str(WATCH_SECONDS)),
-            *([("resourceVersion", version)] if version else []),
-        ]
-        request = Request("watch", "GET", RESOURCES[kind], namespace, query=tuple(query))
-        async for line in self._lines(request, aiohttp.ClientTimeout(total=WATCH_SECONDS + 30)):
-            event = json.loads(line)
-            if event["type"] == "ERROR":
-                return  # too old a version: the caller begins again
-            yield WatchEvent(event["type"], event["object"])
-
     async def logs(
         self,
         namespace: str,
@@ -580,16 +552,6 @@ class Cluster:
 
 class _ListExpired(ClusterError):
     """A list was cut into pages and took too long; it has to begin again."""
-
-
-def current_context(kubeconfig: Path | None = None) -> tuple[str, str] | None:
-    """Return the kubeconfig's current context and its namespace; None without a kubeconfig."""
-    try:
-        path = os.fspath(kubeconfig) if kubeconfig else os.environ.get("KUBECONFIG") or None
-        _, active = config.list_kube_config_contexts(path)
-    except _KUBECONFIG_ERRORS:
-        return None
-    return active["name"], active["context"].get("namespace") or "default"
 
 
 def _kubeconfigs() -> list[Path]:

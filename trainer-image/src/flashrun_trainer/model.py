@@ -2,6 +2,7 @@
 
 import logging
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -66,23 +67,24 @@ def _from_hub(spec: ResolvedRun, folder: Path) -> None:
             local_dir=folder,
             allow_patterns=list(_FILES),
         )
-    except HfHubHTTPError as error:
-        status = error.response.status_code if error.response is not None else 0
-        if status in (401, 403, 404):
+    except Exception as error:
+        # The library wraps what the hub said, and what it raises without a connection differs.
+        answers = (cause for cause in _causes(error) if isinstance(cause, HfHubHTTPError))
+        refused = (getattr(answer.response, "status_code", 0) for answer in answers)
+        if status := next((code for code in refused if code in (401, 403, 404)), 0):
             raise _unavailable(
                 spec,
                 f"the hub answered {status}",
                 "check model; a gated model has to be mirrored by the platform",
             ) from None
-        raise _hub_trouble(error) from None
-    except (OSError, ValueError, RuntimeError) as error:
-        # What the hub's library raises without a connection differs from version to version.
-        raise _hub_trouble(error) from None
-    except Exception as error:
-        if type(error).__module__.split(".")[0] not in {"httpx", "httpcore", "requests", "urllib3"}:
-            raise
-        raise _hub_trouble(error) from None
+        raise _hub_trouble(error) from error
     shutil.rmtree(folder / ".cache", ignore_errors=True)
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 def _unavailable(spec: ResolvedRun, why: str, hint: str) -> TrainerError:

@@ -64,7 +64,11 @@ app = typer.Typer(
     cls=_Commands,
     name="flash",
     help="Train LoRA adapters on your own Kubernetes cluster from one short TOML file.",
-    epilog="Start with: flash env push my-env, then flash train config.toml --dry-run",
+    epilog=(
+        "Start with: flash env setup my-env, then flash train my-env/sft.toml --dry-run. "
+        "Exit codes: 0 ok, 1 the run failed, 2 wrong command or config, 3 not found, "
+        "130 interrupted."
+    ),
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},

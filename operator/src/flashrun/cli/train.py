@@ -49,13 +49,7 @@ def train(
         return
     values = secret_values(composed.config, config)
     name = names.run_name(int(time.time()), secrets.token_hex(4))
-    try:
-        asyncio.run(_train(composed, name, values, background, output, namespace, context))
-    except KeyboardInterrupt:
-        terminal.say(
-            f"detached from {name}. Come back: flash log {name} -f; stop it: flash cancel {name}"
-        )
-        raise typer.Exit(ExitCode.INTERRUPTED) from None
+    asyncio.run(_train(composed, name, values, background, output, namespace, context))
 
 
 def _print_resolved(composed: Composed, output: Output) -> None:
@@ -107,8 +101,15 @@ async def _train(
         if background:
             _print_submitted(await session.manifest(name), output)
             return
-        with follow.view() as shown:
-            await follow.follow(session, name, shown)
+        try:
+            with follow.view() as shown:
+                await follow.follow(session, name, shown)
+        except asyncio.CancelledError:  # Ctrl-C
+            terminal.say(
+                f"detached from {name}. Come back: flash log {name} -f; "
+                f"stop it: flash cancel {name}"
+            )
+            raise typer.Exit(ExitCode.INTERRUPTED) from None
         finished = await session.manifest(name)
         print_run(finished, output)
         follow.conclude(parsed(finished))
@@ -155,8 +156,11 @@ async def submit(
             await session.cluster.create_secret(
                 secret_metadata(run), values, names.CLI_FIELD_MANAGER
             )
-        except Exception as error:
+        except (Exception, asyncio.CancelledError) as error:
+            # Without its Secret the run would wait for ever.
             await session.cluster.delete(names.KIND, run.namespace, name, uid=run.uid)
+            if isinstance(error, asyncio.CancelledError):
+                raise
             raise Failure(f"the run was taken back, as its Secret was refused: {error}") from None
     return run
 

@@ -300,8 +300,8 @@ def _dotted(key: str) -> Path:
     """Split a key at its dots; quoted parts keep theirs, as in ``environment.params."a.b"``."""
     if '"' in key or "'" in key:
         try:
-            lines = key_lines(f"{key} = 0") if tomllib.loads(f"{key} = 0") else {}
-            return next(iter(lines))
+            tomllib.loads(f"{key} = 0")
+            return next(iter(key_lines(f"{key} = 0")), ("",))
         except tomllib.TOMLDecodeError:
             return ("",)
     return tuple(part.strip() for part in key.split("."))
