@@ -12,12 +12,12 @@ from tests.servers import Minio, start_control_plane
 
 _buckets = count(1)
 
-SERVERS = frozenset({"minio", "control_plane", "helm"})
-"""Fixtures that start a server or need a built program; what uses one is no test of a pure layer."""
+SERVERS = frozenset({"minio", "control_plane", "helm", "shell"})
+"""Fixtures that start a process or need a built program; what uses one tests no pure layer."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put every test that needs a server or a build into the API tier."""
+    """Put every test that starts processes into the API tier."""
     for item in items:
         if SERVERS & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.api)

@@ -13,6 +13,19 @@ LIVE = names.live_key("uid-1")
 READABLE = ("models/org/m/rev/", "environments/org/env/", "runs/team-a/flash-0/uid-0/adapter/")
 
 
+def test_a_policy_has_room_for_the_longest_names() -> None:
+    """The bounds of the config and of Kubernetes names, all at once."""
+    prefix = names.run_prefix("n" * 63, "r" * names.RUN_NAME_LIMIT, "u" * 36)
+    readable = (
+        names.model_prefix("m" * 128, "v" * 64),
+        names.environment_prefix("e" * 128),
+        names.step_prefix(prefix, 999, 999_999_999),
+    )
+    policy = run_policy("b" * 63, prefix, names.live_key("u" * 36), readable)
+
+    assert len(json.dumps(policy, separators=(",", ":"))) <= POLICY_LIMIT
+
+
 @pytest.fixture
 def limited(store: Store) -> Store:
     return Store(store.assume(run_policy(store.access.bucket, PREFIX, LIVE, READABLE), 900))

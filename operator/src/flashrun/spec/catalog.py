@@ -32,7 +32,7 @@ class Source(StrEnum):
 class Model(Section):
     """One base model and its limits."""
 
-    id: str
+    id: str = Field(min_length=1, max_length=128)
     """Identifier, as users write it."""
     parameters: float = Field(gt=0)
     """Size in billions of parameters."""
@@ -48,7 +48,7 @@ class Model(Section):
     """GPU memory that GRPO needs at least, in GiB."""
     source: Source = Source.HUB
     """Hub, or the mirror below ``models/`` in the platform's storage."""
-    revision: str = "main"
+    revision: str = Field(default="main", min_length=1, max_length=64)
     """Git revision on the hub, or the folder of the mirror."""
 
     def vram(self, algorithm: Algorithm) -> float:

@@ -82,6 +82,10 @@ def _no_secret(text: str) -> str:
 
 
 PublicText = Annotated[Text, AfterValidator(_no_secret)]
+Identifier = Annotated[
+    str, BeforeValidator(_text), Field(min_length=1, max_length=128), AfterValidator(_no_secret)
+]
+"""Part of storage keys; the policy that limits a run's credentials has room for no longer ones."""
 
 
 def _algorithm(value: Any) -> Any:
@@ -232,7 +236,7 @@ def _public_string(value: Any) -> Any:
 class Environment(Section):
     """What the run learns from: a published environment and how to load it."""
 
-    id: Annotated[PublicText, AfterValidator(_environment_id)]
+    id: Annotated[Identifier, AfterValidator(_environment_id)]
     """Published environment, ``<org>/<name>``."""
     params: Annotated[
         dict[str, JsonValue],
@@ -332,7 +336,7 @@ class Wandb(Section):
 class RunConfig(Section):
     """One run as its author describes it."""
 
-    model: PublicText
+    model: Identifier
     """Base model to train an adapter on, as listed by ``flash models``."""
     algorithm: Annotated[Algorithm, BeforeValidator(_algorithm)] = Algorithm.SFT
     """``sft`` imitates completions that you provide; ``grpo`` learns from a reward you define."""
