@@ -59,6 +59,8 @@ PROBLEMS = [
     ("a length above the context", {"train": {"max_length": 8193}}, "use at most 8192"),
     ("a completion as long as the sequence",
      {"algorithm": "grpo", "train": {"max_length": 512, "max_tokens": 512}}, "use at most 511"),
+    ("completions that are all the same",
+     {"algorithm": "grpo", "train": {"temperature": 0}}, "set it above 0"),
     ("a length below the default completion",
      {"algorithm": "grpo", "train": {"max_length": 300}}, "raise max_length"),
 ]  # fmt: skip

@@ -52,6 +52,7 @@ def check(config: RunConfig, catalog: Catalog) -> Findings:
         _rank_fits(config, model),
         _length_fits(config, model),
         _completion_fits(config),
+        _completions_differ(config),
     )
     return Findings(
         problems=tuple(finding for finding in problems if finding is not None),
@@ -192,6 +193,16 @@ def _completion_fits(config: RunConfig) -> Finding | None:
             "train.max_tokens",
             f"{train.max_tokens} leaves no room for a prompt in max_length = {train.max_length}: "
             f"use at most {train.max_length - 1}, or raise max_length",
+        )
+    return None
+
+
+def _completions_differ(config: RunConfig) -> Finding | None:
+    if config.algorithm is Algorithm.GRPO and config.train.temperature == 0:
+        return Finding(
+            "train.temperature",
+            "0 makes all completions of a group the same, and nothing could be learned from them: "
+            "set it above 0",
         )
     return None
 

@@ -3,9 +3,9 @@
 Nothing in here is a key of a user's config; what of it touched a run shows in ``status.resolved``.
 """
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from flashrun.spec import names
 from flashrun.spec.catalog import Model
@@ -60,8 +60,8 @@ class TrainerSettings(Section):
     retries: int = Field(default=3, ge=0, le=100)
     """Counted retries of one run."""
     wall_clock_seconds: int = Field(default=86400, ge=60)
-    grace_seconds: int = Field(default=300, ge=10)
-    """Time from SIGTERM to SIGKILL: saving and uploading must fit in."""
+    grace_seconds: int = Field(default=360, ge=10)
+    """Time from SIGTERM to SIGKILL: the last step, saving and ``upload_timeout_seconds`` fit in."""
     stall_seconds: int = Field(default=1800, ge=60)
     """Without a sign of life for so long, an attempt is ended and retried."""
     upload_timeout_seconds: int = Field(default=300, ge=10)
@@ -82,6 +82,16 @@ class TrainerSettings(Section):
     labels: dict[str, str] = {}
     annotations: dict[str, str] = {}
     dns_policy: str = "ClusterFirst"
+
+    @model_validator(mode="after")
+    def _the_last_upload_fits_into_the_grace(self) -> Self:
+        if self.grace_seconds <= self.upload_timeout_seconds:
+            raise ValueError(
+                f"graceSeconds is {self.grace_seconds} and uploadTimeoutSeconds "
+                f"{self.upload_timeout_seconds}: a pod that is asked to stop would be killed "
+                "while it uploads; make graceSeconds the larger one"
+            )
+        return self
 
 
 class Retention(Section):
