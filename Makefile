@@ -78,6 +78,16 @@ crd: $(READY) ## print the CRD and the chart's schema from the models again
 check-generated: $(READY) ## whether they are what the models say
 	@$(foreach file,$(GENERATED),$(print-$(file)) | diff -u $(file) - || { echo "stopped: $(file) is old; run make crd"; exit 1; };)
 
+# Hashed, for Python 3.11 to 3.13, without addresses of any index.
+COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+  --no-header --no-annotate --no-emit-index-url --no-emit-find-links pyproject.toml
+
+.PHONY: lock
+lock: $(READY) ## lock the dependencies again, keeping what still fits
+	@$(COMPILE) --extra operator --group build --output-file operator/requirements.txt
+	@$(COMPILE) --extra operator --group build --group dev --output-file tests/requirements.txt
+	@PATH=$(CURDIR)/$(BIN):$$PATH trainer-image/lock.sh
+
 # The development environment: locked packages, then this project, editable.
 $(READY): tests/requirements.txt pyproject.toml
 	@printf 'install the development environment into %s … ' $(VENV)
