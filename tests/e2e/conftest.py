@@ -4,6 +4,7 @@ What the demo installs is what is tested. A cluster that is up is used and left 
 had to be started is removed again.
 """
 
+import importlib.util
 import io
 import json
 import os
@@ -167,8 +168,8 @@ class Product:
         lines = self.store.get_bytes(key).decode().splitlines()
         return [json.loads(line) for line in lines]
 
-    def in_trainer_image(self, name: str, files: Mapping[str, Path], *command: str) -> str:
-        """Run ``command`` in a pod of the trainer image, beside ``files``; return its output.
+    def start_in_trainer_image(self, name: str, files: Mapping[str, Path], *command: str) -> None:
+        """Start ``command`` in a pod of the trainer image, beside ``files``.
 
         Files travel through storage, under the paths that are their keys.
         """
@@ -183,6 +184,9 @@ class Product:
         )
         self.kubectl("delete", "job,secret", name, "-n", SYSTEM, "--ignore-not-found")
         self.kubectl("create", "-n", SYSTEM, "-f", "-", stdin=json.dumps(objects))
+
+    def output_of(self, name: str) -> str:
+        """Wait until what was started as ``name`` has ended, and return what it printed."""
         self.until(lambda: self._ended(name), f"Job {name}")
         return self.kubectl("logs", f"job/{name}", "-n", SYSTEM)
 
@@ -240,6 +244,31 @@ def _job(name: str, image: str, access: StorageAccess, command: list[str]) -> di
         "spec": {"backoffLimit": 0, "template": {"spec": pod}},
     }
     return {"apiVersion": "v1", "kind": "List", "items": [secret, job]}
+
+
+TRAINER_TESTS = "trainer-tests"
+RUNNER = ("_pytest", "iniconfig", "pluggy", "py", "pytest")
+"""The test runner; the trainer image has none, and these are pure Python."""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def trainer_tests(request: pytest.FixtureRequest, product: "Product") -> None:
+    """Start the trainer's own tests first, when they are wanted: they take longest."""
+    if not any(item.path.name == "test_trainer.py" for item in request.session.items):
+        return
+    files = dict(map(_installed, RUNNER))
+    files |= {name: ROOT / name for name in ("examples", "tests/trainer")}
+    words = ("python3", "-m", "pytest", "tests/trainer", "-m", "trainer", "-rs", "--durations=8")
+    product.start_in_trainer_image(TRAINER_TESTS, files, *words, "--import-mode=importlib")
+
+
+def _installed(module: str) -> tuple[str, Path]:
+    """Return a module's name as a file or folder, and where it is."""
+    spec = importlib.util.find_spec(module)
+    assert spec is not None
+    assert spec.origin is not None
+    path = Path(spec.origin)
+    return (module, path.parent) if path.name == "__init__.py" else (path.name, path)
 
 
 @pytest.fixture(scope="session")

@@ -68,10 +68,9 @@ def test_a_pulled_adapter_loads_with_peft_and_changes_what_the_model_says(
     assert str(folder) in printed
 
     files = {"check.py": Path(__file__).with_name("check_adapter.py"), "adapter": folder}
-    output = product.in_trainer_image(
-        "check-adapter", files, "python3", "check.py", "adapter", MODEL, MODEL_REVISION
-    )
-    verdict = json.loads(output.splitlines()[-1])
+    words = ("python3", "check.py", "adapter", MODEL, MODEL_REVISION)
+    product.start_in_trainer_image("check-adapter", files, *words)
+    verdict = json.loads(product.output_of("check-adapter").splitlines()[-1])
     assert verdict["adapter_parameters"] > 0
     assert verdict["largest_logit_change"] > 0.1
 
