@@ -45,7 +45,7 @@ test-unit: $(READY) ## the pure layers
 
 .PHONY: test-api
 test-api: $(READY) ## against a real API server
-	@$(BIN)/python -m pytest -q -m api
+	@$(BIN)/python -m pytest -q -m api --numprocesses 2 --dist loadfile
 
 .PHONY: test-e2e
 test-e2e: $(READY) ## against real pods

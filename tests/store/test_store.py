@@ -219,6 +219,7 @@ def elsewhere(minio: Minio, **changes: str) -> Store:
         (f"http://127.0.0.1:{refused_port()}", "the connection was refused"),
         ("http://no-such-host.invalid", "does not resolve"),
     ],
+    ids=["nobody listens", "no such host"],
 )
 def test_a_store_that_cannot_be_reached_is_temporary_and_named(
     minio: Minio, endpoint: str, sentence: str
