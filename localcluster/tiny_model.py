@@ -61,12 +61,17 @@ def _objects(local: Local, built: Images) -> list[dict[str, Any]]:
         "command": ["python3", f"/scripts/{SCRIPT}", MODEL, MODEL_REVISION],
         "env": [{"name": name, "value": value} for name, value in plain.items()]
         + [{"name": name, "valueFrom": _from_secret(key)} for name, key in secret.items()],
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "capabilities": {"drop": ["ALL"]},
+        },
         "volumeMounts": [{"name": "scripts", "mountPath": "/scripts"}],
     }
     pod = {
         "restartPolicy": "Never",
         "dnsPolicy": "Default",
         "automountServiceAccountToken": False,
+        "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
         "containers": [container],
         "volumes": [{"name": "scripts", "configMap": {"name": JOB}}],
     }
