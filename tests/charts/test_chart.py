@@ -56,10 +56,10 @@ def _named(objects: list[dict], kind: str, name: str) -> dict:
 
 
 def test_the_copies_of_generated_files_are_fresh() -> None:
-    assert (CHART / "values.schema.json").read_text() == values.to_json(), "run make generate"
+    assert (CHART / "values.schema.json").read_text() == values.to_json(), "run make crd"
     assert (CHART / "files" / "flashruns.yaml").read_text() == (
         ROOT / "crds" / "flashruns.yaml"
-    ).read_text(), "run make generate"
+    ).read_text(), "run make crd"
 
 
 def test_the_documented_values_are_all_values_there_are() -> None:

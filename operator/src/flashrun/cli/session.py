@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pydantic import ValidationError
 
 from flashrun.cli import known
-from flashrun.cli.failure import ExitCode, Failure, NotFoundFailure, UsageFailure
+from flashrun.cli.failure import Failure, NotFoundFailure, UsageFailure
 from flashrun.plan.objects import ACCESS_KEY
 from flashrun.spec import names, public
 from flashrun.spec.public import PublicPlatform
@@ -185,10 +185,3 @@ def run_name(text: str) -> str:
     if ref.step is not None:
         raise UsageFailure(f"{text} is a checkpoint; name the run: {ref.run}")
     return ref.run
-
-
-def interrupted(sentence: str) -> Failure:
-    """Return the failure that ends a command which the user interrupted."""
-    failure = Failure(sentence)
-    failure.code = ExitCode.INTERRUPTED
-    return failure

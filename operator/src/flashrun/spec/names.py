@@ -176,11 +176,6 @@ def log_key(prefix: str, attempt: int) -> str:
     return f"{prefix}logs/attempt-{attempt}.log"
 
 
-def logs_prefix(prefix: str) -> str:
-    """Return the prefix of all logs of a run."""
-    return f"{prefix}logs/"
-
-
 def rollouts_key(prefix: str, step: int) -> str:
     """Return the key of the sampled rollouts of one step."""
     return f"{prefix}rollouts/step-{step:08d}.jsonl"
