@@ -18,6 +18,8 @@ LONGEST = "r" * names.RUN_NAME_LIMIT
         names.storage_secret_name,
         names.spec_config_map_name,
         names.submitted_secret_name,
+        lambda run: names.peers_service_name(names.job_name(run, 99)),
+        lambda run: names.leader_host(names.job_name(run, 99)).partition(".")[0],
     ],
 )
 def test_every_object_of_the_longest_run_name_is_a_label_of_63_characters(build) -> None:

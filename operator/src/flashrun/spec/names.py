@@ -68,6 +68,16 @@ def spec_config_map_name(run: str) -> str:
     return f"{run}-spec"
 
 
+def peers_service_name(job: str) -> str:
+    """Return the headless Service by which the pods of one Job with several nodes meet."""
+    return f"{job}-peers"
+
+
+def leader_host(job: str) -> str:
+    """Return the DNS name, within the namespace, of the pod that leads a Job of several nodes."""
+    return f"{job}-0.{peers_service_name(job)}"
+
+
 def submitted_secret_name(run: str) -> str:
     """Return the Secret that the command line makes from the submitter's shell."""
     return f"{run}-env"

@@ -76,6 +76,34 @@ class ResolvedTrain(Record):
     stop_sequences: tuple[str, ...] = ()
 
 
+class Scale(Record):
+    """How many processes train, one a GPU, and whether they share the weights."""
+
+    nodes: int = Field(default=1, ge=1)
+    """Pods of one attempt, each on a node of its own."""
+    gpus: int = Field(default=1, ge=1)
+    """GPUs of one pod."""
+    sharded: bool = False
+    """Whether one GPU cannot hold the model, so that its weights are spread (FSDP)."""
+
+    @property
+    def processes(self) -> int:
+        """Processes of the whole run."""
+        return self.nodes * self.gpus
+
+
+class Batching(Record):
+    """How the trainer cuts one optimizer step over the processes it found."""
+
+    processes: int = Field(ge=1)
+    per_device: int = Field(ge=1)
+    """Sequences of one forward and backward pass on one device."""
+    accumulation: int = Field(ge=1)
+    """Passes before the optimizer steps."""
+    generation: int | None = None
+    """GRPO: completions that are sampled for one step, over all processes."""
+
+
 class ResolvedWandb(Record):
     """Labels for Weights & Biases."""
 
@@ -96,6 +124,7 @@ class ResolvedRun(Record):
     worker_env: dict[str, str] = {}
     wandb: ResolvedWandb
     seed: int
+    scale: Scale = Scale()
     image: str = ""
     hub_endpoint: str = ""
     """Address of the model hub; empty is the library's default."""
@@ -177,6 +206,8 @@ class Live(Record):
     phase: str
     """Downloading, Installing, Loading, Training, Uploading…"""
     progress: Progress | None = None
+    batching: Batching | None = None
+    """Known once the trainer has seen its devices and its data."""
     commits: int = 0
     """How many checkpoints are committed; a change tells the operator to look."""
     warning: str = ""
