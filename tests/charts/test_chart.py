@@ -124,6 +124,46 @@ def test_a_secret_can_be_read_by_name_and_never_listed(render) -> None:
     assert set(rule["verbs"]) == {"get", "create", "patch", "delete"}
 
 
+def test_services_are_made_and_never_listed(render) -> None:
+    served = _named(render(), "ClusterRole", "flashrun-served")
+    [rule] = [rule for rule in served["rules"] if "services" in rule["resources"]]
+    assert set(rule["verbs"]) == {"get", "create", "patch"}
+
+
+@pytest.mark.parametrize(
+    ("nodes", "senders"),
+    [
+        (1, []),
+        (
+            2,
+            [
+                {
+                    "app.kubernetes.io/managed-by": "flashrun",
+                    "app.kubernetes.io/component": "trainer",
+                }
+            ],
+        ),
+    ],
+)
+def test_trainers_accept_only_each_other_and_only_where_runs_have_several_nodes(
+    render, nodes, senders
+) -> None:
+    pools = [{"name": "one", "vram": 80}, {"name": "two", "vram": 80, "maxNodes": nodes}]
+    policy = _named(
+        render({"networkPolicy": {"enabled": True}, "pools": pools}),
+        "NetworkPolicy",
+        "flashrun-trainer",
+    )
+
+    allowed = [
+        peer["podSelector"]["matchLabels"]
+        for rule in policy["spec"]["ingress"]
+        for peer in rule["from"]
+    ]
+    assert allowed == senders
+    assert "Ingress" in policy["spec"]["policyTypes"]
+
+
 def test_the_operator_runs_restricted(render) -> None:
     pod = _named(render(), "Deployment", "flashrun")["spec"]["template"]["spec"]
     [container] = pod["containers"]
@@ -149,6 +189,7 @@ REFUSED = [
     ("no operator image", {"operator": {"image": ""}}, "operator"),
     ("no pools", {"pools": []}, "pools"),
     ("a pool without memory", {"pools": [{"name": "x"}]}, "vram"),
+    ("a run without GPUs", {"pools": [{"name": "x", "vram": 80, "gpusPerRun": 0}]}, "gpusPerRun"),
     ("a namespace that cannot exist", {"namespaces": ["Team_A"]}, "namespaces"),
 ]
 

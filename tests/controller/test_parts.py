@@ -4,15 +4,29 @@ import io
 import json
 import logging
 import sys
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from flashrun.cluster import Conflict
 from flashrun.controller import journal, publish
+from flashrun.controller.__main__ import _storage
 from flashrun.controller.health import Health
 from flashrun.controller.lease import HOLD_SECONDS, LEASE_SECONDS, Lease
+from flashrun.controller.settings import load
+from flashrun.spec import names
 from flashrun.spec.platform import Pool
+from flashrun.spec.records import Live, RunIdentity
+from flashrun.store import Store, StoreError
+
+PLATFORM = {
+    "storage": {"endpoint": "https://s3.example"},
+    "trainer": {"image": "registry.example/trainer@sha256:1"},
+    "pools": [{"name": "small", "vram": 24}],
+}
 
 # --- the lease ------------------------------------------------------------------------------------
 
@@ -197,7 +211,75 @@ def test_free_gpus_are_those_nobody_asked_for(
     assert publish.count(Pool(name="p", vram=80), nodes, pods) == (total, free)
 
 
-def test_a_pool_counts_only_its_own_nodes():
-    pool = Pool(name="p", vram=80, node_selector={"gpu": "h100"})
-    nodes = [node("a", 8, gpu="h100"), node("b", 4, gpu="a10")]
-    assert publish.count(pool, nodes, [pod("b", 4), pod("a", 1)]) == (8, 7)
+def test_pools_of_one_resource_count_their_own_nodes_each():
+    """Both are nvidia.com/gpu to Kubernetes; only the labels of the nodes tell them apart."""
+    pools = [Pool(name=gpu, vram=80, node_selector={"gpu": gpu}) for gpu in ("h100", "a10")]
+    nodes = [
+        node("a", 8, gpu="h100"),
+        node("b", 4, gpu="a10"),
+        node("c", 2, gpu="a10"),
+        node("d", 1),
+    ]
+    pods = [pod("b", 3), pod("a", 1), pod("d", 1)]
+    assert [publish.count(pool, nodes, pods) for pool in pools] == [(8, 7), (6, 3)]
+
+
+def test_a_pool_of_another_resource_does_not_count_its_neighbours():
+    pool = Pool(name="slices", vram=10, resource="nvidia.com/mig-1g.10gb")
+    assert publish.count(pool, [node("a", 8)], [pod("a", 3)]) == (0, 0)
+
+
+# --- the storage keys -----------------------------------------------------------------------------
+
+
+def test_keys_that_are_rotated_in_their_secret_are_followed(tmp_path: Path):
+    """As the kubelet does it: a new folder, and one link that changes."""
+
+    def mount(version: int, access: str, secret: str) -> None:
+        data = tmp_path / f"..{version}"
+        data.mkdir()
+        (data / "accessKey").write_text(access)
+        (data / "secretKey").write_text(f"{secret}\n")
+        link = tmp_path / "..new"
+        link.symlink_to(data.name)
+        link.replace(tmp_path / "..data")
+
+    settings = tmp_path / "platform.yaml"
+    settings.write_text(yaml.safe_dump(PLATFORM))
+    for name in ("accessKey", "secretKey"):
+        (tmp_path / name).symlink_to(f"..data/{name}")
+    mount(1, "first", "one")
+    store = load(settings, tmp_path).store()
+    assert (store.access.access_key, store.access.secret_key) == ("first", "one")
+    mount(2, "first", "two")
+    assert (store.access.access_key, store.access.secret_key) == ("first", "two")
+    mount(3, "second", "three")
+    assert (store.access.access_key, store.access.secret_key) == ("second", "three")
+
+
+def test_keys_that_are_missing_are_a_sentence_and_waited_for(tmp_path: Path):
+    settings = tmp_path / "platform.yaml"
+    settings.write_text(yaml.safe_dump(PLATFORM))
+    with pytest.raises(StoreError, match="accessKey cannot be read"):
+        load(settings, tmp_path / "absent").store()
+
+
+# --- before the first pass ------------------------------------------------------------------------
+
+
+async def test_a_new_process_knows_every_heartbeat_before_it_judges_a_run(
+    store: Store, tmp_path: Path
+):
+    """A run that seems silent for hours would be ended, while its trainer is at work."""
+    identity = RunIdentity(namespace="team", name="flash-1-aa", uid="uid")
+    beat = Live(run=identity, attempt=1, pod="p", phase="Training", updated=datetime.now(UTC))
+    store.put_json(names.live_key("uid"), beat)
+    access = store.access
+    place = {"endpoint": access.endpoint, "bucket": access.bucket}
+    settings = tmp_path / "platform.yaml"
+    settings.write_text(yaml.safe_dump({**PLATFORM, "storage": place}))
+    (tmp_path / "accessKey").write_text(access.access_key)
+    (tmp_path / "secretKey").write_text(access.secret_key)
+
+    _, heartbeats = await _storage(load(settings, tmp_path))
+    assert heartbeats.of("uid") == beat

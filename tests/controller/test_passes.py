@@ -12,7 +12,7 @@ from flashrun.controller.reconcile import NotLeading
 from flashrun.plan import objects
 from flashrun.spec import names
 from flashrun.spec.outcome import Exit, Termination
-from flashrun.spec.records import Claim, Control
+from flashrun.spec.records import Claim, Control, Manifest, RunIdentity
 from flashrun.store import Forbidden
 from tests.controller.stage import ENVIRONMENT, Kubelet, World, flash_run, now
 
@@ -259,7 +259,7 @@ async def test_a_trainer_without_a_sign_of_life_is_ended(make_world: Callable[..
     trainer = await world.trainer(RUN)
     trainer.beat(3)
     await world.phase(RUN, "Running")
-    trainer.beat(3, updated=now() - timedelta(seconds=120))
+    world.ahead = timedelta(seconds=120)
     await world.pass_over(RUN)
     pods = await world.cluster.list("Pod", world.namespace, {names.RUN_LABEL: RUN})
     states = {pod["metadata"]["name"]: "deletionTimestamp" in pod["metadata"] for pod in pods}
@@ -446,6 +446,20 @@ async def test_an_adapter_to_start_from_is_pinned_also_when_its_run_is_gone(worl
     await world.submit("flash-2-x", train={"epochs": 1, "initFromAdapter": "flash-0-gone"})
     run = await world.until("flash-2-x", lambda run: run.status.pending)
     assert run.status.pending.reason == "AdapterNotFound"
+
+
+async def test_what_is_not_committed_or_not_of_this_namespace_is_no_adapter(world: World):
+    source = await world.submit("flash-1-source")
+    unfinished = names.step_prefix(source.storage_prefix, 1, 7)
+    world.store.put_bytes(f"{unfinished}adapter/adapter_model.safetensors", b"weights")
+    identity = RunIdentity(namespace="elsewhere", name="flash-1-theirs", uid="uid")
+    theirs = names.adapter_prefix(names.run_prefix("elsewhere", "flash-1-theirs", "uid"))
+    manifest = Manifest(kind="adapter", run=identity, created=now(), files=())
+    world.store.put_json(theirs + names.MANIFEST, manifest)
+    for number, ref in enumerate(("flash-1-source", "flash-1-source/step-7", "flash-1-theirs")):
+        await world.submit(f"flash-2-{number}", train={"epochs": 1, "initFromAdapter": ref})
+        run = await world.until(f"flash-2-{number}", lambda run: run.status.pending)
+        assert run.status.pending.reason == "AdapterNotFound"
 
 
 # --- secrets --------------------------------------------------------------------------------------

@@ -77,11 +77,15 @@ MAY = [
     ("delete", "Pod", ""),
     ("create", "Secret", ""),
     ("get", "Secret", ""),
+    ("create", "Service", ""),
+    ("patch", "Service", ""),
     ("create", "Event", ""),
 ]
 MAY_NOT = [
     ("list", "Secret", ""),
     ("watch", "Secret", ""),
+    ("list", "Service", ""),
+    ("delete", "Service", ""),
     ("create", "Pod", ""),
     ("create", "Pod", "exec"),
     ("get", "Pod", "log"),

@@ -26,6 +26,12 @@ def test_a_policy_has_room_for_the_longest_names() -> None:
     assert len(json.dumps(policy, separators=(",", ":"))) <= POLICY_LIMIT
 
 
+def test_the_policy_of_people_has_room_for_the_longest_names() -> None:
+    policy = namespace_policy("b" * 63, "n" * 63)
+
+    assert len(json.dumps(policy, separators=(",", ":"))) <= POLICY_LIMIT
+
+
 @pytest.fixture
 def limited(store: Store) -> Store:
     return Store(store.assume(run_policy(store.access.bucket, PREFIX, LIVE, READABLE), 900))
@@ -96,7 +102,10 @@ def test_a_trainer_may_not(store: Store, limited: Store, verb: str, key: str):
         ("list", "environments/org/", True),
         ("put", "runs/team-a/r/u/result.json", False),
         ("delete", "runs/team-a/r/u/result.json", False),
-        ("delete", "environments/org/env/x.tar.gz", False),
+        ("delete", "environments/org/env/x.tar.gz", True),
+        ("delete", "environments.json", False),
+        ("delete", "models/org/m/rev/f", False),
+        ("delete", "live/uid.json", False),
         ("get", "runs/team-b/r/u/metrics.jsonl", False),
         ("get", "runs/team-ab/r/u/metrics.jsonl", False),
         ("get", "models/org/m/rev/f", False),

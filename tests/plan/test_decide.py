@@ -7,9 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from flashrun.plan import objects
 from flashrun.plan.world import SecretLookup, StorageView
 from flashrun.spec.outcome import Exit
-from flashrun.spec.run import ConditionStatus, Phase
+from flashrun.spec.records import Batching, ResolvedRun, Scale
+from flashrun.spec.run import BatchingStatus, ConditionStatus, Phase
 from tests.plan import worlds
 from tests.plan.worlds import ADAPTER, PUSHED, World, checkpoint, make_pod, make_run, running
 
@@ -101,7 +103,7 @@ REFUSED = [
     ("a completion without a prompt",
      {"algorithm": "grpo", "train": {"max_tokens": 128}}, "use at most 127"),
     ("a model for which no GPU is large enough",
-     {"model": "flashrun/huge"}, "needs a GPU with 800 GiB"),
+     {"model": "flashrun/huge"}, "needs 800 GiB of GPU memory, and a run can get at most 80 GiB"),
 ]  # fmt: skip
 
 
@@ -279,7 +281,8 @@ def test_a_failure_of_the_place_goes_on_in_another_place(ending, pool, avoided) 
     decision = world.seeing(pods=(pod,), jobs=(worlds.failed_job(job),)).decide()
     after = world.seeing(pods=(pod,), jobs=(worlds.failed_job(job),)).settled()
 
-    [second] = decision.apply
+    config_map, second = decision.apply
+    assert config_map["metadata"]["name"] == f"{worlds.NAME}-1-spec"
     assert second["metadata"]["name"] == f"{worlds.NAME}-1"
     assert decision.status.resolved is not None
     assert decision.status.resolved.pool == pool
@@ -440,11 +443,339 @@ def test_each_event_is_told_once() -> None:
     assert after.decide().events == ()
 
 
+# --- several GPUs, several nodes ------------------------------------------------------------------
+
+LEADER = make_pod(index=0)
+MEMBER = make_pod("pod-2", index=1, node="node-2")
+
+
+def member(**ending) -> dict:
+    return make_pod("pod-2", index=1, node="node-2", **ending)
+
+
+def test_a_run_on_two_nodes_gets_a_service_before_its_job() -> None:
+    world = World(make_run({"model": worlds.WIDE}), platform=worlds.NODES)
+    decision = world.decide()
+
+    assert [manifest["kind"] for manifest in decision.apply] == ["ConfigMap", "Service", "Job"]
+    assert decision.status.resolved is not None
+    assert (decision.status.resolved.gpus, decision.status.resolved.nodes) == (4, 2)
+    assert decision.status.resolved.sharded
+
+
+def test_the_trainer_reads_the_scale_that_its_pods_have() -> None:
+    settled = World(make_run({"model": worlds.WIDE}), platform=worlds.NODES).settled()
+
+    assert settled.observed.resolved is not None
+    assert settled.observed.resolved.scale == Scale(nodes=2, gpus=2, sharded=True)
+
+
+def test_a_batch_that_the_gpus_cannot_share_is_refused_with_the_number_that_works() -> None:
+    run = make_run({"model": worlds.WIDE, "train": {"batch_size": 6}})
+    status = World(run, platform=worlds.NODES).decide().status
+
+    assert status.failure is not None
+    assert "train.batch_size: 6 cannot be divided" in status.failure.message
+    assert "use a multiple of 4" in status.failure.message
+
+
+@pytest.mark.parametrize("kind", ["ConfigMap", "Service"])
+def test_what_the_pods_of_two_nodes_need_is_made_again_when_someone_deletes_it(kind) -> None:
+    world = worlds.on_two_nodes()
+    gone = {"ConfigMap": {"resolved": None}, "Service": {"has_peers": False}}[kind]
+
+    [made] = world.seeing(**gone).decide().apply
+
+    assert made["kind"] == kind
+    if kind == "ConfigMap":
+        assert world.observed.resolved is not None
+        text = made["data"]["spec.json"]
+        assert ResolvedRun.model_validate_json(text) == world.observed.resolved
+
+
+def test_a_job_that_vanishes_is_made_again_at_the_same_scale() -> None:
+    world = worlds.on_two_nodes().seeing(jobs=(), pods=())
+    wider = worlds.NODES.pools[0].model_copy(update={"gpus_per_node": 8, "max_nodes": 4})
+    changed = replace(world, platform=worlds.NODES.model_copy(update={"pools": (wider,)}))
+
+    for place in (world, changed):
+        [job] = place.decide().apply
+        assert objects.scale(job) == Scale(nodes=2, gpus=2, sharded=True)
+
+
+def test_a_run_whose_scale_no_pool_has_any_more_says_so() -> None:
+    world = worlds.on_two_nodes().seeing(jobs=(), pods=())
+    narrow = worlds.NODES.pools[0].model_copy(update={"max_nodes": 1})
+    status = replace(world, platform=worlds.NODES.model_copy(update={"pools": (narrow,)})).decide()
+
+    assert status.status.failure is not None
+    assert status.status.failure.reason == "NoPool"
+
+
+def test_batching_is_shown_once_the_trainer_told_it_and_stays() -> None:
+    told = worlds.live(10, batching=Batching(processes=4, per_device=2, accumulation=4))
+    world = worlds.on_two_nodes(live=told)
+    after = world.stored(live=None).settled()
+
+    for seen in (world, after):
+        assert seen.run.status.resolved is not None
+        assert seen.run.status.resolved.batching == BatchingStatus(
+            processes=4, per_device=2, accumulation=4
+        )
+
+
+def test_batching_of_an_earlier_scale_is_forgotten() -> None:
+    told = worlds.live(10, batching=Batching(processes=8, per_device=1, accumulation=4))
+    status = worlds.on_two_nodes(live=told).run.status
+
+    assert status.resolved is not None
+    assert status.resolved.batching is None
+
+
+TEAMS = [
+    ("both train", (LEADER, MEMBER), Phase.RUNNING, "Training", "at work"),
+    ("one pod is not made yet", (LEADER,), Phase.STARTING, "PodPending", "1 of 2 pods"),
+    ("no node fits the member", (LEADER, member(unschedulable="0/2 nodes are available.")),
+     Phase.STARTING, "Unschedulable", "No node fits: 1 of 2 pods: 0/2 nodes are available."),
+    ("no node fits either",
+     (make_pod(index=0, unschedulable="Insufficient cpu."), member(unschedulable="Insufficient.")),
+     Phase.STARTING, "Unschedulable", "2 of 2 pods: Insufficient cpu."),
+    ("the member still fetches the model", (LEADER, member(container="model")),
+     Phase.STARTING, "Downloading", "The base model is being fetched."),
+    ("the member's image cannot be pulled", (LEADER, member(waiting=("ErrImagePull", "denied"))),
+     Phase.STARTING, "ErrImagePull", "denied"),
+    ("the member failed and the leader has not noticed", (LEADER, member(exit_code=75)),
+     Phase.RETRYING, "PodPending", "StorageUnavailable. Waits for its other pods to end."),
+    ("the member is done before the leader", (LEADER, member(exit_code=0)),
+     Phase.RETRYING, "Training", "at work"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("pods", "phase", "reason", "sentence"), [r[1:] for r in TEAMS], ids=[row[0] for row in TEAMS]
+)
+def test_status_says_what_the_pods_do_together(pods, phase, reason, sentence) -> None:
+    status = worlds.on_two_nodes().seeing(pods=pods).decide().status
+
+    ready = status.condition("Ready")
+    assert ready is not None
+    assert ready.reason == reason
+    assert sentence in ready.message
+    assert status.phase is (Phase.RUNNING if reason == "Training" else phase)
+
+
+def test_scheduled_is_about_all_pods() -> None:
+    def scheduled(*pods):
+        found = worlds.on_two_nodes(*pods).run.status.condition("Scheduled")
+        assert found is not None
+        return found.status, found.message
+
+    assert scheduled() == (ConditionStatus.TRUE, "On nodes node-1, node-2.")
+    assert scheduled(LEADER)[0] is ConditionStatus.UNKNOWN
+    held = member(unschedulable="0/2 nodes are available.")
+    assert scheduled(LEADER, held) == (
+        ConditionStatus.FALSE,
+        "1 of 2 pods: 0/2 nodes are available.",
+    )
+
+
+SECOND = timedelta(seconds=1)
+CULPRITS = [
+    ("the member failed and drew the leader along",
+     {"exit_code": 67}, {"exit_code": 75, "ended": SECOND}, "StorageUnavailable", "pod-2"),
+    ("the leader was gone before the member's end was told",
+     {"exit_code": 67, "ended": SECOND}, {"exit_code": 72}, "DataInvalid", "pod-2"),
+    ("the leader failed and the member was stopped",
+     {"exit_code": 71, "ended": SECOND}, {"exit_code": 41}, "Diverged", ""),
+    ("both failed, the leader first",
+     {"exit_code": 70, "ended": SECOND}, {"exit_code": 70}, "EnvironmentFailed", ""),
+    ("the network broke", {"exit_code": 67, "ended": SECOND}, {"exit_code": 67},
+     "NcclFailure", ""),
+    ("the member was preempted",
+     {"exit_code": 67}, {"exit_code": 40, "disrupted": "PreemptionByScheduler"},
+     "PreemptionByScheduler", "pod-2"),
+    ("the member ran out of memory", {"exit_code": 67},
+     {"exit_code": 137, "reason": "OOMKilled", "ended": SECOND}, "HostOutOfMemory", "pod-2"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("leads", "follows", "reason", "named"),
+    [row[1:] for row in CULPRITS],
+    ids=[row[0] for row in CULPRITS],
+)
+def test_an_attempt_is_explained_by_the_pod_that_failed_of_itself(
+    leads, follows, reason, named
+) -> None:
+    pods = (make_pod(index=0, **leads), member(**follows))
+    [attempt] = worlds.on_two_nodes().seeing(pods=pods).decide().status.attempts
+
+    assert (attempt.pod, attempt.node, attempt.reason) == ("pod-1", "node-1", reason)
+    assert attempt.message == (f"Pod {named} failed first." if named else "")
+
+
+def test_a_replaced_pod_belongs_to_the_attempt_it_works_in() -> None:
+    minute = timedelta(minutes=1)
+    pods = (
+        make_pod(index=0, exit_code=67, age=10 * minute, ended=5 * minute),
+        member(exit_code=75, age=10 * minute, ended=6 * minute),
+        make_pod("pod-3", index=1, node="node-3", age=5.5 * minute, exit_code=72, ended=minute),
+        make_pod("pod-4", index=0, age=4 * minute, exit_code=67),
+    )
+    first, second = worlds.on_two_nodes().seeing(pods=pods).decide().status.attempts
+
+    assert (first.pod, first.reason, first.message) == (
+        "pod-1", "StorageUnavailable", "Pod pod-2 failed first.",
+    )  # fmt: skip
+    assert (second.pod, second.reason, second.message) == (
+        "pod-4", "DataInvalid", "Pod pod-3 failed first.",
+    )  # fmt: skip
+
+
+def test_members_whose_leader_is_gone_explain_a_failed_job_themselves() -> None:
+    world = worlds.on_two_nodes()
+    [job] = world.observed.jobs
+    pods = (member(exit_code=72),)
+    status = world.seeing(pods=pods, jobs=(worlds.failed_job(job),)).decide().status
+
+    assert status.failure is not None
+    assert status.failure.reason == "DataInvalid"
+    assert status.failure.message.startswith("In pod pod-2: ")
+    assert [attempt.pod for attempt in status.attempts] == ["pod-1"]
+
+
+def test_gpu_time_counts_every_gpu_of_every_node() -> None:
+    ended = (make_pod(index=0, exit_code=40, age=timedelta(minutes=2)), member(exit_code=41))
+    world = worlds.on_two_nodes(*ended)
+
+    assert world.run.status.attempts[0].gpus == 4
+    assert world.run.status.gpu_seconds == 4 * 120
+
+
+def test_a_member_without_memory_takes_the_run_to_a_larger_place() -> None:
+    pools = (
+        *worlds.NODES.pools,
+        worlds.NODES.pools[0].model_copy(update={"name": "more", "max_nodes": 4}),
+    )
+    world = replace(
+        worlds.on_two_nodes(), platform=worlds.NODES.model_copy(update={"pools": pools})
+    )
+    [job] = world.observed.jobs
+    pods = (make_pod(index=0, exit_code=67), member(exit_code=65, ended=SECOND))
+    decision = world.seeing(pods=pods, jobs=(worlds.failed_job(job),)).decide()
+
+    config_map, service, second = decision.apply
+    assert objects.scale(second) == Scale(nodes=4, gpus=2, sharded=True)
+    assert service["metadata"]["name"] == f"{worlds.NAME}-1-peers"
+    spec = ResolvedRun.model_validate_json(config_map["data"]["spec.json"])
+    assert spec.scale == objects.scale(second)
+    ready = decision.status.condition("Ready")
+    assert ready is not None
+    assert ready.message == (
+        "CudaOutOfMemory: goes on in pool more on 8 GPUs from the newest checkpoint."
+    )
+
+
+def test_every_node_with_a_broken_gpu_is_avoided() -> None:
+    world = worlds.on_two_nodes()
+    [job] = world.observed.jobs
+    pods = (make_pod(index=0, exit_code=67), member(exit_code=66, ended=SECOND))
+    *_, second = world.seeing(pods=pods, jobs=(worlds.failed_job(job),)).decide().apply
+
+    assert "node-2" in str(second["spec"]["template"]["spec"]["affinity"])
+    assert "node-1" not in str(second["spec"]["template"]["spec"]["affinity"])
+    assert objects.scale(second) == objects.scale(job)
+
+
+def test_a_stalled_attempt_is_ended_with_all_its_pods() -> None:
+    silent = worlds.on_two_nodes().later(minutes=31)
+
+    assert [(d.name, d.force) for d in silent.decide().delete] == [
+        ("pod-1", False),
+        ("pod-2", False),
+    ]
+
+
+def test_a_leader_that_waits_for_a_pod_which_cannot_start_is_not_stalled() -> None:
+    for late in (member(running=False), member(unschedulable="0/2 nodes are available.")):
+        world = worlds.on_two_nodes(make_pod(index=0), late).stored(live=None, claims=())
+        assert world.later(hours=2).decide().delete == ()
+
+
+def test_the_patience_with_an_attempt_begins_when_its_last_pod_has_started() -> None:
+    late = member(age=-timedelta(minutes=35))
+    world = worlds.on_two_nodes().seeing(pods=(LEADER, late)).stored(live=None)
+
+    assert world.later(minutes=40).decide().delete == ()
+    assert world.later(minutes=66).decide().delete != ()
+
+
+def test_a_lost_member_is_given_up_and_the_leaders_claim_stays() -> None:
+    gone = member(deleted=timedelta(0))
+    world = worlds.on_two_nodes(make_pod(index=0), gone).later(minutes=11)
+    alive = world.stored(live=worlds.live(12, updated=world.now))
+
+    decision = alive.decide()
+    assert [(d.name, d.force) for d in decision.delete] == [("pod-2", True)]
+    assert decision.supersede is None
+
+
+def test_a_lost_leader_is_fenced_and_a_member_that_trains_is_left_alone() -> None:
+    gone = make_pod(index=0, deleted=timedelta(0))
+    decision = worlds.on_two_nodes(gone, MEMBER).later(minutes=11).decide()
+
+    assert [(d.name, d.force) for d in decision.delete] == [("pod-1", True)]
+    assert decision.supersede == 1
+
+
+@pytest.mark.parametrize("switch", ["suspend", "cancel"])
+def test_a_lost_pod_holds_up_neither_suspending_nor_cancelling(switch) -> None:
+    world = worlds.on_two_nodes().switched(**{switch: True}).settled()
+    stopping = (make_pod(index=0, exit_code=40), member(deleted=timedelta(0)))
+    waiting = world.seeing(pods=stopping).settled()
+    stuck = waiting.later(minutes=11)
+
+    assert waiting.run.status.phase in (Phase.RUNNING, Phase.CANCELLING)
+    assert [(d.name, d.force) for d in stuck.decide().delete] == [("pod-2", True)]
+    assert stuck.settled().run.status.phase in (Phase.SUSPENDED, Phase.CANCELLED)
+
+
+# --- signs of life --------------------------------------------------------------------------------
+
+
+def test_a_trainer_that_cannot_be_heard_is_not_taken_for_dead() -> None:
+    world = running().later(minutes=45)
+    away = world.seeing(storage=StorageView(problem="S3 is away."))
+    still = away.act(away.decide()).later(minutes=45)
+    back = still.stored(problem="", live=worlds.live(10))
+
+    assert world.decide().delete != ()
+    assert away.decide().delete == ()
+    assert still.decide().delete == ()
+    assert back.decide().delete == ()
+    assert back.later(minutes=31).settled().later(minutes=31).decide().delete != ()
+
+
+def test_a_trainers_warning_is_in_the_status_and_told_once() -> None:
+    sentence = "The reward was the same for every completion of the last 20 steps."
+    world = running().stored(live=worlds.live(11, warning=sentence))
+    decision = world.decide()
+
+    ready = decision.status.condition("Ready")
+    assert ready is not None
+    assert (ready.status, ready.reason) == (ConditionStatus.TRUE, "TrainingWarning")
+    assert ready.message == sentence
+    told = [(event.reason, event.message, event.warning) for event in decision.events]
+    assert told == [("TrainingWarning", sentence, True)]
+    assert world.act(decision).decide().events == ()
+
+
 # --- what holds for every world -------------------------------------------------------------------
 
 pods = st.builds(
     make_pod,
     name=st.sampled_from(["pod-0", "pod-1", "pod-2"]),
+    index=st.sampled_from([None, 0, 1]),
     exit_code=st.one_of(st.none(), st.integers(0, 255)),
     container=st.sampled_from(["model", "packages", "trainer"]),
     reason=st.sampled_from(["Error", "OOMKilled"]),
@@ -471,9 +802,12 @@ controls = st.fixed_dictionaries(
 def any_world(draw: st.DrawFn) -> World:
     world = World(
         make_run(
-            {"algorithm": draw(st.sampled_from(["sft", "grpo"]))} | ({"train": {"max_tokens": 32}}),
+            {"algorithm": draw(st.sampled_from(["sft", "grpo"]))}
+            | {"model": draw(st.sampled_from([worlds.TINY, worlds.WIDE]))}
+            | ({"train": {"max_tokens": 32, "max_length": 128}}),
             **draw(controls),
-        )
+        ),
+        platform=draw(st.sampled_from([worlds.PLATFORM, worlds.NODES])),
     )
     if draw(st.booleans()):
         world = world.settled()

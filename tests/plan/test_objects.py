@@ -4,13 +4,14 @@ import pytest
 
 from flashrun.plan import objects
 from flashrun.spec.platform import Platform
+from flashrun.spec.records import Scale
 from tests.plan import worlds
 from tests.plan.worlds import PLATFORM, make_run
 
 
 def pod_of(platform: Platform = PLATFORM, **config) -> dict:
     placement = objects.Placement(0, platform.pools[0])
-    made = objects.job(make_run(config), placement, platform, platform.trainer.image, 1)
+    made = objects.job(make_run(config), placement, platform, platform.trainer.image)
     return made["spec"]["template"]["spec"]
 
 
@@ -106,14 +107,14 @@ def test_a_model_cache_replaces_the_fresh_folder() -> None:
 def test_kueue_finds_its_queue_on_the_job() -> None:
     platform = with_trainer(queue="team-queue")
     placement = objects.Placement(0, platform.pools[0])
-    made = objects.job(make_run(), placement, platform, "image", 1)
+    made = objects.job(make_run(), placement, platform, "image")
 
     assert made["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "team-queue"
 
 
 def test_the_job_ignores_disruptions_before_it_judges_exit_codes() -> None:
     placement = objects.Placement(0, PLATFORM.pools[0])
-    made = objects.job(make_run(), placement, PLATFORM, "image", 1)
+    made = objects.job(make_run(), placement, PLATFORM, "image")
     rules = made["spec"]["podFailurePolicy"]["rules"]
 
     assert [rule["action"] for rule in rules] == ["Ignore", "Ignore", "FailJob"]
@@ -127,8 +128,67 @@ def test_the_job_ignores_disruptions_before_it_judges_exit_codes() -> None:
 )
 def test_requests_grow_with_the_gpus(quantity, gpus, product) -> None:
     pool = PLATFORM.pools[0].model_copy(update={"memory": quantity})
-    placement = objects.Placement(0, pool)
-    made = objects.job(make_run(), placement, PLATFORM, "image", gpus)
+    placement = objects.Placement(0, pool, Scale(gpus=gpus))
+    made = objects.job(make_run(), placement, PLATFORM, "image")
     [trainer] = made["spec"]["template"]["spec"]["containers"]
 
-    assert trainer["resources"]["limits"]["memory"] == product
+    assert trainer["resources"]["limits"] == {"memory": product, "nvidia.com/gpu": str(gpus)}
+
+
+# --- several nodes --------------------------------------------------------------------------------
+
+
+def job_on(nodes: int, number: int = 0) -> dict:
+    placement = objects.Placement(number, PLATFORM.pools[0], Scale(nodes=nodes, gpus=8))
+    return objects.job(make_run(), placement, PLATFORM, "image")
+
+
+def test_one_node_needs_neither_an_index_nor_a_name_for_its_pod() -> None:
+    made = job_on(1)
+
+    assert not made["spec"].keys() & {"completionMode", "completions", "parallelism"}
+    assert "subdomain" not in made["spec"]["template"]["spec"]
+    assert "FLASHRUN_LEADER" not in environment(made["spec"]["template"]["spec"]["containers"][0])
+
+
+def test_several_nodes_have_one_pod_each_that_knows_where_the_leader_is() -> None:
+    made = job_on(4, number=1)
+    pod = made["spec"]["template"]["spec"]
+    service = objects.peers_service(make_run(), 1)
+
+    assert made["spec"]["completionMode"] == "Indexed"
+    assert (made["spec"]["completions"], made["spec"]["parallelism"]) == (4, 4)
+    leader = environment(pod["containers"][0])["FLASHRUN_LEADER"]
+    assert leader == f"{worlds.NAME}-1-0.{service['metadata']['name']}"
+    assert pod["subdomain"] == service["metadata"]["name"]
+    assert pod["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] == "8"
+
+
+def test_the_peers_service_finds_the_pods_of_its_own_job_before_they_are_ready() -> None:
+    service = objects.peers_service(make_run(), 1)["spec"]
+    labels = job_on(2, number=1)["spec"]["template"]["metadata"]["labels"]
+    others = job_on(2, number=0)["spec"]["template"]["metadata"]["labels"]
+
+    assert (service["clusterIP"], service["publishNotReadyAddresses"]) == ("None", True)
+    assert service["selector"].items() <= labels.items()
+    assert not service["selector"].items() <= others.items()
+
+
+def test_an_attempt_of_several_pods_counts_once() -> None:
+    spec = job_on(2)["spec"]
+
+    assert "backoffLimit" not in spec
+    assert (spec["backoffLimitPerIndex"], spec["maxFailedIndexes"]) == (3, 0)
+    assert objects.retries(job_on(2)) == objects.retries(job_on(1)) == 3
+
+
+@pytest.mark.parametrize(
+    "scale", [Scale(), Scale(gpus=8), Scale(gpus=4, sharded=True), Scale(nodes=2, gpus=8)]
+)
+def test_a_job_says_at_which_scale_it_was_made(scale: Scale) -> None:
+    made = objects.job(
+        make_run(), objects.Placement(2, PLATFORM.pools[0], scale), PLATFORM, "image"
+    )
+
+    assert objects.scale(made) == scale
+    assert objects.number(made) == 2

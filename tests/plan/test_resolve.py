@@ -2,11 +2,9 @@
 
 import pytest
 
-from flashrun.plan import fit
 from flashrun.plan.resolve import check, resolve_train
 from flashrun.spec.catalog import Catalog, Model, Thinking
-from flashrun.spec.config import Algorithm, RunConfig
-from flashrun.spec.platform import Pool
+from flashrun.spec.config import RunConfig
 
 CATALOG = Catalog(
     [
@@ -57,12 +55,25 @@ PROBLEMS = [
     ("a model that always thinks", {"model": "deep/model"}, "set thinking = true"),
     ("a rank above the cap", {"train": {"lora_rank": 65}}, "use at most 64"),
     ("a length above the context", {"train": {"max_length": 8193}}, "use at most 8192"),
+    ("a default length above the context",
+     {"model": "Qwen/Qwen3.6-35B-A3B", "algorithm": "grpo", "train": {"max_tokens": 3000}},
+     "train.max_length: 5048 (the recipe's default) is above Qwen/Qwen3.6-35B-A3B's context: "
+     "use at most 4096"),
     ("a completion as long as the sequence",
-     {"algorithm": "grpo", "train": {"max_length": 512, "max_tokens": 512}}, "use at most 511"),
+     {"algorithm": "grpo", "train": {"max_length": 512, "max_tokens": 512}},
+     "train.max_tokens: max_tokens = 512 leaves no room for a prompt in max_length = 512: "
+     "use at most 511, or raise max_length above 512"),
+    ("a sequence without room for two tokens",
+     {"algorithm": "grpo", "train": {"max_length": 1, "max_tokens": 1}},
+     "in max_length = 1: raise max_length above 1"),
     ("completions that are all the same",
      {"algorithm": "grpo", "train": {"temperature": 0}}, "set it above 0"),
     ("a length below the default completion",
-     {"algorithm": "grpo", "train": {"max_length": 300}}, "raise max_length"),
+     {"algorithm": "grpo", "train": {"max_length": 300}},
+     "train.max_length: max_tokens = 320 (the recipe's default) leaves no room"),
+    ("an address on no host of the platform",
+     {"environment": {"id": "a/b", "pip": ["openai", "own @ https://h.example/own-1.whl"]}},
+     "environment.pip: h.example is no host that this platform installs from: list packages of"),
 ]  # fmt: skip
 
 
@@ -72,6 +83,48 @@ PROBLEMS = [
 def test_a_limit_of_the_model_refuses_with_the_number_that_works(table, sentence) -> None:
     [problem] = check(config(**table), CATALOG).problems
     assert sentence in str(problem)
+
+
+PROBLEMS_CURED = [
+    ("rank", {"train": {"lora_rank": 64}}),
+    ("length", {"train": {"max_length": 8192}}),
+    ("completion", {"algorithm": "grpo", "train": {"max_length": 512, "max_tokens": 511}}),
+    ("default completion", {"algorithm": "grpo", "train": {"max_length": 321}}),
+    ("reasoning", {"model": "flat/model", "thinking": False}),
+    ("no reasoning", {"model": "deep/model", "thinking": True}),
+]
+
+
+@pytest.mark.parametrize(
+    "table", [row[1] for row in PROBLEMS_CURED], ids=[r[0] for r in PROBLEMS_CURED]
+)
+def test_the_number_that_is_named_works(table) -> None:
+    assert check(config(**table), CATALOG).problems == ()
+
+
+@pytest.mark.parametrize(
+    ("url", "hosts", "sentence"),
+    [
+        ("https://h.example/own-1.whl", ("h.example",), None),
+        ("https://H.example/own-1.whl", ("h.example",), None),
+        ("https://h.example:8443/own-1.whl", ("h.example:8443",), None),
+        ("https://h.example:8443/own-1.whl", ("h.example",), "use an address on h.example"),
+        ("https://x.h.example/own-1.whl", ("h.example", "b.example"),
+         "x.h.example is no host that this platform installs from: use an address on "
+         "b.example, h.example"),
+    ],
+)  # fmt: skip
+def test_an_address_needs_a_host_of_the_platform(url, hosts, sentence) -> None:
+    table = {"environment": {"id": "a/b", "pip": [f"own @ {url}", "openai>=1"]}}
+    problems = check(config(**table), CATALOG, pip_url_hosts=hosts).problems
+
+    assert [sentence in str(problem) for problem in problems] == ([True] if sentence else [])
+
+
+def test_an_unknown_model_hides_no_other_problem() -> None:
+    table = {"environment": {"id": "a/b", "pip": ["own @ https://h.example/own-1.whl"]}}
+
+    assert len(check(config(model="gpt-9", **table), CATALOG).problems) == 2
 
 
 WARNINGS = [
@@ -97,25 +150,3 @@ def test_what_is_odd_warns(table, sentence) -> None:
 def test_an_ordinary_config_has_nothing_to_say_about() -> None:
     findings = check(config(algorithm="grpo", train={"steps": 10}), CATALOG)
     assert (findings.problems, findings.warnings) == ((), ())
-
-
-POOLS = (
-    Pool(name="costly", vram=80, cost=9),
-    Pool(name="cheap", vram=80, cost=3),
-    Pool(name="small", vram=24, cost=1),
-)
-
-
-@pytest.mark.parametrize(
-    ("need", "pool"), [(10, "small"), (24, "small"), (25, "cheap"), (80, "cheap"), (81, None)]
-)
-def test_the_cheapest_pool_that_fits_is_chosen(need, pool) -> None:
-    model = Model(id="m", parameters=1, vram_sft=need)
-    found = fit.choose_pool(POOLS, model, Algorithm.SFT)
-    assert (found and found.name) == pool
-
-
-@pytest.mark.parametrize(("than", "pool"), [("small", "cheap"), ("cheap", None), ("gone", None)])
-def test_a_larger_pool_has_more_memory(than, pool) -> None:
-    found = fit.larger_pool(POOLS, than)
-    assert (found and found.name) == pool

@@ -1,6 +1,7 @@
 """One run at every stage: each file of tests/runs/<name>/ is made from the one before it."""
 
 import os
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -10,27 +11,32 @@ import yaml
 from flashrun.spec import run as runs
 from flashrun.spec.compose import ConfigFile, compose
 from flashrun.spec.outcome import Exit
+from flashrun.spec.records import Batching
 from tests.plan import worlds
 from tests.plan.worlds import World, checkpoint, make_pod
 
-FOLDER = Path(__file__).parents[1] / "runs" / "sums-grpo"
+RUNS = Path(__file__).parents[1] / "runs"
+FOLDER, WIDE = RUNS / "sums-grpo", RUNS / "two-nodes-sft"
 NAMED = worlds.lookup(SERVICE_API_KEY=f"{worlds.NAME}-env")
 
 
-def golden(name: str, found: Any) -> None:
+def golden(name: str, found: Any, folder: Path = FOLDER) -> None:
     """Compare ``found`` with a file of the folder, or write the file when asked to."""
-    path = FOLDER / name
+    path = folder / name
     if os.environ.get("UPDATE_GOLDEN"):
         path.write_text(yaml.safe_dump(found, sort_keys=False, width=100))
     assert yaml.safe_load(path.read_text()) == found
 
 
+def spec_in(folder: Path, *refs: runs.SecretRef) -> runs.FlashRunSpec:
+    file = folder / "config.toml"
+    composed = compose([ConfigFile(file.name, file.read_bytes())])
+    return runs.FlashRunSpec.from_config(composed.config, refs)
+
+
 @pytest.fixture
 def spec() -> runs.FlashRunSpec:
-    file = FOLDER / "config.toml"
-    composed = compose([ConfigFile(file.name, file.read_bytes())])
-    refs = (runs.SecretRef(name=f"{worlds.NAME}-env"),)
-    return runs.FlashRunSpec.from_config(composed.config, refs)
+    return spec_in(FOLDER, runs.SecretRef(name=f"{worlds.NAME}-env"))
 
 
 @pytest.fixture
@@ -76,3 +82,45 @@ def test_a_raising_reward_is_a_failure_with_a_hint(training: World) -> None:
     left = worlds.termination("RewardFailed", "The reward raised ZeroDivisionError on every row.")
     failed = training.settled().stored(result=worlds.result(Exit.ENVIRONMENT, left))
     golden("status-failed.yaml", failed.decide().status.to_patch())
+
+
+# --- the same on two nodes ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def wide() -> World:
+    run = worlds.make_run().model_copy(update={"spec": spec_in(WIDE)})
+    return World(run, platform=worlds.NODES)
+
+
+@pytest.fixture
+def training_wide(wide: World) -> World:
+    batching = Batching(processes=4, per_device=2, accumulation=4)
+    pods = (make_pod(index=0), make_pod("pod-2", index=1, node="node-2"))
+    return (
+        wide.settled()
+        .seeing(pods=pods)
+        .stored(
+            live=worlds.live(20, total=40, batching=batching),
+            claims=(worlds.claim(),),
+            checkpoints=(checkpoint(10),),
+        )
+    )
+
+
+def test_a_model_for_two_nodes_becomes_an_indexed_job_and_a_service(wide: World) -> None:
+    golden("flashrun.yaml", runs.manifest(worlds.NAME, worlds.NAMESPACE, wide.run.spec), WIDE)
+    golden("objects.yaml", list(wide.decide().apply), WIDE)
+
+
+def test_the_leaders_record_becomes_the_status_of_both_pods(training_wide: World) -> None:
+    golden("status-running.yaml", training_wide.decide().status.to_patch(), WIDE)
+
+
+def test_a_member_that_fails_first_is_named(training_wide: World) -> None:
+    said = worlds.termination("DataInvalid", "Row 7 has no completion.")
+    member = make_pod("pod-2", index=1, node="node-2", exit_code=Exit.DATA, termination=said)
+    leader = make_pod(index=0, exit_code=Exit.NCCL, ended=timedelta(seconds=1))
+    [job] = training_wide.observed.jobs
+    failed = training_wide.settled().seeing(pods=(leader, member), jobs=(worlds.failed_job(job),))
+    golden("status-failed.yaml", failed.decide().status.to_patch(), WIDE)

@@ -54,12 +54,22 @@ PLATFORM = Platform(
 )
 
 
+WIDE = "flashrun/wide"
+NODES = PLATFORM.model_copy(
+    update={
+        "pools": (Pool(name="nodes", vram=80, gpus_per_node=2, max_nodes=2, memory="64Gi"),),
+        "models": (*PLATFORM.models, Model(id=WIDE, parameters=70, vram_sft=300, context=512)),
+    }
+)
+"""A platform with two nodes, and a model that needs both."""
+
+
 def make_run(
     config: Mapping[str, Any] | None = None, status: FlashRunStatus | None = None, **control: Any
 ) -> FlashRun:
     """A run of ``config`` (snake_case, over a minimal one) with these switches set."""
     table = {"model": TINY, "environment": {"id": "examples/sums"}, **(config or {})}
-    if table["model"] == TINY:
+    if table["model"] in (TINY, WIDE):
         table["train"] = {"max_length": 128, **table.get("train", {})}
     if control:
         table["control"] = control
@@ -84,11 +94,13 @@ def make_pod(
     reason: str = "",
     running: bool = True,
     number: int = 0,
+    index: int | None = None,
     container: str = "trainer",
     waiting: tuple[str, str] | None = None,
     unschedulable: str = "",
     disrupted: str = "",
     age: timedelta = timedelta(seconds=30),
+    ended: timedelta = timedelta(0),
     deleted: timedelta | None = None,
     node: str = "node-1",
 ) -> Object:
@@ -103,7 +115,7 @@ def make_pod(
                 "reason": reason or "Error",
                 "message": message,
                 "startedAt": created,
-                "finishedAt": _text(NOW),
+                "finishedAt": _text(NOW - ended),
             }
         }
     elif waiting is not None:
@@ -127,6 +139,8 @@ def make_pod(
         "creationTimestamp": created,
         "labels": {**names.run_labels(NAME, UID), objects.NUMBER_LABEL: str(number)},
     }
+    if index is not None:
+        metadata["labels"] |= {objects.INDEX_LABEL: str(index)}
     if deleted is not None:
         metadata["deletionTimestamp"] = _text(NOW - deleted)
     return {
@@ -214,6 +228,8 @@ class World:
         for manifest in decision.apply:
             if manifest["kind"] == "Job":
                 jobs[manifest["metadata"]["name"]] = manifest
+            elif manifest["kind"] == "Service":
+                observed = replace(observed, has_peers=True)
             else:
                 text = manifest["data"]["spec.json"]
                 observed = replace(observed, resolved=ResolvedRun.model_validate_json(text))
@@ -270,6 +286,14 @@ def running(config: Mapping[str, Any] | None = None, **storage: Any) -> World:
     """A world in which the first pod trains."""
     world = World(make_run(config)).settled().seeing(pods=(make_pod(),))
     return world.stored(**{"live": live(10), "claims": (claim(),), **storage}).settled()
+
+
+def on_two_nodes(*pods: Object, **storage: Any) -> World:
+    """A world in which a run on two nodes trains; ``pods`` instead of a leader and a member."""
+    world = World(make_run({"model": WIDE}), platform=NODES).settled()
+    pair = (make_pod(index=0), make_pod("pod-2", index=1, node="node-2"))
+    seen = world.seeing(pods=pods or pair)
+    return seen.stored(**{"live": live(10), "claims": (claim(),), **storage}).settled()
 
 
 def failed_job(job: Object, reason: str = "PodFailurePolicy", message: str = "") -> Object:

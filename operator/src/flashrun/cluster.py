@@ -25,6 +25,7 @@ from kubernetes.aio import config
 from kubernetes.aio.client import ApiClient, Configuration
 from kubernetes.aio.config.incluster_config import SERVICE_TOKEN_FILENAME
 from kubernetes.aio.config.kube_config import KUBE_CONFIG_DEFAULT_LOCATION
+from typing_extensions import override
 
 from flashrun.spec import names
 
@@ -71,6 +72,14 @@ class Resource(NamedTuple):
         return f"{root}/{self.api_version}{inside}/{self.plural}{name and '/' + name}"
 
 
+class _Document(Resource):
+    """What the API server says of itself, at a path of its own."""
+
+    @override
+    def path(self, namespace: str | None, name: str = "") -> str:
+        return self.api_version
+
+
 RESOURCES: Final[Mapping[str, Resource]] = {
     names.KIND: Resource(names.API_VERSION, names.PLURAL),
     "Job": Resource("batch/v1", "jobs"),
@@ -78,6 +87,8 @@ RESOURCES: Final[Mapping[str, Resource]] = {
     "Secret": Resource("v1", "secrets"),
     "ConfigMap": Resource("v1", "configmaps"),
     "Event": Resource("v1", "events"),
+    "ResourceQuota": Resource("v1", "resourcequotas"),
+    "LocalQueue": Resource("kueue.x-k8s.io/v1beta1", "localqueues"),
     "Service": Resource("v1", "services"),
     "Lease": Resource("coordination.k8s.io/v1", "leases"),
     "Namespace": Resource("v1", "namespaces", namespaced=False),
@@ -271,9 +282,14 @@ class Cluster:
                 continue
         raise Unreachable(f"{RESOURCES[kind].plural} change faster than they can be listed")
 
-    async def create(self, manifest: Object, manager: str = names.FIELD_MANAGER) -> Object:
-        """Create an object; raises ``AlreadyExists``."""
-        return await self._call(_of(manifest, "create", "POST", manager, named=False))
+    async def create(
+        self, manifest: Object, manager: str = names.FIELD_MANAGER, *, dry_run: bool = False
+    ) -> Object:
+        """Create an object, or only ask whether it would be; raises ``AlreadyExists``."""
+        request = _of(manifest, "create", "POST", manager, named=False)
+        if dry_run:
+            request = request._replace(query=(*request.query, ("dryRun", "All")))
+        return await self._call(request)
 
     async def apply(self, manifest: Object, manager: str = names.FIELD_MANAGER) -> Object:
         """Make the fields that we own as in ``manifest`` (server-side apply)."""
@@ -374,15 +390,35 @@ class Cluster:
         *,
         follow: bool = False,
         tail: int | None = None,
+        since: datetime | None = None,
+        timestamps: bool = False,
     ) -> AsyncIterator[str]:
-        """Yield the lines of a container's log, and new ones as they come when ``follow``."""
+        """Yield the lines of a container's log, and new ones as they come when ``follow``.
+
+        ``since`` leaves older lines out, to the second; ``timestamps`` puts its time before a line.
+        """
         query = [("container", container), ("follow", str(follow).lower())]
         if tail is not None:
             query.append(("tailLines", str(tail)))
+        if since is not None:
+            query.append(("sinceTime", since.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")))
+        if timestamps:
+            query.append(("timestamps", "true"))
         request = Request("get", "GET", RESOURCES["Pod"], namespace, pod, "log", query=tuple(query))
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS)
         async for line in self._lines(request, timeout):
             yield line.decode(errors="replace").rstrip("\n")
+
+    async def version(self) -> str:
+        """Return the API server's version, as in v1.34.4."""
+        found = await self._call(Request("get", "GET", _Document("/version", "version"), None))
+        return str(found["gitVersion"])
+
+    async def served_versions(self, group: str) -> tuple[str, ...]:
+        """Return the versions of an API group, the preferred one first; raises ``NotFound``."""
+        place = _Document(f"/apis/{group}", f"API group {group}")
+        found = await self._call(Request("get", "GET", place, None))
+        return tuple(item["version"] for item in found["versions"])
 
     async def may(self, verb: str, kind: str, namespace: str, subresource: str = "") -> bool:
         """Say whether the user may do ``verb`` to objects of ``kind`` in ``namespace``."""

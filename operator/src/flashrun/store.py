@@ -108,22 +108,29 @@ class Store:
 
     def __init__(self, access: StorageAccess) -> None:
         self._lock = threading.Lock()
-        self._path: Path | None = None
-        self._read_at: tuple[int, int] | None = None
+        self._read: Callable[[], StorageAccess] | None = None
+        self._watched: tuple[Path, ...] = ()
+        self._seen: tuple[object, ...] = ()
         self._use(access)
 
     @classmethod
     def from_file(cls, path: Path) -> Self:
         """Return a store whose credentials are re-read when ``path`` changes.
 
-        Credentials are renewed under a running pod; no caller has to know.
-
         Raises:
             StoreError: the file is missing or holds no storage access.
         """
-        seen = _version(path)
-        store = cls(_read_access(path))
-        store._path, store._read_at = path, seen
+        return cls.following(lambda: _read_access(path), path)
+
+    @classmethod
+    def following(cls, read: Callable[[], StorageAccess], *watched: Path) -> Self:
+        """Return a store that calls ``read`` again when one of the ``watched`` files has changed.
+
+        Credentials are renewed under a running process; no caller has to know.
+        """
+        seen = tuple(map(_version, watched))
+        store = cls(read())
+        store._read, store._watched, store._seen = read, watched, seen
         return store
 
     @property
@@ -383,13 +390,13 @@ class Store:
         )
 
     def _refresh(self) -> None:
-        if self._path is None:
+        if self._read is None:
             return
         with self._lock:
-            seen = _version(self._path)
-            if seen != self._read_at:
-                self._use(_read_access(self._path))
-                self._read_at = seen
+            seen = tuple(map(_version, self._watched))
+            if seen != self._seen:
+                self._use(self._read())
+                self._seen = seen
 
     def _client(self) -> Any:
         self._refresh()

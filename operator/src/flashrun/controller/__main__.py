@@ -82,17 +82,22 @@ async def _lead(chosen: Settings, cluster: Cluster, lease: Lease, health: Health
     await lease.acquire()
     metrics.LEADING.set(1)
     try:
-        store = await _storage(chosen)
-        await _act(chosen, cluster, store, lease, health)
+        store, heartbeats = await _storage(chosen)
+        await _act(chosen, cluster, store, heartbeats, lease, health)
     finally:
         metrics.LEADING.set(0)
 
 
 async def _act(
-    chosen: Settings, cluster: Cluster, store: Store, lease: Lease, health: Health
+    chosen: Settings,
+    cluster: Cluster,
+    store: Store,
+    heartbeats: Heartbeats,
+    lease: Lease,
+    health: Health,
 ) -> None:
     loop, platform = asyncio.get_running_loop(), chosen.platform
-    queue, heartbeats = Queue(loop.time), Heartbeats(store)
+    queue = Queue(loop.time)
     observer = Observer(cluster, store, heartbeats)
     reconciler = Reconciler(cluster, store, observer, platform, lambda: lease.held)
 
@@ -152,17 +157,19 @@ async def _serving(cluster: Cluster, namespaces: tuple[str, ...]) -> None:
             return
 
 
-async def _storage(chosen: Settings) -> Store:
-    """Wait until the bucket can be reached; without it no run can be judged."""
+async def _storage(chosen: Settings) -> tuple[Store, Heartbeats]:
+    """Wait until the heartbeats are read; a trainer that is not heard would be taken for dead."""
     while True:
         try:
-            store = Store(chosen.storage_access())
+            store = await asyncio.to_thread(chosen.store)
+            heartbeats = Heartbeats(store)
             await asyncio.to_thread(store.ensure_bucket)
-        except (StoreError, SettingsError) as error:
+            await asyncio.to_thread(heartbeats.poll)
+        except StoreError as error:
             log.warning("waiting: %s", error)
             await asyncio.sleep(_ASK_AGAIN_SECONDS)
         else:
-            return store
+            return store, heartbeats
 
 
 if __name__ == "__main__":

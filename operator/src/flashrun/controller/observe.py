@@ -79,7 +79,7 @@ class Observer:
         secrets, access, resolved = await asyncio.gather(
             self._mine(run, "Secret", names.secrets_name(run.name)),
             self._mine(run, "Secret", names.storage_secret_name(run.name)),
-            self._resolved(run),
+            self._resolved(run, jobs),
         )
         lookup = SecretLookup() if secrets is not None else await self._lookup(run)
         return Observed(
@@ -87,6 +87,7 @@ class Observer:
             pods=pods,
             has_secrets=secrets is not None,
             resolved=resolved,
+            has_peers=await self._has_peers(run, jobs, resolved),
             has_access=access is not None,
             access_expires=_expires(access),
             secrets=lookup,
@@ -115,8 +116,8 @@ class Observer:
             _check_owner(run, kind, metadata)
         return metadata
 
-    async def _resolved(self, run: FlashRun) -> ResolvedRun | None:
-        name = names.spec_config_map_name(run.name)
+    async def _resolved(self, run: FlashRun, jobs: tuple[Object, ...]) -> ResolvedRun | None:
+        name = names.spec_config_map_name(_newest(run, jobs))
         config_map = await self._cluster.find("ConfigMap", run.namespace, name)
         if config_map is None:
             return None
@@ -125,6 +126,14 @@ class Observer:
             return ResolvedRun.model_validate_json((config_map.get("data") or {})["spec.json"])
         except (KeyError, ValidationError):
             return None  # written by another version; the same spec resolves again
+
+    async def _has_peers(
+        self, run: FlashRun, jobs: tuple[Object, ...], resolved: ResolvedRun | None
+    ) -> bool:
+        if resolved is None or resolved.scale.nodes == 1:
+            return False
+        name = names.peers_service_name(_newest(run, jobs))
+        return await self._mine(run, "Service", name) is not None
 
     async def _lookup(self, run: FlashRun) -> SecretLookup:
         """Find, for each name that the run lists, the first Secret that holds it."""
@@ -234,15 +243,12 @@ class Observer:
         if identity not in known:
             known[identity] = self._record(marker.key, Manifest)
         manifest = known[identity]
-        if manifest is None or manifest.kind != kind:
-            return None
-        if manifest.run is None or manifest.run.uid != uid:
-            return None
-        whole = all(
-            (entry := entries.get(folder + file.path)) is not None and entry.size == file.size
-            for file in manifest.files
-        )
-        return manifest if whole else None
+
+        def size(path: str) -> int | None:
+            entry = entries.get(folder + path)
+            return entry and entry.size
+
+        return manifest if manifest and manifest.commits(kind, uid, size) else None
 
     def _adapter_source(self, namespace: str, text: str) -> AdapterSource | None:
         """Return the newest adapter of this name, also of a run whose object is gone."""
@@ -277,6 +283,11 @@ class Observer:
         except Corrupt as error:
             log.warning("%s", error)
             return None
+
+
+def _newest(run: FlashRun, jobs: tuple[Object, ...]) -> str:
+    """Return the name of the run's newest Job, or of the one that will be its first."""
+    return names.job_name(run.name, max(map(objects.number, jobs), default=0))
 
 
 def _check_owner(run: FlashRun, kind: str, metadata: Object) -> None:

@@ -1,4 +1,4 @@
-"""The platform's file and the operator's own surroundings, read once at the start."""
+"""The platform's file, read once at the start, and the operator's own surroundings."""
 
 import socket
 import uuid
@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from flashrun.spec.platform import Platform
 from flashrun.spec.records import StorageAccess
+from flashrun.store import Store, StoreError
 
 KEYS_FOLDER: Final = Path("/var/run/flashrun/storage")
 """Folder of ``accessKey`` and ``secretKey``: the mounted Secret."""
@@ -31,8 +32,16 @@ class Settings:
     """Tells this process from every other, also from an earlier one in the same pod."""
     lease_name: str = "flashrun-operator"
 
-    def storage_access(self) -> StorageAccess:
-        """Return the operator's own access to storage, with the keys as they are now."""
+    def store(self) -> Store:
+        """Return the operator's own storage; keys that are rotated in their Secret are followed.
+
+        Raises:
+            StoreError: the keys cannot be read.
+        """
+        names = ("accessKey", "secretKey")
+        return Store.following(self._access, *(self.keys / name for name in names))
+
+    def _access(self) -> StorageAccess:
         storage = self.platform.storage
         return StorageAccess(
             endpoint=storage.endpoint,
@@ -62,4 +71,4 @@ def _key(folder: Path, name: str) -> str:
     try:
         return (folder / name).read_text().strip()
     except OSError as error:
-        raise SettingsError(f"the storage key {folder / name} cannot be read: {error}") from None
+        raise StoreError(f"the storage key {folder / name} cannot be read: {error}") from None

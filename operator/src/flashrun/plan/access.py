@@ -35,12 +35,12 @@ def run_policy(bucket: str, run_prefix: str, live_key: str, readable: Iterable[s
 
 
 def namespace_policy(bucket: str, namespace: str) -> Policy:
-    """Return what people of one namespace may do: read its runs, push and pull environments."""
+    """Return what people of one namespace may do: read its runs, manage environments."""
     runs, environments = names.namespace_prefix(namespace), names.ENVIRONMENTS_PREFIX
     return _policy(
         _listing(bucket, [runs, environments]),
         _allow(_READ, bucket, [f"{runs}*"]),
-        _allow((*_READ, *_WRITE), bucket, [f"{environments}*"]),
+        _allow((*_READ, *_WRITE, "s3:DeleteObject"), bucket, [f"{environments}*"]),
     )
 
 

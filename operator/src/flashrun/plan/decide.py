@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from flashrun.plan import access, failures, fit, objects, report, resolve
 from flashrun.plan.conditions import FALSE, TRUE, Wanted
-from flashrun.plan.pods import Pod, read
+from flashrun.plan.pods import Attempt, Pod, attempts_of, crew_of, read
 from flashrun.plan.world import (
     AccessGrant,
     Decision,
@@ -26,9 +26,10 @@ from flashrun.spec import names
 from flashrun.spec.catalog import Catalog, Model
 from flashrun.spec.outcome import Exit, Retry
 from flashrun.spec.platform import Platform, Pool
-from flashrun.spec.records import Control, ResolvedRun, RunIdentity
+from flashrun.spec.records import Control, ResolvedRun, RunIdentity, Scale
 from flashrun.spec.run import (
     TERMINAL,
+    TRAINING_WARNING,
     FailureStatus,
     FlashRun,
     FlashRunStatus,
@@ -36,8 +37,6 @@ from flashrun.spec.run import (
     Phase,
 )
 
-GPUS: Final = 1
-"""GPUs of a run; LoRA on the catalog's models fits one."""
 LOOK_AGAIN_SECONDS: Final = 10.0
 """When something outside our watches is awaited: a Secret, a pushed environment."""
 NODE_LOST: Final = timedelta(minutes=10)
@@ -59,12 +58,17 @@ class Case:
     @property
     def job(self) -> Object | None:
         """The newest Job, which is the only one that may run pods."""
-        return max(self.observed.jobs, key=_number, default=None)
+        return max(self.observed.jobs, key=objects.number, default=None)
 
     @property
-    def pod(self) -> Pod | None:
-        """The newest pod."""
-        return self.pods[-1] if self.pods else None
+    def crew(self) -> tuple[Pod, ...]:
+        """The pods that work together now, or did last; the one that leads first."""
+        return crew_of(self.pods)
+
+    @property
+    def attempts(self) -> tuple[Attempt, ...]:
+        """All pods, by the attempts they worked on."""
+        return attempts_of(self.pods)
 
     @property
     def active(self) -> bool:
@@ -82,7 +86,7 @@ def decide(run: FlashRun, observed: Observed, platform: Platform, now: datetime)
     pods = tuple(sorted(map(read, observed.pods), key=lambda pod: (pod.created, pod.name)))
     if run.status.phase in TERMINAL:
         return _settled(run, observed, pods, platform)
-    seen = report.seen(run, observed, pods, platform, GPUS, now)
+    seen = report.seen(run, observed, pods, platform, now)
     case = Case(run, observed, platform, now, pods, seen)
     stages: tuple[Stage, ...] = (
         _finished,
@@ -96,7 +100,7 @@ def decide(run: FlashRun, observed: Observed, platform: Platform, now: datetime)
         _follow,
     )
     decision = next(answer for stage in stages if (answer := stage(case)) is not None)
-    return _with_requests(case, report.coalesce(run.status, decision, now))
+    return _with_requests(case, report.coalesce(run.status, _give_up_the_lost(case, decision), now))
 
 
 # --- the end of a run -----------------------------------------------------------------------------
@@ -114,7 +118,7 @@ def _settled(
     )
     stale = (names.live_key(run.uid),) if observed.storage.live is not None else ()
     return Decision(
-        status=report.with_attempts(run.status, observed, pods, GPUS).model_copy(
+        status=report.with_attempts(run.status, observed, pods).model_copy(
             update={"observed_generation": run.generation}
         ),
         patch=expiring,
@@ -191,11 +195,13 @@ def _refused(case: Case) -> Decision | None:
     if case.observed.resolved is not None:
         return None
     catalog = Catalog(case.platform.models)
-    problems = list(resolve.check(case.run.spec, catalog).problems)
+    hosts = case.platform.trainer.pip_url_hosts
+    problems = list(resolve.check(case.run.spec, catalog, pip_url_hosts=hosts).problems)
     model = catalog.get(case.run.spec.model)
-    if model is not None and _pool_of(case, model) is None:
-        message = fit.no_pool_message(case.platform.pools, model, case.run.spec.algorithm)
-        problems.append(resolve.Finding("model", message))
+    if model is not None and _place(case, model) is None:
+        train = resolve.resolve_train(case.run.spec)
+        pools, algorithm = case.platform.pools, case.run.spec.algorithm
+        problems.append(fit.refusal(pools, model, algorithm, train))
     source = case.observed.storage.adapter_source
     if source is not None:
         mismatch = resolve.adapter_mismatch(case.run.spec, source.manifest)
@@ -299,13 +305,14 @@ def _launch(case: Case) -> Decision | None:
     """Make what a first pod needs, all at once; a vanished Job is made again and resumes."""
     if case.job is not None:
         return None
-    resolved = case.observed.resolved or _resolve(case)
-    model = Catalog(case.platform.models).get(resolved.model.id)
-    pool = None if model is None else _pool_of(case, model)
-    if pool is None:  # the platform changed under a run that it had accepted
-        message = f"No pool of this cluster fits {resolved.model.id} any more."
+    model = Catalog(case.platform.models).get(case.run.spec.model)
+    place = None if model is None else _place(case, model)
+    if place is None:  # the platform changed under a run that it had accepted
+        message = f"No pool of this cluster fits {case.run.spec.model} any more."
         return _fail(case, FailureStatus(reason="NoPool", message=message))
-    return _start(case, resolved, objects.Placement(0, pool), "Launched", "The Job was created.")
+    resolved = case.observed.resolved or _resolve(case, place.scale)
+    placement = objects.Placement(0, place.pool, place.scale)
+    return _start(case, resolved, placement, "Launched", "The Job was created.")
 
 
 def _lost_job(case: Case) -> Decision | None:
@@ -316,35 +323,42 @@ def _lost_job(case: Case) -> Decision | None:
     if _condition(job, "Complete") is not None and not case.observed.storage.problem:
         return _fail(case, failures.NO_RESULT)  # what there is was read after the Job
     failed = _condition(job, "Failed")
-    last = _last_ended(case, _number(job))
+    last = _last_ended(case, objects.number(job))
     outgrown = last is not None and failures.retry_of(last) is Retry.LARGER_POOL
     if failed is None and not outgrown:
         return None
-    onward = _onward(case, job, last)
+    onward = _onward(case, job, resolved, last)
     if onward is not None:
         reason = failures.reason_of(last) if last else "Retrying"
-        message = f"{reason}: goes on in pool {onward.pool.name} from the newest checkpoint."
+        gpus = f" on {onward.scale.processes} GPUs" if onward.scale.processes > 1 else ""
+        message = f"{reason}: goes on in pool {onward.pool.name}{gpus} from the newest checkpoint."
+        resolved = resolved.model_copy(update={"scale": onward.scale})
         return _start(case, resolved, onward, reason, message, Phase.RETRYING, retire=job)
     if failed is None:
         return None  # the Job's own counted retries go on
     return _fail(case, failures.of_job(failed.get("reason", ""), failed.get("message", ""), last))
 
 
-def _onward(case: Case, job: Object, last: Pod | None) -> objects.Placement | None:
+def _onward(
+    case: Case, job: Object, resolved: ResolvedRun, last: Pod | None
+) -> objects.Placement | None:
     """Return where another Job could go on, for failures that this one cannot retry."""
-    number, pool_name = _number(job), job["metadata"]["annotations"][objects.POOL_ANNOTATION]
-    if last is None or number >= case.platform.trainer.retries:
+    number, pools, scale = objects.number(job), case.platform.pools, objects.scale(job)
+    pool_name = job["metadata"]["annotations"][objects.POOL_ANNOTATION]
+    pool = next((pool for pool in pools if pool.name == pool_name), None)
+    if last is None or pool is None or number >= case.platform.trainer.retries:
         return None
     match failures.retry_of(last):
         case Retry.LARGER_POOL:
-            larger = fit.larger_pool(case.platform.pools, pool_name)
-            return None if larger is None else objects.Placement(number + 1, larger)
-        case Retry.OTHER_NODE:
-            same = next((pool for pool in case.platform.pools if pool.name == pool_name), None)
-            if same is None:
+            model = Catalog(case.platform.models).get(resolved.model.id)
+            need = 0 if model is None else model.vram(resolved.algorithm)
+            larger = fit.larger(pools, need, resolved.train, fit.Place(pool, scale))
+            if larger is None:
                 return None
+            return objects.Placement(number + 1, larger.pool, larger.scale)
+        case Retry.OTHER_NODE:
             bad = {pod.node for pod in case.pods if failures.retry_of(pod) is Retry.OTHER_NODE}
-            return objects.Placement(number + 1, same, tuple(sorted(bad - {""})))
+            return objects.Placement(number + 1, pool, scale, tuple(sorted(bad - {""})))
         case _:
             return None
 
@@ -358,11 +372,10 @@ def _start(
     phase: Phase = Phase.STARTING,
     retire: Object | None = None,
 ) -> Decision:
-    made = objects.job(case.run, placement, case.platform, resolved.image, GPUS)
-    config_map = objects.spec_config_map(case.run, resolved)
-    fresh = () if case.observed.resolved is not None else (config_map,)
+    number = placement.number
+    made = objects.job(case.run, placement, case.platform, resolved.image)
     status = report.state(
-        report.resolved(case.status, case.run, resolved, made),
+        report.resolved(case.status, case.run, resolved, made, case.observed.storage.live),
         case.run,
         case.now,
         Wanted("Accepted", TRUE, "Accepted"),
@@ -374,12 +387,24 @@ def _start(
         ),
         secrets=None if case.observed.has_secrets else _secret_copy(case),
         access=_grant(case, resolved),
-        apply=(*fresh, made),
+        apply=(*_needed(case, number, resolved, fresh=number > 0), made),
         patch=_suspend(retire, True) if retire is not None else (),
     )
 
 
-def _resolve(case: Case) -> ResolvedRun:
+def _needed(
+    case: Case, number: int, resolved: ResolvedRun, *, fresh: bool = False
+) -> tuple[Object, ...]:
+    """Return what the pods of Job ``number`` need besides Secrets, as far as it is missing."""
+    missing = []
+    if fresh or case.observed.resolved is None:
+        missing.append(objects.spec_config_map(case.run, number, resolved))
+    if resolved.scale.nodes > 1 and (fresh or not case.observed.has_peers):
+        missing.append(objects.peers_service(case.run, number))
+    return tuple(missing)
+
+
+def _resolve(case: Case, scale: Scale) -> ResolvedRun:
     """Pin everything that may change later: environment, adapter, image."""
     run, storage, trainer = case.run, case.observed.storage, case.platform.trainer
     model = Catalog(case.platform.models).get(run.spec.model)
@@ -395,6 +420,7 @@ def _resolve(case: Case) -> ResolvedRun:
         adapter_manifest=source.manifest if source else None,
     )
     platform: dict[str, Any] = {
+        "scale": scale,
         "image": trainer.image,
         "hub_endpoint": trainer.hub_endpoint,
         "pip_index_url": trainer.pip_index_url,
@@ -444,30 +470,30 @@ def _readable(resolved: ResolvedRun) -> tuple[str, ...]:
 
 def _follow(case: Case) -> Decision:
     """A Job is there and not over: say what its pod does, and repair what holds it up."""
-    job, pod, resolved = case.job, case.pod, case.observed.resolved
+    job, resolved = case.job, case.observed.resolved
     assert job is not None  # _launch has answered
     if resolved is None:  # the ConfigMap was deleted under the run
-        resolved = _resolve(case)
-    config_map = objects.spec_config_map(case.run, resolved)
+        resolved = _resolve(case, objects.scale(job))
     wake = job["spec"].get("suspend") and not case.platform.trainer.queue
     repair = Decision(
         status=case.status,
         secrets=None if case.observed.has_secrets else _secret_copy(case),
         access=_grant(case, resolved),
-        apply=() if case.observed.resolved is not None else (config_map,),
+        apply=_needed(case, objects.number(job), resolved),
         patch=_suspend(job, False) if wake else (),
     )
-    if pod is not None and pod.active and pod.image_trouble and _impatient(pod, case.now):
+    without_image = next((pod for pod in case.crew if _impatient(pod, case.now)), None)
+    if without_image is not None:
         failure = FailureStatus(
             reason="ImagePullFailed",
-            message=f"The trainer image cannot be pulled: {pod.waiting_message}"[:2048],
+            message=f"The trainer image cannot be pulled: {without_image.waiting_message}"[:2048],
             hint="Ask the platform's administrator: trainer.image and its pull secret.",
         )
         return _fail(case, failure, stop=True)
-    phase, reason, message = _situation(case, job, pod)
+    phase, reason, message = _situation(case, job, resolved.scale.nodes)
     waits = phase is not Phase.RUNNING and reason not in _PREPARING
     pending = PendingStatus(reason=reason, message=message) if waits else None
-    status = report.resolved(case.status, case.run, resolved, job)
+    status = report.resolved(case.status, case.run, resolved, job, case.observed.storage.live)
     status = report.conclude(
         status.model_copy(update={"pending": pending}),
         case.run,
@@ -476,31 +502,44 @@ def _follow(case: Case) -> Decision:
         reason=reason,
         message=message,
     )
-    return _end_the_dead(case, replace(repair, status=status))
+    return replace(repair, status=status, delete=_stalled(case, resolved.scale.nodes))
 
 
-def _situation(case: Case, job: Object, pod: Pod | None) -> tuple[Phase, str, str]:
+def _situation(case: Case, job: Object, nodes: int) -> tuple[Phase, str, str]:
     """Return phase, reason and one sentence for a run whose Job is at work."""
-    live = case.observed.storage.live
-    earlier = any(not pod.active for pod in case.pods)
-    waiting = Phase.RETRYING if earlier else Phase.STARTING
+    crew = case.crew
+    active = [pod for pod in crew if pod.active]
+    waiting = Phase.STARTING if len(active) == len(case.pods) else Phase.RETRYING
     if job["spec"].get("suspend"):
         return Phase.PENDING, "Queued", "Waits for quota in the queue."
     if _condition(job, "Complete") is not None:
         return Phase.RUNNING, "Finishing", "The trainer is done; its result cannot be read yet."
-    if pod is None or not pod.active:
-        ended = "" if pod is None else f"The last attempt ended: {failures.reason_of(pod)}. "
-        return waiting, "PodPending", f"{ended}Waits for the Job controller to start a pod."
-    if pod.unschedulable:
-        return waiting, "Unschedulable", f"No node fits: {pod.unschedulable}"[:2048]
-    if pod.waiting_reason:
-        detail = pod.waiting_message or pod.waiting_reason
-        return waiting, pod.waiting_reason, f"The pod cannot start: {detail}"[:2048]
-    if pod.started is None:
-        activity = pod.activity or "Starting"
+    if not active or any(not pod.active and pod.exit_code != 0 for pod in crew):
+        return waiting, "PodPending", _between_attempts(case, active)
+    if held := [pod for pod in active if pod.unschedulable]:
+        share = f"{len(held)} of {nodes} pods: " if nodes > 1 else ""
+        return waiting, "Unschedulable", f"No node fits: {share}{held[0].unschedulable}"[:2048]
+    if barred := next((pod for pod in active if pod.waiting_reason), None):
+        detail = barred.waiting_message or barred.waiting_reason
+        return waiting, barred.waiting_reason, f"The pod cannot start: {detail}"[:2048]
+    if late := next((pod for pod in active if pod.started is None), None):
+        activity = late.activity or "Starting"
         return waiting, activity, _PREPARING[activity]
-    warning = live.warning if live is not None and live.pod == pod.name else ""
-    return Phase.RUNNING, "Training", warning or "The trainer is at work."
+    if len(crew) < nodes:
+        return waiting, "PodPending", f"Waits for the Job controller: {len(crew)} of {nodes} pods."
+    live = case.observed.storage.live
+    if live is not None and live.warning and live.pod == crew[0].name:
+        return Phase.RUNNING, TRAINING_WARNING, live.warning[:2048]
+    return Phase.RUNNING, "Training", "The trainer is at work."
+
+
+def _between_attempts(case: Case, active: list[Pod]) -> str:
+    """Say what the last attempt ended with, and what has to happen before the next."""
+    ended = [attempt.culprit for attempt in case.attempts if not attempt.culprit.active]
+    last = f"The last attempt ended: {failures.reason_of(ended[-1])}. " if ended else ""
+    if active:
+        return f"{last}Waits for its other pods to end."
+    return f"{last}Waits for the Job controller to start a pod."
 
 
 _PREPARING: Final = {
@@ -510,21 +549,55 @@ _PREPARING: Final = {
 }
 
 
-def _end_the_dead(case: Case, decision: Decision) -> Decision:
-    """End a pod that shows no sign of life: stalled, or on a node that is gone."""
-    pod, live = case.pod, case.observed.storage.live
-    if pod is None or not pod.active or pod.started is None:
-        return decision
-    sign = live.updated if live is not None and live.pod == pod.name else pod.started
-    silence = case.now - sign
-    if pod.deleted is not None:
-        if silence < NODE_LOST or case.now - pod.deleted < NODE_LOST:
-            return decision
-        attempt = next((c.attempt for c in case.observed.storage.claims if c.pod == pod.name), None)
-        return replace(decision, supersede=attempt, delete=(Delete("Pod", pod.name, force=True),))
+def _stalled(case: Case, nodes: int) -> tuple[Delete, ...]:
+    """End an attempt that shows no sign of life.
+
+    Its heartbeat is its leader's, and begins when all pods have met; how long they wait for one
+    that cannot start is theirs to say.
+    """
+    started = [pod.started for pod in case.crew if pod.started and pod.active and not pod.deleted]
+    if len(started) < nodes:
+        return ()
+    silence = case.now - max(_last_sign(case, case.crew[0]), *started)
     if silence < timedelta(seconds=case.platform.trainer.stall_seconds):
-        return decision
-    return replace(decision, delete=(Delete("Pod", pod.name),))
+        return ()
+    return tuple(Delete("Pod", pod.name) for pod in case.crew)
+
+
+def _give_up_the_lost(case: Case, decision: Decision) -> Decision:
+    """Fence and remove pods that were to end and whose node does not tell that they did.
+
+    Only a leader writes to storage, so that only its attempt needs to be superseded; while its
+    heartbeat is there, it is the API server that its node has lost.
+    """
+    lost = [
+        pod
+        for pod in case.pods
+        if pod.active
+        and pod.deleted is not None
+        and case.now - max(pod.deleted, _last_sign(case, pod)) >= NODE_LOST
+    ]
+    names_lost = {pod.name for pod in lost}
+    attempts = [c.attempt for c in case.observed.storage.claims if c.pod in names_lost]
+    forced = tuple(Delete("Pod", pod.name, force=True) for pod in lost)
+    return replace(
+        decision,
+        supersede=max(attempts, default=decision.supersede),
+        delete=(*decision.delete, *forced),
+    )
+
+
+def _last_sign(case: Case, pod: Pod) -> datetime:
+    """Return when a pod last showed that it lives, or could not show it as storage was away."""
+    live, synced = case.observed.storage.live, case.status.condition("CheckpointsSynced")
+    if case.observed.storage.problem:
+        return case.now
+    signs = (
+        pod.started or pod.created,
+        live.updated if live is not None and live.pod == pod.name else pod.created,
+        synced.last_transition_time if synced is not None else pod.created,
+    )
+    return max(signs)
 
 
 def _with_requests(case: Case, decision: Decision) -> Decision:
@@ -542,12 +615,13 @@ def _with_requests(case: Case, decision: Decision) -> Decision:
 # --- small questions ------------------------------------------------------------------------------
 
 
-def _pool_of(case: Case, model: Model) -> Pool | None:
-    return fit.choose_pool(case.platform.pools, model, case.run.spec.algorithm)
-
-
-def _number(job: Object) -> int:
-    return int(job["metadata"]["labels"].get(objects.NUMBER_LABEL, 0))
+def _place(case: Case, model: Model) -> fit.Place[Pool] | None:
+    """Return where a run goes; one that has begun keeps its scale."""
+    pools, pinned = case.platform.pools, case.observed.resolved
+    algorithm = case.run.spec.algorithm
+    if pinned is not None:
+        return fit.again(pools, model.vram(algorithm), pinned.scale)
+    return fit.choose(pools, model, algorithm, resolve.resolve_train(case.run.spec))
 
 
 def _condition(job: Object, kind: str) -> dict[str, Any] | None:
@@ -560,13 +634,9 @@ def _condition(job: Object, kind: str) -> dict[str, Any] | None:
 
 
 def _last_ended(case: Case, number: int) -> Pod | None:
-    """Return the newest pod of Job ``number`` that ended badly; it says why."""
-    numbers = {pod["metadata"]["name"]: _number(pod) for pod in case.observed.pods}
-    ended = [
-        pod
-        for pod in case.pods
-        if not pod.active and numbers[pod.name] == number and pod.exit_code != 0
-    ]
+    """Return the pod that ended the newest attempt of Job ``number`` that ended badly."""
+    culprits = [attempt.culprit for attempt in case.attempts if attempt.leader.job == number]
+    ended = [pod for pod in culprits if not pod.active and pod.exit_code != 0]
     return ended[-1] if ended else None
 
 
@@ -577,6 +647,9 @@ def _suspend(job: Object | None, value: bool) -> tuple[Patch, ...]:
 
 
 def _impatient(pod: Pod, now: datetime) -> bool:
+    """Whether nobody need wait any longer for a pod's image."""
+    if not pod.active or not pod.image_trouble:
+        return False
     return pod.waiting_reason == "InvalidImageName" or now - pod.created > IMAGE_PATIENCE
 
 

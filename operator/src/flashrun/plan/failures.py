@@ -82,7 +82,14 @@ def of_result(result: Result) -> FailureStatus:
 
 
 def of_pod(pod: Pod) -> FailureStatus:
-    """Explain a pod that failed the run."""
+    """Explain a pod that failed the run; one that does not lead is named."""
+    found = _of_pod(pod)
+    if pod.index == 0:
+        return found
+    return found.model_copy(update={"message": f"In pod {pod.name}: {found.message}"[:2048]})
+
+
+def _of_pod(pod: Pod) -> FailureStatus:
     if pod.termination is not None:
         return _status(pod.termination, pod.exit_code)
     if pod.killed_for_memory:

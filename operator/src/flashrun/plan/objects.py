@@ -1,16 +1,19 @@
 """The Kubernetes objects of one run: the ConfigMap with the resolved spec, and the Job.
 
+A run on several nodes has one pod on each, an Indexed Job's, and a headless Service by which they
+find the one that leads.
+
 Pure builders. Every object is owned by the FlashRun, so deletion works without the operator; users
 have no pass-through into a pod: image, command, volumes and service account are the platform's.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from flashrun.plan.world import Object
 from flashrun.spec import names, outcome
 from flashrun.spec.platform import Platform, Pool, TrainerSettings
-from flashrun.spec.records import ResolvedRun
+from flashrun.spec.records import ResolvedRun, Scale
 from flashrun.spec.run import FlashRun
 
 SPEC_FILE: Final = "/etc/flashrun/spec/spec.json"
@@ -25,7 +28,10 @@ _USER: Final = 1000
 
 RENEW_ANNOTATION: Final = f"{names.GROUP}/access-expires"
 POOL_ANNOTATION: Final = f"{names.GROUP}/pool"
+SHARDED_ANNOTATION: Final = f"{names.GROUP}/sharded"
 NUMBER_LABEL: Final = f"{names.GROUP}/job"
+INDEX_LABEL: Final = "batch.kubernetes.io/job-completion-index"
+"""Kubernetes numbers the pods of an Indexed Job with it; 0 leads."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +40,7 @@ class Placement:
 
     number: int
     pool: Pool
+    scale: Scale = field(default_factory=Scale)
     avoid_nodes: tuple[str, ...] = ()
 
 
@@ -59,18 +66,36 @@ def metadata(run: FlashRun, name: str) -> Object:
     }
 
 
-def spec_config_map(run: FlashRun, resolved: ResolvedRun) -> Object:
-    """Return the immutable ConfigMap that the trainer reads its spec from."""
+def spec_config_map(run: FlashRun, number: int, resolved: ResolvedRun) -> Object:
+    """Return the immutable ConfigMap that the trainers of Job ``number`` read their spec from."""
+    job = names.job_name(run.name, number)
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
-        "metadata": metadata(run, names.spec_config_map_name(run.name)),
+        "metadata": metadata(run, names.spec_config_map_name(job)),
         "immutable": True,
         "data": {"spec.json": resolved.model_dump_json(indent=1)},
     }
 
 
-def job(run: FlashRun, placement: Placement, platform: Platform, image: str, gpus: int) -> Object:
+def peers_service(run: FlashRun, number: int) -> Object:
+    """Return the headless Service that gives each pod of Job ``number`` a DNS name.
+
+    It names pods that are not ready, for they get ready only together.
+    """
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": metadata(run, names.peers_service_name(names.job_name(run.name, number))),
+        "spec": {
+            "clusterIP": "None",
+            "publishNotReadyAddresses": True,
+            "selector": {names.RUN_UID_LABEL: run.uid, NUMBER_LABEL: str(number)},
+        },
+    }
+
+
+def job(run: FlashRun, placement: Placement, platform: Platform, image: str) -> Object:
     """Return the Job that trains ``run``; retries inside it are the Job controller's."""
     trainer = platform.trainer
     meta = metadata(run, names.job_name(run.name, placement.number))
@@ -78,23 +103,66 @@ def job(run: FlashRun, placement: Placement, platform: Platform, image: str, gpu
     if trainer.queue:
         meta["labels"] |= {"kueue.x-k8s.io/queue-name": trainer.queue}
     meta["annotations"] = {POOL_ANNOTATION: placement.pool.name}
+    if placement.scale.sharded:
+        meta["annotations"] |= {SHARDED_ANNOTATION: "true"}
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
         "metadata": meta,
         "spec": {
-            "backoffLimit": trainer.retries,
+            **_tries(placement.scale.nodes, trainer.retries),
             "activeDeadlineSeconds": trainer.wall_clock_seconds,
-            "podReplacementPolicy": "Failed",  # never two pods of one run at a time
+            "podReplacementPolicy": "Failed",  # never two pods in one place at a time
             "podFailurePolicy": {"rules": _failure_rules()},
             "template": {
                 "metadata": {
                     "labels": {**trainer.labels, **meta["labels"]},
                     "annotations": dict(trainer.annotations),
                 },
-                "spec": _pod_spec(run, placement, platform, image, gpus),
+                "spec": _pod_spec(run, placement, platform, image),
             },
         },
+    }
+
+
+def number(job: Object) -> int:
+    """Return which Job of its run a Job is, counted from 0."""
+    return int(job["metadata"]["labels"].get(NUMBER_LABEL, 0))
+
+
+def scale(job: Object) -> Scale:
+    """Return how many pods and GPUs a Job has."""
+    container = job["spec"]["template"]["spec"]["containers"][0]
+    limits = container.get("resources", {}).get("limits", {})
+    return Scale(
+        nodes=job["spec"].get("completions") or 1,
+        gpus=next((int(count) for name, count in limits.items() if "/" in name), 1),
+        sharded=SHARDED_ANNOTATION in (job["metadata"].get("annotations") or {}),
+    )
+
+
+def retries(job: Object) -> int:
+    """Return how many counted retries a Job has."""
+    spec = job["spec"]
+    return int(spec.get("backoffLimitPerIndex", spec.get("backoffLimit", 0)))
+
+
+def _tries(nodes: int, retries: int) -> Object:
+    """Return how often a Job tries, and with how many pods.
+
+    All pods of an attempt end with it, so that ``backoffLimit`` would count one attempt up to
+    ``nodes`` times. Counted by index, no pod fails more often than there were attempts; the first
+    index to use up its retries ends the Job, and the leader's success is the run's.
+    """
+    if nodes == 1:
+        return {"backoffLimit": retries}
+    return {
+        "completionMode": "Indexed",
+        "completions": nodes,
+        "parallelism": nodes,
+        "backoffLimitPerIndex": retries,
+        "maxFailedIndexes": 0,
+        "successPolicy": {"rules": [{"succeededIndexes": "0"}]},
     }
 
 
@@ -116,10 +184,10 @@ def _failure_rules() -> list[Object]:
     ]
 
 
-def _pod_spec(
-    run: FlashRun, placement: Placement, platform: Platform, image: str, gpus: int
-) -> Object:
+def _pod_spec(run: FlashRun, placement: Placement, platform: Platform, image: str) -> Object:
     trainer, pool = platform.trainer, placement.pool
+    name = names.job_name(run.name, placement.number)
+    several = placement.scale.nodes > 1
     spec: Object = {
         "restartPolicy": "Never",
         "automountServiceAccountToken": False,
@@ -138,8 +206,8 @@ def _pod_spec(
             _init_container("model", trainer, image),
             _init_container("packages", trainer, image),
         ],
-        "containers": [_trainer_container(run, trainer, pool, image, gpus)],
-        "volumes": _volumes(run, trainer),
+        "containers": [_trainer_container(run, trainer, placement, image)],
+        "volumes": _volumes(run, name, trainer),
     }
     optional = {
         "nodeSelector": pool.node_selector,
@@ -148,6 +216,7 @@ def _pod_spec(
         "priorityClassName": trainer.priority_class,
         "imagePullSecrets": [{"name": name} for name in trainer.pull_secrets],
         "affinity": _away_from(placement.avoid_nodes),
+        "subdomain": names.peers_service_name(name) if several else "",
     }
     return spec | {key: value for key, value in optional.items() if value}
 
@@ -176,12 +245,16 @@ def _init_container(name: str, trainer: TrainerSettings, image: str) -> Object:
 
 
 def _trainer_container(
-    run: FlashRun, trainer: TrainerSettings, pool: Pool, image: str, gpus: int
+    run: FlashRun, trainer: TrainerSettings, placement: Placement, image: str
 ) -> Object:
+    pool, gpus = placement.pool, placement.scale.gpus
     container = _container(TRAINER_CONTAINER, trainer, image, argument="train")
     # Later entries win: nothing that a user sets can replace what the platform sets.
     user = [{"name": name, "value": value} for name, value in sorted(run.spec.worker_env.items())]
     container["env"] = [*user, *_environment(trainer)]
+    if placement.scale.nodes > 1:
+        leader = names.leader_host(names.job_name(run.name, placement.number))
+        container["env"].append({"name": "FLASHRUN_LEADER", "value": leader})
     container["envFrom"] = [{"secretRef": {"name": names.secrets_name(run.name)}}]
     container["resources"] = {
         "requests": {
@@ -254,10 +327,10 @@ def _environment(trainer: TrainerSettings) -> list[Object]:
     ]
 
 
-def _volumes(run: FlashRun, trainer: TrainerSettings) -> list[Object]:
+def _volumes(run: FlashRun, job: str, trainer: TrainerSettings) -> list[Object]:
     cache = trainer.model_cache_claim
     volumes: list[dict[str, Any]] = [
-        {"name": "spec", "configMap": {"name": names.spec_config_map_name(run.name)}},
+        {"name": "spec", "configMap": {"name": names.spec_config_map_name(job)}},
         {"name": "storage", "secret": {"secretName": names.storage_secret_name(run.name)}},
         {"name": "model"}
         | ({"persistentVolumeClaim": {"claimName": cache}} if cache else {"emptyDir": {}}),

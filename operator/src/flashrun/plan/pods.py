@@ -1,13 +1,22 @@
-"""A trainer pod's facts, taken out of the API object once, so that policies read plain values."""
+"""A trainer pod's facts, taken out of the API object once, so that policies read plain values.
 
+Of a run on several nodes, the pods that work together are an attempt: the one that leads, which
+alone writes to storage, and its members.
+"""
+
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
+from flashrun.plan.objects import INDEX_LABEL, NUMBER_LABEL
 from flashrun.plan.world import Object
-from flashrun.spec.outcome import Termination, parse_termination
+from flashrun.spec.outcome import IGNORED_CODES, Exit, Termination, parse_termination
 
 _EPOCH: Final = datetime.fromtimestamp(0, UTC)
+_END: Final = datetime.max.replace(tzinfo=UTC)
+_DRAWN: Final = frozenset({*IGNORED_CODES, Exit.NCCL})
+"""Exit codes of pods that ended because another one did."""
 _IMAGE_REASONS: Final = frozenset({"ErrImagePull", "ImagePullBackOff", "InvalidImageName"})
 
 
@@ -17,6 +26,10 @@ class Pod:
 
     name: str
     uid: str
+    job: int
+    """Number of its Job."""
+    index: int
+    """Its place in an Indexed Job; 0 leads."""
     node: str
     phase: str
     created: datetime
@@ -48,9 +61,64 @@ class Pod:
         return self.waiting_reason in _IMAGE_REASONS
 
 
+@dataclass(frozen=True)
+class Attempt:
+    """The pods that work together: one, or one a node."""
+
+    leader: Pod
+    members: tuple[Pod, ...] = ()
+
+    @property
+    def pods(self) -> tuple[Pod, ...]:
+        """All of them, the leader first."""
+        return (self.leader, *self.members)
+
+    @property
+    def culprit(self) -> Pod:
+        """The pod that says why the attempt ended: the first that failed of itself.
+
+        When one pod fails, the others lose contact with it or are asked to stop; the leader may
+        notice, and be gone, before the kubelet has told of the pod that began it.
+        """
+        failed = [pod for pod in self.pods if not pod.active and pod.exit_code != 0]
+        own = [pod for pod in failed if pod.disrupted or pod.exit_code not in _DRAWN]
+        return min(own or failed, key=lambda pod: pod.ended or _END, default=self.leader)
+
+
+def attempts_of(pods: Sequence[Pod]) -> tuple[Attempt, ...]:
+    """Put each member to the leader of its Job that it shared most of its time with.
+
+    An index is replaced as soon as its pod has ended, while the others still run: pods of one
+    attempt need not have begun together. Of a Job whose leaders are gone, each pod is by itself.
+    """
+    led = {pod.job for pod in pods if pod.index == 0}
+    leaders = [pod for pod in pods if pod.index == 0 or pod.job not in led]
+    members: dict[str, list[Pod]] = {leader.name: [] for leader in leaders}
+    for pod in pods:
+        if pod.name not in members:
+            near = [leader for leader in leaders if leader.job == pod.job]
+            members[max(near, key=lambda leader: _together(leader, pod)).name].append(pod)
+    return tuple(Attempt(leader, tuple(members[leader.name])) for leader in leaders)
+
+
+def crew_of(pods: Sequence[Pod]) -> tuple[Pod, ...]:
+    """Return the newest pod of each index of the newest Job that has pods, the leader first.
+
+    ``pods`` are in the order of their creation.
+    """
+    newest = {pod.index: pod for pod in pods if pod.job == pods[-1].job}
+    return tuple(newest[index] for index in sorted(newest))
+
+
+def _together(one: Pod, other: Pod) -> timedelta:
+    begin = max(one.created, other.created)
+    return min(one.ended or _END, other.ended or _END) - begin
+
+
 def read(pod: Object) -> Pod:
     """Take the facts out of a pod object."""
     metadata, status = pod["metadata"], pod.get("status") or {}
+    labels = metadata.get("labels") or {}
     containers = [
         *(status.get("initContainerStatuses") or []),
         *(status.get("containerStatuses") or []),
@@ -62,6 +130,8 @@ def read(pod: Object) -> Pod:
     return Pod(
         name=metadata["name"],
         uid=metadata.get("uid", ""),
+        job=int(labels.get(NUMBER_LABEL, 0)),
+        index=int(labels.get(INDEX_LABEL, 0)),
         node=(pod.get("spec") or {}).get("nodeName", ""),
         phase=status.get("phase", "Pending"),
         created=_time(metadata.get("creationTimestamp")) or _EPOCH,

@@ -12,17 +12,19 @@ from typing import Any, Final
 
 from flashrun.plan import conditions, failures, objects
 from flashrun.plan.conditions import FALSE, TRUE, UNKNOWN, Wanted
-from flashrun.plan.pods import Pod
+from flashrun.plan.pods import Attempt, Pod, attempts_of, crew_of
 from flashrun.plan.world import Decision, Event, Object, Observed, StorageView
 from flashrun.spec import names
 from flashrun.spec.platform import Platform
-from flashrun.spec.records import Manifest, Progress, ResolvedRun
+from flashrun.spec.records import Batching, Live, Manifest, Progress, ResolvedRun, Scale
 from flashrun.spec.run import (
     ATTEMPTS_SHOWN,
     CHECKPOINTS_SHOWN,
     TERMINAL,
+    TRAINING_WARNING,
     AdapterStatus,
     AttemptStatus,
+    BatchingStatus,
     CheckpointStatus,
     FlashRun,
     FlashRunStatus,
@@ -41,14 +43,13 @@ def seen(
     observed: Observed,
     pods: tuple[Pod, ...],
     platform: Platform,
-    gpus: int,
     now: datetime,
 ) -> FlashRunStatus:
     """Return what was seen of a run; phase and conditions are still those of the last pass."""
     before, storage = run.status, observed.storage
     readable = not storage.problem
     shown = tuple(map(_checkpoint(run), storage.checkpoints[::-1][:CHECKPOINTS_SHOWN]))
-    status = with_attempts(before, observed, pods, gpus).model_copy(
+    status = with_attempts(before, observed, pods).model_copy(
         update={
             "observed_generation": run.generation,
             "start_time": before.start_time or _first_start(pods),
@@ -65,14 +66,14 @@ def seen(
 
 
 def with_attempts(
-    before: FlashRunStatus, observed: Observed, pods: tuple[Pod, ...], gpus: int
+    before: FlashRunStatus, observed: Observed, pods: tuple[Pod, ...]
 ) -> FlashRunStatus:
     """Return ``before`` with what its pods did; a finished run's last pod ends late."""
-    attempts = _attempts(before, pods, observed.storage)
+    attempts = _attempts(before, pods, observed)
     return before.model_copy(
         update={
             "attempts": attempts[-ATTEMPTS_SHOWN:],
-            "gpu_seconds": max(before.gpu_seconds, _gpu_seconds(attempts, gpus)),
+            "gpu_seconds": max(before.gpu_seconds, _gpu_seconds(attempts)),
         }
     )
 
@@ -111,10 +112,10 @@ def state(status: FlashRunStatus, run: FlashRun, now: datetime, *wanted: Wanted)
 
 
 def resolved(
-    status: FlashRunStatus, run: FlashRun, resolved: ResolvedRun, job: Object
+    status: FlashRunStatus, run: FlashRun, resolved: ResolvedRun, job: Object, live: Live | None
 ) -> FlashRunStatus:
-    """Return ``status`` with what the platform chose, read off the spec and the Job."""
-    template = job["spec"]["template"]["spec"]
+    """Return ``status`` with what was chosen, read off the spec, the Job and the trainer's word."""
+    scale = objects.scale(job)
     pool = job["metadata"].get("annotations", {}).get(objects.POOL_ANNOTATION, "")
     train = resolved.train.model_dump(mode="json", exclude_none=True)
     source = resolved.init_from_adapter
@@ -123,19 +124,33 @@ def resolved(
             "resolved": ResolvedStatus(
                 image=resolved.image,
                 pool=pool,
-                gpus=_gpus_of(template["containers"][0]),
+                gpus=scale.processes,
+                nodes=scale.nodes,
+                sharded=scale.sharded,
+                batching=_batching(status.resolved, live.batching if live else None, scale),
                 environment_digest=resolved.environment.digest,
                 model_source=resolved.model.source,
                 model_revision=resolved.model.revision,
                 init_from_adapter_uid=source.uid if source else "",
                 init_from_adapter_prefix=source.prefix if source else "",
                 wall_clock_seconds=job["spec"].get("activeDeadlineSeconds", 0),
-                retries=job["spec"].get("backoffLimit", 0),
+                retries=objects.retries(job),
                 train={key: _text(value) for key, value in train.items()},
                 ignored_keys=run.spec.keys_of_the_other_algorithm(),
             )
         }
     )
+
+
+def _batching(
+    before: ResolvedStatus | None, told: Batching | None, scale: Scale
+) -> BatchingStatus | None:
+    """Return what the trainer said, now or earlier; a Job of another scale begins anew."""
+    known = (
+        BatchingStatus(**told.model_dump()) if told else None,
+        before.batching if before else None,
+    )
+    return next((item for item in known if item and item.processes == scale.processes), None)
 
 
 def coalesce(before: FlashRunStatus, decision: Decision, now: datetime) -> Decision:
@@ -165,13 +180,16 @@ def _events(before: FlashRunStatus, after: FlashRunStatus) -> Iterable[Event]:
     reason, message = (ready.reason, ready.message) if ready else (after.phase.value, "")
     if after.phase is not before.phase or (after.pending and after.pending != before.pending):
         yield Event(reason, message or after.phase.value, warning=_needs_people(after))
+    elif reason == TRAINING_WARNING and ready != before.condition("Ready"):
+        yield Event(reason, message, warning=True)
     for checkpoint in after.checkpoints[: max(0, after.checkpoint_count - before.checkpoint_count)]:
         yield Event("CheckpointUploaded", f"Checkpoint {checkpoint.ref} is in storage.")
     known = {attempt.pod: attempt for attempt in before.attempts}
     for attempt in after.attempts:
         was = known.get(attempt.pod)
         if attempt.end is not None and (was is None or was.end is None) and attempt.exit_code:
-            yield Event("AttemptEnded", f"Pod {attempt.pod} ended: {attempt.reason}.", warning=True)
+            what = f"Pod {attempt.pod} ended: {attempt.reason}. {attempt.message}".rstrip()
+            yield Event("AttemptEnded", what, warning=True)
 
 
 def _needs_people(status: FlashRunStatus) -> bool:
@@ -185,21 +203,27 @@ def _observations(
     yield Wanted("Accepted", TRUE if accepted else UNKNOWN, "Accepted" if accepted else "Checking")
     ready = observed.has_secrets
     yield Wanted("SecretsReady", TRUE if ready else UNKNOWN, "Copied" if ready else "Checking")
-    yield _scheduled(before, pods)
+    yield _scheduled(before, crew_of(pods), observed.resolved)
     yield _synced(observed)
 
 
-def _scheduled(before: FlashRunStatus, pods: tuple[Pod, ...]) -> Wanted:
-    newest = pods[-1] if pods else None
-    if newest is None:
+def _scheduled(
+    before: FlashRunStatus, crew: tuple[Pod, ...], resolved: ResolvedRun | None
+) -> Wanted:
+    if not crew:
         known = before.condition("Scheduled")
         status = known.status if known else UNKNOWN
         return Wanted("Scheduled", status, known.reason if known else "NoPod")
-    if newest.unschedulable:
-        return Wanted("Scheduled", FALSE, "Unschedulable", newest.unschedulable)
-    if newest.node:
-        return Wanted("Scheduled", TRUE, "Scheduled", f"On node {newest.node}.")
-    return Wanted("Scheduled", UNKNOWN, "Scheduling")
+    wanted = resolved.scale.nodes if resolved else 1
+    held = [pod for pod in crew if pod.unschedulable]
+    if held:
+        share = f"{len(held)} of {wanted} pods: " if wanted > 1 else ""
+        return Wanted("Scheduled", FALSE, "Unschedulable", share + held[0].unschedulable)
+    nodes = [pod.node for pod in crew if pod.node]
+    if len(nodes) < wanted:
+        return Wanted("Scheduled", UNKNOWN, "Scheduling")
+    where = f"On node{'s' if wanted > 1 else ''} {', '.join(nodes)}."
+    return Wanted("Scheduled", TRUE, "Scheduled", where)
 
 
 def _synced(observed: Observed) -> Wanted:
@@ -213,13 +237,18 @@ def _synced(observed: Observed) -> Wanted:
 
 
 def _attempts(
-    before: FlashRunStatus, pods: tuple[Pod, ...], storage: StorageView
+    before: FlashRunStatus, pods: tuple[Pod, ...], observed: Observed
 ) -> tuple[AttemptStatus, ...]:
-    """One entry a pod, oldest first; pods that are gone keep the entry they had."""
-    numbers = {claim.pod: claim.attempt for claim in storage.claims}
+    """One entry an attempt, oldest first; attempts whose pods are gone keep the entry they had."""
+    scales = {objects.number(job): objects.scale(job) for job in observed.jobs}
     known = {attempt.pod: attempt for attempt in before.attempts}
-    for pod in pods:
-        known[pod.name] = _attempt(known.get(pod.name), pod, numbers.get(pod.name, 0), storage)
+    for attempt in attempts_of(pods):
+        leader = attempt.leader
+        if leader.index == 0:
+            entry = _attempt(known.get(leader.name), attempt, observed.storage)
+            scale = scales.get(leader.job)
+            gpus = scale.processes if scale else entry.gpus
+            known[leader.name] = entry.model_copy(update={"gpus": gpus})
     for name in known.keys() - {pod.name for pod in pods}:
         if known[name].end is None and before.phase not in TERMINAL:  # deleted between two looks
             known[name] = known[name].model_copy(update={"reason": "PodLost"})
@@ -230,10 +259,11 @@ def _age(attempt: AttemptStatus) -> tuple[str, str]:
     return (attempt.start.isoformat() if attempt.start else "~", attempt.pod)
 
 
-def _attempt(
-    before: AttemptStatus | None, pod: Pod, number: int, storage: StorageView
-) -> AttemptStatus:
+def _attempt(before: AttemptStatus | None, attempt: Attempt, storage: StorageView) -> AttemptStatus:
+    pod, culprit = attempt.leader, attempt.culprit
     live, done = storage.live, not pod.active
+    number = next((claim.attempt for claim in storage.claims if claim.pod == pod.name), 0)
+    other = f"Pod {culprit.name} failed first."[:256] if culprit is not pod else ""
     step = live.progress.step if live and live.progress and live.pod == pod.name else None
     if pod.termination is not None and pod.termination.step is not None:
         step = pod.termination.step
@@ -245,10 +275,12 @@ def _attempt(
         number=number,
         pod=pod.name,
         node=pod.node,
+        gpus=before.gpus,
         start=pod.started or before.start,
         end=pod.ended or before.end if done else None,
-        reason=failures.reason_of(pod) if done else "",
-        exit_code=pod.exit_code if done else None,
+        reason=failures.reason_of(culprit) if done else "",
+        exit_code=culprit.exit_code if done else None,
+        message=other if done else "",
         from_step=from_step,
         to_step=step if done and step is not None else before.to_step,
     )
@@ -317,19 +349,14 @@ def _first_start(pods: tuple[Pod, ...]) -> datetime | None:
     return min((pod.started for pod in pods if pod.started), default=None)
 
 
-def _gpu_seconds(attempts: tuple[AttemptStatus, ...], gpus: int) -> int:
+def _gpu_seconds(attempts: tuple[AttemptStatus, ...]) -> int:
     """GPUs times the seconds of every attempt that ended; a running one counts when it ends."""
     seconds = (
-        (attempt.end - attempt.start).total_seconds()
+        attempt.gpus * (attempt.end - attempt.start).total_seconds()
         for attempt in attempts
         if attempt.start is not None and attempt.end is not None
     )
-    return int(sum(seconds)) * gpus
-
-
-def _gpus_of(container: Object) -> int:
-    limits = container.get("resources", {}).get("limits", {})
-    return next((int(count) for name, count in limits.items() if "/" in name), 0)
+    return int(sum(seconds))
 
 
 def _text(value: Any) -> str:

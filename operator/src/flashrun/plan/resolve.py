@@ -5,11 +5,12 @@ operator asks the same function again: a run that came by ``kubectl`` gets the s
 """
 
 import difflib
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from flashrun.spec import catalog as recipes
 from flashrun.spec.catalog import Catalog, Model, Thinking
-from flashrun.spec.config import Algorithm, RunConfig
+from flashrun.spec.config import Algorithm, RunConfig, pip_url
 from flashrun.spec.records import (
     Manifest,
     ResolvedAdapter,
@@ -42,12 +43,14 @@ class Findings:
     warnings: tuple[Finding, ...] = ()
 
 
-def check(config: RunConfig, catalog: Catalog) -> Findings:
-    """Check what needs the catalog: the model, its limits, and how numbers fit together."""
+def check(config: RunConfig, catalog: Catalog, *, pip_url_hosts: Collection[str] = ()) -> Findings:
+    """Check what only a platform can tell: its models' limits, and the hosts of pip addresses."""
     model = catalog.get(config.model)
+    addresses = _addresses_allowed(config, pip_url_hosts)
     if model is None:
-        return Findings(problems=(_unknown_model(config.model, catalog),))
+        return Findings(problems=(_unknown_model(config.model, catalog), *addresses))
     problems = (
+        *addresses,
         _thinking_fits(config, model),
         _rank_fits(config, model),
         _length_fits(config, model),
@@ -157,6 +160,23 @@ def _unknown_model(model_id: str, catalog: Catalog) -> Finding:
     return Finding("model", f"{model_id!r} is not in the catalog; {hint}see flash models")
 
 
+def _addresses_allowed(config: RunConfig, hosts: Collection[str]) -> tuple[Finding, ...]:
+    """Refuse each pip entry whose address is on none of the platform's hosts."""
+    instead = (
+        f"use an address on {', '.join(sorted(hosts))}"
+        if hosts
+        else "list packages of the index by name, as in openai>=1"
+    )
+    return tuple(
+        Finding(
+            "environment.pip",
+            f"{url.netloc} is no host that this platform installs from: {instead}",
+        )
+        for requirement in config.environment.pip
+        if (url := pip_url(requirement)) is not None and url.netloc.lower() not in hosts
+    )
+
+
 def _thinking_fits(config: RunConfig, model: Model) -> Finding | None:
     if config.thinking and model.thinking is Thinking.NONE:
         return Finding("thinking", f"{model.id} cannot reason: set thinking = false")
@@ -188,13 +208,16 @@ def _length_fits(config: RunConfig, model: Model) -> Finding | None:
 
 def _completion_fits(config: RunConfig) -> Finding | None:
     train = resolve_train(config)
-    if train.max_tokens is not None and train.max_tokens >= train.max_length:
-        return Finding(
-            "train.max_tokens",
-            f"{train.max_tokens} leaves no room for a prompt in max_length = {train.max_length}: "
-            f"use at most {train.max_length - 1}, or raise max_length",
-        )
-    return None
+    if train.max_tokens is None or train.max_tokens < train.max_length:
+        return None
+    raised = f"raise max_length above {train.max_tokens}"
+    lowered = f"use at most {train.max_length - 1}, or {raised}"
+    given = "" if config.train.max_tokens else " (the recipe's default)"
+    return Finding(
+        "train.max_tokens" if config.train.max_tokens else "train.max_length",
+        f"max_tokens = {train.max_tokens}{given} leaves no room for a prompt in "
+        f"max_length = {train.max_length}: {lowered if train.max_length > 1 else raised}",
+    )
 
 
 def _completions_differ(config: RunConfig) -> Finding | None:

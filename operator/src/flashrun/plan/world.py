@@ -74,7 +74,9 @@ class Observed:
     has_secrets: bool = False
     """Whether ``<run>-secrets`` exists."""
     resolved: ResolvedRun | None = None
-    """The resolved spec, read back from its ConfigMap; None when that does not exist."""
+    """The newest Job's resolved spec, read back from its ConfigMap; None when there is none."""
+    has_peers: bool = False
+    """Whether the Service exists by which the pods of a newest Job on several nodes meet."""
     has_access: bool = False
     """Whether ``<run>-storage`` exists."""
     access_expires: datetime | None = None

@@ -63,9 +63,9 @@ def storage_secret_name(run: str) -> str:
     return f"{run}-storage"
 
 
-def spec_config_map_name(run: str) -> str:
-    """Return the ConfigMap with the resolved spec that the trainer reads."""
-    return f"{run}-spec"
+def spec_config_map_name(job: str) -> str:
+    """Return the ConfigMap with the resolved spec that the trainers of one Job read."""
+    return f"{job}-spec"
 
 
 def peers_service_name(job: str) -> str:

@@ -30,17 +30,41 @@ class StorageSettings(Section):
     """Lifetime of a run's credentials; they are renewed at half of it."""
 
 
-class Pool(Section):
-    """Nodes with one kind of GPU."""
+class PoolShape(Section):
+    """What decides whether a run fits a pool, and on how many of its GPUs."""
 
     name: Annotated[str, Field(min_length=1, max_length=63)]
-    resource: str = names.GPU_RESOURCE
-    """Extended resource that its nodes advertise."""
     gpus_per_node: int = Field(default=1, ge=1)
+    max_nodes: int = Field(default=1, ge=1)
+    """Nodes that one run may use; above 1, pods of a run reach each other over the network."""
+    gpus_per_run: int = Field(default=1, ge=1)
+    """GPUs that a run gets for speed, or as many of them as its batch can be divided by."""
     vram: float = Field(gt=0)
     """Memory of one GPU in GiB."""
     cost: float = Field(default=1, ge=0)
-    """Relative cost of one GPU; the cheapest pool that fits is chosen."""
+    """Relative cost of one GPU; the cheapest place that a run fits in is chosen."""
+
+    @model_validator(mode="after")
+    def _one_run_gets_what_the_nodes_have(self) -> Self:
+        node, nodes, wanted = self.gpus_per_node, self.max_nodes, self.gpus_per_run
+        if wanted > node * nodes:
+            raise ValueError(
+                f"gpusPerRun is {wanted}, but a run may use {nodes} x {node} GPUs here: lower it, "
+                "or raise gpusPerNode or maxNodes"
+            )
+        if wanted > node and wanted % node:
+            raise ValueError(
+                f"gpusPerRun is {wanted}, and more than one node means whole nodes: use a multiple "
+                f"of gpusPerNode = {node}"
+            )
+        return self
+
+
+class Pool(PoolShape):
+    """Nodes with one kind of GPU."""
+
+    resource: str = names.GPU_RESOURCE
+    """Extended resource that its nodes advertise."""
     cpu: Quantity = "4"
     """CPU request per GPU."""
     memory: Quantity = "16Gi"
@@ -66,6 +90,8 @@ class TrainerSettings(Section):
     """Without a sign of life for so long, an attempt is ended and retried."""
     upload_timeout_seconds: int = Field(default=300, ge=10)
     pip_index_url: str = ""
+    pip_url_hosts: tuple[Annotated[str, Field(pattern=r"^[a-z0-9.-]+(:[0-9]+)?$")], ...] = ()
+    """Hosts whose https addresses ``[environment].pip`` may name; none by default."""
     hub_endpoint: str = ""
     ca_bundle_config_map: str = ""
     """ConfigMap with ``ca.crt``, in each served namespace; empty for the image's own."""

@@ -9,25 +9,22 @@ from typing import Final
 
 from pydantic import ConfigDict
 
+from flashrun.spec import names
 from flashrun.spec.catalog import Catalog, Model
 from flashrun.spec.model import Section
-from flashrun.spec.platform import Platform
+from flashrun.spec.platform import Platform, PoolShape
 
 FILE: Final = "platform.json"
 """Key of the ConfigMap ``flashrun-public``."""
 
 
-class PublicPool(Section):
+class PublicPool(PoolShape):
     """A kind of GPU that runs can get."""
 
     model_config = ConfigDict(extra="ignore")
 
-    name: str
-    vram: float
-    """Memory of one GPU in GiB."""
-    gpus_per_node: int = 1
-    cost: float = 1
-    """Relative cost of one GPU."""
+    resource: str = names.GPU_RESOURCE
+    """Extended resource that its nodes advertise; quotas count it."""
     total: int | None = None
     """GPUs in the cluster; None when they were not counted."""
     free: int | None = None
@@ -46,6 +43,10 @@ class PublicPlatform(Section):
     """As pods reach it; an address inside the cluster needs a port-forward."""
     storage_bucket: str = ""
     storage_region: str = ""
+    pip_url_hosts: tuple[str, ...] = ()
+    """Hosts whose https addresses a pip list may name."""
+    queue: str = ""
+    """Kueue's LocalQueue that runs wait in; empty without Kueue."""
     version: str = ""
     """Version of the operator."""
     updated: datetime | None = None
@@ -59,13 +60,16 @@ class PublicPlatform(Section):
             models=tuple(Catalog(platform.models)),
             pools=tuple(
                 PublicPool(
-                    name=pool.name, vram=pool.vram, gpus_per_node=pool.gpus_per_node, cost=pool.cost
+                    resource=pool.resource,
+                    **{key: getattr(pool, key) for key in PoolShape.model_fields},
                 )
                 for pool in platform.pools
             ),
             storage_endpoint=platform.storage.endpoint,
             storage_bucket=platform.storage.bucket,
             storage_region=platform.storage.region,
+            pip_url_hosts=platform.trainer.pip_url_hosts,
+            queue=platform.trainer.queue,
             version=version,
             updated=updated,
         )

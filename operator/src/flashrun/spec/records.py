@@ -5,6 +5,7 @@ The commit protocol: files first, manifest last, created and never overwritten. 
 a valid manifest does not exist, and the operator believes manifests, never a pod's word.
 """
 
+from collections.abc import Callable
 from datetime import datetime
 from typing import Literal
 
@@ -175,6 +176,11 @@ class Manifest(Record):
     def size(self) -> int:
         """Bytes of all files together."""
         return sum(file.size for file in self.files)
+
+    def commits(self, kind: str, uid: str, size_of: Callable[[str], int | None]) -> bool:
+        """Say whether it is of this kind and run, and all that it lists is there, by its size."""
+        own = self.kind == kind and self.run is not None and self.run.uid == uid
+        return own and all(size_of(file.path) == file.size for file in self.files)
 
 
 class Claim(Record):

@@ -19,6 +19,8 @@ from flashrun.spec.model import Section
 CHECKPOINTS_SHOWN = 20
 """Newest checkpoints that status lists; the catalogue in storage has all."""
 ATTEMPTS_SHOWN = 20
+TRAINING_WARNING = "TrainingWarning"
+"""Reason of Ready while a run trains, and its trainer has something to say about that."""
 
 _OBJECT_NAME = r"^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$"
 
@@ -106,15 +108,19 @@ class ProgressStatus(Section):
 
 
 class AttemptStatus(Section):
-    """One pod that worked on the run."""
+    """One try at the run: its pod, or of several the one that leads."""
 
     number: int
     pod: str
     node: str = ""
+    gpus: int = 1
+    """GPUs of all its pods together."""
     start: datetime | None = None
     end: datetime | None = None
     reason: str = ""
     exit_code: int | None = None
+    message: Annotated[str, Field(max_length=256)] = ""
+    """Which pod ended the attempt, when it was not the one that leads."""
     from_step: int | None = None
     to_step: int | None = None
 
@@ -151,12 +157,31 @@ class PendingStatus(Section):
     message: Annotated[str, Field(max_length=2048)]
 
 
+class BatchingStatus(Section):
+    """How the trainer cuts one optimizer step, as it found best for what it runs on."""
+
+    processes: int
+    """One a GPU."""
+    per_device: int
+    """Sequences of one forward and backward pass on one device."""
+    accumulation: int
+    """Passes before the optimizer steps."""
+    generation: int | None = None
+    """GRPO: completions that are sampled at a time, over all processes."""
+
+
 class ResolvedStatus(Section):
     """What the platform chose and which defaults were filled in; fixed once chosen."""
 
     image: str = ""
     pool: str = ""
     gpus: int = 0
+    """GPUs of all nodes together."""
+    nodes: int = 1
+    sharded: bool = False
+    """Whether the model's weights are spread over the GPUs."""
+    batching: BatchingStatus | None = None
+    """Known once the trainer has begun."""
     environment_digest: str = ""
     model_source: str = ""
     model_revision: str = ""
