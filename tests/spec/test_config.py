@@ -1,9 +1,11 @@
 """The config reference, row by row: what each key accepts and what it refuses, in which words."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
+from flashrun.cli.resolved import toml_value
 from flashrun.spec.compose import Composed, ConfigError, ConfigFile, compose
 from flashrun.spec.config import Train
 
@@ -16,12 +18,16 @@ def composed(top: str = "", environment: str = "", rest: str = "") -> Composed:
     return compose([ConfigFile("run.toml", text.encode())])
 
 
-def refusal(top: str = "", environment: str = "", rest: str = "") -> str:
+def refusals(top: str = "", environment: str = "", rest: str = "") -> list[str]:
     with pytest.raises(ConfigError) as caught:
         composed(top, environment, rest)
-    [problem] = caught.value.problems
-    assert problem.origin.line is not None
-    return problem.sentence
+    assert all(problem.origin.line is not None for problem in caught.value.problems)
+    return [problem.sentence for problem in caught.value.problems]
+
+
+def refusal(top: str = "", environment: str = "", rest: str = "") -> str:
+    [sentence] = refusals(top, environment, rest)
+    return sentence
 
 
 def test_only_model_and_environment_are_required() -> None:
@@ -154,7 +160,6 @@ ENVIRONMENT_REFUSED = [
     ("pip = [3]", "environment.pip must be a list of strings, not [3]"),
     ('pip = ["-e ."]', "environment.pip[0]: '-e .' is an option of pip"),
     ('pip = ["a", "a b"]', "environment.pip[1]: 'a b' is not a requirement (PEP 508)"),
-    ('pip = ["a @ https://x/a.whl"]', "environment.pip[0]: 'a @ https://x/a.whl' names an address"),
     ('pip = [""]', "environment.pip[0]: '' is not a requirement"),
     ('secrets = "A"', "environment.secrets must be a list of strings"),
     ('secrets = ["A B"]', "environment.secrets[0] must be the name of an environment variable"),
@@ -162,6 +167,8 @@ ENVIRONMENT_REFUSED = [
     ('secrets = ["HF_TOKEN"]', "environment.secrets[0] cannot be HF_TOKEN, which is reserved"),
     ('secrets = ["run_id"]', "environment.secrets[0] cannot be run_id, which is reserved"),
     ('secrets = ["LD_PRELOAD"]', "environment.secrets[0] cannot be LD_PRELOAD, which would change"),
+    ('split = "test"',
+     "split is not a key of [environment]; did you mean environment.params.split?"),
     ('secret = ["A"]', "secret is not a key of [environment]; did you mean environment.secrets?"),
 ]  # fmt: skip
 
@@ -169,6 +176,147 @@ ENVIRONMENT_REFUSED = [
 @pytest.mark.parametrize(("line", "sentence"), ENVIRONMENT_REFUSED)
 def test_the_environment_refuses(line: str, sentence: str) -> None:
     assert refusal(environment=line).startswith(sentence)
+
+
+FLOODS = {
+    "environment.params": ("", f"params = {{{', '.join(f'k{n} = 1' for n in range(65))}}}", ""),
+    "environment.pip": ("", f"pip = {['openai'] * 65}", ""),
+    "environment.secrets": ("", f"secrets = {['A'] * 65}", ""),
+    "train.stop_sequences": ("", "", f"[train]\nstop_sequences = {['x'] * 65}"),
+    "worker_env": ("", "", "[worker_env]\n" + "".join(f"K{n} = 'x'\n" for n in range(65))),
+}
+
+
+@pytest.mark.parametrize("key", FLOODS)
+def test_a_list_or_table_has_an_end(key: str) -> None:
+    assert refusal(*FLOODS[key]) == f"{key} has 65 entries; at most 64 are allowed"
+
+
+# --- [environment] pip --------------------------------------------------------------------------
+
+SHA256 = "0123456789abcdef" * 4
+PIP_ACCEPTED = [
+    "openai",
+    "openai>=1.0.0",
+    "openai>=1,<2",
+    "openai ~= 1.2",
+    "openai==1.*",
+    "httpx[http2,brotli]>=0.27",
+    "uvloop; python_version < '4' and sys_platform == 'linux'",
+    "torch==2.10.0+cu128",
+    "own @ https://files.example/own-1-py3-none-any.whl",
+    "own @ https://files.example:8443/a/b/own-1.tar.gz",
+    f"own @ https://files.example/own-1.whl#sha256={SHA256}",
+    "own @ https://files.example/own-1.whl ; python_version < '4'",
+]
+
+
+@pytest.mark.parametrize("requirement", PIP_ACCEPTED)
+def test_pip_takes_requirements(requirement: str) -> None:
+    pip = composed(environment=f"pip = [{toml_value(requirement)}]").config.environment.pip
+
+    assert pip == (requirement,)
+
+
+PIP_REFUSED = [
+    ("an option", "--index-url=https://h/simple", "is an option of pip"),
+    ("a short option", "-r requirements.txt", "is an option of pip"),
+    ("an editable folder", "-e .", "is an option of pip"),
+    ("an option behind a name", "openai --pre", "is not a requirement (PEP 508)"),
+    ("a hash behind a name", "openai==1 --hash=sha256:00", "is not a requirement (PEP 508)"),
+    ("nothing", "", "is not a requirement (PEP 508)"),
+    ("blanks", "   ", "is not a requirement (PEP 508)"),
+    ("two lines", "openai\n--pre", "must be one line"),
+    ("a line end", "openai\n", "must be one line"),
+    ("a carriage return", "openai\r", "must be one line"),
+    ("a comment", "openai # the client", "is not a requirement (PEP 508)"),
+    ("a file", "./wheels/own-1.whl", "is not a requirement (PEP 508)"),
+    ("a bare address", "https://h/own-1.whl", "is not a requirement (PEP 508)"),
+    ("a repository", "git+https://h/own.git", "is not a requirement (PEP 508)"),
+    ("a named repository", "own @ git+https://h/own.git@main", "names an address that does not"),
+    ("a named file", "own @ file:///tmp/own-1.whl", "names an address that does not"),
+    ("a relative address", "own @ wheels/own-1.whl", "names an address that does not"),
+    ("plain http", "own @ http://h/own-1.whl", "names an address that does not"),
+    ("no host", "own @ https:///own-1.whl", "names an address that does not"),
+    ("a host that is none", "own @ https://[::1/own-1.whl", "is not a requirement (PEP 508)"),
+    ("a user", "own @ https://me@h/own-1.whl", "with credentials or a query"),
+    ("a password", "own @ https://me:pw@h/own-1.whl", "looks like a URL with a password"),
+    ("a query", "own @ https://h/own-1.whl?key=1", "with credentials or a query"),
+    ("another fragment", "own @ https://h/own-1.whl#egg=own", "only #sha256=… is allowed"),
+    ("a token", "own @ https://h/ghp_abcdefghijklmnopqrstuvwxyz0123456789", "looks like a GitHub"),
+]
+
+
+@pytest.mark.parametrize(
+    ("requirement", "sentence"), [row[1:] for row in PIP_REFUSED], ids=[r[0] for r in PIP_REFUSED]
+)
+def test_pip_refuses(requirement: str, sentence: str) -> None:
+    told = refusal(environment=f"pip = [{toml_value(requirement)}]")
+
+    assert told.startswith("environment.pip[0]")
+    assert sentence in told
+
+
+# --- [environment] secrets and [worker_env]: names that belong to someone else ------------------
+
+RESERVED = ["FREESOLO_API_KEY", "FREESOLO_INTERNAL_KEY", "RUNPOD_API_KEY", "HF_TOKEN", "HF_REPO",
+            "HUGGING_FACE_HUB_TOKEN", "GITHUB_TOKEN", "RUN_ID", "FLASH_ARM", "SEED"]  # fmt: skip
+HIJACKING = ["PATH", "HOME", "LD_PRELOAD", "LD_LIBRARY_PATH", "PYTHONPATH", "PYTHONSTARTUP",
+             "AWS_ACCESS_KEY_ID", "AWS_ENDPOINT_URL", "PIP_INDEX_URL", "PIP_CONFIG_FILE", "RANK",
+             "KUBERNETES_SERVICE_HOST", "FLASHRUN_SPEC", "BASH_ENV", "HTTPS_PROXY", "HF_ENDPOINT",
+             "CUDA_VISIBLE_DEVICES", "SSL_CERT_FILE", "MASTER_ADDR"]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [*RESERVED, *HIJACKING])
+@pytest.mark.parametrize("spelling", [str.upper, str.lower, str.title])
+def test_a_name_of_the_platform_is_refused_in_any_spelling(
+    name: str, spelling: Callable[[str], str]
+) -> None:
+    why = "which is reserved" if name in RESERVED else "which would change how the trainer itself"
+    written = spelling(name)
+    listed = refusal(environment=f'secrets = ["{written}"]')
+    [named] = refusals(rest=f'[worker_env]\n{written} = "x"')
+
+    assert listed.startswith(f"environment.secrets[0] cannot be {written}, {why}")
+    assert named.startswith(f"worker_env.{written} cannot be {written}, {why}")
+
+
+# --- values that look like secrets, wherever text may stand -------------------------------------
+
+TOKEN = "ghp_abcdefghijklmnopqrstuvwxyz0123456789"
+PLACES = {
+    "worker_env": ("", "", '[worker_env]\nA = "{}"'),
+    "wandb.project": ("", "", '[wandb]\nproject = "{}"'),
+    "wandb.run_name": ("", "", '[wandb]\nrun_name = "{}"'),
+    "stop_sequences": ("", "", '[train]\nstop_sequences = ["ok", "{}"]'),
+    "one stop sequence": ("", "", '[train]\nstop_sequences = "{}"'),
+    "pip": ("", 'pip = ["{}"]', ""),
+    "params": ("", 'params = {{a = "{}"}}', ""),
+    "params, deep in lists": ("", 'params = {{a = [[{{b = ["x", "{}"]}}]]}}', ""),
+    "a key of params": ("", 'params = {{a = {{"{}" = 1}}}}', ""),
+    "secrets": ("", 'secrets = ["{}"]', ""),
+}
+
+
+@pytest.mark.parametrize("place", PLACES.values(), ids=PLACES)
+def test_a_value_that_looks_like_a_secret_is_refused_with_where_it_belongs(
+    place: tuple[str, str, str],
+) -> None:
+    [told] = refusals(*(part.format(TOKEN) for part in place))
+
+    assert "looks like a GitHub token" in told
+    assert "[environment].secrets" in told or "write the name of a variable" in told
+    assert TOKEN not in told
+
+
+@pytest.mark.parametrize("key", ["model", "environment.id"])
+def test_an_identifier_that_looks_like_a_secret_is_refused(key: str) -> None:
+    identifier = TOKEN if key == "model" else f"org/{TOKEN}"
+    with pytest.raises(ConfigError) as caught:
+        compose([ConfigFile("x", f"{BASE}{ENVIRONMENT}".encode())], [f"{key}={identifier}"])
+
+    assert f"{key} looks like a GitHub token" in str(caught.value)
+    assert TOKEN not in str(caught.value)
 
 
 # --- [train] ------------------------------------------------------------------------------------
@@ -212,6 +360,29 @@ def test_what_is_no_integer_is_refused(key: str, value: str, sentence: str) -> N
     assert train_refusal(key, value).startswith(f"train.{key} {sentence}")
 
 
+LARGEST = {
+    "lora_rank": 1024,
+    "lora_alpha": 65_536,
+    "batch_size": 1_000_000,
+    "max_length": 10_000_000,
+    "save_every": 100_000_000,
+    "epochs": 1_000_000,
+    "max_steps": 100_000_000,
+    "max_examples": 1_000_000_000,
+    "steps": 100_000_000,
+    "group_size": 4096,
+    "max_tokens": 10_000_000,
+}
+
+
+@pytest.mark.parametrize(("key", "most"), LARGEST.items())
+def test_an_integer_has_an_end_far_above_any_use(key: str, most: int) -> None:
+    assert train(key, str(most)) == most
+    assert (
+        train_refusal(key, str(most + 1)) == f"train.{key} must be at most {most}, not {most + 1}"
+    )
+
+
 @pytest.mark.parametrize("key", AT_LEAST_ONE)
 def test_some_integers_begin_at_one(key: str) -> None:
     assert train(key, "1") == 1
@@ -249,6 +420,7 @@ def test_what_is_no_number_is_refused(key: str, value: str, sentence: str) -> No
 
 
 BOUNDS = [
+    ("learning_rate", "1e400", "train.learning_rate must be finite, not inf"),
     ("learning_rate", "0", "train.learning_rate must be greater than 0.0, not 0"),
     ("temperature", "-0.1", "train.temperature must be at least 0.0, not -0.1"),
     ("kl_penalty_coef", "-1", "train.kl_penalty_coef must be at least 0.0, not -1"),
@@ -369,8 +541,6 @@ def test_wandb_refuses(line: str, sentence: str) -> None:
 
 
 # --- no error shows a secret --------------------------------------------------------------------
-
-TOKEN = "ghp_abcdefghijklmnopqrstuvwxyz0123456789"
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,13 @@
-"""Composition: TOML files and ``--set`` in, one validated config out, with where it came from.
+"""Composition: files and ``--set`` in, one validated config out, with where it came from.
 
 The base file comes first, each overlay is merged into it (tables merge, lists and scalars replace),
 each ``--set`` is put on top, and only the result is validated. Everything that is wrong with it is
 reported at once, each with its place, what was given and what is allowed. Text in, values out:
-reading files is the caller's.
+reading files is the caller's. Files are TOML; one that begins with a brace is JSON, the form in
+which a resolved spec is printed for programs.
 """
 
+import json
 import re
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,8 +24,8 @@ from flashrun.spec.config import RunConfig
 from flashrun.spec.model import Section
 from flashrun.spec.positions import Path, deep_key, key_lines
 
-SIZE_LIMIT: Final = 1_000_000
-"""Largest config file, in bytes."""
+SIZE_LIMIT: Final = 262_144
+"""Largest config file, in bytes: reading one of this size takes well under a second."""
 DEPTH_LIMIT: Final = 40
 """Deepest nesting of tables and lists."""
 
@@ -42,7 +44,7 @@ PLATFORM_KEYS: Final[tuple[Path, ...]] = (
 _TEXT_SECTIONS: Final = frozenset({"wandb", "worker_env"})
 """Sections whose values are strings, whatever they look like after ``--set``."""
 
-_OTHER_NAMES: Final = {
+OTHER_NAMES: Final = {
     "max_context_tokens": "train.max_length",
     "max_completion_tokens": "train.max_tokens",
     "max_seq_length": "train.max_length",
@@ -55,6 +57,7 @@ _OTHER_NAMES: Final = {
     "dataset": "environment.id",
     "env": "environment.id",
     "secret": "environment.secrets",
+    "split": "environment.params.split",
 }
 """Names that other tools give to the same thing."""
 
@@ -177,8 +180,7 @@ def compose(files: Sequence[ConfigFile], sets: Sequence[str] = ()) -> Composed:
     if problems:
         raise ConfigError(problems)
     notes = _without_platform_keys(draft)
-    if not draft.tables.get("algorithm", True):
-        draft.drop(("algorithm",))
+    _without_unset_keys(draft)
     try:
         config = RunConfig.validate_toml(draft.tables)
     except ValidationError as error:
@@ -191,14 +193,14 @@ def _merge(draft: _Draft, file: ConfigFile) -> list[Problem]:
         text, tables = _read(file)
     except _UnreadableError as error:
         return [Problem(Origin(file.name, error.line), error.sentence)]
-    lines = key_lines(text)
+    lines = {} if _is_json(text) else key_lines(text)
     for key, value in tables.items():
         draft.put((key,), value, Origin(file.name), lines)
     return []
 
 
 class _UnreadableError(Exception):
-    """A file that is no TOML."""
+    """A file that is no config."""
 
     def __init__(self, sentence: str, line: int | None = None) -> None:
         super().__init__(sentence)
@@ -219,24 +221,62 @@ def _read(file: ConfigFile) -> tuple[str, dict[str, Any]]:
         line = file.data.count(b"\n", 0, error.start) + 1
         raise _UnreadableError("this is not UTF-8 text, which TOML must be", line) from None
     try:
-        return text, _tables(text)
+        return text, _resolved_spec(text) if _is_json(text) else _tables(text)
     except tomllib.TOMLDecodeError as error:
         raise _syntax_error(str(error)) from None
+    except json.JSONDecodeError as error:
+        where = f"{error.msg} at column {error.colno}"
+        raise _UnreadableError(f"this is not JSON: {where}", error.lineno) from None
     except ValueError:
         raise _UnreadableError("a number has too many digits") from None
 
 
+def _is_json(text: str) -> bool:
+    """Say whether a file is JSON: no TOML begins with a brace."""
+    return text.lstrip().startswith("{")
+
+
+def _resolved_spec(text: str) -> dict[str, Any]:
+    """Read JSON: a config, or what ``flash train --dry-run -o json`` prints around one."""
+    try:
+        document: dict[str, Any] = json.loads(text, object_pairs_hook=_each_key_once)
+    except RecursionError:
+        raise _too_deep() from None
+    if _depth(document) > DEPTH_LIMIT:
+        raise _too_deep()
+    if not _is_text(json.dumps(document, ensure_ascii=False)):
+        raise _UnreadableError("a string holds half of a surrogate pair, which is no text")
+    spec = document.get("spec")
+    return spec if isinstance(spec, dict) and "state" in document else document
+
+
+def _is_text(text: str) -> bool:
+    """Say whether ``text`` can be written down: JSON and a shell can smuggle in lone surrogates."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    table = dict(pairs)
+    if len(table) < len(pairs):
+        raise _UnreadableError("a key is given twice in one object; JSON keeps only the last")
+    return table
+
+
+def _too_deep() -> _UnreadableError:
+    return _UnreadableError(f"tables and lists may nest at most {DEPTH_LIMIT} levels deep")
+
+
 def _tables(text: str) -> dict[str, Any]:
-    too_deep = _UnreadableError(f"tables and lists may nest at most {DEPTH_LIMIT} levels deep")
     if (line := deep_key(text, DEPTH_LIMIT)) is not None:
-        too_deep.line = line
-        raise too_deep
+        error = _too_deep()
+        error.line = line
+        raise error
     try:
         tables = tomllib.loads(text)
     except RecursionError:
-        raise too_deep from None
+        raise _too_deep() from None
     if _depth(tables) > DEPTH_LIMIT:
-        raise too_deep
+        raise _too_deep()
     return tables
 
 
@@ -280,6 +320,8 @@ def assignments(sets: Iterable[str]) -> dict[str, Any]:
 
 
 def _assign(draft: _Draft, assignment: str) -> list[Problem]:
+    if not _is_text(assignment):
+        return [Problem(Origin("--set"), "an assignment is not UTF-8 text")]
     key, equals, value = (part.strip() for part in assignment.partition("="))
     origin = Origin(f"--set {shown(key)}" if secrecy.secret_value(key) else f"--set {key}")
     if not equals:
@@ -361,6 +403,21 @@ def _without_platform_keys(draft: _Draft) -> list[str]:
     return [f"ignored {', '.join(ignored)}: the platform chooses this"] if ignored else []
 
 
+def _without_unset_keys(draft: _Draft) -> None:
+    """Drop what counts as not given: null, which only JSON has, and an algorithm that is empty."""
+    if not draft.tables.get("algorithm", True):
+        draft.drop(("algorithm",))
+    for section in ("environment", "train", "wandb"):
+        if isinstance(table := draft.tables.get(section), dict):
+            _drop_nulls(draft, table, (section,))
+    _drop_nulls(draft, draft.tables, ())
+
+
+def _drop_nulls(draft: _Draft, table: dict[str, Any], path: Path) -> None:
+    for key in [key for key, value in table.items() if value is None]:
+        draft.drop((*path, key))
+
+
 # --- from pydantic's errors to sentences --------------------------------------------------------
 
 
@@ -415,9 +472,9 @@ def sentence(detail: ErrorDetails) -> str:
             return f"{path} must be greater than {context['gt']}, not {shown(given)}"
         case "less_than_equal":
             return f"{path} must be at most {context['le']}, not {shown(given)}"
-        case "too_long":
+        case "too_long" if not isinstance(given, str):
             return f"{path} has too many entries; at most {context['max_length']} are allowed"
-        case "string_too_long":
+        case "too_long" | "string_too_long":
             return f"{path} is too long; at most {context['max_length']} characters are allowed"
         case "string_type":
             return f"{path} must be a string, not {shown(given)}"
@@ -444,7 +501,7 @@ def _own_sentence(loc: Sequence[int | str], path: str, sentence: str, given: Any
     """Join a key with a sentence of ``flashrun.spec.config``, which leaves the subject out."""
     if re.match(r"must be\b", sentence) and ":" not in sentence:
         return f"{path} {sentence}, not {shown(given)}"
-    if re.match(r"(must|is|looks|has|cannot)\b", sentence):
+    if re.match(r"(must|is|looks|has|cannot|names)\b", sentence):
         return f"{path} {sentence}"
     return f"{path}{'.' if loc[-1] in ('params', 'worker_env') else ': '}{sentence}"
 
@@ -489,7 +546,7 @@ def _section(parents: Sequence[str]) -> type[Section]:
 def _elsewhere(key: str, parents: Sequence[str]) -> str | None:
     """Return the full name of a key that stands in the wrong table, or has another name here."""
     name = _snake(key)
-    home = _homes().get(name) or _OTHER_NAMES.get(name)
+    home = _homes().get(name) or OTHER_NAMES.get(name)
     return home if home is not None and home != ".".join((*parents, name)) else None
 
 

@@ -6,18 +6,22 @@ Validators here only say yes or no; defaults are filled in once, by ``flashrun.p
 """
 
 import re
+import sys
 from enum import StrEnum
 from typing import Annotated, Any, Final
+from urllib.parse import SplitResult, urlsplit
 
-from packaging.requirements import InvalidRequirement, Requirement
 from pydantic import AfterValidator, BeforeValidator, Field, JsonValue
 
 from flashrun.spec import names, secrecy
 from flashrun.spec.model import Section
 
-_ENVIRONMENT_ID = re.compile(r"[A-Za-z0-9._-]+/[A-Za-z0-9._-]+")
-_ENVIRONMENT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+ENVIRONMENT_ID: Final = re.compile(r"[A-Za-z0-9._-]+/[A-Za-z0-9._-]+")
+VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_ENTRIES: Final = 64
+"""Most entries of a list or table."""
 _PARAMS_LIMIT: Final = 65_536
+_CHECKSUM = re.compile(r"sha256=[0-9a-f]{64}")
 _SPLIT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 SECRETS_HINT: Final = "put its name in [environment].secrets and its value in your shell or .env"
@@ -47,7 +51,7 @@ def _integral(value: Any) -> Any:
 def _number(value: Any) -> Any:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ValueError("must be a number")
-    if value != value or abs(value) > 1e308:
+    if value != value or abs(value) > sys.float_info.max:
         raise ValueError("must be finite")
     return value
 
@@ -96,7 +100,7 @@ def _algorithm(value: Any) -> Any:
 
 def _environment_id(value: str) -> str:
     parts = value.split("/")
-    if not _ENVIRONMENT_ID.fullmatch(value) or any(part in (".", "..") for part in parts):
+    if not ENVIRONMENT_ID.fullmatch(value) or any(part in (".", "..") for part in parts):
         raise ValueError(
             "must be <org>/<name> of letters, digits, '.', '_' and '-', "
             "as printed by flash env push"
@@ -106,7 +110,7 @@ def _environment_id(value: str) -> str:
 
 def _variable(name: str) -> str:
     # The given text is not repeated: people paste values here.
-    if not _ENVIRONMENT_NAME.fullmatch(name):
+    if not VARIABLE.fullmatch(name):
         raise ValueError(
             "must be the name of an environment variable: letters, digits and '_', and no value"
         )
@@ -130,16 +134,37 @@ def _once(value: tuple[str, ...]) -> tuple[str, ...]:
 def _requirement(value: str) -> str:
     if value.startswith("-"):
         raise ValueError(f"{value!r} is an option of pip; only requirements are allowed")
+    if any(ord(character) < 32 for character in value):
+        raise ValueError(f"{value!r} must be one line: write one requirement an entry")
     try:
-        requirement = Requirement(value)
-    except InvalidRequirement as error:
+        url = pip_url(value)
+    except ValueError as error:  # the address inside may be none, too
         reason = str(error).splitlines()[0]
         raise ValueError(f"{value!r} is not a requirement (PEP 508): {reason}") from None
-    if requirement.url is not None:
-        raise ValueError(
-            f"{value!r} names an address; list packages of the index by name, as in openai>=1"
-        )
+    if url is not None:
+        _plain_https(url)
     return value
+
+
+def pip_url(requirement: str) -> SplitResult | None:
+    """Return the address that a requirement names, as in ``name @ https://host/x.whl``, or None."""
+    from packaging.requirements import Requirement  # slow to load, and few configs list packages
+
+    url = Requirement(requirement).url
+    return None if url is None else urlsplit(url)
+
+
+def _plain_https(url: SplitResult) -> None:
+    """Refuse what is no plain download: whether its host is allowed is the platform's to say."""
+    if url.scheme != "https" or not url.hostname:
+        raise ValueError(
+            "names an address that does not begin with https://; "
+            "list packages of the index by name, as in openai>=1"
+        )
+    if "@" in url.netloc or url.query:
+        raise ValueError("names an address with credentials or a query, which a spec would keep")
+    if url.fragment and not _CHECKSUM.fullmatch(url.fragment):
+        raise ValueError("names an address that ends in #…; only #sha256=… is allowed there")
 
 
 def _public_json(value: dict[str, JsonValue]) -> dict[str, JsonValue]:
@@ -153,16 +178,19 @@ def _public_json(value: dict[str, JsonValue]) -> dict[str, JsonValue]:
 
 
 def _strings(value: JsonValue, path: str) -> list[tuple[str, str]]:
+    """Return every string inside ``value`` with its path; a key is a string, too."""
     match value:
         case str():
             return [(path, value)]
         case dict():
             pairs = [(f"{path}.{key}" if path else key, item) for key, item in value.items()]
+            keys = [(inner, key) for (inner, _), key in zip(pairs, value, strict=True)]
         case list():
             pairs = [(f"{path}[{index}]", item) for index, item in enumerate(value)]
+            keys = []
         case _:
             return []
-    return [found for inner, item in pairs for found in _strings(item, inner)]
+    return keys + [found for inner, item in pairs for found in _strings(item, inner)]
 
 
 def _split(params: dict[str, JsonValue]) -> dict[str, JsonValue]:
@@ -178,6 +206,7 @@ def _split(params: dict[str, JsonValue]) -> dict[str, JsonValue]:
 def _json_table(value: Any) -> Any:
     if not isinstance(value, dict):
         raise ValueError("must be a table")
+    _few(value)
     for key, item in value.items():
         _check_json(item, str(key), depth=0)
     return value
@@ -208,7 +237,14 @@ def _check_json(value: Any, path: str, depth: int) -> None:
 def _string_list(value: Any) -> Any:
     if not isinstance(value, list | tuple) or not all(isinstance(item, str) for item in value):
         raise ValueError("must be a list of strings")
-    return tuple(value)
+    return tuple(_few(value))
+
+
+def _few(value: Any) -> Any:
+    """Refuse a flood before each of its entries is looked at."""
+    if isinstance(value, list | tuple | dict) and len(value) > _ENTRIES:
+        raise ValueError(f"has {len(value):,} entries; at most {_ENTRIES} are allowed")
+    return value
 
 
 def _stops(value: Any) -> Any:
@@ -236,14 +272,16 @@ def _public_string(value: Any) -> Any:
 class Environment(Section):
     """What the run learns from: a published environment and how to load it."""
 
-    id: Annotated[Identifier, AfterValidator(_environment_id)]
+    id: Annotated[Identifier, AfterValidator(_environment_id)] = Field(
+        examples=["your-org/your-env"]
+    )
     """Published environment, ``<org>/<name>``."""
     params: Annotated[
         dict[str, JsonValue],
         BeforeValidator(_json_table),
         AfterValidator(_public_json),
         AfterValidator(_split),
-    ] = Field(default={}, max_length=64)
+    ] = Field(default={}, max_length=_ENTRIES, examples=[{"split": "test"}])
     """Keyword arguments of the environment's ``load_environment``; ``split`` also picks
     ``dataset/<split>.jsonl``."""
     pip: Annotated[
@@ -257,63 +295,93 @@ class Environment(Section):
             ...,
         ],
         BeforeValidator(_string_list),
-    ] = Field(default=(), max_length=64)
+    ] = Field(default=(), max_length=_ENTRIES, examples=[["openai>=1.0.0"]])
     """Requirements (PEP 508) that are installed before the environment is imported."""
     secrets: Annotated[
         tuple[Annotated[str, Field(max_length=253), AfterValidator(_variable)], ...],
         BeforeValidator(_string_list),
         AfterValidator(_once),
-    ] = Field(default=(), max_length=64)
+    ] = Field(default=(), max_length=_ENTRIES, examples=[["SERVICE_API_KEY"]])
     """Names of environment variables that reach the environment as secrets."""
 
 
 class Train(Section):
     """The knobs of training; what is left out comes from the recipe of the algorithm."""
 
-    lora_rank: Annotated[int, Field(ge=1, le=1024), INTEGRAL] | None = None
+    lora_rank: Annotated[int, Field(ge=1, le=1024), INTEGRAL] | None = Field(
+        default=None, examples=[32]
+    )
     """Rank of the LoRA adapter; higher means more capacity and a larger adapter."""
-    lora_alpha: Annotated[int, Field(ge=1, le=65536), INTEGRAL] | None = None
+    lora_alpha: Annotated[int, Field(ge=1, le=65536), INTEGRAL] | None = Field(
+        default=None, examples=[64]
+    )
     """LoRA scaling numerator."""
-    learning_rate: Annotated[float, Field(gt=0), NUMBER] | None = None
+    learning_rate: Annotated[float, Field(gt=0), NUMBER] | None = Field(
+        default=None, examples=[1e-4]
+    )
     """Learning rate of the optimizer."""
-    batch_size: Annotated[int, Field(ge=1, le=1_000_000), INTEGRAL] | None = None
+    batch_size: Annotated[int, Field(ge=1, le=1_000_000), INTEGRAL] | None = Field(
+        default=None, examples=[32]
+    )
     """Per optimizer step over all GPUs: sequences in SFT, prompts in GRPO."""
-    max_length: Annotated[int, Field(ge=1, le=10_000_000), INTEGRAL] | None = None
+    max_length: Annotated[int, Field(ge=1, le=10_000_000), INTEGRAL] | None = Field(
+        default=None, examples=[4096]
+    )
     """Longest sequence in tokens, prompt and completion together."""
-    save_every: Annotated[int, Field(ge=1, le=100_000_000), INTEGRAL] | None = None
+    save_every: Annotated[int, Field(ge=1, le=100_000_000), INTEGRAL] | None = Field(
+        default=None, examples=[50]
+    )
     """Steps between checkpoints; every one is uploaded."""
     init_from_adapter: Annotated[
         Annotated[str, Field(max_length=80)] | None, BeforeValidator(_adapter_ref)
-    ] = None
+    ] = Field(default=None, examples=["flash-1795370000-3fa9c1d2/step-50"])
     """Adapter to start from: ``<run>`` or ``<run>/step-N``."""
-    epochs: Annotated[int, Field(ge=1, le=1_000_000), INTEGRAL] | None = None
+    epochs: Annotated[int, Field(ge=1, le=1_000_000), INTEGRAL] | None = Field(
+        default=None, examples=[3]
+    )
     """SFT: passes over the dataset."""
-    max_steps: Annotated[int, Field(ge=0, le=100_000_000), INTEGRAL] | None = None
+    max_steps: Annotated[int, Field(ge=0, le=100_000_000), INTEGRAL] | None = Field(
+        default=None, examples=[200]
+    )
     """SFT: cap on optimizer steps; 0 is no cap."""
-    max_examples: Annotated[int, Field(ge=0, le=1_000_000_000), INTEGRAL] | None = None
+    max_examples: Annotated[int, Field(ge=0, le=1_000_000_000), INTEGRAL] | None = Field(
+        default=None, examples=[1000]
+    )
     """Use only the first N rows of the dataset; 0 is no cap."""
-    steps: Annotated[int, Field(ge=1, le=100_000_000), INTEGRAL] | None = None
+    steps: Annotated[int, Field(ge=1, le=100_000_000), INTEGRAL] | None = Field(
+        default=None, examples=[300]
+    )
     """GRPO: training steps."""
-    group_size: Annotated[int, Field(ge=2, le=4096), INTEGRAL] | None = None
+    group_size: Annotated[int, Field(ge=2, le=4096), INTEGRAL] | None = Field(
+        default=None, examples=[8]
+    )
     """GRPO: completions sampled per prompt."""
-    temperature: Annotated[float, Field(ge=0), NUMBER] | None = None
+    temperature: Annotated[float, Field(ge=0), NUMBER] | None = Field(default=None, examples=[0.8])
     """GRPO: sampling temperature of rollouts."""
-    max_tokens: Annotated[int, Field(ge=1, le=10_000_000), INTEGRAL] | None = None
+    max_tokens: Annotated[int, Field(ge=1, le=10_000_000), INTEGRAL] | None = Field(
+        default=None, examples=[1024]
+    )
     """GRPO: longest completion of a rollout in tokens, reasoning included."""
-    kl_penalty_coef: Annotated[float, Field(ge=0), NUMBER] | None = None
+    kl_penalty_coef: Annotated[float, Field(ge=0), NUMBER] | None = Field(
+        default=None, examples=[0.01]
+    )
     """GRPO: weight of the penalty for drifting away from the base model."""
-    advantage_clip: Annotated[float, Field(ge=0), NUMBER] | None = None
+    advantage_clip: Annotated[float, Field(ge=0), NUMBER] | None = Field(
+        default=None, examples=[5.0]
+    )
     """GRPO: recorded for recipe parity; changes nothing."""
-    thinking_length_penalty_coef: Annotated[float, Field(ge=0, le=1), NUMBER] | None = None
+    thinking_length_penalty_coef: Annotated[float, Field(ge=0, le=1), NUMBER] | None = Field(
+        default=None, examples=[0.001]
+    )
     """GRPO: reward subtracted per reasoning token."""
     stop_sequences: (
         Annotated[
             tuple[Annotated[str, Field(max_length=256), AfterValidator(_no_secret)], ...],
-            Field(max_length=64),
+            Field(max_length=_ENTRIES),
             BeforeValidator(_stops),
         ]
         | None
-    ) = None
+    ) = Field(default=None, examples=[["</answer>"]])
     """GRPO: strings that end a completion."""
 
 
@@ -327,29 +395,34 @@ GRPO_ONLY: Final = frozenset(
 class Wandb(Section):
     """Labels for Weights & Biases; logging is on when WANDB_API_KEY is there at submit."""
 
-    project: PublicText | None = None
+    project: PublicText | None = Field(default=None, examples=["sums"])
     """Project; ``flash`` when left out."""
-    run_name: PublicText | None = None
+    run_name: PublicText | None = Field(default=None, examples=["rank-32"])
     """Name of the run; ``flash-<algorithm>-<run>`` when left out."""
 
 
 class RunConfig(Section):
     """One run as its author describes it."""
 
-    model: Identifier
+    model: Identifier = Field(examples=["Qwen/Qwen3.5-4B"])
     """Base model to train an adapter on, as listed by ``flash models``."""
-    algorithm: Annotated[Algorithm, BeforeValidator(_algorithm)] = Algorithm.SFT
+    algorithm: Annotated[Algorithm, BeforeValidator(_algorithm)] = Field(
+        default=Algorithm.SFT, examples=["grpo"]
+    )
     """``sft`` imitates completions that you provide; ``grpo`` learns from a reward you define."""
-    thinking: Flag = False
+    thinking: Flag = Field(default=False, examples=[True])
     """Reasoning mode, for models that can; shares ``max_tokens`` with the answer."""
     environment: Environment
     """Where data and rewards come from."""
     train: Train = Train()
     """Training knobs."""
-    worker_env: dict[
-        Annotated[str, AfterValidator(_variable), AfterValidator(_public_variable)],
-        Annotated[str, BeforeValidator(_public_string), Field(max_length=4096)],
-    ] = Field(default={}, max_length=64)
+    worker_env: Annotated[
+        dict[
+            Annotated[str, AfterValidator(_variable), AfterValidator(_public_variable)],
+            Annotated[str, BeforeValidator(_public_string), Field(max_length=4096)],
+        ],
+        BeforeValidator(_few),
+    ] = Field(default={}, max_length=_ENTRIES, examples=[{"FEATURE_FLAG": "enabled"}])
     """Harmless variables for the trainer's process; they are part of the spec."""
     wandb: Wandb = Wandb()
     """Weights & Biases labels."""

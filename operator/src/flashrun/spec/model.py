@@ -4,18 +4,24 @@
 ``Section`` is for what people write: it carries two spellings of each key, snake_case for TOML and
 camelCase for the custom resource, from one generated mapping. Pick the spelling when validating:
 ``validate_toml`` or ``validate_manifest``; the wrong one is refused as an unknown key.
+
+A model is built when it is first used, and the sentences under its fields are read when a schema or
+an explanation is wanted: the command line imports many models and uses few.
 """
 
+from collections.abc import Iterator
 from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, GetJsonSchemaHandler
 from pydantic.alias_generators import to_camel
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
 
 class Record(BaseModel):
     """A frozen value that crosses a boundary between our own programs."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, defer_build=True)
 
 
 class Section(BaseModel):
@@ -28,8 +34,19 @@ class Section(BaseModel):
         alias_generator=to_camel,
         validate_by_name=True,
         validate_by_alias=True,
-        use_attribute_docstrings=True,
+        defer_build=True,
     )
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        schema = handler(core_schema)
+        properties = handler.resolve_ref_schema(schema)["properties"]
+        for name, sentence in field_docs(cls).items():
+            key = name if name in properties else to_camel(name)
+            properties[key].setdefault("description", sentence)
+        return schema
 
     @classmethod
     def validate_toml(cls, table: Any) -> Self:
@@ -44,3 +61,33 @@ class Section(BaseModel):
     def to_manifest(self) -> dict[str, Any]:
         """Return the camelCase form with everything that was left at its default left out."""
         return self.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+
+
+def field_docs(model: type[BaseModel]) -> dict[str, str]:
+    """Return the docstring under each field of ``model``, those of inherited fields included."""
+    return {
+        name: sentence
+        for cls in reversed(model.__mro__)
+        if issubclass(cls, Record | Section)
+        for name, sentence in _own_field_docs(cls)
+        if name in model.model_fields
+    }
+
+
+def _own_field_docs(model: type[BaseModel]) -> Iterator[tuple[str, str]]:
+    import ast
+    import inspect
+    from itertools import pairwise
+    from textwrap import dedent
+
+    [definition] = ast.parse(dedent(inspect.getsource(model))).body
+    assert isinstance(definition, ast.ClassDef)
+    for statement, following in pairwise(definition.body):
+        match statement, following:
+            case (
+                ast.AnnAssign(target=ast.Name(id=name)),
+                ast.Expr(value=ast.Constant(value=str(sentence))),
+            ):
+                yield name, inspect.cleandoc(sentence)
+            case _:
+                pass

@@ -48,6 +48,8 @@ def key_lines(text: str) -> dict[Path, int]:
 
 def deep_key(text: str, limit: int) -> int | None:
     """Return the line of the first dotted key with more than ``limit`` parts, or None."""
+    if all(line.count(".") < limit for line in text.split("\n")):
+        return None  # nearly every text; a key stands on one line
     parts, after_dot = 0, False
     for token in _tokens(text):
         if token.kind in ("string", "bare"):

@@ -21,9 +21,14 @@ RESERVED_NAMES: Final = frozenset(
 _HIJACKING_NAMES: Final = frozenset(
     {"PATH", "HOME", "IFS", "SHELL", "BASH_ENV", "ENV", "HF_ENDPOINT", "HF_HOME", "SSL_CERT_FILE",
      "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY",
-     "CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES"}
+     "CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES", "RANK", "LOCAL_RANK", "GROUP_RANK",
+     "ROLE_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "GCONV_PATH",
+     "ALL_PROXY", "OPENSSL_CONF", "OPENSSL_MODULES", "SSL_CERT_DIR", "PROMPT_COMMAND"}
 )  # fmt: skip
-_HIJACKING_PREFIXES: Final = ("LD_", "PYTHON", "AWS_", "PIP_", "KUBERNETES_", "FLASHRUN_")
+_HIJACKING_PREFIXES: Final = (
+    "LD_", "PYTHON", "AWS_", "PIP_", "KUBERNETES_", "FLASHRUN_", "TORCHELASTIC_",
+    "ACCELERATE_", "BASH_FUNC_",
+)  # fmt: skip
 
 _SECRET_WORDS: Final = frozenset(
     {"TOKEN", "SECRET", "PASSWORD", "PASSWD", "PASSPHRASE", "CREDENTIAL", "CREDENTIALS", "APIKEY",
@@ -42,12 +47,6 @@ _TOKEN_SHAPES: Final = (
     ("a GitLab token", re.compile(r"\bglpat-[\w-]{16,}")),
     ("a Hugging Face token", re.compile(r"\bhf_[A-Za-z0-9]{16,}")),
     ("an AWS access key", re.compile(r"\b(?:AKIA|ASIA)[0-9A-Z]{16}\b")),
-    (
-        "an AWS secret key",
-        re.compile(
-            r"(?<![\w/+.-])(?=\S{0,39}[A-Z])(?=\S{0,39}[a-z])(?=\S{0,39}\d)[A-Za-z0-9/+]{40}(?![\w/+=.-])"
-        ),
-    ),
     ("a Google API key", re.compile(r"\bAIza[\w-]{30,}")),
     ("a Slack token", re.compile(r"\bxox[abeoprs]-[\w-]{10,}")),
     ("an npm or PyPI token", re.compile(r"\b(?:npm_[A-Za-z0-9]{30,}|pypi-[\w-]{30,})")),
@@ -55,14 +54,21 @@ _TOKEN_SHAPES: Final = (
     ("a bearer token", re.compile(r"(?i)\bbearer\s+[\w.~+/-]{12,}")),
     ("a URL with a password", re.compile(r"\b[a-z][a-z0-9+.-]{0,15}://[^\s/:@]*:[^\s/@]+@", re.I)),
 )
-_WORD = re.compile(r"[A-Za-z0-9+/=_-]{24,}")
+_WORD = re.compile(r"[A-Za-z0-9+/_-]{24,}")
 _HEX_OR_UUID = re.compile(r"[0-9a-fA-F-]+")
+_SEGMENT = re.compile(r"[A-Za-z0-9]{12,}")
+"""A stretch without separators: names that people write have shorter ones."""
 _TURN = re.compile(r"(?<=[a-z])[A-Z0-9]|(?<=[A-Z])[0-9]|(?<=[0-9])[A-Za-z]")
 """A change of case or kind inside a word; a capital that begins one is none."""
 _TURNS_SHARE: Final = 0.22
 """Share of turns above which a word is no identifier: names turn where their words meet."""
+_AWS_SECRET_KEY: Final = (40, 0.18)
+"""Length of AWS's secret keys, and the share of turns that is enough for one."""
 _ENTROPY_BITS: Final = 4.2
 """Bits per character (Shannon) above which a mixed-case word with digits reads as random."""
+_ENTROPY_BITS_ONE_CASE: Final = 4.0
+_ONE_CASE_LENGTH: Final = 32
+"""Shortest random word of digits and letters of one case; shorter ones are often identifiers."""
 
 
 def secret_value(text: str) -> str | None:
@@ -101,11 +107,16 @@ def _snake(name: str) -> str:
 
 
 def _looks_random(word: str) -> bool:
-    if _HEX_OR_UUID.fullmatch(word) or len(_TURN.findall(word)) < _TURNS_SHARE * len(word):
+    if _HEX_OR_UUID.fullmatch(word) or not _SEGMENT.search(word):
         return False
-    kinds = (str.islower, str.isupper, str.isdigit)
-    if not all(any(map(kind, word)) for kind in kinds):
+    length, enough = _AWS_SECRET_KEY
+    turns = enough if len(word) == length else _TURNS_SHARE
+    if len(_TURN.findall(word)) < turns * len(word) or not any(map(str.isdigit, word)):
+        return False
+    mixed = any(map(str.islower, word)) and any(map(str.isupper, word))
+    if not mixed and len(word) < _ONE_CASE_LENGTH:
         return False
     counts = Counter(word).values()
     entropy = -sum(n / len(word) * math.log2(n / len(word)) for n in counts)
-    return entropy > min(_ENTROPY_BITS, math.log2(len(word)) - 0.75)
+    bits = _ENTROPY_BITS if mixed else _ENTROPY_BITS_ONE_CASE
+    return entropy > min(bits, math.log2(len(word)) - 0.75)
