@@ -7,12 +7,14 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from flashrun import __version__
 from flashrun.spec import names
 from flashrun.spec.platform import Platform, Pool, StorageSettings, TrainerSettings
 from flashrun.spec.public import FILE, PublicPlatform
@@ -116,6 +118,10 @@ class Served:
         assert done.returncode == 0, done.stderr
         return done.stdout.strip()
 
+    def publish(self, **told: Any) -> None:
+        """Tell people about the platform, as the operator does; ``told`` is on top."""
+        self.kubectl("apply", "-f", "-", stdin=json.dumps(published(self.store, told)))
+
     def report(self, run: str, **status: Any) -> None:
         """Write a status, as the operator would."""
         patch = ["--subresource=status", "--type=merge", "-p", json.dumps({"status": status})]
@@ -140,12 +146,12 @@ def served(installed: Path, minio: Minio, store: Store, tmp_path: Path) -> Itera
     shell = Shell(tmp_path, own)
     shell.write("config.toml", REFERENCE)
     found = Served(shell, installed, namespace, store)
-    found.kubectl("apply", "-f", "-", stdin=json.dumps(published(store)))
+    found.publish()
     yield found
     kubectl(installed, "delete", "namespace", namespace, "--wait=false")
 
 
-def published(store: Store) -> dict[str, Any]:
+def published(store: Store, changes: dict[str, Any] | None = None) -> dict[str, Any]:
     """Return the ConfigMap and the Secret for people."""
     access = store.access
     platform = Platform(
@@ -153,7 +159,8 @@ def published(store: Store) -> dict[str, Any]:
         trainer=TrainerSettings(image="registry/trainer@sha256:0"),
         pools=(Pool(name="h100", vram=80),),
     )
-    told = PublicPlatform.of(platform).model_dump_json(by_alias=True, exclude_none=True)
+    public = PublicPlatform.of(platform, version=__version__, updated=datetime.now(UTC))
+    told = public.model_copy(update=changes or {}).model_dump_json(by_alias=True, exclude_none=True)
     secret = base64.b64encode(access.model_dump_json(exclude_none=True).encode()).decode()
     return {
         "apiVersion": "v1",

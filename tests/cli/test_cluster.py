@@ -332,54 +332,12 @@ def test_pull_never_touches_a_folder_that_has_something_in_it(served: Served) ->
     assert served.flash("pull", "flash-1-a", ".").returncode == 2
 
 
-def test_an_environment_comes_back_as_it_was_pushed(served: Served, tmp_path: Path) -> None:
-    served.flash.write("env/environment.py", "def load_environment(): ...\n")
-    served.flash.write("env/dataset/train.jsonl", '{"input": "1 + 1"}\n')
-    served.flash.write("env/.env", "SERVICE_API_KEY=stays-here\n")
-
-    pushed = served.flash("env", "push", "env", "--name", "org/sums")
-    pulled = served.flash("env", "pull", "org/sums", "back")
-
-    assert pushed.stdout == "org/sums\n"
-    assert pulled.stdout == "back\n"
-    found = {str(path.relative_to(tmp_path / "back")) for path in (tmp_path / "back").rglob("*.*")}
-    assert found == {"environment.py", "dataset/train.jsonl"}
-    assert "org/sums" in served.flash("env", "list", "-o", "name").stdout
-
-
-def test_an_environment_is_named_after_namespace_and_folder(served: Served) -> None:
-    served.flash.write("env/environment.py", "def load_environment(): ...\n")
-
-    assert served.flash("env", "push", "env").stdout == f"{served.namespace}/env\n"
-
-
-def test_pushing_equal_content_stores_one_package(served: Served) -> None:
-    served.push("org/same")
-    served.push("org/same")
-
-    keys = [entry.key for entry in served.store.list(names.environment_prefix("org/same"))]
-    assert len([key for key in keys if key.endswith(".tar.gz")]) == 1
-
-
 def test_models_are_the_platforms_and_known_offline_afterwards(served: Served) -> None:
     online = served.flash("models").stdout
 
-    assert "Qwen/Qwen3.5-9B\t9.7B\thybrid\t64\t8192\t48/80\tsft+grpo" in online.splitlines()
+    fits = "1 x h100 (48 GiB)\t1 x h100 (80 GiB)"
+    assert f"Qwen/Qwen3.5-9B\t9.7B\thybrid\t64\t8192\t{fits}" in online.splitlines()
     assert served.flash("models", "--offline").stdout == online
-
-
-def test_doctor_finds_a_served_namespace_healthy(served: Served) -> None:
-    done = served.flash("doctor")
-
-    assert done.returncode == 0, done.stdout
-    assert all(line.startswith("ok") for line in done.stdout.splitlines())
-
-
-def test_doctor_says_what_is_missing_in_an_unserved_namespace(served: Served) -> None:
-    done = served.flash("doctor", "-n", "default")
-
-    assert done.returncode == 1
-    assert "flashrun-storage-user" in done.stdout
 
 
 def test_a_cluster_that_does_not_answer_is_one_sentence(served: Served, tmp_path: Path) -> None:

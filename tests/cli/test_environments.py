@@ -1,20 +1,57 @@
 """``flash env setup`` and ``flash env test``: an environment is tried before it costs GPU time."""
 
+import json
+
 import pytest
 
 from tests.cli.conftest import ROOT, Shell
 
 pytest.importorskip("freesolo", reason="the environment SDK is an extra")
 
+KINDS = [(), ("--multi-turn",), ("--reasoning",), ("--multi-turn", "--reasoning")]
+ROW = '{"input": "1 + 1", "output": "2"}\n'
+GOOD = """
+from freesolo.environments import EnvironmentSingleTurn, RewardResult
 
-def test_what_setup_writes_passes_its_test_and_its_dry_run(shell: Shell) -> None:
-    made = shell("env", "setup", "sums")
-    tried = shell("env", "test", "sums")
+class Task(EnvironmentSingleTurn):
+    def build_prompt_messages(self, example, prompt_text):
+        return [{"role": "user", "content": example.input}]
+
+    def score_response(self, example, response_text):
+        return RewardResult(score=float(response_text == example.output))
+
+def load_environment(**params):
+    return Task()
+"""
+SCORE = "return RewardResult(score=float(response_text == example.output))"
+PROMPT = 'return [{"role": "user", "content": example.input}]'
+
+
+def write(shell: Shell, code: str = GOOD, rows: str | bytes = ROW * 3) -> None:
+    shell.write("env/environment.py", code)
+    shell.write("env/dataset/train.jsonl", rows)
+
+
+# --- setup --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=" ".join)
+def test_what_setup_writes_passes_its_test_and_its_dry_run(
+    shell: Shell, kind: tuple[str, ...]
+) -> None:
+    made = shell("env", "setup", "sums", *kind)
 
     assert made.returncode == 0
-    assert tried.stdout.splitlines()[0] == "1\tWhat is 1 + 1? Answer with the number.\t2\t1"
-    assert [line.split("\t")[3] for line in tried.stdout.splitlines()] == ["1", "1", "1"]
-    for config in ("sums/sft.toml", "sums/grpo.toml"):
+    assert made.stdout.split() == [
+        "sums/environment.py",
+        "sums/dataset/train.jsonl",
+        "sums/configs/sft.toml",
+        "sums/configs/rl.toml",
+    ]
+    for config in ("sums/configs/sft.toml", "sums/configs/rl.toml"):
+        tried = shell("env", "test", "sums", "--config", config)
+        assert (tried.returncode, tried.stderr) == (0, "3 rows are fine\n")
+        assert [line.split("\t")[3] for line in tried.stdout.splitlines()] == ["1", "1", "1"]
         checked = shell("train", config, "--dry-run")
         assert (checked.returncode, checked.stderr) == (0, "")
         assert 'id = "your-org/sums"' in checked.stdout
@@ -27,10 +64,23 @@ def test_setup_keeps_what_exists(shell: Shell) -> None:
     assert path.read_text() == "mine = True\n"
 
 
-def test_the_example_scores_its_own_answers(shell: Shell) -> None:
+def test_a_folder_whose_name_is_no_id_gets_one(shell: Shell) -> None:
+    shell("env", "setup", "my sums (new)")
+
+    checked = shell("train", "my sums (new)/configs/sft.toml", "--dry-run")
+    assert 'id = "your-org/my-sums-new"' in checked.stdout
+
+
+# --- test ---------------------------------------------------------------------------------------
+
+
+def test_right_answers_and_junk_are_scored(shell: Shell) -> None:
     done = shell("env", "test", str(ROOT / "examples" / "sums"), "--rows", "2")
 
-    assert [line.split("\t")[3] for line in done.stdout.splitlines()] == ["1", "1"]
+    [first, second] = (line.split("\t") for line in done.stdout.splitlines())
+    assert first == ["1", "What is 19 plus 6? Answer with digits only.", "25", "1", "0 0.09375"]
+    assert second[4] == "0 0.09375 0.5"  # the last one is the answer of the row before
+    assert done.stderr == "128 rows are fine\n"
 
 
 def test_parameters_reach_the_environment(shell: Shell) -> None:
@@ -40,32 +90,237 @@ def test_parameters_reach_the_environment(shell: Shell) -> None:
     assert done.stdout.split("\t")[1].endswith("Only digits!")
 
 
-BROKEN = [
-    ("def load_environment(): return 1 / 0\n", '{"input": "x"}', 1,
-     "load_environment: the environment raised ZeroDivisionError"),
-    ("x = 1\n", '{"input": "x"}', 2, "defines no function load_environment"),
-    ("import nothing_like_this\n", '{"input": "x"}', 1, "raised ModuleNotFoundError"),
-    ("def load_environment(): ...\n", "{", 2, "train.jsonl:1 is not JSON"),
-    ("def load_environment(): ...\n", '{"output": "x"}', 2, "train.jsonl:1 must be an object with"),
-    ("def load_environment(): ...\n", "", 2, "has no rows"),
-]  # fmt: skip
+def test_a_config_brings_its_parameters_secrets_and_variables(shell: Shell) -> None:
+    asked = 'os.environ["KEY"], os.environ["FLAG"], params["word"]'
+    write(shell, GOOD.replace("return Task()", f"import os; print({asked}); return Task()"))
+    shell.write(
+        "run.toml",
+        'model = "Qwen/Qwen3.5-4B"\n[environment]\nid = "org/env"\nsecrets = ["KEY"]\n'
+        'params = {word = "given"}\n[worker_env]\nFLAG = "on"\n',
+    )
+    shell.write(".env", "KEY=from-the-file\n")
+
+    done = shell("env", "test", "env", "--config", "run.toml", "--verbose")
+
+    assert done.returncode == 0, done.stderr
+    assert "from-the-file on given" in done.stderr
 
 
-@pytest.mark.parametrize(("code", "row", "exit_code", "sentence"), BROKEN)
-def test_what_is_broken_is_a_sentence(
-    shell: Shell, code: str, row: str, exit_code: int, sentence: str
+def test_programs_get_everything_as_data(shell: Shell) -> None:
+    write(shell, rows=ROW + "[]\n")
+    done = shell("env", "test", "env", "-o", "json")
+
+    found = json.loads(done.stdout)
+    assert (done.returncode, found["ok"]) == (2, False)
+    assert found["findings"][0]["place"] == "dataset/train.jsonl:2"
+
+
+def test_another_split_is_another_file(shell: Shell) -> None:
+    write(shell)
+    shell.write("env/dataset/exam.jsonl", "{}")
+
+    assert "dataset/exam.jsonl:1" in shell("env", "test", "env", "--split", "exam").stderr
+    missing = shell("env", "test", "env", "--split", "nowhere")
+    assert (missing.returncode, "it has exam, train" in missing.stderr) == (2, True)
+
+
+BAD_ROWS = {
+    "no JSON": ("{", "the row is not JSON"),
+    "a list": ("[1]", "the row is a list, and must be an object with input"),
+    "a number": ("3", "the row is a number"),
+    "null": ("null", "the row is null"),
+    "no input": ('{"prompt": "x"}', "the row has no input; it has prompt"),
+    "a null for an input": ('{"input": null}', "the row has no input"),
+    "an output that is no conversation": (
+        '{"input": "x", "output": {"messages": [{"content": "x"}]}}',
+        "its output is no conversation",
+    ),
+    "too deep": ("[" * 100_000, "the row is"),
+}
+ODD_ROWS = {
+    "an empty input": ('{"input": " ", "output": "2"}', "its input is empty"),
+    "an empty output": ('{"input": "x", "output": ""}', "SFT has nothing to learn from it"),
+    "other metadata": ('{"input": "x", "output": "2", "metadata": [1]}', "must be an object"),
+}
+
+
+@pytest.mark.parametrize(("row", "sentence"), BAD_ROWS.values(), ids=BAD_ROWS)
+def test_a_bad_row_is_named_by_its_line(shell: Shell, row: str, sentence: str) -> None:
+    write(shell, rows=f"{ROW}\n{row}\n{ROW}")
+    done = shell("env", "test", "env")
+
+    assert done.returncode == 2
+    [line] = done.stderr.splitlines()
+    assert line.startswith("error: dataset/train.jsonl:3: ")
+    assert sentence in line
+
+
+@pytest.mark.parametrize(("row", "sentence"), ODD_ROWS.values(), ids=ODD_ROWS)
+def test_an_odd_row_is_worth_a_warning(shell: Shell, row: str, sentence: str) -> None:
+    write(shell, rows=f"{ROW}{row}\n")
+    done = shell("env", "test", "env")
+
+    assert done.returncode == 0
+    assert "warning: dataset/train.jsonl:2: " in done.stderr
+    assert sentence in done.stderr
+
+
+def test_every_bad_row_is_named_at_once(shell: Shell) -> None:
+    write(shell, rows="{\n" * 3 + ROW)
+    done = shell("env", "test", "env")
+
+    lines = done.stderr.splitlines()
+    assert [line.split(": ")[1] for line in lines] == [
+        f"dataset/train.jsonl:{n}" for n in (1, 2, 3)
+    ]
+
+
+def test_line_separators_inside_a_row_do_not_end_it(shell: Shell) -> None:
+    write(shell, rows='{"input": "a\u2028b\x85c", "output": "2"}\n')
+
+    assert shell("env", "test", "env").returncode == 0
+
+
+BROKEN = {
+    "no rows": (GOOD, b"\n\n", "the file has no rows"),
+    "no text": (GOOD, b"\xff\xfe", "dataset/train.jsonl: it cannot be read"),
+    "a module that is not there": ("import nothing_like_this", ROW, "ModuleNotFoundError"),
+    "a syntax error": ("def load_environment(:", ROW, "SyntaxError"),
+    "no factory": ("x = 1", ROW, "does not define 'load_environment'"),
+    "a factory that raises": (
+        "def load_environment(): return 1 / 0",
+        ROW,
+        "environment.py:1: the environment failed while importing environment.py: "
+        "ZeroDivisionError",
+    ),
+    "a factory of something else": (
+        "def load_environment(): return 3",
+        ROW,
+        "must return an instance of",
+    ),
+    "a prompt that raises": (
+        GOOD.replace(PROMPT, 'raise KeyError("name")'),
+        ROW,
+        "environment.py:6: the environment failed while building the prompt of row 1: KeyError",
+    ),
+    "a prompt of the wrong shape": (
+        GOOD.replace(PROMPT, 'return ["Hello"]'),
+        ROW,
+        "a message is an object with role",
+    ),
+    "a message without a role": (
+        GOOD.replace(PROMPT, 'return [{"content": "Hello"}]'),
+        ROW,
+        "a message is an object with role",
+    ),
+    "a reward that always raises": (
+        GOOD.replace(SCORE, "return 1 / 0"),
+        ROW,
+        "environment.py:9: the reward failed for 3 of 3 answers, first in row 1: ZeroDivisionError",
+    ),
+    "a reward that is no number": (
+        GOOD.replace(SCORE, 'return RewardResult(score=float("nan"))'),
+        ROW,
+        "the score is nan, which is not a number to learn from",
+    ),
+    "a reward that ends the process": (
+        GOOD.replace(SCORE, "raise SystemExit(3)"),
+        ROW,
+        "environment.py:9: the environment ended its process",
+    ),
+    "a crash": (
+        GOOD.replace(SCORE, "import os; os._exit(3)"),
+        ROW,
+        "its process ended with exit code 3 while scoring row 1",
+    ),
+    "a fault of native code": (
+        GOOD.replace(SCORE, "import os; os.abort()"),
+        ROW,
+        "its process ended with signal SIGABRT while scoring row 1",
+    ),
+}
+
+
+@pytest.mark.parametrize(("code", "rows", "sentence"), BROKEN.values(), ids=BROKEN)
+def test_what_would_fail_in_training_is_an_error(
+    shell: Shell, code: str, rows: str | bytes, sentence: str
 ) -> None:
-    shell.write("broken/environment.py", code)
-    shell.write("broken/dataset/train.jsonl", row)
-    done = shell("env", "test", "broken")
+    write(shell, code, rows)
+    done = shell("env", "test", "env")
 
-    assert done.returncode == exit_code
-    assert sentence in done.stderr.splitlines()[-1]
+    assert done.returncode == 2
+    assert sentence in done.stderr
+    assert "Traceback" not in done.stderr
 
 
-def test_a_scorer_without_credit_for_its_own_data_is_noticed(shell: Shell) -> None:
-    shell("env", "setup", "sums")
-    text = (shell.folder / "sums/environment.py").read_text()
-    shell.write("sums/environment.py", text.replace("score=float(", "score=0 * float("))
+def test_an_environment_that_hangs_is_given_up_with_all_it_started(shell: Shell) -> None:
+    sleep = "import subprocess, time; subprocess.Popen(['sleep', '7654']); time.sleep(7654)"
+    write(shell, GOOD.replace(PROMPT, sleep))
+    done = shell("env", "test", "env", "--timeout", "3")
 
-    assert "GRPO would learn nothing" in shell("env", "test", "sums").stderr
+    assert done.returncode == 2
+    assert "it took longer than 3 s while building the prompt of row 1" in done.stderr
+
+
+def test_a_folder_without_an_environment_is_refused_with_the_way_out(shell: Shell) -> None:
+    done = shell("env", "test", ".")
+
+    assert done.returncode == 2
+    assert "flash env setup writes one" in done.stderr
+
+
+EPISODES = """
+from freesolo.environments import EnvironmentMultiTurn, EnvironmentStepResult, RewardResult
+
+class Talk(EnvironmentMultiTurn):
+    def start_episode(self, example, prompt_text):
+        return [{"role": "user", "content": example.input}]
+
+    def max_episode_turns(self, example):
+        return 1_000_000
+
+    def step_episode(self, example, messages, assistant_response):
+        reply = {"role": "user", "content": "Go on."}
+        return EnvironmentStepResult(done=assistant_response == "bye", messages=(reply,))
+
+    def score_episode(self, example, episode):
+        return RewardResult(score=float(episode.response_text == "bye"))
+
+def load_environment():
+    return Talk()
+"""
+TALK = json.dumps(
+    {
+        "input": "Hello",
+        "output": [
+            {"role": "assistant", "content": "hi"},
+            {"role": "user", "content": "Go on."},
+            {"role": "assistant", "content": "bye"},
+        ],
+    }
+)
+
+
+def test_episodes_are_played_with_right_answers_and_with_junk(shell: Shell) -> None:
+    write(shell, EPISODES, TALK)
+    [row] = json.loads(shell("env", "test", "env", "-o", "json").stdout)["scored"]
+
+    assert (row["gold"]["score"], row["gold"]["turns"]) == (1, 2)
+    assert {play["turns"] for play in row["junk"]} == {50}  # it never ends by itself
+    assert {play["score"] for play in row["junk"]} == {0}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "sentence"),
+    [
+        ("return 1_000_000", "return 0", "max_episode_turns gave 0, and must give 1 or more"),
+        ('reply = {"role"', 'reply = {}["role"]; {"role"', "KeyError"),
+        ("return RewardResult(", "return (1 / 0)(", "ZeroDivisionError"),
+    ],
+)
+def test_a_broken_episode_is_an_error(shell: Shell, old: str, new: str, sentence: str) -> None:
+    write(shell, EPISODES.replace(old, new), TALK)
+    done = shell("env", "test", "env")
+
+    assert done.returncode == 2
+    assert sentence in done.stderr

@@ -9,8 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from flashrun import archive
 from flashrun.cli import package
 from flashrun.cli.failure import UsageFailure
+from flashrun.spec import secrecy
+from tests.spec.test_secrecy import HARMLESS, SECRETS
+from tests.trainer import archives
 
 
 @pytest.fixture
@@ -33,25 +37,40 @@ def test_equal_content_has_an_equal_digest(folder: Path, tmp_path: Path) -> None
     assert package.pack(folder).digest != first.digest
 
 
-def test_what_is_nobodys_business_stays_here(folder: Path) -> None:
-    for name in (".env", ".git/config", "__pycache__/x.pyc", "a.pyc", "venv/lib.py", ".hidden"):
+def test_what_is_nobodys_business_stays_here_and_is_said(folder: Path) -> None:
+    for name in (".env", ".git/config", "__pycache__/x.pyc", "a.pyc", "mine/lib.py", ".hidden"):
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text("SERVICE_API_KEY=secret")
+    (folder / "mine" / "pyvenv.cfg").touch()
 
     packed = package.pack(folder)
 
     assert packed.files == ("environment.py", "dataset/train.jsonl")
+    assert packed.left_out == (".env", ".git/", ".hidden", "__pycache__/", "a.pyc", "mine/")
     assert b"secret" not in gzip.decompress(packed.data)
 
 
+def test_data_of_every_kind_is_packed(folder: Path) -> None:
+    names = ("dataset/exam.csv", "data.bson", "venv/rows.jsonl", "images/a.png", "LICENSE")
+    for name in names:
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(b"\xff")
+
+    assert {*names} < {*package.pack(folder).files}
+
+
 def too_many(folder: Path) -> None:
-    for number in range(package.MEMBERS_LIMIT):
+    for number in range(archive.MEMBERS_LIMIT):
         (folder / f"{number}.txt").touch()
 
 
 def too_large(folder: Path) -> None:
     with (folder / "large").open("wb") as file:
-        file.truncate(package.UNPACKED_LIMIT)
+        file.truncate(archive.UNPACKED_LIMIT)
+
+
+def too_dense(folder: Path) -> None:
+    (folder / "noise").write_bytes(os.urandom(archive.PACKED_LIMIT))
 
 
 NOT_PACKED: dict[str, tuple[Callable[[Path], object], str]] = {
@@ -61,9 +80,11 @@ NOT_PACKED: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "a link to a file": (lambda folder: (folder / "x").symlink_to("/etc/passwd"), "is a link"),
     "a link to a folder": (lambda folder: (folder / "x").symlink_to("/etc"), "is a link"),
+    "a link that leads nowhere": (lambda folder: (folder / "x").symlink_to("y"), "is a link"),
     "a pipe": (lambda folder: os.mkfifo(folder / "x"), "is neither a file nor a folder"),
     "too many files": (too_many, "at most 5,000"),
     "too many bytes": (too_large, "at most 268,435,456"),
+    "too many bytes when packed": (too_dense, "at most 67,108,864"),
 }
 
 
@@ -75,39 +96,77 @@ def test_it_is_not_packed(folder: Path, spoil: Callable[[Path], object], sentenc
         package.pack(folder)
 
 
-def archive(*members: tuple[str, bytes, bytes]) -> bytes:
-    """Return a package of members: name, type and content or target."""
-    packed = io.BytesIO()
-    with tarfile.open(fileobj=packed, mode="w:gz") as tar:
-        for name, kind, content in members:
-            member = tarfile.TarInfo(name)
-            member.type = kind
-            if kind == tarfile.REGTYPE:
-                member.size = len(content)
-            else:
-                member.linkname = content.decode()
-            tar.addfile(member, io.BytesIO(content))
-    return packed.getvalue()
+# --- secrets ------------------------------------------------------------------------------------
 
 
-FILE = tarfile.REGTYPE
-NOT_UNPACKED = {
-    "an absolute path": (archive(("/tmp/x", FILE, b"")), "outside its folder"),
-    "a path out": (archive(("a/../../x", FILE, b"")), "outside its folder"),
-    "a backslash": (archive(("..\\x", FILE, b"")), "outside its folder"),
-    "a link": (archive(("x", tarfile.SYMTYPE, b"/etc/passwd")), "no plain file"),
-    "a hard link": (archive(("x", tarfile.LNKTYPE, b"/etc/passwd")), "no plain file"),
-    "a device": (archive(("x", tarfile.CHRTYPE, b"")), "no plain file"),
-    "too many": (archive(*((f"{n}", FILE, b"") for n in range(5001))), "more than 5,000"),
-    "no archive": (b"hello", "cannot be unpacked"),
-    "half an archive": (archive(("x", FILE, os.urandom(10_000)))[:5000], "cannot be unpacked"),
-}
+@pytest.mark.parametrize("secret", SECRETS.values(), ids=SECRETS)
+def test_code_that_holds_a_secret_is_refused_with_its_line(folder: Path, secret: str) -> None:
+    line = secret.splitlines()[0]
+    (folder / "client.py").write_text(f'import os\n\nKEY = "{line}"\n')
+
+    with pytest.raises(UsageFailure, match=r"client\.py:3 looks as if it held ") as refused:
+        package.pack(folder)
+    assert line not in refused.value.sentence + refused.value.hint
+
+
+TOKENS = [text for text in SECRETS.values() if secrecy.secret_value(text) != "a random key"]
+
+
+@pytest.mark.parametrize("token", TOKENS)
+def test_data_that_holds_a_token_is_refused_too(folder: Path, token: str) -> None:
+    line = token.splitlines()[0]
+    (folder / "dataset" / "train.jsonl").write_text(f'{{"input": "x"}}\n{{"input": "{line}"}}\n')
+
+    with pytest.raises(UsageFailure, match=r"train\.jsonl:2 looks as if it held "):
+        package.pack(folder)
+
+
+@pytest.mark.parametrize("text", HARMLESS.values(), ids=HARMLESS)
+def test_harmless_text_is_packed(folder: Path, text: str) -> None:
+    (folder / "notes.py").write_text(f'"""{text}"""\n')
+
+    assert "notes.py" in package.pack(folder).files
+
+
+def test_random_text_is_data_and_no_secret_there(folder: Path) -> None:
+    random = "q7ZkP0vX2mB9sT4wR8yL1nC6dF3hJ5gA"
+    (folder / "dataset" / "train.jsonl").write_text(f'{{"input": "http://x {random}"}}\n')
+    package.pack(folder)
+
+    (folder / "environment.py").write_text(f'KEY = "{random}"\n')
+    with pytest.raises(UsageFailure, match=r"environment\.py:1 looks as if it held a random key"):
+        package.pack(folder)
+
+
+def test_every_secret_is_named_at_once_and_can_be_allowed(folder: Path) -> None:
+    for name in ("a.py", "b.py"):
+        (folder / name).write_text(f'KEY = "{SECRETS["a GitHub token"]}"\n')
+
+    with pytest.raises(UsageFailure, match=r"a\.py:1 .*b\.py:1 "):
+        package.pack(folder)
+    assert "b.py" in package.pack(folder, allowed=("a.py", "b.py")).files
+
+
+# --- unpacking ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("data", "words"), archives.HOSTILE.values(), ids=archives.HOSTILE)
+def test_a_hostile_package_is_refused(data: bytes, words: str, tmp_path: Path) -> None:
+    (tmp_path / "inside").mkdir()
+    with pytest.raises(UsageFailure, match=words):
+        package.unpack(data, tmp_path / "inside")
+
+    assert [path.name for path in tmp_path.iterdir()] == ["inside"]
+
+
+def packed(*files: tuple[str, bytes]) -> bytes:
+    return archives.archive(*(archives.member(name, content=data) for name, data in files))
 
 
 BOMBS = {
-    "a large file": archive(("x", FILE, bytes(10**7))),
-    "many files": archive(*((f"{n}", FILE, bytes(10**4)) for n in range(1000))),
-    "a large header": archive(("x" * 10**7, FILE, b"")),
+    "a large file": packed(("x", bytes(10**7))),
+    "many files": packed(*((f"{n}", bytes(10**4)) for n in range(1000))),
+    "a large header": packed(("x" * 10**7, b"")),
 }
 
 
@@ -115,15 +174,16 @@ BOMBS = {
 def test_a_bomb_goes_off_at_the_limit(
     data: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(package, "UNPACKED_LIMIT", 1_000_000)
+    monkeypatch.setattr(archive, "UNPACKED_LIMIT", 1_000_000)
 
     with pytest.raises(UsageFailure, match="unpacks to more than 1,000,000 bytes"):
         package.unpack(data, tmp_path / "inside")
 
 
-@pytest.mark.parametrize(("data", "sentence"), NOT_UNPACKED.values(), ids=NOT_UNPACKED)
-def test_it_is_not_unpacked(data: bytes, sentence: str, tmp_path: Path) -> None:
-    with pytest.raises(UsageFailure, match=sentence):
-        package.unpack(data, tmp_path / "inside")
+def test_what_is_unpacked_cannot_be_run(tmp_path: Path) -> None:
+    tools = archives.member("tools", tarfile.DIRTYPE)
+    script = archives.member("tools/run.sh", content=b"text", mode=0o777)
+    archive.unpack(io.BytesIO(archives.archive(tools, script)), tmp_path)
 
-    assert not (tmp_path / "x").exists()
+    assert (tmp_path / "tools" / "run.sh").read_bytes() == b"text"
+    assert (tmp_path / "tools" / "run.sh").stat().st_mode & 0o111 == 0

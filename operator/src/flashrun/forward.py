@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
-from flashrun.cluster import Cluster, ClusterError, Unreachable
+from flashrun.cluster import Cluster, ClusterError, Forbidden, Unreachable
 from flashrun.spec.records import StorageAccess
 
 _DATA: Final = 0
@@ -34,6 +34,7 @@ async def forwarded_endpoint(
     if service is None or await _resolves(host, port):
         yield access
         return
+    await _check_right(cluster, service[1])
     pod, target = await _behind(cluster, *service, port)
     forward = _Forward(cluster, service[1], pod, target)
     async with await forward.listen() as server:
@@ -49,6 +50,18 @@ def in_cluster_service(host: str) -> tuple[str, str] | None:
     parts = host.split(".")
     in_cluster = len(parts) == 2 or parts[2:3] == ["svc"]
     return (parts[0], parts[1]) if in_cluster else None
+
+
+async def _check_right(cluster: Cluster, namespace: str) -> None:
+    """Refuse in words what would otherwise be a connection that breaks without any."""
+    verbs = ("get", "create")  # a WebSocket begins with GET; newer API servers ask for create
+    allowed = [await cluster.may(verb, "Pod", namespace, "portforward") for verb in verbs]
+    if not any(allowed):
+        raise Forbidden(
+            f"storage is inside the cluster, in namespace {namespace}, where you may not forward "
+            "ports: the cluster's administrator binds the ClusterRole flashrun-storage-forward "
+            "there (flash doctor prints the command)"
+        )
 
 
 async def _resolves(host: str, port: int) -> bool:

@@ -11,7 +11,9 @@ from flashrun.spec.run import TERMINAL
 def cancel(
     run: Run, output: Form = Output.TABLE, namespace: Namespace = None, context: Context = None
 ) -> None:
-    """End a run; what it saved is kept, and one that has ended stays as it is.
+    """End a run for good; what it saved is kept.
+
+    Waits until the run has ended and says what was kept. One that has ended stays as it is.
 
     Example: flash cancel flash-1795370000-3fa9c1d2
     """

@@ -14,7 +14,9 @@ from flashrun.spec.run import CheckpointStatus, FlashRun
 def checkpoints(
     run: Run, output: Form = Output.TABLE, namespace: Namespace = None, context: Context = None
 ) -> None:
-    """List a run's checkpoints; their references go into pull and train.init_from_adapter.
+    """List a run's checkpoints.
+
+    Their references go into pull and train.init_from_adapter; each is one line in a pipe.
 
     Example: flash checkpoints flash-1795370000-3fa9c1d2
     """
@@ -33,7 +35,7 @@ async def _checkpoints(
     if output in (Output.JSON, Output.YAML):
         data = [item.model_dump(mode="json", by_alias=True) for item in listed]
         terminal.write_data(data, output)
-    elif output is Output.TABLE and terminal.console().is_terminal:
+    elif output is Output.TABLE and terminal.is_terminal():
         terminal.write_table(render.checkpoints_table(listed, datetime.now(UTC)))
     else:
         by_name = [item.ref for item in listed]

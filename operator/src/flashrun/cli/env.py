@@ -1,21 +1,25 @@
 """``flash env``: environments, which say what a run learns from."""
 
 import asyncio
+import hashlib
 import re
+import sys
 import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import typer
 
-from flashrun.cli import package, rehearsal, render, template, terminal
-from flashrun.cli.failure import NotFoundFailure, UsageFailure
+from flashrun.archive import PACKED_LIMIT
+from flashrun.cli import package, rehearse, render, template, terminal
+from flashrun.cli.failure import Failure, NotFoundFailure, UsageFailure
 from flashrun.cli.options import Context, Form, Namespace, Output
-from flashrun.cli.render import Cell, Table
 from flashrun.cli.session import Session, connect
-from flashrun.spec import compose, names
+from flashrun.cli.tables import Cell, Table
+from flashrun.spec import names
 from flashrun.spec.records import EnvironmentPointer
+from flashrun.spec.run import TERMINAL
 
 app = typer.Typer(
     help="Make, publish and fetch environments: the data and rewards of a run.",
@@ -23,10 +27,51 @@ app = typer.Typer(
 )
 
 _ID = re.compile(r"[A-Za-z0-9._-]+/[A-Za-z0-9._-]+")
+_DIGEST = re.compile(r"[0-9a-f]{8,64}")
 
 Identifier = Annotated[
     str, typer.Argument(help="Environment, as in your-org/your-env.", metavar="ID")
 ]
+
+
+# --- setup and test -----------------------------------------------------------------------------
+
+
+@app.command()
+def setup(
+    folder: Annotated[Path, typer.Argument(help="Folder to write into.")] = Path(),
+    several_turns: Annotated[
+        bool, typer.Option("--multi-turn", help="Begin with conversations of several turns.")
+    ] = False,
+    reasoning: Annotated[
+        bool, typer.Option("--reasoning", help="Begin with answers that reason first.")
+    ] = False,
+) -> None:
+    """Write a small project to begin with; files that exist are kept.
+
+    Example: flash env setup ./sums
+    """
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", folder.resolve().name).strip(".-") or "my-env"
+    identifier = f"your-org/{name}"
+    made = template.files(identifier, several_turns=several_turns, reasoning=reasoning)
+    for relative, text in made.items():
+        path = folder / relative
+        if path.exists():
+            terminal.say(f"kept {path}")
+            continue
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+        terminal.write(str(path))
+    terminal.say(
+        f"next: flash env test {folder}, then flash env push {folder} --name {identifier}, "
+        f"then flash train {folder / 'configs/sft.toml'}"
+    )
+
+
+app.command("test")(rehearse.try_environment)
+
+
+# --- push ---------------------------------------------------------------------------------------
 
 
 @app.command()
@@ -36,14 +81,26 @@ def push(
         str | None,
         typer.Option("--name", help="ORG/NAME, or NAME; namespace and folder when left out."),
     ] = None,
+    allowed: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--allow",
+            help="File to publish although it looks as if it held a secret; repeat it.",
+            metavar="FILE",
+        ),
+    ] = None,
     namespace: Namespace = None,
     context: Context = None,
 ) -> None:
     """Publish a folder as an environment and print its id.
 
+    A run pins what is newest when it is accepted: pushing again changes no run.
+
     Example: flash env push ./sums --name team-a/sums
     """
-    packed = package.pack(folder)
+    packed = package.pack(folder, tuple(allowed or ()))
+    if packed.left_out:
+        terminal.say(f"left out: {', '.join(packed.left_out)}")
     terminal.write(asyncio.run(_push(packed, name or folder.resolve().name, namespace, context)))
 
 
@@ -69,9 +126,35 @@ async def _push(
     return identifier
 
 
+# --- pull ---------------------------------------------------------------------------------------
+
+
+class _Version(NamedTuple):
+    """One version of an environment; an empty digest means the newest."""
+
+    identifier: str
+    digest: str
+
+    @classmethod
+    def parse(cls, text: str) -> "_Version":
+        identifier, at, digest = text.partition("@")
+        if at and not _DIGEST.fullmatch(digest):
+            raise UsageFailure(
+                f"{digest!r} is no digest: give at least its first 8 hex digits, "
+                f"as in {identifier}@3fa9c1d2"
+            )
+        return cls(_identifier(identifier), digest)
+
+
 @app.command()
 def pull(
-    identifier: Identifier,
+    identifier: Annotated[
+        str,
+        typer.Argument(
+            help="Environment, as in your-org/your-env; ID@DIGEST for an older version.",
+            metavar="ID[@DIGEST]",
+        ),
+    ],
     folder: Annotated[
         Path | None, typer.Argument(help="New folder; the environment's name when left out.")
     ] = None,
@@ -82,26 +165,57 @@ def pull(
 
     Example: flash env pull team-a/sums ./sums
     """
-    target = folder or Path(_identifier(identifier).partition("/")[2])
+    version = _Version.parse(identifier)
+    target = folder or Path(version.identifier.partition("/")[2])
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise UsageFailure(f"{target} exists already; name a new folder")
-    data = asyncio.run(_fetch(identifier, namespace, context))
+    data = asyncio.run(_fetch(version, namespace, context))
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".flash-") as scratch:
         part = Path(scratch, "environment")
+        part.mkdir()
         package.unpack(data, part)
         part.rename(target)  # the folder appears whole or not at all
     terminal.write(str(target))
 
 
-async def _fetch(identifier: str, namespace: str | None, context: str | None) -> bytes:
+async def _fetch(version: _Version, namespace: str | None, context: str | None) -> bytes:
     async with connect(context, namespace) as session:
-        pointer = await _pointer(session, _identifier(identifier))
-        key = names.environment_package_key(identifier, pointer.digest)
-        return await session.stored(lambda store: store.get_bytes(key, limit=package.PACKED_LIMIT))
+        digest = await _digest(session, version)
+        key = names.environment_package_key(version.identifier, digest)
+        data = await session.stored(lambda store: store.get_bytes(key, limit=PACKED_LIMIT))
+    if hashlib.sha256(data).hexdigest() != digest:
+        raise Failure(
+            f"the package {digest[:12]} of {version.identifier} is not what its name says: "
+            "somebody changed it in storage",
+            f"publish it again: flash env push FOLDER --name {version.identifier}",
+        )
+    return data
 
 
-async def _pointer(session: Session, identifier: str) -> EnvironmentPointer:
+async def _digest(session: Session, version: _Version) -> str:
+    """Return the whole digest of a version; raises ``NotFoundFailure``."""
+    if not version.digest:
+        return (await pointer(session, version.identifier)).digest
+    packages = [key for key in await _keys(session, version.identifier) if key.endswith(".tar.gz")]
+    digests = [key.rpartition("/")[2].removesuffix(".tar.gz") for key in packages]
+    found = [digest for digest in digests if digest.startswith(version.digest)]
+    if len(found) == 1:
+        return found[0]
+    what = f"{len(found)} versions begin" if found else "no version begins"
+    listed = ", ".join(digest[:12] for digest in found or digests) or "none"
+    raise NotFoundFailure(
+        f"{what} with {version.digest} in {version.identifier}", f"there are: {listed}"
+    )
+
+
+async def _keys(session: Session, identifier: str) -> list[str]:
+    prefix = names.environment_prefix(identifier)
+    return [entry.key for entry in await session.stored(lambda store: list(store.list(prefix)))]
+
+
+async def pointer(session: Session, identifier: str) -> EnvironmentPointer:
+    """Return the newest version of an environment; raises ``NotFoundFailure``."""
     from flashrun.store import NotFound
 
     latest = names.environment_latest_key(identifier)
@@ -111,6 +225,9 @@ async def _pointer(session: Session, identifier: str) -> EnvironmentPointer:
         raise NotFoundFailure(
             f"there is no environment {identifier}", "flash env list shows what there is"
         ) from None
+
+
+# --- list ---------------------------------------------------------------------------------------
 
 
 @app.command("list")
@@ -126,8 +243,8 @@ def list_environments(
     match output:
         case Output.JSON | Output.YAML:
             listed = [
-                {"id": identifier, **pointer.model_dump(mode="json")}
-                for identifier, pointer in found.items()
+                {"id": identifier, **newest.model_dump(mode="json")}
+                for identifier, newest in found.items()
             ]
             terminal.write_data(listed, output)
         case Output.NAME:
@@ -137,11 +254,11 @@ def list_environments(
             rows = (
                 (
                     Cell(identifier),
-                    Cell(pointer.digest[:12]),
-                    Cell(render.size(pointer.size)),
-                    Cell(render.age(pointer.pushed, now)),
+                    Cell(newest.digest[:12]),
+                    Cell(render.size(newest.size)),
+                    Cell(render.age(newest.pushed, now)),
                 )
-                for identifier, pointer in found.items()
+                for identifier, newest in found.items()
             )
             terminal.write_table(Table(("ENVIRONMENT", "DIGEST", "SIZE", "AGE"), tuple(rows)))
 
@@ -155,60 +272,71 @@ async def _list(namespace: str | None, context: str | None) -> dict[str, Environ
             for entry in entries
             if entry.key.endswith(ending)
         ]
-        return {identifier: await _pointer(session, identifier) for identifier in identifiers}
+        return {identifier: await pointer(session, identifier) for identifier in identifiers}
+
+
+# --- delete -------------------------------------------------------------------------------------
 
 
 @app.command()
-def setup(
-    folder: Annotated[Path, typer.Argument(help="Folder to write into.")] = Path(),
+def delete(
+    identifier: Identifier,
+    sure: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    namespace: Namespace = None,
+    context: Context = None,
 ) -> None:
-    """Write a small environment to begin with; files that exist are kept.
+    """Delete an environment with all its versions, unless a run that goes on needs it.
 
-    Example: flash env setup ./sums
+    Example: flash env delete team-a/sums
     """
-    identifier = f"your-org/{folder.resolve().name}"
-    for name, text in template.FILES.items():
-        path = folder / name
-        if path.exists():
-            terminal.say(f"kept {path}")
-            continue
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text.replace("{id}", identifier))
-        terminal.write(str(path))
-    terminal.say(f"next: flash env test {folder}, then flash env push {folder} --name {identifier}")
+    asyncio.run(_delete(_identifier(identifier), sure, namespace, context))
 
 
-@app.command("test")
-def rehearse(
-    folder: Annotated[Path, typer.Argument(help="Folder with environment.py.")] = Path(),
-    split: Annotated[str, typer.Option(help="Which dataset/<split>.jsonl.")] = "train",
-    rows: Annotated[int, typer.Option(min=1, help="How many rows.")] = 3,
-    params: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--param", help="Argument of load_environment; repeat it.", metavar="KEY=VALUE"
-        ),
-    ] = None,
-) -> None:
-    """Run an environment here: build prompts, and score the answers its own data gives.
+async def _delete(identifier: str, sure: bool, namespace: str | None, context: str | None) -> None:
+    async with connect(context, namespace) as session:
+        keys = await _keys(session, identifier)
+        if not keys:
+            raise NotFoundFailure(
+                f"there is no environment {identifier}", "flash env list shows what there is"
+            )
+        if needing := await _needing(session, identifier):
+            raise UsageFailure(
+                f"{identifier} is needed by {', '.join(needing)}: a retry fetches it again",
+                "wait until they have ended, or end them with flash cancel",
+            )
+        _ask(identifier, len(keys) - 1, sure)
+        latest = names.environment_latest_key(identifier)
+        # What is found by nobody any more goes first: half a deletion leaves no broken pointer.
+        doomed = sorted(keys, key=lambda key: key != latest)
+        await session.stored(lambda store: store.delete(doomed))
+    terminal.write(identifier)
 
-    Example: flash env test ./sums --rows 10
-    """
-    given = compose.assignments(params or ())
-    lines = list(rehearsal.rehearse(folder, given, split, rows))
-    cells = (
-        (
-            Cell(str(line.row)),
-            Cell(line.prompt),
-            Cell(line.answer),
-            Cell("" if line.score is None else f"{line.score:g}"),
-        )
-        for line in lines
-    )
-    terminal.write_table(Table(("ROW", "PROMPT", "ANSWER", "SCORE"), tuple(cells)))
-    scores = [line.score for line in lines if line.score is not None]
-    if scores and not any(scores):
-        terminal.say("note: no answer of its own data scored; GRPO would learn nothing from this")
+
+async def _needing(session: Session, identifier: str) -> list[str]:
+    """Return the runs that have not ended and use the environment, as far as they can be seen."""
+    from flashrun.cluster import Forbidden
+
+    try:
+        visible = await session.cluster.list(names.KIND)
+    except Forbidden:
+        visible = await session.manifests()
+        terminal.say(f"note: only the runs in namespace {session.namespace} can be seen from here")
+    return [
+        f"{run['metadata']['namespace']}/{run['metadata']['name']}"
+        for run in visible
+        if run["spec"]["environment"]["id"] == identifier
+        and (run.get("status") or {}).get("phase") not in TERMINAL
+    ]
+
+
+def _ask(identifier: str, versions: int, sure: bool) -> None:
+    if sure:
+        return
+    if not sys.stdin.isatty():
+        raise UsageFailure(f"nobody can be asked whether to delete {identifier}", "add -y")
+    what = f"{identifier} with {versions} version{'' if versions == 1 else 's'}"
+    if not typer.confirm(f"Delete {what}? Finished runs could not be repeated", err=True):
+        raise UsageFailure("nothing was deleted")
 
 
 def _identifier(text: str) -> str:

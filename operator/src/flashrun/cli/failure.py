@@ -16,7 +16,7 @@ class ExitCode(IntEnum):
 class Failure(Exception):
     """Ends a command with one sentence on standard error.
 
-    ``hint`` says what to do next; ``{flash}`` in it becomes the name that the user typed.
+    ``hint`` says what to do next; commands of ours in it are spelled as the user typed this one.
     """
 
     code = ExitCode.RUN_FAILED

@@ -1,26 +1,27 @@
 """Following a run: its log as it is written, a line that says where it is, until it has ended.
 
-A log stream of a pod ends when its container does, after the last line; a run that has ended is
-left only when all its streams have. Containers that came and went unseen are read from storage.
+A run that has ended is left only when its containers' logs have been read to their ends. What came
+and went unseen, or was cut off with its pod, is read from storage.
 """
 
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import typer
-from rich.live import Live
-from rich.spinner import Spinner
-from rich.text import Text
 
 from flashrun.cli import render, terminal
 from flashrun.cli.failure import ExitCode, Failure
+from flashrun.cli.podlog import PodLog, after
 from flashrun.cli.session import Session, parsed
 from flashrun.spec import names
 from flashrun.spec.run import TERMINAL, FlashRun, Phase, ProgressStatus
+
+if TYPE_CHECKING:
+    from rich.live import Live
 
 POLL_SECONDS: Final = 1.0
 LAST_LINES_SECONDS: Final = 20.0
@@ -29,7 +30,9 @@ STEPS_SECONDS: Final = 5.0
 """Shortest time between two lines about steps, where lines stay."""
 LONGEST_LINE: Final = 64 * 1024
 """Longest log line that is shown, in characters."""
-CONTAINERS: Final = ("model", "packages", "trainer")
+TRAINER: Final = "trainer"
+CONTAINERS: Final = ("model", "packages", TRAINER)
+INDEX_LABEL: Final = "batch.kubernetes.io/job-completion-index"
 
 
 class View(Protocol):
@@ -81,93 +84,126 @@ class PlainView:
 class LiveView:
     """For terminals: the log scrolls above one line that stays."""
 
-    def __init__(self, live: Live) -> None:
+    def __init__(self, live: "Live") -> None:
         self._live = live
 
     def line(self, text: str) -> None:
         """Print the line above the live one."""
+        from rich.text import Text
+
         self._live.console.print(Text.from_ansi(text))
 
     def status(self, run: FlashRun) -> None:
         """Renew the live line."""
+        from rich.spinner import Spinner
+        from rich.text import Text
+
         text = Text(f"{run.name} · {render.progress_line(run.status)}", style="cyan")
         self._live.update(Spinner("dots", text))
 
     def notice(self, text: str) -> None:
         """Print the notice above the live line."""
+        from rich.text import Text
+
         self._live.console.print(Text(text, style="dim"))
 
 
 @contextlib.contextmanager
-def view() -> Any:
+def view() -> Iterator[View]:
     """Yield the view that fits standard output."""
-    console = terminal.console()
-    if not console.is_terminal:
+    if not terminal.is_terminal():
         yield PlainView()
         return
-    with Live(console=console, transient=True, refresh_per_second=8) as live:
+    from rich.live import Live
+
+    with Live(console=terminal.console(), transient=True, refresh_per_second=8) as live:
         yield LiveView(live)
 
 
 @dataclass
 class LogStreams:
-    """The log streams of one run's pods, merged as their lines come."""
+    """The logs of one run's pods, merged as their lines come."""
 
     session: Session
     run: FlashRun
-    show: Callable[[str], None]
-    tasks: dict[tuple[str, str], "asyncio.Task[None]"] = field(default_factory=dict)
+    shown: View
+    attempt: int | None = None
+    """The only attempt to show; None for all."""
+    logs: dict[tuple[str, str], PodLog] = field(default_factory=dict)
+    tasks: "list[asyncio.Task[None]]" = field(default_factory=list)
 
-    async def look(self) -> None:
-        """Begin a stream for every container that has started and has none."""
-        for pod in await pods_of(self.session, self.run):
+    async def look(self, run: FlashRun) -> None:
+        """Begin to read every container that has started and is not read yet."""
+        self.run = run
+        for pod in await pods_of(self.session, run):
             name = pod["metadata"]["name"]
+            if self.attempt is not None and name != pod_of(run, self.attempt):
+                continue
             for container in started_containers(pod):
-                if (name, container) not in self.tasks:
-                    task = asyncio.create_task(self._stream(name, container))
-                    self.tasks[name, container] = task
+                if (name, container) not in self.logs:
+                    log = PodLog(self.session.cluster, run.namespace, name, container)
+                    self.logs[name, container] = log
+                    self.tasks.append(asyncio.create_task(self._show(log, prefix_of(pod))))
 
     async def finish(self) -> None:
-        """Wait for the last lines."""
-        await self.look()
+        """Show the last lines: from the pods while they are there, else from storage."""
         if self.tasks:
-            _, late = await asyncio.wait(self.tasks.values(), timeout=LAST_LINES_SECONDS)
+            _, late = await asyncio.wait(self.tasks, timeout=LAST_LINES_SECONDS)
             await _cancelled(late)
+        for attempt in self.run.status.attempts:
+            log = self.logs.get((attempt.pod, TRAINER))
+            wanted = self.attempt in (None, attempt.number)
+            if wanted and attempt.pod and not (log and log.whole):
+                await self._show_stored(attempt.number, tuple(log.tail) if log else ())
 
     async def stop(self) -> None:
-        """End the streams where they are."""
-        await _cancelled(self.tasks.values())
+        """End all reading where it is."""
+        await _cancelled(self.tasks)
 
-    async def _stream(self, pod: str, container: str) -> None:
-        """Show a container's log; after a lost connection, go on where it was."""
-        shown = 0
-        while True:
-            try:
-                seen = 0
-                async for line in self.session.cluster.logs(
-                    self.run.namespace, pod, container, follow=True
-                ):
-                    seen += 1
-                    if seen > shown:
-                        shown = seen
-                        self.show(prefixed(container, line))
-                return
-            except Exception as error:
-                if not getattr(error, "temporary", False):
-                    return  # the pod is gone; what it left is in storage
-                await asyncio.sleep(POLL_SECONDS)
+    async def _show(self, log: PodLog, prefix: str) -> None:
+        from flashrun.cluster import ClusterError
+
+        try:
+            async for line in log.lines():
+                self.shown.line(prefixed(log.container, line, prefix))
+        except ClusterError as error:
+            self.shown.notice(f"the log of {log.pod} cannot be read: {error}")
+
+    async def _show_stored(self, attempt: int, shown: Sequence[str]) -> None:
+        """Show from storage what an attempt wrote after the lines ``shown``."""
+        from flashrun.store import StoreError
+
+        try:
+            lines = await stored_log(self.session, self.run, attempt)
+        except (Failure, StoreError) as error:
+            self.shown.notice(f"the log of attempt {attempt} is not complete: {error}")
+            return
+        for line in after(lines, shown):
+            self.shown.line(prefixed(TRAINER, line))
 
 
-async def _cancelled(tasks: Any) -> None:
+async def _cancelled(tasks: Iterable["asyncio.Task[None]"]) -> None:
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def prefixed(container: str, line: str) -> str:
+def pod_of(run: FlashRun, attempt: int) -> str:
+    """Return the pod of an attempt; empty while there is none."""
+    return next((item.pod for item in run.status.attempts if item.number == attempt), "")
+
+
+def prefix_of(pod: dict[str, Any]) -> str:
+    """Return what tells the lines of a pod apart: empty for the one that leads."""
+    index = pod["metadata"].get("labels", {}).get(INDEX_LABEL, "0")
+    return "" if index == "0" else f"node {index}"
+
+
+def prefixed(container: str, line: str, prefix: str = "") -> str:
     """Return a log line as it is shown; those of init containers name their container."""
     shown = line if len(line) <= LONGEST_LINE else f"{line[:LONGEST_LINE]}… (cut)"
-    return shown if container == "trainer" else f"[{container}] {shown}"
+    names_of = " ".join(filter(None, (prefix, "" if container == TRAINER else container)))
+    return f"[{names_of}] {shown}" if names_of else shown
 
 
 async def pods_of(session: Session, run: FlashRun) -> list[dict[str, Any]]:
@@ -198,22 +234,40 @@ def _never_started(status: dict[str, Any]) -> bool:
     return terminated is not None and not terminated.get("containerID")
 
 
-async def follow(session: Session, name: str, shown: View, *, log: bool = True) -> FlashRun:
-    """Show a run until it has ended, and return it as it is then."""
+async def follow(
+    session: Session, name: str, shown: View, *, log: bool = True, attempt: int | None = None
+) -> FlashRun:
+    """Show a run until it, or the one ``attempt`` of it, has ended; return it as it is then."""
     run = await session.run(name)
-    streams = LogStreams(session, run, shown.line)
+    streams = LogStreams(session, run, shown, attempt)
     try:
         async for state in _states(session, name, run, shown):
             run = state
             shown.status(run)
             if log:
-                await _looked(streams)
+                await _looked(streams, run)
+            if attempt is not None and _is_over(run, attempt):
+                break
         if log:
             await streams.finish()
-            await _unseen(session, run, streams, shown)
     finally:
         await streams.stop()
     return run
+
+
+async def watch(name: str, following: Coroutine[Any, Any, FlashRun]) -> FlashRun:
+    """Follow a run; Ctrl-C ends that, and says how to come back."""
+    try:
+        return await following
+    except asyncio.CancelledError:
+        terminal.say(
+            f"detached from {name}. Come back: flash log {name} -f; stop it: flash cancel {name}"
+        )
+        raise typer.Exit(ExitCode.INTERRUPTED) from None
+
+
+def _is_over(run: FlashRun, attempt: int) -> bool:
+    return any(item.number == attempt and item.end for item in run.status.attempts)
 
 
 async def _states(
@@ -236,27 +290,13 @@ async def _states(
             lost = True
 
 
-async def _looked(streams: LogStreams) -> None:
+async def _looked(streams: LogStreams, run: FlashRun) -> None:
     """Look for new pods; trouble shows in the run's own state, which is asked for as well."""
     try:
-        await streams.look()
+        await streams.look(run)
     except Exception as error:
         if not getattr(error, "temporary", False):
             raise
-
-
-async def _unseen(session: Session, run: FlashRun, streams: LogStreams, shown: View) -> None:
-    """Show from storage the logs of attempts whose pods were gone before they could be read."""
-    from flashrun.store import StoreError
-
-    seen = {pod for pod, _ in streams.tasks}
-    for attempt in run.status.attempts:
-        if attempt.pod and attempt.pod not in seen:
-            try:
-                for line in await stored_log(session, run, attempt.number):
-                    shown.line(line)
-            except (Failure, StoreError) as error:
-                shown.notice(f"the log of attempt {attempt.number} cannot be shown: {error}")
 
 
 async def stored_log(session: Session, run: FlashRun, attempt: int) -> list[str]:

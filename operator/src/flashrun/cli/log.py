@@ -19,12 +19,15 @@ def log(
     follow: Follow = False,
     attempt: Annotated[
         int | None,
-        typer.Option("--attempt", min=1, help="One attempt of the run; the newest when left out."),
+        typer.Option("--attempt", min=1, help="One attempt of the run, counted from 1."),
     ] = None,
     namespace: Namespace = None,
     context: Context = None,
 ) -> None:
-    """Print a run's log; the lines of init containers begin with their name.
+    """Print what a run wrote.
+
+    It comes from the pod while that is there, and from storage afterwards. Lines of init containers
+    begin with their name. Without --follow it is the newest attempt's, with --follow every one's.
 
     Example: flash log flash-1795370000-3fa9c1d2 --attempt 1
     """
@@ -37,30 +40,45 @@ async def _log(
     async with connect(context, namespace) as session:
         if wait:
             with following.view() as shown:
-                await following.follow(session, name, shown)
+                await following.watch(name, following.follow(session, name, shown, attempt=attempt))
             return
-        run = await session.run(name)
-        pod = await _pod(session, run, attempt)
-        if pod is not None:
-            async for line in _pod_log(session, run, pod):
-                terminal.write(line)
-        else:
-            for line in await _stored(session, run, attempt):
-                terminal.write(line)
+        async for line in _lines(session, await session.run(name), attempt):
+            terminal.write(line)
+
+
+async def _lines(session: Session, run: FlashRun, attempt: int | None) -> AsyncIterator[str]:
+    """Yield what an attempt wrote: from its pod, or from storage when that cannot be read."""
+    from flashrun.cluster import ClusterError
+
+    pod, begun = await _pod(session, run, attempt), False
+    try:
+        async for line in _pod_log(session, run, pod):
+            begun = True
+            yield line
+    except ClusterError:
+        if begun:
+            raise
+    if not begun:
+        for line in await _stored(session, run, attempt):
+            yield line
 
 
 async def _pod(session: Session, run: FlashRun, attempt: int | None) -> dict[str, Any] | None:
     """Return the pod of an attempt if it is still there; the newest attempt's by default."""
-    pods = await following.pods_of(session, run)
+    pods = [pod for pod in await following.pods_of(session, run) if not following.prefix_of(pod)]
     if attempt is None:
         return pods[-1] if pods else None
-    wanted = next((item.pod for item in run.status.attempts if item.number == attempt), "")
+    wanted = following.pod_of(run, attempt)
     return next((pod for pod in pods if pod["metadata"]["name"] == wanted), None)
 
 
-async def _pod_log(session: Session, run: FlashRun, pod: dict[str, Any]) -> AsyncIterator[str]:
+async def _pod_log(
+    session: Session, run: FlashRun, pod: dict[str, Any] | None
+) -> AsyncIterator[str]:
+    if pod is None:
+        return
+    name = pod["metadata"]["name"]
     for container in following.started_containers(pod):
-        name = pod["metadata"]["name"]
         async for line in session.cluster.logs(run.namespace, name, container):
             yield following.prefixed(container, line)
 

@@ -2,6 +2,7 @@
 
 import secrets
 import time
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
@@ -9,10 +10,9 @@ import typer
 from flashrun.cli import known, source, terminal
 from flashrun.cli.failure import UsageFailure
 from flashrun.cli.options import Config, Namespace, Output, Overlays, Sets
-from flashrun.cli.train import spec_of
 from flashrun.spec import names
 from flashrun.spec.config import RunConfig
-from flashrun.spec.run import manifest
+from flashrun.spec.run import FlashRunSpec, SecretRef, manifest
 
 
 def render_manifest(
@@ -28,7 +28,7 @@ def render_manifest(
             "--secret", help="Secret that holds environment.secrets; repeat it.", metavar="NAME"
         ),
     ] = None,
-    output: Annotated[Output, typer.Option("--output", "-o", help="yaml or json.")] = Output.YAML,
+    output: Annotated[Output, typer.Option("--output", "-o", help="yaml, json or name.")] = Output.YAML,
     namespace: Namespace = None,
 ) -> None:
     """Print the FlashRun that train would submit; it holds no secret values.
@@ -36,7 +36,7 @@ def render_manifest(
     Example: flash render config.toml --name sums-1 | kubectl apply -f -
     """
     composed = source.read(config, overlays, sets)
-    for warning in source.checked(composed, known.platform().catalog()):
+    for warning in source.checked(composed, known.platform()):
         terminal.say(f"note: {warning}")
     run = _name(name) if name else names.run_name(int(time.time()), secrets.token_hex(4))
     refs = _secret_refs(composed.config, run, secret)
@@ -47,6 +47,11 @@ def render_manifest(
             manifest(run, namespace, spec_of(composed.config, refs)),
             Output.JSON if output is Output.JSON else Output.YAML,
         )
+
+
+def spec_of(config: RunConfig, secret_refs: Sequence[str]) -> FlashRunSpec:
+    """Return the spec of ``config`` whose secrets are looked up in ``secret_refs``."""
+    return FlashRunSpec.from_config(config, tuple(SecretRef(name=name) for name in secret_refs))
 
 
 def _name(text: str) -> str:

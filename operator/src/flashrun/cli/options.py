@@ -27,7 +27,18 @@ Context = Annotated[
     typer.Option("--context", help="Context of the kubeconfig; the current one when left out."),
 ]
 Form = Annotated[Output, typer.Option("--output", "-o", help="Form of the answer.")]
-Run = Annotated[str, typer.Argument(help="Name of the run.", metavar="RUN")]
+
+
+def complete_run(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Return the runs that may be meant; only a shell that completes a word asks for them."""
+    from flashrun.cli import completion
+
+    return completion.runs(ctx.params.get("context"), ctx.params.get("namespace"), incomplete)
+
+
+Run = Annotated[
+    str, typer.Argument(help="Name of the run.", metavar="RUN", autocompletion=complete_run)
+]
 Config = Annotated[Path, typer.Argument(help="The run's TOML file.", metavar="CONFIG")]
 Overlays = Annotated[
     list[Path] | None,
@@ -42,3 +53,9 @@ Sets = Annotated[
     ),
 ]
 Follow = Annotated[bool, typer.Option("--follow", "-f", help="Go on until the run has ended.")]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Check and print the resolved run; submit nothing.")
+]
+Background = Annotated[
+    bool, typer.Option("--background", help="Submit, print the run's name, and return.")
+]

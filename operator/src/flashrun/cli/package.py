@@ -1,7 +1,8 @@
 """An environment folder as one file, and back.
 
-Packing is deterministic: equal content gives equal bytes and so an equal digest. Neither direction
-trusts the other: links, devices and paths out of the folder are refused, and sizes are bounded.
+Packing is deterministic: equal content gives equal bytes and so an equal digest. What stays here is
+said, and what looks like a secret does not leave: a package is read by everyone who may train on
+it. Taking packages apart is ``flashrun.archive``'s, which pods use too.
 """
 
 import gzip
@@ -9,19 +10,29 @@ import hashlib
 import io
 import os
 import tarfile
-from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Final, NamedTuple
 
+from flashrun import archive
+from flashrun.archive import MEMBERS_LIMIT, PACKED_LIMIT, UNPACKED_LIMIT
 from flashrun.cli.failure import UsageFailure
+from flashrun.spec import secrecy
 
-PACKED_LIMIT: Final = 64 * 1024 * 1024
-UNPACKED_LIMIT: Final = 256 * 1024 * 1024
-MEMBERS_LIMIT: Final = 5000
 ENTRY_FILE: Final = "environment.py"
 
-_LEFT_OUT: Final = frozenset({"__pycache__", "node_modules", "venv"})
-_CHUNK: Final = 1024 * 1024
+_LEFT_OUT: Final = frozenset({"__pycache__", "node_modules"})
+_DATA_SUFFIXES: Final = frozenset({".jsonl", ".json", ".csv", ".tsv", ".txt"})
+_RANDOM: Final = "a random key"
+"""What is known by its randomness alone; random text is what data may well be made of."""
+_MARKERS: Final = (
+    *("PRIVATE KEY", "sk-", "rk-", "k_live_", "k_test_", "ghp_", "gho_", "ghu_", "ghs_", "ghr_"),
+    *("github_pat_", "glpat-", "hf_", "AKIA", "ASIA", "AIza", "xox", "npm_", "pypi-", "eyJ"),
+    *("earer", "EARER", "://"),
+)
+"""What every token has in it that is known by its shape; most lines of data have none of these."""
+_SHOWN: Final = 10
+"""Most places that one refusal lists."""
 
 
 class Package(NamedTuple):
@@ -31,13 +42,17 @@ class Package(NamedTuple):
     digest: str
     """SHA-256 of ``data`` in hex."""
     files: tuple[str, ...]
+    left_out: tuple[str, ...] = ()
+    """What lies in the folder and was not packed; folders end in ``/``."""
 
 
-def pack(folder: Path) -> Package:
-    """Pack every file of ``folder``; hidden files, caches and virtual environments stay here.
+def pack(folder: Path, allowed: Sequence[str] = ()) -> Package:
+    """Pack the files of ``folder``; hidden files, caches and virtual environments stay here.
+
+    ``allowed`` are files that are packed although something in them looks like a secret.
 
     Raises:
-        UsageFailure: the folder is no environment, or too large, or holds links.
+        UsageFailure: the folder is no environment, is too large, holds links or secrets.
     """
     if not folder.is_dir():
         raise UsageFailure(f"{folder} is not a folder")
@@ -46,40 +61,49 @@ def pack(folder: Path) -> Package:
             f"{folder} has no {ENTRY_FILE}, which must define load_environment",
             "flash env setup writes one to begin with",
         )
-    paths = list(_files(folder))
+    left_out: list[Path] = []
+    paths = list(_files(folder, left_out))
     _check_size(folder, paths)
-    packed = io.BytesIO()
-    with (
-        gzip.GzipFile(fileobj=packed, mode="wb", filename="", mtime=0, compresslevel=6) as stream,
-        tarfile.open(fileobj=stream, mode="w", format=tarfile.PAX_FORMAT) as archive,
-    ):
-        for path in paths:
-            _add(archive, path, path.relative_to(folder).as_posix())
-    data = packed.getvalue()
+    contents = {path.relative_to(folder).as_posix(): _read(path) for path in paths}
+    _check_secrets(folder, {k: v for k, v in contents.items() if k not in allowed})
+    data = _packed(contents)
     if len(data) > PACKED_LIMIT:
         raise UsageFailure(
             f"{folder} packs to {len(data):,} bytes; at most {PACKED_LIMIT:,} are allowed"
         )
-    names = tuple(path.relative_to(folder).as_posix() for path in paths)
-    return Package(data, hashlib.sha256(data).hexdigest(), names)
+    stayed = (f"{path.relative_to(folder)}{'/' if path.is_dir() else ''}" for path in left_out)
+    return Package(data, hashlib.sha256(data).hexdigest(), tuple(contents), tuple(stayed))
 
 
-def _files(folder: Path) -> Iterator[Path]:
-    """Yield the files to pack in an order that does not depend on the file system."""
+def unpack(data: bytes, folder: Path) -> None:
+    """Unpack a package into ``folder``, which is made; raises ``UsageFailure``."""
+    try:
+        archive.unpack(io.BytesIO(data), folder)
+    except archive.ArchiveError as error:
+        raise UsageFailure(f"the package {error}") from None
+
+
+def _files(folder: Path, left_out: list[Path]) -> Iterator[Path]:
+    """Yield the files to pack, in an order that does not depend on the file system."""
     for place, folders, files in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not _left_out(name))
-        for name in sorted(name for name in (*files, *folders) if not _left_out(name)):
+        inner = {name for name in folders if not _stays(Path(place, name))}
+        for name in sorted((*files, *folders)):
             path = Path(place, name)
-            if path.is_symlink():
+            if _stays(path):
+                left_out.append(path)
+            elif path.is_symlink():
                 raise UsageFailure(f"{path} is a link; copy what it points to into the folder")
-            if path.is_file():
+            elif path.is_file():
                 yield path
             elif not path.is_dir():
                 raise UsageFailure(f"{path} is neither a file nor a folder")
+        folders[:] = sorted(inner)
 
 
-def _left_out(name: str) -> bool:
-    return name.startswith(".") or name in _LEFT_OUT or name.endswith(".pyc")
+def _stays(path: Path) -> bool:
+    name = path.name
+    hidden = name.startswith(".") or name in _LEFT_OUT or name.endswith(".pyc")
+    return hidden or (path / "pyvenv.cfg").is_file()
 
 
 def _check_size(folder: Path, paths: list[Path]) -> None:
@@ -94,65 +118,51 @@ def _check_size(folder: Path, paths: list[Path]) -> None:
         )
 
 
-def _add(archive: tarfile.TarFile, path: Path, name: str) -> None:
+def _read(path: Path) -> bytes:
     try:
-        data = path.read_bytes()
+        return path.read_bytes()
     except OSError as error:
         raise UsageFailure(f"cannot read {path}: {error.strerror}") from None
-    member = tarfile.TarInfo(name)
-    member.size, member.mode = len(data), 0o644
-    archive.addfile(member, io.BytesIO(data))
 
 
-def unpack(data: bytes, folder: Path) -> int:
-    """Unpack a package into ``folder``, which is made, and return the number of files.
+def _check_secrets(folder: Path, contents: dict[str, bytes]) -> None:
+    found = [
+        f"{folder / name}:{line} looks as if it held {what}"
+        for name, data in contents.items()
+        for line, what in secrets_in(name, data)
+    ]
+    if found:
+        more = f"; and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+        raise UsageFailure(
+            f"{'; '.join(found[:_SHOWN])}{more}; nothing is published",
+            "read it from os.environ and list its name in [environment].secrets; "
+            "if it is no secret: --allow FILE",
+        )
 
-    Raises:
-        UsageFailure: the package is not one, is too large, or would write outside the folder.
-    """
-    count = 0
+
+def secrets_in(name: str, data: bytes) -> Iterator[tuple[int, str]]:
+    """Yield the number of each line of a text file that looks secret, and what it looks like."""
     try:
-        with (
-            gzip.GzipFile(fileobj=io.BytesIO(data)) as stream,
-            tarfile.open(fileobj=_Bounded(stream), mode="r|") as archive,
-        ):
-            for member in archive:
-                count += 1
-                if count > MEMBERS_LIMIT:
-                    raise UsageFailure(f"the package has more than {MEMBERS_LIMIT:,} members")
-                _extract(archive, member, folder)
-    except (tarfile.TarError, EOFError, OSError) as error:
-        raise UsageFailure(f"the package cannot be unpacked: {error}") from None
-    return count
-
-
-class _Bounded(io.RawIOBase):
-    """A stream that ends with an error when it is longer than a package may be."""
-
-    def __init__(self, stream: gzip.GzipFile) -> None:
-        self._stream = stream
-        self._left = UNPACKED_LIMIT + MEMBERS_LIMIT * 2 * tarfile.BLOCKSIZE + tarfile.RECORDSIZE
-
-    def read(self, size: int = -1) -> bytes:
-        data = self._stream.read(min(size if size >= 0 else _CHUNK, self._left + 1))
-        self._left -= len(data)
-        if self._left < 0:
-            raise UsageFailure(f"the package unpacks to more than {UNPACKED_LIMIT:,} bytes")
-        return data
-
-
-def _extract(archive: tarfile.TarFile, member: tarfile.TarInfo, folder: Path) -> None:
-    path = PurePosixPath(member.name)
-    if path.is_absolute() or ".." in path.parts or "\\" in member.name or "\0" in member.name:
-        raise UsageFailure(f"the package holds {member.name!r}, which lies outside its folder")
-    target = folder.joinpath(*path.parts)
-    if member.isdir():
-        target.mkdir(parents=True, exist_ok=True)
+        text = data.decode()
+    except UnicodeDecodeError:
         return
-    content = archive.extractfile(member) if member.isfile() else None
-    if content is None:
-        raise UsageFailure(f"the package holds {member.name!r}, which is no plain file")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with target.open("wb") as file:
-        while chunk := content.read(_CHUNK):
-            file.write(chunk)
+    is_data = Path(name).suffix in _DATA_SUFFIXES
+    for number, line in enumerate(text.split("\n"), 1):
+        if is_data and not any(marker in line for marker in _MARKERS):
+            continue
+        what = secrecy.secret_value(line)
+        if what is not None and not (is_data and what == _RANDOM):
+            yield number, what
+
+
+def _packed(contents: dict[str, bytes]) -> bytes:
+    packed = io.BytesIO()
+    with (
+        gzip.GzipFile(fileobj=packed, mode="wb", filename="", mtime=0, compresslevel=6) as stream,
+        tarfile.open(fileobj=stream, mode="w", format=tarfile.PAX_FORMAT) as tar,
+    ):
+        for name, data in contents.items():
+            member = tarfile.TarInfo(name)
+            member.size, member.mode = len(data), 0o644
+            tar.addfile(member, io.BytesIO(data))
+    return packed.getvalue()

@@ -1,50 +1,19 @@
 """From values to text: what the commands print, as pure functions."""
 
-import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
-from enum import Enum
-from typing import Any, Final, NamedTuple
+from typing import Final
 
-from flashrun.plan import resolve
-from flashrun.spec.catalog import Catalog
-from flashrun.spec.compose import Composed
-from flashrun.spec.config import Algorithm
-from flashrun.spec.public import PublicPool
-from flashrun.spec.records import ResolvedTrain
+from flashrun.cli.tables import Cell, Table, Tone
 from flashrun.spec.run import (
     TERMINAL,
+    TRAINING_WARNING,
     CheckpointStatus,
     FlashRun,
     FlashRunStatus,
     Phase,
     ProgressStatus,
 )
-
-
-class Tone(Enum):
-    """What a piece of text is, for colouring."""
-
-    PLAIN = "plain"
-    GOOD = "good"
-    BAD = "bad"
-    ACTIVE = "active"
-    QUIET = "quiet"
-
-
-class Cell(NamedTuple):
-    """One cell of a table."""
-
-    text: str
-    tone: Tone = Tone.PLAIN
-
-
-class Table(NamedTuple):
-    """A header and rows of as many cells."""
-
-    header: tuple[str, ...]
-    rows: tuple[tuple[Cell, ...], ...]
-
 
 _TONES: Final = {
     Phase.SUCCEEDED: Tone.GOOD,
@@ -57,11 +26,6 @@ _TONES: Final = {
 def tone_of(phase: Phase) -> Tone:
     """Return how a phase is coloured."""
     return _TONES.get(phase, Tone.PLAIN)
-
-
-def plain_rows(table: Table) -> list[str]:
-    """Return one line a record, cells separated by tabs, for pipes."""
-    return ["\t".join(cell.text for cell in row) for row in table.rows]
 
 
 # --- quantities ---------------------------------------------------------------------------------
@@ -141,7 +105,8 @@ def summary(run: FlashRun, now: datetime) -> list[tuple[str, str]]:
             progress = progress.model_copy(update={"activity": "", "eta_seconds": None})
         rows.append(("Progress", " · ".join(progress_parts(progress))))
     if status.resolved and status.resolved.pool:
-        rows.append(("GPU", f"{status.resolved.gpus} of pool {status.resolved.pool}"))
+        nodes = f" on {status.resolved.nodes} nodes" if status.resolved.nodes > 1 else ""
+        rows.append(("GPU", f"{status.resolved.gpus} of pool {status.resolved.pool}{nodes}"))
     rows += [("Attempt", line) for line in _attempts(status)]
     if status.checkpoint_count:
         newest = f", newest {status.checkpoints[0].ref}" if status.checkpoints else ""
@@ -159,6 +124,9 @@ def _why(status: FlashRunStatus) -> list[tuple[str, str]]:
         return [("Failure", f"{status.failure.message} ({status.failure.reason})"), *hint]
     if status.pending and status.phase not in TERMINAL:
         return [("Waiting", f"{status.pending.message} ({status.pending.reason})")]
+    ready = status.condition("Ready")
+    if ready is not None and ready.reason == TRAINING_WARNING:
+        return [("Warning", ready.message)]
     return []
 
 
@@ -181,7 +149,8 @@ def _attempts(status: FlashRunStatus) -> list[str]:
         steps = f", steps {attempt.from_step or 0} to {attempt.to_step}" if attempt.to_step else ""
         where = f" on {attempt.node}" if attempt.node else ""
         number = attempt.number or "set-up"  # a pod that died before it could claim an attempt
-        lines.append(f"{number}: {attempt.reason or 'running'}{where}{steps}")
+        line = f"{number}: {attempt.reason or 'running'}{where}{steps}"
+        lines.append(f"{line} ({attempt.message.rstrip('.')})" if attempt.message else line)
     return lines
 
 
@@ -261,167 +230,3 @@ def checkpoints_table(found: Iterable[CheckpointStatus], now: datetime) -> Table
             for checkpoint in found
         ),
     )
-
-
-def models_table(catalog: Catalog, pools: Sequence[PublicPool] = ()) -> Table:
-    """Return the models with their limits and, when pools are known, what they can run."""
-    largest = max((pool.vram for pool in pools), default=None)
-    return Table(
-        ("MODEL", "PARAMETERS", "THINKING", "LORA CAP", "CONTEXT", "GPU GIB SFT/GRPO", "FITS"),
-        tuple(
-            (
-                Cell(model.id),
-                Cell(f"{model.parameters:g}B"),
-                Cell(model.thinking),
-                Cell(str(model.lora_rank_cap)),
-                Cell(str(model.context)),
-                Cell(f"{model.vram_sft:g}/{model.vram_grpo:g}"),
-                _fits(model.vram_sft, model.vram_grpo, largest),
-            )
-            for model in catalog
-        ),
-    )
-
-
-def _fits(sft: float, grpo: float, largest: float | None) -> Cell:
-    if largest is None:
-        return Cell("")
-    fitting = [name for name, need in (("sft", sft), ("grpo", grpo)) if need <= largest]
-    return Cell("+".join(fitting), Tone.GOOD) if fitting else Cell("none", Tone.BAD)
-
-
-# --- the resolved config ------------------------------------------------------------------------
-
-
-class Setting(NamedTuple):
-    """One key of a resolved config: its value and where that came from."""
-
-    table: str
-    key: str
-    value: Any
-    origin: str
-    used: bool = True
-
-
-def settings(composed: Composed) -> list[Setting]:
-    """Return every key of a run with its value, given or filled in, in the reference's order."""
-    config = composed.config
-    found = [
-        _setting(composed, "", "model", config.model),
-        _setting(composed, "", "algorithm", str(config.algorithm)),
-        _setting(composed, "", "thinking", config.thinking),
-        _setting(composed, "environment", "id", config.environment.id),
-        *(
-            _setting(composed, "environment", key, value)
-            for key in ("params", "pip", "secrets")
-            if (value := getattr(config.environment, key))
-        ),
-        *_train_settings(composed),
-    ]
-    for table in ("worker_env", "wandb"):
-        given = getattr(config, table)
-        pairs = given if isinstance(given, dict) else given.model_dump(exclude_none=True)
-        found += [_setting(composed, table, key, value) for key, value in pairs.items()]
-    return found
-
-
-def _train_settings(composed: Composed) -> Iterable[Setting]:
-    config = composed.config
-    resolved = resolve.resolve_train(config)
-    unused = config.keys_of_the_other_algorithm()
-    for key in type(config.train).model_fields:
-        given = getattr(config.train, key)
-        if key in unused:
-            yield _setting(composed, "train", key, given)._replace(used=False)
-        elif key == "init_from_adapter":
-            if given is not None:
-                yield _setting(composed, "train", key, given)
-        elif given is None and config.train.init_from_adapter and key.startswith("lora_"):
-            yield Setting("train", key, None, "comes from the adapter", used=False)
-        elif (
-            value := given if given is not None else _filled(resolved, key, config.algorithm)
-        ) is not None:
-            yield _setting(composed, "train", key, value, default="recipe")
-
-
-def _filled(resolved: ResolvedTrain, key: str, algorithm: Algorithm) -> Any:
-    """Return the recipe's value; None where the algorithm has no such key."""
-    value = getattr(resolved, key)
-    sft_only = key in ("max_steps",) and algorithm is not Algorithm.SFT
-    return None if value == () or sft_only else value
-
-
-def _setting(
-    composed: Composed, table: str, key: str, value: Any, *, default: str = "default"
-) -> Setting:
-    origin = composed.origin(*((table, key) if table else (key,)))
-    return Setting(table, key, value, str(origin) if origin else default)
-
-
-def resolved_toml(found: Sequence[Setting]) -> str:
-    """Return a resolved config as TOML that says of each value where it came from.
-
-    What it returns can be submitted again: keys without effect are comments.
-    """
-    lines: list[tuple[str, str]] = []
-    table = ""
-    for setting in found:
-        if setting.table != table:
-            table = setting.table
-            lines += [("", ""), (f"[{table}]", "")]
-        lines.append(_toml_line(setting))
-    width = min(56, max((len(code) for code, comment in lines if comment), default=0))
-    return "".join(
-        f"{code.ljust(width)}  # {comment}\n" if comment else f"{code}\n" for code, comment in lines
-    )
-
-
-def _toml_line(setting: Setting) -> tuple[str, str]:
-    if setting.value is None:
-        return f"# {setting.key}", setting.origin
-    code = f"{_toml_key(setting.key)} = {toml_value(setting.value)}"
-    return (code, setting.origin) if setting.used else (f"# {code}", f"{setting.origin}, no effect")
-
-
-def resolved_tables(found: Sequence[Setting]) -> dict[str, Any]:
-    """Return a resolved config as nested tables, for programs."""
-    tables: dict[str, Any] = {}
-    for setting in found:
-        if setting.used:
-            table = tables.setdefault(setting.table, {}) if setting.table else tables
-            table[setting.key] = _plain(setting.value)
-    return tables
-
-
-def origins(found: Sequence[Setting]) -> dict[str, str]:
-    """Return where each key's value came from."""
-    return {
-        f"{setting.table}.{setting.key}".removeprefix("."): setting.origin
-        for setting in found
-        if setting.used
-    }
-
-
-def toml_value(value: Any) -> str:
-    """Return ``value`` as TOML writes it on one line."""
-    match value:
-        case bool():
-            return str(value).lower()
-        case str():
-            return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
-        case dict():
-            pairs = (f"{_toml_key(key)} = {toml_value(item)}" for key, item in value.items())
-            return f"{{{', '.join(pairs)}}}"
-        case list() | tuple():
-            return f"[{', '.join(map(toml_value, value))}]"
-        case _:
-            return repr(value)
-
-
-def _toml_key(key: str) -> str:
-    bare = key.isascii() and key.replace("-", "").replace("_", "").isalnum()
-    return key if bare else toml_value(key)
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value

@@ -1,10 +1,8 @@
 """``flash schema``: the JSON Schema of a config, for editors."""
 
-from typing import Any
-
 from flashrun.cli import terminal
 from flashrun.cli.options import Output
-from flashrun.spec.config import RunConfig
+from flashrun.spec.schema import toml_schema
 
 
 def schema() -> None:
@@ -12,9 +10,4 @@ def schema() -> None:
 
     Example: flash schema > flash.schema.json
     """
-    document: dict[str, Any] = {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        **RunConfig.model_json_schema(by_alias=False),
-        "title": "FlashRun config",
-    }
-    terminal.write_data(document, Output.JSON)
+    terminal.write_data(toml_schema(), Output.JSON)

@@ -7,25 +7,29 @@ from pathlib import Path
 from flashrun.cli.failure import UsageFailure
 from flashrun.plan.resolve import Finding, check
 from flashrun.spec import compose
-from flashrun.spec.catalog import Catalog
 from flashrun.spec.compose import Composed, ConfigError, ConfigFile, Origin, Problem
+from flashrun.spec.public import PublicPlatform
 
 STANDARD_INPUT = Path("-")
 
 
 def read(config: Path, overlays: Sequence[Path] | None, sets: Sequence[str] | None) -> Composed:
     """Compose the files and the values of ``--set``; raises ``ConfigError`` with all problems."""
-    files = [_read(path) for path in (config, *(overlays or ()))]
+    return composed([file(path) for path in (config, *(overlays or ()))], sets)
+
+
+def composed(files: Sequence[ConfigFile], sets: Sequence[str] | None) -> Composed:
+    """Compose what was read; raises ``ConfigError`` with all problems."""
     return compose.compose(files, sets or ())
 
 
-def checked(composed: Composed, catalog: Catalog) -> tuple[str, ...]:
-    """Check against the catalog and return the warnings, one sentence each.
+def checked(composed: Composed, platform: PublicPlatform) -> tuple[str, ...]:
+    """Check against what the platform offers and return the warnings, one sentence each.
 
     Raises:
-        ConfigError: the catalog refuses the config.
+        ConfigError: the platform would refuse the config.
     """
-    findings = check(composed.config, catalog)
+    findings = check(composed.config, platform.catalog(), pip_url_hosts=platform.pip_url_hosts)
     if findings.problems:
         raise ConfigError(
             Problem(_origin(composed, found), str(found)) for found in findings.problems
@@ -39,7 +43,8 @@ def _origin(composed: Composed, finding: Finding) -> Origin:
     return found or Origin("config")
 
 
-def _read(path: Path) -> ConfigFile:
+def file(path: Path) -> ConfigFile:
+    """Read a config file; ``-`` is standard input."""
     try:
         if path == STANDARD_INPUT:
             return ConfigFile("<stdin>", sys.stdin.buffer.read(compose.SIZE_LIMIT + 1))

@@ -7,8 +7,8 @@ from typing import Any
 from flashrun.cli import follow as following
 from flashrun.cli import render, terminal
 from flashrun.cli.options import Context, Follow, Form, Namespace, Output, Run
-from flashrun.cli.render import Tone
 from flashrun.cli.session import connect, parsed, run_name
+from flashrun.cli.tables import Tone
 
 
 def status(
@@ -31,7 +31,7 @@ async def _status(
     async with connect(context, namespace) as session:
         if wait:
             with following.view() as shown:
-                await following.follow(session, name, shown, log=False)
+                await following.watch(name, following.follow(session, name, shown, log=False))
         manifest = await session.manifest(name)
     print_run(manifest, output)
 

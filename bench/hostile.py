@@ -1,0 +1,77 @@
+"""How long the worst configs take to be refused: bombs, floods of unknown keys, walls of text.
+
+    python -m bench.hostile
+
+The inputs are those of ``tests/spec/test_compose.py`` and some that are as large as a config may
+be. Counted is processor time of this process, without the start of Python.
+"""
+
+import argparse
+import sys
+import time
+
+from bench import sides
+from flashrun.spec.compose import SIZE_LIMIT, ConfigError, ConfigFile, compose
+from tests.spec.test_compose import HOSTILE
+
+LIMIT = 1.0
+"""Seconds that no config may take."""
+
+
+def full(line: bytes, head: bytes = b"") -> bytes:
+    """Return ``head`` and as many numbered lines as fit."""
+    lines = (line % number for number in range(SIZE_LIMIT))
+    text = bytearray(head)
+    for numbered in lines:
+        if len(text) + len(numbered) > SIZE_LIMIT:
+            return bytes(text)
+        text += numbered
+    return bytes(text)
+
+
+VALID = b'model = "m"\n[environment]\nid = "a/b"\n'
+LARGE = {
+    "unknown keys of [train]": full(b"k%d=1\n", b"[train]\n"),
+    "unknown sections": full(b"[k%d]\n"),
+    "keys of params": full(b"k%d=1\n", VALID + b"[environment.params]\n"),
+    "names that no variable has": full(b"k-%d=1\n", VALID + b"[worker_env]\n"),
+    "dotted keys": full(b"a.b.c.k%d=1\n", VALID),
+    "lists of tables": full(b"[[k%d]]\n", VALID),
+    "an inline table": VALID
+    + b"x={"
+    + full(b"k%d=1,")[: -len(VALID) - 20].rpartition(b",")[0]
+    + b"}",
+    "90,000 unknown keys": b"".join(b"k%05d=1\n" % number for number in range(90_000)),
+}
+
+
+def seconds(data: bytes) -> float:
+    """Return the processor time until ``data`` is refused."""
+    began = time.process_time()
+    try:
+        compose([ConfigFile("run.toml", data)])
+    except ConfigError:
+        return time.process_time() - began
+    raise AssertionError("a hostile config was accepted")
+
+
+def main() -> int:
+    """Refuse each input three times, print the slowest, and return 1 when one takes too long."""
+    argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0]).parse_args()
+    inputs = {**{name: data for name, (data, _) in HOSTILE.items()}, **LARGE}
+    found = {name: min(seconds(data) for _ in range(3)) for name, data in inputs.items()}
+    slowest = sorted(found, key=lambda name: -found[name])
+    for name in slowest[:8]:
+        print(f"{found[name]:7.3f} s  {name} ({len(inputs[name]):,} bytes)")
+    print(sides.machine())
+    worst = slowest[0]
+    return sides.verdict(
+        (
+            f"all {len(found)} within {LIMIT:g} s: {worst} took {found[worst]:.2f} s",
+            found[worst] < LIMIT,
+        )
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

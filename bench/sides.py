@@ -1,0 +1,61 @@
+"""What the comparisons share: the other side's environment, taking turns, ratios, the verdict."""
+
+import hashlib
+import os
+import platform
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "flashrun" / "bench"
+
+
+def environment(name: str, requirements: Sequence[str]) -> Path:
+    """Return the Python of a virtual environment with ``requirements``, made when it is missing."""
+    mark = hashlib.sha256("\n".join(requirements).encode()).hexdigest()[:12]
+    python = CACHE / f"{name}-{mark}" / "bin" / "python"
+    if not python.exists():
+        uv = Path(sys.executable).with_name("uv")
+        subprocess.run([uv, "venv", "--quiet", "--clear", python.parent.parent], check=True)
+        install = [uv, "pip", "install", "--quiet", "--python", python, *requirements]
+        subprocess.run(install, check=True)
+    return python
+
+
+def versions(python: str | Path, *packages: str) -> str:
+    """Return the versions of packages that ``python`` imports, and its own."""
+    program = (
+        "import platform, sys; from importlib.metadata import version; "
+        "print(', '.join([f'Python {platform.python_version()}', "
+        "*(f'{name} {version(name)}' for name in sys.argv[1:])]))"
+    )
+    done = subprocess.run(
+        [python, "-c", program, *packages], check=True, capture_output=True, text=True
+    )
+    return done.stdout.strip()
+
+
+def machine() -> str:
+    """Return what the comparison ran on."""
+    load = os.getloadavg()[0]
+    return f"{os.cpu_count()} cores, {platform.machine()}, load {load:.1f} when it ended"
+
+
+def turns(number: int, names: Iterable[str]) -> list[str]:
+    """Return the sides in the order of pair ``number``: who goes first alternates."""
+    ordered = list(names)
+    return ordered[:: 1 if number % 2 else -1]
+
+
+def ratio(above: Sequence[float], below: Sequence[float]) -> float:
+    """Return the median of the pairs' ratios: what disturbs a pair disturbs both of its halves."""
+    return statistics.median(a / b for a, b in zip(above, below, strict=True))
+
+
+def verdict(*sentences: tuple[str, bool]) -> int:
+    """Print every sentence with whether it holds; return 1 when one does not."""
+    for sentence, holds in sentences:
+        print(f"{'ok  ' if holds else 'MISS'}  {sentence}")
+    return 0 if all(holds for _, holds in sentences) else 1

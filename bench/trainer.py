@@ -1,0 +1,231 @@
+"""The trainer against a plain TRL script of the same settings, on this machine's CPU.
+
+    python -m bench.trainer [--pairs 10] [--only speed|stall|packing]
+
+`speed` runs both sides in turns on the same model, data and settings: time a step with all of our
+reporting and checkpointing on, and time from process start to the first step. `stall` is a long run
+of ours with 20 saves against a storage that takes 1.5 s an upload: how long training stood still.
+`packing` compares our own tokens per second with and without packing. Everything runs on one
+thread; the model is random and made so that a step takes some hundred milliseconds.
+"""
+
+import argparse
+import itertools
+import json
+import os
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from bench import sides
+from bench.slow_storage import slowed
+from bench.upload import server
+from flashrun.spec.records import StorageAccess
+from flashrun_trainer import arguments
+from tests.trainer.pods import SUMS, TrainerPod, Workshop, resolved, sums
+
+ROOT = Path(__file__).parents[1]
+TORCH = "torch==2.13.0"
+STEPS, SAVE_EVERY = 40, 10
+LONG_STEPS, SAVES = 600, 20
+UPLOAD_SECONDS = 1.5
+SPEED_LIMIT, START_LIMIT, STALL_LIMIT = 0.97, 1.1, 0.01
+LONG_RUN_SECONDS, SHORTEST_STEP_SECONDS = 120, 0.2
+KNOBS = {"batch_size": 8, "max_length": 256, "learning_rate": 1e-3, "lora_rank": 8}
+INSTRUCTION = "Answer with digits only."  # what examples/sums asks for when nothing else is said
+
+
+class Run(NamedTuple):
+    """What was seen of one process."""
+
+    first_step: float
+    """Seconds from process start to the end of the first step."""
+    steps: list[float]
+    """Seconds of every further step."""
+    loss: list[float]
+
+
+@dataclass(frozen=True)
+class Bench:
+    """The pieces that both sides use."""
+
+    folder: Path
+    python: Path
+    workshop: Workshop
+
+    @property
+    def environment(self) -> dict[str, str]:
+        paths = f"{ROOT / 'operator/src'}{os.pathsep}{ROOT / 'trainer-image/src'}"
+        return {
+            **os.environ,
+            "PYTHONPATH": paths,
+            "OMP_NUM_THREADS": "1",
+            "TOKENIZERS_PARALLELISM": "false",
+            "HF_HUB_OFFLINE": "1",
+        }
+
+    def ours(self, name: str, **train: Any) -> tuple[Run, TrainerPod]:
+        """Train with our trainer, as a pod of a run would."""
+        run = resolved("sft", **KNOBS, epochs=1000, **train)
+        pod = self.workshop.pod(run, sums(train=dataset()))
+        began = time.time()
+        log = self.folder / f"{name}.log"
+        done = subprocess.run(
+            [self.python, "-m", "flashrun_trainer", "train"],
+            env={**self.environment, **pod.environment},
+            stdout=log.open("w"),
+            stderr=subprocess.STDOUT,
+        )
+        if done.returncode:
+            raise SystemExit(f"the trainer ended with {done.returncode}: {log.read_text()[-2000:]}")
+        rows = pod.metrics
+        times = [row.time.timestamp() for row in rows]
+        return _run(began, times, [row.values["loss"] for row in rows]), pod
+
+    def plain(self, pod: TrainerPod) -> Run:
+        """Train the same with TRL alone; the settings are those that our trainer would use."""
+        output = Path(tempfile.mkdtemp(dir=self.folder))
+        data = output / "train.jsonl"
+        data.write_text(dataset())
+        rows = dataset().count("\n")
+        settings = arguments.sft(pod.run, arguments.Machine(), output / "checkpoints", rows)
+        ours_only = {"dataset_kwargs", "packing"}  # we hand over token ids, TRL makes its own
+        kept = {key: value for key, value in settings.items() if key not in ours_only}
+        file = output / "settings.json"
+        file.write_text(
+            json.dumps(
+                {
+                    "model": str(pod.inside.model_folder(pod.run)),
+                    "data": str(data),
+                    "instruction": INSTRUCTION,
+                    "arguments": {**kept, "max_length": pod.run.train.max_length},
+                    "lora": arguments.lora(pod.run, "all-linear"),
+                }
+            )
+        )
+        began = time.time()
+        done = subprocess.run(
+            [self.python, ROOT / "bench" / "plain_sft.py", file],
+            env=self.environment,
+            check=True,
+            stdout=subprocess.PIPE,
+            stderr=(output / "log").open("w"),
+            text=True,
+        )
+        lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"step')]
+        return _run(began, [line["time"] for line in lines], [line["loss"] for line in lines])
+
+
+def _run(began: float, times: list[float], loss: list[float]) -> Run:
+    gaps = [after - before for before, after in itertools.pairwise(times)]
+    return Run(times[0] - began, gaps, loss)
+
+
+def dataset() -> str:
+    """Return 512 questions with answers of 8 to 120 numbers, so that rows differ in length."""
+    dice = random.Random(7)
+    rows = []
+    for _ in range(512):
+        a, count = dice.randint(1, 99), round(8 * 15 ** dice.random())
+        answer = " ".join(str(a + i) for i in range(count))
+        rows.append({"input": f"Count {count} numbers up from {a}.", "output": answer})
+    return "".join(json.dumps(row) + "\n" for row in rows)
+
+
+def speed(bench: Bench, pairs: int) -> list[tuple[str, bool]]:
+    """Compare time a step and time to the first step, in turns."""
+    train = {"max_steps": STEPS, "save_every": SAVE_EVERY}
+    _, pod = bench.ours("warm", **train)  # fills caches, and is left out
+    bench.plain(pod)
+    found: dict[str, list[Run]] = {"flashrun": [], "plain": []}
+    for number in range(pairs):
+        for side in sides.turns(number, found):
+            seen = bench.ours("speed", **train)[0] if side == "flashrun" else bench.plain(pod)
+            found[side].append(seen)
+    for side, runs in found.items():
+        step = statistics.median(statistics.mean(run.steps) for run in runs)
+        first = statistics.median(run.first_step for run in runs)
+        last = statistics.median(run.loss[-1] for run in runs)
+        print(
+            f"  {side:9} {step:.3f} s a step, first step after {first:.1f} s, last loss {last:.4f}"
+        )
+    mean = {side: [statistics.mean(run.steps) for run in runs] for side, runs in found.items()}
+    pace = sides.ratio(mean["plain"], mean["flashrun"])
+    start = sides.ratio(*([run.first_step for run in found[side]] for side in found))
+    shortest = min(statistics.median(run.steps) for run in found["plain"])
+    same = abs(found["plain"][0].loss[0] - found["flashrun"][0].loss[0]) < 1e-3
+    return [
+        (f"both sides begin with the same loss, {found['plain'][0].loss[0]:.4f}", same),
+        (f"a step takes {shortest:.2f} s or more", shortest >= SHORTEST_STEP_SECONDS),
+        (f"tokens/s {pace:.3f}x of plain TRL's (limit {SPEED_LIMIT})", pace >= SPEED_LIMIT),
+        (f"start to first step {start:.3f}x (limit {START_LIMIT})", start <= START_LIMIT),
+    ]
+
+
+def stall(bench: Bench) -> list[tuple[str, bool]]:
+    """Measure how much longer steps take after which a checkpoint was saved."""
+    every = LONG_STEPS // SAVES
+    run, pod = bench.ours("stall", max_steps=LONG_STEPS, save_every=every)
+    saving = run.steps[every - 1 :: every]  # the gap after a step that saved holds the save
+    usual = statistics.median(run.steps)
+    stood = sum(max(0.0, seconds - usual) for seconds in saving)
+    total = sum(run.steps)
+    arrived = len(pod.steps())
+    print(
+        f"  {total:.0f} s in {LONG_STEPS} steps, {len(saving)} gaps with a save, "
+        f"{stood:.2f} s longer than the median step; {arrived} checkpoints arrived"
+    )
+    return [
+        (f"the run took {total:.0f} s (at least {LONG_RUN_SECONDS})", total >= LONG_RUN_SECONDS),
+        (f"{arrived} of {SAVES} checkpoints arrived", arrived == SAVES),
+        (
+            f"training stood still for {stood / total:.2%} (limit {STALL_LIMIT:.0%})",
+            stood / total <= STALL_LIMIT,
+        ),
+    ]
+
+
+def _requirements() -> list[str]:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted: Mapping[str, list[str]] = project["optional-dependencies"]
+    return [*project["dependencies"], *wanted["trainer"], TORCH]
+
+
+def main() -> int:
+    """Measure, print, and return 1 when a limit is missed."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--pairs", type=int, default=10)
+    parser.add_argument("--only", choices=("speed", "stall", "packing"))
+    given = parser.parse_args()
+    python = sides.environment("trainer", _requirements())
+    results: list[tuple[str, bool]] = []
+    with server() as minio, tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        subprocess.run([python, ROOT / "bench" / "small_model.py", folder / "small"], check=True)
+        access = minio.store("bench").access
+
+        def bench(access: StorageAccess) -> Bench:
+            place = Workshop(folder / access.endpoint.rpartition(":")[2], access)
+            place.mirror(folder / "small")
+            return Bench(folder, python, place)
+
+        print(sides.versions(python, "torch", "transformers", "trl", "peft", "accelerate"))
+        print(f"{sides.machine()}; OMP_NUM_THREADS=1; {SUMS.name}, {KNOBS}")
+        if given.only in (None, "speed"):
+            results += speed(bench(access), given.pairs)
+        if given.only in (None, "stall"):
+            with slowed(access.endpoint, UPLOAD_SECONDS) as endpoint:
+                results += stall(bench(access.model_copy(update={"endpoint": endpoint})))
+    return sides.verdict(*results)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

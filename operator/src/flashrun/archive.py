@@ -1,0 +1,93 @@
+"""Environment packages, taken apart: the one place that says what an archive may hold.
+
+Laptops and pods unpack with the same function, and neither trusts who packed: links, devices and
+paths out of the folder are refused, sizes are bounded, and modes are not taken over.
+"""
+
+import gzip
+import io
+import stat
+import tarfile
+import zlib
+from pathlib import Path, PurePosixPath
+from typing import IO, Final
+
+PACKED_LIMIT: Final = 64 * 1024 * 1024
+"""Largest package, in bytes."""
+UNPACKED_LIMIT: Final = 256 * 1024 * 1024
+"""Most bytes that a package may unpack to."""
+MEMBERS_LIMIT: Final = 5000
+"""Most files and folders in a package."""
+
+_CHUNK: Final = 1024 * 1024
+
+
+class ArchiveError(Exception):
+    """A package that is not unpacked; ``str`` says what it is or has, without a subject."""
+
+
+def unpack(packed: IO[bytes], folder: Path) -> None:
+    """Unpack plain files and folders into ``folder``, and refuse anything else.
+
+    Raises:
+        ArchiveError: it is no package, is too large, or holds what a package may not hold.
+    """
+    count = size = 0
+    try:
+        with gzip.GzipFile(fileobj=packed) as stream:
+            bounded = _Bounded(stream)
+            with tarfile.open(fileobj=bounded, mode="r|") as members:
+                for member in members:
+                    count, size = count + 1, size + member.size
+                    _check(member, count, size)
+                    _extract(members, member, folder)
+            while bounded.read(_CHUNK):
+                pass  # the checksum of all that was read comes last
+    except (tarfile.TarError, zlib.error, EOFError, OSError, ValueError) as error:
+        raise ArchiveError(f"cannot be unpacked: {error}") from None
+
+
+def _check(member: tarfile.TarInfo, count: int, size: int) -> None:
+    name, parts = member.name, PurePosixPath(member.name).parts
+    if count > MEMBERS_LIMIT:
+        raise ArchiveError(f"has more than {MEMBERS_LIMIT:,} files and folders")
+    if size > UNPACKED_LIMIT:
+        raise _too_large()
+    if not (member.isfile() or member.isdir()) or member.issparse():
+        raise ArchiveError(f"has {name!r}, which is neither a file nor a folder")
+    if name.startswith("/") or ".." in parts or "\\" in name or "\0" in name:
+        raise ArchiveError(f"has {name!r}, which would land outside its folder")
+    if stat.S_IMODE(member.mode) & (stat.S_ISUID | stat.S_ISGID):
+        raise ArchiveError(f"has {name!r}, which would run as someone else")
+
+
+def _extract(members: tarfile.TarFile, member: tarfile.TarInfo, folder: Path) -> None:
+    path = folder / member.name
+    if member.isdir():
+        path.mkdir(parents=True, exist_ok=True)
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    content = members.extractfile(member)
+    assert content is not None  # a plain file has content
+    with path.open("wb") as file:
+        while chunk := content.read(_CHUNK):
+            file.write(chunk)
+
+
+def _too_large() -> ArchiveError:
+    return ArchiveError(f"unpacks to more than {UNPACKED_LIMIT:,} bytes")
+
+
+class _Bounded(io.RawIOBase):
+    """A stream that is no longer than a package may be: headers, too, can hide a bomb."""
+
+    def __init__(self, stream: gzip.GzipFile) -> None:
+        self._stream = stream
+        self._left = UNPACKED_LIMIT + MEMBERS_LIMIT * 2 * tarfile.BLOCKSIZE + tarfile.RECORDSIZE
+
+    def read(self, size: int = -1) -> bytes:
+        data = self._stream.read(min(size if size >= 0 else _CHUNK, self._left + 1))
+        self._left -= len(data)
+        if self._left < 0:
+            raise _too_large()
+        return data

@@ -1,0 +1,128 @@
+"""What a rehearsal of an environment means: events in, findings out."""
+
+from typing import Any
+
+import pytest
+
+from flashrun.cli.rehearsal import Finding, Level, Plan, Trial, judge
+from flashrun.cli.rehearse import plan_of
+from flashrun.spec.config import Algorithm, RunConfig
+from flashrun.spec.rehearsal import Event, Fault, Play, Row
+
+ERROR, WARNING = Level.ERROR, Level.WARNING
+SFT = Plan(Algorithm.SFT, thinking=False, max_tokens=320, max_length=1024)
+GRPO = Plan(Algorithm.GRPO, thinking=False, max_tokens=320, max_length=2368)
+ANY = Plan(None, thinking=False, max_tokens=320, max_length=2368)
+
+
+def row(number: int = 1, gold: float | None = 1, junk: float | None = 0, **changes: Any) -> Row:
+    plays = tuple(play(score) for score in (gold, junk))
+    whole = Row(
+        number=number,
+        prompt="1 + 1",
+        prompt_characters=5,
+        answer="2",
+        answer_characters=1,
+        gold=plays[0],
+        junk=(plays[1],),
+    )
+    return whole.model_copy(update=changes)
+
+
+def play(score: float | None, seconds: float = 0) -> Play:
+    error = "" if score is not None else "ZeroDivisionError: division by zero"
+    return Play(score=score, error=error, place=error and "environment.py:9", seconds=seconds)
+
+
+def findings(*rows: Row, plan: Plan = ANY) -> list[Finding]:
+    return judge(Trial(tuple(Event(row=one) for one in rows)), plan)
+
+
+FINE = {
+    "right beats wrong": (ANY, [row()]),
+    "nothing to compare with": (GRPO, [row(gold=None, junk=None).model_copy(
+        update={"gold": None, "junk": (play(0), play(0.5)), "answer": "", "answer_characters": 0}
+    )]),
+    "SFT never scores": (SFT, [row(gold=0, junk=0)]),
+    "GRPO never imitates": (
+        GRPO._replace(thinking=True),
+        [row(answer_characters=4, has_thoughts=False)],
+    ),
+    "an answer as long as it may be": (GRPO, [row(answer_characters=320 * 4)]),
+    "reasoning where it is wanted": (SFT._replace(thinking=True), [row(has_thoughts=True)]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("plan", "rows"), FINE.values(), ids=FINE)
+def test_it_is_fine(plan: Plan, rows: list[Row]) -> None:
+    assert findings(*rows, plan=plan) == []
+
+
+FOUND = {
+    "a constant reward": (ANY, [row(gold=1, junk=1), row(2, gold=1, junk=1)], WARNING,
+                          "every answer scores 1, right or wrong"),
+    "junk as good as gold": (ANY, [row(), row(2, gold=0.5, junk=0.5)], WARNING,
+                             "in 1 of 2 scored rows junk scores as well as the row's own answer "
+                             "(row 2)"),
+    "junk better than gold": (GRPO, [row(gold=0, junk=1)], WARNING, "in 1 of 1 scored rows junk"),
+    "a reward that sometimes raises": (ANY, [row(), row(2, junk=None)], WARNING,
+                                       "the reward failed for 1 of 4 answers, first in row 2"),
+    "a reward that always raises": (GRPO, [row(gold=None, junk=None)], ERROR,
+                                    "the reward failed for 2 of 2 answers"),
+    "a slow reward": (GRPO, [row(gold=1).model_copy(update={"junk": (play(0, seconds=5),)})],
+                      WARNING, "scoring one answer takes 2.5 s"),
+    "nothing to imitate": (SFT, [row(answer="", answer_characters=0)], ERROR,
+                           "no row has an output"),
+    "little to imitate": (ANY, [row(answer_characters=0), row(2)], WARNING,
+                          "1 of 2 rows (row 1) has no output"),
+    "no reasoning": (SFT._replace(thinking=True), [row(), row(2), row(3, has_thoughts=True)],
+                     WARNING, "2 of 3 rows (row 1, 2) have no <think>"),
+    "a long answer": (GRPO, [row(answer_characters=1281)], WARNING,
+                      "1 of 1 rows (row 1) has an answer longer than max_tokens = 320 (estimated "
+                      "at 4 characters a token, the longest 321)"),
+    "a long prompt": (GRPO, [row(prompt_characters=8193)], WARNING,
+                      "a prompt longer than the 2048 tokens"),
+    "a long example": (SFT, [row(prompt_characters=4000, answer_characters=97)], WARNING,
+                       "more tokens than max_length = 1024"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("plan", "rows", "level", "sentence"), FOUND.values(), ids=FOUND)
+def test_it_is_found(plan: Plan, rows: list[Row], level: Level, sentence: str) -> None:
+    [found] = findings(*rows, plan=plan)
+
+    assert (found.level, sentence in found.sentence) == (level, True), found
+
+
+def test_a_failed_reward_names_the_line_of_the_environment() -> None:
+    [found] = findings(row(gold=None, junk=None))
+
+    assert str(found).startswith("environment.py:9: ")
+
+
+def test_errors_come_before_warnings() -> None:
+    odd = Event(fault=Fault(sentence="its input is empty", fatal=False))
+    bad = Event(fault=Fault(sentence="the row is not JSON"))
+
+    assert [found.level for found in judge(Trial((odd, bad)), ANY)] == [ERROR, WARNING]
+
+
+def test_a_rehearsal_that_was_cut_off_is_an_error() -> None:
+    found = judge(Trial((Event(row=row()),), "it took longer than 3 s while scoring row 2"), ANY)
+
+    assert found == [Finding(ERROR, "it took longer than 3 s while scoring row 2")]
+
+
+def test_a_config_decides_what_is_checked() -> None:
+    config = RunConfig.validate_toml(
+        {
+            "model": "Qwen/Qwen3.5-4B",
+            "algorithm": "grpo",
+            "thinking": True,
+            "environment": {"id": "org/env"},
+            "train": {"max_tokens": 99},
+        }
+    )
+
+    assert plan_of(config, thinking=False) == Plan(Algorithm.GRPO, True, 99, 2147)
+    assert plan_of(None, thinking=True) == Plan(None, True, 1536, 3584)
