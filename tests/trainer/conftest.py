@@ -7,12 +7,15 @@ else an S3 server is started.
 import os
 import runpy
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from flashrun.spec.records import StorageAccess
 from flashrun.store import Store
+from flashrun_trainer import rollouts
 from tests.trainer.pods import ROOT, Workshop
 
 
@@ -47,3 +50,40 @@ def workshop(
     place = Workshop(tmp_path_factory.mktemp("pods"), access)
     place.mirror(tiny_model)
     return place
+
+
+@pytest.fixture(params=["transformers", "vllm"])
+def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """What samples completions, each in turn; vLLM where it is installed."""
+    if request.param == "vllm":
+        request.getfixturevalue("vllm")
+    return str(request.param)
+
+
+@pytest.fixture
+def vllm(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Sample with vLLM, on a CPU as well, where no run would choose it."""
+    pytest.importorskip("vllm", reason="vLLM is not installed")
+    import torch
+    from vllm.distributed import cleanup_dist_env_and_memory
+    from vllm.model_executor.layers import utils
+
+    on_gpu = torch.cuda.is_available()
+    if not on_gpu:
+        chosen = rollouts.Engine("a test says so", memory_share=0.05, sleeps=False)
+        monkeypatch.setattr(rollouts, "choose", lambda *_, **__: chosen)
+        monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", "1")
+        monkeypatch.setattr(utils, "dispatch_cpu_unquantized_gemm", unpacked)
+    before = dict(os.environ)
+    yield
+    cleanup_dist_env_and_memory()
+    # TRL tells vLLM by variables that it is alone, and they would tell the next test's trainer.
+    for name in os.environ.keys() - before.keys():
+        del os.environ[name]
+
+
+def unpacked(layer: Any, remove_weight: bool) -> None:
+    """Leave a layer's weights as they are: vLLM for CPUs packs them once, and takes no others."""
+    import torch
+
+    layer.cpu_linear = torch.nn.functional.linear

@@ -12,8 +12,8 @@ import tarfile
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
@@ -96,6 +96,8 @@ def resolved(algorithm: str = "sft", **changes: Any) -> ResolvedRun:
             "temperature": 1.0,
             "max_tokens": 8,
             "kl_penalty_coef": 0.0,
+            # The tiny model rarely ends an answer itself, and what is cut off is not learned from.
+            "stop_sequences": ("\n\n",),
         }
     )
     own = {key: changes.pop(key) for key in list(changes) if key in ResolvedTrain.model_fields}
@@ -145,12 +147,17 @@ class Workshop:
             return
 
     def pod(
-        self, run: ResolvedRun, files: Mapping[str, str] | None = None, number: int = 1
+        self,
+        run: ResolvedRun,
+        files: Mapping[str, str] | None = None,
+        number: int = 1,
+        leader_port: int = 0,
     ) -> "TrainerPod":
         """A pod of ``run`` whose init containers have done their work."""
         digest = self.publish(files or sums())
         changed = run.environment.model_copy(update={"digest": digest})
-        pod = TrainerPod(self, run.model_copy(update={"environment": changed}), number)
+        changed_run = run.model_copy(update={"environment": changed})
+        pod = TrainerPod(self, changed_run, number, leader_port=leader_port)
         pod.prepare()
         return pod
 
@@ -162,10 +169,14 @@ class TrainerPod:
     workshop: Workshop
     run: ResolvedRun
     number: int
+    index: int = 0
+    """Position among the pods of an attempt."""
+    leader_port: int = 0
+    """Where the leading one of several pods listens."""
 
     @property
     def folder(self) -> Path:
-        return self.workshop.folder / self.run.run.uid / str(self.number)
+        return self.workshop.folder / self.run.run.uid / f"{self.number}-{self.index}"
 
     @property
     def store(self) -> Store:
@@ -184,8 +195,10 @@ class TrainerPod:
             "FLASHRUN_PACKAGES": str(self.folder / "packages"),
             "FLASHRUN_WORK": str(self.folder / "work"),
             "FLASHRUN_TERMINATION": str(self.folder / "termination"),
-            "FLASHRUN_POD": f"{self.run.run.name}-{self.number}",
-            "FLASHRUN_POD_UID": f"{self.run.run.uid}-{self.number}",
+            "FLASHRUN_POD": f"{self.run.run.name}-{self.number}-{self.index}",
+            "FLASHRUN_POD_UID": f"{self.run.run.uid}-{self.number}-{self.index}",
+            "JOB_COMPLETION_INDEX": str(self.index),
+            "FLASHRUN_LEADER_PORT": str(self.leader_port),
         }
 
     @property
@@ -202,7 +215,13 @@ class TrainerPod:
 
     def next(self) -> "TrainerPod":
         """The pod that the Job makes when this one has ended."""
-        pod = TrainerPod(self.workshop, self.run, self.number + 1)
+        pod = replace(self, number=self.number + 1)
+        pod.prepare()
+        return pod
+
+    def peer(self, index: int = 1) -> "TrainerPod":
+        """Another pod of the same attempt."""
+        pod = replace(self, index=index)
         pod.prepare()
         return pod
 
@@ -236,8 +255,12 @@ class TrainerPod:
         try:
             yield process
         finally:
-            process.kill()
-            process.wait()
+            kill(process)
+
+    def launch(self) -> int:
+        """Train in processes of their own and return the exit code."""
+        with self.started() as process:
+            return process.wait(PATIENCE_SECONDS)
 
     @property
     def output(self) -> str:
@@ -304,6 +327,25 @@ class TrainerPod:
             uid=self.run.run.uid,
             prefix=names.step_prefix(self.prefix, 1, step),
         )
+
+
+def ranks_of(process: subprocess.Popen[str]) -> list[int]:
+    """The processes that a launcher has started, by their position."""
+    listed = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    return [int(pid) for pid in listed]
+
+
+def kill(process: subprocess.Popen[str]) -> None:
+    """End a container: its first process, and with it all others."""
+    try:
+        others = ranks_of(process)
+    except FileNotFoundError:
+        others = []
+    process.kill()
+    for pid in others:
+        with suppress(ProcessLookupError):
+            os.killpg(pid, signal.SIGKILL)
+    process.wait()
 
 
 def fifths(values: list[float]) -> tuple[float, float]:

@@ -29,37 +29,23 @@ def test_a_step_is_cut_up(sentence: str, sequences: int, most: int, expected: Sp
 
 
 @pytest.mark.parametrize(
-    ("sentence", "rows", "knobs", "steps"),
-    [
-        ("whole batches", 64, {"epochs": 2}, 16),
-        ("the last batch is smaller", 65, {"epochs": 2}, 18),
-        ("fewer rows than a batch", 3, {"epochs": 2}, 2),
-        ("capped", 64, {"epochs": 2, "max_steps": 5}, 5),
-        ("a cap that is not reached", 64, {"epochs": 2, "max_steps": 500}, 16),
-    ],
-)
-def test_sft_steps_are_counted_beforehand(sentence: str, rows: int, knobs: dict, steps: int):
-    run = resolved("sft", **knobs)
-    assert arguments.sft_steps(run, rows) == steps
-    assert arguments.sft(run, CPU, OUT, rows)["max_steps"] == steps
-
-
-@pytest.mark.parametrize(
     ("key", "value", "name", "expected"),
     [
         ("learning_rate", 3e-4, "learning_rate", 3e-4),
         ("save_every", 7, "save_steps", 7),
-        ("batch_size", 16, "per_device_train_batch_size", 16),
+        # Rows come cut and in batches: TRL must do neither once more.
         ("max_length", 77, "max_length", None),
+        ("batch_size", 16, "per_device_train_batch_size", 1),
     ],
 )
 def test_sft_keys_reach_their_arguments(key: str, value: object, name: str, expected: object):
-    assert arguments.sft(resolved("sft", **{key: value}), CPU, OUT, 64)[name] == expected
+    assert arguments.sft(resolved("sft", **{key: value}), CPU, OUT, 1, 8)[name] == expected
 
 
-def test_sft_warms_up_for_three_percent_of_its_steps():
-    run = resolved("sft", batch_size=1, epochs=1)
-    assert arguments.sft(run, CPU, OUT, 1000)["warmup_steps"] == 30
+def test_sft_warms_up_for_three_percent_of_its_steps_and_ends_with_the_last():
+    found = arguments.sft(resolved("sft"), CPU, OUT, passes=4, steps=1000)
+    assert (found["warmup_steps"], found["max_steps"]) == (30, 1000)
+    assert found["gradient_accumulation_steps"] == 4
 
 
 @pytest.mark.parametrize(
@@ -94,14 +80,56 @@ def test_a_grpo_step_is_one_generation_of_all_its_completions(machine: Machine):
     assert found["per_device_train_batch_size"] * passes == 24
 
 
-def test_a_grpo_step_has_no_more_prompts_than_there_are():
-    found = arguments.grpo(resolved("grpo", batch_size=64, group_size=4), CPU, OUT, 3)
-    assert found["per_device_train_batch_size"] == 12
+@pytest.mark.parametrize(
+    ("sentence", "batch", "group", "prompts", "processes", "taken"),
+    [
+        ("as many as the config says", 8, 4, 64, 1, 8),
+        ("no more than there are", 64, 4, 3, 1, 3),
+        ("a group may be split over processes", 4, 4, 64, 8, 4),
+        ("the same number of completions for every process", 3, 3, 64, 2, 2),
+    ],
+)
+def test_a_grpo_step_takes_prompts(
+    sentence: str, batch: int, group: int, prompts: int, processes: int, taken: int
+):
+    run = resolved("grpo", batch_size=batch, group_size=group)
+    machine = Machine(processes=processes)
+    assert arguments.prompts_per_step(run, prompts, processes) == taken
+    found = arguments.grpo(run, machine, OUT, prompts)
+    passes = found["gradient_accumulation_steps"]
+    assert found["per_device_train_batch_size"] * passes * processes == taken * group
+
+
+def test_completions_that_cannot_be_spread_are_refused():
+    with pytest.raises(TrainerError) as error:
+        arguments.grpo(resolved("grpo", batch_size=1, group_size=3), Machine(processes=2), OUT, 9)
+    assert error.value.code == Exit.CONFIG
+    assert "1 prompts with 3 completions each cannot be spread over 2 GPUs" in error.value.message
+    assert "a multiple of 2" in error.value.hint
+
+
+def test_cut_off_completions_are_learned_only_with_stop_sequences():
+    for stops, masked in (((), True), (("END",), False)):
+        found = arguments.grpo(resolved("grpo", stop_sequences=stops), CPU, OUT, 64)
+        assert found["mask_truncated_completions"] is masked
+
+
+def test_grpo_follows_the_recipe():
+    found = arguments.grpo(resolved("grpo"), CPU, OUT, 64)
+    recipe = {
+        "loss_type": "dr_grpo",
+        "scale_rewards": "none",
+        "num_iterations": 1,
+        "top_p": 1.0,
+        "lr_scheduler_type": "constant",
+        "disable_dropout": True,
+    }
+    assert {name: found[name] for name in recipe} == recipe
 
 
 def test_a_gpu_takes_bf16_and_a_cpu_float32():
     for machine, bf16 in ((CPU, False), (GPU, True)):
-        found = arguments.sft(resolved("sft"), machine, OUT, 64)
+        found = arguments.sft(resolved("sft"), machine, OUT, 1, 8)
         assert (found["bf16"], found["use_cpu"]) == (bf16, not bf16)
 
 

@@ -216,7 +216,7 @@ def test_what_was_saved_comes_back_without_what_is_not_ours(bench: Bench, tmp_pa
     bench.save(3)
     assert bench.uploader.finish(30)
     folder = tmp_path / "resume"
-    assert checkpoints.restore(bench.store, bench.attempt.prefix, folder) == 3
+    assert checkpoints.restore(bench.store, bench.attempt.prefix, folder) == (3, 1)
     names_back = {path.name for path in folder.iterdir()}
     assert names_back == {
         "adapter_config.json",
@@ -255,11 +255,11 @@ def test_a_damaged_checkpoint_is_passed_over(bench: Bench, tmp_path: Path, damag
         case _:
             bench.store.put_bytes(where + names.STATE_MANIFEST, b"{}")
     folder = tmp_path / "resume"
-    assert checkpoints.restore(bench.store, bench.attempt.prefix, folder) == 1
+    assert checkpoints.restore(bench.store, bench.attempt.prefix, folder) == (1, 1)
     assert (folder / "adapter_model.safetensors").read_bytes() == b"\1" * 64
 
 
 def test_without_a_checkpoint_a_run_begins_at_the_beginning(bench: Bench, tmp_path: Path):
     folder = tmp_path / "resume"
-    assert checkpoints.restore(bench.store, bench.attempt.prefix, folder) == 0
+    assert checkpoints.restore(bench.store, bench.attempt.prefix, folder) is None
     assert not folder.exists()

@@ -31,6 +31,11 @@ class DistBackendError(RuntimeError):
         (OutOfMemoryError("Tried to allocate 2.00 GiB. GPU 0"), 65, "CudaOutOfMemory"),
         (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED"), 65, "CudaOutOfMemory"),
         (AcceleratorError("CUDA error: unspecified launch failure"), 66, "GpuFault"),
+        (AcceleratorError("CUDA error: an illegal memory access"), 66, "GpuFault"),
+        (AcceleratorError("CUDA error: out of memory"), 65, "CudaOutOfMemory"),
+        (RuntimeError("No CUDA GPUs: no CUDA-capable device is detected"), 66, "GpuFault"),
+        (RuntimeError("CUDA unknown error - this may be due to a bad set-up"), 66, "GpuFault"),
+        (RuntimeError("Watchdog caught collective operation timeout"), 67, "NcclFailed"),
         (AcceleratorError("CUDA error: uncorrectable ECC error encountered"), 66, "GpuFault"),
         (DistBackendError("NCCL error in: ProcessGroupNCCL.cpp:94"), 67, "NcclFailed"),
         (Unavailable("storage is away"), 75, "StorageUnavailable"),
@@ -47,6 +52,7 @@ def test_an_exception_has_a_code_and_a_reason(error: BaseException, code: int, r
     end = failures.explain(error)
     assert (end.code, end.reason) == (code, reason)
     assert "\n" not in end.message
+    assert end.hint or isinstance(error, TrainerError)
 
 
 def test_out_of_memory_names_the_keys_to_lower():
@@ -104,6 +110,26 @@ def redactor(**environment: str) -> Redactor:
         ("a line of a longer one", {"LISTED": "first line\nsecond one"}, "second one", "***"),
         ("the longer of two first", {"LISTED": "abcdef", "A_TOKEN": "abcdefgh"}, "abcdefgh", "***"),
         ("a value too short to look for", {"LISTED": "true"}, "it is true", "it is true"),
+        (
+            "a password that nobody listed, in an address",
+            {},
+            "GET https://user:pass-word@hub.example/x failed",
+            "GET https://user:***@hub.example/x failed",
+        ),
+        (
+            "a token in a query",
+            {},
+            "403 for https://s3.example/x?part=1&X-Amz-Signature=abc123&token=t0k3n done",
+            "403 for https://s3.example/x?part=1&X-Amz-Signature=***&token=*** done",
+        ),
+        ("a header", {}, "Authorization: Bearer abc.def-123", "Authorization: Bearer ***"),
+        (
+            "an address without any",
+            {},
+            "see https://x.example/a?page=2",
+            "see https://x.example/a?page=2",
+        ),
+        ("a question of a prompt", {}, "what? token=7", "what? token=7"),
         ("what nobody calls a secret", {"HOME": "/tmp/home"}, "/tmp/home", "/tmp/home"),
         ("what the spec shows", {"SHOWN_TOKEN": "shown-value"}, "shown-value", "shown-value"),
     ],

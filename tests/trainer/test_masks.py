@@ -30,21 +30,21 @@ CASES = {
         [assistant("2")],
         False,
         "<|im_start|>user\nWhat is 1 plus 1?<|im_end|>\n"
-        "<|im_start|>assistant\n<think>\n\n</think>\n\n[2<|im_end|>\n]",
+        "<|im_start|>assistant\n<think>\n\n</think>\n\n[2<|im_end|>]\n",
     ),
     "with thinking on, the think tags are learned, too": (
         [USER],
         [assistant("2")],
         True,
         "<|im_start|>user\nWhat is 1 plus 1?<|im_end|>\n"
-        "<|im_start|>assistant\n[<think>\n\n</think>\n\n2<|im_end|>\n]",
+        "<|im_start|>assistant\n[<think>\n\n</think>\n\n2<|im_end|>]\n",
     ),
     "reasoning is learned when thinking is on": (
         [USER],
         [assistant("<think>\n1 and 1\n</think>\n\n2")],
         True,
         "<|im_start|>user\nWhat is 1 plus 1?<|im_end|>\n"
-        "<|im_start|>assistant\n[<think>\n1 and 1\n</think>\n\n2<|im_end|>\n]",
+        "<|im_start|>assistant\n[<think>\n1 and 1\n</think>\n\n2<|im_end|>]\n",
     ),
     "a system prompt is context": (
         [{"role": "system", "content": "Be brief."}, USER],
@@ -52,7 +52,7 @@ CASES = {
         False,
         "<|im_start|>system\nBe brief.<|im_end|>\n"
         "<|im_start|>user\nWhat is 1 plus 1?<|im_end|>\n"
-        "<|im_start|>assistant\n<think>\n\n</think>\n\n[2<|im_end|>\n]",
+        "<|im_start|>assistant\n<think>\n\n</think>\n\n[2<|im_end|>]\n",
     ),
     "between two turns of the assistant, what others say is context": (
         [USER],
@@ -61,7 +61,7 @@ CASES = {
         "<|im_start|>user\nWhat is 1 plus 1?<|im_end|>\n"
         "<|im_start|>assistant\n[I count.<|im_end|>]\n"
         "<|im_start|>tool\n2<|im_end|>\n"
-        "<|im_start|>assistant\n[<think>\n\n</think>\n\n2<|im_end|>\n]",
+        "<|im_start|>assistant\n[<think>\n\n</think>\n\n2<|im_end|>]\n",
     ),
     "a turn in the middle is learned, whatever its last letter": (
         [USER],
@@ -70,7 +70,7 @@ CASES = {
         "<|im_start|>user\nWhat is 1 plus 1?<|im_end|>\n"
         "<|im_start|>assistant\n[#%<|im_end|>]\n"
         "<|im_start|>user\nWhat is 1 plus 1?<|im_end|>\n"
-        "<|im_start|>assistant\n<think>\n\n</think>\n\n[#<|im_end|>\n]",
+        "<|im_start|>assistant\n<think>\n\n</think>\n\n[#<|im_end|>]\n",
     ),
 }
 
@@ -97,19 +97,175 @@ def test_only_the_assistant_is_learned(tokenizer: Any, case: str):
 
 
 def test_a_row_is_cut_at_max_length_and_dropped_when_nothing_is_left(tokenizer: Any):
-    from types import SimpleNamespace
-
     from flashrun_trainer import sft
 
-    answers = {"short": "2", "long": "2" * 40}
-    environment = SimpleNamespace(
-        examples=list(answers),
-        prompt=lambda example: [USER, {"role": "user", "content": "x" * len(answers[example])}],
-        completion=lambda example: [assistant(answers[example])],
-    )
-    whole = sft.render(tokenizer, environment.prompt("short"), [assistant("2")], False)
+    short = sft.Conversation([USER, {"role": "user", "content": "x"}], [assistant("2")])
+    long = sft.Conversation([USER, {"role": "user", "content": "x" * 40}], [assistant("2" * 40)])
+    whole = sft.render(tokenizer, *short, False)
     run = resolved("sft", max_length=len(whole.input_ids))
+    assert sft.training_rows([short, long], tokenizer, run) == [whole]
 
-    kept = sft.training_rows(environment, tokenizer, run)
 
-    assert kept == [whole]
+# As Qwen's templates do: JSON calls in the assistant's turn, results in a turn of the user, and
+# reasoning only behind the last question.
+QWEN = """\
+{%- set ns = namespace(asked=-1) -%}
+{%- for message in messages -%}
+{%- if message.role == 'user' -%}{%- set ns.asked = loop.index0 -%}{%- endif -%}
+{%- endfor -%}
+{%- for message in messages -%}
+{%- if message.role == 'tool' -%}
+{%- if loop.previtem.role != 'tool' -%}{{- '<|im_start|>user' -}}{%- endif -%}
+{{- '\\n<tool_response>\\n' + message.content + '\\n</tool_response>' -}}
+{%- if loop.last or loop.nextitem.role != 'tool' -%}{{- '<|im_end|>\\n' -}}{%- endif -%}
+{%- elif message.role == 'assistant' -%}
+{%- set text = message.content.split('</think>')[-1].lstrip('\\n') -%}
+{%- set thought = message.reasoning_content or '' -%}
+{%- if '</think>' in message.content -%}
+{%- set thought = message.content.split('</think>')[0].split('<think>')[-1].strip('\\n') -%}
+{%- endif -%}
+{{- '<|im_start|>assistant\\n' -}}
+{%- if loop.index0 > ns.asked and (loop.last or thought) -%}
+{{- '<think>\\n' + thought + '\\n</think>\\n\\n' -}}
+{%- endif -%}
+{{- text -}}
+{%- for call in message.tool_calls or [] -%}
+{%- if text or not loop.first -%}{{- '\\n' -}}{%- endif -%}
+{%- set named = call.function or call -%}
+{{- '<tool_call>\\n' + named.name + ' ' -}}
+{%- for key, value in named.arguments|items -%}{{- key + '=' + value|string -}}{%- endfor -%}
+{{- '\\n</tool_call>' -}}
+{%- endfor -%}
+{{- '<|im_end|>\\n' -}}
+{%- else -%}
+{{- '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>\\n' -}}
+{%- endif -%}
+{%- endfor -%}
+{%- if add_generation_prompt -%}
+{{- '<|im_start|>assistant\\n' -}}
+{%- if not enable_thinking -%}{{- '<think>\\n\\n</think>\\n\\n' -}}{%- endif -%}
+{%- endif -%}
+"""
+# Later ones open the reasoning themselves.
+OPENING = QWEN.replace(
+    "{%- if not enable_thinking -%}",
+    "{%- if enable_thinking -%}{{- '<think>\\n' -}}{%- else -%}",
+)
+
+ASKED = "<|im_start|>user\nWhat is 1 plus 1?<|im_end|>\n"
+ANSWER = "<|im_start|>assistant\n"
+CALL = {
+    "role": "assistant",
+    "content": "",
+    "tool_calls": [{"type": "function", "function": {"name": "add", "arguments": '{"a": 1}'}}],
+}
+
+TOOLS = {
+    "a tool call is learned, its result is not, the answer is": (
+        QWEN,
+        [CALL, TOOL, assistant("It is 2.")],
+        False,
+        f"{ASKED}{ANSWER}[<tool_call>\nadd a=1\n</tool_call><|im_end|>]\n"
+        "<|im_start|>user\n<tool_response>\n2\n</tool_response><|im_end|>\n"
+        f"{ANSWER}<think>\n\n</think>\n\n[It is 2.<|im_end|>]\n",
+    ),
+    "what is said before a call is learned with it": (
+        QWEN,
+        [{**CALL, "content": "I add."}, TOOL, TOOL, assistant("2")],
+        True,
+        f"{ASKED}{ANSWER}[I add.\n<tool_call>\nadd a=1\n</tool_call><|im_end|>]\n"
+        "<|im_start|>user\n<tool_response>\n2\n</tool_response>\n<tool_response>\n2\n"
+        "</tool_response><|im_end|>\n"
+        f"{ANSWER}[<think>\n\n</think>\n\n2<|im_end|>]\n",
+    ),
+    "reasoning before a call is learned, as a field of the message, too": (
+        QWEN,
+        [{**CALL, "reasoning_content": "Hm."}, TOOL, assistant("<think>\nSo.\n</think>\n\n2")],
+        True,
+        f"{ASKED}{ANSWER}[<think>\nHm.\n</think>\n\n<tool_call>\nadd a=1\n</tool_call><|im_end|>]"
+        "\n<|im_start|>user\n<tool_response>\n2\n</tool_response><|im_end|>\n"
+        f"{ANSWER}[<think>\nSo.\n</think>\n\n2<|im_end|>]\n",
+    ),
+    "a call may be the last word": (
+        QWEN,
+        [CALL],
+        False,
+        f"{ASKED}{ANSWER}<think>\n\n</think>\n\n[<tool_call>\nadd a=1\n</tool_call><|im_end|>]\n",
+    ),
+    "reasoning of earlier turns is left out by the template, and not learned": (
+        QWEN,
+        [assistant("<think>\nHm.\n</think>\n\n2"), USER, assistant("<think>\nSo.\n</think>\n\n3")],
+        True,
+        f"{ASKED}{ANSWER}[2<|im_end|>]\n{ASKED}{ANSWER}[<think>\nSo.\n</think>\n\n3<|im_end|>]\n",
+    ),
+    "what the template opens itself is context": (
+        OPENING,
+        [assistant("<think>\nHm.\n</think>\n\n2")],
+        True,
+        f"{ASKED}{ANSWER}<think>\n[Hm.\n</think>\n\n2<|im_end|>]\n",
+    ),
+    "and so is an empty reasoning that it writes": (
+        OPENING,
+        [assistant("2"), USER, assistant("3")],
+        False,
+        f"{ASKED}{ANSWER}[2<|im_end|>]\n{ASKED}{ANSWER}<think>\n\n</think>\n\n[3<|im_end|>]\n",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", TOOLS)
+def test_calls_and_reasoning_are_learned_where_the_template_shows_them(tiny_model: Path, case: str):
+    from flashrun_trainer import environment, model, sft
+
+    template, completion, thinking, expected = TOOLS[case]
+    tokenizer = model.load_tokenizer(tiny_model)
+    tokenizer.chat_template = template
+    prompt, said = environment.checked([USER]), environment.checked(completion)
+    assert marked(tokenizer, sft.render(tokenizer, prompt, said, thinking)) == expected
+
+
+THOUGHTS = {
+    "no output reasons": ([assistant("2")], True, "thinking is on, but no output has reasoning"),
+    "one does": ([assistant("<think>\n1\n</think>\n\n2")], True, ""),
+    "one does in a field of its own": ([{**assistant("2"), "reasoning_content": "1"}], True, ""),
+    "nobody wants it": ([assistant("2")], False, ""),
+}
+
+
+@pytest.mark.parametrize("case", THOUGHTS)
+def test_reasoning_that_is_missing_is_warned_about(case: str):
+    from flashrun_trainer import sft
+
+    completion, thinking, words = THOUGHTS[case]
+    plain = sft.Conversation([USER], [assistant("4")])
+    found = sft.without_reasoning([plain, sft.Conversation([USER], completion)], thinking)
+    assert found.startswith(words)
+    assert bool(found) == bool(words)
+
+
+SHAPES = {
+    "a word": ("2", [assistant("2")]),
+    "a number": (2, [assistant("2")]),
+    "messages": ({"messages": [assistant("2")]}, [assistant("2")]),
+    "a bare list of messages": ([assistant("1"), USER, assistant("2")],
+                                [assistant("1"), USER, assistant("2")]),
+    "a table": ({"answer": 2}, [assistant('{\n  "answer": 2\n}')]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", SHAPES)
+def test_outputs_come_in_several_shapes(case: str):
+    from freesolo.datasets.records import load_task_examples
+    from freesolo.environments import EnvironmentSingleTurn
+
+    from flashrun_trainer.environment import Environment
+
+    class Plain(EnvironmentSingleTurn):
+        def build_prompt_messages(self, example, prompt_text):
+            return [{"role": "user", "content": example.input}]
+
+        def score_response(self, example, response_text): ...
+
+    output, expected = SHAPES[case]
+    (example,) = load_task_examples([{"input": "What is 1 plus 1?", "output": output}])
+    assert Environment(Plain(), [example], "").completion(example) == expected

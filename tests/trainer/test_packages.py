@@ -1,7 +1,5 @@
 """The init containers: an untrusted archive, a pip list, a model that may not be there."""
 
-import gzip
-import io
 import tarfile
 import threading
 import zipfile
@@ -18,87 +16,25 @@ from flashrun.spec.outcome import Exit
 from flashrun_trainer import ending, packages
 from flashrun_trainer import model as base_model
 from flashrun_trainer.failures import TrainerError
+from tests.trainer import archives
 from tests.trainer.pods import ENVIRONMENT_ID, TrainerPod, Workshop, package, resolved, sums
 
 
-def archive(folder: Path, *members: tarfile.TarInfo, content: bytes = b"") -> Path:
-    path = folder / "package.tar.gz"
-    with tarfile.open(path, "w:gz") as tar:
-        for member in members:
-            member.size = len(content) if member.isreg() else 0
-            tar.addfile(member, io.BytesIO(content))
-    return path
-
-
-def member(name: str, kind: bytes = tarfile.REGTYPE, link: str = "") -> tarfile.TarInfo:
-    made = tarfile.TarInfo(name)
-    made.type, made.linkname = kind, link
-    return made
-
-
-def setuid(name: str) -> tarfile.TarInfo:
-    made = member(name)
-    made.mode = 0o4755
-    return made
-
-
-@pytest.mark.parametrize(
-    ("sentence", "bad", "words"),
-    [
-        ("a path upwards", member("../evil.py"), "outside its folder"),
-        ("a path upwards in the middle", member("a/../../evil.py"), "outside its folder"),
-        ("an absolute path", member("/etc/evil"), "outside its folder"),
-        ("a backslash", member("a\\..\\b"), "outside its folder"),
-        ("a symbolic link", member("link", tarfile.SYMTYPE, "/etc"), "neither a file nor"),
-        ("a hard link", member("link", tarfile.LNKTYPE, "environment.py"), "neither a file nor"),
-        ("a device", member("null", tarfile.CHRTYPE), "neither a file nor"),
-        ("a block device", member("disk", tarfile.BLKTYPE), "neither a file nor"),
-        ("a pipe", member("pipe", tarfile.FIFOTYPE), "neither a file nor"),
-        ("a set-user-id bit", setuid("tool"), "run as someone else"),
-    ],
-)
-def test_a_package_with_anything_but_plain_files_is_refused(
-    tmp_path: Path, sentence: str, bad: tarfile.TarInfo, words: str
-):
-    path = archive(tmp_path, member("environment.py"), bad)
+@pytest.mark.parametrize(("data", "words"), archives.HOSTILE.values(), ids=archives.HOSTILE)
+def test_a_hostile_package_is_refused(tmp_path: Path, data: bytes, words: str):
+    path = tmp_path / "package.tar.gz"
+    path.write_bytes(data)
     with pytest.raises(TrainerError, match=words) as error:
         packages.unpack(path, tmp_path / "environment")
     assert (error.value.code, error.value.reason) == (Exit.ENVIRONMENT, "EnvironmentInvalid")
     assert not (tmp_path / "evil.py").exists()
 
 
-def test_a_package_may_not_be_a_bomb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(packages, "LARGEST", 1024**2)
-    path = archive(tmp_path, member("a"), member("b"), content=b"\0" * 700_000)
-    with pytest.raises(TrainerError, match="larger than 1 MiB"):
-        packages.unpack(path, tmp_path / "environment")
-
-
-def test_a_package_may_not_be_a_crowd(tmp_path: Path):
-    crowd = (member(f"{n}") for n in range(packages.MOST_MEMBERS + 1))
-    with pytest.raises(TrainerError, match="more than 5000 files"):
-        packages.unpack(archive(tmp_path, *crowd), tmp_path / "environment")
-
-
-@pytest.mark.parametrize("data", [b"", b"no archive", gzip.compress(b"x" * 2000)])
-def test_what_is_no_archive_is_refused(tmp_path: Path, data: bytes):
-    path = tmp_path / "package.tar.gz"
-    path.write_bytes(data)
-    with pytest.raises(TrainerError, match="cannot be unpacked"):
-        packages.unpack(path, tmp_path / "environment")
-
-
-def test_a_cut_off_archive_is_refused(tmp_path: Path):
-    path = archive(tmp_path, member("a"), content=bytes(range(256)) * 4000)
-    path.write_bytes(path.read_bytes()[:2000])
-    with pytest.raises(TrainerError, match="cannot be unpacked"):
-        packages.unpack(path, tmp_path / "environment")
-
-
 def test_files_and_folders_are_unpacked_without_their_modes(tmp_path: Path):
-    script = member("tools/run.sh")
-    script.mode = 0o777
-    path = archive(tmp_path, member("tools", tarfile.DIRTYPE), script, content=b"text")
+    tools = archives.member("tools", tarfile.DIRTYPE)
+    script = archives.member("tools/run.sh", content=b"text", mode=0o777)
+    path = tmp_path / "package.tar.gz"
+    path.write_bytes(archives.archive(tools, script))
     packages.unpack(path, tmp_path / "environment")
     unpacked = tmp_path / "environment/tools/run.sh"
     assert unpacked.read_bytes() == b"text"
@@ -227,6 +163,17 @@ def test_the_pip_list_and_what_it_needs_is_installed_beside_the_image(tmp_path: 
     assert modules == {"aaa_test.py", "bbb_test.py"}
 
 
+def test_a_package_that_was_named_by_its_address_comes_from_there(tmp_path: Path, index: str):
+    elsewhere = tmp_path / "index" / "elsewhere"
+    elsewhere.mkdir()
+    wheel(elsewhere, "ccc_test", "bbb_test")
+    requirement = f"ccc-test @ {index}/elsewhere/ccc_test-1.0-py3-none-any.whl"
+    run = resolved(environment={"pip": (requirement,)}, pip_index_url=index)
+    packages.install(run, tmp_path / "site")
+    modules = {path.name for path in (tmp_path / "site").glob("*.py")}
+    assert modules == {"bbb_test.py", "ccc_test.py"}
+
+
 @pytest.mark.parametrize(
     ("requirement", "reason", "words"),
     [
@@ -273,6 +220,17 @@ def test_a_package_is_downloaded_checked_and_unpacked(bare: Workshop):
     assert ending.guarded(packages.run, pod.inside) == 0
     assert (pod.inside.environment / "environment.py").is_file()
     assert (pod.inside.environment / "dataset/train.jsonl").is_file()
+    assert list(pod.inside.site.iterdir()) == []
+
+
+def test_requirements_inside_a_package_install_nothing(bare: Workshop):
+    lists = {
+        "requirements.txt": "no-such-package",
+        "pyproject.toml": '[project]\nname = "x"\nversion = "1"\ndependencies = ["missing"]',
+    }
+    pod = pod_of(bare, bare.publish({**sums(), **lists}))
+    assert ending.guarded(packages.run, pod.inside) == 0
+    assert (pod.inside.environment / "requirements.txt").is_file()
     assert list(pod.inside.site.iterdir()) == []
 
 

@@ -1,4 +1,7 @@
-"""``python -m flashrun_trainer model|packages|train``: the entry point of every container."""
+"""``python -m flashrun_trainer model|packages|train``: the entry point of every container.
+
+``rank`` is one of several processes that ``train`` starts by itself.
+"""
 
 import argparse
 import logging
@@ -9,13 +12,14 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final
 
-from flashrun_trainer import ending, model, packages, train
+from flashrun_trainer import ending, launch, model, packages, train
 from flashrun_trainer.pod import Pod
 
 COMMANDS: Final[dict[str, Callable[[Pod], int]]] = {
     "model": partial(ending.guarded, model.run),
     "packages": partial(ending.guarded, packages.run),
-    "train": train.run,
+    "train": launch.run,
+    "rank": train.rank,
 }
 
 

@@ -23,6 +23,8 @@ class Machine:
     """What the trainer runs on."""
 
     gpu: bool = False
+    processes: int = 1
+    """Processes of the whole run, one a GPU."""
 
 
 @dataclass(frozen=True)
@@ -36,37 +38,52 @@ class Split:
 
 
 def split(sequences: int, most: int) -> Split:
-    """Cut ``sequences`` into equal passes of at most ``most``."""
+    """Cut one process's ``sequences`` into equal passes of at most ``most``."""
     at_once = max(n for n in range(1, min(sequences, max(most, 1)) + 1) if sequences % n == 0)
     return Split(at_once, sequences // at_once)
 
 
-def sft_steps(run: ResolvedRun, rows: int) -> int:
-    """Return the optimizer steps of an SFT run over ``rows`` examples."""
-    steps = math.ceil(rows / run.train.batch_size) * (run.train.epochs or 1)
-    return min(steps, run.train.max_steps) if run.train.max_steps else steps
-
-
-def sft(run: ResolvedRun, machine: Machine, output: Path, rows: int) -> dict[str, Any]:
-    """Return the arguments of ``SFTConfig``."""
-    cut = split(run.train.batch_size, _at_once(run, machine))
+def sft(
+    run: ResolvedRun, machine: Machine, output: Path, passes: int, steps: int
+) -> dict[str, Any]:
+    """Return the arguments of ``SFTConfig`` for data that is cut up already, a pass an item."""
     return {
-        **_shared(run, machine, output, cut),
-        "max_steps": sft_steps(run, rows),
+        **_shared(run, machine, output, Split(at_once=1, passes=passes)),
+        "max_steps": steps,
         "lr_scheduler_type": "cosine",
-        "warmup_steps": math.ceil(WARM_UP_SHARE * sft_steps(run, rows)),
-        # Rows arrive as token ids and labels; nothing is left to prepare or to cut.
+        "warmup_steps": math.ceil(WARM_UP_SHARE * steps),
+        # Rows arrive as token ids and labels, in their order; nothing is left to prepare or to cut.
         "dataset_kwargs": {"skip_prepare_dataset": True},
+        "train_sampling_strategy": "sequential",
+        "remove_unused_columns": False,
         "max_length": None,
         "packing": False,
     }
+
+
+def prompts_per_step(run: ResolvedRun, prompts: int, processes: int) -> int:
+    """Return how many of ``prompts`` a step takes: at most batch_size, the same for every process.
+
+    Raises:
+        TrainerError: there is no such number.
+    """
+    group = run.train.group_size or 2
+    most = min(run.train.batch_size, prompts)
+    if found := next((n for n in range(most, 0, -1) if n * group % processes == 0), 0):
+        return found
+    raise TrainerError(
+        Exit.CONFIG,
+        "BatchIndivisible",
+        f"{most} prompts with {group} completions each cannot be spread over {processes} GPUs",
+        f"make train.batch_size times train.group_size a multiple of {processes}",
+    )
 
 
 def grpo(run: ResolvedRun, machine: Machine, output: Path, prompts: int) -> dict[str, Any]:
     """Return the arguments of ``GRPOConfig``; ``prompts`` is how many the dataset has.
 
     Raises:
-        TrainerError: the temperature is zero.
+        TrainerError: the temperature is zero, or the completions cannot be spread over the GPUs.
     """
     train = run.train
     if not train.temperature:
@@ -78,7 +95,8 @@ def grpo(run: ResolvedRun, machine: Machine, output: Path, prompts: int) -> dict
             "set train.temperature above 0",
         )
     group = train.group_size or 2
-    cut = split(min(train.batch_size, prompts) * group, _at_once(run, machine))
+    completions = prompts_per_step(run, prompts, machine.processes) * group
+    cut = split(completions // machine.processes, _at_once(run, machine))
     return {
         **_shared(run, machine, output, cut),
         "max_steps": train.steps,
@@ -90,7 +108,14 @@ def grpo(run: ResolvedRun, machine: Machine, output: Path, prompts: int) -> dict
         "num_iterations": 1,
         "max_completion_length": train.max_tokens,
         "temperature": train.temperature,
+        "top_p": 1.0,
         "beta": train.kl_penalty_coef or 0.0,
+        # Every token counts the same whatever its completion's length, and advantages keep the
+        # scale of the reward: docs/training.md says why.
+        "loss_type": "dr_grpo",
+        "scale_rewards": "none",
+        # What max_tokens cuts off has no end to learn; stop sequences end completions as we want.
+        "mask_truncated_completions": not train.stop_sequences,
         # advantage_clip is recorded in the spec and changes nothing.
         "disable_dropout": True,
     }
@@ -111,6 +136,11 @@ def lora(run: ResolvedRun, targets: str) -> dict[str, Any]:
 def longest_prompt(run: ResolvedRun) -> int:
     """Return the most tokens that a GRPO prompt may have, so that a whole completion fits."""
     return run.train.max_length - (run.train.max_tokens or 0)
+
+
+def most_tokens(machine: Machine) -> int | None:
+    """Return how many tokens of one pass fit a device; a CPU's memory is no limit to speak of."""
+    return _TOKENS_AT_ONCE if machine.gpu else None
 
 
 def _at_once(run: ResolvedRun, machine: Machine) -> int:
@@ -141,9 +171,21 @@ def _shared(run: ResolvedRun, machine: Machine, output: Path, cut: Split) -> dic
         "disable_tqdm": True,
         "bf16": machine.gpu,
         "use_cpu": not machine.gpu,
+        **_together(machine),
         "gradient_checkpointing": machine.gpu,
         "optim": "adamw_torch_fused" if machine.gpu else "adamw_torch",
         "dataloader_num_workers": 0,
         "dataloader_pin_memory": machine.gpu,
         "run_name": run.wandb.run_name,
+    }
+
+
+def _together(machine: Machine) -> dict[str, Any]:
+    """Return what several processes need to be told."""
+    if machine.processes == 1:
+        return {}
+    return {
+        "ddp_backend": "nccl" if machine.gpu else "gloo",
+        # Every weight that learns is used in every pass; looking for others costs time.
+        "ddp_find_unused_parameters": False,
     }

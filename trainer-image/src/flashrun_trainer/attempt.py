@@ -92,6 +92,12 @@ def is_final(code: int) -> bool:
     return code in RETRIES and RETRIES[Exit(code)] is Retry.NEVER
 
 
+def claimed(store: Store, run: ResolvedRun, number: int) -> Attempt:
+    """Return an attempt that this process's launcher, or that of the leading pod, has claimed."""
+    prefix = prefix_of(run)
+    return Attempt(run, store, prefix, store.get_json(names.claim_key(prefix, number), Claim))
+
+
 def claim(store: Store, run: ResolvedRun, pod: Pod) -> Attempt:
     """Claim the first free attempt."""
     prefix = prefix_of(run)

@@ -1,9 +1,11 @@
 """What lies beside a final adapter: a model card, the resolved spec, the list of packages."""
 
 import json
+import platform
 from pathlib import Path
 
 from flashrun.spec.records import Progress, ResolvedRun
+from flashrun_trainer.environment import Environment
 from flashrun_trainer.packages import pins
 
 _CARD = """\
@@ -16,7 +18,11 @@ tags: [lora, {algorithm}, flashrun]
 # {name}
 
 A LoRA adapter for {base_model} (revision {revision}), trained with {method} for {steps} steps on
-environment {environment} (package {digest}).
+environment {environment}.
+
+| what it was made from | |
+|---|---|
+{sources}
 
 | setting | value |
 |---|---|
@@ -30,9 +36,21 @@ environment {environment} (package {digest}).
 """
 
 
-def write(folder: Path, run: ResolvedRun, steps: int, progress: Progress | None) -> None:
+def write(
+    folder: Path, run: ResolvedRun, steps: int, progress: Progress | None, data: Environment
+) -> None:
     """Write the three files to ``folder``."""
     settings = run.train.model_dump(mode="json", exclude_none=True)
+    sources = {
+        "environment package, SHA-256": run.environment.digest,
+        f"examples of split {run.environment.split}": len(data.examples),
+        "examples, SHA-256": data.digest,
+        "adapter at the start": run.init_from_adapter.ref if run.init_from_adapter else "fresh",
+        "thinking": run.thinking,
+        "seed": run.seed,
+        "trainer image": run.image or "not known",
+        "Python": platform.python_version(),
+    }
     metrics = progress.metrics if progress else {}
     text = _CARD.format(
         base_model=run.model.id,
@@ -42,7 +60,7 @@ def write(folder: Path, run: ResolvedRun, steps: int, progress: Progress | None)
         method=run.algorithm.upper(),
         steps=steps,
         environment=run.environment.id,
-        digest=run.environment.digest[:12],
+        sources="\n".join(f"| {name} | {value} |" for name, value in sources.items()),
         settings="\n".join(f"| {name} | {value} |" for name, value in settings.items()),
         metrics="\n".join(f"| {name} | {value:.4g} |" for name, value in metrics.items()),
     )

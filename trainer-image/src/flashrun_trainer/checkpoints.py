@@ -58,26 +58,31 @@ def resumable(prefix: str, keys: Iterable[str]) -> list[Place]:
     return sorted((place for place, paths in found.items() if markers <= paths), reverse=True)
 
 
-def restore(store: Store, prefix: str, folder: Path) -> int:
-    """Download the newest checkpoint whose every byte is right to ``folder``; return its step.
+def restore(store: Store, prefix: str, folder: Path) -> Place | None:
+    """Download the newest checkpoint whose every byte is right to ``folder``; return its place.
 
-    Returns 0, with nothing in ``folder``, when there is none.
+    Returns None, with nothing in ``folder``, when there is none.
     """
     keys = (entry.key for entry in store.list(names.attempts_prefix(prefix)))
     for place in resumable(prefix, keys):
-        where = names.step_prefix(prefix, place.attempt, place.step)
         try:
-            for marker, part in ((names.MANIFEST, "adapter"), (names.STATE_MANIFEST, "state")):
-                store.download_folder(where, folder / "parts", marker)
-                _flatten(folder / "parts" / part, folder)
+            fetch(store, prefix, place, folder)
         except (Corrupt, NotFound) as error:
             log.warning("step %d is damaged, trying an older one: %s", place.step, error)
             shutil.rmtree(folder, ignore_errors=True)
             continue
-        shutil.rmtree(folder / "parts")
         log.info("resuming from step %d of attempt %d", place.step, place.attempt)
-        return place.step
-    return 0
+        return place
+    return None
+
+
+def fetch(store: Store, prefix: str, place: Place, folder: Path) -> None:
+    """Download one checkpoint to ``folder``; raises ``StoreError`` unless every byte is right."""
+    where = names.step_prefix(prefix, place.attempt, place.step)
+    for marker, part in ((names.MANIFEST, "adapter"), (names.STATE_MANIFEST, "state")):
+        store.download_folder(where, folder / "parts", marker)
+        _flatten(folder / "parts" / part, folder)
+    shutil.rmtree(folder / "parts")
 
 
 def _flatten(part: Path, folder: Path) -> None:
@@ -94,15 +99,20 @@ class Snapshot:
     state: Path
     lora_rank: int
     lora_alpha: int
+    resumable: bool = True
+    """Whether there is a state to upload."""
 
 
-def snapshot(checkpoint: Path, outbox: Path, step: int, base_model: str) -> Snapshot:
+def snapshot(
+    checkpoint: Path, outbox: Path, step: int, base_model: str, resumable: bool = True
+) -> Snapshot:
     """Hard-link what a checkpoint folder holds of adapter and state; the rest stays behind."""
     adapter, state = outbox / f"{step}-adapter", outbox / f"{step}-state"
     _link(checkpoint, adapter / "adapter", _ADAPTER_FILES)
-    _link(checkpoint, state / "state", _STATE_FILES)
+    if resumable:
+        _link(checkpoint, state / "state", _STATE_FILES)
     config = portable_config(adapter / "adapter" / "adapter_config.json", base_model)
-    return Snapshot(step, adapter, state, config["r"], config["lora_alpha"])
+    return Snapshot(step, adapter, state, config["r"], config["lora_alpha"], resumable)
 
 
 def portable_config(path: Path, base_model: str) -> dict[str, int]:
@@ -160,9 +170,10 @@ class Uploader:
         """Queue a snapshot; an older state that still waits is dropped for this one."""
         with self._changed:
             self._adapters.append(taken)
-            if self._state is not None:
-                shutil.rmtree(self._state.state)
-            self._state = taken
+            if taken.resumable:
+                if self._state is not None:
+                    shutil.rmtree(self._state.state)
+                self._state = taken
             self._changed.notify()
 
     def finish(self, seconds: float) -> bool:

@@ -2,14 +2,15 @@
 
 import logging
 import os
-import resource
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
 
 from flashrun.spec.outcome import Termination
 from flashrun.store import Store, StoreError
+from flashrun_trainer import meter
 from flashrun_trainer.failures import Redactor, TrainerError, explain, shortened
 from flashrun_trainer.pod import Pod
 
@@ -17,9 +18,11 @@ log = logging.getLogger(__name__)
 
 
 def guarded(work: Callable[[Pod], None], pod: Pod) -> int:
-    """Do the work of an init container and return its exit code."""
+    """Do the work of an init container, leave a note of its seconds, and return its exit code."""
+    began = time.monotonic()
     try:
         work(pod)
+        meter.note(pod.packages, work.__module__.rpartition(".")[2], time.monotonic() - began)
     except Exception as error:
         end = explain(error)
         redact = redactor_of(pod)
@@ -75,11 +78,3 @@ def report(error: BaseException, end: TrainerError, redact: Redactor) -> None:
     if error is not end:
         sys.stderr.write(redact("".join(traceback.format_exception(error))))
     log.error("%s (%s). %s", redact(end.message), end.reason, redact(end.hint))
-
-
-def peak_memory() -> int:
-    """Return the most memory in use so far, in bytes: the GPU's where there is one."""
-    torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_available():
-        return int(torch.cuda.max_memory_allocated())
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

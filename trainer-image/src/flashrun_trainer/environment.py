@@ -4,6 +4,8 @@ The only module that knows the ``freesolo`` SDK. Whatever fails in the environme
 the run with one sentence; the traceback goes to the log.
 """
 
+import hashlib
+import json
 import logging
 import sys
 import traceback
@@ -29,6 +31,7 @@ Score = TypeVar("Score")
 _MODULE: Final = "environment.py"
 _CONTRACT: Final = "TRAINING_CONTRACT.md"
 _SUFFIXES: Final = (".jsonl", ".json")
+_ROLES: Final = ("system", "user", "assistant", "tool")
 _PUSH_HINT: Final = "correct the environment and publish it again with flash env push"
 
 
@@ -68,6 +71,15 @@ class Environment:
     contract: str
     """Text of the system prompt; empty for none."""
 
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the examples as they were read, whatever file or code they came from."""
+        found = hashlib.sha256()
+        for example in self.examples:
+            row = [example.input, example.output, example.metadata]
+            found.update(json.dumps(row, sort_keys=True, default=str).encode() + b"\n")
+        return found.hexdigest()
+
     @property
     def is_multi_turn(self) -> bool:
         """Whether an episode has more than one answer."""
@@ -87,13 +99,23 @@ class Environment:
         return ThreadPoolExecutor(workers, thread_name_prefix="score")
 
     def prompt(self, example: Any) -> list[Message]:
-        """Return the messages that open an episode, the contract as system prompt among them."""
-        messages = [dict(message) for message in self.sdk.start_episode(example, self.contract)]
+        """Return the messages that open an episode, the contract as system prompt among them.
+
+        Raises:
+            TrainerError: the environment fails, or what it gives are no messages.
+        """
+        with blamed(f"building the prompt of {_row(example)}"):
+            messages = checked(self.sdk.start_episode(example, self.contract))
         return _with_contract(messages, self.contract)
 
     def completion(self, example: Any) -> list[Message]:
-        """Return the messages that SFT imitates."""
-        return [dict(message) for message in self.sdk.sft_completion(example)]
+        """Return the messages that SFT imitates; what fails there is mostly the row's output.
+
+        Raises:
+            TrainerError: the environment fails, or the output is of no known shape.
+        """
+        with blamed(f"reading the output of {_row(example)}", Exit.DATA, "DatasetInvalid"):
+            return checked(self.sdk.sft_completion(example))
 
     def map(self, score: Callable[[Item], Score], items: Sequence[Item]) -> list[Score]:
         """Score every item, in parallel as far as the environment allows, in order."""
@@ -108,9 +130,15 @@ def load(pod: Pod, spec: ResolvedEnvironment) -> Environment:
     Raises:
         TrainerError: its code fails, or the split is missing or empty.
     """
+    # The image's own packages come first: a run cannot replace what the trainer was tested with.
+    sys.path.append(str(pod.site))
+    return load_folder(pod.environment, spec)
+
+
+def load_folder(folder: Path, spec: ResolvedEnvironment) -> Environment:
+    """Import the environment in ``folder`` and read its examples; raises ``TrainerError``."""
     from freesolo.environments import load_environment
 
-    folder = pod.environment
     module = folder / _MODULE
     if not module.is_file():
         raise TrainerError(
@@ -119,8 +147,6 @@ def load(pod: Pod, spec: ResolvedEnvironment) -> Environment:
             f"the package of {spec.id} has no {_MODULE} at its root",
             _PUSH_HINT,
         )
-    # The image's own packages come first: a run cannot replace what the trainer was tested with.
-    sys.path.append(str(pod.site))
     contract_path = folder / _CONTRACT
     contract = str(spec.params.get("contract_text") or _text(contract_path))
     data = dataset_path(folder, spec)
@@ -128,7 +154,7 @@ def load(pod: Pod, spec: ResolvedEnvironment) -> Environment:
     extras |= {"contract_path": str(contract_path)} if contract_path.is_file() else {}
     with blamed(f"importing {_MODULE}"):
         sdk = load_environment(f"{module}:load_environment", **{**extras, **spec.params})
-    with blamed("reading its dataset", Exit.DATA, "DatasetInvalid"):
+    with blamed(_reading(data, folder), Exit.DATA, "DatasetInvalid"):
         examples = _examples(sdk, spec.params, data)
     if not examples:
         raise TrainerError(
@@ -148,6 +174,8 @@ def blamed(
     """Turn whatever the environment raises into an end that names the error."""
     try:
         yield
+    except TrainerError:
+        raise
     except (Exception, SystemExit) as error:
         traceback.print_exc()
         raise TrainerError(
@@ -217,6 +245,76 @@ def _examples(sdk: Any, params: Mapping[str, Any], data: Path | None) -> list[An
         return list(load_task_examples(data))
     own = getattr(sdk, "dataset", None) or getattr(sdk, "examples", None) or ()
     return list(load_task_examples(params.get("records") or getattr(own, "examples", own)))
+
+
+def _reading(data: Path | None, folder: Path) -> str:
+    """Return what is being read, down to the first line of a dataset that is no example."""
+    if data is None:
+        return "reading its dataset"
+    name = data.relative_to(folder) if data.is_relative_to(folder) else data.name
+    lines = _text(data).split("\n") if data.suffix == ".jsonl" else []
+    bad = (number for number, line in enumerate(lines, 1) if line.strip() and not _is_example(line))
+    return f"reading {name}, line {number}" if (number := next(bad, 0)) else f"reading {name}"
+
+
+def _is_example(line: str) -> bool:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(row, str) or (isinstance(row, dict) and row.get("input") is not None)
+
+
+def _row(example: Any) -> str:
+    """Return how people count an example: from 1, in the order of the dataset."""
+    _, _, index = str(getattr(example, "id", "")).rpartition("_")
+    return f"row {int(index) + 1}" if index.isdigit() else "an example"
+
+
+def checked(messages: Any) -> list[Message]:
+    """Return chat messages as templates take them.
+
+    Raises:
+        ValueError: they are something else.
+    """
+    if not isinstance(messages, list | tuple) or not messages:
+        raise ValueError(f"a list of messages is needed, not {_shown(messages)}")
+    return [_checked(message) for message in messages]
+
+
+def _checked(message: Any) -> Message:
+    if not isinstance(message, Mapping) or message.get("role") not in _ROLES:
+        raise ValueError(
+            f"a message is an object with role ({', '.join(_ROLES)}) and content, "
+            f"not {_shown(message)}"
+        )
+    content = message.get("content")
+    if isinstance(content, list):
+        if not all(isinstance(part, dict) and part.get("type") == "text" for part in content):
+            raise ValueError("the content of a message has parts that are not text")
+        content = "".join(str(part.get("text", "")) for part in content)
+    if content is not None and not isinstance(content, str):
+        raise ValueError(f"the content of a message is text, not {_shown(content)}")
+    calls = [_with_arguments(call) for call in message.get("tool_calls") or ()]
+    return {**message, "content": content or "", **({"tool_calls": calls} if calls else {})}
+
+
+def _with_arguments(call: Any) -> Message:
+    """Return a tool call with its arguments as an object; OpenAI's format has them as JSON."""
+    function = call.get("function", call) if isinstance(call, Mapping) else {}
+    if not isinstance(function.get("name"), str):
+        raise ValueError(f"a tool call needs the name of its function: {_shown(call)}")
+    arguments = function.get("arguments")
+    parsed = json.loads(arguments) if isinstance(arguments, str) else arguments
+    if not isinstance(parsed, dict):
+        raise ValueError(f"the arguments of a tool call are an object, not {_shown(arguments)}")
+    changed = {**function, "arguments": parsed}
+    return {**call, "function": changed} if "function" in call else changed
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:79] + "…"
 
 
 def _with_contract(messages: list[Message], contract: str) -> list[Message]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from flashrun.spec.outcome import Exit
-from flashrun_trainer.environment import Answer, Environment, Message
+from flashrun_trainer.environment import Answer, Environment, Message, checked
 from flashrun_trainer.failures import TrainerError
 
 
@@ -42,12 +42,12 @@ class Episode:
         self.response = str(text)
         try:
             step = environment.sdk.step_episode(self.example, list(self.messages), text)
+            replies = checked(step.messages) if step.messages else []
         except Exception as error:
             self.error, self.over = error, True
             return []
         self.metadata |= step.metadata
         self.response = step.final_response_text or self.response
-        replies = [dict(message) for message in step.messages]
         self.messages += replies
         self.over = bool(step.done) or self.turns_left <= 0 or not replies
         return [] if self.over else replies

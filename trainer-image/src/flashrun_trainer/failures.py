@@ -24,6 +24,15 @@ _SHORTEST_SECRET: Final = 6
 """Shorter values are not looked for: they would be found in every other word."""
 
 
+_IN_ADDRESSES: Final = re.compile(
+    r"""((?i:://[^\s/:@]*:(?=[^\s/@]+@)
+        |[?&][\w-]*(?:token|signature|secret|password|credential|api_?key)[\w-]*=
+        |\bbearer\s+))(?:[^\s&@"'<>]+)""",
+    re.VERBOSE,
+)
+"""Passwords, signatures and tokens that libraries print as part of an address or a header."""
+
+
 class TrainerError(Exception):
     """An end with a known reason."""
 
@@ -65,10 +74,10 @@ class Redactor:
         return cls(tuple(sorted(long_enough, key=len, reverse=True)))
 
     def __call__(self, text: str) -> str:
-        """Return ``text`` with every secret value replaced by asterisks."""
+        """Return ``text`` with asterisks for secret values: known ones, and those in addresses."""
         for secret in self.secrets:
             text = text.replace(secret, "***")
-        return text
+        return _IN_ADDRESSES.sub(lambda found: f"{found[1]}***", text)
 
 
 def _passwords(url: str) -> tuple[str, ...]:
@@ -89,10 +98,16 @@ def explain(error: BaseException, own_code: Path | None = None) -> TrainerError:
                 Exit.INTERRUPTED_UNSAVED,
                 "Interrupted",
                 "the pod was asked to stop before training began; there was nothing to save",
+                "it is started again by itself",
             )
         case StoreError():
             # Denied and damaged storage is counted too: credentials are renewed, disks replaced.
-            return TrainerError(Exit.TEMPORARY, "StorageUnavailable", str(error))
+            return TrainerError(
+                Exit.TEMPORARY,
+                "StorageUnavailable",
+                str(error),
+                "it is tried again from the last checkpoint; storage is the platform's to look at",
+            )
         case MemoryError():
             return TrainerError(
                 UNEXPECTED,
@@ -117,13 +132,22 @@ _KNOWN_TEXTS: Final = (
         re.compile(
             r"uncorrectable ECC|unspecified launch failure|device.{0,20} lost|illegal instruction"
             r"|CUDA error: (?:an illegal memory access|misaligned address|hardware)"
-            r"|CUDA-capable device\(s\) is/are busy|GPU is lost"
+            r"|CUDA-capable device\(s\) is/are busy|GPU is lost|CUDA unknown error"
+            r"|no CUDA-capable device|CUDA driver initialization failed"
         ),
         (Exit.GPU_FAULT, "GpuFault", "the GPU failed", "the run goes on on another node"),
     ),
     (
-        re.compile(r"NCCL|ProcessGroup|c10d|Watchdog caught collective"),
-        (Exit.NCCL, "NcclFailed", "the GPUs lost touch with each other", ""),
+        re.compile(
+            r"NCCL|ProcessGroup|c10d|Watchdog caught collective|gloo|TCPStore|DistStoreError"
+        ),
+        (
+            Exit.NCCL,
+            "NcclFailed",
+            "the GPUs lost touch with each other",
+            "it is tried again from the last checkpoint; when that happens each time, the nodes' "
+            "network is the platform's to look at",
+        ),
     ),
     (
         re.compile(r"No space left on device"),

@@ -6,8 +6,9 @@ TRL's dataset holds nothing but their row numbers.
 """
 
 import logging
+import statistics
 from collections.abc import Sequence
-from itertools import islice
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -16,20 +17,19 @@ from peft import LoraConfig
 from trl import GRPOConfig, GRPOTrainer
 
 from flashrun.spec.outcome import Exit
-from flashrun.spec.records import ResolvedRun
-from flashrun_trainer import arguments, loop, model, scores
-from flashrun_trainer.environment import Answer, Environment, Message, blamed
+from flashrun.spec.records import Batching, ResolvedRun
+from flashrun_trainer import arguments, loop, model, rollouts, scores
+from flashrun_trainer.environment import Answer, Environment, Message
 from flashrun_trainer.episodes import Episode, reply_ids
 from flashrun_trainer.failures import TrainerError
+from flashrun_trainer.meter import Meter
 from flashrun_trainer.session import Session
 from flashrun_trainer.sft import rendered
 
 log = logging.getLogger(__name__)
 
 _SAMPLED_AT_ONCE: Final = 128
-"""Completions that are sampled together; the cache of keys and values has to fit the memory."""
-_FLAT_STEPS: Final = 5
-"""Steps without spread in the rewards after which a warning is shown."""
+"""Completions that transformers samples together; their keys and values have to fit the memory."""
 _SHOWN_ROLLOUTS: Final = 8
 """Rollouts of a step that are kept in storage."""
 
@@ -44,19 +44,52 @@ class Prompt(NamedTuple):
     """Whether the template itself writes the first ``<think>``."""
 
 
+class Judged(NamedTuple):
+    """What a completion was worth, in a form that processes can tell each other."""
+
+    row: int
+    """Number of its prompt."""
+    raw: str
+    ended: bool
+    """Whether the model has ended it."""
+    score: scores.Score
+    penalty: float
+
+    @property
+    def reward(self) -> float:
+        """What the policy learns from."""
+        return self.score.reward - self.penalty
+
+
 def train(session: Session) -> Path | None:
     """Train, and return the folder of the final adapter; None when interrupted."""
     run = session.run
+    link = loop.Link(session)
     tokenizer = model.load_tokenizer(session.pod.model_folder(run))
     prompts = usable_prompts(session.environment, tokenizer, run)
     settings = arguments.grpo(run, session.machine, session.pod.work / "checkpoints", len(prompts))
+    taken = arguments.prompts_per_step(run, len(prompts), session.machine.processes)
+    if taken < run.train.batch_size:
+        log.warning(
+            "batch_size = %d is lowered to %d (prompts: %d, processes: %d)",
+            *(run.train.batch_size, taken, len(prompts), session.machine.processes),
+        )
+    session.reporter.batching(
+        Batching(
+            processes=session.machine.processes,
+            per_device=settings["per_device_train_batch_size"],
+            accumulation=settings["gradient_accumulation_steps"],
+            generation=taken * settings["num_generations"],
+        )
+    )
 
     network, adapter = loop.policy(session)
-    link = loop.Link(session)
+    settings |= rollouts.settings(run, rollouts.engine(run, session.machine, network))
     rewards = Rewards(session, tokenizer, prompts, link)
     trainer = Trainer(
         session,
         prompts,
+        link.meter,
         model=network,
         peft_config=LoraConfig(**adapter) if adapter else None,
         args=GRPOConfig(**settings),
@@ -77,8 +110,7 @@ def usable_prompts(environment: Environment, tokenizer: Any, run: ResolvedRun) -
     examples = environment.examples[: run.train.max_examples or None]
     prompts = []
     for example in examples:
-        with blamed("building a prompt"):
-            messages = environment.prompt(example)
+        messages = environment.prompt(example)
         ids = rendered(tokenizer, messages, run.thinking, answer=True)
         opens = tokenizer.decode(ids[-4:]).rstrip().endswith("<think>")
         prompts.append(Prompt(example, messages, ids, opens))
@@ -95,20 +127,18 @@ def usable_prompts(environment: Environment, tokenizer: Any, run: ResolvedRun) -
     if len(kept) < len(prompts):
         dropped = len(prompts) - len(kept)
         log.warning("%d of %d prompts are longer than %s: dropped", dropped, len(prompts), room)
-    if len(kept) < run.train.batch_size:
-        log.warning(
-            "batch_size = %d is lowered to the %d prompts there are",
-            *(run.train.batch_size, len(kept)),
-        )
     return kept
 
 
 class Trainer(GRPOTrainer):
     """TRL's trainer with our prompts, our stop sequences and our episodes."""
 
-    def __init__(self, session: Session, prompts: list[Prompt], **settings: Any) -> None:
+    def __init__(
+        self, session: Session, prompts: list[Prompt], meter: Meter, **settings: Any
+    ) -> None:
         self._session = session
         self._prompts = prompts
+        self._meter = meter
         play = self.play if session.environment.is_multi_turn else None
         super().__init__(rollout_func=play, **settings)
 
@@ -120,18 +150,29 @@ class Trainer(GRPOTrainer):
 
     def _generate_single_turn(
         self, prompt_ids: list[list[int]], *rest: Any, **more: Any
-    ) -> tuple[list[list[int]], None]:
+    ) -> tuple[list[list[int]], list[list[float]] | None]:
         """Sample in portions that fit the memory, and end completions at stop sequences."""
+        at_once = len(prompt_ids) if self.use_vllm else _SAMPLED_AT_ONCE
         sampled: list[list[int]] = []
-        for begin in range(0, len(prompt_ids), _SAMPLED_AT_ONCE):
-            portion = prompt_ids[begin : begin + _SAMPLED_AT_ONCE]
-            ids, _ = super()._generate_single_turn(portion, *rest, **more)
+        logprobs: list[list[float]] = []
+        for begin in range(0, len(prompt_ids), at_once):
+            portion = prompt_ids[begin : begin + at_once]
+            with self._meter.timed("generation"):
+                ids, known = super()._generate_single_turn(portion, *rest, **more)
             sampled += ids
+            logprobs += known or []
         stops = self._session.run.train.stop_sequences
-        return [cut_at_stop(self._tokenizer, ids, stops) for ids in sampled], None
+        ended = [cut_at_stop(self._tokenizer, ids, stops) for ids in sampled]
+        if not self.use_vllm:
+            return ended, None
+        return ended, [row[: len(ids)] for row, ids in zip(logprobs, ended, strict=True)]
 
     def play(self, prompts: list[str], _: Any) -> dict[str, Any]:
         """Play whole episodes, all of a step at the same pace."""
+        with rollouts.awake(self.vllm_generation) if self.use_vllm else nullcontext():
+            return self._play(prompts)
+
+    def _play(self, prompts: list[str]) -> dict[str, Any]:
         session, environment = self._session, self._session.environment
         rows = [self._prompts[int(row)] for row in prompts]
         episodes = [
@@ -144,27 +185,50 @@ class Trainer(GRPOTrainer):
             for row in rows
         ]
         opens = [row.opens_reasoning for row in rows]
-        while active := [index for index, episode in enumerate(episodes) if not episode.over]:
-            sampled, _ = self._generate_single_turn(
-                [episodes[index].ids for index in active], None, {}, self.num_generations
+        logprobs: list[list[float]] = [[] for _ in rows]
+        while played := self._played(episodes):
+            sampled, known = self._generate_single_turn(
+                [episodes[index].ids for index in played], None, {}, self.num_generations
             )
-            turns = list(zip(active, sampled, strict=True))
+            for index, row in zip(played, known or [], strict=False):
+                logprobs[index] += row
+            pairs = zip(played, sampled, strict=True)
+            turns = [(index, ids) for index, ids in pairs if not episodes[index].over]
 
             def take(turn: tuple[int, list[int]]) -> list[Message]:
                 index, ids = turn
                 text = answer_text(self._tokenizer, ids, session.run.train.stop_sequences)
                 return episodes[index].answer(environment, ids, Answer(text, opens[index]))
 
-            for (index, ids), replies in zip(turns, environment.map(take, turns), strict=True):
+            with self._meter.timed("environment"):
+                taken = environment.map(take, turns)
+            for (index, ids), replies in zip(turns, taken, strict=True):
                 if replies:
                     self._reply(episodes[index], ids, replies)
         return {
             "prompt_ids": [episode.prompt_ids for episode in episodes],
             "completion_ids": [episode.completion_ids for episode in episodes],
-            "logprobs": None,
+            "logprobs": [
+                rollouts.spread(row, episode.mask)
+                for row, episode in zip(logprobs, episodes, strict=True)
+            ]
+            if self.use_vllm
+            else None,
             "env_mask": [episode.mask for episode in episodes],
             "episode": [episode.finished() for episode in episodes],
         }
+
+    def _played(self, episodes: Sequence[Episode]) -> Sequence[int]:
+        """Return the episodes that get another answer: those that are not over.
+
+        Of a model that is spread over processes none can sample alone: while one of them has an
+        episode to play, all sample for all of theirs.
+        """
+        active = [index for index, episode in enumerate(episodes) if not episode.over]
+        if not self._session.sharded:
+            return active
+        (goes_on,) = self._session.ranks.any_of(bool(active))
+        return range(len(episodes)) if goes_on else ()
 
     def _reply(self, episode: Episode, ids: list[int], replies: list[Message]) -> None:
         """Let the model hear a reply, unless there would be no room for another answer."""
@@ -187,7 +251,7 @@ class Rewards:
         self._tokenizer = tokenizer
         self._prompts = prompts
         self._link = link
-        self._flat_steps = 0
+        self._waste = scores.Waste()
 
     def reward(
         self,
@@ -197,33 +261,78 @@ class Rewards:
         episode: list[Any] | None = None,
         **_: Any,
     ) -> list[float]:
-        """Return a reward for every completion; raises ``TrainerError`` when all fail."""
-        step = trainer_state.global_step + 1
-        rows = [self._prompts[int(row)] for row in prompts]
+        """Return a reward for every completion; raises ``TrainerError`` when all fail.
+
+        What is said about a step is about the completions of all processes.
+        """
+        rows = [int(row) for row in prompts]
         answers = [
-            Answer(self._text(ids), row.opens_reasoning)
+            Answer(self._text(ids), self._prompts[row].opens_reasoning)
             for row, ids in zip(rows, completion_ids, strict=True)
         ]
-        found = self._scores([row.example for row in rows], answers, episode)
+        with self._link.meter.timed("scoring"):
+            found = self._scores(rows, answers, episode)
+        end = self._tokenizer.eos_token_id
+        own = [
+            Judged(row, answer.raw, ids[-1] == end, score, self._penalty(answer))
+            for row, answer, ids, score in zip(rows, answers, completion_ids, found, strict=True)
+        ]
+        everybodys = self._session.ranks.gathered(own)
+        self._say(trainer_state.global_step + 1, [one for part in everybodys for one in part])
+        return [one.reward for one in own]
+
+    def _say(self, step: int, judged: Sequence[Judged]) -> None:
+        """Report how a step's completions did; raises ``TrainerError`` when none has a score."""
+        found = [one.score for one in judged]
         if trace := scores.first_trace(found):
             log.warning("one of step %d's rewards failed\n%s", step, trace)
         scores.refuse_if_all_failed(found, step)
-        rewards = [
-            score.reward - self._penalty(answer)
-            for score, answer in zip(found, answers, strict=True)
-        ]
-        self._session.reporter.warn(scores.warning(found, step) or self._about_spread(rewards))
+        train = self._session.run.train
+        wasted = self._waste.after(
+            [one.reward for one in judged],
+            train.group_size or 1,
+            cut_at=None
+            if any(one.ended for one in judged) or train.stop_sequences
+            else train.max_tokens,
+        )
+        self._session.reporter.warn(scores.warning(found, step) or wasted)
         self._link.extra = scores.means(found)
-        self._keep_some(step, rows, answers, found, rewards)
-        return rewards
+        penalties = [one.penalty for one in judged]
+        if any(penalties):
+            self._link.extra["thinking_penalty"] = statistics.fmean(penalties)
+        self._keep_some(step, judged)
 
     def _scores(
-        self, examples: Sequence[Any], answers: Sequence[Answer], episodes: list[Any] | None
+        self, rows: Sequence[int], answers: Sequence[Answer], episodes: list[Any] | None
     ) -> list[scores.Score]:
-        environment = self._session.environment
+        environment, ranks = self._session.environment, self._session.ranks
         if episodes is not None:
+            examples = [self._prompts[row].example for row in rows]
             return scores.of_episodes(environment, examples, episodes)
-        return scores.of_answers(environment, examples, answers)
+        if ranks.world == 1 or not scores.compares(environment):
+            return self._scores_of(rows, answers)
+        # Answers that are compared with each other may have been sampled by several processes.
+        raw = [(row, answer.raw) for row, answer in zip(rows, answers, strict=True)]
+        return self._compared(ranks.gathered(raw))
+
+    def _scores_of(self, rows: Sequence[int], answers: Sequence[Answer]) -> list[scores.Score]:
+        examples = [self._prompts[row].example for row in rows]
+        return scores.of_answers(self._session.environment, examples, answers)
+
+    def _compared(self, parts: Sequence[Sequence[tuple[int, str]]]) -> list[scores.Score]:
+        """Score whole groups, each in one process, and return the scores of our own answers."""
+        ranks, size = self._session.ranks, self._session.run.train.group_size or 1
+        pairs = [pair for part in parts for pair in part]
+        groups = [pairs[begin : begin + size] for begin in range(0, len(pairs), size)]
+        share = [pair for group in groups[ranks.number :: ranks.world] for pair in group]
+        answers = [Answer(raw, self._prompts[row].opens_reasoning) for row, raw in share]
+        found = ranks.gathered(self._scores_of([row for row, _ in share], answers))
+        by_rank = [iter(scored) for scored in found]
+        everything = [
+            next(by_rank[index % ranks.world]) for index, group in enumerate(groups) for _ in group
+        ]
+        begin = sum(map(len, parts[: ranks.number]))
+        return everything[begin : begin + len(parts[ranks.number])]
 
     def _text(self, ids: list[int]) -> str:
         return answer_text(self._tokenizer, ids, self._session.run.train.stop_sequences)
@@ -235,39 +344,18 @@ class Rewards:
         thought = self._tokenizer(answer.first_thought, add_special_tokens=False)
         return coefficient * len(thought["input_ids"])
 
-    def _about_spread(self, rewards: Sequence[float]) -> str:
-        """Return a sentence when no group has had better and worse completions for a while."""
-        group = self._session.run.train.group_size or 1
-        groups = (rewards[begin : begin + group] for begin in range(0, len(rewards), group))
-        flat = all(len(set(found)) == 1 for found in groups)
-        self._flat_steps = self._flat_steps + 1 if flat else 0
-        if self._flat_steps < _FLAT_STEPS:
-            return ""
-        return (
-            f"all completions of a prompt have had the same reward for {_FLAT_STEPS} steps or "
-            "more, so nothing is learned: make score_response tell better from worse"
-        )
-
-    def _keep_some(
-        self,
-        step: int,
-        rows: Sequence[Prompt],
-        answers: Sequence[Answer],
-        found: Sequence[scores.Score],
-        rewards: Sequence[float],
-    ) -> None:
+    def _keep_some(self, step: int, judged: Sequence[Judged]) -> None:
         lines = [
             {
                 "step": step,
-                "prompt": row.messages,
-                "completion": answer.raw,
-                "reward": reward,
-                "metrics": score.metrics,
-                **({"error": score.error} if score.error else {}),
+                "prompt": self._prompts[one.row].messages,
+                "completion": one.raw,
+                "reward": one.reward,
+                "score": one.score.reward,
+                "metrics": one.score.metrics,
+                **({"error": one.score.error} if one.score.error else {}),
             }
-            for row, answer, score, reward in islice(
-                zip(rows, answers, found, rewards, strict=True), _SHOWN_ROLLOUTS
-            )
+            for one in judged[:_SHOWN_ROLLOUTS]
         ]
         self._session.reporter.rollouts(step, lines)
 

@@ -4,6 +4,7 @@ import logging
 import math
 import shutil
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -18,8 +19,9 @@ from transformers import (
 from transformers.trainer_callback import PrinterCallback
 
 from flashrun.spec.records import MetricsRow, Progress
-from flashrun_trainer import arguments, checkpoints, model
+from flashrun_trainer import arguments, checkpoints, meter, model, sharding
 from flashrun_trainer.failures import diverged
+from flashrun_trainer.ranks import Ranks
 from flashrun_trainer.session import Session
 
 log = logging.getLogger(__name__)
@@ -35,6 +37,7 @@ _SHOWN: Final = (
     "mean_token_accuracy",
     "epoch",
     "completions/mean_length",
+    "tokens_per_second",
 )
 """Metrics that the heartbeat carries; the history has all."""
 
@@ -46,8 +49,13 @@ class Link(TrainerCallback):
         self._session = session
         self._began = (0, time.monotonic())
         self.saved_step = 0
+        self.stopped = False
+        """Whether training ends early because a process was asked to stop."""
         self.extra: dict[str, float] = {}
         """Metrics of the environment for the step that is under way."""
+        self.meter = meter.Meter(meter.notes(session.pod.packages))
+        self.tokens_of: Callable[[int], int] | None = None
+        """Tokens from the first step to this one, where the method knows better than TRL."""
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
@@ -55,20 +63,24 @@ class Link(TrainerCallback):
         """Start the clock."""
         self.saved_step = state.global_step
         self._began = (state.global_step, time.monotonic())
+        self.meter.started("loading")
+        self.meter.resumed(self._tokens(state))
         self._session.reporter.progress(self._progress(state, {}))
         self._session.reporter.phase("Training")
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        """Stop or save when somebody asked for it."""
+        """Stop or save when somebody asked for it: all processes, at the same step."""
         session = self._session
         if (error := session.reporter.superseded or session.uploader.error) is not None:
             raise error
-        if session.reporter.take_save_request():
+        save, self.stopped = session.ranks.any_of(
+            session.reporter.take_save_request(), session.interruption.requested
+        )
+        if save or self.stopped:
             control.should_save = True
-        if session.interruption.requested:
-            control.should_save = True
+        if self.stopped:
             control.should_training_stop = True
 
     def on_log(
@@ -87,7 +99,8 @@ class Link(TrainerCallback):
             if value is not None and (end := diverged(name, float(value), state.global_step)):
                 raise end
         values = {name: float(value) for name, value in logs.items() if _is_number(value)}
-        values |= self.extra
+        values |= self.extra | self.meter.row(self._tokens(state))
+        values.pop("num_tokens", None)
         self.extra = {}
         row = MetricsRow(
             step=state.global_step,
@@ -104,17 +117,27 @@ class Link(TrainerCallback):
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        """Hand the checkpoint to the uploader."""
+        """Hand the checkpoint to the uploader, with everybody's random numbers in it."""
         folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-        self._session.uploader.put(
-            checkpoints.snapshot(
-                folder,
-                self._session.pod.work / "outbox",
-                state.global_step,
-                self._session.run.model.id,
-            )
-        )
+        ranks = self._session.ranks
+        if ranks.world > 1:
+            gather_random_states(ranks, folder)
+        if ranks.leads:
+            self.upload(folder, state.global_step)
         self.saved_step = state.global_step
+        self.meter.saved()
+
+    def upload(self, folder: Path, step: int, resumable: bool = True) -> None:
+        """Queue a checkpoint; of one that is not ``resumable`` only the adapter."""
+        taken = checkpoints.snapshot(
+            folder, self._session.pod.work / "outbox", step, self._session.run.model.id, resumable
+        )
+        self._session.uploader.put(taken)
+
+    def _tokens(self, state: TrainerState) -> int:
+        if self.tokens_of is not None:
+            return self.tokens_of(state.global_step)
+        return int(state.num_input_tokens_seen)
 
     def _progress(self, state: TrainerState, values: dict[str, float]) -> Progress:
         first, began = self._began
@@ -132,43 +155,87 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and math.isfinite(value)
 
 
+def gather_random_states(ranks: Ranks, folder: Path) -> None:
+    """Bring the random states of all processes into the first one's checkpoint.
+
+    Each has written its own, on its own pod's disk.
+    """
+    own = folder / f"rng_state_{ranks.number}.pth"
+    states = ranks.gathered(own.read_bytes())
+    if ranks.leads:
+        for number, state in enumerate(states):
+            (folder / f"rng_state_{number}.pth").write_bytes(state)
+    elif not (folder / "trainer_state.json").exists():
+        # Not the leading pod's disk: nothing of this checkpoint is needed here.
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def resume_folder(session: Session) -> Path | None:
-    """Download the checkpoint to go on from, and take over the history up to it."""
+    """Download the checkpoint to go on from, and take over the history up to it.
+
+    The first process chooses; in every pod one downloads, for all of its processes.
+    """
     folder = session.pod.work / "resume"
-    shutil.rmtree(folder, ignore_errors=True)
-    step = checkpoints.restore(session.attempt.store, session.attempt.prefix, folder)
-    session.reporter.continue_history(step)
-    return folder if step else None
+    store, prefix, ranks = session.attempt.store, session.attempt.prefix, session.ranks
+    place = None
+    if ranks.leads:
+        shutil.rmtree(folder, ignore_errors=True)
+        place = checkpoints.restore(store, prefix, folder)
+        session.reporter.continue_history(place.step if place else 0)
+    place = ranks.shared(place)
+    if place is None:
+        return None
+    if ranks.local == 0 and not ranks.leads:
+        shutil.rmtree(folder, ignore_errors=True)
+        checkpoints.fetch(store, prefix, place, folder)
+    ranks.wait()
+    return folder
 
 
 def policy(session: Session) -> tuple[Any, dict[str, Any] | None]:
     """Return the model, and the arguments of its fresh adapter or None when it has one."""
     run = session.run
     set_seed(run.seed)
-    base = model.load(session.pod.model_folder(run))
+    base = _base_model(session)
     if run.init_from_adapter is None:
         return base, arguments.lora(run, model.adapter_targets(base))
-    folder = model.download_adapter(
-        session.attempt.store, run.init_from_adapter, session.pod.work / "init"
-    )
+    source, init = run.init_from_adapter, session.pod.work / "init"
+    session.ranks.once_a_pod(lambda: model.download_adapter(session.attempt.store, source, init))
+    folder = model.adapter_folder(init)
     return model.with_adapter(base, folder, run.init_from_adapter.ref), None
+
+
+def _base_model(session: Session) -> Any:
+    def load() -> Any:
+        return model.load(session.pod.model_folder(session.run))
+
+    if not session.sharded:
+        return load()
+    return sharding.loaded(load, session.ranks, session.run.scale.gpus)
 
 
 def drive(trainer: Any, link: Link, session: Session) -> Path | None:
     """Train to the end, and return the folder with the final adapter; None when interrupted."""
     trainer.remove_callback(PrinterCallback)
+    if session.sharded:
+        sharding.keep_apart(trainer.model)
     resume = resume_folder(session)
     session.interruption.training_begins()
     try:
         trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     except Exception:
-        save_what_there_is(trainer, link)
+        if session.ranks.leads:
+            save_what_there_is(trainer, link, resumable=session.ranks.world == 1)
         raise
+    # Nobody leaves while another one may still want to hear from it.
+    session.ranks.wait()
     state = trainer.state
-    if state.global_step < state.max_steps and session.interruption.requested:
+    if state.global_step < state.max_steps and link.stopped:
         return None
     folder = session.pod.work / "adapter"
     trainer.save_model(str(folder))
+    if not session.ranks.leads:
+        return None
     for path in folder.iterdir():
         # Tokenizer, arguments and TRL's card: not part of an adapter.
         if not path.name.startswith("adapter_"):
@@ -177,12 +244,17 @@ def drive(trainer: Any, link: Link, session: Session) -> Path | None:
     return folder
 
 
-def save_what_there_is(trainer: Any, link: Link) -> None:
-    """Save the last whole step before an error ends the run; a second error changes nothing."""
-    if trainer.state.global_step <= link.saved_step:
+def save_what_there_is(trainer: Any, link: Link, resumable: bool) -> None:
+    """Save the last whole step before an error ends the run; a second error changes nothing.
+
+    The other processes may be gone, and their random states with them: then the adapter is kept,
+    and a resume goes on from the last checkpoint that has everything.
+    """
+    step = trainer.state.global_step
+    if step <= link.saved_step:
         return
     try:
         trainer._save_checkpoint(trainer.model, trial=None)
-        link.on_save(trainer.args, trainer.state, trainer.control)
+        link.upload(Path(trainer.args.output_dir) / f"checkpoint-{step}", step, resumable)
     except Exception:
         log.warning("the last step could not be saved", exc_info=True)

@@ -1,6 +1,8 @@
 """The base model: downloaded by the init container ``model``, loaded for training."""
 
+import importlib.util
 import logging
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,16 +14,22 @@ from flashrun.spec.outcome import Exit
 from flashrun.spec.records import ResolvedAdapter, ResolvedRun
 from flashrun.store import Forbidden, NotFound, Store
 from flashrun_trainer.failures import TrainerError, first_line
+from flashrun_trainer.packing import Layout
 from flashrun_trainer.pod import Pod
 
 log = logging.getLogger(__name__)
 
 _FILES: Final = ("*.json", "*.safetensors", "*.jinja", "*.txt", "*.model", "tokenizer*")
-_LANGUAGE_LAYERS: Final = (
-    r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj"
-    r"|in_proj_qkv|in_proj_z|out_proj)"
+_LAYERS: Final = (
+    r"(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj|in_proj_qkv|in_proj_z|out_proj)"
 )
-"""Of a model that also sees: the adapter stays off the part that does."""
+"""What an adapter changes: the large projections of attention, of linear attention and of the MLP.
+
+Routers and the weights of routed experts are none of them, nor are the output layer and the small
+gates: an adapter on those is something that PEFT, TRL or vLLM cannot train or serve.
+"""
+_ATTENTION: Final = {"full_attention", "sliding_attention", "chunked_attention"}
+"""Layers in which a token sees what its mask lets it see, and nothing else."""
 
 
 def run(pod: Pod) -> None:
@@ -123,28 +131,53 @@ def load_tokenizer(folder: Path) -> Any:
 
 
 def load(folder: Path) -> Any:
-    """Return the base model: bfloat16 on a GPU, float32 on a CPU.
+    """Return the base model: on a GPU in bfloat16 and with FlashAttention where the image has it.
 
     The class is the one that the model's config names, because that is what serving loads: an
     adapter's weights are named after it.
     """
     import torch
     import transformers
+    from transformers.utils import is_flash_attn_2_available
 
     config = transformers.AutoConfig.from_pretrained(folder)
     name = (config.architectures or [""])[0]
     kind = getattr(transformers, name, transformers.AutoModelForCausalLM)
-    dtype = torch.bfloat16 if torch.cuda.is_available() else torch.float32
-    return kind.from_pretrained(folder, dtype=dtype)
+    if not torch.cuda.is_available():
+        return kind.from_pretrained(folder, dtype=torch.float32)
+    flash = "flash_attention_2" if is_flash_attn_2_available() else None
+    return kind.from_pretrained(folder, dtype=torch.bfloat16, attn_implementation=flash)
 
 
 def adapter_targets(model: Any) -> str:
-    """Return which layers a fresh adapter changes."""
-    return _LANGUAGE_LAYERS if hasattr(model.config, "vision_config") else "all-linear"
+    """Return which layers a fresh adapter changes: never those of a part that sees."""
+    if hasattr(model.config, "vision_config"):
+        return rf".*language_model.*\.{_LAYERS}"
+    named = re.compile(rf".*\.{_LAYERS}")
+    known = any(named.fullmatch(name) for name, _ in model.named_modules())
+    return named.pattern if known else "all-linear"
 
 
-def download_adapter(store: Store, adapter: ResolvedAdapter, folder: Path) -> Path:
-    """Download the adapter that the run starts from; a checkpoint keeps it in a sub-folder."""
+def packing_layout(model: Any) -> Layout:
+    """Return how examples may share a row of this model without seeing each other.
+
+    Attention masks keep them apart for PyTorch's attention, sequence boundaries for FlashAttention.
+    A layer that carries a state from token to token needs kernels that know the boundaries.
+    """
+    config = model.config.get_text_config()
+    kinds = set(getattr(config, "layer_types", None) or _ATTENTION)
+    flash = "flash" in str(config._attn_implementation)
+    if model._is_stateful or kinds - _ATTENTION:
+        return Layout.FLAT if flash and _has_state_kernels() else Layout.PADDED
+    return Layout.FLAT if flash else Layout.ROWS
+
+
+def _has_state_kernels() -> bool:
+    return all(importlib.util.find_spec(name) for name in ("fla", "causal_conv1d"))
+
+
+def download_adapter(store: Store, adapter: ResolvedAdapter, folder: Path) -> None:
+    """Download the adapter that the run starts from."""
     try:
         store.download_folder(adapter.prefix, folder)
     except (NotFound, Forbidden) as error:
@@ -154,6 +187,10 @@ def download_adapter(store: Store, adapter: ResolvedAdapter, folder: Path) -> Pa
             f"adapter {adapter.ref} cannot be had: {error}",
             "flash checkpoints lists what train.init_from_adapter can name",
         ) from None
+
+
+def adapter_folder(folder: Path) -> Path:
+    """Return where in a downloaded folder the adapter is: a checkpoint has it in a sub-folder."""
     inner = folder / "adapter"
     return inner if inner.is_dir() else folder
 
@@ -164,7 +201,7 @@ def with_adapter(model: Any, folder: Path, ref: str) -> Any:
     Raises:
         TrainerError: the adapter does not fit the model, or would not learn.
     """
-    from peft import PeftModel
+    from peft import PeftModel, get_peft_model_state_dict
     from safetensors import safe_open
 
     try:
@@ -174,7 +211,11 @@ def with_adapter(model: Any, folder: Path, ref: str) -> Any:
     # PEFT looks for the base model's config at every save; by its id it would ask the hub.
     joined.peft_config["default"].base_model_name_or_path = model.name_or_path
     with safe_open(folder / "adapter_model.safetensors", "pt") as file:
-        stored = sum(file.get_tensor(key).numel() for key in file.keys())  # noqa: SIM118
+        sizes = {key: file.get_tensor(key).numel() for key in file.keys()}  # noqa: SIM118
+    # PEFT leaves layers that it finds no weights for as they were made: at random.
+    if strange := sizes.keys() ^ get_peft_model_state_dict(joined).keys():
+        raise _misfit(ref, f"the layers have other names, such as {min(strange)}")
+    stored = sum(sizes.values())
     learning = sum(weight.numel() for weight in joined.parameters() if weight.requires_grad)
     if learning != stored:
         raise _misfit(ref, f"it has {stored:,} weights, of which {learning:,} would learn")

@@ -7,14 +7,13 @@ and only what is missing is installed, into a folder of its own.
 import json
 import logging
 import re
-import stat
 import subprocess
 import sys
-import tarfile
 from importlib.metadata import distributions
-from pathlib import Path, PurePosixPath
-from typing import Final
+from pathlib import Path
+from typing import Any, Final
 
+from flashrun import archive
 from flashrun.spec import names
 from flashrun.spec.outcome import Exit
 from flashrun.spec.records import ResolvedEnvironment, ResolvedRun
@@ -24,19 +23,16 @@ from flashrun_trainer.pod import Pod
 
 log = logging.getLogger(__name__)
 
-LARGEST: Final = 256 * 1024 * 1024
-"""Most bytes that a package may unpack to."""
-MOST_MEMBERS: Final = 5000
 _PIP_SECONDS: Final = 1800
 
 
 def run(pod: Pod) -> None:
     """Fill the two folders of ``pod.packages``."""
     spec = pod.run()
-    archive = pod.packages / "environment.tar.gz"
-    download(pod.store(), spec.environment, archive)
-    unpack(archive, pod.environment)
-    archive.unlink()
+    packed = pod.packages / "environment.tar.gz"
+    download(pod.store(), spec.environment, packed)
+    unpack(packed, pod.environment)
+    packed.unlink()
     pod.site.mkdir(parents=True, exist_ok=True)
     if spec.environment.pip:
         install(spec, pod.site)
@@ -65,52 +61,18 @@ def download(store: Store, environment: ResolvedEnvironment, path: Path) -> None
     log.info("environment %s: %d bytes, SHA-256 %s", environment.id, found.size, found.sha256)
 
 
-def unpack(archive: Path, folder: Path) -> None:
-    """Unpack plain files and folders, and refuse anything else.
-
-    Raises:
-        TrainerError: a member is no plain file, would land outside ``folder``, or is too much.
-    """
-    size = count = 0
+def unpack(packed: Path, folder: Path) -> None:
+    """Unpack an environment's package; raises ``TrainerError`` when it holds what it may not."""
     try:
-        with tarfile.open(archive, "r|gz") as members:
-            for member in members:
-                count, size = count + 1, size + member.size
-                _check(member, count, size)
-                path = folder / member.name
-                if member.isdir():
-                    path.mkdir(parents=True, exist_ok=True)
-                    continue
-                path.parent.mkdir(parents=True, exist_ok=True)
-                content = members.extractfile(member)
-                assert content is not None  # a plain file has content
-                path.write_bytes(content.read())
-    except (tarfile.TarError, OSError, EOFError, UnicodeError) as error:
-        raise _invalid(f"cannot be unpacked: {first_line(str(error))}") from None
-
-
-def _check(member: tarfile.TarInfo, count: int, size: int) -> None:
-    name = member.name
-    if count > MOST_MEMBERS:
-        raise _invalid(f"has more than {MOST_MEMBERS} files")
-    if size > LARGEST:
-        raise _invalid(f"is larger than {LARGEST // 1024**2} MiB")
-    if not (member.isfile() or member.isdir()) or member.issparse():
-        raise _invalid(f"has {name!r}, which is neither a file nor a folder")
-    parts = PurePosixPath(name).parts
-    if name.startswith("/") or ".." in parts or "\\" in name or "\0" in name:
-        raise _invalid(f"has {name!r}, which would land outside its folder")
-    if stat.S_IMODE(member.mode) & (stat.S_ISUID | stat.S_ISGID):
-        raise _invalid(f"has {name!r}, which would run as someone else")
-
-
-def _invalid(what: str) -> TrainerError:
-    return TrainerError(
-        Exit.ENVIRONMENT,
-        "EnvironmentInvalid",
-        f"the environment's package {what}",
-        "publish it again with flash env push",
-    )
+        with packed.open("rb") as file:
+            archive.unpack(file, folder)
+    except archive.ArchiveError as error:
+        raise TrainerError(
+            Exit.ENVIRONMENT,
+            "EnvironmentInvalid",
+            f"the environment's package {first_line(str(error))}",
+            "publish it again with flash env push",
+        ) from None
 
 
 def install(spec: ResolvedRun, site: Path) -> None:
@@ -141,8 +103,16 @@ def pins() -> list[str]:
 
 def planned(report: str) -> list[str]:
     """Return what pip would install, from its installation report."""
-    items = (item["metadata"] for item in json.loads(report)["install"])
-    return sorted(f"{item['name']}=={item['version']}" for item in items)
+    return sorted(map(_pinned, json.loads(report)["install"]))
+
+
+def _pinned(item: dict[str, Any]) -> str:
+    """Return one package of a report: by its version, or by its address when it came from one."""
+    name, source = item["metadata"]["name"], item["download_info"]
+    if not item["is_direct"]:
+        return f"{name}=={item['metadata']['version']}"
+    sha256 = source["archive_info"]["hashes"]["sha256"]
+    return f"{name} @ {source['url']}#sha256={sha256}"
 
 
 def _pip(*arguments: str) -> None:

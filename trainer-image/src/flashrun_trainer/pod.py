@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Final, Self
 
 from pydantic import ValidationError
 
@@ -11,6 +11,9 @@ from flashrun.spec.outcome import Exit
 from flashrun.spec.records import ResolvedRun
 from flashrun.store import Store
 from flashrun_trainer.failures import TrainerError
+
+LEADER_PORT: Final = 29400
+"""Where the launcher of the leading pod listens for those of the others."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,11 @@ class Pod:
     name: str
     uid: str
     node: str
+    index: int
+    """Position among the pods of one attempt; the first leads."""
+    leader: str
+    """Host at which the leading pod is reached."""
+    leader_port: int
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Self:
@@ -44,6 +52,10 @@ class Pod:
             name=environment.get("FLASHRUN_POD", "local"),
             uid=environment.get("FLASHRUN_POD_UID", "local"),
             node=environment.get("FLASHRUN_NODE", ""),
+            # Kubernetes sets it in the pods of an Indexed Job.
+            index=int(environment.get("JOB_COMPLETION_INDEX", "0")),
+            leader=environment.get("FLASHRUN_LEADER", "127.0.0.1"),
+            leader_port=int(environment.get("FLASHRUN_LEADER_PORT", LEADER_PORT)),
         )
 
     @property

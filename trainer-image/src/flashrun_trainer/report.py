@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from flashrun.spec import names
-from flashrun.spec.records import Control, Live, MetricsRow, Progress
+from flashrun.spec.records import Batching, Control, Live, MetricsRow, Progress
 from flashrun.store import NotFound, StoreError
 from flashrun_trainer.attempt import Attempt
 from flashrun_trainer.failures import Redactor, TrainerError
@@ -50,6 +50,7 @@ class Reporter:
         self._lock = threading.Lock()
         self._phase = "Loading"
         self._progress: Progress | None = None
+        self._batching: Batching | None = None
         self._warning = ""
         self._commits = 0
         self._rollouts: deque[tuple[int, bytes]] = deque(maxlen=_WAITING_ROLLOUTS)
@@ -66,6 +67,7 @@ class Reporter:
         self._superseded: TrainerError | None = None
         self._failing = False
         self._wake = threading.Event()
+        self._wake.set()  # the first sign of life is not waited for
         self._closed = threading.Event()
         self._pass_seconds = pass_seconds
         self._thread = threading.Thread(target=self._run, name="reporter", daemon=True)
@@ -88,6 +90,11 @@ class Reporter:
     def latest(self) -> Progress | None:
         """The progress that was reported last."""
         return self._progress
+
+    def batching(self, batching: Batching) -> None:
+        """Say how a step is cut up."""
+        with self._lock:
+            self._batching, self._live_changed = batching, True
 
     def warn(self, sentence: str) -> None:
         """Show one sentence about wasted time; the same one is logged once, "" takes it back."""
@@ -214,6 +221,7 @@ class Reporter:
                 pod=self._attempt.claim.pod,
                 phase=self._phase,
                 progress=self._progress,
+                batching=self._batching,
                 commits=self._commits,
                 warning=self._redact(self._warning),
                 updated=datetime.now(UTC),
@@ -248,6 +256,31 @@ class Reporter:
             self._attempt.confirm()
         except TrainerError as error:
             self._superseded = error
+
+
+class Silent(Reporter):
+    """The reporter of a process that leaves reporting to the first one."""
+
+    def metrics(self, row: MetricsRow) -> None:
+        """Leave the history to the first process, which has the same."""
+
+    def rollouts(self, step: int, rows: Sequence[dict[str, Any]]) -> None:
+        """Leave the rollouts to the first process."""
+
+    def continue_history(self, step: int) -> None:
+        """Leave the history to the first process."""
+
+    def warn(self, sentence: str) -> None:
+        """Leave it to the first process to warn."""
+
+    def close(self) -> None:
+        """Leave everything as it is."""
+
+    def _run(self) -> None:
+        return
+
+    def _first_request(self) -> str:
+        return ""
 
 
 class _Upload:

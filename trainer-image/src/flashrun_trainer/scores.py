@@ -11,13 +11,16 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from flashrun.spec.outcome import Exit
 from flashrun_trainer.environment import Answer, Environment
 from flashrun_trainer.failures import TrainerError, sentence
 
 Response = TypeVar("Response")
+
+WASTED_STEPS: Final = 5
+"""Steps without anything to learn after which a warning is shown."""
 
 
 @dataclass(frozen=True)
@@ -32,14 +35,19 @@ class Score:
     """The traceback to it."""
 
 
+def compares(environment: Environment) -> bool:
+    """Say whether the environment scores all answers to one example together."""
+    from freesolo.environments import Environment as Base
+
+    return type(environment.sdk).score_responses is not Base.score_responses
+
+
 def of_answers(
     environment: Environment, examples: Sequence[Any], answers: Sequence[Answer]
 ) -> list[Score]:
     """Score single answers; ``examples[i]`` is what ``answers[i]`` answers."""
-    from freesolo.environments import Environment as Base
-
     pairs = list(zip(examples, answers, strict=True))
-    if type(environment.sdk).score_responses is not Base.score_responses:
+    if compares(environment):
         return _in_groups(environment, pairs)
 
     def score(pair: tuple[Any, Answer]) -> Score:
@@ -121,6 +129,34 @@ def refuse_if_all_failed(scores: Sequence[Score], step: int) -> None:
             f"the reward failed for all {len(scores)} responses of step {step} with "
             f"{scores[0].error}",
             "correct score_response of the environment and publish it again with flash env push",
+        )
+
+
+class Waste:
+    """Counts steps in a row from which nothing could be learned."""
+
+    def __init__(self) -> None:
+        self._steps = 0
+
+    def after(self, rewards: Sequence[float], group_size: int, cut_at: int | None) -> str:
+        """Take a step, and return a sentence when it has been like this for a while, and why.
+
+        ``cut_at`` is the limit that has cut off all completions, None when it has not.
+        """
+        begins = range(0, len(rewards), group_size)
+        flat = all(len(set(rewards[begin : begin + group_size])) == 1 for begin in begins)
+        self._steps = self._steps + 1 if flat or cut_at is not None else 0
+        if self._steps < WASTED_STEPS:
+            return ""
+        if cut_at is not None:
+            return (
+                f"max_tokens = {cut_at} has cut off all completions for {WASTED_STEPS} steps or "
+                "more, and what is cut off is not learned from: raise train.max_tokens, or set "
+                "train.stop_sequences"
+            )
+        return (
+            f"all completions of a prompt have had the same reward for {WASTED_STEPS} steps or "
+            "more, so nothing is learned: make score_response tell better from worse"
         )
 
 

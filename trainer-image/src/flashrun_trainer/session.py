@@ -10,6 +10,7 @@ from flashrun_trainer.environment import Environment
 from flashrun_trainer.failures import Redactor
 from flashrun_trainer.interruption import Interruption
 from flashrun_trainer.pod import Pod
+from flashrun_trainer.ranks import Ranks
 from flashrun_trainer.report import Reporter
 from flashrun_trainer.tracking import Tracker
 
@@ -28,3 +29,9 @@ class Session:
     interruption: Interruption
     redact: Redactor
     machine: Machine
+    ranks: Ranks
+
+    @property
+    def sharded(self) -> bool:
+        """Whether the base model is spread over the processes."""
+        return self.run.scale.sharded and self.ranks.world > 1

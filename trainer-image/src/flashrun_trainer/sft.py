@@ -5,25 +5,30 @@ what the assistant says in the completion; prompt, user and tool messages are co
 """
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 from datasets import Dataset
 from peft import LoraConfig
 from trl import SFTConfig, SFTTrainer
 
 from flashrun.spec.outcome import Exit
-from flashrun.spec.records import ResolvedRun
-from flashrun_trainer import arguments, loop, model
-from flashrun_trainer.environment import Environment, Message, blamed
-from flashrun_trainer.failures import TrainerError
+from flashrun.spec.records import Batching, ResolvedRun
+from flashrun_trainer import arguments, loop, model, packing
+from flashrun_trainer.environment import Environment, Message
+from flashrun_trainer.failures import TrainerError, sentence
+from flashrun_trainer.packing import IGNORED
 from flashrun_trainer.session import Session
 
 log = logging.getLogger(__name__)
 
-IGNORED: Final = -100
-"""Label of a token that is not learned."""
+
+class Conversation(NamedTuple):
+    """One example: what is asked, and what the assistant shall say and do."""
+
+    prompt: list[Message]
+    completion: list[Message]
 
 
 class Row(NamedTuple):
@@ -35,42 +40,62 @@ class Row(NamedTuple):
 
 def train(session: Session) -> Path | None:
     """Train, and return the folder of the final adapter; None when interrupted."""
-    run = session.run
+    run, machine = session.run, session.machine
+    link = loop.Link(session)
     tokenizer = model.load_tokenizer(session.pod.model_folder(run))
-    rows = list(training_rows(session.environment, tokenizer, run))
-    dataset = Dataset.from_list([row._asdict() for row in rows])
+    pairs = conversations(session.environment, run)
+    session.reporter.warn(without_reasoning(pairs, run.thinking))
+    rows = training_rows(pairs, tokenizer, run)
 
     network, adapter = loop.policy(session)
+    lengths = [len(row.input_ids) for row in rows]
+    layout = model.packing_layout(network)
+    plan = packing.plan(run, lengths, layout, arguments.most_tokens(machine), machine.processes)
+    log.info("%s", packing.said(plan, lengths))
+    session.reporter.batching(
+        Batching(processes=machine.processes, per_device=plan.at_once, accumulation=plan.passes)
+    )
     output = session.pod.work / "checkpoints"
-    link = loop.Link(session)
+    link.tokens_of = plan.tokens_until
     trainer = SFTTrainer(
         model=network,
         peft_config=LoraConfig(**adapter) if adapter else None,
-        args=SFTConfig(**arguments.sft(run, session.machine, output, len(rows))),
-        train_dataset=dataset,
+        args=SFTConfig(**arguments.sft(run, machine, output, plan.passes, len(plan.tokens))),
+        train_dataset=Dataset.from_list([{"examples": share} for share in plan.shares]),
+        data_collator=packing.Collator(layout, plan.width, tokenizer.pad_token_id, rows),
         processing_class=tokenizer,
         callbacks=[link],
     )
     return loop.drive(trainer, link, session)
 
 
-def training_rows(environment: Environment, tokenizer: Any, run: ResolvedRun) -> Iterable[Row]:
-    """Render the examples and drop those without anything to learn, saying how many.
+def conversations(environment: Environment, run: ResolvedRun) -> list[Conversation]:
+    """Return prompt and completion of the examples, without those that have no output."""
+    examples = environment.examples[: run.train.max_examples or None]
+    found = [
+        Conversation(environment.prompt(example), environment.completion(example))
+        for example in examples
+    ]
+    kept = [pair for pair in found if any(map(_says_something, pair.completion))]
+    if len(kept) < len(found):
+        log.warning("%d of %d examples have no output: dropped", len(found) - len(kept), len(found))
+    if not kept:
+        raise TrainerError(
+            Exit.DATA,
+            "NothingToLearn",
+            f"not one of {len(found)} examples has an output",
+            "SFT imitates outputs: add them to the rows of the dataset",
+        )
+    return kept
+
+
+def training_rows(pairs: Sequence[Conversation], tokenizer: Any, run: ResolvedRun) -> list[Row]:
+    """Render conversations and drop those without anything to learn, saying how many.
 
     Raises:
         TrainerError: nothing is left.
     """
-    examples = environment.examples[: run.train.max_examples or None]
-    rows = []
-    for example in examples:
-        with blamed("building a training example"):
-            prompt, completion = environment.prompt(example), environment.completion(example)
-        if any(message.get("content") or message.get("tool_calls") for message in completion):
-            rows.append(render(tokenizer, prompt, completion, run.thinking))
-    if len(rows) < len(examples):
-        log.warning(
-            "%d of %d examples have no output: dropped", *(len(examples) - len(rows), len(examples))
-        )
+    rows = [render(tokenizer, pair.prompt, pair.completion, run.thinking) for pair in pairs]
     cut = [shortened(row, run.train.max_length) for row in rows]
     kept = [row for row in cut if any(label != IGNORED for label in row.labels)]
     _say_what_was_cut(rows, kept, run)
@@ -78,11 +103,32 @@ def training_rows(environment: Environment, tokenizer: Any, run: ResolvedRun) ->
         raise TrainerError(
             Exit.DATA,
             "NothingToLearn",
-            f"not one of {len(examples)} examples has a completion within max_length = "
+            f"not one of {len(rows)} examples has a completion within max_length = "
             f"{run.train.max_length} tokens",
-            "raise train.max_length, or check that the rows have an output",
+            "raise train.max_length, or shorten the prompts",
         )
     return kept
+
+
+def without_reasoning(pairs: Sequence[Conversation], thinking: bool) -> str:
+    """Return a sentence when the run should reason and its examples do not, else nothing."""
+    targets = (message for pair in pairs for message in pair.completion)
+    if not thinking or any(_reasons(message) for message in targets):
+        return ""
+    return (
+        "thinking is on, but no output has reasoning between <think> and </think>, so the model "
+        "learns to answer without it: add reasoning to the outputs, or set thinking = false"
+    )
+
+
+def _says_something(message: Message) -> bool:
+    return message["role"] == "assistant" and bool(
+        message["content"] or message.get("tool_calls") or message.get("reasoning_content")
+    )
+
+
+def _reasons(message: Message) -> bool:
+    return "<think>" in message["content"] or bool(message.get("reasoning_content"))
 
 
 def _say_what_was_cut(rows: list[Row], kept: list[Row], run: ResolvedRun) -> None:
@@ -118,32 +164,48 @@ def _end_of_turn(
 ) -> int:
     """Return where the assistant's turn ``index`` ends, its end-of-turn token included.
 
+    That token ends generation, so what a template writes behind it is not learned.
+
     What comes after a turn is what stays the same when the assistant says something else there;
     templates render a turn in the middle otherwise than at the end, so comparing beginnings is
     not enough.
     """
+    eos = tokenizer.eos_token_id
     if index + 1 == len(messages):
-        return len(whole)
+        return len(whole) - next((i for i, t in enumerate(whole[::-1]) if t == eos), 0)
     said = str(messages[index].get("content") or "")
     other = next(mark for mark in "#%@" if not said.startswith(mark) and not said.endswith(mark))
     changed = [*messages[:index], {"role": "assistant", "content": other}, *messages[index + 1 :]]
     variant = rendered(tokenizer, changed, thinking, answer=False)
     end = len(whole) - common_length(whole[::-1], variant[::-1])
-    return end + 1 if whole[end] == tokenizer.eos_token_id else end
+    return end + 1 if whole[end] == eos else end
 
 
 def rendered(
     tokenizer: Any, messages: Sequence[Message], thinking: bool, answer: bool
 ) -> list[int]:
-    """Return messages as token ids; ``answer`` appends the opening of the assistant's turn."""
-    ids: list[int] = tokenizer.apply_chat_template(
-        list(messages),
-        tokenize=True,
-        return_dict=False,
-        add_generation_prompt=answer,
-        # Always said: templates differ in what they assume.
-        enable_thinking=thinking,
-    )
+    """Return messages as token ids; ``answer`` appends the opening of the assistant's turn.
+
+    Raises:
+        TrainerError: the template refuses the messages.
+    """
+    try:
+        ids: list[int] = tokenizer.apply_chat_template(
+            list(messages),
+            tokenize=True,
+            return_dict=False,
+            add_generation_prompt=answer,
+            # Always said: templates differ in what they assume.
+            enable_thinking=thinking,
+        )
+    except Exception as error:
+        # A template is a program; whatever it raises, it is these messages that it cannot render.
+        raise TrainerError(
+            Exit.DATA,
+            "TemplateRefused",
+            f"the model's chat template refuses the messages of an example: {sentence(error)}",
+            "change the messages that the environment builds",
+        ) from error
     return ids
 
 

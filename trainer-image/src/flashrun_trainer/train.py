@@ -15,7 +15,7 @@ from flashrun.spec.outcome import Exit, Termination
 from flashrun.spec.records import FileEntry, Manifest, Result
 from flashrun.store import AlreadyExists, StoreError
 from flashrun_trainer import attempt as attempts
-from flashrun_trainer import card, ending, environment
+from flashrun_trainer import card, ending, environment, meter
 from flashrun_trainer.arguments import Machine
 from flashrun_trainer.attempt import Attempt
 from flashrun_trainer.checkpoints import Uploader
@@ -23,7 +23,8 @@ from flashrun_trainer.failures import Redactor, TrainerError, explain
 from flashrun_trainer.interruption import Interruption
 from flashrun_trainer.logs import Tee
 from flashrun_trainer.pod import Pod
-from flashrun_trainer.report import Reporter
+from flashrun_trainer.ranks import ATTEMPT, Ranks
+from flashrun_trainer.report import Reporter, Silent
 from flashrun_trainer.session import Session
 from flashrun_trainer.tracking import Tracker
 
@@ -51,22 +52,48 @@ def run(pod: Pod) -> int:
         ending.leave(pod.termination, ending.termination(end, redact))
         return end.code
     with Tee(pod.work / "attempt.log", redact) as tee:
-        return _attempt(pod, attempt, interruption, redact, tee)
+        return _attempt(pod, attempt, Ranks(), interruption, redact, tee)
+
+
+def rank(pod: Pod) -> int:
+    """Be one of the processes of an attempt that the launcher has claimed; it has our output."""
+    interruption = Interruption()
+    interruption.listen()
+    redact = ending.redactor_of(pod)
+    try:
+        ranks = Ranks.from_environment(os.environ)
+        attempt = attempts.claimed(pod.store(), pod.run(), int(os.environ[ATTEMPT]))
+    except BaseException as error:
+        end = explain(error)
+        ending.report(error, end, redact)
+        ending.leave(pod.termination, ending.termination(end, redact))
+        return end.code
+    return _attempt(pod, attempt, ranks, interruption, redact)
 
 
 def _attempt(
-    pod: Pod, attempt: Attempt, interruption: Interruption, redact: Redactor, tee: Tee
+    pod: Pod,
+    attempt: Attempt,
+    ranks: Ranks,
+    interruption: Interruption,
+    redact: Redactor,
+    tee: Tee | None = None,
 ) -> int:
     """Train, and turn whatever happens into an exit code with everything saved that can be."""
     spec = attempt.run
-    reporter = Reporter(attempt, pod.work, redact, tee.path)
+    reporter = (Reporter if ranks.leads else Silent)(
+        attempt, pod.work, redact, pod.work / "attempt.log"
+    )
     uploader = Uploader(attempt, spec.model.id, reporter.committed)
-    tracker = Tracker(spec, os.environ)
+    tracker = Tracker(spec, os.environ if ranks.leads else {}, pod.work)
     end = None
     try:
-        attempt.store.put_json(names.spec_key(attempt.prefix), spec)
+        if ranks.leads:
+            attempt.store.put_json(names.spec_key(attempt.prefix), spec)
         loaded = environment.load(pod, spec.environment)
-        adapter = _method(spec.algorithm)(
+        method = _method(spec.algorithm, ranks)
+        ranks.join()
+        adapter = method(
             Session(
                 pod=pod,
                 run=spec,
@@ -77,45 +104,60 @@ def _attempt(
                 tracker=tracker,
                 interruption=interruption,
                 redact=redact,
-                machine=_machine(),
+                machine=_machine(ranks),
+                ranks=ranks,
             )
         )
+        if not ranks.leads:
+            # What is left to do is the first process's, and how it ends is for it to say.
+            return int(Exit.DONE)
         reporter.phase("Uploading")
-        _finish(attempt, uploader, reporter, adapter)
+        _finish(attempt, uploader, reporter, adapter, loaded)
     except BaseException as error:
+        # For the launcher: from here on this process ends by itself.
+        ending.leave(pod.termination, None)
         end = explain(error, pod.packages)
         ending.report(error, end, redact)
         uploader.finish(spec.upload_timeout_seconds)
-    tracker.finish(end.code if end else Exit.DONE)
     code = end.code if end else int(Exit.DONE)
     reason = end.reason if end else "Succeeded"
     log.info("attempt %d ends with code %d (%s)", attempt.number, code, reason)
-    tee.sync()
-    return _settle(pod, attempt, reporter, redact, end)
+    if tee is not None:
+        tee.sync()
+    code = _settle(pod, attempt, reporter, redact, end)
+    tracker.finish(code)
+    return code
 
 
-def _method(algorithm: str) -> Callable[[Session], Path | None]:
+def _method(algorithm: str, ranks: Ranks) -> Callable[[Session], Path | None]:
     """Import the method, and with it PyTorch: seconds that a bad config never has to pay."""
-    # One process trains on one GPU; TRL refuses a process that sees several.
-    os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")
+    if ranks.world == 1:
+        # One process trains on one GPU; TRL refuses a single process that sees several.
+        os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")
     module = importlib.import_module(f"flashrun_trainer.{algorithm}")
     method: Callable[[Session], Path | None] = module.train
     return method
 
 
-def _machine() -> Machine:
+def _machine(ranks: Ranks) -> Machine:
     """Look at what there is to train on, and say so."""
     import torch
 
     log.info("%s", ", ".join(f"{package} {version(package)}" for package in _STACK))
     if torch.cuda.is_available():
         log.info("training on %s", torch.cuda.get_device_name())
-        return Machine(gpu=True)
+        return Machine(gpu=True, processes=ranks.world)
     log.warning("training on the CPU: there is no GPU in this pod")
-    return Machine(gpu=False)
+    return Machine(gpu=False, processes=ranks.world)
 
 
-def _finish(attempt: Attempt, uploader: Uploader, reporter: Reporter, adapter: Path | None) -> None:
+def _finish(
+    attempt: Attempt,
+    uploader: Uploader,
+    reporter: Reporter,
+    adapter: Path | None,
+    data: environment.Environment,
+) -> None:
     """Wait for the uploads and publish the adapter.
 
     Raises:
@@ -136,7 +178,7 @@ def _finish(attempt: Attempt, uploader: Uploader, reporter: Reporter, adapter: P
             f"the last checkpoints were not uploaded within {seconds} s: {uploader.trouble}",
             "the next attempt goes on from the newest checkpoint that arrived",
         )
-    card.write(adapter, attempt.run, step, reporter.latest)
+    card.write(adapter, attempt.run, step, reporter.latest, data)
     _publish(attempt, adapter, step, deadline)
 
 
@@ -199,7 +241,7 @@ def _settle(
         redact,
         attempt=attempt.number,
         step=progress.step if progress else None,
-        peak_memory_bytes=ending.peak_memory(),
+        peak_memory_bytes=meter.peak_memory(),
     )
     reporter.close()
     if attempts.is_final(code):

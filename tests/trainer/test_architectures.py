@@ -1,0 +1,162 @@
+"""Every architecture of the catalog, as a tiny random model: a step of each method, on text."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flashrun.spec import names
+from flashrun.spec.records import ResolvedModel
+from flashrun_trainer.packing import Layout
+from tests.trainer.pods import MODEL, TrainerPod, Workshop, resolved
+
+pytestmark = [pytest.mark.trainer, pytest.mark.filterwarnings("default")]
+
+TINY = {
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "head_dim": 16,
+    "max_position_embeddings": 512,
+    "tie_word_embeddings": False,
+}
+HYBRID = TINY | {
+    "layer_types": ["linear_attention", "full_attention"],
+    "linear_num_key_heads": 1,
+    "linear_num_value_heads": 2,
+    "linear_key_head_dim": 16,
+    "linear_value_head_dim": 16,
+}
+EXPERTS = HYBRID | {
+    "num_experts": 4,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 16,
+    "shared_expert_intermediate_size": 16,
+}
+VISION = {
+    "depth": 1,
+    "hidden_size": 32,
+    "intermediate_size": 32,
+    "num_heads": 2,
+    "out_hidden_size": 32,
+    "num_position_embeddings": 16,
+    "patch_size": 4,
+}
+
+ATTENTION = {"q_proj", "k_proj", "v_proj", "o_proj"}
+MLP = {"gate_proj", "up_proj", "down_proj"}
+LINEAR_ATTENTION = {"in_proj_qkv", "in_proj_z", "out_proj"}
+
+ARCHITECTURES: dict[str, tuple[str, dict[str, Any], str, set[str], Layout]] = {
+    "Qwen3": ("Qwen3ForCausalLM", TINY, "model.layers", ATTENTION | MLP, Layout.ROWS),
+    "MiniCPM5": ("LlamaForCausalLM", TINY, "model.layers", ATTENTION | MLP, Layout.ROWS),
+    "Qwen3.5, its language model": (
+        "Qwen3_5ForCausalLM",
+        HYBRID,
+        "model.layers",
+        ATTENTION | MLP | LINEAR_ATTENTION,
+        Layout.PADDED,
+    ),
+    "Qwen3.5": (
+        "Qwen3_5ForConditionalGeneration",
+        {"text_config": HYBRID, "vision_config": VISION, "tie_word_embeddings": False},
+        "model.language_model.layers",
+        ATTENTION | MLP | LINEAR_ATTENTION,
+        Layout.PADDED,
+    ),
+    "Qwen3.6 with experts": (
+        "Qwen3_5MoeForConditionalGeneration",
+        {"text_config": EXPERTS, "vision_config": VISION, "tie_word_embeddings": False},
+        "model.language_model.layers",
+        ATTENTION | MLP | LINEAR_ATTENTION,
+        Layout.PADDED,
+    ),
+}
+"""Class, config, where vLLM and PEFT look for layers, which of them are adapted, how rows are laid
+out without special kernels."""
+
+
+@pytest.fixture(scope="module", params=ARCHITECTURES)
+def architecture(
+    request: pytest.FixtureRequest, workshop: Workshop, tiny_model: Path
+) -> tuple[str, Path]:
+    """A random model in the pods' model cache, with the tiny model's tokenizer."""
+    import torch
+    import transformers
+    from transformers import AutoTokenizer
+
+    class_name, settings, *_ = ARCHITECTURES[request.param]
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    ids = {
+        "vocab_size": len(tokenizer),
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+        "bos_token_id": None,
+    }
+    kind = getattr(transformers, class_name)
+    inner = settings.get("text_config")
+    config = kind.config_class(
+        **({**settings, "text_config": inner | ids} if inner else settings | ids)
+    )
+    torch.manual_seed(7)
+    model_id = f"tiny/{class_name}"
+    folder = workshop.folder / "model" / model_id.replace("/", "--") / MODEL.revision
+    kind(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return request.param, folder
+
+
+def pod_of(workshop: Workshop, folder: Path, algorithm: str) -> TrainerPod:
+    knobs = {"max_steps": 1} if algorithm == "sft" else {"steps": 1, "kl_penalty_coef": 0.1}
+    model = ResolvedModel(
+        id=folder.parent.name.replace("--", "/"), source=MODEL.source, revision=MODEL.revision
+    )
+    run = resolved(algorithm, learning_rate=0.01, save_every=1, **knobs)
+    return workshop.pod(run.model_copy(update={"model": model}))
+
+
+def keys_of(pod: TrainerPod) -> list[str]:
+    """The names of the final adapter's weights."""
+    from safetensors import safe_open
+
+    path = pod.folder / "adapter_model.safetensors"
+    key = names.adapter_prefix(pod.prefix) + path.name
+    path.write_bytes(pod.store.get_bytes(key))
+    config = pod.store.get_bytes(names.adapter_prefix(pod.prefix) + "adapter_config.json")
+    path.with_name("adapter_config.json").write_bytes(config)
+    with safe_open(path, "pt") as file:
+        return list(file.keys())
+
+
+@pytest.mark.parametrize("algorithm", ["sft", "grpo"])
+def test_a_step_changes_the_language_model_only_under_the_names_that_serving_expects(
+    workshop: Workshop, architecture: tuple[str, Path], algorithm: str
+):
+    from flashrun_trainer import model
+
+    name, folder = architecture
+    _, _, layers, adapted, _ = ARCHITECTURES[name]
+    pod = pod_of(workshop, folder, algorithm)
+
+    assert pod.train() == 0, pod.termination
+
+    keys = keys_of(pod)
+    pattern = rf"base_model\.model\.{re.escape(layers)}\.\d+\.[a-z_.]+\.lora_[AB]\.weight"
+    assert [key for key in keys if not re.fullmatch(pattern, key)] == []
+    assert {key.split(".")[-3] for key in keys} == adapted
+    assert not [key for key in keys if "visual" in key or "experts." in key or "lm_head" in key]
+    config = json.loads((pod.folder / "adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == pod.run.model.id
+    # PEFT loads all of it onto the class that serving loads.
+    model.with_adapter(model.load(folder), pod.folder, "reloaded")
+
+
+def test_examples_share_rows_only_where_layers_keep_them_apart(architecture: tuple[str, Path]):
+    from flashrun_trainer import model
+
+    name, folder = architecture
+    assert model.packing_layout(model.load(folder)) is ARCHITECTURES[name][-1]

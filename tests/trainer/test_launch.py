@@ -1,0 +1,384 @@
+"""The launcher: of several processes that end, the first cause becomes the pod's code and sentence.
+
+The processes are short scripts: what they end with is all that the launcher sees of training.
+"""
+
+import signal
+import socket
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flashrun.spec.outcome import Exit, Termination
+from flashrun.spec.records import Scale
+from flashrun_trainer import peers
+from flashrun_trainer import team as team_module
+from flashrun_trainer.failures import Redactor, TrainerError
+from flashrun_trainer.interruption import Interruption
+from flashrun_trainer.peers import Ended, Hello, Link, Meeting, Start
+from flashrun_trainer.pod import Pod
+from flashrun_trainer.team import Team
+from tests.trainer.pods import resolved
+
+PRELUDE = """
+import json, os, signal, sys, time
+number = int(os.environ["RANK"])
+
+def say(reason, message="it failed"):
+    with open(os.environ["FLASHRUN_TERMINATION"], "w") as file:
+        json.dump({"reason": reason, "message": message}, file)
+
+def end(code, reason, message="it failed"):
+    say(reason, message)
+    os._exit(code)
+
+signal.signal(signal.SIGTERM, lambda *_: end(41, "Interrupted"))
+"""
+
+
+@pytest.fixture(autouse=True)
+def own_signals() -> Iterator[None]:
+    """A test's launcher takes SIGTERM; the test runner gets it back."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+@pytest.fixture
+def team(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Team]:
+    """Builds the team of a pod whose processes run a script."""
+    monkeypatch.setattr(team_module, "_SECOND_THOUGHTS", 1.0)
+    monkeypatch.setattr(team_module, "_LAST_WORDS_SECONDS", 1.0)
+
+    def build(script: str, index: int = 0, links: list[Link] | None = None, **scale: Any) -> Team:
+        command = (sys.executable, "-c", PRELUDE + textwrap.dedent(script))
+        monkeypatch.setattr(team_module, "RANK_COMMAND", command)
+        work = tmp_path / str(index)
+        work.mkdir()
+        pod = Pod.from_environment({"FLASHRUN_WORK": str(work), "JOB_COMPLETION_INDEX": str(index)})
+        spec = resolved("sft", scale=Scale(**scale), upload_timeout_seconds=20)
+        redact = Redactor(("hidden-value",))
+        return Team(pod, spec, Start(attempt=3, port=1), links or [], Interruption(), redact)
+
+    return build
+
+
+@pytest.fixture
+def wire() -> Iterator[Callable[..., tuple[Link, Link]]]:
+    """Makes the two ends of a connection; ``index`` is the pod that the first one talks to."""
+    with ExitStack() as stack:
+
+        def connect(index: int = 0) -> tuple[Link, Link]:
+            with socket.create_server(("127.0.0.1", 0)) as door:
+                ours = stack.enter_context(socket.create_connection(door.getsockname()))
+                theirs, _ = door.accept()
+            return Link(ours, index), Link(stack.enter_context(theirs))
+
+        yield connect
+
+
+ENDS: dict[str, tuple[str, int, str]] = {
+    "all have trained, and the first one has the last word": (
+        "if number == 0: time.sleep(0.3); end(0, 'Succeeded')",
+        Exit.DONE,
+        "Succeeded",
+    ),
+    "the first one saved for all when they were asked to stop": (
+        "if number == 0: time.sleep(0.3); end(40, 'Interrupted')",
+        Exit.INTERRUPTED_SAVED,
+        "Interrupted",
+    ),
+    "one fails, and the others would wait for it for ever": (
+        "end(70, 'EnvironmentFailed') if number == 1 else time.sleep(600)",
+        Exit.ENVIRONMENT,
+        "EnvironmentFailed",
+    ),
+    "one fails, and another one does not hear SIGTERM": (
+        """
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        end(72, 'DatasetEmpty') if number == 2 else time.sleep(600)
+        """,
+        Exit.DATA,
+        "DatasetEmpty",
+    ),
+    "lost touch is heard of before the cause": (
+        """
+        end(67, 'NcclFailed') if number == 0 else None
+        time.sleep(0.5 if number == 1 else 600)
+        end(71, 'Diverged')
+        """,
+        Exit.DIVERGED,
+        "Diverged",
+    ),
+    "the watchdog of NCCL aborts before the cause is heard of": (
+        """
+        os.abort() if number == 0 else None
+        time.sleep(0.5 if number == 1 else 600)
+        end(65, 'CudaOutOfMemory')
+        """,
+        Exit.CUDA_OUT_OF_MEMORY,
+        "CudaOutOfMemory",
+    ),
+    "all have lost touch, and nobody knows why": (
+        "end(67, 'NcclFailed')",
+        Exit.NCCL,
+        "NcclFailed",
+    ),
+    "one is killed": (
+        "os.kill(os.getpid(), signal.SIGKILL) if number == 1 else time.sleep(600)",
+        128 + signal.SIGKILL,
+        "ProcessKilled",
+    ),
+    "one ends without saying why": (
+        "os._exit(3) if number == 1 else time.sleep(600)",
+        3,
+        "ProcessFailed",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", ENDS)
+def test_the_first_cause_is_how_the_pod_ends(team: Callable[..., Team], case: str):
+    script, code, reason = ENDS[case]
+    ended = team(script, gpus=3).work()
+    assert (ended.code, ended.termination and ended.termination.reason) == (code, reason)
+
+
+def test_the_first_process_may_upload_what_it_has_when_another_one_fails(
+    team: Callable[..., Team], tmp_path: Path
+):
+    script = f"""
+    ready = {str(tmp_path / "ready")!r}
+    while number == 1 and not os.path.exists(ready): time.sleep(0.05)
+    end(70, 'EnvironmentFailed') if number == 1 else None
+    signal.signal(signal.SIGTERM, lambda *_: say("Ending"))
+    open(ready, "w").close()
+    while not os.path.exists(os.environ["FLASHRUN_TERMINATION"]): time.sleep(0.05)
+    time.sleep(2.0)
+    open({str(tmp_path / "uploaded")!r}, "w").close()
+    """
+    assert team(script, gpus=2).work().code == Exit.ENVIRONMENT
+    assert (tmp_path / "uploaded").exists()
+
+
+def test_sigterm_reaches_every_process(team: Callable[..., Team], tmp_path: Path):
+    script = f"""
+    def stop(*_):
+        open({str(tmp_path)!r} + f"/told-{{number}}", "w").close()
+        end(40 if number == 0 else 0, "Interrupted")
+    signal.signal(signal.SIGTERM, stop)
+    ready = {str(tmp_path / "ready")!r}
+    while number == 1 and not os.path.exists(ready): time.sleep(0.05)
+    os.kill(os.getppid(), signal.SIGTERM) if number == 1 else open(ready, "w").close()
+    time.sleep(600)
+    """
+    ended = team(script, gpus=2).work()
+    assert ended.code == Exit.INTERRUPTED_SAVED
+    assert (tmp_path / "told-0").exists()
+    assert (tmp_path / "told-1").exists()
+
+
+def is_running(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return state.rpartition(")")[2].split()[0] != "Z"
+
+
+def test_what_a_process_leaves_behind_does_not_outlive_the_attempt(
+    team: Callable[..., Team], tmp_path: Path
+):
+    note = tmp_path / "child"
+    script = f"""
+    import subprocess
+    if number == 1:
+        child = subprocess.Popen(["sleep", "600"])
+        open({str(note)!r}, "w").write(str(child.pid))
+        end(70, "EnvironmentFailed")
+    time.sleep(600)
+    """
+    assert team(script, gpus=2).work().code == Exit.ENVIRONMENT
+    deadline = time.monotonic() + 10
+    while is_running(int(note.read_text())):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_every_process_is_told_who_it_is(
+    team: Callable[..., Team], wire: Callable[..., tuple[Link, Link]], tmp_path: Path
+):
+    script = f"""
+    names = ("RANK LOCAL_RANK WORLD_SIZE LOCAL_WORLD_SIZE MASTER_ADDR FLASHRUN_ATTEMPT").split()
+    text = " ".join(os.environ[name] for name in names)
+    open({str(tmp_path)!r} + f"/who-{{number}}", "w").write(text)
+    end(0, "Succeeded")
+    """
+    ours, leader = wire()
+
+    def answer() -> None:
+        assert leader.receive(Ended).code == Exit.DONE
+        leader.send(Ended(code=0))
+
+    answers = threading.Thread(target=answer)
+    answers.start()
+    assert team(script, index=1, links=[ours], nodes=2, gpus=2).work().code == Exit.DONE
+    answers.join()
+    assert (tmp_path / "who-2").read_text() == "2 0 4 2 127.0.0.1 3"
+    assert (tmp_path / "who-3").read_text() == "3 1 4 2 127.0.0.1 3"
+
+
+# --- several pods -------------------------------------------------------------------------------
+
+FAILED = Ended(
+    code=70, termination=Termination(reason="EnvironmentFailed", message="no key"), log="Traceback"
+)
+TOLD: dict[str, tuple[int, Ended | None, int, str]] = {
+    "another pod's failure is that pod's, and not counted here": (
+        0,
+        FAILED,
+        Exit.INTERRUPTED_UNSAVED,
+        "PeerFailed",
+    ),
+    "the leader's failure is the leader's": (1, FAILED, Exit.INTERRUPTED_UNSAVED, "PeerFailed"),
+    "another pod that goes away counts by its own code": (
+        0,
+        None,
+        Exit.INTERRUPTED_UNSAVED,
+        "PeerLost",
+    ),
+    "the leader has saved for all": (
+        1,
+        Ended(code=40, termination=Termination(reason="Interrupted", message="step 3 is saved")),
+        Exit.INTERRUPTED_SAVED,
+        "Interrupted",
+    ),
+    "the leader is done": (
+        1,
+        Ended(code=0, termination=Termination(reason="Succeeded", message="done")),
+        Exit.DONE,
+        "Succeeded",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", TOLD)
+def test_a_pod_ends_when_another_one_does(
+    team: Callable[..., Team], wire: Callable[..., tuple[Link, Link]], case: str
+):
+    index, told, code, reason = TOLD[case]
+    ours, other = wire(1 - index)
+    if told is not None:
+        other.send(told)
+    else:
+        other.close()
+    ended = team("time.sleep(600)", index=index, links=[ours], nodes=2).work()
+    assert (ended.code, ended.termination and ended.termination.reason) == (code, reason)
+    if told is FAILED and ended.termination:
+        message = f"pod {1 - index} of this attempt ended with code 70: no key"
+        assert ended.termination.message == message
+
+
+def test_a_pod_tells_the_leader_what_failed_with_the_last_lines_and_no_secret(
+    team: Callable[..., Team], wire: Callable[..., tuple[Link, Link]]
+):
+    ours, leader = wire()
+    script = "print('trace with hidden-value', flush=True); end(72, 'DatasetEmpty', 'no rows')"
+    ended = team(script, index=1, links=[ours], nodes=2).work()
+    assert ended.code == Exit.DATA
+    heard = leader.receive(Ended)
+    assert (heard.code, heard.log) == (Exit.DATA, "trace with ***")
+    assert heard.termination == Termination(reason="DatasetEmpty", message="no rows")
+
+
+def test_a_pod_whose_work_is_done_may_go_before_the_leader(
+    team: Callable[..., Team], wire: Callable[..., tuple[Link, Link]]
+):
+    ours, other = wire(1)
+    other.send(Ended(code=0))
+    other.close()
+    ended = team("time.sleep(0.5); end(0, 'Succeeded')", links=[ours], nodes=2).work()
+    assert ended.code == Exit.DONE
+
+
+# --- meeting ------------------------------------------------------------------------------------
+
+
+def pods(count: int) -> list[Pod]:
+    with socket.create_server(("127.0.0.1", 0)) as place:
+        port = place.getsockname()[1]
+    found = {"FLASHRUN_LEADER_PORT": str(port)}
+    return [
+        Pod.from_environment(found | {"JOB_COMPLETION_INDEX": str(index)}) for index in range(count)
+    ]
+
+
+def test_pods_meet_in_any_order_and_hear_the_same():
+    leader, *others = pods(3)
+    run = resolved("sft", scale=Scale(nodes=3))
+    heard: dict[int, Start] = {}
+
+    def follow(pod: Pod) -> None:
+        met = peers.follow(pod, run, lambda: False)
+        assert met is not None
+        heard[pod.index] = met[1]
+        met[0].close()
+
+    threads = [threading.Thread(target=follow, args=(pod,)) for pod in others]
+    threads[1].start()
+    with Meeting(leader, run) as meeting:
+        threads[0].start()
+        links = meeting.wait()
+    for link in links:
+        link.send(Start(attempt=2, port=7))
+        link.close()
+    for thread in threads:
+        thread.join()
+    assert heard == {1: Start(attempt=2, port=7), 2: Start(attempt=2, port=7)}
+
+
+def test_a_pod_that_leaves_while_others_are_awaited_is_awaited_again():
+    leader, *_ = pods(1)
+    run = resolved("sft", scale=Scale(nodes=3))
+    with Meeting(leader, run) as meeting, ExitStack() as stack:
+
+        def come(index: int, uid: str = run.run.uid) -> Link:
+            place = ("127.0.0.1", leader.leader_port)
+            link = Link(stack.enter_context(socket.create_connection(place, timeout=10)))
+            link.send(Hello(run=uid, index=index))
+            return link
+
+        come(2, uid="of-another-run")
+        come(1).close()
+        with pytest.raises(TrainerError, match="2 of the other pods"):
+            meeting.wait(0.3)
+        come(2)
+        with pytest.raises(TrainerError, match="1 of the other pods"):
+            meeting.wait(0.3)
+        again = come(1)
+        for link in meeting.wait(10):
+            link.send(Start(attempt=1, port=7))
+            link.close()
+        assert again.receive(Start).attempt == 1
+
+
+def test_pods_that_do_not_come_are_waited_for_so_long():
+    leader, other = pods(2)
+    run = resolved("sft", scale=Scale(nodes=2))
+    with Meeting(leader, run) as meeting, pytest.raises(TrainerError, match="1 of the other pods"):
+        meeting.wait(0.1)
+    with pytest.raises(TrainerError, match="the leading pod at 127") as raised:
+        peers.follow(other, run, lambda: False, 0.1)
+    assert raised.value.code == Exit.TEMPORARY
+
+
+def test_nobody_is_waited_for_when_the_run_is_over():
+    _, other = pods(2)
+    assert peers.follow(other, resolved("sft", scale=Scale(nodes=2)), lambda: True) is None

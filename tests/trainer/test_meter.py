@@ -1,0 +1,103 @@
+"""What a step costs: every second has a name, tokens count from the beginning of the run."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from flashrun_trainer import meter
+from flashrun_trainer.meter import Meter
+
+
+class Clock:
+    """A clock that goes when it is told to."""
+
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def after(self, seconds: float) -> None:
+        self.now += seconds
+
+
+def test_the_seconds_of_a_step_are_split_by_phase():
+    clock = Clock()
+    found = Meter(clock=clock)
+    found.started("loading")
+    with found.timed("generation"):
+        clock.after(3)
+    with found.timed("scoring"):
+        clock.after(2)
+    with found.timed("generation"):
+        clock.after(1)
+    clock.after(4)
+    values = found.row(500)
+    assert {name: value for name, value in values.items() if name.startswith("seconds/")} == {
+        "seconds/generation": 4,
+        "seconds/scoring": 2,
+        "seconds/training": 4,
+        "seconds/step": 10,
+    }
+    assert values["tokens_per_second"] == 50
+
+
+def test_a_save_is_in_the_row_that_follows_it():
+    clock = Clock()
+    found = Meter(clock=clock)
+    found.started("loading")
+    clock.after(1)
+    assert "seconds/saving" not in found.row(10)
+    clock.after(2)
+    found.saved()
+    clock.after(1)
+    values = found.row(20)
+    assert (values["seconds/saving"], values["seconds/training"]) == (2, 1)
+    assert "seconds/saving" not in found.row(30)
+
+
+def test_tokens_count_on_after_a_resume():
+    clock = Clock()
+    found = Meter(clock=clock)
+    found.started("loading")
+    found.resumed(1000)
+    clock.after(2)
+    values = found.row(1100)
+    assert (values["tokens"], values["tokens_per_second"]) == (1100, 50)
+
+
+def test_the_first_row_says_how_long_the_start_took_and_no_other_does(tmp_path: Path):
+    meter.note(tmp_path, "model", 20.5)
+    meter.note(tmp_path, "packages", 1.5)
+    clock = Clock()
+    found = Meter(meter.notes(tmp_path), clock=clock)
+    clock.after(6)
+    found.started("loading")
+    clock.after(2)
+    first, second = found.row(10), found.row(20)
+    shown = {name: value for name, value in first.items() if name.startswith("startup/")}
+    assert shown.pop("startup/imports") > 0
+    assert shown == {
+        "startup/model": 20.5,
+        "startup/packages": 1.5,
+        "startup/loading": 6,
+        "startup/first_step": 2,
+    }
+    assert not any(name.startswith("startup/") for name in second)
+
+
+def test_a_pod_without_notes_starts_all_the_same(tmp_path: Path):
+    assert meter.notes(tmp_path).keys() == {"imports"}
+    (tmp_path / "seconds.json").write_text("{half")
+    assert meter.notes(tmp_path).keys() == {"imports"}
+
+
+def test_the_age_of_this_process_and_its_memory_are_known():
+    assert 0 < meter.process_seconds() < 24 * 3600
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    assert meter.peak_memory() >= pages * os.sysconf("SC_PAGE_SIZE") * 0.5
+
+
+@pytest.mark.parametrize("name", ["tokens", "memory/peak_bytes", "tokens_per_second"])
+def test_every_row_has_it(name: str):
+    assert name in Meter().row(1)

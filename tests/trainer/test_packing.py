@@ -1,0 +1,161 @@
+"""How SFT's steps are filled: the same examples and the same loss, with less filling."""
+
+from itertools import chain
+from typing import Any
+
+import pytest
+
+from flashrun_trainer import packing
+from flashrun_trainer.packing import IGNORED, Collator, Layout
+from tests.trainer.pods import resolved
+
+LENGTHS = [12, 3, 7, 7, 30, 4, 9, 5, 21, 6, 8, 2, 16, 11, 3, 10]
+
+
+@pytest.mark.parametrize(
+    ("sentence", "examples", "knobs", "sizes"),
+    [
+        ("whole batches", 16, {"epochs": 2}, [8, 8, 8, 8]),
+        ("the last step of an epoch is smaller", 17, {"epochs": 2}, [8, 8, 1, 8, 8, 1]),
+        ("fewer examples than a batch", 3, {"epochs": 2}, [3, 3]),
+        ("capped by max_steps", 16, {"epochs": 2, "max_steps": 3}, [8, 8, 8]),
+        ("a cap that is not reached", 16, {"epochs": 2, "max_steps": 50}, [8, 8, 8, 8]),
+    ],
+)
+def test_a_step_has_batch_size_examples(
+    sentence: str, examples: int, knobs: dict[str, int], sizes: list[int]
+):
+    steps = packing.steps(resolved("sft", batch_size=8, **knobs), examples)
+    assert [len(step) for step in steps] == sizes
+
+
+def test_every_epoch_has_every_example_in_a_new_order_that_the_seed_decides():
+    run = resolved("sft", batch_size=4, epochs=2)
+    steps = packing.steps(run, 16)
+    first, second = list(chain(*steps[:4])), list(chain(*steps[4:]))
+    assert sorted(first) == sorted(second) == list(range(16))
+    assert first != second
+    assert steps == packing.steps(run, 16)
+    assert steps != packing.steps(run.model_copy(update={"seed": 43}), 16)
+
+
+@pytest.mark.parametrize("layout", Layout)
+@pytest.mark.parametrize("processes", [1, 2, 8])
+@pytest.mark.parametrize("most", [None, 64, 16])
+def test_a_plan_changes_where_examples_are_computed_and_not_which(
+    layout: Layout, processes: int, most: int | None
+):
+    run = resolved("sft", batch_size=8, epochs=3, max_length=32)
+    plan = packing.plan(run, LENGTHS, layout, most, processes)
+
+    size = plan.passes * processes
+    assert len(plan.shares) == 6 * size
+    learned = [plan.shares[begin : begin + size] for begin in range(0, len(plan.shares), size)]
+    found = [sorted(example for share in step for example in share) for step in learned]
+    assert found == [sorted(step) for step in packing.steps(run, len(LENGTHS))]
+    assert plan.tokens == tuple(sum(LENGTHS[example] for example in step) for step in found)
+    for share in plan.shares if most else ():
+        lengths = [LENGTHS[example] for example in share]
+        assert len(share) <= 1 or packing.computed(lengths, layout, 32) <= most
+
+
+def test_packing_needs_fewer_passes_and_computes_less_filling():
+    run = resolved("sft", batch_size=16, epochs=1, max_length=32)
+    passes = {
+        layout: packing.plan(run, LENGTHS, layout, most_tokens=64).passes for layout in Layout
+    }
+    assert passes[Layout.FLAT] <= passes[Layout.ROWS] < passes[Layout.PADDED]
+    assert packing.computed(LENGTHS, Layout.FLAT, 32) == sum(LENGTHS)
+    assert packing.computed(LENGTHS, Layout.ROWS, 32) == 160
+    assert packing.computed(LENGTHS, Layout.PADDED, 32) == 480
+
+
+def test_rows_are_no_longer_than_max_length():
+    for row in packing.arranged(LENGTHS, Layout.ROWS, 32):
+        assert sum(LENGTHS[index] for index in row) <= 32
+
+
+class Row:
+    def __init__(self, ids: list[int], learned: int) -> None:
+        self.input_ids = ids
+        self.labels = [IGNORED] * (len(ids) - learned) + ids[-learned:]
+
+
+def collated(layout: Layout, *rows: Row) -> dict[str, Any]:
+    collate = Collator(layout, width=8, filler=0, rows=rows)
+    batch = collate([{"examples": range(len(rows))}])
+    return {name: value.tolist() if hasattr(value, "tolist") else value
+            for name, value in batch.items()}  # fmt: skip
+
+
+A, B = Row([11, 12, 13], 2), Row([21, 22], 1)
+
+
+@pytest.mark.trainer
+@pytest.mark.filterwarnings("default")
+class TestTensors:
+    def test_padded_rows_have_a_mask(self):
+        assert collated(Layout.PADDED, A, B) == {
+            "input_ids": [[11, 12, 13], [21, 22, 0]],
+            "labels": [[IGNORED, 12, 13], [IGNORED, 22, IGNORED]],
+            "attention_mask": [[1, 1, 1], [1, 1, 0]],
+        }
+
+    def test_shared_rows_have_positions_that_begin_again(self):
+        assert collated(Layout.ROWS, A, B, Row([31, 32, 33, 34, 35], 1)) == {
+            "input_ids": [[31, 32, 33, 34, 35, 11, 12, 13], [21, 22, 0, 0, 0, 0, 0, 0]],
+            "labels": [
+                [IGNORED] * 4 + [35, IGNORED, 12, 13],
+                [IGNORED, 22, *[IGNORED] * 6],
+            ],
+            "position_ids": [[0, 1, 2, 3, 4, 0, 1, 2], [0, 1, 0, 0, 0, 0, 0, 0]],
+        }
+
+    def test_a_flat_row_says_where_examples_end(self):
+        assert collated(Layout.FLAT, A, B) == {
+            "input_ids": [[11, 12, 13, 21, 22]],
+            "labels": [[IGNORED, 12, 13, IGNORED, 22]],
+            "position_ids": [[0, 1, 2, 0, 1]],
+            "cu_seq_lens_q": [0, 3, 5],
+            "cu_seq_lens_k": [0, 3, 5],
+            "max_length_q": 3,
+            "max_length_k": 3,
+            "seq_idx": [[0, 0, 0, 1, 1]],
+        }
+
+    @pytest.mark.parametrize("layout", Layout)
+    def test_the_first_token_of_an_example_is_never_learned_from_its_neighbour(
+        self, layout: Layout
+    ):
+        labels = collated(layout, A, Row([21, 22], 2))["labels"]
+        assert 21 not in [label for row in labels for label in row]
+
+    def test_a_pass_without_examples_teaches_nothing(self):
+        assert collated(Layout.ROWS)["labels"] == [[IGNORED, IGNORED]]
+
+
+@pytest.mark.trainer
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("layout", [Layout.ROWS, Layout.FLAT])
+def test_packed_examples_have_the_loss_and_the_gradient_of_separate_ones(
+    tiny_model: Any, attention: str, layout: Layout
+):
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    rows = [
+        Row([(7 * index + place) % 300 + 3 for place in range(length)], max(1, length // 2))
+        for index, length in enumerate(LENGTHS)
+    ]
+    network = AutoModelForCausalLM.from_pretrained(tiny_model, attn_implementation=attention)
+    found = {}
+    for kind in (Layout.PADDED, layout):
+        batch = Collator(kind, 32, 0, rows)([{"examples": range(len(rows))}])
+        network.zero_grad()
+        # With a cache, as for generation, positions would not be looked at.
+        loss = network(**batch, use_cache=False, num_items_in_batch=100).loss
+        loss.backward()
+        found[kind] = [loss.detach(), *(weight.grad.clone() for weight in network.parameters())]
+    for packed, separate in zip(found[layout], found[Layout.PADDED], strict=True):
+        torch.testing.assert_close(packed, separate, rtol=1e-4, atol=1e-6)

@@ -1,0 +1,176 @@
+"""Several processes: they learn what one would, and the run goes on whichever of them dies."""
+
+import os
+import signal
+import socket
+
+import pytest
+
+from flashrun.spec import names
+from flashrun.spec.outcome import Exit
+from flashrun.spec.records import Manifest, Result, Scale
+from tests.trainer.pods import (
+    HEAD,
+    PATIENCE_SECONDS,
+    TrainerPod,
+    Workshop,
+    ranks_of,
+    resolved,
+    sums,
+)
+
+pytestmark = [pytest.mark.trainer, pytest.mark.filterwarnings("default")]
+
+TWO = Scale(gpus=2)
+SFT = {"epochs": 4, "save_every": 10}
+GRPO = {"batch_size": 1, "steps": 12, "save_every": 2, "kl_penalty_coef": 0.05}
+COMPARES = """
+    def score_response(self, example, response_text):
+        raise NotImplementedError
+
+    def score_responses(self, example, responses):
+        assert len(responses) == 4, "answers to one example are compared with each other"
+        return [RewardResult(score=float(len(text) % 5)) for text in responses]
+
+
+def load_environment(**params):
+    return Environment()
+"""
+
+
+@pytest.fixture(scope="module")
+def undisturbed(workshop: Workshop) -> TrainerPod:
+    """An SFT run by two processes that nothing happened to."""
+    pod = workshop.pod(resolved("sft", scale=TWO, **SFT))
+    assert pod.launch() == Exit.DONE, pod.output
+    return pod
+
+
+def test_two_processes_learn_what_one_would(workshop: Workshop, undisturbed: TrainerPod):
+    alone = workshop.pod(resolved("sft", **SFT))
+    assert alone.train() == Exit.DONE
+
+    assert undisturbed.values("loss")[:16] == pytest.approx(alone.values("loss")[:16], rel=1e-4)
+    assert len(undisturbed.metrics) == len(alone.metrics)
+    assert undisturbed.values("loss")[-1] < undisturbed.values("loss")[0] / 2
+    assert undisturbed.termination.reason == "Succeeded"
+    claims = [key for key in undisturbed.keys if key.endswith("claim.json")]
+    assert claims == ["attempt-1/claim.json"]
+    log = undisturbed.store.get_bytes(names.log_key(undisturbed.prefix, 1)).decode()
+    assert "attempt 1 ends with code 0" in log
+    assert "[rank 1] " in log
+    state = names.step_prefix(undisturbed.prefix, 1, undisturbed.steps()[-1][1])
+    files = undisturbed.store.get_json(state + names.STATE_MANIFEST, Manifest).files
+    assert {"state/rng_state_0.pth", "state/rng_state_1.pth"} <= {file.path for file in files}
+
+
+def test_sigterm_saves_once_and_the_next_pod_ends_bit_for_bit_the_same(
+    workshop: Workshop, undisturbed: TrainerPod
+):
+    pod = workshop.pod(resolved("sft", scale=TWO, **SFT | {"save_every": 10_000}))
+    with pod.started() as process:
+        pod.wait_for(lambda: " INFO step 4 " in pod.output)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(PATIENCE_SECONDS) == Exit.INTERRUPTED_SAVED, pod.output
+    (saved,) = pod.steps()
+    assert pod.steps(names.STATE_MANIFEST) == [saved]
+    assert pod.termination.reason == "Interrupted"
+    assert pod.termination.step == saved[1]
+    assert names.result_key("") not in pod.keys
+
+    following = pod.next()
+    assert following.launch() == Exit.DONE, following.output
+    assert following.weights == undisturbed.weights
+    assert following.values("loss") == undisturbed.values("loss")
+
+
+def test_a_killed_process_ends_its_pod_and_the_next_one_ends_bit_for_bit_the_same(
+    workshop: Workshop,
+):
+    # The group of four is sampled by two processes, and scored by one.
+    environment = sums(environment=HEAD + COMPARES)
+    whole = workshop.pod(resolved("grpo", scale=TWO, **GRPO), environment)
+    assert whole.launch() == Exit.DONE, whole.output
+    assert whole.values("reward_errors") == [0.0] * 12
+
+    pod = workshop.pod(resolved("grpo", scale=TWO, **GRPO), environment)
+    with pod.started() as process:
+        pod.wait_for(lambda: pod.steps(names.STATE_MANIFEST))
+        _, second = ranks_of(process)
+        os.kill(second, signal.SIGKILL)
+        assert process.wait(PATIENCE_SECONDS) == 128 + signal.SIGKILL, pod.output
+    assert pod.termination.reason == "ProcessKilled"
+    assert "process 1 of 2 was killed by SIGKILL" in pod.termination.message
+    assert names.result_key("") not in pod.keys
+
+    following = pod.next()
+    assert following.launch() == Exit.DONE, following.output
+    assert following.weights == whole.weights
+    assert following.values("reward") == whole.values("reward")
+    assert {row.attempt for row in following.metrics} == {1, 2}
+
+
+def test_two_pods_share_a_model_and_go_on_together_bit_for_bit_the_same(
+    workshop: Workshop, undisturbed: TrainerPod
+):
+    import torch
+
+    scale = Scale(nodes=2, sharded=True)
+    with socket.create_server(("127.0.0.1", 0)) as place:
+        port = place.getsockname()[1]
+    leader = workshop.pod(resolved("sft", scale=scale, **SFT), leader_port=port)
+    other = leader.peer()
+    with leader.started() as leading, other.started() as following:
+        leader.wait_for(lambda: leader.steps(names.STATE_MANIFEST))
+        following.kill()
+        for pid in ranks_of(following):
+            os.killpg(pid, signal.SIGKILL)
+        assert leading.wait(PATIENCE_SECONDS) == Exit.INTERRUPTED_UNSAVED, leader.output
+    assert leader.termination.reason == "PeerLost"
+    assert leader.termination.message.startswith("pod 1 of this attempt has gone away")
+
+    # Only one of the pods is asked to stop: both do, at the same step.
+    leader, other = leader.next(), other.next()
+    with leader.started() as leading, other.started() as following:
+        leader.wait_for(lambda: " INFO step " in leader.output)
+        following.send_signal(signal.SIGTERM)
+        codes = [process.wait(PATIENCE_SECONDS) for process in (leading, following)]
+    assert codes == [Exit.INTERRUPTED_SAVED] * 2, leader.output + other.output
+    assert (2, leader.termination.step) in leader.steps(names.STATE_MANIFEST)
+
+    leader, other = leader.next(), other.next()
+    with leader.started() as leading, other.started() as following:
+        codes = [process.wait(PATIENCE_SECONDS) for process in (leading, following)]
+    assert codes == [Exit.DONE] * 2, leader.output + other.output
+    assert leader.weights == undisturbed.weights
+    log = leader.store.get_bytes(names.log_key(leader.prefix, 3)).decode()
+    # PyTorch before 2.7 can spread a model over GPUs, but not over CPUs.
+    able = hasattr(torch.cpu.Stream, "record_event")
+    assert ("are spread over 2 processes" in log) == able
+    assert ("every process keeps all of it" in log) != able
+    claims = [key for key in leader.keys if key.endswith("claim.json")]
+    assert claims == [f"attempt-{number}/claim.json" for number in (1, 2, 3)]
+
+
+FAILS = """
+import os
+
+if os.environ["RANK"] == "1":
+    raise RuntimeError("rank 1 does not find its judge")
+"""
+
+
+def test_what_one_process_cannot_do_ends_all_with_its_sentence(workshop: Workshop):
+    pod = workshop.pod(resolved("sft", scale=TWO), sums(environment=FAILS))
+    assert pod.launch() == Exit.ENVIRONMENT, pod.output
+    assert "RuntimeError: rank 1 does not find its judge" in pod.termination.message
+    result = pod.store.get_json(names.result_key(pod.prefix), Result)
+    assert (result.exit_code, result.termination) == (Exit.ENVIRONMENT, pod.termination)
+    assert not pod.store.exists(names.live_key(pod.run.run.uid))
+    log = pod.store.get_bytes(names.log_key(pod.prefix, 1)).decode()
+    assert "[rank 1] RuntimeError: rank 1 does not find its judge" in log
+
+    again = pod.next()
+    assert again.launch() == Exit.ENVIRONMENT
+    assert again.termination == pod.termination
+    assert "[rank 1]" not in again.output

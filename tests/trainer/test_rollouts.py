@@ -1,0 +1,152 @@
+"""Completions sampled by transformers and by vLLM: what is chosen, and that both do as told.
+
+Tests with the fixture ``engine`` run on both paths. On a machine without a GPU, vLLM's build for
+CPUs is the real engine, with one thing of it replaced: it packs weights when it loads them, and
+afterwards could not take the trainer's.
+"""
+
+import json
+from typing import Any
+
+import pytest
+
+from flashrun.spec import names
+from flashrun.spec.outcome import Exit
+from flashrun_trainer import rollouts
+from flashrun_trainer.arguments import Machine
+from flashrun_trainer.rollouts import Engine
+from tests.trainer.pods import TrainerPod, Workshop, fifths, resolved, sums
+from tests.trainer.test_learning import MULTI_TURN
+
+GIB = 1 << 30
+GPU = Machine(gpu=True)
+
+
+@pytest.mark.parametrize(
+    ("there", "share", "why"),
+    [
+        ({}, 0.6, "it may take 60% of the GPU's memory"),
+        ({"machine": Machine()}, None, "there is no GPU"),
+        ({"installed": False}, None, "this image has no vLLM"),
+        ({"sharded": True}, None, "no GPU holds the whole model"),
+        ({"weights": 54 * GIB, "memory": 140 * GIB}, 0.51, "it may take 51% of the GPU's memory"),
+        (
+            {"weights": 54 * GIB, "memory": 80 * GIB},
+            None,
+            "a second copy of the weights, 54.0 GiB, would leave too little of the GPU's 80 GiB",
+        ),
+    ],
+)
+def test_vllm_samples_where_it_is_there_and_fits(
+    there: dict[str, Any], share: float | None, why: str
+):
+    usual = {"machine": GPU, "installed": True, "sharded": False}
+    sizes = {"weights": 8 * GIB, "memory": 80 * GIB}
+    chosen = rollouts.choose(**(usual | sizes | there))
+    assert (chosen.memory_share, chosen.why) == (share, why)
+
+
+def test_the_settings_of_vllm_hold_a_whole_episode_and_the_stop_sequences():
+    run = resolved("grpo", max_length=256, stop_sequences=("a", "b"))
+    assert rollouts.settings(run, Engine("no GPU")) == {}
+    found = rollouts.settings(run, Engine("fits", memory_share=0.4))
+    assert found["vllm_max_model_length"] == 256
+    assert found["vllm_gpu_memory_utilization"] == 0.4
+    assert found["generation_kwargs"] == {"stop": ["a", "b"]}
+
+
+def test_only_sampled_tokens_have_a_probability():
+    assert rollouts.spread([-0.1, -0.2, -0.3], [1, 1, 0, 0, 1]) == [-0.1, -0.2, 0.0, 0.0, -0.3]
+
+
+class FakeGeneration:
+    """A fake of TRL's side of vLLM, which keeps what it was asked."""
+
+    def __init__(self, sleeps: bool) -> None:
+        self.enable_sleep_mode = self._llm_weights_sleeping = sleeps
+        self.asked: list[str] = []
+        self.llm = self
+
+    def sync_weights(self) -> None:
+        self.asked.append("weights")
+        self._llm_weights_sleeping = False
+
+    def wake_up(self, tags: list[str]) -> None:
+        self.asked += tags
+
+    def sleep(self, level: int) -> None:
+        self.asked.append(f"sleep {level}")
+
+
+def test_vllm_stays_awake_for_the_whole_episode():
+    generation = FakeGeneration(sleeps=True)
+    with rollouts.awake(generation):
+        assert not generation.enable_sleep_mode
+    assert generation.asked == ["weights", "kv_cache", "sleep 2"]
+    assert generation.enable_sleep_mode
+    assert generation._llm_weights_sleeping
+
+
+def test_what_never_sleeps_is_not_woken():
+    generation = FakeGeneration(sleeps=False)
+    with rollouts.awake(generation):
+        pass
+    assert generation.asked == []
+
+
+# --- for real, on both paths ----------------------------------------------------------------------
+
+
+def sampled_by(pod: TrainerPod) -> str:
+    """What the log says has sampled."""
+    log = pod.store.get_bytes(names.log_key(pod.prefix, 1)).decode()
+    return log.split("completions are sampled by ")[1].split(":")[0].lower()
+
+
+def mismatch(pod: TrainerPod) -> list[float]:
+    """How far vLLM's probabilities are from the trainer's, a step each."""
+    return pod.values("sampling/sampling_logp_difference/mean")
+
+
+@pytest.mark.trainer
+@pytest.mark.filterwarnings("default")
+def test_grpo_learns_from_the_reward(workshop: Workshop, engine: str):
+    pod = workshop.pod(
+        resolved("grpo", steps=40, group_size=8, max_tokens=16, learning_rate=3e-3, save_every=20)
+    )
+    assert pod.train() == Exit.DONE
+    first, last = fifths(pod.values("reward"))
+    assert last > 2 * first
+    assert sampled_by(pod) == engine
+    if engine == "vllm":
+        # Were the weights of an earlier step sampled from, the last ones would be far off.
+        assert max(mismatch(pod)) < 0.1
+
+
+@pytest.mark.trainer
+@pytest.mark.filterwarnings("default")
+def test_grpo_learns_from_episodes_of_several_turns(workshop: Workshop, engine: str):
+    pod = workshop.pod(
+        resolved("grpo", steps=30, group_size=4, max_tokens=8, learning_rate=3e-3, save_every=50),
+        sums(environment=MULTI_TURN),
+    )
+    assert pod.train() == Exit.DONE
+    first, last = fifths(pod.values("reward"))
+    assert last > 2 * first
+    assert sampled_by(pod) == engine
+    if engine == "vllm":
+        assert max(mismatch(pod)) < 0.1
+
+
+@pytest.mark.trainer
+@pytest.mark.filterwarnings("default")
+def test_completions_end_at_a_stop_sequence(workshop: Workshop, engine: str):
+    stops = ("e", "o", "a", "t")
+    pod = workshop.pod(resolved("grpo", steps=2, stop_sequences=stops, max_tokens=32))
+    assert pod.train() == Exit.DONE
+    assert sampled_by(pod) == engine
+    assert max(pod.values("completions/mean_length")) < 24
+    for step in (1, 2):
+        text = pod.store.get_bytes(names.rollouts_key(pod.prefix, step)).decode()
+        for line in text.splitlines():
+            assert not set(json.loads(line)["completion"]) & set("eoat")

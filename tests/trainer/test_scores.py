@@ -1,0 +1,161 @@
+"""Scores of a step: on as many threads as the environment allows, failures counted."""
+
+import threading
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from freesolo.environments import EnvironmentSingleTurn, RewardMetric, RewardResult
+
+from flashrun.spec.outcome import Exit
+from flashrun_trainer import scores
+from flashrun_trainer.environment import Answer, Environment
+from flashrun_trainer.failures import TrainerError
+from flashrun_trainer.scores import Score
+
+
+class Judge(EnvironmentSingleTurn):
+    def build_prompt_messages(self, example: Any, prompt_text: str) -> list[dict[str, str]]:
+        return [{"role": "user", "content": "?"}]
+
+    def score_response(self, example: Any, response_text: str) -> RewardResult:
+        return RewardResult(score=float(len(response_text)))
+
+
+def judged(sdk: EnvironmentSingleTurn, *texts: str) -> list[Score]:
+    """Scores of answers to two examples in turn."""
+    examples = [SimpleNamespace(name="first"), SimpleNamespace(name="second")]
+    half = len(texts) // 2
+    return scores.of_answers(
+        Environment(sdk, examples, ""),
+        [examples[index >= half] for index in range(len(texts))],
+        [Answer(text) for text in texts],
+    )
+
+
+def test_scores_come_in_the_order_of_the_answers():
+    assert [score.reward for score in judged(Judge(), "a", "bbb", "", "cc")] == [1, 3, 0, 2]
+
+
+@pytest.mark.parametrize("threads", [2, 3])
+def test_as_many_threads_score_as_the_environment_allows_and_no_more(threads: int):
+    together = threading.Barrier(threads, timeout=20)
+    running: list[int] = []
+    most: list[int] = []
+    lock = threading.Lock()
+
+    class Slow(Judge):
+        max_score_concurrency = threads
+
+        def score_response(self, example: Any, response_text: str) -> RewardResult:
+            with lock:
+                running.append(1)
+                most.append(len(running))
+            together.wait()
+            with lock:
+                running.pop()
+            return RewardResult(score=1.0)
+
+    found = judged(Slow(), *"abcdef")
+    assert [score.error for score in found] == [""] * 6
+    assert max(most) == threads
+
+
+@pytest.mark.parametrize(
+    "setting", [{"reward_thread_safe": False}, {"max_score_concurrency": 1}], ids=str
+)
+def test_an_environment_that_is_not_thread_safe_scores_on_the_callers_thread(
+    setting: dict[str, Any],
+):
+    seen = []
+
+    class Careful(Judge):
+        def score_response(self, example: Any, response_text: str) -> RewardResult:
+            seen.append(threading.current_thread())
+            return RewardResult(score=1.0)
+
+    judged(type("Set", (Careful,), setting)(), *"abcd")
+    assert seen == [threading.main_thread()] * 4
+
+
+def test_an_environment_that_compares_gets_all_answers_to_an_example_at_once():
+    calls = []
+
+    class Ranking(Judge):
+        max_score_concurrency = 1
+
+        def score_responses(self, example: Any, response_texts: list[str]) -> list[RewardResult]:
+            calls.append((example.name, list(response_texts)))
+            if example.name == "second":
+                raise ConnectionError("the judge is away")
+            return [RewardResult(score=float(place)) for place, _ in enumerate(response_texts)]
+
+    found = judged(Ranking(), "a", "b", "c", "d")
+    assert calls == [("first", ["a", "b"]), ("second", ["c", "d"])]
+    assert [score.reward for score in found] == [0, 1, 0, 0]
+    assert [score.error for score in found] == ["", ""] + ["ConnectionError: the judge is away"] * 2
+
+
+WRONG: dict[str, tuple[Any, str]] = {
+    "nothing": (None, "AttributeError"),
+    "a number": (1.0, "AttributeError"),
+    "not a number": (RewardResult(score=float("nan")), "which is not a number to learn from"),
+    "infinity": (RewardResult(score=float("inf")), "which is not a number to learn from"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_a_score_of_the_wrong_shape_is_a_failure_that_is_counted(case: str):
+    result, words = WRONG[case]
+
+    class Wrong(Judge):
+        def score_response(self, example: Any, response_text: str) -> RewardResult:
+            return result if response_text == "b" else RewardResult(score=1.0)
+
+    found = judged(Wrong(), "a", "b", "a", "a")
+    assert [bool(score.error) for score in found] == [False, True, False, False]
+    assert words in found[1].error
+    assert scores.means(found)["reward_errors"] == 0.25
+    assert "1 of 4 responses of step 7" in scores.warning(found, 7)
+
+
+def test_metrics_are_averaged_over_the_responses_that_have_them():
+    class Metrics(Judge):
+        def score_response(self, example: Any, response_text: str) -> RewardResult:
+            right = (RewardMetric("right", 1.0),) if response_text == "a" else ()
+            length = RewardMetric("length", float(len(response_text)))
+            return RewardResult(score=1.0, metrics=(length, *right))
+
+    means = scores.means(judged(Metrics(), "a", "bbb", "a", "bbb"))
+    assert means == {"env/length": 2.0, "env/right": 1.0, "reward_errors": 0.0}
+
+
+def test_a_step_without_one_score_ends_the_run():
+    failed = [Score(error="ValueError: no")] * 3
+    with pytest.raises(TrainerError) as error:
+        scores.refuse_if_all_failed(failed, 4)
+    assert (error.value.code, error.value.reason) == (Exit.ENVIRONMENT, "RewardFailed")
+    assert "all 3 responses of step 4 with ValueError: no" in error.value.message
+    scores.refuse_if_all_failed([*failed, Score(1.0)], 4)
+
+
+FLAT, SPREAD, CUT = ([1, 1, 0, 0], None), ([1, 0, 0, 0], None), ([1, 0, 0, 1], 320)
+STEPS: dict[str, tuple[list[tuple[list[float], int | None]], str]] = {
+    "spread is nothing to warn about": ([SPREAD] * 9, ""),
+    "a few flat steps happen": ([FLAT] * 4, ""),
+    "flat for a while": ([FLAT] * 5, "have had the same reward for 5 steps"),
+    "and for longer": ([FLAT] * 50, "make score_response tell better from worse"),
+    "one group with a spread is enough": ([FLAT] * 4 + [SPREAD] + [FLAT] * 4, ""),
+    "the warning is taken back": ([FLAT] * 9 + [SPREAD], ""),
+    "everything is cut off": ([CUT] * 5, "max_tokens = 320 has cut off all completions"),
+    "the newest reason counts": ([FLAT] * 4 + [CUT], "raise train.max_tokens"),
+}
+
+
+@pytest.mark.parametrize("case", STEPS)
+def test_steps_without_anything_to_learn_are_warned_about_before_they_are_many(case: str):
+    steps, words = STEPS[case]
+    waste = scores.Waste()
+    said = [waste.after(rewards, 2, cut_at) for rewards, cut_at in steps]
+    assert words in said[-1]
+    assert bool(said[-1]) == bool(words)

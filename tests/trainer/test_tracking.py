@@ -1,0 +1,221 @@
+"""Weights & Biases: what it is told, and that its trouble is nobody else's.
+
+The library is the real one. Offline it writes a file, which is read here; the servers below are
+fakes that refuse, or that never answer.
+"""
+
+import json
+import os
+import socket
+import struct
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flashrun.spec import names
+from flashrun.spec.outcome import Exit
+from flashrun.spec.records import ResolvedWandb
+from flashrun_trainer import tracking
+from flashrun_trainer.tracking import Tracker
+from tests.trainer.pods import Workshop, resolved
+
+pytestmark = [pytest.mark.trainer, pytest.mark.filterwarnings("default")]
+
+KEY = "0123456789abcdef0123456789abcdef01234567"
+
+
+@pytest.fixture
+def offline(tmp_path: Path) -> dict[str, str]:
+    """The variables of a pod whose Weights & Biases writes to a file."""
+    return {**os.environ, "WANDB_API_KEY": KEY, "WANDB_MODE": "offline", "HOME": str(tmp_path)}
+
+
+def records(folder: Path) -> Iterator[Any]:
+    """The records of the one run that was written below ``folder``.
+
+    The file is a log of LevelDB's kind: blocks of 32 KiB, in each of them fragments with a
+    checksum, a length and a type: whole, or the first, a middle or the last part of a record.
+    """
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    (path,) = folder.glob("wandb/offline-run-*/*.wandb")
+    data, position, parts = path.read_bytes(), 7, b""
+    while position + 7 <= len(data):
+        left = 32768 - position % 32768
+        if left < 7:
+            position += left
+            continue
+        length, kind = struct.unpack_from("<HB", data, position + 4)
+        parts += data[position + 7 : position + 7 + length]
+        position += 7 + length
+        if kind in (1, 4):
+            yield Record.FromString(parts)
+            parts = b""
+
+
+def history(folder: Path) -> list[dict[str, float]]:
+    """The metrics that were written below ``folder``, a step each."""
+    rows = (record.history.item for record in records(folder) if record.HasField("history"))
+    return [
+        {item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in row}
+        for row in rows
+    ]
+
+
+def track(environment: dict[str, str], folder: Path) -> Tracker:
+    """A run of two steps, from its beginning to its end."""
+    tracker = Tracker(resolved("grpo"), environment, folder)
+    tracker.log(1, {"reward": 0.25, "env/digits": 0.5})
+    tracker.log(2, {"reward": 0.75})
+    tracker.finish(0)
+    return tracker
+
+
+def test_a_run_is_told_under_its_project_and_name_with_its_metrics(
+    offline: dict[str, str], tmp_path: Path
+):
+    labels = ResolvedWandb(project="sums", run_name="first try")
+    run = resolved("grpo").model_copy(update={"wandb": labels})
+    tracker = Tracker(run, offline, tmp_path)
+    tracker.log(1, {"reward": 0.25, "env/digits": 0.5})
+    tracker.log(2, {"reward": 0.75})
+    tracker.finish(3)
+
+    found = list(records(tmp_path))
+    (told,) = (record.run for record in found if record.HasField("run"))
+    assert (told.project, told.display_name, told.run_id) == ("sums", "first try", run.run.uid)
+    config = {item.key: json.loads(item.value_json) for item in told.config.update}
+    assert config["train"]["group_size"] == 4
+    assert "params" not in config["environment"]
+    first, second = history(tmp_path)
+    assert (first["_step"], first["reward"], first["env/digits"]) == (1, 0.25, 0.5)
+    assert (second["_step"], second["reward"]) == (2, 0.75)
+    assert [record.exit.exit_code for record in found if record.HasField("exit")] == [3]
+
+
+def test_without_a_key_nothing_is_started(tmp_path: Path):
+    track({**os.environ, "WANDB_API_KEY": ""}, tmp_path)
+    assert not (tmp_path / "wandb").exists()
+
+
+def test_a_run_that_trains_is_told_step_by_step(
+    workshop: Workshop, offline: dict[str, str], monkeypatch: pytest.MonkeyPatch
+):
+    for name in ("WANDB_API_KEY", "WANDB_MODE"):
+        monkeypatch.setenv(name, offline[name])
+    pod = workshop.pod(resolved("sft", max_steps=3))
+    assert pod.train() == Exit.DONE
+    assert [row["_step"] for row in history(pod.inside.work)] == [1, 2, 3]
+    assert [row["loss"] for row in history(pod.inside.work)] == pod.values("loss")
+
+
+# --- trouble --------------------------------------------------------------------------------------
+
+
+class Refusing(BaseHTTPRequestHandler):
+    """A fake server that knows no key."""
+
+    def do_POST(self) -> None:
+        body = b'{"errors": [{"message": "user is not logged in"}]}'
+        self.send_response(401)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    do_GET = do_POST  # noqa: N815
+
+    def log_message(self, *_: Any) -> None:
+        """Say nothing."""
+
+
+@contextmanager
+def refusing() -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Refusing)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+@contextmanager
+def silent() -> Iterator[str]:
+    """A fake server that takes connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+
+@contextmanager
+def absent() -> Iterator[str]:
+    """The address of a server that is gone."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    yield address
+
+
+@pytest.mark.parametrize("key", [KEY, "not a key"], ids=["key", "malformed key"])
+@pytest.mark.parametrize("server", [refusing, silent, absent])
+def test_trouble_with_the_server_ends_with_the_run_and_names_no_key(
+    offline: dict[str, str],
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    server: Any,
+    key: str,
+):
+    monkeypatch.setattr(tracking, "_PATIENCE_SECONDS", 5.0)
+    with server() as address:
+        environment = {**offline, "WANDB_MODE": "online", "WANDB_BASE_URL": address}
+        tracker = track({**environment, "WANDB_API_KEY": key}, tmp_path)
+    assert tracker._process is not None
+    assert tracker._process.poll() is not None
+    printed = "".join(capfd.readouterr())
+    assert key not in printed
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        "raise RuntimeError('broken')",
+        "import os; os._exit(9)",
+        "import time; time.sleep(1000)",
+        "def init(**_): raise RuntimeError('broken')",
+    ],
+    ids=["breaks on import", "crashes", "hangs", "breaks at the beginning"],
+)
+def test_a_library_in_trouble_does_not_reach_the_run(
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    module: str,
+):
+    """The library is a fake here, put in front of the real one."""
+    (tmp_path / "wandb.py").write_text(module)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(tracking, "_PATIENCE_SECONDS", 3.0)
+    tracker = track({**os.environ, "WANDB_API_KEY": KEY}, tmp_path)
+    assert tracker._process is not None
+    assert tracker._process.poll() is not None
+    if "broken" in module:
+        assert "Weights & Biases is off" in capfd.readouterr().err
+
+
+def test_metrics_are_taken_without_waiting_for_a_library_that_hangs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """More than a pipe holds: if anything waited, this would never end."""
+    (tmp_path / "wandb.py").write_text("import time; time.sleep(1000)")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(tracking, "_PATIENCE_SECONDS", 0.1)
+    tracker = Tracker(resolved("sft"), {**os.environ, names.WANDB_API_KEY: KEY}, tmp_path)
+    for step in range(2000):
+        tracker.log(step, {f"metric {number}": number / 7 for number in range(20)})
+    tracker.finish(0)
+    assert tracker._process is not None
+    assert tracker._process.poll() is not None
