@@ -25,7 +25,7 @@ up: $(READY) ## a cluster, S3 storage and an image registry
 	@$(BIN)/python -m localcluster up
 
 .PHONY: images
-images: $(READY) ## build both images and push them to the cluster's registry
+images: $(READY) ## build both images, push them, remove what older ones left
 	@$(BIN)/python -m localcluster images
 
 .PHONY: status
@@ -35,6 +35,10 @@ status: $(READY) ## what runs
 .PHONY: down
 down: $(READY) ## remove everything that was started; what was built is kept
 	@$(BIN)/python -m localcluster down
+
+.PHONY: clean
+clean: $(READY) ## remove what was built too: programs, base images and layers
+	@$(BIN)/python -m localcluster clean
 
 .PHONY: test
 test: lint test-unit test-api test-e2e ## all checks

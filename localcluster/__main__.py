@@ -36,6 +36,12 @@ def down() -> None:
     _tell("down", cluster.down)
 
 
+@app.command()
+def clean() -> None:
+    """Remove everything that was started and everything that was built."""
+    _tell("clean", cluster.clean)
+
+
 @app.command(name="images")
 def build_images() -> None:
     """Build the operator and the trainer image and push them to the cluster's registry."""
@@ -43,6 +49,7 @@ def build_images() -> None:
     def story(steps: Steps) -> None:
         with cluster.only_command():
             built = images.build(cluster.up(steps), steps)
+            cluster.forget_images([built.operator, built.trainer], steps)
         steps.say(f"operator: {built.operator}")
         steps.say(f"trainer: {built.trainer}")
 

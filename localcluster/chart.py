@@ -4,12 +4,13 @@ import json
 import os
 import subprocess
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from localcluster import folders, toolchain
+from localcluster import cluster, folders, toolchain
 from localcluster.choose import Choice
 from localcluster.cluster import Local
 from localcluster.images import CERTIFICATES, Images, pip_settings
@@ -18,20 +19,24 @@ from localcluster.steps import Steps
 
 RELEASE = "flashrun"
 NAMESPACE = "flashrun-system"
+RUNS = "default"
+"""The namespace whose runs are served, as the chart has it."""
 MODEL = "flashrun/tiny-qwen3"
 MODEL_REVISION = "1"
 PROXIES = ("http_proxy", "https_proxy", "no_proxy")
 
 
-def install(local: Local, images: Images, steps: Steps) -> None:
-    """Install or upgrade the chart and wait until the operator is ready."""
+def install(local: Local, images: Images, steps: Steps, more: Mapping[str, Any]) -> None:
+    """Install or upgrade the chart, with `more` values, and wait until the operator is ready."""
     helm = toolchain.program("helm", steps)
     folder = folders.repository() / "charts" / "flashrun"
     with steps.step("install the Helm chart") as step, tempfile.TemporaryDirectory() as scratch:
+        if local.choice is not Choice.CURRENT:
+            _restrict_pods(steps)
         _forget_interrupted(helm, local, steps)
         file = Path(scratch) / "values.yaml"
         file.touch(mode=0o600)
-        file.write_text(yaml.safe_dump(values(local, images)))
+        file.write_text(yaml.safe_dump(values(local, images) | dict(more)))
         where = [RELEASE, folder, "--namespace", NAMESPACE, "--create-namespace"]
         how = ["--values", file, "--wait", "--timeout", "180s"]
         steps.run(
@@ -52,26 +57,34 @@ def values(local: Local, images: Images) -> dict[str, Any]:
             "secretKey": local.secret_key,
         },
         "trainer": {"image": images.trainer},
-        "models": [
-            {
-                "id": MODEL,
-                "parameters": 0.0002,
-                "source": "mirror",
-                "revision": MODEL_REVISION,
-            }
-        ],
+        "models": [model(MODEL)],
     }
     return common if local.choice is Choice.CURRENT else _merge(common, _small(local))
 
 
+def model(name: str, **needs: float) -> dict[str, Any]:
+    """The catalog's entry for the tiny model under `name`; `needs` say which GPUs it shall get."""
+    where = {"source": "mirror", "revision": MODEL_REVISION}
+    return {"id": name, "parameters": 0.0002, **where, **needs}
+
+
+def _restrict_pods(steps: Steps) -> None:
+    """Have the API server refuse every pod that does not meet the restricted standard."""
+    labels = {"pod-security.kubernetes.io/enforce": "restricted"}
+    spaces = [
+        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}
+        for name in (NAMESPACE, RUNS)
+    ]
+    objects = json.dumps({"apiVersion": "v1", "kind": "List", "items": spaces})
+    apply = ["apply", "--server-side", "--force-conflicts", "-f", "-"]
+    steps.run(cluster.kubectl(apply, steps), stdin=objects, what="kubectl apply")
+
+
 def _small(local: Local) -> dict[str, Any]:
     """What differs on a developer's machine: no GPU memory to speak of, few cores, its network."""
-    dns = "Default" if local.choice is Choice.LOCAL else "ClusterFirst"  # no DNS server is built
     return {
         "caBundle": CERTIFICATES.read_text() if CERTIFICATES.exists() else "",
-        "operator": {"dnsPolicy": dns},
         "trainer": {
-            "dnsPolicy": dns,
             "pipIndexUrl": pip_settings().get("index-url", ""),
             "proxy": {name: os.environ[name] for name in PROXIES if os.environ.get(name)},
             # More threads than cores make so small a model many times slower.

@@ -3,9 +3,10 @@
 import fcntl
 import json
 import os
+import re
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +15,18 @@ from typing import TextIO
 from localcluster import folders, toolchain
 from localcluster.choose import Choice, choose, look
 from localcluster.controlplane import ControlPlane
+from localcluster.dns import NameServer
 from localcluster.docker import DockerCluster
 from localcluster.network import Network
-from localcluster.node import GPU, GPUS, OWNER, PACKAGES, Node, other_kubelet
+from localcluster.node import (
+    GPU,
+    GPUS,
+    OWNER,
+    PACKAGES,
+    Node,
+    mounts_below,
+    other_kubelet,
+)
 from localcluster.process import Daemons, settle
 from localcluster.services import ACCESS_KEY, Services, answers
 from localcluster.steps import Steps, Stop
@@ -79,6 +89,17 @@ def down(steps: Steps) -> None:
         shutil.rmtree(state, ignore_errors=True)
 
 
+def clean(steps: Steps) -> None:
+    """Remove everything that `up` started, and the cache; Go's own caches are not ours."""
+    cache = folders.cache()
+    with only_command():
+        down(steps)
+        with steps.step(f"remove {cache}"):
+            for mount in mounts_below([cache]):
+                subprocess.run(["umount", "-l", mount], capture_output=True)
+            shutil.rmtree(cache, ignore_errors=True)
+
+
 def existing() -> Local:
     """The cluster that is up; Stop when there is none."""
     state = folders.state()
@@ -101,7 +122,7 @@ def status(steps: Steps) -> None:
     """Say what runs, one line a server."""
     state = folders.state()
     steps.say(f"cluster: {remembered() or 'none; start one with `make up`'}")
-    for folder in ("control-plane", "node", "services"):
+    for folder in ("control-plane", "dns", "node", "services"):
         daemons = Daemons(state / folder / "servers")
         for name in daemons.names():
             pid = daemons.pid(name)
@@ -114,6 +135,31 @@ def kubectl(arguments: list[str], steps: Steps) -> list[str]:
     own = shutil.which("kubectl") if remembered() is not Choice.LOCAL else None
     program = own or str(toolchain.server("kubectl", steps))
     return [program, f"--kubeconfig={existing().kubeconfig}", *arguments]
+
+
+def forget_images(new: Collection[str], steps: Steps) -> None:
+    """Drop images of ours that are neither new nor named by anything in the cluster.
+
+    Call it once the new ones run: what they share with the older ones is not fetched again then.
+    What somebody else's registry and Docker keep is not ours to drop.
+    """
+    if remembered() is not Choice.LOCAL:
+        return
+    with steps.step("forget older images"):
+        network = Network(folders.state() / "network")
+        node = Node(folders.state() / "node", _control(network), network)
+        node.forget_images({*new, *_images_in_use(steps)})
+        _services(network).forget_images(steps)
+
+
+def _images_in_use(steps: Steps) -> set[str]:
+    """What pods run, and what Jobs, Deployments and runs may start again."""
+    named: set[str] = set()
+    for kinds in ("pods,jobs,deployments", "flashruns"):  # the latter exist once they are installed
+        argv = kubectl(["get", kinds, "--all-namespaces", "--output=json"], steps)
+        listed = subprocess.run(argv, capture_output=True, text=True).stdout
+        named |= set(re.findall(r'[^"\s]+@sha256:[0-9a-f]{64}', listed))
+    return named
 
 
 def remembered() -> Choice | None:
@@ -209,13 +255,14 @@ def _up_local(steps: Steps) -> Local:
     _check_owner()
     _check_room()
     toolchain.debian([*PACKAGES, "openssl"], steps)
-    for name in ("pause", "registry", "minio", "kubernetes"):
+    for name in ("pause", "registry", "minio", "kubernetes", "coredns"):
         toolchain.program(name, steps)
     settle(folders.sockets() / OWNER, str(folders.state()))
     network = Network(folders.state() / "network")
     network.start()
     control, services = _control(network), _services(network)
     control.start(steps)
+    _names(control, network).start(steps)
     Node(folders.state() / "node", control, network).start(steps)
     services.start_storage(steps)
     services.start_registry(steps)
@@ -228,6 +275,7 @@ def _down_local(steps: Steps) -> None:
     with steps.step("stop the node, its pods and their mounts"):
         Node(folders.state() / "node", control, network).stop()
     with steps.step("stop the control plane"):
+        _names(control, network).stop()
         control.remove()
     with steps.step("remove the network bridge and the packet filter's chains"):
         network.remove()
@@ -268,6 +316,10 @@ def _check_room() -> None:
 
 def _control(network: Network) -> ControlPlane:
     return ControlPlane(folders.state() / "control-plane", address=network.address)
+
+
+def _names(control: ControlPlane, network: Network) -> NameServer:
+    return NameServer(folders.state() / "dns", control, address=network.address)
 
 
 def _services(network: Network) -> Services:

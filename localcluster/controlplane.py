@@ -22,6 +22,8 @@ from localcluster.steps import Steps
 
 SERVICES = "10.250.0.0/20"
 FIRST_SERVICE = "10.250.0.1"
+DNS_SERVICE = "10.250.0.10"
+DOMAIN = "cluster.local"
 NODE = "flashrun-local"
 SERVERS = ("kube-scheduler", "kube-controller-manager", "kube-apiserver", "etcd")
 """In the order they are stopped."""
@@ -105,8 +107,8 @@ class ControlPlane:
         self.authority.kubeconfig(self.kubeconfig, self.server, admin)
 
     def _serving(self) -> Leaf:
-        service = ["kubernetes", "default", "svc", "cluster", "local"]
-        names = ["localhost", *(".".join(service[:n]) for n in (1, 2, 3, 5))]
+        service = ["kubernetes", "default", "svc", DOMAIN]
+        names = ["localhost", *(".".join(service[:n]) for n in (1, 2, 3, 4))]
         addresses = {"127.0.0.1", self.address, FIRST_SERVICE}
         return self.authority.leaf(
             "kube-apiserver",
@@ -161,7 +163,7 @@ class ControlPlane:
             f"--proxy-client-cert-file={front.certificate}",
             f"--proxy-client-key-file={front.key}",
             "--enable-aggregator-routing=true",
-            "--service-account-issuer=https://kubernetes.default.svc.cluster.local",
+            f"--service-account-issuer=https://kubernetes.default.svc.{DOMAIN}",
             f"--service-account-key-file={tokens.certificate}",
             f"--service-account-signing-key-file={tokens.key}",
             f"--service-cluster-ip-range={SERVICES}",

@@ -9,17 +9,19 @@ import os
 import re
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from localcluster import chart, cluster, folders, images, tiny_model
+from localcluster.chart import MODEL
 from localcluster.choose import Choice
 from localcluster.cluster import Local
 from localcluster.steps import Step, Steps, Stop
 
 EXAMPLE = Path("examples/sums")
-CONFIGS = ("sft.toml", "grpo.toml")
+CONFIGS = ("configs/sft.toml", "configs/rl.toml")
 RUN = re.compile(r"\bflash-\d+-[0-9a-f]{8}\b")
 
 
@@ -39,15 +41,21 @@ def run(steps: Steps) -> None:
     steps.say(f"export KUBECONFIG={local.kubeconfig}")
 
 
-def install(steps: Steps) -> Local:
-    """A cluster with the operator, the tiny model and the example's environment; for tests too."""
+def install(
+    steps: Steps, values: Mapping[str, Any] | None = None, models: Sequence[str] = (MODEL,)
+) -> Local:
+    """A cluster with the operator, the tiny model and the example's environment.
+
+    Tests have further values for the chart, and mirror the model under further names.
+    """
     local = cluster.up(steps)
     built = images.build(local, steps)
-    chart.install(local, built, steps)
-    tiny_model.mirror(local, built, steps)
+    chart.install(local, built, steps, values or {})
+    tiny_model.mirror(local, built, steps, models)
     push = ["env", "push", str(EXAMPLE), "--name", str(EXAMPLE)]
     with steps.step(f"flash {' '.join(push)}"):
         flash(push, local, steps)
+    cluster.forget_images([built.operator, built.trainer], steps)
     return local
 
 

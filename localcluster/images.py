@@ -9,13 +9,16 @@ The machine's certificates and pip settings are lent to a build and stay out of 
 
 import configparser
 import hashlib
+import json
 import os
+import re
 import subprocess
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from localcluster import folders, toolchain
 from localcluster.choose import Choice
@@ -71,9 +74,11 @@ def build(local: Local, steps: Steps) -> Images:
     with toolchain.only_one(folders.cache() / "buildah"):
         python = _python_base(steps)
         bases = {"operator": python, "trainer": _torch_base(python, steps)}
-        return Images(
-            **{name: _with_buildah(name, bases[name], local, steps) for name in DOCKERFILES}
-        )
+        layers = {
+            layer for name in DOCKERFILES for layer in _with_buildah(name, bases[name], steps)
+        }
+        _prune(layers, bases.values(), steps)
+        return Images(**{name: _push(name, local, steps) for name in DOCKERFILES})
 
 
 def pip_settings() -> dict[str, str]:
@@ -130,7 +135,8 @@ def _buildah(steps: Steps, *arguments: object, what: str = "") -> str:
     return steps.run(_command(*arguments), what=what or f"buildah {arguments[0]}")
 
 
-def _have(image: str) -> bool:
+def have(image: str) -> bool:
+    """Whether our store has an image of that name."""
     argv = [str(word) for word in _command("images", "-q", image)]
     return bool(subprocess.run(argv, capture_output=True, text=True).stdout.strip())
 
@@ -139,7 +145,7 @@ def _python_base(steps: Steps) -> str:
     """Debian with Python: the first layer of both images."""
     made_from = recipe([SUITE], PYTHON, UNNEEDED, [VENV], ENVIRONMENT)
     image = f"localhost/flashrun/python:{made_from}"
-    if _have(image):
+    if have(image):
         return image
     with (
         steps.step(f"make a base image: Debian {SUITE} with Python"),
@@ -179,7 +185,7 @@ def _torch_base(python: str, steps: Steps) -> str:
     """The Python base and Debian's torch for CPUs in a layer of its own."""
     made_from = recipe([python], TORCH, [NO_ACCELERATOR])
     image = f"localhost/flashrun/torch:{made_from}"
-    if _have(image):
+    if have(image):
         return image
     install = "apt-get update -q && apt-get install -q -y --no-install-recommends"
     clean = "rm -rf /var/lib/apt/lists/* /var/cache/apt/*.bin"
@@ -197,26 +203,66 @@ def _torch_base(python: str, steps: Steps) -> str:
     return image
 
 
-def _with_buildah(name: str, base: str, local: Local, steps: Steps) -> str:
-    image = f"localhost/flashrun/{name}:local"
+def _with_buildah(name: str, base: str, steps: Steps) -> set[str]:
+    """Build an image; the ids, perhaps shortened, of every layer that this took."""
     root = folders.repository()
     with steps.step(f"build the {name} image"), _lent() as volumes:
         how = ["--layers", "--isolation=chroot", "--network=host", *volumes]
-        what = ["--build-arg", f"BASE_IMAGE={base}", "-f", root / DOCKERFILES[name], "-t", image]
-        _buildah(steps, "bud", *how, *what, root, what=f"building the {name} image")
-    with steps.step(f"push the {name} image") as step:
-        step.detail = _push(image, f"{local.registry}/flashrun/{name}", local, steps)
-    return step.detail
+        what = ["--build-arg", f"BASE_IMAGE={base}", "-f", root / DOCKERFILES[name]]
+        tag = ["-t", built(name)]
+        said = _buildah(steps, "bud", *how, *what, *tag, root, what=f"building the {name} image")
+    return layers_of(said)
 
 
-def _push(image: str, target: str, local: Local, steps: Steps) -> str:
+def built(name: str) -> str:
+    """The name of an image in our store."""
+    return f"localhost/flashrun/{name}:local"
+
+
+def _push(name: str, local: Local, steps: Steps) -> str:
     """Push an image; a registry on this very disk gains nothing from compressed layers."""
     own = local.choice is not Choice.CURRENT
     how = ["--tls-verify=false", "--disable-compression"] if own else []
-    with tempfile.NamedTemporaryFile("r") as file:
-        name = f"docker://{target}:local"
-        _buildah(steps, "push", "--quiet", *how, "--digestfile", file.name, image, name)
-        return f"{target}@{file.read().strip()}"
+    target = f"{local.registry}/flashrun/{name}"
+    with tempfile.NamedTemporaryFile("r") as file, steps.step(f"push the {name} image") as step:
+        digest = ["--digestfile", file.name]
+        _buildah(steps, "push", "--quiet", *how, *digest, built(name), f"docker://{target}:local")
+        step.detail = f"{target}@{file.read().strip()}"
+    return step.detail
+
+
+def layers_of(said: str) -> set[str]:
+    """The ids in what `buildah bud --layers` says, of layers it made and of those it found."""
+    return set(re.findall(r"(?m)^--> (?:Using cache )?([0-9a-f]{8,64})$", said))
+
+
+def outdated(
+    images: Sequence[dict[str, Any]], layers: Collection[str], bases: Collection[str]
+) -> list[str]:
+    """The ids of images that are neither a layer of the newest build nor a base, newest first.
+
+    Newest first, because an image that another one is made of cannot go before it.
+    """
+    ids = [
+        image["id"]
+        for image in sorted(images, key=lambda image: str(image["createdatraw"]), reverse=True)
+        if not image["id"].removeprefix("sha256:").startswith(tuple(layers))
+        and not set(image["names"] or ()) & set(bases)
+    ]
+    return list(dict.fromkeys(ids))
+
+
+def _prune(layers: Collection[str], bases: Collection[str], steps: Steps) -> None:
+    """Remove from our store what no build would find again."""
+    listed = subprocess.run(
+        [str(word) for word in _command("images", "--all", "--no-trunc", "--json")],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    if old := outdated(json.loads(listed.stdout), layers, bases):
+        with steps.step("remove layers of older images"):
+            _buildah(steps, "rmi", "--force", *old)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Make the tiny model and commit it to the model mirror: `mirror_model.py ID REVISION`.
+"""Make the tiny model and commit it to the model mirror: `mirror_model.py REVISION ID…`.
 
 Runs inside a pod of the trainer image, beside make_tiny_model.py; how to reach storage is in the
 environment. A model that is in the mirror already is left alone.
@@ -16,8 +16,8 @@ from flashrun.spec.records import Manifest, StorageAccess
 from flashrun.store import Store
 
 
-def main(model: str, revision: str) -> None:
-    """Make and commit `model` unless its manifest is there."""
+def main(revision: str, *models: str) -> None:
+    """Make the model and commit it as each of `models` whose manifest is not there."""
     store = Store(
         StorageAccess(
             endpoint=os.environ["STORAGE_ENDPOINT"],
@@ -27,18 +27,20 @@ def main(model: str, revision: str) -> None:
         )
     )
     store.ensure_bucket()
-    if store.exists(names.model_manifest_key(model, revision)):
-        print(f"{model} is in the mirror")
+    missing = [m for m in models if not store.exists(names.model_manifest_key(m, revision))]
+    if not missing:
+        print(f"{' and '.join(models)} is in the mirror")
         return
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         make(folder)
-        store.upload_folder(
-            names.model_prefix(model, revision),
-            folder,
-            lambda files: Manifest(kind="model", created=datetime.now(UTC), files=files),
-        )
-    print(f"{model} was made and mirrored")
+        for model in missing:
+            store.upload_folder(
+                names.model_prefix(model, revision),
+                folder,
+                lambda files: Manifest(kind="model", created=datetime.now(UTC), files=files),
+            )
+            print(f"{model} was made and mirrored")
 
 
 def make(folder: Path) -> None:

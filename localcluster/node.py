@@ -15,6 +15,7 @@ import shutil
 import signal
 import subprocess
 import tarfile
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from typing import Any
 import yaml
 
 from localcluster import folders, toolchain
-from localcluster.controlplane import NODE, ControlPlane
+from localcluster.controlplane import DNS_SERVICE, DOMAIN, NODE, ControlPlane
 from localcluster.network import BRIDGE, Network
 from localcluster.ports import Ports
 from localcluster.process import Daemons, settle, until
@@ -170,6 +171,14 @@ class Node:
         for container in self._ctr("containers", "list", "-q").stdout.split():
             self._ctr("containers", "delete", container)
 
+    def forget_images(self, used: Collection[str]) -> None:
+        """Remove our images from containerd, except those in use; their layers go with them."""
+        lines = self._ctr("images", "list").stdout.splitlines()[1:]
+        digests = {name: digest for name, _, digest, *_ in map(str.split, lines)}
+        old = old_images(digests, used)
+        if old:
+            self._ctr("images", "remove", *old)
+
     # kubelet and kube-proxy
 
     def _start_kubelet(self, steps: Steps) -> None:
@@ -202,6 +211,8 @@ class Node:
             "failCgroupV1": False,
             "failSwapOn": False,
             "oomScoreAdj": 0,
+            "clusterDNS": [DNS_SERVICE],
+            "clusterDomain": DOMAIN,
             "resolvConf": _resolv_conf(),
             "podLogsDir": str(self.folder / "pod-logs"),
             "volumePluginDir": str(self.folder / "volume-plugins"),
@@ -272,6 +283,18 @@ class Node:
         patch = json.dumps({"status": {"capacity": gpus, "allocatable": gpus}})
         kubectl = [toolchain.server("kubectl", steps), f"--kubeconfig={self.control.kubeconfig}"]
         steps.run([*kubectl, "patch", "node", NODE, "--subresource=status", "-p", patch])
+
+
+def old_images(digests: Mapping[str, str], used: Collection[str]) -> list[str]:
+    """Which names go, of all that containerd knows: our images that nothing uses.
+
+    Kubelet has containerd know each image by its id too; that name goes with the last other one.
+    """
+    ids = {name for name in digests if name.startswith("sha256:")}
+    old = [name for name in digests if "/flashrun/" in name and name not in used]
+    kept = {digest for name, digest in digests.items() if name not in {*ids, *old}}
+    gone = {digests[name] for name in old} - kept
+    return [*old, *(name for name in ids if digests[name] in gone)]
 
 
 def pause_archive(program: bytes) -> bytes:

@@ -141,11 +141,17 @@ def _spawn(words: list[str], log: Path, env: Mapping[str, str]) -> int:
                 (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
                 (os.POSIX_SPAWN_OPEN, 1, str(log), append, 0o644),
                 (os.POSIX_SPAWN_DUP2, 1, 2),
+                # What our caller left open, a lock for one, a server would hold for ever.
+                *((os.POSIX_SPAWN_CLOSE, fd) for fd in _descriptors() if fd > 2),
             ],
             setsid=True,
         )
     except FileNotFoundError:
         raise Stop(f"the program {words[0]} is missing; install it and run again") from None
+
+
+def _descriptors() -> list[int]:
+    return [int(name) for name in os.listdir("/proc/self/fd")]
 
 
 def _start(pid: int) -> int | None:

@@ -87,6 +87,11 @@ class Services:
             self.daemons.wait("registry", lambda: answers(f"http://{self.registry}/v2/"))
             step.detail = self.registry
 
+    def forget_images(self, steps: Steps) -> None:
+        """Delete the layers of every image that no tag names; nobody may push meanwhile."""
+        program, config = toolchain.program("registry", steps), self.folder / "registry.yaml"
+        steps.run([program, "garbage-collect", "--quiet", "--delete-untagged", config])
+
     def stop(self) -> None:
         """Stop both; what is already gone is fine."""
         for name in ("minio", "registry"):

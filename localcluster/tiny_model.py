@@ -3,10 +3,11 @@
 import json
 import subprocess
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from localcluster import cluster, folders
-from localcluster.chart import MODEL, MODEL_REVISION, NAMESPACE, RELEASE
+from localcluster.chart import MODEL_REVISION, NAMESPACE, RELEASE
 from localcluster.cluster import Local
 from localcluster.images import Images
 from localcluster.steps import Steps, Stop
@@ -15,12 +16,12 @@ JOB = "tiny-model"
 SCRIPT = "mirror_model.py"
 
 
-def mirror(local: Local, built: Images, steps: Steps) -> None:
-    """Make the tiny model in a pod of the trainer image and commit it to the mirror."""
-    with steps.step(f"make the model {MODEL} and put it into the mirror"):
+def mirror(local: Local, built: Images, steps: Steps, ids: Sequence[str]) -> None:
+    """Make the tiny model in a pod of the trainer image and commit it to the mirror as `ids`."""
+    with steps.step(f"make the model {' and '.join(ids)} and put it into the mirror"):
         delete = ["delete", "job", JOB, "--namespace", NAMESPACE, "--ignore-not-found"]
         steps.run(cluster.kubectl(delete, steps))
-        objects = {"apiVersion": "v1", "kind": "List", "items": _objects(local, built)}
+        objects = {"apiVersion": "v1", "kind": "List", "items": _objects(local, built, ids)}
         apply = cluster.kubectl(["apply", "--namespace", NAMESPACE, "-f", "-"], steps)
         steps.run(apply, stdin=json.dumps(objects), what="kubectl apply")
         _wait_for_job(steps)
@@ -44,7 +45,7 @@ def _wait_for_job(steps: Steps) -> None:
     raise Stop(f"the tiny model could not be made: {last[0]} (all of it: {steps.log})")
 
 
-def _objects(local: Local, built: Images) -> list[dict[str, Any]]:
+def _objects(local: Local, built: Images, ids: Sequence[str]) -> list[dict[str, Any]]:
     """The ConfigMap with the two scripts and the Job that runs them."""
     root = folders.repository()
     scripts = [root / "examples/tiny-model/make_tiny_model.py", root / "localcluster" / SCRIPT]
@@ -58,7 +59,7 @@ def _objects(local: Local, built: Images) -> list[dict[str, Any]]:
     container = {
         "name": JOB,
         "image": built.trainer,
-        "command": ["python3", f"/scripts/{SCRIPT}", MODEL, MODEL_REVISION],
+        "command": ["python3", f"/scripts/{SCRIPT}", MODEL_REVISION, *ids],
         "env": [{"name": name, "value": value} for name, value in plain.items()]
         + [{"name": name, "valueFrom": _from_secret(key)} for name, key in secret.items()],
         "securityContext": {
@@ -69,7 +70,6 @@ def _objects(local: Local, built: Images) -> list[dict[str, Any]]:
     }
     pod = {
         "restartPolicy": "Never",
-        "dnsPolicy": "Default",
         "automountServiceAccountToken": False,
         "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
         "containers": [container],

@@ -80,6 +80,7 @@ PROGRAMS = {
             module="github.com/minio/minio@v0.0.0-20260212201848-7aac2a2c5b7c",
             packages=1300,
         ),
+        Program("coredns", "1.14.1", packages=540),
         Program("helm", "3.22.0", module="helm.sh/helm/v3/cmd/helm@v3.22.0", packages=1200),
     )
 }

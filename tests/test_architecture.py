@@ -91,10 +91,23 @@ def test_nothing_is_left_unfinished() -> None:
 
 
 def test_no_lock_file_names_an_address() -> None:
-    locks = [path for path in _tracked() if path.name == "requirements.txt"]
+    locks = [path for path in _tracked() if re.fullmatch(r"requirements.*\.txt", path.name)]
 
-    assert len(locks) == 3
+    assert len(locks) == 4
     for lock in locks:
         text = lock.read_text()
         assert "--hash=sha256:" in text
         assert not re.search(r"https?://|--(extra-)?index-url|--find-links", text), lock
+
+
+def test_both_locks_of_the_trainer_agree() -> None:
+    plain, with_vllm = (
+        dict(
+            re.findall(r"^([a-z0-9._-]+)==(\S+)", (ROOT / "trainer-image" / name).read_text(), re.M)
+        )
+        for name in ("requirements.txt", "requirements-vllm.txt")
+    )
+
+    both = plain.keys() & with_vllm.keys()
+    assert len(both) > 50
+    assert {name for name in both if plain[name] != with_vllm[name]} == {"numpy"}

@@ -23,6 +23,34 @@ def test_every_key_of_the_config_is_documented(key: str) -> None:
     assert re.search(rf"[`\[]{key}[`\]]", CONFIG)
 
 
+QUALIFIED = [
+    *(name for name in RunConfig.model_fields if name not in ("environment", "train", "wandb")),
+    *(f"environment.{name}" for name in Environment.model_fields),
+    *(f"train.{name}" for name in Train.model_fields),
+    *(f"wandb.{name}" for name in Wandb.model_fields),
+]
+
+
+def keys_with_tests() -> dict[str, list[str]]:
+    """The first table of docs/training.md: key → names of tests."""
+    text = (ROOT / "docs" / "training.md").read_text().split("## SFT")[0]
+    rows = [line.split("|") for line in text.splitlines() if line.startswith("| `")]
+    return {cells[1].strip(" `"): re.findall(r"`([\w/]+\.py::\w+)`", cells[3]) for cells in rows}
+
+
+def test_every_key_says_what_it_becomes_in_training() -> None:
+    assert sorted(keys_with_tests()) == sorted(QUALIFIED)
+
+
+@pytest.mark.parametrize("key", QUALIFIED)
+def test_every_key_has_a_test_that_exists(key: str) -> None:
+    tests = keys_with_tests()[key]
+    assert tests
+    for test in tests:
+        path, name = test.split("::")
+        assert f"def {name}(" in (ROOT / "tests" / path).read_text(), test
+
+
 @pytest.mark.parametrize("code", sorted(set(Exit)))
 def test_every_exit_code_is_documented(code: Exit) -> None:
     table = (ROOT / "docs" / "failures.md").read_text()

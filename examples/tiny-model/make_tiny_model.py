@@ -104,9 +104,9 @@ def make_model(folder: Path, tokens: int) -> None:
         hidden_size=64,
         intermediate_size=128,
         num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=16,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=32,  # the smallest that vLLM's attention for CPUs knows
         max_position_embeddings=2048,
         tie_word_embeddings=False,
         bos_token_id=None,

@@ -26,6 +26,7 @@ from flashrun.spec.records import StorageAccess
 from flashrun.store import Store
 from localcluster import cluster, demo
 from localcluster.steps import Steps
+from tests.e2e import pools
 
 ROOT = Path(__file__).parents[2]
 NAMESPACE = "default"
@@ -223,10 +224,11 @@ def _job(name: str, image: str, access: StorageAccess, command: list[str]) -> di
             {"name": "OMP_NUM_THREADS", "value": "1"},
         ],
         "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}],
+        "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
     }
     pod = {
         "restartPolicy": "Never",
-        "dnsPolicy": "Default",
+        "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
         "automountServiceAccountToken": False,
         "containers": [container],
         "volumes": [{"name": "tmp", "emptyDir": {}}],
@@ -277,7 +279,7 @@ def product(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Product]:
     found = cluster.remembered() is not None
     with closing(Steps.named("test-e2e")) as steps:
         with cluster.only_command():
-            local = demo.install(steps)
+            local = demo.install(steps, pools.VALUES, pools.MODELS)
         yield Product(local, steps, folder)
         if not found:
             cluster.down(steps)

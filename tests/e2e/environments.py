@@ -46,6 +46,22 @@ def load_environment(digest):
 """
 )
 
+BROKEN_IN_ONE_PROCESS = (
+    HEAD
+    + """
+    def score_response(self, example, response_text):
+        return RewardResult(score=0.0)
+
+
+def load_environment():
+    import os
+
+    if os.environ.get("RANK") == "1":
+        raise RuntimeError("the second process has no data")
+    return Environment()
+"""
+)
+
 BROKEN_IMPORT = "import a_module_that_nobody_has\n"
 
 
@@ -58,14 +74,18 @@ def write(folder: Path, source: str | None = None) -> Path:
 
 
 def config(folder: Path, environment_id: str, algorithm: str = "grpo", **extra: object) -> Path:
-    """Write a config for a short run on the tiny model."""
+    """Write a config for a short run on the tiny model, or on another one of its kind."""
     tables = {"environment": {"id": environment_id, **extra.get("environment", {})}}  # type: ignore[dict-item]
     knobs = {"max_length": 128, "learning_rate": 0.01, "batch_size": 2, "save_every": 2}
+    # The tiny model rarely ends an answer itself, and what is cut off is not learned from.
     knobs |= (
-        {"steps": 4, "group_size": 4, "max_tokens": 8} if algorithm == "grpo" else {"max_steps": 6}
+        {"steps": 4, "group_size": 4, "max_tokens": 8, "stop_sequences": ["\n\n"]}
+        if algorithm == "grpo"
+        else {"max_steps": 6}
     )
     knobs |= extra.get("train", {})  # type: ignore[operator, arg-type]
-    lines = ['model = "flashrun/tiny-qwen3"', f'algorithm = "{algorithm}"', "", "[environment]"]
+    model = extra.get("model", "flashrun/tiny-qwen3")
+    lines = [f'model = "{model}"', f'algorithm = "{algorithm}"', "", "[environment]"]
     lines += [f"{key} = {_toml(value)}" for key, value in tables["environment"].items()]
     lines += ["", "[train]", *(f"{key} = {_toml(value)}" for key, value in knobs.items())]
     path = folder / "config.toml"

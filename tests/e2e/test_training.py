@@ -25,7 +25,8 @@ def start_and_end(rows: list[dict], key: str) -> tuple[float, float]:
 @pytest.fixture(scope="module")
 def runs(product: Product) -> dict[str, str]:
     """Both examples, submitted side by side."""
-    return {name: product.submit(SUMS / f"{name}.toml") for name in ("sft", "grpo")}
+    configs = {"sft": SUMS / "configs/sft.toml", "grpo": SUMS / "configs/rl.toml"}
+    return {name: product.submit(path) for name, path in configs.items()}
 
 
 def test_sft_halves_its_loss(product: Product, runs: dict[str, str]) -> None:

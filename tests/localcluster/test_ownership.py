@@ -43,6 +43,20 @@ def test_down_removes_what_was_started(machine, steps):
     assert not folders.state().exists()
 
 
+def test_down_keeps_the_cache_and_clean_removes_it(machine, steps, monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (folders.cache() / "bin").mkdir(parents=True)
+    started_local()
+    cluster.down(steps)
+    assert folders.cache().exists()
+
+    folders.state().mkdir(parents=True)
+    started_local()
+    cluster.clean(steps)
+    assert not folders.cache().exists()
+    assert machine == ["machine", "machine"]
+
+
 def test_down_removes_what_a_lost_state_folder_left(machine, steps):
     (folders.sockets() / "owner").write_text(str(folders.state()))
     cluster.down(steps)

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -54,6 +55,14 @@ def test_a_server_whose_settings_changed_is_restarted(daemons):
     assert daemons.pid("sleeper") == pid
     daemons.start("sleeper", SLEEP, reads=[settle(settings, "b")])
     assert daemons.pid("sleeper") not in (None, pid)
+
+
+def test_a_server_holds_nothing_that_its_starter_left_open(daemons, tmp_path):
+    with (tmp_path / "lock").open("w") as lock:
+        os.set_inheritable(lock.fileno(), True)
+        daemons.start("sleeper", SLEEP)
+    held = Path(f"/proc/{daemons.pid('sleeper')}/fd").iterdir()
+    assert sorted(int(descriptor.name) for descriptor in held) == [0, 1, 2]
 
 
 def test_a_file_that_already_says_so_is_not_touched(tmp_path):

@@ -11,6 +11,7 @@ from localcluster import chart, folders, images
 from localcluster.choose import Choice
 from localcluster.cluster import Local
 from localcluster.images import Images, pip_settings
+from tests.e2e import pools
 
 CHART = folders.repository() / "charts" / "flashrun"
 BUILT = Images(operator="r/flashrun/operator@sha256:1", trainer="r/flashrun/trainer@sha256:2")
@@ -28,20 +29,21 @@ def local(choice: Choice) -> Local:
     )
 
 
-def given(choice: Choice) -> dict:
+def given(choice: Choice, extra: dict) -> dict:
     """The chart's own values with ours on top, as Helm merges them."""
     base = yaml.safe_load((CHART / "values.yaml").read_text())
-    more = chart.values(local(choice), BUILT)
+    more = chart.values(local(choice), BUILT) | extra
     return {
         key: {**base.get(key, {}), **value} if isinstance(value, dict) else value
         for key, value in {**base, **more}.items()
     }
 
 
+@pytest.mark.parametrize("extra", [{}, pools.VALUES], ids=["demo", "tests"])
 @pytest.mark.parametrize("choice", list(Choice))
-def test_the_chart_takes_our_values_for_every_cluster(choice):
+def test_the_chart_takes_our_values_for_every_cluster(choice, extra):
     schema = json.loads((CHART / "values.schema.json").read_text())
-    jsonschema.validate(given(choice), schema)
+    jsonschema.validate(given(choice, extra), schema)
 
 
 def test_a_cluster_of_somebody_else_keeps_its_pools_and_its_certificates():

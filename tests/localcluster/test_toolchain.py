@@ -58,7 +58,7 @@ def test_every_hash_differs():
 
 
 def test_no_program_names_where_its_modules_are_downloaded_from():
-    for name in ("kubernetes", "pause"):
+    for name in ("coredns", "kubernetes", "pause"):
         text = (toolchain.GO_SOURCES / name / "go.mod").read_text()
         assert "://" not in text
         assert "proxy." not in text

@@ -1,0 +1,161 @@
+"""The cluster's DNS server: CoreDNS, a process of this machine behind the Service `kube-dns`.
+
+As a process it needs no image. It listens on the bridge at a port of its own, for port 53 may be
+somebody else's; the Service gives pods the address and the port they know. Names that are not of
+the cluster are asked of this machine's name servers, which may well be on a loopback address.
+"""
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from localcluster import toolchain
+from localcluster.controlplane import DNS_SERVICE, DOMAIN, ControlPlane
+from localcluster.ports import Ports
+from localcluster.process import Daemons, settle
+from localcluster.services import answers
+from localcluster.steps import Steps
+
+NAME = "kube-dns"
+USER = "system:coredns"
+RESOLV_CONF = Path("/etc/resolv.conf")
+KUBERNETES_DEFAULTS = f"""\
+    errors
+    kubernetes {DOMAIN} in-addr.arpa ip6.arpa {{
+        kubeconfig %s
+        fallthrough in-addr.arpa ip6.arpa
+    }}
+    cache 30 {{
+        disable success {DOMAIN}
+        disable denial {DOMAIN}
+    }}
+"""
+"""What kubeadm's Corefile says too; nothing of the cluster is cached, so a new pod is found."""
+
+
+@dataclass(frozen=True)
+class NameServer:
+    """The DNS server of one control plane."""
+
+    folder: Path
+    control: ControlPlane
+    address: str = "127.0.0.1"
+    """Where it listens; pods must be able to reach it."""
+    upstream: Path = RESOLV_CONF
+    """The file that names the servers for everything outside the cluster."""
+    ephemeral: bool = False
+
+    @property
+    def daemons(self) -> Daemons:
+        """The one server."""
+        return Daemons(self.folder / "servers", self.ephemeral)
+
+    @property
+    def port(self) -> int:
+        """Its port for questions, over UDP and TCP."""
+        return self._port("coredns", self.address)
+
+    def start(self, steps: Steps) -> None:
+        """Start it and wait until it knows what is in the cluster."""
+        program = toolchain.program("coredns", steps)
+        with steps.step("start the DNS server (CoreDNS)") as step:
+            self._publish(steps)
+            config = settle(self.folder / "Corefile", self._corefile())
+            reads = [config, self.upstream] if self.upstream.exists() else [config]
+            self.daemons.start("coredns", [program, "-quiet", "-conf", config], reads=reads)
+            ready = f"http://127.0.0.1:{self._port('coredns-ready')}/ready"
+            self.daemons.wait("coredns", lambda: answers(ready))
+            step.detail = f"{DNS_SERVICE} for pods"
+
+    def stop(self) -> None:
+        """Stop it and delete its folder; what is already gone is fine."""
+        self.daemons.stop("coredns")
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _corefile(self) -> str:
+        """Its settings; without any name server outside, only the cluster's names are known."""
+        kubeconfig = self.control.client("coredns", f"/CN={USER}")
+        outside = f"    forward . {self.upstream}\n" if names_a_server(self.upstream) else ""
+        return (
+            f".:{self.port} {{\n    bind {self.address}\n"
+            f"    ready 127.0.0.1:{self._port('coredns-ready')}\n"
+            f"{KUBERNETES_DEFAULTS % kubeconfig}{outside}}}\n"
+        )
+
+    def _publish(self, steps: Steps) -> None:
+        """Let the server read what it answers from, and pods find it by the Service."""
+        # A loopback address cannot be behind a Service.
+        service = [] if self.address.startswith("127.") else _service(self.address, self.port)
+        objects = {"apiVersion": "v1", "kind": "List", "items": [*_rights(), *service]}
+        kubectl = [toolchain.server("kubectl", steps), f"--kubeconfig={self.control.kubeconfig}"]
+        steps.run([*kubectl, "apply", "-f", "-"], stdin=json.dumps(objects), what="kubectl apply")
+
+    def _port(self, name: str, address: str = "127.0.0.1") -> int:
+        running = self.daemons.running("coredns")
+        return Ports(self.folder / "ports.json").get(name, address, running=running)
+
+
+def names_a_server(resolv_conf: Path) -> bool:
+    """Whether a resolv.conf names a server; some machines have none, or no such file."""
+    if not resolv_conf.exists():
+        return False
+    return any(line.split()[:1] == ["nameserver"] for line in resolv_conf.read_text().splitlines())
+
+
+def _rights() -> list[dict[str, Any]]:
+    """The right to read names and addresses."""
+    rbac = "rbac.authorization.k8s.io"
+    return [
+        {
+            "apiVersion": f"{rbac}/v1",
+            "kind": "ClusterRole",
+            "metadata": {"name": USER},
+            "rules": [
+                _may_watch("", "services", "namespaces"),
+                _may_watch("discovery.k8s.io", "endpointslices"),
+            ],
+        },
+        {
+            "apiVersion": f"{rbac}/v1",
+            "kind": "ClusterRoleBinding",
+            "metadata": {"name": USER},
+            "roleRef": {"apiGroup": rbac, "kind": "ClusterRole", "name": USER},
+            "subjects": [{"apiGroup": rbac, "kind": "User", "name": USER}],
+        },
+    ]
+
+
+def _service(address: str, port: int) -> list[dict[str, Any]]:
+    """The Service, and this machine as the one thing behind it."""
+    protocols = (("dns", "UDP"), ("dns-tcp", "TCP"))
+    system = {"name": NAME, "namespace": "kube-system"}
+    return [
+        {
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": system,
+            "spec": {
+                "clusterIP": DNS_SERVICE,
+                "ports": [
+                    {"name": name, "protocol": protocol, "port": 53, "targetPort": port}
+                    for name, protocol in protocols
+                ],
+            },
+        },
+        {
+            "apiVersion": "discovery.k8s.io/v1",
+            "kind": "EndpointSlice",
+            "metadata": {**system, "labels": {"kubernetes.io/service-name": NAME}},
+            "addressType": "IPv4",
+            "endpoints": [{"addresses": [address]}],
+            "ports": [
+                {"name": name, "protocol": protocol, "port": port} for name, protocol in protocols
+            ],
+        },
+    ]
+
+
+def _may_watch(group: str, *resources: str) -> dict[str, Any]:
+    return {"apiGroups": [group], "resources": list(resources), "verbs": ["list", "watch"]}

@@ -1,0 +1,32 @@
+"""Pools and models that only tests have, so that a run can be one of several processes.
+
+Every model is the same tiny one; how much GPU memory it asks for decides where it goes.
+"""
+
+from typing import Any
+
+from localcluster import chart
+
+PAIR = "flashrun/tiny-pair"
+"""Fits into one GPU of the pool whose runs get two: two processes in one pod."""
+SPREAD = "flashrun/tiny-spread"
+"""Fits into no GPU that is left, so that its weights are spread over two."""
+NODES = "flashrun/tiny-nodes"
+"""Fits into the GPUs of nodes that have one each: two pods."""
+MODELS = (chart.MODEL, PAIR, SPREAD, NODES)
+
+_SMALL = {"cpu": "100m", "memory": "2Gi"}
+VALUES: dict[str, Any] = {
+    "pools": [
+        {"name": "local", "vram": 80, **_SMALL},
+        {"name": "pair", "vram": 160, "gpusPerNode": 2, "gpusPerRun": 2, "cost": 2, **_SMALL},
+        {"name": "nodes", "vram": 400, "maxNodes": 2, "gpusPerRun": 2, "cost": 4, **_SMALL},
+    ],
+    "models": [
+        chart.model(chart.MODEL),
+        chart.model(PAIR, vramSft=100, vramGrpo=100),
+        chart.model(SPREAD, vramSft=200, vramGrpo=200),
+        chart.model(NODES, vramSft=330, vramGrpo=330),
+    ],
+}
+"""Values of the chart; the local node's GPUs serve all three pools."""

@@ -1,0 +1,56 @@
+"""What is kept of images: everything that may run again, and nothing that cannot."""
+
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+
+from localcluster import cluster, folders, images
+from localcluster.choose import Choice
+from localcluster.node import PAUSE
+from tests.e2e.conftest import SYSTEM, Product
+
+pytestmark = pytest.mark.e2e
+
+OLD = "127.0.0.1:1/flashrun/trainer:old"
+
+
+@pytest.fixture(autouse=True)
+def on_the_local_cluster(product: Product) -> None:
+    if product.local.choice is not Choice.LOCAL:
+        pytest.skip("what other clusters keep is not ours to remove")
+
+
+def ctr(*words: str) -> list[str]:
+    """What containerd says."""
+    socket = folders.sockets() / "containerd.sock"
+    argv = ["ctr", "--address", str(socket), "--namespace", "k8s.io", "images", *words]
+    return subprocess.run(argv, capture_output=True, text=True, check=True).stdout.split()
+
+
+@pytest.fixture
+def old_image(product: Product) -> Iterator[None]:
+    """An image of ours that nothing in the cluster names."""
+    ctr("tag", "--force", PAUSE, OLD)
+    yield
+    ctr("remove", OLD)
+
+
+@pytest.mark.usefixtures("old_image")
+def test_the_node_forgets_old_images_and_keeps_those_in_use(product: Product) -> None:
+    where = ("-n", SYSTEM, "-o", "jsonpath={.spec.template.spec.containers[0].image}")
+    used = {
+        product.kubectl("get", "deployment/flashrun", *where),
+        product.kubectl("get", "job/tiny-model", *where),
+    }
+    assert OLD in ctr("list", "-q")
+    cluster.forget_images([], product.steps)
+    kept = ctr("list", "-q")
+
+    assert OLD not in kept
+    assert used | {PAUSE} <= set(kept)
+
+
+@pytest.mark.parametrize("name", images.DOCKERFILES)
+def test_what_was_built_last_is_still_there_for_the_next_build(name: str) -> None:
+    assert images.have(images.built(name))
