@@ -1,7 +1,7 @@
 """How fast the command line answers, beside the incumbent's, in alternating pairs.
 
-`flash train CONFIG --dry-run` takes at most 2.0 times, and `flash --help` at most 2.2 times, what the
-incumbent takes, which is written with the standard library alone. Both sides run from compiled
+`flash train CONFIG --dry-run` takes at most 2.0 times, and `flash --help` at most 2.2 times, what
+the incumbent takes, which is written with the standard library alone. Both sides run from compiled
 bytecode, with the same Python, for the same file; each is started once before anything counts.
 
     .venv/bin/python -m bench.cli [--pairs 15]

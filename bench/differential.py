@@ -354,7 +354,7 @@ CATEGORIES = (
     Category("unknown keys at the top", STRICTER, r"not a key of the top level|is not a section",
              "A typo there would train with a default; the incumbent drops such keys."),
     Category("unknown keys of [environment]", STRICTER, r"not a key of \[environment\]",
-             "As above."),
+             "As at the top."),
     Category("empty keys of --set", STRICTER, r"^the key is empty",
              "They would set nothing; the incumbent drops them."),
     Category("environments elsewhere", STRICTER, r"^environment\.id must be <org>",

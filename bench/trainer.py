@@ -29,7 +29,7 @@ from bench import sides
 from bench.slow_storage import slowed
 from bench.upload import server
 from flashrun.spec.records import StorageAccess
-from flashrun_trainer import arguments
+from flashrun_trainer import arguments, packing
 from tests.trainer.pods import SUMS, TrainerPod, Workshop, resolved, sums
 
 ROOT = Path(__file__).parents[1]
@@ -94,11 +94,17 @@ class Bench:
         """Train the same with TRL alone; the settings are those that our trainer would use."""
         output = Path(tempfile.mkdtemp(dir=self.folder))
         data = output / "train.jsonl"
-        data.write_text(dataset())
-        rows = dataset().count("\n")
-        settings = arguments.sft(pod.run, arguments.Machine(), output / "checkpoints", rows)
-        ours_only = {"dataset_kwargs", "packing"}  # we hand over token ids, TRL makes its own
+        rows = dataset().splitlines(keepends=True)
+        steps = packing.steps(pod.run, len(rows))
+        # Our order, so that both sides learn the same examples at every step.
+        data.write_text("".join(rows[example] for step in steps for example in step))
+        settings = arguments.sft(
+            pod.run, arguments.Machine(), output / "checkpoints", passes=1, steps=len(steps)
+        )
+        # We hand over passes made of token ids; TRL makes its own of text.
+        ours_only = {"dataset_kwargs", "packing", "remove_unused_columns"}
         kept = {key: value for key, value in settings.items() if key not in ours_only}
+        kept["per_device_train_batch_size"] = pod.run.train.batch_size
         file = output / "settings.json"
         file.write_text(
             json.dumps(

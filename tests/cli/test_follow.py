@@ -9,6 +9,7 @@ import select
 import signal
 import subprocess
 import termios
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -138,6 +139,8 @@ class Following:
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         self.seen: list[str] = []
+        self._limit = threading.Timer(120, self._process.kill)  # a lost line must not hang a test
+        self._limit.start()
 
     def wait_for(self, text: str) -> None:
         assert self._process.stdout is not None
@@ -160,6 +163,7 @@ class Following:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._limit.cancel()
         self._process.kill()
         self._process.wait()
 

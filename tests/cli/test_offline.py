@@ -131,6 +131,17 @@ def test_a_model_of_the_platform_is_known_from_the_last_visit(shell: Shell) -> N
     assert shell(*words).returncode == 0
 
 
+def test_an_address_for_pip_needs_a_host_that_the_platform_told(shell: Shell) -> None:
+    pip = 'environment.pip=["own @ https://h.example/own-1.whl"]'
+    refused = shell("train", "config.toml", "--dry-run", "--set", pip)
+    assert refused.returncode == 2
+    assert "--set environment.pip: h.example is no host that this platform" in refused.stderr
+
+    told = PublicPlatform.validate_manifest({"pipUrlHosts": ["h.example"]})
+    shell.write(".cache/flashrun/platform.json", told.model_dump_json(by_alias=True))
+    assert shell("train", "config.toml", "--dry-run", "--set", pip).returncode == 0
+
+
 def test_a_config_may_come_from_a_pipe(shell: Shell) -> None:
     assert shell("train", "-", "--dry-run", stdin=REFERENCE).returncode == 0
     assert "<stdin>:1" in shell("train", "-", "--dry-run", stdin="quux = 1").stderr

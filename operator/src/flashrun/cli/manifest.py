@@ -28,7 +28,9 @@ def render_manifest(
             "--secret", help="Secret that holds environment.secrets; repeat it.", metavar="NAME"
         ),
     ] = None,
-    output: Annotated[Output, typer.Option("--output", "-o", help="yaml, json or name.")] = Output.YAML,
+    output: Annotated[
+        Output, typer.Option("--output", "-o", help="yaml, json or name.")
+    ] = Output.YAML,
     namespace: Namespace = None,
 ) -> None:
     """Print the FlashRun that train would submit; it holds no secret values.
