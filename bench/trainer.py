@@ -95,7 +95,7 @@ class Bench:
         output = Path(tempfile.mkdtemp(dir=self.folder))
         data = output / "train.jsonl"
         rows = dataset().splitlines(keepends=True)
-        steps = packing.steps(pod.run, len(rows))
+        steps = packing.Steps(pod.run, len(rows))
         # Our order, so that both sides learn the same examples at every step.
         data.write_text("".join(rows[example] for step in steps for example in step))
         settings = arguments.sft(

@@ -21,18 +21,6 @@ from localcluster.steps import Steps
 NAME = "kube-dns"
 USER = "system:coredns"
 RESOLV_CONF = Path("/etc/resolv.conf")
-KUBERNETES_DEFAULTS = f"""\
-    errors
-    kubernetes {DOMAIN} in-addr.arpa ip6.arpa {{
-        kubeconfig %s
-        fallthrough in-addr.arpa ip6.arpa
-    }}
-    cache 30 {{
-        disable success {DOMAIN}
-        disable denial {DOMAIN}
-    }}
-"""
-"""What kubeadm's Corefile says too; nothing of the cluster is cached, so a new pod is found."""
 
 
 @dataclass(frozen=True)
@@ -75,14 +63,28 @@ class NameServer:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _corefile(self) -> str:
-        """Its settings; without any name server outside, only the cluster's names are known."""
+        """Its settings; without any name server outside, only the cluster's names are known.
+
+        Nothing of the cluster is cached, so that a new pod is found at once.
+        """
         kubeconfig = self.control.client("coredns", f"/CN={USER}")
-        outside = f"    forward . {self.upstream}\n" if names_a_server(self.upstream) else ""
-        return (
-            f".:{self.port} {{\n    bind {self.address}\n"
-            f"    ready 127.0.0.1:{self._port('coredns-ready')}\n"
-            f"{KUBERNETES_DEFAULTS % kubeconfig}{outside}}}\n"
-        )
+        forward = f"forward . {self.upstream}" if names_a_server(self.upstream) else ""
+        return f"""\
+.:{self.port} {{
+    bind {self.address}
+    ready 127.0.0.1:{self._port("coredns-ready")}
+    errors
+    kubernetes {DOMAIN} in-addr.arpa ip6.arpa {{
+        kubeconfig {kubeconfig}
+        fallthrough in-addr.arpa ip6.arpa
+    }}
+    cache 30 {{
+        disable success {DOMAIN}
+        disable denial {DOMAIN}
+    }}
+    {forward}
+}}
+"""
 
     def _publish(self, steps: Steps) -> None:
         """Let the server read what it answers from, and pods find it by the Service."""

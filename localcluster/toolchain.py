@@ -66,22 +66,22 @@ def _versions() -> tuple[str, ...]:
 PROGRAMS = {
     program.name: program
     for program in (
-        Program("kubernetes", KUBERNETES, variables=_versions(), packages=1990),
+        Program("kubernetes", KUBERNETES, variables=_versions(), packages=2450),
         Program("pause", "1", packages=60),
         Program(
             "registry",
             "3.0.0",
             module="github.com/distribution/distribution/v3/cmd/registry@v3.0.0",
-            packages=900,
+            packages=840,
         ),
         Program(
             "minio",
             "2026-02-12",
             module="github.com/minio/minio@v0.0.0-20260212201848-7aac2a2c5b7c",
-            packages=1300,
+            packages=1070,
         ),
         Program("coredns", "1.14.1", packages=540),
-        Program("helm", "3.22.0", module="helm.sh/helm/v3/cmd/helm@v3.22.0", packages=1200),
+        Program("helm", "3.22.0", module="helm.sh/helm/v3/cmd/helm@v3.22.0", packages=700),
     )
 }
 

@@ -12,10 +12,10 @@ pytestmark = pytest.mark.e2e
 
 @pytest.fixture
 def endless(product: Product, tmp_path: Path) -> str:
-    """A run that would train for hours and has saved at least once."""
+    """A run that would train for long and has saved at least once."""
     config = environments.config(
         tmp_path, "examples/sums", "sft",
-        train={"max_steps": 1_000_000, "epochs": 1_000_000, "save_every": 25},
+        train={"max_steps": 20_000, "epochs": 20_000, "save_every": 25},
     )  # fmt: skip
     run = product.submit(config)
     product.wait(run, lambda status: status.get("checkpointCount", 0) >= 1, "checkpoint")

@@ -524,6 +524,15 @@ def test_batching_is_shown_once_the_trainer_told_it_and_stays() -> None:
         )
 
 
+def test_batching_of_a_run_that_ended_between_two_looks_comes_from_its_result() -> None:
+    cut = Batching(processes=4, per_device=2, accumulation=4)
+    ended = worlds.result().model_copy(update={"batching": cut})
+    status = worlds.on_two_nodes().stored(live=None, result=ended).decide().status
+
+    assert status.resolved is not None
+    assert status.resolved.batching == BatchingStatus(processes=4, per_device=2, accumulation=4)
+
+
 def test_batching_of_an_earlier_scale_is_forgotten() -> None:
     told = worlds.live(10, batching=Batching(processes=8, per_device=1, accumulation=4))
     status = worlds.on_two_nodes(live=told).run.status

@@ -5,6 +5,7 @@ import pytest
 from flashrun.plan.resolve import check, resolve_train
 from flashrun.spec.catalog import Catalog, Model, Thinking
 from flashrun.spec.config import RunConfig
+from tests.plan import worlds
 
 CATALOG = Catalog(
     [
@@ -119,6 +120,17 @@ def test_an_address_needs_a_host_of_the_platform(url, hosts, sentence) -> None:
     problems = check(config(**table), CATALOG, pip_url_hosts=hosts).problems
 
     assert [sentence in str(problem) for problem in problems] == ([True] if sentence else [])
+
+
+@pytest.mark.parametrize(("hosts", "phase"), [((), "Failed"), (("h.example",), "Pending")])
+def test_the_operator_refuses_the_same_addresses(hosts, phase) -> None:
+    trainer = worlds.PLATFORM.trainer.model_copy(update={"pip_url_hosts": hosts})
+    platform = worlds.PLATFORM.model_copy(update={"trainer": trainer})
+    pip = ["own @ https://h.example/own-1.whl"]
+    run = worlds.make_run({"environment": {"id": "a/b", "pip": pip}})
+    decision = worlds.World(run, worlds.Observed(), platform).decide()
+
+    assert decision.status.phase == phase
 
 
 def test_an_unknown_model_hides_no_other_problem() -> None:

@@ -155,6 +155,22 @@ def test_the_marker_is_written_last(store: Store, tmp_path: Path, monkeypatch: p
         store.download_folder("s/", tmp_path / "to")
 
 
+def test_the_files_of_a_folder_are_uploaded_at_the_same_time(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    names_ = [str(number) for number in range(store_module.PARALLEL_FILES)]
+    folder = folder_with(tmp_path, dict.fromkeys(names_, b"x"))
+    all_there = threading.Barrier(len(names_), timeout=30)
+    put_file = store.put_file
+
+    def meet(key: str, path: Path) -> FileEntry:
+        all_there.wait()
+        return put_file(key, path)
+
+    monkeypatch.setattr(store, "put_file", meet)
+    assert [file.path for file in store.upload_folder("s/", folder, checkpoint).files] == names_
+
+
 def test_a_committed_folder_is_not_committed_again(store: Store, tmp_path: Path):
     folder = folder_with(tmp_path, {"a": b"1"})
     store.upload_folder("s/", folder, checkpoint)

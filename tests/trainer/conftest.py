@@ -57,6 +57,9 @@ def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> s
     """What samples completions, each in turn; vLLM where it is installed."""
     if request.param == "vllm":
         request.getfixturevalue("vllm")
+    else:
+        chosen = rollouts.Engine("a test says so")
+        monkeypatch.setattr(rollouts, "choose", lambda *_, **__: chosen)
     return str(request.param)
 
 

@@ -71,13 +71,15 @@ def test_advantage_clip_reaches_nothing():
     assert arguments.grpo(plain, CPU, OUT, 64) == arguments.grpo(clipped, CPU, OUT, 64)
 
 
-@pytest.mark.parametrize("machine", [CPU, GPU])
-def test_a_grpo_step_is_one_generation_of_all_its_completions(machine: Machine):
+@pytest.mark.parametrize("processes", [1, 2, 4])
+@pytest.mark.parametrize("gpu", [False, True])
+def test_a_grpo_step_is_one_generation_so_that_every_save_ends_one(gpu: bool, processes: int):
     run = resolved("grpo", batch_size=6, group_size=4, max_length=4096, max_tokens=1024)
-    found = arguments.grpo(run, machine, OUT, 64)
-    assert found["steps_per_generation"] == found["gradient_accumulation_steps"]
+    found = arguments.grpo(run, Machine(gpu=gpu, processes=processes), OUT, 64)
     passes = found["gradient_accumulation_steps"]
-    assert found["per_device_train_batch_size"] * passes == 24
+    assert (found["steps_per_generation"], found["num_iterations"]) == (passes, 1)
+    assert found["per_device_train_batch_size"] * passes * processes == 24
+    assert found["save_steps"] == run.train.save_every
 
 
 @pytest.mark.parametrize(

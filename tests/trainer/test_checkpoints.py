@@ -1,6 +1,9 @@
 """Which checkpoint a run goes on from, and how saves get into storage."""
 
+import errno
 import json
+import os
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -257,6 +260,65 @@ def test_a_damaged_checkpoint_is_passed_over(bench: Bench, tmp_path: Path, damag
     folder = tmp_path / "resume"
     assert checkpoints.restore(bench.store, bench.attempt.prefix, folder) == (1, 1)
     assert (folder / "adapter_model.safetensors").read_bytes() == b"\1" * 64
+
+
+def test_a_snapshot_is_no_copy_and_outlives_the_trainers_folder(tmp_path: Path):
+    checkpoint = saved(tmp_path, 3)
+    large = ("adapter/adapter_model.safetensors", "state/optimizer.pt")
+    before = [(checkpoint / Path(name).name).stat().st_ino for name in large]
+    taken = checkpoints.snapshot(checkpoint, tmp_path / "outbox", 3, "base/model")
+    files = [taken.adapter / large[0], taken.state / large[1]]
+    assert [path.stat().st_ino for path in files] == before
+    shutil.rmtree(checkpoint)
+    assert [path.read_bytes() for path in files] == [b"\3" * 64, b"o" * 64]
+
+
+def test_a_file_system_without_hard_links_gets_copies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EXDEV, "Invalid cross-device link")
+
+    monkeypatch.setattr(os, "link", refuse)
+    taken = checkpoints.snapshot(saved(tmp_path, 3), tmp_path / "outbox", 3, "base/model")
+    assert (taken.adapter / "adapter/adapter_model.safetensors").read_bytes() == b"\3" * 64
+    assert (taken.state / "state/optimizer.pt").read_bytes() == b"o" * 64
+
+
+def test_a_state_is_committed_after_the_history_up_to_it(bench: Bench):
+    found: list[list[int]] = []
+
+    def put_history() -> None:
+        found.append(bench.steps(names.STATE_MANIFEST))
+
+    bench.uploader.put_history = put_history
+    bench.save(1)
+    assert bench.uploader.finish(30)
+    assert found == [[]]
+    assert bench.steps(names.STATE_MANIFEST) == [1]
+
+
+def test_a_history_that_cannot_be_put_holds_its_state_back(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+):
+    def refuse() -> None:
+        raise Unavailable("the history is late")
+
+    monkeypatch.setattr(bench.uploader, "put_history", refuse)
+    bench.save(1)
+    assert not bench.uploader.finish(1)
+    assert bench.uploader.trouble == "the history is late"
+    assert (bench.steps(names.MANIFEST), bench.steps(names.STATE_MANIFEST)) == ([1], [])
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_an_uploader_that_breaks_does_not_say_that_all_has_arrived(bench: Bench):
+    def breaks(_: int) -> None:
+        raise RuntimeError("a defect")
+
+    bench.uploader.on_commit = breaks
+    bench.save(1)
+    assert not bench.uploader.finish(10)
 
 
 def test_without_a_checkpoint_a_run_begins_at_the_beginning(bench: Bench, tmp_path: Path):

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from flashrun_trainer import packing
-from flashrun_trainer.packing import IGNORED, Collator, Layout
-from tests.trainer.pods import resolved
+from flashrun_trainer.packing import IGNORED, Collator, Layout, Steps
+from tests.trainer.pods import Workshop, resolved
 
 LENGTHS = [12, 3, 7, 7, 30, 4, 9, 5, 21, 6, 8, 2, 16, 11, 3, 10]
 
@@ -25,18 +25,18 @@ LENGTHS = [12, 3, 7, 7, 30, 4, 9, 5, 21, 6, 8, 2, 16, 11, 3, 10]
 def test_a_step_has_batch_size_examples(
     sentence: str, examples: int, knobs: dict[str, int], sizes: list[int]
 ):
-    steps = packing.steps(resolved("sft", batch_size=8, **knobs), examples)
+    steps = Steps(resolved("sft", batch_size=8, **knobs), examples)
     assert [len(step) for step in steps] == sizes
 
 
 def test_every_epoch_has_every_example_in_a_new_order_that_the_seed_decides():
     run = resolved("sft", batch_size=4, epochs=2)
-    steps = packing.steps(run, 16)
+    steps = Steps(run, 16)
     first, second = list(chain(*steps[:4])), list(chain(*steps[4:]))
     assert sorted(first) == sorted(second) == list(range(16))
     assert first != second
-    assert steps == packing.steps(run, 16)
-    assert steps != packing.steps(run.model_copy(update={"seed": 43}), 16)
+    assert list(steps) == list(Steps(run, 16))
+    assert list(steps) != list(Steps(run.model_copy(update={"seed": 43}), 16))
 
 
 @pytest.mark.parametrize("layout", Layout)
@@ -48,15 +48,34 @@ def test_a_plan_changes_where_examples_are_computed_and_not_which(
     run = resolved("sft", batch_size=8, epochs=3, max_length=32)
     plan = packing.plan(run, LENGTHS, layout, most, processes)
 
-    size = plan.passes * processes
-    assert len(plan.shares) == 6 * size
-    learned = [plan.shares[begin : begin + size] for begin in range(0, len(plan.shares), size)]
-    found = [sorted(example for share in step for example in share) for step in learned]
-    assert found == [sorted(step) for step in packing.steps(run, len(LENGTHS))]
-    assert plan.tokens == tuple(sum(LENGTHS[example] for example in step) for step in found)
-    for share in plan.shares if most else ():
-        lengths = [LENGTHS[example] for example in share]
-        assert len(share) <= 1 or packing.computed(lengths, layout, 32) <= most
+    steps = Steps(run, len(LENGTHS))
+    assert len(steps) == 6
+    for number, step in enumerate(steps):
+        shares = plan.shares(number)
+        assert len(shares) == plan.passes * processes
+        assert sorted(chain(*shares)) == sorted(step)
+        for share in shares if most else ():
+            lengths = [LENGTHS[example] for example in share]
+            assert len(share) <= 1 or packing.computed(lengths, layout, 32) <= most
+    assert plan.tokens_until(0) == 0
+    assert plan.tokens_until(6) == 3 * sum(LENGTHS)
+
+
+def test_a_run_without_end_is_planned_at_once():
+    run = resolved("sft", batch_size=8, epochs=10**6)
+    plan = packing.plan(run, LENGTHS, Layout.ROWS, most_tokens=10**6)
+
+    assert len(plan.steps) == 2 * 10**6
+    assert sorted(chain(*plan.steps[10**6 : 10**6 + 2])) == list(range(len(LENGTHS)))
+    assert plan.tokens_until(10**6) == 5 * 10**5 * sum(LENGTHS)
+
+
+def test_the_log_says_how_much_is_filling():
+    run = resolved("sft", batch_size=16, epochs=2, max_length=32)
+    said = packing.said(packing.plan(run, LENGTHS, Layout.PADDED, most_tokens=480))
+    assert said == (
+        "16 examples, 2 steps of 1 passes, layout padded: 68% of what is computed is filling"
+    )
 
 
 def test_packing_needs_fewer_passes_and_computes_less_filling():
@@ -81,9 +100,12 @@ class Row:
         self.labels = [IGNORED] * (len(ids) - learned) + ids[-learned:]
 
 
+def collator(layout: Layout, width: int) -> Collator:
+    return Collator(packing.plan(resolved("sft", max_length=width), [1], layout), [], filler=0)
+
+
 def collated(layout: Layout, *rows: Row) -> dict[str, Any]:
-    collate = Collator(layout, width=8, filler=0, rows=rows)
-    batch = collate([{"examples": range(len(rows))}])
+    batch = collator(layout, 8).tensors(rows)
     return {name: value.tolist() if hasattr(value, "tolist") else value
             for name, value in batch.items()}  # fmt: skip
 
@@ -151,7 +173,7 @@ def test_packed_examples_have_the_loss_and_the_gradient_of_separate_ones(
     network = AutoModelForCausalLM.from_pretrained(tiny_model, attn_implementation=attention)
     found = {}
     for kind in (Layout.PADDED, layout):
-        batch = Collator(kind, 32, 0, rows)([{"examples": range(len(rows))}])
+        batch = collator(kind, 32).tensors(rows)
         network.zero_grad()
         # With a cache, as for generation, positions would not be looked at.
         loss = network(**batch, use_cache=False, num_items_in_batch=100).loss
@@ -159,3 +181,29 @@ def test_packed_examples_have_the_loss_and_the_gradient_of_separate_ones(
         found[kind] = [loss.detach(), *(weight.grad.clone() for weight in network.parameters())]
     for packed, separate in zip(found[layout], found[Layout.PADDED], strict=True):
         torch.testing.assert_close(packed, separate, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.trainer
+@pytest.mark.filterwarnings("default")
+def test_a_run_learns_the_same_however_its_steps_are_cut(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+):
+    from flashrun_trainer import arguments, model
+
+    ways = {
+        "separate": (Layout.PADDED, None),
+        "in shared rows": (Layout.ROWS, None),
+        "in one row": (Layout.FLAT, None),
+        "in several passes": (Layout.ROWS, 100),
+    }
+    pods = {}
+    for way, (layout, most) in ways.items():
+        with monkeypatch.context() as changed:
+            changed.setattr(model, "packing_layout", lambda _, layout=layout: layout)
+            changed.setattr(arguments, "most_tokens", lambda _, most=most: most)
+            pods[way] = workshop.pod(resolved("sft", max_steps=4))
+            assert pods[way].train() == 0
+    separate = pods.pop("separate")
+    for pod in pods.values():
+        for metric in ("loss", "grad_norm", "tokens"):
+            assert pod.values(metric) == pytest.approx(separate.values(metric), rel=1e-3)

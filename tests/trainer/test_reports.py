@@ -177,7 +177,7 @@ def test_a_low_temperature_samples_the_same_again(workshop: Workshop):
     assert pod.train() == 0
     kept = rollouts(pod, 1)
     assert len({row["completion"] for row in kept[:4]}) == 1
-    assert pod.values("reward_std") == [0.0]
+    assert pod.values("frac_reward_zero_std") == [1.0]
 
 
 REASONING = (

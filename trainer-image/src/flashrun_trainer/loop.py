@@ -134,6 +134,12 @@ class Link(TrainerCallback):
         )
         self._session.uploader.put(taken)
 
+    def no_step_left(self, state: TrainerState) -> None:
+        """Report a run that was resumed from its last step."""
+        last = state.log_history[-1] if state.log_history else {}
+        values = {name: float(value) for name, value in last.items() if _is_number(value)}
+        self._session.reporter.progress(self._progress(state, values))
+
     def _tokens(self, state: TrainerState) -> int:
         if self.tokens_of is not None:
             return self.tokens_of(state.global_step)
@@ -221,6 +227,10 @@ def drive(trainer: Any, link: Link, session: Session) -> Path | None:
         sharding.keep_apart(trainer.model)
     resume = resume_folder(session)
     session.interruption.training_begins()
+    folder = session.pod.work / "adapter"
+    if resume and (end := last_state(resume, trainer.args.max_steps)):
+        link.no_step_left(end)
+        return keep_adapter(resume, folder) if session.ranks.leads else None
     try:
         trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     except Exception:
@@ -232,15 +242,28 @@ def drive(trainer: Any, link: Link, session: Session) -> Path | None:
     state = trainer.state
     if state.global_step < state.max_steps and link.stopped:
         return None
-    folder = session.pod.work / "adapter"
-    trainer.save_model(str(folder))
+    saved = session.pod.work / "saved"
+    trainer.save_model(str(saved))
     if not session.ranks.leads:
         return None
-    for path in folder.iterdir():
-        # Tokenizer, arguments and TRL's card: not part of an adapter.
-        if not path.name.startswith("adapter_"):
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
-    checkpoints.portable_config(folder / "adapter_config.json", session.run.model.id)
+    checkpoints.portable_config(saved / "adapter_config.json", session.run.model.id)
+    return keep_adapter(saved, folder)
+
+
+def last_state(checkpoint: Path, steps: int) -> TrainerState | None:
+    """Return the state of a checkpoint that has all steps; None when some are left.
+
+    TRL goes on from any checkpoint, and in the middle of an epoch it takes one step too many.
+    """
+    state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
+    return state if state.global_step >= steps else None
+
+
+def keep_adapter(source: Path, folder: Path) -> Path:
+    """Move an adapter to ``folder``; tokenizer, arguments and TRL's card are not part of it."""
+    folder.mkdir()
+    for path in source.glob("adapter_*"):
+        path.replace(folder / path.name)
     return folder
 
 

@@ -7,16 +7,23 @@ learned. A step is cut into the same number of passes every time, because TRL's 
 
 import heapq
 import random
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from enum import StrEnum
-from itertools import count, pairwise
-from typing import Any, Final
+from functools import cached_property, lru_cache
+from itertools import accumulate, count, pairwise
+from typing import Any, Final, overload
+
+from typing_extensions import override
 
 from flashrun.spec.records import ResolvedRun
 
 IGNORED: Final = -100
 """Label of a token that is not learned."""
+
+
+_CHECKED_STEPS: Final = 20_000
+"""Steps whose passes are measured; of a longer run, the rest is taken to be like them."""
 
 
 class Layout(StrEnum):
@@ -30,38 +37,86 @@ class Layout(StrEnum):
     """All examples in one row; kernels for sequences of several lengths keep them apart."""
 
 
+class Steps(Sequence[list[int]]):
+    """The examples of every optimizer step: each epoch has all of them, in a new order.
+
+    An order is made when it is asked for, and depends on the seed alone.
+    """
+
+    def __init__(self, run: ResolvedRun, examples: int) -> None:
+        self._seed, self._size, self._examples = run.seed, run.train.batch_size, examples
+        self.of_an_epoch = -(-examples // self._size)
+        wanted = self.of_an_epoch * (run.train.epochs or 1)
+        self._count = min(wanted, run.train.max_steps or wanted)
+        self.epoch = lru_cache(maxsize=2)(self._epoch)
+
+    def _epoch(self, epoch: int) -> list[list[int]]:
+        order = random.Random(f"{self._seed}/{epoch}").sample(range(self._examples), self._examples)
+        return [order[begin : begin + self._size] for begin in range(0, len(order), self._size)]
+
+    def __len__(self) -> int:
+        return self._count
+
+    @overload
+    def __getitem__(self, step: int) -> list[int]: ...
+
+    @overload
+    def __getitem__(self, step: slice) -> list[list[int]]: ...
+
+    @override
+    def __getitem__(self, step: int | slice) -> list[int] | list[list[int]]:
+        if isinstance(step, slice):
+            return [self[index] for index in range(*step.indices(self._count))]
+        if not 0 <= step < self._count:
+            raise IndexError(step)
+        epoch, index = divmod(step, self.of_an_epoch)
+        return self.epoch(epoch)[index]
+
+
 @dataclass(frozen=True)
 class Plan:
-    """Every pass of a run, in the order in which they are read."""
+    """Every pass of a run; which examples are in one is worked out when it is read."""
 
     layout: Layout
     width: int
     """Longest row, where examples share rows."""
     passes: int
     """Passes of one process before the optimizer steps."""
-    shares: tuple[tuple[int, ...], ...]
-    """Examples of one pass on one device: step by step, pass by pass, process by process."""
-    tokens: tuple[int, ...]
-    """Tokens of every step."""
+    processes: int
+    lengths: Sequence[int]
+    """Tokens of every example."""
+    steps: "Steps"
+
+    @property
+    def size(self) -> int:
+        """Passes of one step, over all processes."""
+        return self.passes * self.processes
 
     @property
     def at_once(self) -> int:
-        """Most examples of one pass."""
-        return max(len(share) for share in self.shares)
+        """Examples of one pass, on average, of a whole step."""
+        return -(-len(self.steps[0]) // self.size)
+
+    def shares(self, step: int) -> list[list[int]]:
+        """Return the examples of every pass of a step: pass by pass, process by process."""
+        return _dealt(self.steps[step], self.size, self.lengths, self.layout)
 
     def tokens_until(self, step: int) -> int:
-        """Return the tokens of the first ``step`` steps."""
-        return sum(self.tokens[:step])
+        """Return the tokens of the first ``step`` steps, without filling."""
+        epochs, steps = divmod(step, self.steps.of_an_epoch)
+        return epochs * self._sums(0)[-1] + self._sums(epochs)[steps]
 
+    @cached_property
+    def _sums(self) -> Callable[[int], list[int]]:
+        """The tokens of the first 0, 1, 2… steps of an epoch."""
 
-def steps(run: ResolvedRun, examples: int) -> list[list[int]]:
-    """Return the examples of every optimizer step: each epoch has all of them, in a new order."""
-    found: list[list[int]] = []
-    for epoch in range(run.train.epochs or 1):
-        order = random.Random(f"{run.seed}/{epoch}").sample(range(examples), examples)
-        size = run.train.batch_size
-        found += [order[begin : begin + size] for begin in range(0, examples, size)]
-    return found[: run.train.max_steps or None]
+        @lru_cache(maxsize=2)
+        def of(epoch: int) -> list[int]:
+            steps = self.steps.epoch(epoch)
+            sums = (sum(self.lengths[example] for example in step) for step in steps)
+            return list(accumulate(sums, initial=0))
+
+        return of
 
 
 def plan(
@@ -75,24 +130,20 @@ def plan(
 
     A single example that is longer than that goes through alone.
     """
-    wanted = steps(run, len(lengths))
-    width = run.train.max_length
+    found = Plan(layout, run.train.max_length, 1, processes, lengths, Steps(run, len(lengths)))
+    if most_tokens is None:
+        return found
 
     def fits(share: Sequence[int]) -> bool:
-        if most_tokens is None or len(share) <= 1:
-            return True
-        return computed([lengths[example] for example in share], layout, width) <= most_tokens
+        wanted = [lengths[example] for example in share]
+        return len(share) <= 1 or computed(wanted, layout, found.width) <= most_tokens
 
-    for passes in count(1):
-        dealt = [_dealt(step, passes * processes, lengths, layout) for step in wanted]
-        if all(fits(share) for shares in dealt for share in shares):
-            break
-    return Plan(
-        layout,
-        width,
-        passes,
-        tuple(tuple(share) for shares in dealt for share in shares),
-        tuple(sum(lengths[example] for example in step) for step in wanted),
+    checked = min(len(found.steps), _CHECKED_STEPS)
+    plans = (replace(found, passes=passes) for passes in count(1))
+    return next(
+        plan
+        for plan in plans
+        if all(fits(share) for step in range(checked) for share in plan.shares(step))
     )
 
 
@@ -140,39 +191,44 @@ def arranged(lengths: Sequence[int], layout: Layout, width: int) -> list[list[in
     return rows
 
 
-def said(plan: Plan, lengths: Sequence[int]) -> str:
-    """Return in one sentence what a step computes, and how much of it is filling."""
-    needed = sum(plan.tokens)
+def said(plan: Plan) -> str:
+    """Return in one sentence what the steps are, and how much of their work is filling."""
+    some = range(min(len(plan.steps), 100))
     done = sum(
-        computed([lengths[example] for example in share], plan.layout, plan.width)
-        for share in plan.shares
+        computed([plan.lengths[example] for example in share], plan.layout, plan.width)
+        for step in some
+        for share in plan.shares(step)
     )
+    filling = 1 - plan.tokens_until(len(some)) / max(done, 1)
     return (
-        f"{len(lengths)} examples, {len(plan.tokens)} steps of {plan.passes} passes, "
-        f"layout {plan.layout}: {1 - needed / max(done, 1):.0%} of what is computed is filling"
+        f"{len(plan.lengths)} examples, {len(plan.steps)} steps of {plan.size} passes, layout "
+        f"{plan.layout}: {filling:.0%} of what is computed is filling"
     )
 
 
 @dataclass(frozen=True)
 class Collator:
-    """Makes tensors of one pass, whose item names its ``examples``."""
+    """Makes tensors of one pass; the items that it gets are the numbers of passes."""
 
-    layout: Layout
-    width: int
-    filler: int
-    """Token that fills up rows."""
+    plan: Plan
     rows: Sequence[Any]
     """All examples, with ``input_ids`` and ``labels``."""
+    filler: int
+    """Token that fills up rows."""
 
-    def __call__(self, items: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    def __call__(self, items: Sequence[dict[str, int]]) -> dict[str, Any]:
         """Return what the model takes; of a pass without examples, one that teaches nothing."""
+        (item,) = items
+        step, share = divmod(item["pass"], self.plan.size)
+        return self.tensors([self.rows[example] for example in self.plan.shares(step)[share]])
+
+    def tensors(self, taken: Sequence[Any]) -> dict[str, Any]:
+        """Return these rows as tensors."""
         import torch
 
-        (item,) = items
-        taken = [self.rows[example] for example in item["examples"]]
         ids = [list(row.input_ids) for row in taken] or [[self.filler] * 2]
         labels = [[IGNORED, *row.labels[1:]] for row in taken] or [[IGNORED] * 2]
-        rows = arranged([len(tokens) for tokens in ids], self.layout, self.width)
+        rows = arranged([len(tokens) for tokens in ids], self.plan.layout, self.plan.width)
         longest = max(sum(len(ids[index]) for index in row) for row in rows)
 
         def tensor(parts: list[list[int]], filler: int) -> Any:
@@ -180,11 +236,11 @@ class Collator:
             return torch.tensor([line + [filler] * (longest - len(line)) for line in lines])
 
         batch = {"input_ids": tensor(ids, self.filler), "labels": tensor(labels, IGNORED)}
-        if self.layout is Layout.PADDED:
+        if self.plan.layout is Layout.PADDED:
             return batch | {"attention_mask": tensor([[1] * len(tokens) for tokens in ids], 0)}
         # Positions that begin again at 0 are what tells examples apart; a mask would hide them.
         batch["position_ids"] = tensor([list(range(len(tokens))) for tokens in ids], 0)
-        return batch | (_boundaries(ids) if self.layout is Layout.FLAT else {})
+        return batch | (_boundaries(ids) if self.plan.layout is Layout.FLAT else {})
 
 
 def _boundaries(ids: list[list[int]]) -> dict[str, Any]:

@@ -29,6 +29,8 @@ _HEARTBEAT_SECONDS: Final = 15.0
 _METRICS_SECONDS: Final = 15.0
 _LOG_SECONDS: Final = 10.0
 _CLAIM_SECONDS: Final = 30.0
+_LAST_PASS_SECONDS: Final = 60.0
+"""Longest wait for the last words; storage that hangs must not keep a pod from ending."""
 _BIG_FILE: Final = 4 * 1024 * 1024
 """Histories are uploaded whole; each so many bytes make the pauses one length longer."""
 _WAITING_ROLLOUTS: Final = 200
@@ -96,6 +98,11 @@ class Reporter:
         with self._lock:
             self._batching, self._live_changed = batching, True
 
+    @property
+    def batched(self) -> Batching | None:
+        """How a step is cut up, once that is known."""
+        return self._batching
+
     def warn(self, sentence: str) -> None:
         """Show one sentence about wasted time; the same one is logged once, "" takes it back."""
         with self._lock:
@@ -117,6 +124,11 @@ class Reporter:
         """Append a row to the run's history."""
         with self._metrics.path.open("a") as file:
             file.write(row.model_dump_json() + "\n")
+
+    def put_history(self) -> None:
+        """Upload the history now; raises ``StoreError``."""
+        self._metrics.at_once()
+        self._put_file(self._metrics)
 
     def rollouts(self, step: int, rows: Sequence[dict[str, Any]]) -> None:
         """Keep a sample of one step's rollouts."""
@@ -151,7 +163,7 @@ class Reporter:
         """Write everything once more and stop."""
         self._closed.set()
         self._wake.set()
-        self._thread.join()
+        self._thread.join(_LAST_PASS_SECONDS)
 
     def _run(self) -> None:
         while not self._closed.is_set():
@@ -234,12 +246,15 @@ class Reporter:
         self._live_put = now
 
     def _put_file(self, upload: "_Upload | None") -> None:
-        if upload is None or not upload.is_due():
+        if upload is None:
             return
-        size = upload.path.stat().st_size
-        data = upload.path.read_bytes()[:size]
-        self._attempt.store.put_bytes(upload.key, data, "text/plain; charset=utf-8")
-        upload.done(size)
+        with upload.lock:
+            if not upload.is_due():
+                return
+            size = upload.path.stat().st_size
+            data = upload.path.read_bytes()[:size]
+            self._attempt.store.put_bytes(upload.key, data, "text/plain; charset=utf-8")
+            upload.done(size)
 
     def _put_rollouts(self) -> None:
         while self._rollouts:
@@ -270,6 +285,11 @@ class Silent(Reporter):
     def continue_history(self, step: int) -> None:
         """Leave the history to the first process."""
 
+    @property
+    def batched(self) -> Batching | None:
+        """How a step is cut up, once that is known."""
+        return self._batching
+
     def warn(self, sentence: str) -> None:
         """Leave it to the first process to warn."""
 
@@ -289,6 +309,8 @@ class _Upload:
     def __init__(self, key: str, path: Path, seconds: float) -> None:
         self.key = key
         self.path = path
+        self.lock = threading.Lock()
+        """Held while it is uploaded, so that an older content never follows a newer one."""
         self._seconds = seconds
         self._size = -1
         self._time = -float("inf")

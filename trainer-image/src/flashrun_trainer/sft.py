@@ -51,7 +51,7 @@ def train(session: Session) -> Path | None:
     lengths = [len(row.input_ids) for row in rows]
     layout = model.packing_layout(network)
     plan = packing.plan(run, lengths, layout, arguments.most_tokens(machine), machine.processes)
-    log.info("%s", packing.said(plan, lengths))
+    log.info("%s", packing.said(plan))
     session.reporter.batching(
         Batching(processes=machine.processes, per_device=plan.at_once, accumulation=plan.passes)
     )
@@ -60,9 +60,9 @@ def train(session: Session) -> Path | None:
     trainer = SFTTrainer(
         model=network,
         peft_config=LoraConfig(**adapter) if adapter else None,
-        args=SFTConfig(**arguments.sft(run, machine, output, plan.passes, len(plan.tokens))),
-        train_dataset=Dataset.from_list([{"examples": share} for share in plan.shares]),
-        data_collator=packing.Collator(layout, plan.width, tokenizer.pad_token_id, rows),
+        args=SFTConfig(**arguments.sft(run, machine, output, plan.passes, len(plan.steps))),
+        train_dataset=Dataset.from_dict({"pass": range(plan.size * len(plan.steps))}),
+        data_collator=packing.Collator(plan, rows, tokenizer.pad_token_id),
         processing_class=tokenizer,
         callbacks=[link],
     )

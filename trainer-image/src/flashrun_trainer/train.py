@@ -84,7 +84,7 @@ def _attempt(
     reporter = (Reporter if ranks.leads else Silent)(
         attempt, pod.work, redact, pod.work / "attempt.log"
     )
-    uploader = Uploader(attempt, spec.model.id, reporter.committed)
+    uploader = Uploader(attempt, spec.model.id, reporter.committed, reporter.put_history)
     tracker = Tracker(spec, os.environ if ranks.leads else {}, pod.work)
     end = None
     try:
@@ -175,7 +175,8 @@ def _finish(
         raise TrainerError(
             Exit.TEMPORARY,
             "UploadTimeout",
-            f"the last checkpoints were not uploaded within {seconds} s: {uploader.trouble}",
+            f"the last checkpoints were not uploaded within {seconds} s: "
+            f"{uploader.trouble or 'storage takes its time'}",
             "the next attempt goes on from the newest checkpoint that arrived",
         )
     card.write(adapter, attempt.run, step, reporter.latest, data)
@@ -217,6 +218,8 @@ def _publish(attempt: Attempt, adapter: Path, step: int, deadline: float) -> Non
     while True:
         try:
             prefix = names.adapter_prefix(attempt.prefix)
+            # Its place is the run's, not the attempt's: who lost the run must not touch it at all.
+            attempt.confirm()
             attempt.store.upload_folder(prefix, adapter, manifest)
         except AlreadyExists:
             log.info("the final adapter had arrived before")
@@ -266,6 +269,7 @@ def _settle_for_good(
             exit_code=code,
             termination=termination,
             progress=reporter.latest,
+            batching=reporter.batched,
             finished=datetime.now(UTC),
         ),
     )

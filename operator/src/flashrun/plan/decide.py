@@ -375,7 +375,7 @@ def _start(
     number = placement.number
     made = objects.job(case.run, placement, case.platform, resolved.image)
     status = report.state(
-        report.resolved(case.status, case.run, resolved, made, case.observed.storage.live),
+        report.resolved(case.status, case.run, resolved, made, case.observed.storage),
         case.run,
         case.now,
         Wanted("Accepted", TRUE, "Accepted"),
@@ -493,7 +493,7 @@ def _follow(case: Case) -> Decision:
     phase, reason, message = _situation(case, job, resolved.scale.nodes)
     waits = phase is not Phase.RUNNING and reason not in _PREPARING
     pending = PendingStatus(reason=reason, message=message) if waits else None
-    status = report.resolved(case.status, case.run, resolved, job, case.observed.storage.live)
+    status = report.resolved(case.status, case.run, resolved, job, case.observed.storage)
     status = report.conclude(
         status.model_copy(update={"pending": pending}),
         case.run,

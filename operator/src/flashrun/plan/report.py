@@ -16,7 +16,7 @@ from flashrun.plan.pods import Attempt, Pod, attempts_of, crew_of
 from flashrun.plan.world import Decision, Event, Object, Observed, StorageView
 from flashrun.spec import names
 from flashrun.spec.platform import Platform
-from flashrun.spec.records import Batching, Live, Manifest, Progress, ResolvedRun, Scale
+from flashrun.spec.records import Manifest, Progress, ResolvedRun
 from flashrun.spec.run import (
     ATTEMPTS_SHOWN,
     CHECKPOINTS_SHOWN,
@@ -58,6 +58,7 @@ def seen(
             "checkpoint_count": len(storage.checkpoints) if readable else before.checkpoint_count,
             "adapter": _adapter(run, storage.adapter) if readable else before.adapter,
             "progress": _progress(before.progress, observed, pods),
+            "resolved": before.resolved and _as_cut_up(before.resolved, storage),
             "pending": None,
             "failure": None,
         }
@@ -112,7 +113,7 @@ def state(status: FlashRunStatus, run: FlashRun, now: datetime, *wanted: Wanted)
 
 
 def resolved(
-    status: FlashRunStatus, run: FlashRun, resolved: ResolvedRun, job: Object, live: Live | None
+    status: FlashRunStatus, run: FlashRun, resolved: ResolvedRun, job: Object, storage: StorageView
 ) -> FlashRunStatus:
     """Return ``status`` with what was chosen, read off the spec, the Job and the trainer's word."""
     scale = objects.scale(job)
@@ -127,7 +128,7 @@ def resolved(
                 gpus=scale.processes,
                 nodes=scale.nodes,
                 sharded=scale.sharded,
-                batching=_batching(status.resolved, live.batching if live else None, scale),
+                batching=_batching(status.resolved, storage, scale.processes),
                 environment_digest=resolved.environment.digest,
                 model_source=resolved.model.source,
                 model_revision=resolved.model.revision,
@@ -142,15 +143,21 @@ def resolved(
     )
 
 
+def _as_cut_up(before: ResolvedStatus, storage: StorageView) -> ResolvedStatus:
+    return before.model_copy(update={"batching": _batching(before, storage, before.gpus)})
+
+
 def _batching(
-    before: ResolvedStatus | None, told: Batching | None, scale: Scale
+    before: ResolvedStatus | None, storage: StorageView, processes: int
 ) -> BatchingStatus | None:
     """Return what the trainer said, now or earlier; a Job of another scale begins anew."""
+    said = storage.live or storage.result
+    told = said.batching if said else None
     known = (
         BatchingStatus(**told.model_dump()) if told else None,
         before.batching if before else None,
     )
-    return next((item for item in known if item and item.processes == scale.processes), None)
+    return next((item for item in known if item and item.processes == processes), None)
 
 
 def coalesce(before: FlashRunStatus, decision: Decision, now: datetime) -> Decision:

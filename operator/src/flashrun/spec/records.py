@@ -230,6 +230,7 @@ class Result(Record):
     termination: Termination | None = None
     """Why it failed; None when it succeeded."""
     progress: Progress | None = None
+    batching: Batching | None = None
     finished: datetime
 
 

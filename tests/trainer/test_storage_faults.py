@@ -1,0 +1,263 @@
+"""Storage that is slow, gone, full or forbidden, and two pods at once: nothing is lost or mixed."""
+
+import re
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from flashrun import store as store_module
+from flashrun.spec import names
+from flashrun.spec.outcome import Exit
+from flashrun_trainer import checkpoints
+from tests.trainer import forks
+from tests.trainer.pods import TrainerPod, Workshop, resolved
+from tests.trainer.storage import Cut, Refusal, Request, Storage, between
+
+pytestmark = [
+    pytest.mark.trainer,
+    pytest.mark.filterwarnings("default"),
+    pytest.mark.usefixtures("impatient"),
+]
+
+STEPS = 32
+SFT = {"epochs": 2, "save_every": 4}
+SAVES = [(1, step) for step in range(4, STEPS + 1, 4)]
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Try again soon, so that trouble takes a test no longer than it has to."""
+    monkeypatch.setattr(store_module, "RETRIES", 1)
+    monkeypatch.setattr(checkpoints, "_RETRY_SECONDS", 0.1)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(workshop: Workshop) -> TrainerPod:
+    """A run that nothing happened to."""
+    pod = workshop.pod(resolved("sft", **SFT))
+    assert pod.train() == Exit.DONE
+    return pod
+
+
+@pytest.fixture
+def storage(workshop: Workshop) -> Iterator[Storage]:
+    """A new run's way to storage."""
+    with between(workshop.pod(resolved("sft", **SFT))) as made:
+        yield made
+
+
+def is_save(request: Request) -> bool:
+    """Whether a checkpoint is being uploaded."""
+    return request.method == "PUT" and "/step-" in request.key
+
+
+def markers(storage: Storage, marker: str) -> list[int]:
+    """Steps whose marker was written, in the order in which it was."""
+    pattern = re.compile(rf"PUT attempt-\d+/step-(\d+)/{re.escape(marker)}")
+    return [int(found[1]) for found in map(pattern.fullmatch, map(str, storage.seen)) if found]
+
+
+def trained_steps(work: Path) -> int:
+    """Steps that a pod has trained, by its own disk."""
+    path = work / "metrics.jsonl"
+    return len(path.read_text().splitlines()) if path.exists() else 0
+
+
+def log_of(pod: TrainerPod) -> str:
+    return pod.store.get_bytes(names.log_key(pod.prefix, pod.number)).decode()
+
+
+def test_on_a_slow_line_every_adapter_arrives_in_order_and_the_newest_state(
+    storage: Storage, undisturbed: TrainerPod
+):
+    pod = storage.pod
+    storage.rule = lambda request: time.sleep(0.3) if is_save(request) else None
+    assert pod.train() == Exit.DONE
+    assert pod.steps() == SAVES
+    assert markers(storage, names.MANIFEST) == [step for _, step in SAVES]
+    states = markers(storage, names.STATE_MANIFEST)
+    assert states == sorted(states)
+    assert states[-1] == STEPS
+    assert len(states) < len(SAVES)
+    assert pod.weights == undisturbed.weights
+
+
+def test_training_goes_on_while_storage_is_gone_and_everything_arrives_later(
+    storage: Storage, undisturbed: TrainerPod
+):
+    pod = storage.pod
+    gone: list[Request] = []
+
+    def rule(request: Request) -> None:
+        away = gone or "/step-8/" in request.key
+        if away and trained_steps(pod.folder / "work") < 24:
+            gone.append(request)
+            raise Cut
+
+    storage.rule = rule
+    assert pod.train() == Exit.DONE
+    assert gone
+    assert pod.steps() == SAVES
+    assert pod.weights == undisturbed.weights
+    assert pod.values("loss") == undisturbed.values("loss")
+    assert "is not uploaded yet, trying again" in log_of(pod)
+
+
+@pytest.mark.parametrize(
+    ("last_seen", "saved"),
+    [(rf"PUT attempt-1/step-{STEPS}/.*", STEPS - 4), (r"PUT adapter/.*", STEPS)],
+    ids=["the last checkpoint", "the final adapter"],
+)
+def test_what_does_not_arrive_at_the_end_is_storage_trouble_and_the_next_pod_finishes(
+    workshop: Workshop, undisturbed: TrainerPod, last_seen: str, saved: int
+):
+    run = resolved("sft", upload_timeout_seconds=2, **SFT)
+    with between(workshop.pod(run)) as storage:
+        pod = storage.pod
+        gone: list[Request] = []
+
+        def rule(request: Request) -> None:
+            if gone or re.fullmatch(last_seen, str(request)):
+                gone.append(request)
+                # What went up before this was still on its way: only the end is gone.
+                if is_save(request) and f"/step-{STEPS}/" not in request.key:
+                    return
+                raise Cut
+
+        storage.rule = rule
+        assert pod.train() == Exit.TEMPORARY
+    assert pod.termination.reason in {"UploadTimeout", "StorageUnavailable"}
+    assert "the connection broke" in pod.termination.message
+    assert names.result_key("") not in pod.keys
+
+    following = pod.next()
+    assert following.train() == Exit.DONE
+    assert {row.attempt for row in following.metrics if row.step <= saved} == {1}
+    assert [row.step for row in following.metrics if row.attempt == 2] == [*range(saved + 1, 33)]
+    assert following.weights == undisturbed.weights
+    assert following.values("loss") == undisturbed.values("loss")
+
+
+REFUSALS = {
+    "full": (Refusal(507, "XMinioStorageFull"), "(XMinioStorageFull: said)"),
+    "overloaded": (Refusal(503, "SlowDown"), "(SlowDown: said)"),
+    "forbidden": (Refusal(403, "AccessDenied"), "access was refused (AccessDenied: said)"),
+    "expired": (Refusal(403, "ExpiredToken"), "the storage credentials have expired"),
+}
+
+
+@pytest.mark.parametrize("refusal", REFUSALS)
+def test_storage_that_refuses_for_a_while_costs_nothing(
+    storage: Storage, undisturbed: TrainerPod, refusal: str
+):
+    pod, (answer, words) = storage.pod, REFUSALS[refusal]
+    refused: list[Request] = []
+
+    def rule(request: Request) -> Refusal | None:
+        if not is_save(request) or len(refused) >= 10:
+            return None
+        refused.append(request)
+        return answer
+
+    storage.rule = rule
+    assert pod.train() == Exit.DONE
+    assert pod.steps() == SAVES
+    assert pod.weights == undisturbed.weights
+    assert words in log_of(pod)
+
+
+@pytest.mark.parametrize("refusal", REFUSALS)
+def test_storage_that_goes_on_refusing_is_named_and_tried_again(workshop: Workshop, refusal: str):
+    answer, words = REFUSALS[refusal]
+    run = resolved("sft", upload_timeout_seconds=1, max_steps=2)
+    with between(workshop.pod(run)) as storage:
+        storage.rule = lambda request: answer if is_save(request) else None
+        pod = storage.pod
+        assert pod.train() == Exit.TEMPORARY
+    assert pod.termination.reason == "UploadTimeout"
+    assert words in pod.termination.message
+    assert (pod.steps(), names.result_key("") in pod.keys) == ([], False)
+    assert len(pod.metrics) == 2
+
+
+def test_a_pod_that_may_not_even_claim_is_storage_trouble(storage: Storage):
+    pod = storage.pod
+    storage.rule = lambda request: REFUSALS["forbidden"][0] if request.method == "PUT" else None
+    assert pod.train() == Exit.TEMPORARY
+    assert pod.termination.reason == "StorageUnavailable"
+    assert "claim.json" in pod.termination.message
+
+
+def test_credentials_that_expire_are_taken_anew_from_the_access_file(
+    storage: Storage, undisturbed: TrainerPod
+):
+    pod = storage.pod
+    saves: list[Request] = []
+
+    def rule(request: Request) -> None:
+        if not is_save(request):
+            return
+        saves.append(request)
+        if len(saves) == 3:
+            storage.used_by(pod, session_token="a-token-of-yesterday")
+        if len(saves) == 12:
+            storage.used_by(pod)
+
+    storage.rule = rule
+    assert pod.train() == Exit.DONE
+    assert pod.steps() == SAVES
+    assert pod.weights == undisturbed.weights
+    log = log_of(pod)
+    assert "is not uploaded yet, trying again" in log
+    assert "a-token-of-yesterday" not in log
+
+
+# --- two pods at once ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("moment", "answered", "kept"),
+    [
+        (r"PUT attempt-1/step-8/adapter/adapter_model\.safetensors", False, [4]),
+        (r"PUT attempt-1/step-8/state/optimizer\.pt", False, [4, 8]),
+        (rf"PUT attempt-1/step-{STEPS}/state\.json", True, [step for _, step in SAVES]),
+    ],
+    ids=["in an adapter", "in a state", "before the final adapter"],
+)
+def test_a_pod_that_was_cut_off_commits_nothing_after_another_one_has_claimed_the_run(
+    storage: Storage, undisturbed: TrainerPod, moment: str, answered: bool, kept: list[int]
+):
+    first = storage.pod
+
+    def wanted(request: Request) -> bool:
+        return re.fullmatch(moment, str(request)) is not None
+
+    with (
+        storage.catching(wanted, answered, lost=False) as catch,
+        forks.started(first) as process,
+    ):
+        first.wait_for(catch.caught.is_set)
+        second = first.next()
+        assert second.train() == Exit.DONE
+        results = committed(second)
+        catch.released.set()
+        assert forks.ended(process) == Exit.INTERRUPTED_UNSAVED, first.output
+    assert first.termination.reason == "Superseded"
+    assert [step for attempt, step in first.steps() if attempt == 1] == kept
+    assert committed(second) == results
+    assert not [request for request in map(str, storage.seen) if request.startswith("PUT adapter/")]
+    assert second.weights == undisturbed.weights
+    assert second.values("loss") == undisturbed.values("loss")
+
+
+def committed(pod: TrainerPod) -> dict[str, object]:
+    """When the markers, the result and the final adapter were written, by their keys."""
+    wanted: Callable[[str], bool] = re.compile(
+        r"adapter/.*|result\.json|attempt-\d+/step-\d+/(manifest|state)\.json"
+    ).fullmatch  # type: ignore[assignment]
+    found = pod.store.list(pod.prefix)
+    return {
+        entry.key: entry.modified for entry in found if wanted(entry.key.removeprefix(pod.prefix))
+    }
