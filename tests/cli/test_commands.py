@@ -109,7 +109,9 @@ LOADED = [
 ]
 
 
-@pytest.mark.parametrize(("words", "forbidden"), LOADED, ids=lambda value: str(value)[:40])
+@pytest.mark.parametrize(
+    ("words", "forbidden"), LOADED, ids=[" ".join(words) for words, _ in LOADED]
+)
 def test_a_command_without_a_cluster_loads_no_client_and_a_quick_one_nothing_slow(
     shell: Shell, words: list[str], forbidden: frozenset[str]
 ) -> None:

@@ -64,6 +64,14 @@ def test_setup_keeps_what_exists(shell: Shell) -> None:
     assert path.read_text() == "mine = True\n"
 
 
+def test_a_folder_that_cannot_be_written_to_is_a_sentence(shell: Shell) -> None:
+    shell.write("sums", "a file, not a folder")
+    done = shell("env", "setup", "sums")
+
+    assert done.returncode == 1
+    assert done.stderr == "error: sums: File exists\n"
+
+
 def test_a_folder_whose_name_is_no_id_gets_one(shell: Shell) -> None:
     shell("env", "setup", "my sums (new)")
 

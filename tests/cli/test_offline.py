@@ -42,8 +42,18 @@ save_every = 50            # recipe
 epochs = 3                 # config.toml:8
 max_steps = 0              # recipe
 max_examples = 1000        # config.toml:9
+
+# chosen by the platform: name, pool, GPUs, image, version of the environment and the model
 """
     )
+
+
+def test_dry_run_has_no_name_to_print(shell: Shell) -> None:
+    for words in (("train", "config.toml"), ("rerun", "flash-1795370000-3fa9c1d2")):
+        done = shell(*words, "--dry-run", "-o", "name")
+
+        assert done.returncode == 2
+        assert "a dry run makes no run, so it has no name to print" in done.stderr
 
 
 def test_dry_run_fills_in_the_other_recipe(shell: Shell) -> None:
@@ -168,7 +178,7 @@ def test_render_prints_a_manifest_without_values(shell: Shell) -> None:
     assert found["metadata"] == {"name": "sums-1", "namespace": "team-a"}
     assert found["spec"]["secretRefs"] == [{"name": "sums-1-env"}]
     assert "control" not in found["spec"]
-    assert "kubectl label secret sums-1-env flashrun.dev/secrets=true" in done.stderr
+    assert "kubectl -n team-a label secret sums-1-env flashrun.dev/secrets=true" in done.stderr
     assert "very-secret" not in done.stdout + done.stderr
 
 
@@ -183,6 +193,13 @@ def test_render_can_name_an_existing_secret(shell: Shell) -> None:
 @pytest.mark.parametrize("name", ["UPPER", "a" * 53, "1a", "a/step-1", "a_b", "a-"])
 def test_render_refuses_a_name_that_kubernetes_would(shell: Shell, name: str) -> None:
     assert shell("render", "config.toml", "--name", name).returncode == 2
+
+
+def test_render_refuses_a_secret_that_kubernetes_would(shell: Shell) -> None:
+    done = shell("render", "config.toml", "--secret", "Team Keys")
+
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: 'Team Keys' cannot name a Secret")
 
 
 def test_the_golden_run_renders_as_it_is_kept(shell: Shell) -> None:
@@ -214,6 +231,8 @@ USAGE = [
     ("env", "push", "nowhere"),
     ("env", "push", "."),
     ("env", "pull", "no-slash"),
+    ("train", "-", "--config", "-"),
+    ("explain", "run_id"),
 ]
 
 

@@ -249,8 +249,10 @@ def _job(name: str, image: str, access: StorageAccess, command: list[str]) -> di
 
 
 TRAINER_TESTS = "trainer-tests"
-RUNNER = ("_pytest", "iniconfig", "pluggy", "py", "pytest")
+RUNNER = ("_pytest", "execnet", "iniconfig", "pluggy", "py", "pytest", "xdist")
 """The test runner; the trainer image has none, and these are pure Python."""
+SPREAD = ("-p", "xdist.plugin", "--numprocesses=2", "--dist=loadfile", "--no-loadscope-reorder")
+"""Two tests at a time, each with one thread: much of a test is waiting for processes to start."""
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -261,7 +263,8 @@ def trainer_tests(request: pytest.FixtureRequest, product: "Product") -> None:
     files = dict(map(_installed, RUNNER))
     files |= {name: ROOT / name for name in ("examples", "tests/trainer")}
     words = ("python3", "-m", "pytest", "tests/trainer", "-m", "trainer", "-rs", "--durations=8")
-    product.start_in_trainer_image(TRAINER_TESTS, files, *words, "--import-mode=importlib")
+    words += (*SPREAD, "--import-mode=importlib")
+    product.start_in_trainer_image(TRAINER_TESTS, files, *words)
 
 
 def _installed(module: str) -> tuple[str, Path]:

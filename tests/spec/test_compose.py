@@ -193,6 +193,19 @@ SETS_REFUSED = [
         "train.steps.x=3",
         "--set train.steps.x: train.steps is not a table, so nothing can be set inside it",
     ),
+    (
+        "wandb.project.x=3",
+        "--set wandb.project.x: wandb.project is not a table, so nothing can be set inside it",
+    ),
+    ("worker_env.A.b=3", "--set worker_env.A.b: worker_env.A must be a string: write it in quotes"),
+    (
+        f"environment.params.x={'[' * 50}{']' * 50}",
+        "--set environment.params.x: tables and lists may nest at most 40 levels deep",
+    ),
+    (
+        f"environment.params.x={'[' * 5000}{']' * 5000}",
+        "--set environment.params.x: tables and lists may nest at most 40 levels deep",
+    ),
     ("trian.steps=3", "--set trian.steps: [trian] is not a section; did you mean [train]?"),
     ("stps=3", "--set stps is not a key of the top level; did you mean train.steps?"),
     ("train.steps=nan", "--set train.steps must be finite, not nan"),
@@ -205,7 +218,7 @@ SETS_REFUSED = [
         "did you mean environment.secrets?",
     ),
     ("wandb.projct=x", "--set wandb.projct: projct is not a key of [wandb]; did you mean project?"),
-    ("environment.params.x=nan", "--set environment.params.x must be finite"),
+    ("environment.params.x=nan", "--set environment.params.x must be finite, not nan"),
     ("wandb.project=\udcff", "--set: an assignment is not UTF-8 text"),
     (f"{'a.' * 50}b=1", f"--set {'a.' * 50}b: this is too long for one value"),
 ]
@@ -218,6 +231,23 @@ def test_set_refuses(assignment: str, sentence: str) -> None:
 
 def test_all_wrong_assignments_are_told_at_once() -> None:
     assert len(problems(sets=("a", "=b", "model.x=1"))) == 3
+
+
+def test_everything_that_params_cannot_hold_is_told_at_once_with_its_line() -> None:
+    overlay = """\
+[environment.params]
+day = 2026-11-22
+big = 99999999999999999999
+deep = {a = [{time = 12:30:00}]}
+"""
+
+    assert problems(overlay) == [
+        "overlay1.toml:2: environment.params.day is a date, which JSON cannot carry; "
+        "write it as a string",
+        "overlay1.toml:3: environment.params.big is too large for JSON",
+        "overlay1.toml:4: environment.params.deep.a[0].time is a time, which JSON cannot carry; "
+        "write it as a string",
+    ]
 
 
 def test_a_secret_in_an_assignment_is_not_repeated() -> None:

@@ -467,7 +467,7 @@ SHOWN_ELSEWHERE = {
     "reasoning is penalized by its length":
         "trainer/test_reports.py::test_reasoning_costs_its_coefficient_a_token",
     "stop sequences end a completion":
-        "trainer/test_learning.py::test_completions_end_at_a_stop_sequence",
+        "trainer/test_rollouts.py::test_completions_end_at_a_stop_sequence",
     # managed infrastructure, [worker_env], [wandb]
     "what the platform chose shows in the status":
         "plan/test_runs.py::test_a_pod_and_its_storage_become_a_status",

@@ -4,6 +4,7 @@ Inside the trainer image the cluster's storage is used, which STORAGE_ACCESS des
 else an S3 server is started.
 """
 
+import importlib.util
 import os
 import runpy
 import sys
@@ -52,7 +53,10 @@ def workshop(
     return place
 
 
-@pytest.fixture(params=["transformers", "vllm"])
+ENGINES = ("transformers", "vllm") if importlib.util.find_spec("vllm") else ("transformers",)
+
+
+@pytest.fixture(params=ENGINES)
 def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """What samples completions, each in turn; vLLM where it is installed."""
     if request.param == "vllm":
@@ -66,7 +70,6 @@ def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> s
 @pytest.fixture
 def vllm(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Sample with vLLM, on a CPU as well, where no run would choose it."""
-    pytest.importorskip("vllm", reason="vLLM is not installed")
     import torch
     from vllm.distributed import cleanup_dist_env_and_memory
     from vllm.model_executor.layers import utils

@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from flashrun.spec import names
@@ -240,14 +241,16 @@ class TrainerPod:
             logger.removeHandler(handler)
 
     @contextmanager
-    def started(self) -> Iterator[subprocess.Popen[str]]:
-        """Train in a process of its own, which is killed at the end when it still runs."""
+    def started(
+        self, container: str = "train", changes: Mapping[str, str] = MappingProxyType({})
+    ) -> Iterator[subprocess.Popen[str]]:
+        """Run a container as a process, which is killed at the end when it still runs."""
         sources = [str(ROOT / "operator/src"), str(ROOT / "trainer-image/src")]
         path = os.pathsep.join([*sources, *filter(None, [os.environ.get("PYTHONPATH")])])
         with (self.folder / "output").open("w") as output:
             process = subprocess.Popen(
-                [sys.executable, "-m", "flashrun_trainer", "train"],
-                env={**os.environ, "PYTHONPATH": path, **self.environment},
+                [sys.executable, "-m", "flashrun_trainer", container],
+                env={**os.environ, "PYTHONPATH": path, **self.environment, **changes},
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 text=True,

@@ -156,21 +156,36 @@ def test_a_split_that_is_missing_although_train_exists_is_an_error(workshop: Wor
     assert "no dataset/test.jsonl; it has train" in pod.termination.message
 
 
-@pytest.mark.parametrize("change", ["narrower", "renamed"])
-def test_an_adapter_of_another_model_is_refused(workshop: Workshop, change: str):
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("narrower", "size mismatch"),
+        ("renamed", "the layers have other names, such as "),
+        ("frozen", " weights, of which 0 would learn"),
+    ],
+)
+def test_an_adapter_of_another_model_is_refused(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch, change: str, words: str
+):
     import torch
+    from peft import PeftModel
     from safetensors.torch import load, save
 
     source = workshop.pod(resolved("sft", max_steps=1))
     assert source.train() == 0
     key = names.adapter_prefix(source.prefix) + "adapter_model.safetensors"
     weights = load(source.store.get_bytes(key))
-    other = {
-        name.replace("model.layers", "model.language_model.layers")
-        if change == "renamed"
-        else name: weight if change == "renamed" else torch.zeros(weight.shape[0], 3)
-        for name, weight in weights.items()
-    }
+    other = weights
+    if change == "narrower":
+        other = {name: torch.zeros(weight.shape[0], 3) for name, weight in weights.items()}
+    elif change == "renamed":
+        layers = ("model.layers", "model.language_model.layers")
+        other = {name.replace(*layers): weight for name, weight in weights.items()}
+    else:
+        loaded = PeftModel.from_pretrained
+        monkeypatch.setattr(
+            PeftModel, "from_pretrained", lambda base, path, is_trainable: loaded(base, path)
+        )
     folder = workshop.folder / f"adapter-{change}"
     folder.mkdir()
     (folder / "adapter_model.safetensors").write_bytes(save(other))
@@ -184,4 +199,5 @@ def test_an_adapter_of_another_model_is_refused(workshop: Workshop, change: str)
         model.with_adapter(base, folder, "other-run")
     assert (error.value.code, error.value.reason) == (Exit.CONFIG, "AdapterMismatch")
     assert "adapter other-run does not fit the base model" in error.value.message
+    assert words in error.value.message
     assert "train.init_from_adapter" in error.value.hint

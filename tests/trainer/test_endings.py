@@ -7,6 +7,7 @@ import pytest
 from flashrun.spec import names
 from flashrun.spec.outcome import Exit
 from flashrun.spec.records import Result
+from tests.trainer import forks
 from tests.trainer.pods import HEAD, Workshop, resolved, rows, sums
 
 pytestmark = [pytest.mark.trainer, pytest.mark.filterwarnings("default")]
@@ -127,7 +128,9 @@ def test_a_run_that_cannot_succeed_says_why(workshop: Workshop, case: str):
     assert pod.termination.reason == reason
     assert words in pod.termination.message
     assert "\n" not in pod.termination.message
+    assert pod.termination.hint
     assert pod.termination.attempt == 1
+    assert (pod.termination.peak_memory_bytes or 0) > 1 << 20
     result = pod.store.get_json(names.result_key(pod.prefix), Result)
     assert (result.exit_code, result.termination) == (code, pod.termination)
     assert not pod.store.exists(names.live_key(pod.run.run.uid))
@@ -169,7 +172,7 @@ def test_a_reward_that_fails_now_and_then_is_counted(workshop: Workshop):
 def test_a_reward_without_spread_is_warned_about_while_it_lasts(workshop: Workshop):
     source = SCORE + "        return RewardResult(score=1.0)" + LOAD
     pod = workshop.pod(resolved("grpo", steps=100_000), sums(environment=source))
-    with pod.started():
+    with forks.started(pod):
         live = pod.wait_for(lambda: (found := pod.live) and found.warning and found)
     assert "have had the same reward for 5 steps" in live.warning
 

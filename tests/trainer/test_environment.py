@@ -129,6 +129,9 @@ def test_an_answer_comes_after_the_reasoning(
 ):
     found = Answer(raw, opened)
     assert (str(found), found.thinking, found.raw) == (answer, thinking, raw)
+    # As it was sampled, up to its spaces.
+    assert raw.endswith(found.completion)
+    assert found.completion.strip() == answer.strip()
 
 
 def test_the_first_thought_is_what_the_length_penalty_counts():

@@ -10,13 +10,14 @@ import re
 import signal
 from collections.abc import Callable, Iterator
 from itertools import count
+from pathlib import Path
 
 import pytest
 
 from flashrun.spec import names
 from flashrun.spec.outcome import Exit
 from tests.trainer import forks
-from tests.trainer.pods import TrainerPod, Workshop, resolved
+from tests.trainer.pods import PATIENCE_SECONDS, TrainerPod, Workshop, resolved
 from tests.trainer.storage import Request, Storage, between
 
 pytestmark = [pytest.mark.trainer, pytest.mark.filterwarnings("default")]
@@ -235,6 +236,21 @@ def test_sigterm_while_a_checkpoint_is_downloaded_leaves_it_for_the_next_pod(
     assert forks.trained(following) == Exit.DONE
     assert resumed(following) == before
     assert_the_same_end(following, undisturbed["sft"], "loss")
+
+
+def test_sigterm_while_the_base_model_is_downloaded_does_not_wait_for_it(
+    storage: Storage, tmp_path: Path
+):
+    pod = storage.pod
+    with (
+        storage.catching(lambda request: request.key.endswith("model.safetensors")) as catch,
+        pod.started("model", {"FLASHRUN_MODEL": str(tmp_path)}) as process,
+    ):
+        pod.wait_for(catch.caught.is_set)
+        process.terminate()
+        # Not by the signal: the first process of a container does not die of one.
+        assert process.wait(PATIENCE_SECONDS) == Exit.INTERRUPTED_UNSAVED
+    assert not list(tmp_path.rglob("model.safetensors"))
 
 
 def test_sigterm_in_the_middle_of_a_save_ends_with_that_save(

@@ -8,6 +8,7 @@ import pytest
 from flashrun.spec import names
 from flashrun.spec.outcome import Exit
 from flashrun.spec.records import Result
+from tests.trainer import forks
 from tests.trainer.pods import Workshop, fifths, resolved, rows, sums
 
 pytestmark = [pytest.mark.trainer, pytest.mark.filterwarnings("default")]
@@ -51,23 +52,6 @@ def test_an_adapter_names_its_base_model_and_not_the_pods_folder(workshop: Works
     key = names.adapter_prefix(pod.prefix) + "adapter_config.json"
     config = json.loads(pod.store.get_bytes(key))
     assert config["base_model_name_or_path"] == "flashrun/tiny-qwen3"
-
-
-def test_grpo_learns_from_the_reward(workshop: Workshop):
-    pod = workshop.pod(
-        resolved("grpo", steps=40, group_size=8, max_tokens=16, learning_rate=1e-3, save_every=20)
-    )
-
-    assert pod.train() == Exit.DONE
-
-    first, last = fifths(pod.values("reward"))
-    assert last > 2 * first
-    assert pod.steps() == [(1, 20), (1, 40)]
-    assert fifths(pod.values("env/digits"))[1] > 2 * fifths(pod.values("env/digits"))[0]
-    rollouts = pod.store.get_bytes(names.rollouts_key(pod.prefix, 40)).decode().splitlines()
-    kept = [json.loads(line) for line in rollouts]
-    assert len(kept) == 8
-    assert kept[0].keys() == {"step", "prompt", "completion", "reward", "score", "metrics"}
 
 
 def test_max_steps_and_max_examples_cap_an_sft_run(workshop: Workshop):
@@ -127,51 +111,6 @@ def test_an_adapter_that_is_gone_is_named(workshop: Workshop):
     assert source.run.run.name in warm.termination.message
 
 
-MULTI_TURN = '''
-from freesolo.environments import (
-    EnvironmentMultiTurn, EnvironmentStepResult, RewardResult,
-)
-
-
-class Guess(EnvironmentMultiTurn):
-    """Three answers; the environment repeats what it heard."""
-
-    def start_episode(self, example, prompt_text):
-        return [{"role": "user", "content": example.input}]
-
-    def max_episode_turns(self, example):
-        return 3
-
-    def step_episode(self, example, messages, assistant_response):
-        assert messages[-1] == {"role": "assistant", "content": assistant_response}
-        heard = {"role": "user", "content": "Again."}
-        return EnvironmentStepResult(done=False, messages=(heard,), metadata={"heard": True})
-
-    def score_episode(self, example, episode):
-        answers = [m["content"] for m in episode.messages if m["role"] == "assistant"]
-        assert len(answers) == 3, answers
-        assert len(episode.turns) == len(episode.messages)
-        assert episode.metadata == {"heard": True}
-        text = "".join(answers)
-        return RewardResult(score=sum(c.isdigit() for c in text) / max(1, len(text)))
-
-
-def load_environment():
-    return Guess()
-'''
-
-
-def test_grpo_learns_from_episodes_of_several_turns(workshop: Workshop):
-    pod = workshop.pod(
-        resolved("grpo", steps=30, group_size=4, max_tokens=8, learning_rate=3e-3, save_every=50),
-        sums(environment=MULTI_TURN),
-    )
-    assert pod.train() == Exit.DONE
-    first, last = fifths(pod.values("reward"))
-    assert last > 2 * first
-    assert pod.values("reward_errors") == [0.0] * 30
-
-
 THINKING = """
 import json
 from pathlib import Path
@@ -208,17 +147,6 @@ def test_a_scorer_sees_the_answer_and_the_reasoning_beside_it(workshop: Workshop
         assert thinking in raw
 
 
-def test_completions_end_at_a_stop_sequence(workshop: Workshop):
-    pod = workshop.pod(
-        resolved("grpo", steps=2, stop_sequences=("e", "o", "a", "t"), max_tokens=32)
-    )
-    assert pod.train() == Exit.DONE
-    for step in (1, 2):
-        text = pod.store.get_bytes(names.rollouts_key(pod.prefix, step)).decode()
-        for line in text.splitlines():
-            assert not set(json.loads(line)["completion"]) & set("eoat")
-
-
 def test_prompts_without_room_for_a_completion_are_dropped(workshop: Workshop, tmp_path: Path):
     long = "What is " + "1 plus " * 60
     data = rows(("What is 1 plus 1?", "2"), (long, "60"), ("What is 2 plus 2?", "4"))
@@ -231,7 +159,7 @@ def test_prompts_without_room_for_a_completion_are_dropped(workshop: Workshop, t
 
 def test_a_run_says_where_it_is_while_it_runs(workshop: Workshop):
     pod = workshop.pod(resolved("sft", max_steps=100_000, epochs=100_000, save_every=100))
-    with pod.started():
+    with forks.started(pod):
         live = pod.wait_for(lambda: (found := pod.live) and found.commits and found)
     assert live.progress is not None
     assert (live.phase, live.attempt, live.progress.total_steps) == ("Training", 1, 100_000)

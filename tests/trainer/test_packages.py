@@ -163,6 +163,15 @@ def test_the_pip_list_and_what_it_needs_is_installed_beside_the_image(tmp_path: 
     assert modules == {"aaa_test.py", "bbb_test.py"}
 
 
+def test_what_a_run_has_installed_is_listed_with_the_packages_of_the_image(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / "judge-2.1.dist-info").mkdir()
+    (tmp_path / "judge-2.1.dist-info/METADATA").write_text("Name: judge\nVersion: 2.1\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert {"judge==2.1", f"pytest=={pytest.__version__}"} <= set(packages.pins())
+
+
 def test_a_package_that_was_named_by_its_address_comes_from_there(tmp_path: Path, index: str):
     elsewhere = tmp_path / "index" / "elsewhere"
     elsewhere.mkdir()

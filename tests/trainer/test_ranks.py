@@ -8,7 +8,7 @@ import pytest
 
 from flashrun.spec import names
 from flashrun.spec.outcome import Exit
-from flashrun.spec.records import Manifest, Result, Scale
+from flashrun.spec.records import Control, Manifest, Result, Scale
 from tests.trainer.pods import (
     HEAD,
     PATIENCE_SECONDS,
@@ -41,8 +41,9 @@ def load_environment(**params):
 
 @pytest.fixture(scope="module")
 def undisturbed(workshop: Workshop) -> TrainerPod:
-    """An SFT run by two processes that nothing happened to."""
+    """An SFT run by two processes that nothing happened to, but for a checkpoint asked for."""
     pod = workshop.pod(resolved("sft", scale=TWO, **SFT))
+    pod.store.put_json(names.control_key(pod.prefix), Control(save_request="at once"))
     assert pod.launch() == Exit.DONE, pod.output
     return pod
 
@@ -60,6 +61,10 @@ def test_two_processes_learn_what_one_would(workshop: Workshop, undisturbed: Tra
     log = undisturbed.store.get_bytes(names.log_key(undisturbed.prefix, 1)).decode()
     assert "attempt 1 ends with code 0" in log
     assert "[rank 1] " in log
+
+
+def test_a_save_request_is_honoured_by_all_processes_at_the_next_step(undisturbed: TrainerPod):
+    assert undisturbed.steps() == [(1, step) for step in (1, *range(10, 97, 10), 96)]
 
 
 def test_a_killed_process_ends_its_pod_and_the_next_one_ends_bit_for_bit_the_same(

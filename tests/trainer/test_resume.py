@@ -1,4 +1,4 @@
-"""Interrupted, killed, doubled and damaged: a run goes on as if nothing had happened."""
+"""Interrupted, doubled and damaged: a run goes on as if nothing had happened."""
 
 import signal
 
@@ -7,57 +7,10 @@ import pytest
 from flashrun.spec import names
 from flashrun.spec.outcome import Exit
 from flashrun.spec.records import Claim, Control, Result
+from tests.trainer import forks
 from tests.trainer.pods import PATIENCE_SECONDS, TrainerPod, Workshop, resolved
 
 pytestmark = [pytest.mark.trainer, pytest.mark.filterwarnings("default")]
-
-LONG = {
-    "sft": {"epochs": 25, "save_every": 50},
-    "grpo": {"steps": 60, "save_every": 5, "max_tokens": 16, "kl_penalty_coef": 0.05},
-}
-
-
-@pytest.mark.parametrize("algorithm", ["sft", "grpo"])
-def test_a_killed_run_ends_bit_for_bit_like_an_undisturbed_one(workshop: Workshop, algorithm: str):
-    undisturbed = workshop.pod(resolved(algorithm, **LONG[algorithm]))
-    assert undisturbed.train() == Exit.DONE
-
-    killed = workshop.pod(resolved(algorithm, **LONG[algorithm]))
-    with killed.started() as process:
-        killed.wait_for(lambda: len(killed.steps(names.STATE_MANIFEST)) >= 2)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-    assert names.result_key("") not in killed.keys
-    resumed = killed.next()
-    assert resumed.train() == Exit.DONE
-
-    assert {attempt for attempt, _ in resumed.steps()} == {1, 2}
-    assert resumed.weights == undisturbed.weights
-    name = "loss" if algorithm == "sft" else "reward"
-    assert resumed.values(name) == undisturbed.values(name)
-    steps = [row.step for row in resumed.metrics]
-    assert steps == list(range(1, len(steps) + 1))
-    assert {row.attempt for row in resumed.metrics} == {1, 2}
-
-
-def test_sigterm_saves_and_the_next_pod_goes_on_from_there(workshop: Workshop):
-    pod = workshop.pod(resolved("sft", epochs=25, save_every=10_000))
-    with pod.started() as process:
-        pod.wait_for(lambda: len(logged_steps(pod)) > 3)
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(PATIENCE_SECONDS) == Exit.INTERRUPTED_SAVED
-    (saved,) = pod.steps()
-    assert pod.steps(names.STATE_MANIFEST) == [saved]
-    assert pod.termination.reason == "Interrupted"
-    assert pod.termination.step == saved[1]
-    assert names.result_key("") not in pod.keys
-
-    following = pod.next()
-    assert following.train() == Exit.DONE
-    steps = [row.step for row in following.metrics]
-    assert steps == list(range(1, 401))
-    assert {row.attempt for row in following.metrics if row.step <= saved[1]} == {1}
-    assert {row.attempt for row in following.metrics if row.step > saved[1]} == {2}
 
 
 def logged_steps(pod: TrainerPod) -> list[str]:
@@ -103,27 +56,14 @@ def test_an_adapter_without_a_result_counts_as_the_end(workshop: Workshop):
 
 def test_a_superseded_pod_stops_and_commits_nothing_more(workshop: Workshop):
     pod = workshop.pod(resolved("sft", epochs=10_000, save_every=20))
-    with pod.started() as process:
+    with forks.started(pod) as process:
         pod.wait_for(pod.steps)
         key = names.claim_key(pod.prefix, 1)
         own = pod.store.get_json(key, Claim)
         pod.store.put_json(key, own.model_copy(update={"superseded": True}))
-        assert process.wait(PATIENCE_SECONDS) == Exit.INTERRUPTED_UNSAVED
+        assert forks.ended(process) == Exit.INTERRUPTED_UNSAVED
     assert pod.termination.reason == "Superseded"
     assert names.result_key("") not in pod.keys
-
-
-def test_of_two_pods_the_later_claim_wins(workshop: Workshop):
-    first = workshop.pod(resolved("sft", epochs=10_000, save_every=20))
-    with first.started() as process:
-        first.wait_for(first.steps)
-        second = first.next()
-        with second.started():
-            assert process.wait(PATIENCE_SECONDS) == Exit.INTERRUPTED_UNSAVED
-            assert first.termination.reason == "Superseded"
-            second.wait_for(lambda: any(attempt == 2 for attempt, _ in first.steps()))
-    claims = [key for key in first.keys if key.endswith("claim.json")]
-    assert claims == ["attempt-1/claim.json", "attempt-2/claim.json"]
 
 
 @pytest.mark.parametrize("damage", ["flipped", "missing", "unmarked"])
@@ -155,7 +95,7 @@ def test_a_damaged_checkpoint_is_passed_over_for_an_older_one(workshop: Workshop
 
 def test_a_save_request_is_honoured_at_the_next_step(workshop: Workshop):
     pod = workshop.pod(resolved("sft", epochs=10_000, save_every=1_000_000))
-    with pod.started():
+    with forks.started(pod):
         pod.wait_for(lambda: len(logged_steps(pod)) > 3)
         control = names.control_key(pod.prefix)
         pod.store.put_json(control, Control(save_request="now"))

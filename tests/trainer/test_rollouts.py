@@ -17,7 +17,6 @@ from flashrun_trainer import rollouts
 from flashrun_trainer.arguments import Machine
 from flashrun_trainer.rollouts import Engine
 from tests.trainer.pods import TrainerPod, Workshop, fifths, resolved, sums
-from tests.trainer.test_learning import MULTI_TURN
 
 GIB = 1 << 30
 GPU = Machine(gpu=True)
@@ -116,12 +115,48 @@ def test_grpo_learns_from_the_reward(workshop: Workshop, engine: str):
         resolved("grpo", steps=40, group_size=8, max_tokens=16, learning_rate=3e-3, save_every=20)
     )
     assert pod.train() == Exit.DONE
-    first, last = fifths(pod.values("reward"))
-    assert last > 2 * first
+    for learned in ("reward", "env/digits"):
+        first, last = fifths(pod.values(learned))
+        assert last > 2 * first
+    assert pod.steps() == [(1, 20), (1, 40)]
     assert sampled_by(pod) == engine
     if engine == "vllm":
         # Were the weights of an earlier step sampled from, the last ones would be far off.
         assert max(mismatch(pod)) < 0.1
+
+
+MULTI_TURN = '''
+from freesolo.environments import (
+    EnvironmentMultiTurn, EnvironmentStepResult, RewardResult,
+)
+
+
+class Guess(EnvironmentMultiTurn):
+    """Three answers; the environment repeats what it heard."""
+
+    def start_episode(self, example, prompt_text):
+        return [{"role": "user", "content": example.input}]
+
+    def max_episode_turns(self, example):
+        return 3
+
+    def step_episode(self, example, messages, assistant_response):
+        assert messages[-1] == {"role": "assistant", "content": assistant_response}
+        heard = {"role": "user", "content": "Again."}
+        return EnvironmentStepResult(done=False, messages=(heard,), metadata={"heard": True})
+
+    def score_episode(self, example, episode):
+        answers = [m["content"] for m in episode.messages if m["role"] == "assistant"]
+        assert len(answers) == 3, answers
+        assert len(episode.turns) == len(episode.messages)
+        assert episode.metadata == {"heard": True}
+        text = "".join(answers)
+        return RewardResult(score=sum(c.isdigit() for c in text) / max(1, len(text)))
+
+
+def load_environment():
+    return Guess()
+'''
 
 
 @pytest.mark.trainer
@@ -134,6 +169,7 @@ def test_grpo_learns_from_episodes_of_several_turns(workshop: Workshop, engine: 
     assert pod.train() == Exit.DONE
     first, last = fifths(pod.values("reward"))
     assert last > 2 * first
+    assert pod.values("reward_errors") == [0.0] * 30
     assert sampled_by(pod) == engine
     if engine == "vllm":
         assert max(mismatch(pod)) < 0.1

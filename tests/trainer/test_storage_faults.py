@@ -194,16 +194,16 @@ def test_credentials_that_expire_are_taken_anew_from_the_access_file(
     storage: Storage, undisturbed: TrainerPod
 ):
     pod = storage.pod
-    saves: list[Request] = []
+    work = pod.folder / "work"
 
     def rule(request: Request) -> None:
-        if not is_save(request):
-            return
-        saves.append(request)
-        if len(saves) == 3:
-            storage.used_by(pod, session_token="a-token-of-yesterday")
-        if len(saves) == 12:
-            storage.used_by(pod)
+        match trained_steps(work):
+            case 0:
+                return
+            case done if done < 24:
+                storage.used_by(pod, session_token="a-token-of-yesterday")
+            case _:
+                storage.used_by(pod)
 
     storage.rule = rule
     assert pod.train() == Exit.DONE
@@ -211,6 +211,7 @@ def test_credentials_that_expire_are_taken_anew_from_the_access_file(
     assert pod.weights == undisturbed.weights
     log = log_of(pod)
     assert "is not uploaded yet, trying again" in log
+    assert "the storage credentials have expired" in log
     assert "a-token-of-yesterday" not in log
 
 

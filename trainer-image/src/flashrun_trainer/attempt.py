@@ -43,6 +43,7 @@ class Attempt:
                 Exit.INTERRUPTED_UNSAVED,
                 "Superseded",
                 f"attempt {self.number} is superseded: another pod owns the run now",
+                "that pod goes on from the last checkpoint",
             )
 
 

@@ -26,8 +26,10 @@ _SHORTEST_SECRET: Final = 6
 
 _IN_ADDRESSES: Final = re.compile(
     r"""((?i:://[^\s/:@]*:(?=[^\s/@]+@)
-        |[?&][\w-]*(?:token|signature|secret|password|credential|api_?key)[\w-]*=
-        |\bbearer\s+))(?:[^\s&@"'<>]+)""",
+        |://(?=[^\s/:@]{12,}@)
+        |[?&](?:[\w-]*(?:token|signature|secret|password|credential|api_?key)[\w-]*|sig|key)=
+        |\bauthorization\W{1,4}basic\s+
+        |\bbearer\s+(?=[\w.~+/=-]*\d)))(?:[^\s&@"'<>]+)""",
     re.VERBOSE,
 )
 """Passwords, signatures and tokens that libraries print as part of an address or a header."""
@@ -36,7 +38,7 @@ _IN_ADDRESSES: Final = re.compile(
 class TrainerError(Exception):
     """An end with a known reason."""
 
-    def __init__(self, code: int, reason: str, message: str, hint: str = "") -> None:
+    def __init__(self, code: int, reason: str, message: str, hint: str) -> None:
         super().__init__(message)
         self.code = code
         self.reason = reason
@@ -197,7 +199,7 @@ def _unexpected(error: BaseException) -> TrainerError:
         UNEXPECTED,
         "Unexpected",
         f"the trainer failed with {sentence(error)}",
-        "the log has the traceback: flash logs",
+        "the log has the traceback: flash log",
     )
 
 

@@ -106,7 +106,10 @@ def _unavailable(spec: ResolvedRun, why: str, hint: str) -> TrainerError:
 
 def _hub_trouble(error: Exception) -> TrainerError:
     return TrainerError(
-        Exit.TEMPORARY, "HubUnavailable", f"the model hub is in trouble: {first_line(str(error))}"
+        Exit.TEMPORARY,
+        "HubUnavailable",
+        f"the model hub is in trouble: {first_line(str(error))}",
+        "it is tried again; the platform sets the hub, and can mirror the model",
     )
 
 

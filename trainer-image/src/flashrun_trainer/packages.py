@@ -57,6 +57,7 @@ def download(store: Store, environment: ResolvedEnvironment, path: Path) -> None
             "EnvironmentCorrupt",
             f"the package of {environment.id} has SHA-256 {found.sha256[:12]}…, "
             f"not {environment.digest[:12]}…",
+            "it is tried again; when it stays like this, publish it again with flash env push",
         )
     log.info("environment %s: %d bytes, SHA-256 %s", environment.id, found.size, found.sha256)
 
@@ -124,7 +125,10 @@ def _pip(*arguments: str) -> None:
         )
     except subprocess.TimeoutExpired:
         raise TrainerError(
-            Exit.TEMPORARY, "IndexUnavailable", f"pip took longer than {_PIP_SECONDS} s"
+            Exit.TEMPORARY,
+            "IndexUnavailable",
+            f"pip took longer than {_PIP_SECONDS} s",
+            "it is tried again; shorten [environment].pip when the index is not to blame",
         ) from None
     log.info("%s%s", done.stdout, done.stderr)
     if done.returncode != 0:

@@ -189,11 +189,13 @@ def _interrupted(step: int, saved: bool) -> TrainerError:
             Exit.INTERRUPTED_SAVED,
             "Interrupted",
             f"the pod was asked to stop; step {step} is saved, and the run goes on from there",
+            "it is started again by itself",
         )
     return TrainerError(
         Exit.INTERRUPTED_UNSAVED,
         "Interrupted",
         f"the pod was asked to stop, and step {step} could not be saved in time",
+        "it is started again by itself, from the last checkpoint",
     )
 
 
@@ -240,7 +242,7 @@ def _settle(
     progress = reporter.latest
     code = end.code if end else int(Exit.DONE)
     message = ending.termination(
-        end or TrainerError(code, "Succeeded", "training is complete"),
+        end or TrainerError(code, "Succeeded", "training is complete", hint=""),
         redact,
         attempt=attempt.number,
         step=progress.step if progress else None,

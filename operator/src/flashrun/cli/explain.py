@@ -57,6 +57,7 @@ def explain(
         str | None,
         typer.Argument(
             help="Key, such as train.steps or steps; all keys when left out.",
+            metavar="KEY",
             autocompletion=beginning_with,
         ),
     ] = None,
@@ -106,6 +107,8 @@ def named(text: str) -> list[Key]:
     ):
         if candidates:
             return candidates
+    if tuple(wanted.split(".")) in compose.PLATFORM_KEYS:
+        raise UsageFailure(f"{wanted} is no key to set: the platform chooses it")
     raise UsageFailure(f"there is no key {text!r}", _near(wanted, [key.name for key in known]))
 
 

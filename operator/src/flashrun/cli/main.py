@@ -97,6 +97,10 @@ class Commands(TyperGroup):
             # The reader of a pipe has enough; the interpreter must not complain at its end.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(ExitCode.OK) from None
+        except OSError as error:
+            # A disk that is full, a folder that may not be written to: nothing of ours to trace.
+            place = f"{error.filename}: " if error.filename else ""
+            raise typer.Exit(_told(Failure(f"{place}{error.strerror or error}"))) from None
         except Exception as error:
             # A ConfigError is told by what it carries: its module would load every model.
             if (problems := getattr(error, "problems", None)) is None:

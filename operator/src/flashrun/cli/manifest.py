@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Annotated
 
 import typer
+from pydantic import ValidationError
 
 from flashrun.cli import known, source, terminal
 from flashrun.cli.failure import UsageFailure
@@ -41,7 +42,7 @@ def render_manifest(
     for warning in source.checked(composed, known.platform()):
         terminal.say(f"note: {warning}")
     run = _name(name) if name else names.run_name(int(time.time()), secrets.token_hex(4))
-    refs = _secret_refs(composed.config, run, secret)
+    refs = _secret_refs(composed.config, run, namespace, secret)
     if output is Output.NAME:
         terminal.write(run)
     else:
@@ -69,16 +70,28 @@ def _name(text: str) -> str:
     return text
 
 
-def _secret_refs(config: RunConfig, run: str, given: list[str] | None) -> list[str]:
+def _secret_name(text: str) -> str:
+    try:
+        return SecretRef(name=text).name
+    except ValidationError:
+        raise UsageFailure(
+            f"{text!r} cannot name a Secret: use lower-case letters, digits, '-' and '.'"
+        ) from None
+
+
+def _secret_refs(
+    config: RunConfig, run: str, namespace: str | None, given: list[str] | None
+) -> list[str]:
     """Return where the secrets are looked up; say how to make that Secret when it is new."""
     listed = config.environment.secrets
     if given or not listed:
-        return given or []
+        return [_secret_name(name) for name in given or ()]
     secret = names.submitted_secret_name(run)
+    kubectl = f"kubectl -n {namespace}" if namespace else "kubectl"
     values = " ".join(f'--from-literal={name}="${name}"' for name in listed)
     terminal.say(
         f"note: the run looks up {', '.join(listed)} in Secret {secret}; make it with\n"
-        f"  kubectl create secret generic {secret} {values}\n"
-        f"  kubectl label secret {secret} {names.SECRETS_LABEL}=true"
+        f"  {kubectl} create secret generic {secret} {values}\n"
+        f"  {kubectl} label secret {secret} {names.SECRETS_LABEL}=true"
     )
     return [secret]

@@ -43,7 +43,9 @@ Config = Annotated[Path, typer.Argument(help="The run's TOML file.", metavar="CO
 Overlays = Annotated[
     list[Path] | None,
     typer.Option(
-        "--config", help="TOML file merged over CONFIG; repeat it for more.", metavar="FILE"
+        "--config",
+        help="TOML file merged over what came before; repeat it for more.",
+        metavar="FILE",
     ),
 ]
 Sets = Annotated[

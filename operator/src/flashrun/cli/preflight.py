@@ -85,10 +85,7 @@ async def preflight(
 def _print(composed: Composed, found: Preflight, output: Output) -> None:
     settings = resolved.settings(composed)
     if output in (Output.JSON, Output.YAML):
-        answer = {
-            "state": "dry_run",
-            "spec": resolved.resolved_tables(settings),
-            "sources": resolved.origins(settings),
+        answer = resolved.answer(settings) | {
             "server": found.data,
             "notes": found.notes,
             "problems": found.problems,

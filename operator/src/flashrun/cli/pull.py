@@ -19,10 +19,16 @@ _CONFIG: Final = "adapter_config.json"
 
 def pull(
     ref: Annotated[
-        str, typer.Argument(help="RUN for its final adapter, RUN/step-N for a checkpoint.")
+        str,
+        typer.Argument(
+            help="RUN for its final adapter, RUN/step-N for a checkpoint.", metavar="REF"
+        ),
     ],
     folder: Annotated[
-        Path | None, typer.Argument(help="New folder; named after the reference when left out.")
+        Path | None,
+        typer.Argument(
+            help="New folder; named after the reference when left out.", metavar="FOLDER"
+        ),
     ] = None,
     namespace: Namespace = None,
     context: Context = None,

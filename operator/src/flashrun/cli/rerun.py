@@ -19,7 +19,7 @@ from flashrun.cli.options import (
     Sets,
 )
 from flashrun.cli.session import connect, run_name
-from flashrun.cli.train import print_resolved
+from flashrun.cli.train import print_resolved, refuse_name
 from flashrun.spec import names
 from flashrun.spec.compose import Composed, ConfigFile
 from flashrun.spec.run import FlashRun
@@ -44,6 +44,8 @@ def rerun(
 
     Example: flash rerun flash-1795370000-3fa9c1d2 --set train.learning_rate=5e-5
     """
+    if dry_run:
+        refuse_name(output)
     asyncio.run(
         _rerun(run_name(run), overlays, sets, dry_run, background, output, namespace, context)
     )

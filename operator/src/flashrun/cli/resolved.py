@@ -2,12 +2,16 @@
 
 import json
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from flashrun.plan import resolve
 from flashrun.spec.compose import Composed
 from flashrun.spec.config import Algorithm
 from flashrun.spec.records import ResolvedTrain
+
+LEFT_TO_THE_PLATFORM: Final = (
+    "\n# chosen by the platform: name, pool, GPUs, image, version of the environment and the model"
+)
 
 
 class Setting(NamedTuple):
@@ -98,6 +102,11 @@ def _toml_line(setting: Setting) -> tuple[str, str]:
         return f"# {setting.key}", setting.origin
     code = f"{_toml_key(setting.key)} = {toml_value(setting.value)}"
     return (code, setting.origin) if setting.used else (f"# {code}", f"{setting.origin}, no effect")
+
+
+def answer(found: Sequence[Setting]) -> dict[str, Any]:
+    """Return what a dry run says to programs."""
+    return {"state": "dry_run", "spec": resolved_tables(found), "sources": origins(found)}
 
 
 def resolved_tables(found: Sequence[Setting]) -> dict[str, Any]:

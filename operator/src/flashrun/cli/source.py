@@ -15,6 +15,8 @@ STANDARD_INPUT = Path("-")
 
 def read(config: Path, overlays: Sequence[Path] | None, sets: Sequence[str] | None) -> Composed:
     """Compose the files and the values of ``--set``; raises ``ConfigError`` with all problems."""
+    if (config, *(overlays or ())).count(STANDARD_INPUT) > 1:
+        raise UsageFailure("standard input can be read once: give - for one file only")
     return composed([file(path) for path in (config, *(overlays or ()))], sets)
 
 

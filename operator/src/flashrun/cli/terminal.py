@@ -110,8 +110,9 @@ def write_table(table: Table) -> None:
     from rich.text import Text
 
     drawn = RichTable(box=None, pad_edge=False, header_style="bold")
-    for name in table.header:
-        drawn.add_column(name, overflow="fold")
+    for number, name in enumerate(table.header):
+        # The first column names the record: it is what people copy, so it stays in one piece.
+        drawn.add_column(name, overflow="fold", no_wrap=number == 0)
     for row in table.rows:
         drawn.add_row(*(Text(cell.text, style=_STYLES[cell.tone]) for cell in row))
     console().print(drawn)

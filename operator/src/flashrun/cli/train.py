@@ -47,6 +47,8 @@ def train(
     if server and not dry_run:
         raise UsageFailure("--server goes with --dry-run", "leave it out to train")
     composed = source.read(config, overlays, sets)
+    if dry_run:
+        refuse_name(output)
     if dry_run and not server:
         print_resolved(composed, output)
         return
@@ -71,17 +73,18 @@ async def _train(submission: "Submission", namespace: str | None, context: str |
         await submit.start(connected, submission)
 
 
+def refuse_name(output: Output) -> None:
+    """Refuse ``-o name`` of a dry run, which makes nothing that has one."""
+    if output is Output.NAME:
+        raise UsageFailure("a dry run makes no run, so it has no name to print", "use -o json")
+
+
 def print_resolved(composed: "Composed", output: Output) -> None:
     """Print a config with every value filled in; raises ``ConfigError`` when it cannot be used."""
     for warning in source.checked(composed, known.platform()):
         terminal.say(f"note: {warning}")
     found = resolved.settings(composed)
     if output in (Output.JSON, Output.YAML):
-        answer = {
-            "state": "dry_run",
-            "spec": resolved.resolved_tables(found),
-            "sources": resolved.origins(found),
-        }
-        terminal.write_data(answer, output)
+        terminal.write_data(resolved.answer(found), output)
     else:
-        terminal.write(resolved.resolved_toml(found).rstrip("\n"))
+        terminal.write(resolved.resolved_toml(found) + resolved.LEFT_TO_THE_PLATFORM)

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, time
 from difflib import get_close_matches
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, get_origin
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
@@ -332,10 +332,26 @@ def _assign(draft: _Draft, assignment: str) -> list[Problem]:
     if len(path) > DEPTH_LIMIT or len(value) > SIZE_LIMIT:
         return [Problem(origin, "this is too long for one value")]
     try:
+        _past_no_value(path)
         draft.put(path, _value(path, value), origin, {})
+    except _UnreadableError as error:
+        return [Problem(origin, error.sentence)]
     except LookupError as error:
         return [Problem(origin, f"{error.args[0]} is not a table, so nothing can be set inside it")]
     return []
+
+
+def _past_no_value(path: Path) -> None:
+    """Raise ``LookupError`` with the key on the way that never holds a table."""
+    section: Any = RunConfig
+    for depth, key in enumerate(path[:-1], start=1):
+        if key not in section.model_fields:
+            return
+        section = section.model_fields[key].annotation
+        if get_origin(section) is dict:
+            return
+        if not hasattr(section, "model_fields"):
+            raise LookupError(".".join(path[:depth]))
 
 
 def _dotted(key: str) -> Path:
@@ -381,12 +397,16 @@ def _toml(text: str) -> Any:
     """
     try:
         document = tomllib.loads(f"outer = {{inner = {text}}}")
-    except (ValueError, RecursionError):
+    except ValueError:
         return None
+    except RecursionError:
+        raise _too_deep() from None
     if document.keys() != {"outer"} or document["outer"].keys() != {"inner"}:
         return None
     value = document["outer"]["inner"]
-    return None if isinstance(value, date | time) or _depth({"": value}) > DEPTH_LIMIT else value
+    if _depth({"": value}) > DEPTH_LIMIT:
+        raise _too_deep()
+    return None if isinstance(value, date | time) else value
 
 
 def _pieces(text: str) -> list[str]:
@@ -439,9 +459,11 @@ def _problems(
 def _origin(draft: _Draft, detail: ErrorDetails, base: Origin) -> Origin:
     """Return where the nearest enclosing key of an error was given."""
     path = (*map(str, detail["loc"]), *_inner_path(detail))
-    prefixes = (path[:length] for length in range(len(path), 0, -1))
-    around = (draft.origins[known] for known in prefixes if known in draft.origins)
-    return next(around, None) or _inside(draft.origins, path) or base
+    for length in range(len(path), 0, -1):
+        around = path[:length]
+        if found := draft.origins.get(around) or _inside(draft.origins, around):
+            return found
+    return base
 
 
 def _inside(origins: Mapping[Path, Origin], path: Path) -> Origin | None:
@@ -452,7 +474,7 @@ def _inside(origins: Mapping[Path, Origin], path: Path) -> Origin | None:
 def _inner_path(detail: ErrorDetails) -> Path:
     """Return the keys below the field that a sentence about a free-form table begins with."""
     first = str(detail.get("ctx", {}).get("error", "")).partition(" ")[0]
-    return tuple(re.sub(r"\[\d+\]", "", first).split(".")) if first else ()
+    return tuple(filter(None, re.sub(r"\[\d+\]", "", first).split(".")))
 
 
 def sentence(detail: ErrorDetails) -> str:
@@ -503,7 +525,9 @@ def _own_sentence(loc: Sequence[int | str], path: str, sentence: str, given: Any
         return f"{path} {sentence}, not {shown(given)}"
     if re.match(r"(must|is|looks|has|cannot|names)\b", sentence):
         return f"{path} {sentence}"
-    return f"{path}{'.' if loc[-1] in ('params', 'worker_env') else ': '}{sentence}"
+    if sentence.startswith((".", "[")):  # it goes on with a place inside the value
+        return f"{path}{sentence}"
+    return f"{path}{'.' if loc[-1] == 'params' else ': '}{sentence}"
 
 
 def _missing(path: str) -> str:

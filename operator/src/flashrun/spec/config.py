@@ -167,13 +167,21 @@ def _plain_https(url: SplitResult) -> None:
         raise ValueError("names an address that ends in #…; only #sha256=… is allowed there")
 
 
-def _public_json(value: dict[str, JsonValue]) -> dict[str, JsonValue]:
-    texts = _strings(value, "")
-    if sum(len(text) for _, text in texts) > _PARAMS_LIMIT:
-        raise ValueError(f"has more than {_PARAMS_LIMIT:,} characters; data belongs in the package")
-    for path, text in texts:
+def _wrong(path: str, what: str) -> ValueError:
+    """Return the error about the place ``path`` inside a value; empty for the value itself."""
+    return ValueError(f"{path} {what}".lstrip())
+
+
+def _public_json(value: JsonValue) -> JsonValue:
+    for path, text in _strings(value, ""):
         if (found := secrecy.secret_value(text)) is not None:
-            raise ValueError(f"{path} looks like {found}: {SECRETS_HINT}")
+            raise _wrong(path, f"looks like {found}: {SECRETS_HINT}")
+    return value
+
+
+def _short(value: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    if sum(len(text) for _, text in _strings(value, "")) > _PARAMS_LIMIT:
+        raise ValueError(f"has more than {_PARAMS_LIMIT:,} characters; data belongs in the package")
     return value
 
 
@@ -183,7 +191,7 @@ def _strings(value: JsonValue, path: str) -> list[tuple[str, str]]:
         case str():
             return [(path, value)]
         case dict():
-            pairs = [(f"{path}.{key}" if path else key, item) for key, item in value.items()]
+            pairs = [(f"{path}.{key}", item) for key, item in value.items()]
             keys = [(inner, key) for (inner, _), key in zip(pairs, value, strict=True)]
         case list():
             pairs = [(f"{path}[{index}]", item) for index, item in enumerate(value)]
@@ -203,26 +211,28 @@ def _split(params: dict[str, JsonValue]) -> dict[str, JsonValue]:
     return params
 
 
-def _json_table(value: Any) -> Any:
+def _table(value: Any) -> Any:
     if not isinstance(value, dict):
         raise ValueError("must be a table")
-    _few(value)
-    for key, item in value.items():
-        _check_json(item, str(key), depth=0)
+    return _few(value)
+
+
+def _json(value: Any) -> Any:
+    _check_json(value, "", depth=0)
     return value
 
 
 def _check_json(value: Any, path: str, depth: int) -> None:
     if depth > 32:
-        raise ValueError(f"{path} is nested deeper than 32 levels")
+        raise _wrong(path, "is nested deeper than 32 levels")
     match value:
         case int() if abs(value) >= 2**63:
-            raise ValueError(f"{path} is too large for JSON")
+            raise _wrong(path, "is too large for JSON")
         case None | bool() | int() | str():
             return
         case float():
             if value != value or abs(value) == float("inf"):
-                raise ValueError(f"{path} must be finite")
+                raise _wrong(path, "must be finite")
         case list():
             for index, item in enumerate(value):
                 _check_json(item, f"{path}[{index}]", depth + 1)
@@ -231,7 +241,7 @@ def _check_json(value: Any, path: str, depth: int) -> None:
                 _check_json(item, f"{path}.{key}", depth + 1)
         case _:
             kind = type(value).__name__
-            raise ValueError(f"{path} is a {kind}, which JSON cannot carry; write it as a string")
+            raise _wrong(path, f"is a {kind}, which JSON cannot carry; write it as a string")
 
 
 def _string_list(value: Any) -> Any:
@@ -277,9 +287,12 @@ class Environment(Section):
     )
     """Published environment, ``<org>/<name>``."""
     params: Annotated[
-        dict[str, JsonValue],
-        BeforeValidator(_json_table),
-        AfterValidator(_public_json),
+        dict[
+            Annotated[str, AfterValidator(_no_secret)],
+            Annotated[JsonValue, BeforeValidator(_json), AfterValidator(_public_json)],
+        ],
+        BeforeValidator(_table),
+        AfterValidator(_short),
         AfterValidator(_split),
     ] = Field(default={}, max_length=_ENTRIES, examples=[{"split": "test"}])
     """Keyword arguments of the environment's ``load_environment``; ``split`` also picks
