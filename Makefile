@@ -55,6 +55,16 @@ test-api: $(READY) ## against a real API server
 test-e2e: $(READY) ## against real pods
 	@$(BIN)/python -m pytest -q -m e2e
 
+.PHONY: bench-trainer
+bench-trainer: $(READY) ## the trainer against plain TRL, its uploads against boto3
+	@$(BIN)/python -m bench.trainer
+	@$(BIN)/python -m bench.upload
+
+.PHONY: bench-cli
+bench-cli: $(READY) ## the command line against freesolo-flash: time, and 10,000 configs
+	@$(BIN)/python -m bench.cli
+	@$(BIN)/python -m bench.differential
+
 .PHONY: lint
 lint: $(READY) ## format, lint, types, layers
 	@$(BIN)/ruff format --check $(SOURCES)

@@ -261,6 +261,18 @@ def test_what_would_fail_in_training_is_an_error(
     assert "Traceback" not in done.stderr
 
 
+def test_bytes_that_are_no_text_are_told_once(shell: Shell) -> None:
+    write(shell, rows=b"\xff\xfe")
+    data = shell("env", "test", "env").stderr
+    write(shell)
+    shell.write("env/TRAINING_CONTRACT.md", b"\xff\xfe")
+    contract = shell("env", "test", "env").stderr
+
+    assert data.startswith("error: dataset/train.jsonl: it cannot be read: ")
+    assert contract.startswith("error: the environment failed while reading TRAINING_CONTRACT.md: ")
+    assert data.count("\n") == contract.count("\n") == 1
+
+
 def test_an_environment_that_hangs_is_given_up_with_all_it_started(shell: Shell) -> None:
     sleep = "import subprocess, time; subprocess.Popen(['sleep', '7654']); time.sleep(7654)"
     write(shell, GOOD.replace(PROMPT, sleep))

@@ -109,22 +109,22 @@ def test_a_package_that_was_changed_in_storage_is_not_unpacked(
 
 
 def test_delete_asks_first_and_without_a_terminal_needs_y(served: Served) -> None:
-    served.push("org/env")
+    served.push("org/gone")
 
-    refused = served.flash("env", "delete", "org/env")
+    refused = served.flash("env", "delete", "org/gone")
     assert (refused.returncode, "add -y" in refused.stderr) == (2, True)
-    assert packages(served, "org/env")
-    assert served.flash("env", "delete", "org/env", "-y").stdout == "org/env\n"
-    assert list(served.store.list(names.environment_prefix("org/env"))) == []
-    assert served.flash("env", "delete", "org/env", "-y").returncode == 3
+    assert packages(served, "org/gone")
+    assert served.flash("env", "delete", "org/gone", "-y").stdout == "org/gone\n"
+    assert list(served.store.list(names.environment_prefix("org/gone"))) == []
+    assert served.flash("env", "delete", "org/gone", "-y").returncode == 3
 
 
 def test_delete_takes_one_environment_and_no_other_of_a_similar_name(served: Served) -> None:
-    for name in ("org/env", "org/env2", "org2/env"):
+    for name in ("org/gone", "org/gone2", "org2/gone"):
         served.push(name)
-    served.flash("env", "delete", "org/env", "-y")
+    served.flash("env", "delete", "org/gone", "-y")
 
-    assert served.flash("env", "list", "-o", "name").stdout.split() == ["org/env2", "org2/env"]
+    assert served.flash("env", "list", "-o", "name").stdout.split() == ["org/gone2", "org2/gone"]
 
 
 def test_an_environment_that_a_run_needs_stays(served: Served) -> None:

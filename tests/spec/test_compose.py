@@ -242,10 +242,10 @@ deep = {a = [{time = 12:30:00}]}
 """
 
     assert problems(overlay) == [
-        "overlay1.toml:2: environment.params.day is a date, which JSON cannot carry; "
+        "over1.toml:2: environment.params.day is a date, which JSON cannot carry; "
         "write it as a string",
-        "overlay1.toml:3: environment.params.big is too large for JSON",
-        "overlay1.toml:4: environment.params.deep.a[0].time is a time, which JSON cannot carry; "
+        "over1.toml:3: environment.params.big is too large for JSON",
+        "over1.toml:4: environment.params.deep.a[0].time is a time, which JSON cannot carry; "
         "write it as a string",
     ]
 

@@ -96,6 +96,14 @@ def test_a_row_of_the_wrong_shape_is_named(workshop: Workshop, case: str):
     assert "\n" not in pod.termination.message
 
 
+def test_bytes_that_are_no_text_are_named_by_their_line(workshop: Workshop):
+    # A lone surrogate stands for a byte that is no text.
+    pod = workshop.pod(resolved("sft"), sums(train=second('{"input": "\udcff"}')))
+    assert pod.train() == Exit.DATA
+    assert pod.termination.reason == "DatasetInvalid"
+    assert LINE_2 in pod.termination.message
+
+
 PROMPTS: dict[str, tuple[str, str]] = {
     "a prompt that is text": ("return 'What?'", "a message is an object with role"),
     "no messages": ("return []", "a list of messages is needed, not []"),

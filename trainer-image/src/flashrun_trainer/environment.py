@@ -148,7 +148,8 @@ def load_folder(folder: Path, spec: ResolvedEnvironment) -> Environment:
             _PUSH_HINT,
         )
     contract_path = folder / _CONTRACT
-    contract = str(spec.params.get("contract_text") or _text(contract_path))
+    with blamed(f"reading {_CONTRACT}"):
+        contract = str(spec.params.get("contract_text") or _text(contract_path))
     data = dataset_path(folder, spec)
     extras: dict[str, Any] = {"dataset_path": str(data)} if data else {}
     extras |= {"contract_path": str(contract_path)} if contract_path.is_file() else {}
@@ -252,12 +253,12 @@ def _reading(data: Path | None, folder: Path) -> str:
     if data is None:
         return "reading its dataset"
     name = data.relative_to(folder) if data.is_relative_to(folder) else data.name
-    lines = _text(data).split("\n") if data.suffix == ".jsonl" else []
+    lines = data.read_bytes().split(b"\n") if data.suffix == ".jsonl" else []
     bad = (number for number, line in enumerate(lines, 1) if line.strip() and not _is_example(line))
     return f"reading {name}, line {number}" if (number := next(bad, 0)) else f"reading {name}"
 
 
-def _is_example(line: str) -> bool:
+def _is_example(line: bytes) -> bool:
     try:
         row = json.loads(line)
     except (ValueError, RecursionError):

@@ -210,7 +210,8 @@ def with_adapter(model: Any, folder: Path, ref: str) -> Any:
     try:
         joined = PeftModel.from_pretrained(model, folder, is_trainable=True)
     except (RuntimeError, ValueError) as error:
-        raise _misfit(ref, first_line(str(error))) from error
+        # PyTorch's first line is but a heading.
+        raise _misfit(ref, first_line(str(error).partition(":\n")[2] or str(error))) from error
     # PEFT looks for the base model's config at every save; by its id it would ask the hub.
     joined.peft_config["default"].base_model_name_or_path = model.name_or_path
     with safe_open(folder / "adapter_model.safetensors", "pt") as file:
