@@ -43,6 +43,15 @@ KNOBS = {"batch_size": 8, "max_length": 256, "learning_rate": 1e-3, "lora_rank":
 INSTRUCTION = "Answer with digits only."  # what examples/sums asks for when nothing else is said
 
 
+PADDED = """
+import os
+from flashrun_trainer import __main__ as entry, model
+from flashrun_trainer.packing import Layout
+model.packing_layout = lambda _: Layout.PADDED
+os._exit(entry.main())
+"""
+
+
 class Run(NamedTuple):
     """What was seen of one process."""
 
@@ -72,14 +81,14 @@ class Bench:
             "HF_HUB_OFFLINE": "1",
         }
 
-    def ours(self, name: str, **train: Any) -> tuple[Run, TrainerPod]:
-        """Train with our trainer, as a pod of a run would."""
+    def ours(self, name: str, padded: bool = False, **train: Any) -> tuple[Run, TrainerPod]:
+        """Train with our trainer, as a pod of a run would; ``padded`` turns packing off."""
         run = resolved("sft", **KNOBS, epochs=1000, **train)
         pod = self.workshop.pod(run, sums(train=dataset()))
         began = time.time()
         log = self.folder / f"{name}.log"
         done = subprocess.run(
-            [self.python, "-m", "flashrun_trainer", "train"],
+            [self.python, *(("-c", PADDED) if padded else ("-m", "flashrun_trainer")), "train"],
             env={**self.environment, **pod.environment},
             stdout=log.open("w"),
             stderr=subprocess.STDOUT,
@@ -199,6 +208,20 @@ def stall(bench: Bench) -> list[tuple[str, bool]]:
     ]
 
 
+def packed(bench: Bench, pairs: int) -> list[tuple[str, bool]]:
+    """Compare our own tokens per second with and without packing, in turns."""
+    found: dict[str, list[float]] = {"packed": [], "padded": []}
+    for number in range(pairs):
+        for side in sides.turns(number, found):
+            train = {"max_steps": STEPS // 2, "save_every": STEPS}
+            _, pod = bench.ours(side, padded=side == "padded", **train)
+            found[side].append(statistics.median(pod.values("tokens_per_second")[2:]))
+    for side, rates in found.items():
+        print(f"  {side:9} {statistics.median(rates):.0f} tokens/s")
+    gain = sides.ratio(found["packed"], found["padded"])
+    return [(f"packing trains {gain:.2f}x the tokens/s of padded rows (no limit)", True)]
+
+
 def _requirements() -> list[str]:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     wanted: Mapping[str, list[str]] = project["optional-dependencies"]
@@ -230,6 +253,8 @@ def main() -> int:
         if given.only in (None, "stall"):
             with slowed(access.endpoint, UPLOAD_SECONDS) as endpoint:
                 results += stall(bench(access.model_copy(update={"endpoint": endpoint})))
+        if given.only in (None, "packing"):
+            results += packed(bench(access), max(1, given.pairs // 2))
     return sides.verdict(*results)
 
 
