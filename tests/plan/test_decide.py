@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from flashrun.plan import objects
 from flashrun.plan.world import SecretLookup, StorageView
 from flashrun.spec.outcome import Exit
-from flashrun.spec.records import Batching, ResolvedRun, Scale
+from flashrun.spec.records import Batching, Live, ResolvedRun, Scale
 from flashrun.spec.run import BatchingStatus, ConditionStatus, Phase
 from tests.plan import worlds
 from tests.plan.worlds import ADAPTER, PUSHED, World, checkpoint, make_pod, make_run, running
@@ -524,10 +524,13 @@ def test_batching_is_shown_once_the_trainer_told_it_and_stays() -> None:
         )
 
 
-def test_batching_of_a_run_that_ended_between_two_looks_comes_from_its_result() -> None:
+@pytest.mark.parametrize("heartbeat", [None, worlds.live(0)], ids=["none", "an early one"])
+def test_batching_of_a_run_that_ended_between_two_looks_comes_from_its_result(
+    heartbeat: Live | None,
+) -> None:
     cut = Batching(processes=4, per_device=2, accumulation=4)
     ended = worlds.result().model_copy(update={"batching": cut})
-    status = worlds.on_two_nodes().stored(live=None, result=ended).decide().status
+    status = worlds.on_two_nodes().stored(live=heartbeat, result=ended).decide().status
 
     assert status.resolved is not None
     assert status.resolved.batching == BatchingStatus(processes=4, per_device=2, accumulation=4)

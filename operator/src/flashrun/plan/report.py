@@ -151,8 +151,8 @@ def _batching(
     before: ResolvedStatus | None, storage: StorageView, processes: int
 ) -> BatchingStatus | None:
     """Return what the trainer said, now or earlier; a Job of another scale begins anew."""
-    said = storage.live or storage.result
-    told = said.batching if said else None
+    records = (storage.result, storage.live)  # a heartbeat that was read may be an early one
+    told = next((record.batching for record in records if record and record.batching), None)
     known = (
         BatchingStatus(**told.model_dump()) if told else None,
         before.batching if before else None,
