@@ -16,21 +16,9 @@ from flashrun.spec.catalog import Catalog, Model, Thinking
 from flashrun.spec.compose import Composed, ConfigError, ConfigFile, compose
 from flashrun.spec.config import Environment, RunConfig, Train, Wandb
 from flashrun.spec.records import ResolvedTrain
-from tests.cli.conftest import Shell
+from tests.cli.conftest import REFERENCE, Shell
 
 ROOT = Path(__file__).parents[2]
-EXAMPLE = """\
-model = "Qwen/Qwen3.5-4B"
-algorithm = "sft"
-
-[environment]
-id = "your-org/your-env"
-
-[train]
-epochs = 3
-max_examples = 1000
-lora_rank = 32
-"""
 MINIMAL = 'model = "Qwen/Qwen3.5-4B"\n[environment]\nid = "your-org/your-env"\n'
 
 
@@ -58,7 +46,7 @@ def refusal(text: str = MINIMAL, *sets: str) -> str:
 def shell(tmp_path: Path) -> Shell:
     """A shell without a cluster, a kubeconfig or a network to need one for."""
     found = Shell(tmp_path)
-    found.write("config.toml", EXAMPLE)
+    found.write("config.toml", REFERENCE)
     return found
 
 
@@ -99,7 +87,7 @@ def test_everything_else_has_a_default(algorithm: str) -> None:
 
 
 def test_any_config_is_validated_locally_with_dry_run(shell: Shell) -> None:
-    shell.write("config.toml", EXAMPLE + "stepz = 1\n")
+    shell.write("config.toml", REFERENCE + "stepz = 1\n")
     wrong = shell("train", "config.toml", "--dry-run")
 
     assert wrong.returncode == 2
@@ -350,7 +338,7 @@ def test_a_resolved_spec_is_a_config(shell: Shell, form: str, name: str) -> None
 
 
 def test_worker_env_holds_labels_and_flags_and_is_part_of_the_spec(shell: Shell) -> None:
-    shell.write("config.toml", EXAMPLE + '[worker_env]\nFEATURE_FLAG = "enabled"\n')
+    shell.write("config.toml", REFERENCE + '[worker_env]\nFEATURE_FLAG = "enabled"\n')
 
     assert "workerEnv:\n    FEATURE_FLAG: enabled\n" in shell("render", "config.toml").stdout
 
@@ -398,7 +386,7 @@ def test_the_example_of_set_changes_an_sft_run_with_a_warning(shell: Shell) -> N
 
 
 def test_overlays_are_merged_deeply(shell: Shell) -> None:
-    shell.write("base.toml", EXAMPLE)
+    shell.write("base.toml", REFERENCE)
     shell.write("overlay.toml", "[train]\nlora_rank = 8\n")
     done = shell("train", "base.toml", "--config", "overlay.toml", "--dry-run")
 
@@ -411,7 +399,7 @@ def test_overlays_are_merged_deeply(shell: Shell) -> None:
 @pytest.mark.parametrize("key", ROWS)
 def test_any_value_can_be_set_at_submit_time(key: str) -> None:
     text, expected = ROWS[key]
-    base = EXAMPLE + "[environment.params]\n[worker_env]\n[wandb]\n"
+    base = REFERENCE + "[environment.params]\n[worker_env]\n[wandb]\n"
 
     assert value(composed(base, f"{key}={text}").config, key) == expected
 

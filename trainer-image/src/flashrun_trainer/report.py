@@ -285,11 +285,6 @@ class Silent(Reporter):
     def continue_history(self, step: int) -> None:
         """Leave the history to the first process."""
 
-    @property
-    def batched(self) -> Batching | None:
-        """How a step is cut up, once that is known."""
-        return self._batching
-
     def warn(self, sentence: str) -> None:
         """Leave it to the first process to warn."""
 
