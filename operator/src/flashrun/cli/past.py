@@ -77,7 +77,7 @@ def _tables(record: ResolvedRun) -> dict[str, Any]:
     if start is not None:
         unused |= {"lora_rank", "lora_alpha"}  # they come with the adapter
         train["init_from_adapter"] = start.ref
-    own_name = f"flash-{record.algorithm}-{record.run.name}"
+    own_name = names.wandb_run_name(record.algorithm, record.run.name)
     return {
         "model": record.model.id,
         "algorithm": str(record.algorithm),

@@ -9,6 +9,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from flashrun.spec import catalog as recipes
+from flashrun.spec import names
 from flashrun.spec.catalog import Catalog, Model, Thinking
 from flashrun.spec.config import Algorithm, RunConfig, pip_url
 from flashrun.spec.records import (
@@ -128,7 +129,7 @@ def resolve(
         worker_env=config.worker_env,
         wandb=ResolvedWandb(
             project=config.wandb.project or "flash",
-            run_name=config.wandb.run_name or f"flash-{config.algorithm}-{identity.name}",
+            run_name=config.wandb.run_name or names.wandb_run_name(config.algorithm, identity.name),
         ),
         seed=recipes.SEED,
     )

@@ -68,6 +68,11 @@ def spec_config_map_name(job: str) -> str:
     return f"{job}-spec"
 
 
+def wandb_run_name(algorithm: str, run: str) -> str:
+    """Return what a run is called at Weights & Biases unless its config says otherwise."""
+    return f"flash-{algorithm}-{run}"
+
+
 def peers_service_name(job: str) -> str:
     """Return the headless Service by which the pods of one Job with several nodes meet."""
     return f"{job}-peers"
