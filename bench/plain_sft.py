@@ -2,7 +2,8 @@
 
     python plain_sft.py SETTINGS.json
 
-Prints one JSON line a step: its number, the time, and the loss.
+Prints one JSON line when each part of the start is over, and one a step: its number, the time, and
+the loss.
 """
 
 import json
@@ -16,6 +17,13 @@ from datasets import load_dataset
 from peft import LoraConfig
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 from trl import SFTConfig, SFTTrainer
+
+
+def over(part):
+    print(json.dumps({"part": part, "time": time.time()}), flush=True)
+
+
+over("imports")
 
 
 class Clock(TrainerCallback):
@@ -45,5 +53,6 @@ trainer = SFTTrainer(
     peft_config=LoraConfig(**settings["lora"]),
     callbacks=[Clock()],
 )
+over("loading")
 trainer.train()
 trainer.save_model(settings["arguments"]["output_dir"] + "/adapter")
