@@ -1,13 +1,13 @@
 """The trainer against a plain TRL script of the same settings, on this machine's CPU.
 
-    python -m bench.trainer [--pairs 10] [--only speed|stall|packing]
+    python -m bench.trainer [--pairs 10] [--only speed|stall|packing|grpo]
 
 `speed` runs both sides in turns on the same model, data and settings, packing off: time a step with
 all of our reporting and checkpointing on, and time from process start to the first step, with its
 parts. `stall` is a long run of ours with 20 saves against a storage that takes 1.5 s an upload: how
 long training stood still. `packing` compares our own tokens per second with and without packing.
-Everything runs on one thread; the model is random and made so that a step takes some hundred
-milliseconds.
+`grpo` runs both sides in turns with the same prompts and reward, transformers sampling. Everything
+runs on one thread; the model is random and made so that a step takes some hundred milliseconds.
 """
 
 import argparse
@@ -22,7 +22,7 @@ import sys
 import tempfile
 import time
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,7 +30,7 @@ from typing import Any, NamedTuple
 from bench import sides
 from bench.slow_storage import slowed
 from bench.upload import server
-from flashrun.spec.records import StorageAccess
+from flashrun.spec.records import ResolvedRun, StorageAccess
 from flashrun_trainer import arguments, packing
 from tests.trainer.pods import SUMS, TrainerPod, Workshop, resolved, sums
 
@@ -42,6 +42,13 @@ UPLOAD_SECONDS = 1.5
 SPEED_LIMIT, START_LIMIT, STALL_LIMIT = 0.97, 1.1, 0.01
 LONG_RUN_SECONDS, SHORTEST_STEP_SECONDS = 120, 0.2
 KNOBS = {"batch_size": 8, "max_length": 256, "learning_rate": 1e-3, "lora_rank": 8}
+GRPO_KNOBS = KNOBS | {
+    "batch_size": 4,
+    "group_size": 8,
+    "max_tokens": 48,
+    "stop_sequences": (),
+    "save_every": SAVE_EVERY,
+}
 INSTRUCTION = "Answer with digits only."  # what examples/sums asks for when nothing else is said
 # TRL also learns the line feed that the template writes behind the end of a turn; we do not.
 LOSS_TOLERANCE = 0.01
@@ -63,7 +70,8 @@ class Run(NamedTuple):
     """Seconds from process start to the end of the first step."""
     steps: list[float]
     """Seconds of every further step."""
-    loss: list[float]
+    values: list[float]
+    """Loss of every step, or reward."""
     start: dict[str, float]
     """Seconds of the parts of the time to the first step: imports, loading, first_step."""
 
@@ -88,13 +96,23 @@ class Bench:
         }
 
     def ours(self, name: str, padded: bool = False, **train: Any) -> tuple[Run, TrainerPod]:
-        """Train with our trainer, as a pod of a run would; ``padded`` turns packing off."""
-        run = resolved("sft", **KNOBS, epochs=1000, **train)
+        """Train with SFT as a pod of a run would; ``padded`` turns packing off."""
+        program = ("-c", PADDED) if padded else ("-m", "flashrun_trainer")
+        return self._ours(name, program, resolved("sft", **KNOBS, epochs=1000, **train), "loss")
+
+    def grpo(self, **train: Any) -> tuple[Run, TrainerPod]:
+        """Train with GRPO as a pod of a run would."""
+        run = resolved("grpo", **GRPO_KNOBS, **train)
+        return self._ours("grpo", ("-m", "flashrun_trainer"), run, "reward")
+
+    def _ours(
+        self, name: str, program: Sequence[str], run: ResolvedRun, value: str
+    ) -> tuple[Run, TrainerPod]:
         pod = self.workshop.pod(run, sums(train=dataset()))
         began = time.time()
         log = self.folder / f"{name}.log"
         done = subprocess.run(
-            [self.python, *(("-c", PADDED) if padded else ("-m", "flashrun_trainer")), "train"],
+            [self.python, *program, "train"],
             env={**self.environment, **pod.environment},
             stdout=log.open("w"),
             stderr=subprocess.STDOUT,
@@ -105,38 +123,56 @@ class Bench:
         times = [row.time.timestamp() for row in rows]
         first = rows[0].values
         start = {part: first[f"startup/{part}"] for part in ("imports", "loading", "first_step")}
-        return _run(began, times, [row.values["loss"] for row in rows], start), pod
+        return _run(began, times, [row.values[value] for row in rows], start), pod
 
     def plain(self, pod: TrainerPod) -> Run:
         """Train the same with TRL alone; the settings are those that our trainer would use."""
-        output = Path(tempfile.mkdtemp(dir=self.folder))
-        data = output / "train.jsonl"
         rows = dataset().splitlines(keepends=True)
         steps = packing.Steps(pod.run, len(rows))
-        # Our order, so that both sides learn the same examples at every step.
-        data.write_text("".join(rows[example] for step in steps for example in step))
-        settings = arguments.sft(
-            pod.run, arguments.Machine(), output / "checkpoints", passes=1, steps=len(steps)
-        )
+        output = self.output()
+        settings = arguments.sft(pod.run, arguments.Machine(), output, passes=1, steps=len(steps))
         # We hand over passes made of token ids; TRL makes its own of text.
         ours_only = {"dataset_kwargs", "packing", "remove_unused_columns"}
         kept = {key: value for key, value in settings.items() if key not in ours_only}
-        kept["per_device_train_batch_size"] = pod.run.train.batch_size
+        own = {
+            "per_device_train_batch_size": pod.run.train.batch_size,
+            "max_length": pod.run.train.max_length,
+        }
+        # Our order, so that both sides learn the same examples at every step.
+        data = "".join(rows[example] for step in steps for example in step)
+        return self._plain("plain_sft.py", pod, data, kept | own, "loss")
+
+    def plain_grpo(self, pod: TrainerPod) -> Run:
+        """Train the same with TRL alone; the order of the prompts depends on the seed alone."""
+        data = dataset()
+        prompts = data.count("\n")
+        settings = arguments.grpo(pod.run, arguments.Machine(), self.output(), prompts)
+        return self._plain("plain_grpo.py", pod, data, settings, "reward")
+
+    def output(self) -> Path:
+        """Return a new folder."""
+        return Path(tempfile.mkdtemp(dir=self.folder))
+
+    def _plain(
+        self, script: str, pod: TrainerPod, data: str, settings: Mapping[str, Any], value: str
+    ) -> Run:
+        output = Path(settings["output_dir"])
+        (output / "train.jsonl").write_text(data)
         file = output / "settings.json"
         file.write_text(
             json.dumps(
                 {
                     "model": str(pod.inside.model_folder(pod.run)),
-                    "data": str(data),
+                    "data": str(output / "train.jsonl"),
                     "instruction": INSTRUCTION,
-                    "arguments": {**kept, "max_length": pod.run.train.max_length},
+                    "arguments": settings,
                     "lora": arguments.lora(pod.run, "all-linear"),
                 }
             )
         )
         began = time.time()
         done = subprocess.run(
-            [self.python, ROOT / "bench" / "plain_sft.py", file],
+            [self.python, ROOT / "bench" / script, file],
             env=self.environment,
             check=True,
             stdout=subprocess.PIPE,
@@ -149,12 +185,12 @@ class Bench:
         marks = [began, *(line["time"] for line in said if "part" in line), times[0]]
         parts = ("imports", "loading", "first_step")
         start = dict(zip(parts, map(operator.sub, marks[1:], marks), strict=True))
-        return _run(began, times, [line["loss"] for line in lines], start)
+        return _run(began, times, [line[value] for line in lines], start)
 
 
-def _run(began: float, times: list[float], loss: list[float], start: dict[str, float]) -> Run:
+def _run(began: float, times: list[float], values: list[float], start: dict[str, float]) -> Run:
     gaps = [after - before for before, after in itertools.pairwise(times)]
-    return Run(times[0] - began, gaps, loss, start)
+    return Run(times[0] - began, gaps, values, start)
 
 
 def dataset() -> str:
@@ -182,7 +218,7 @@ def speed(bench: Bench, pairs: int) -> list[tuple[str, bool]]:
     for side, runs in found.items():
         step = statistics.median(statistics.mean(run.steps) for run in runs)
         first = statistics.median(run.first_step for run in runs)
-        last = statistics.median(run.loss[-1] for run in runs)
+        last = statistics.median(run.values[-1] for run in runs)
         print(
             f"  {side:9} {step:.3f} s a step, first step after {first:.1f} s ({_parts(runs)}), "
             f"last loss {last:.4f}"
@@ -191,7 +227,7 @@ def speed(bench: Bench, pairs: int) -> list[tuple[str, bool]]:
     pace = sides.ratio(mean["plain"], mean["flashrun"])
     start = sides.ratio(*([run.first_step for run in found[side]] for side in found))
     shortest = min(statistics.median(run.steps) for run in found["plain"])
-    begin = {side: runs[0].loss[0] for side, runs in found.items()}
+    begin = {side: runs[0].values[0] for side, runs in found.items()}
     same = abs(begin["plain"] - begin["flashrun"]) < LOSS_TOLERANCE
     return [
         (f"losses begin alike, {begin['flashrun']:.4f} and {begin['plain']:.4f}", same),
@@ -243,6 +279,25 @@ def packed(bench: Bench, pairs: int) -> list[tuple[str, bool]]:
     return [(f"packing trains {gain:.2f}x the tokens/s of padded rows (no limit)", True)]
 
 
+def grpo(bench: Bench, pairs: int) -> list[tuple[str, bool]]:
+    """Compare samples per second in turns."""
+    train = {"steps": STEPS // 2}
+    _, pod = bench.grpo(**train)  # fills caches, and is left out
+    bench.plain_grpo(pod)
+    found: dict[str, list[Run]] = {"flashrun": [], "plain": []}
+    for number in range(pairs):
+        for side in sides.turns(number, found):
+            seen = bench.grpo(**train)[0] if side == "flashrun" else bench.plain_grpo(pod)
+            found[side].append(seen)
+    samples = pod.run.train.batch_size * (pod.run.train.group_size or 1)
+    for side, runs in found.items():
+        rate = samples / statistics.median(statistics.mean(run.steps) for run in runs)
+        print(f"  {side:9} {rate:.1f} samples/s, first reward {runs[0].values[0]:.4f}")
+    mean = {side: [statistics.mean(run.steps) for run in runs] for side, runs in found.items()}
+    pace = sides.ratio(mean["plain"], mean["flashrun"])
+    return [(f"GRPO samples/s {pace:.3f}x of plain TRL's (no limit)", True)]
+
+
 def _requirements() -> list[str]:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     wanted: Mapping[str, list[str]] = project["optional-dependencies"]
@@ -253,7 +308,7 @@ def main() -> int:
     """Measure, print, and return 1 when a limit is missed."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pairs", type=int, default=10)
-    parser.add_argument("--only", choices=("speed", "stall", "packing"))
+    parser.add_argument("--only", choices=("speed", "stall", "packing", "grpo"))
     given = parser.parse_args()
     python = sides.environment("trainer", _requirements())
     results: list[tuple[str, bool]] = []
@@ -276,6 +331,8 @@ def main() -> int:
                 results += stall(bench(access.model_copy(update={"endpoint": endpoint})))
         if given.only in (None, "packing"):
             results += packed(bench(access), max(1, given.pairs // 2))
+        if given.only in (None, "grpo"):
+            results += grpo(bench(access), max(1, given.pairs // 2))
     return sides.verdict(*results)
 
 

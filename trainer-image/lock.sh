@@ -1,7 +1,7 @@
 #!/bin/sh
 # Write requirements.txt from requirements.in: hashed, for Python 3.11 to 3.13, without torch and
 # what only torch needs, which come with the base image or with the TORCH argument of its build.
-# Write requirements-vllm.txt for the image with vLLM, which is Linux on x86-64 with Python 3.12.
+# Write requirements-vllm.txt for the image with vLLM, for Python 3.12 and 3.13.
 set -eu
 cd "$(dirname "$0")"
 set -- torch triton
@@ -29,5 +29,5 @@ shared=$(mktemp)
 trap 'rm "$shared"' EXIT
 sed -n '/^numpy==/d; s/^\([a-z0-9._-]*==[^ ;]*[^\\]*\).*/\1/p' requirements.txt >"$shared"
 # shellcheck disable=SC2046  # one word an option
-compile --python-version 3.12 --python-platform x86_64-manylinux_2_28 --constraints "$shared" \
+compile --universal --python-version 3.12 --constraints "$shared" \
     $(without "$@") requirements.in requirements-vllm.in --output-file requirements-vllm.txt
