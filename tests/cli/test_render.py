@@ -77,6 +77,26 @@ def test_a_failed_run_says_why_and_what_to_do() -> None:
     assert tone is Tone.BAD
 
 
+def test_a_run_that_failed_says_how_much_memory_it_had_in_use() -> None:
+    failure = {
+        "reason": "CudaOutOfMemory",
+        "message": "The GPU ran out of memory.",
+        "hint": "Lower train.max_length.",
+        "peakMemoryBytes": 3 * 2**29,
+    }
+    told = summary(run("failed", failure=failure))
+
+    assert told["Hint"] == "Lower train.max_length."
+    assert told["Peak memory"] == "1.5 GiB"
+
+
+def test_a_run_that_ended_before_its_first_step_has_no_progress() -> None:
+    progress = {"step": 0, "totalSteps": 0, "percent": 0, "activity": "Downloading (3.1 GiB)"}
+
+    assert summary(run("running", progress=progress))["Progress"] == "Downloading (3.1 GiB)"
+    assert "Progress" not in summary(run("failed", progress=progress))
+
+
 def test_a_run_that_succeeded_says_how_to_get_the_adapter() -> None:
     found = run("succeeded")
 

@@ -182,6 +182,40 @@ def test_status_says_what_the_pod_does(pods, phase, reason, sentence) -> None:
     assert sentence in ready.message
 
 
+PREPARING = [
+    ("a container of the first pod is at work", (make_pod(container="model"),), None,
+     "Downloading", 0),
+    ("it says how far it is", (make_pod(container="model"),),
+     worlds.live(0, attempt=0, phase="Downloading (3.1 GiB)", progress=None),
+     "Downloading (3.1 GiB)", 0),
+    ("the trainer loads", (make_pod(),), worlds.live(0, phase="Loading", progress=None),
+     "Loading", 0),
+    ("a second pod downloads, and the heartbeat is still that of the first",
+     (make_pod("pod-1", exit_code=75, age=timedelta(minutes=2)),
+      make_pod("pod-2", container="model")),
+     worlds.live(10), "Downloading", 10),
+    ("a heartbeat is too long for a status", (make_pod(),),
+     worlds.live(0, phase="A" * 100, progress=None), "A" * 64, 0),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("pods", "live", "activity", "step"),
+    [row[1:] for row in PREPARING],
+    ids=[row[0] for row in PREPARING],
+)
+def test_progress_says_what_is_done_before_there_are_steps(pods, live, activity, step) -> None:
+    world = World(make_run()).settled().seeing(pods=pods).stored(live=live)
+    progress = world.decide().status.progress
+
+    assert progress is not None
+    assert (progress.activity, progress.step) == (activity, step)
+    again = world.settled().stored(live=worlds.live(0, phase="Loading", progress=None))
+    moved = again.seeing(pods=(make_pod(),)).decide().status.progress
+    assert moved is not None
+    assert moved.activity == "Loading"
+
+
 def test_progress_and_checkpoints_come_from_storage() -> None:
     status = running(checkpoints=(checkpoint(5), checkpoint(10))).run.status
 

@@ -439,7 +439,7 @@ SHOWN_ELSEWHERE = {
     "a run starts from an adapter": "trainer/test_learning.py::"
         "test_a_warm_start_goes_on_from_the_adapter",
     "a run starts from a saved checkpoint": "trainer/test_learning.py::"
-        "test_a_warm_start_from_a_checkpoint_finds_the_adapter_below_it",
+        "test_a_warm_start_from_a_step_begins_with_the_weights_of_that_step",
     "checkpoints prints short references":
         "cli/test_cluster.py::test_checkpoints_are_one_reference_a_line",
     # SFT

@@ -20,6 +20,7 @@ from flashrun.store import (
     NotFound,
     Store,
     StoreError,
+    Unauthorized,
     Unavailable,
 )
 from tests.servers import ROOT_PASSWORD, Minio
@@ -353,8 +354,9 @@ def fault(status: str, code: str) -> bytes:
         (fault("429 x", "TooManyRequests"), Unavailable, True),
         (fault("409 x", "ConditionalRequestConflict"), Unavailable, True),
         (fault("403 x", "AccessDenied"), Forbidden, False),
-        (fault("400 x", "ExpiredToken"), Forbidden, True),
-        (fault("403 x", "RequestTimeTooSkewed"), Forbidden, True),
+        (fault("400 x", "ExpiredToken"), Unauthorized, True),
+        (fault("403 x", "RequestTimeTooSkewed"), Unauthorized, True),
+        (fault("403 x", "InvalidAccessKeyId"), Unauthorized, False),
         (fault("400 x", "EntityTooLarge"), StoreError, False),
         (fault("404 x", "NoSuchUpload"), NotFound, False),
         (answer("502 x", b"<html>", "text/html"), Unavailable, True),

@@ -1,17 +1,22 @@
 """Trainer pods as processes of their own that start at once.
 
 They are forked from a server that has imported PyTorch and the training stack, seconds that a test
-with a dozen attempts would otherwise pay a dozen times.
+with a dozen attempts would otherwise pay a dozen times. Where a pod trains with several processes,
+its launcher forks them in turn.
 """
 
 import multiprocessing
 import os
+import signal
+import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from multiprocessing.process import BaseProcess
+from types import SimpleNamespace
+from typing import Any, NoReturn
 
-from tests.trainer.pods import PATIENCE_SECONDS, ROOT, TrainerPod
+from tests.trainer.pods import PATIENCE_SECONDS, ROOT, TrainerPod, kill_ranks, ranks_of
 
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(["tests.trainer.forks", "flashrun_trainer.grpo", "trl", "peft"])
@@ -29,11 +34,18 @@ def started(pod: TrainerPod) -> Iterator[BaseProcess]:
         process.start()
         yield process
     finally:
-        process.kill()
-        process.join()
+        kill(process)
         os.environ.pop("PYTHONPATH")
         if before is not None:
             os.environ["PYTHONPATH"] = before
+
+
+def kill(process: BaseProcess) -> None:
+    """End a container: its first process, and with it all others."""
+    others = ranks_of(process)
+    process.kill()
+    kill_ranks(others)
+    process.join()
 
 
 def ended(process: BaseProcess) -> int | None:
@@ -50,13 +62,37 @@ def trained(pod: TrainerPod) -> int | None:
 
 def _train(pod: TrainerPod) -> None:
     """Be the container: its output, its variables, its entry point, its exit code."""
-    from flashrun_trainer.__main__ import main
+    from flashrun_trainer import team
 
     output = os.open(pod.folder / "output", os.O_WRONLY | os.O_APPEND)
     os.dup2(output, 1)
     os.dup2(output, 2)
     os.environ.update(pod.environment)
-    code = main(["train"])
+    changed = vars(subprocess) | {"Popen": _forked}
+    team.subprocess = SimpleNamespace(**changed)  # type: ignore[assignment]
+    _run("train")
+
+
+def _forked(
+    command: Sequence[str], env: Mapping[str, str], **settings: Any
+) -> subprocess.Popen[bytes]:
+    """Start a process as the launcher does, but as a copy of it that has the imports already."""
+
+    def become() -> NoReturn:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        # What the launcher holds open, and what tells it that a program has begun.
+        os.closerange(3, 1024)
+        os.environ.clear()
+        os.environ.update(env)
+        _run(command[-1])
+
+    return subprocess.Popen(command, preexec_fn=become, **settings)
+
+
+def _run(container: str) -> NoReturn:
+    from flashrun_trainer.__main__ import main
+
+    code = main([container])
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)

@@ -11,11 +11,12 @@ import sys
 import tarfile
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import count
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -315,9 +316,18 @@ class TrainerPod:
     @property
     def weights(self) -> str:
         """SHA-256 of the final adapter's weights."""
-        return next(
-            file.sha256 for file in self.adapter.files if file.path == "adapter_model.safetensors"
-        )
+        return self._published("adapter_model.safetensors").sha256
+
+    def published(self, name: str) -> bytes:
+        """A file of the final adapter."""
+        return self.store.get_bytes(self.published_key(name))
+
+    def published_key(self, name: str) -> str:
+        """Where a file of the final adapter is."""
+        return names.adapter_prefix(self.prefix) + self._published(name).path
+
+    def _published(self, name: str) -> FileEntry:
+        return next(file for file in self.adapter.files if Path(file.path).name == name)
 
     def as_source(self, step: int | None = None) -> ResolvedAdapter:
         """This run's adapter as another one names it in init_from_adapter."""
@@ -333,22 +343,27 @@ class TrainerPod:
         )
 
 
-def ranks_of(process: subprocess.Popen[str]) -> list[int]:
-    """The processes that a launcher has started, by their position."""
-    listed = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+def ranks_of(process: subprocess.Popen[str] | BaseProcess) -> list[int]:
+    """The processes that a launcher has started, by their position; none when it has ended."""
+    try:
+        listed = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    except (FileNotFoundError, ProcessLookupError):
+        return []
     return [int(pid) for pid in listed]
+
+
+def kill_ranks(pids: Iterable[int]) -> None:
+    """End what a launcher has started, and whatever that has started."""
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.killpg(pid, signal.SIGKILL)
 
 
 def kill(process: subprocess.Popen[str]) -> None:
     """End a container: its first process, and with it all others."""
-    try:
-        others = ranks_of(process)
-    except FileNotFoundError:
-        others = []
+    others = ranks_of(process)
     process.kill()
-    for pid in others:
-        with suppress(ProcessLookupError):
-            os.killpg(pid, signal.SIGKILL)
+    kill_ranks(others)
     process.wait()
 
 

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from flashrun.spec import names
 from flashrun.spec.outcome import Exit
 from flashrun_trainer.failures import TrainerError
 from tests.trainer.pods import HEAD, Workshop, resolved, rows, sums
@@ -40,6 +39,7 @@ ROWS: dict[str, tuple[str, str, str]] = {
     "a list": (second("[1, 2]"), "DatasetInvalid", LINE_2),
     "null": (second("null"), "DatasetInvalid", LINE_2),
     "no input": (second('{"output": "4"}'), "DatasetInvalid", LINE_2),
+    "a mark of its byte order": (f"\ufeff{GOOD}\n", "DatasetInvalid", "train.jsonl, line 1"),
     "an input of null": (second('{"input": null, "output": "4"}'), "DatasetInvalid", LINE_2),
     "no rows": ("", "DatasetEmpty", "has no examples"),
     "nothing but empty lines": ("\n\n", "DatasetEmpty", "has no examples"),
@@ -137,6 +137,7 @@ def test_what_a_chat_template_refuses_is_said_in_its_words(workshop: Workshop, t
     with pytest.raises(TrainerError) as error:
         sft.rendered(tokenizer, [{"role": "system", "content": "x"}], False, answer=True)
     assert (error.value.code, error.value.reason) == (Exit.DATA, "TemplateRefused")
+    assert "that end with {'role': 'system', 'content': 'x'}: " in error.value.message
     assert "No user query found in messages." in error.value.message
 
 
@@ -181,8 +182,7 @@ def test_an_adapter_of_another_model_is_refused(
 
     source = workshop.pod(resolved("sft", max_steps=1))
     assert source.train() == 0
-    key = names.adapter_prefix(source.prefix) + "adapter_model.safetensors"
-    weights = load(source.store.get_bytes(key))
+    weights = load(source.published("adapter_model.safetensors"))
     other = weights
     if change == "narrower":
         other = {name: torch.zeros(weight.shape[0], 3) for name, weight in weights.items()}
@@ -197,8 +197,7 @@ def test_an_adapter_of_another_model_is_refused(
     folder = workshop.folder / f"adapter-{change}"
     folder.mkdir()
     (folder / "adapter_model.safetensors").write_bytes(save(other))
-    config = source.store.get_bytes(names.adapter_prefix(source.prefix) + "adapter_config.json")
-    (folder / "adapter_config.json").write_bytes(config)
+    (folder / "adapter_config.json").write_bytes(source.published("adapter_config.json"))
 
     from flashrun_trainer import model
 

@@ -235,7 +235,10 @@ def test_what_was_saved_comes_back_without_what_is_not_ours(bench: Bench, tmp_pa
     assert untouched["base_model_name_or_path"] == "/flashrun/model/x"
 
 
-@pytest.mark.parametrize("damage", ["flipped", "cut", "missing", "no manifest", "nonsense"])
+@pytest.mark.parametrize(
+    "damage",
+    ["flipped", "cut", "missing", "no manifest", "nonsense", "of another step", "of another run"],
+)
 def test_a_damaged_checkpoint_is_passed_over(bench: Bench, tmp_path: Path, damage: str):
     for step in (1, 2):
         bench.save(step)
@@ -255,6 +258,11 @@ def test_a_damaged_checkpoint_is_passed_over(bench: Bench, tmp_path: Path, damag
             bench.store.delete([optimizer])
         case "no manifest":
             bench.store.delete([where + names.MANIFEST])
+        case "of another step" | "of another run":
+            found = bench.store.get_json(where + names.STATE_MANIFEST, Manifest)
+            other = {"step": 7} if damage.endswith("step") else {"run": resolved("sft").run}
+            changed = found.model_copy(update=other)
+            bench.store.put_json(where + names.STATE_MANIFEST, changed)
         case _:
             bench.store.put_bytes(where + names.STATE_MANIFEST, b"{}")
     folder = tmp_path / "resume"
@@ -311,14 +319,25 @@ def test_a_history_that_cannot_be_put_holds_its_state_back(
     assert (bench.steps(names.MANIFEST), bench.steps(names.STATE_MANIFEST)) == ([1], [])
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_an_uploader_that_breaks_does_not_say_that_all_has_arrived(bench: Bench):
+def test_an_uploader_that_breaks_says_so_and_not_that_all_has_arrived(bench: Bench):
     def breaks(_: int) -> None:
         raise RuntimeError("a defect")
 
     bench.uploader.on_commit = breaks
     bench.save(1)
     assert not bench.uploader.finish(10)
+    assert bench.uploader.error is not None
+    assert "a defect" in bench.uploader.error.message
+
+
+def test_what_has_been_waited_for_is_not_waited_for_again(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+):
+    waits: list[float] = []
+    monkeypatch.setattr(bench.uploader._thread, "join", waits.append)
+    assert not bench.uploader.finish(5)
+    assert not bench.uploader.finish(5)
+    assert waits == [5]
 
 
 def test_without_a_checkpoint_a_run_begins_at_the_beginning(bench: Bench, tmp_path: Path):

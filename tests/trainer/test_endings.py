@@ -1,5 +1,6 @@
 """Runs that cannot succeed: one code, one sentence that names the cause, and no secret in it."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from flashrun.spec import names
 from flashrun.spec.outcome import Exit
 from flashrun.spec.records import Result
+from flashrun_trainer import train
 from tests.trainer import forks
 from tests.trainer.pods import HEAD, Workshop, resolved, rows, sums
 
@@ -210,6 +212,45 @@ def test_secrets_are_nowhere_to_be_read(workshop: Workshop, monkeypatch: pytest.
     assert "the reward prints ***" in log
     for key in (workshop.access.secret_key, workshop.access.access_key):
         assert not any(key.encode() in data for data in everything)
+
+
+def test_a_gpu_that_runs_out_of_memory_keeps_what_was_learned_and_says_what_to_lower(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+):
+    import torch
+    from trl import SFTTrainer
+
+    step = SFTTrainer.training_step
+
+    def starved(trainer: SFTTrainer, *rest: Any, **more: Any) -> Any:
+        if trainer.state.global_step == 3:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return step(trainer, *rest, **more)
+
+    monkeypatch.setattr(SFTTrainer, "training_step", starved)
+    pod = workshop.pod(resolved("sft", save_every=100))
+    assert pod.train() == Exit.CUDA_OUT_OF_MEMORY
+    assert pod.termination.message == (
+        "the GPU ran out of memory (CUDA out of memory. Tried to allocate 2.00 GiB.)"
+    )
+    assert "train.max_length" in pod.termination.hint
+    assert (pod.termination.peak_memory_bytes or 0) > 1 << 20
+    assert pod.steps() == [(1, 3)]
+
+
+def test_no_cpu_takes_the_place_of_a_gpu_that_cannot_be_used(
+    workshop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    import torch
+
+    (tmp_path / "nvidia0").touch()
+    monkeypatch.setattr(train, "_DEVICES", tmp_path)
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    pod = workshop.pod(resolved("sft"))
+    assert pod.train() == Exit.GPU_FAULT
+    assert pod.termination.reason == "GpuFault"
 
 
 def test_storage_that_is_away_is_a_temporary_failure(workshop: Workshop):

@@ -5,11 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from freesolo import environments
+from freesolo.datasets import TaskExample
+from freesolo.environments import EnvironmentMultiTurn
 
 from flashrun.spec.outcome import Exit
 from flashrun.spec.records import ResolvedEnvironment
 from flashrun_trainer import environment, report
-from flashrun_trainer.environment import Answer
+from flashrun_trainer.environment import Answer, Environment
 from flashrun_trainer.failures import TrainerError
 
 
@@ -116,6 +119,13 @@ def test_a_missing_split_is_refused(
         ("reasoning that never ends", "<think>six by", False, "", "six by"),
         ("the same, opened by the prompt", "six by", True, "", "six by"),
         (
+            "what the prompt opened is not opened again",
+            "six <think></think>42",
+            True,
+            "42",
+            "six <think>",
+        ),
+        (
             "the last end counts",
             "<think>a</think>b<think>c</think>d",
             False,
@@ -136,6 +146,47 @@ def test_an_answer_comes_after_the_reasoning(
 
 def test_the_first_thought_is_what_the_length_penalty_counts():
     assert Answer("<think>a</think>b<think>c</think>d").first_thought == "a"
+
+
+class Board(EnvironmentMultiTurn):
+    """An environment whose examples come from code, and do not stay as they were."""
+
+    dataset = (TaskExample({}, "Go.", metadata={(0, 1): "x", "turn": 1}),)
+    limit: Any = 3
+
+    def start_episode(self, example, prompt_text):
+        example.metadata["turn"] += 1
+        return [{"role": "user", "content": example.input}]
+
+    def max_episode_turns(self, example):
+        return self.limit
+
+    def step_episode(self, example, messages, assistant_response): ...
+
+    def score_episode(self, example, episode): ...
+
+
+def test_the_digest_is_that_of_the_examples_as_they_were_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / "environment.py").touch()
+    monkeypatch.setattr(environments, "load_environment", lambda *_, **__: Board())
+    loaded = environment.load_folder(tmp_path, spec())
+    before = Environment(Board(), loaded.examples, "").digest
+    loaded.prompt(loaded.examples[0])
+    assert Environment(Board(), loaded.examples, "").digest != before
+    assert loaded.digest == before
+
+
+@pytest.mark.parametrize(("limit", "words"), [(0, "must give 1 or more"), (None, "TypeError")])
+def test_a_number_of_turns_that_is_none_is_the_environments_fault(limit: Any, words: str):
+    sdk = Board()
+    assert Environment(sdk, Board.dataset, "").turns(Board.dataset[0]) == 3
+    sdk.limit = limit
+    with pytest.raises(TrainerError) as error:
+        Environment(sdk, Board.dataset, "").turns(Board.dataset[0])
+    assert (error.value.code, error.value.reason) == (Exit.ENVIRONMENT, "EnvironmentFailed")
+    assert words in error.value.message
 
 
 def test_a_resumed_history_ends_where_it_is_resumed():

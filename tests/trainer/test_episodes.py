@@ -1,12 +1,15 @@
 """Episodes of several turns: what is learned, what is not, and when they end."""
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from flashrun.spec.outcome import Exit
 from flashrun_trainer.environment import Answer, Message
-from flashrun_trainer.episodes import Episode
+from flashrun_trainer.episodes import Episode, reply_ids
+from flashrun_trainer.failures import TrainerError
 
 
 def environment(**step: Any) -> Any:
@@ -68,9 +71,79 @@ def test_the_environment_may_name_the_final_response():
     assert found.finished().response_text == "seven"
 
 
-@pytest.mark.parametrize("messages", ["Again.", ["Again."], [{"role": "me"}], 7], ids=str)
-def test_a_reply_of_the_wrong_shape_fails_this_episode_only(messages: Any):
+WRONG: dict[str, dict[str, Any]] = {
+    "messages that are text": {"messages": "Again."},
+    "a message that is text": {"messages": ["Again."]},
+    "an unknown role": {"messages": [{"role": "me"}]},
+    "messages that are a number": {"messages": 7},
+    "no metadata": {"metadata": None},
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_a_reply_of_the_wrong_shape_fails_this_episode_only(case: str):
     found = episode()
-    assert found.answer(environment(messages=messages), [10], Answer("7")) == []
+    assert found.answer(environment(**WRONG[case]), [10], Answer("7")) == []
     assert found.over
-    assert isinstance(found.finished(), ValueError)
+    assert isinstance(found.finished(), ValueError | TypeError)
+
+
+THINK, EMPTY = "<think>\n", "<think>\n\n</think>\n\n"
+REPLIES: dict[str, tuple[str, list[Message], bool, bool, str]] = {
+    "a question": (
+        "qwen3",
+        [{"role": "user", "content": "Again."}],
+        False,
+        True,
+        f"\n<|im_start|>user\nAgain.<|im_end|>\n<|im_start|>assistant\n{EMPTY}",
+    ),
+    "a question to a model that thinks": (
+        "qwen3_5_think",
+        [{"role": "user", "content": "Again."}],
+        True,
+        True,
+        f"\n<|im_start|>user\nAgain.<|im_end|>\n<|im_start|>assistant\n{THINK}",
+    ),
+    "two results of tools": (
+        "qwen3_5_nothink",
+        [{"role": "tool", "content": "1"}, {"role": "tool", "content": "2"}],
+        False,
+        True,
+        "\n<|im_start|>user\n<tool_response>\n1\n</tool_response>\n<tool_response>\n2\n"
+        f"</tool_response><|im_end|>\n<|im_start|>assistant\n{EMPTY}",
+    ),
+    "an answer that was cut off is ended first": (
+        "qwen3",
+        [{"role": "user", "content": "Again."}],
+        True,
+        False,
+        "<|im_end|>\n<|im_start|>user\nAgain.<|im_end|>\n<|im_start|>assistant\n",
+    ),
+}
+
+
+@pytest.mark.trainer
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize("case", REPLIES)
+def test_a_reply_is_appended_as_the_template_writes_it(tiny_model: Path, case: str):
+    import trl
+
+    from flashrun_trainer import model
+
+    template, replies, thinking, closed, expected = REPLIES[case]
+    tokenizer = model.load_tokenizer(tiny_model)
+    folder = Path(trl.__file__).parent / "chat_templates"
+    tokenizer.chat_template = (folder / f"{template}.jinja").read_text()
+    assert tokenizer.decode(reply_ids(tokenizer, replies, thinking, closed)) == expected
+
+
+@pytest.mark.trainer
+@pytest.mark.filterwarnings("default")
+def test_a_template_that_does_not_end_turns_is_refused_for_episodes(tiny_model: Path):
+    from flashrun_trainer import model
+
+    tokenizer = model.load_tokenizer(tiny_model)
+    tokenizer.chat_template = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
+    with pytest.raises(TrainerError) as error:
+        reply_ids(tokenizer, list(AGAIN), thinking=False, closed=True)
+    assert (error.value.code, error.value.reason) == (Exit.CONFIG, "TemplateUnsupported")

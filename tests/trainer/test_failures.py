@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from flashrun.spec.outcome import Exit
+from flashrun.spec.outcome import Exit, Termination
 from flashrun.store import Corrupt, Forbidden, Unavailable
 from flashrun_trainer import failures
 from flashrun_trainer.failures import InterruptedBeforeTraining, Redactor, TrainerError
@@ -23,6 +23,14 @@ class DistBackendError(RuntimeError):
     """As torch names it."""
 
 
+class DistNetworkError(RuntimeError):
+    """As torch names it."""
+
+
+class SafetensorError(Exception):
+    """As the library names it, which writes the adapter."""
+
+
 @pytest.mark.parametrize(
     ("error", "code", "reason"),
     [
@@ -33,16 +41,36 @@ class DistBackendError(RuntimeError):
         (AcceleratorError("CUDA error: unspecified launch failure"), 66, "GpuFault"),
         (AcceleratorError("CUDA error: an illegal memory access"), 66, "GpuFault"),
         (AcceleratorError("CUDA error: out of memory"), 65, "CudaOutOfMemory"),
+        (RuntimeError("Triton Error [CUDA]: out of memory"), 65, "CudaOutOfMemory"),
+        (DistBackendError("NCCL error: Cuda failure 2 'out of memory'"), 65, "CudaOutOfMemory"),
+        (ValueError("No available memory for the cache blocks. Try"), 65, "CudaOutOfMemory"),
+        (
+            ValueError(
+                "9 GiB KV cache is needed, which is larger than the available KV cache memory"
+            ),
+            65,
+            "CudaOutOfMemory",
+        ),
         (RuntimeError("No CUDA GPUs: no CUDA-capable device is detected"), 66, "GpuFault"),
         (RuntimeError("CUDA unknown error - this may be due to a bad set-up"), 66, "GpuFault"),
         (RuntimeError("Watchdog caught collective operation timeout"), 67, "NcclFailed"),
         (AcceleratorError("CUDA error: uncorrectable ECC error encountered"), 66, "GpuFault"),
         (DistBackendError("NCCL error in: ProcessGroupNCCL.cpp:94"), 67, "NcclFailed"),
+        (DistNetworkError("The client socket has timed out after 600000ms"), 67, "NcclFailed"),
+        (RuntimeError("[/src/gloo/transport/tcp/pair.cc] Connection closed"), 67, "NcclFailed"),
         (Unavailable("storage is away"), 75, "StorageUnavailable"),
         (Forbidden("refused"), 75, "StorageUnavailable"),
         (Corrupt("damaged"), 75, "StorageUnavailable"),
         (OSError(28, "No space left on device"), 1, "DiskFull"),
+        (
+            SafetensorError("Error while serializing: I/O error: No space left on device"),
+            1,
+            "DiskFull",
+        ),
         (MemoryError(), 1, "OutOfMemory"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), 1, "OutOfMemory"),
+        (OSError(12, "Cannot allocate memory"), 1, "OutOfMemory"),
+        (FileNotFoundError(2, "No such file or directory", "igloo.txt"), 1, "Unexpected"),
         (KeyError("x"), 1, "Unexpected"),
         (ValueError("CUDA out of memory, says the user"), 1, "Unexpected"),
     ],
@@ -56,9 +84,12 @@ def test_an_exception_has_a_code_and_a_reason(error: BaseException, code: int, r
 
 
 def test_out_of_memory_names_the_keys_to_lower():
-    hint = failures.explain(OutOfMemoryError("Tried to allocate")).hint
-    assert "train.batch_size" in hint
-    assert "train.max_length" in hint
+    end = failures.explain(OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."))
+    assert "train.batch_size" in end.hint
+    assert "train.max_length" in end.hint
+    assert end.message == (
+        "the GPU ran out of memory (CUDA out of memory. Tried to allocate 2.00 GiB.)"
+    )
 
 
 def test_an_error_out_of_the_environments_code_is_the_environments(tmp_path: Path):
@@ -108,6 +139,53 @@ def redactor(**environment: str) -> Redactor:
         ("a password in an address", {}, "https://me:index-password@x", "https://me:***@x"),
         ("as part of an address", {"LISTED": "a/b c+d"}, "?key=a%2Fb%20c%2Bd", "?key=***"),
         ("a line of a longer one", {"LISTED": "first line\nsecond one"}, "second one", "***"),
+        (
+            "a line of one whose lines JSON spells out",
+            {"LISTED": r'{"key": "-----BEGIN\nMIIEvgIBADANBg\nEND-----"}'},
+            "could not parse MIIEvgIBADANBg",
+            "could not parse ***",
+        ),
+        (
+            "one with a line end that does not belong to it",
+            {"LISTED": "abc-123\n"},
+            "got abc-123!",
+            "got ***!",
+        ),
+        ("inside JSON", {"LISTED": 'pass"wo\\rd'}, r'{"key": "pass\"wo\\rd"}', '{"key": "***"}'),
+        ("as Python writes it", {"LISTED": "schlüssel\t1"}, r"'schlüssel\t1'", "'***'"),
+        (
+            "percent-encoded in small letters",
+            {"LISTED": "a/b c+d"},
+            "GET /a%2fb%20c%2bd",
+            "GET /***",
+        ),
+        ("as a form sends it", {"LISTED": "a/b c+d"}, "key: a%2Fb+c%2Bd", "key: ***"),
+        ("in base64", {"LISTED": "canary-1234"}, "Y2FuYXJ5LTEyMzQ=", "***Q="),
+        (
+            "in base64, behind a user of one letter",
+            {"LISTED": "canary-1234"},
+            "sent dTpjYW5hcnktMTIzNA==",
+            "sent dTp***A==",
+        ),
+        (
+            "in base64, behind a user of two letters",
+            {"LISTED": "canary-1234"},
+            "sent bWU6Y2FuYXJ5LTEyMzQ=",
+            "sent bWU6***Q=",
+        ),
+        (
+            "the beginning and the end of one that somebody has cut",
+            {"LISTED": "canary-1234-and-more"},
+            "input_value='canary-12...and-more', and canary-1234-a…",
+            "input_value='***...***', and ***…",
+        ),
+        (
+            "dots behind something else",
+            {"LISTED": "canary-1234"},
+            "canaries... and so on…",
+            "canaries... and so on…",
+        ),
+        ("half a character", {"LISTED": "abc-123"}, "abc-123 \ud83d", r"*** \ud83d"),
         ("the longer of two first", {"LISTED": "abcdef", "A_TOKEN": "abcdefgh"}, "abcdefgh", "***"),
         ("a value too short to look for", {"LISTED": "true"}, "it is true", "it is true"),
         (
@@ -135,7 +213,20 @@ def redactor(**environment: str) -> Redactor:
             "https://x.example/b?sig=a%2Bb",
             "https://x.example/b?sig=***",
         ),
+        (
+            "a token behind the address",
+            {},
+            "see https://x.example/#access_token=abc&state=1",
+            "see https://x.example/#access_token=***&state=1",
+        ),
+        ("an address in JSON", {}, r'"<a href=\"/?key=abc\">"', r'"<a href=\"/?key=***\">"'),
         ("a header", {}, "Authorization: Bearer abc.def-123", "Authorization: Bearer ***"),
+        (
+            "a header of bytes",
+            {},
+            "[(b'Authorization', b'Basic dTpw')]",
+            "[(b'Authorization', b'Basic ***')]",
+        ),
         (
             "a header of a dict",
             {},
@@ -165,6 +256,28 @@ def test_secret_values_become_asterisks(
     assert redactor(**environment)(text) == expected
 
 
-def test_messages_keep_within_the_kubelets_limit():
-    assert len(failures.shortened("x" * 5000)) == 1024
+def test_without_a_spec_the_variables_named_like_secrets_are_known_and_nothing_else_changes():
+    known = Redactor.of(None, {"MY_API_KEY": "abc-123", "HOME": "/tmp/home"}, ("", "storage-key"))
+    assert known("abc-123 and storage-key, in /tmp/home") == "*** and ***, in /tmp/home"
+
+
+def test_a_degenerate_text_is_looked_through_once():
+    """Without a limit on the name of a parameter, each of its words would read all that follow."""
+    text = "?" + "token" * 100_000
+    assert redactor()(text) == text
+
+
+@pytest.mark.parametrize("letter", ["x", '"', "é", "語", "🙂", "\x01"])
+def test_messages_keep_within_the_kubelets_limit(letter: str):
+    message = failures.shortened(letter * 5000)
+    assert len(message) <= 1024
+    ending = Termination(
+        reason="R" * 63,
+        message=message,
+        hint=message,
+        attempt=99,
+        step=10**8,
+        peak_memory_bytes=2**40,
+    )
+    assert 1900 < len(ending.model_dump_json().encode()) <= 4096
     assert failures.shortened("short") == "short"

@@ -43,7 +43,7 @@ SFT_MOMENTS: dict[str, Moment] = {
     "in the download of a checkpoint": (r"GET attempt-\d+/step-4/state/optimizer\.pt", False),
     "in a save further on": (r"PUT attempt-\d+/step-12/state/optimizer\.pt", True),
     "after the last checkpoint": (r"PUT attempt-\d+/step-32/state\.json", True),
-    "before the final adapter": (r"PUT adapter/adapter_model\.safetensors", False),
+    "before the final adapter": (r"PUT adapter/attempt-\d+/adapter_model\.safetensors", False),
     "between final adapter and manifest": (r"PUT adapter/manifest\.json", False),
     "between final manifest and result": (r"PUT adapter/manifest\.json", True),
 }
@@ -141,6 +141,21 @@ def test_a_grpo_run_that_is_killed_everywhere_ends_like_an_undisturbed_one(
     assert resumed(pod) == (6, 3)
     assert " INFO step " not in pod.output
     assert_the_same_end(pod, undisturbed["grpo"], "reward")
+
+
+def test_a_grpo_run_that_began_with_an_adapter_ends_the_same_when_it_is_killed(
+    workshop: Workshop, undisturbed: dict[str, TrainerPod]
+):
+    start = undisturbed["sft"].as_source(step=8)
+    whole = workshop.pod(resolved("grpo", init_from_adapter=start, **GRPO))
+    assert forks.trained(whole) == Exit.DONE
+    with between(workshop.pod(resolved("grpo", init_from_adapter=start, **GRPO))) as storage:
+        pod = killed_at(storage, storage.pod, GRPO_MOMENTS["after a whole checkpoint"])
+        assert forks.trained(pod) == Exit.DONE
+    assert resumed(pod) is not None
+    # The penalty is measured from where the run began, not from where it goes on.
+    assert pod.values("kl") == whole.values("kl")
+    assert_the_same_end(pod, whole, "reward")
 
 
 @pytest.mark.parametrize("seed", [1, 2])

@@ -1,7 +1,9 @@
 """Training for real, on the tiny model: it learns, and every knob does what it says."""
 
 import json
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -29,11 +31,11 @@ def test_sft_learns_and_leaves_everything_a_run_leaves(workshop: Workshop):
         16,
     )
     assert {file.path for file in pod.adapter.files} == {
-        "adapter_model.safetensors",
-        "adapter_config.json",
-        "README.md",
-        "run.json",
-        "packages.txt",
+        "attempt-1/adapter_model.safetensors",
+        "attempt-1/adapter_config.json",
+        "attempt-1/README.md",
+        "attempt-1/run.json",
+        "attempt-1/packages.txt",
     }
     result = pod.store.get_json(names.result_key(pod.prefix), Result)
     assert (result.exit_code, result.termination) == (0, None)
@@ -49,8 +51,7 @@ def test_sft_learns_and_leaves_everything_a_run_leaves(workshop: Workshop):
 def test_an_adapter_names_its_base_model_and_not_the_pods_folder(workshop: Workshop):
     pod = workshop.pod(resolved("sft", max_steps=2))
     pod.train()
-    key = names.adapter_prefix(pod.prefix) + "adapter_config.json"
-    config = json.loads(pod.store.get_bytes(key))
+    config = json.loads(pod.published("adapter_config.json"))
     assert config["base_model_name_or_path"] == "flashrun/tiny-qwen3"
 
 
@@ -80,6 +81,10 @@ def test_the_kl_penalty_measures_the_distance_to_the_base_model(workshop: Worksh
     assert free.weights != bound.weights
 
 
+SHORT: dict[str, dict[str, Any]] = {"sft": {"max_steps": 4}, "grpo": {"steps": 4}}
+PENALTY = {"kl_penalty_coef": 0.1}
+
+
 @pytest.mark.parametrize("algorithm", ["sft", "grpo"])
 def test_a_warm_start_goes_on_from_the_adapter(workshop: Workshop, algorithm: str):
     source = workshop.pod(resolved("sft", epochs=3, save_every=20))
@@ -97,11 +102,39 @@ def test_a_warm_start_goes_on_from_the_adapter(workshop: Workshop, algorithm: st
     assert not any(file.path.startswith("ref") for file in warm.adapter.files)
 
 
-def test_a_warm_start_from_a_checkpoint_finds_the_adapter_below_it(workshop: Workshop):
-    source = workshop.pod(resolved("sft", save_every=5))
+@pytest.mark.parametrize(
+    ("algorithm", "knobs"),
+    [("sft", {"max_steps": 1}), ("grpo", {"steps": 1}), ("grpo", {"steps": 1, **PENALTY})],
+    ids=["sft", "grpo", "grpo with a penalty"],
+)
+@pytest.mark.parametrize("before", ["sft", "grpo"])
+def test_a_warm_start_from_a_step_begins_with_the_weights_of_that_step(
+    workshop: Workshop, before: str, algorithm: str, knobs: dict[str, Any]
+):
+    import torch
+    from safetensors.torch import load
+
+    source = workshop.pod(resolved(before, save_every=2, **SHORT[before]))
     assert source.train() == 0
-    warm = workshop.pod(resolved("sft", max_steps=2, init_from_adapter=source.as_source(step=5)))
+    start = source.as_source(step=2)
+
+    # So slow that a step moves nothing that a float can hold.
+    warm = workshop.pod(resolved(algorithm, learning_rate=1e-15, init_from_adapter=start, **knobs))
     assert warm.train() == 0
+
+    name = "adapter_model.safetensors"
+    there, end, here = (
+        torch.cat([weight.flatten() for _, weight in sorted(load(data).items())])
+        for data in (
+            source.store.get_bytes(f"{start.prefix}adapter/{name}"),
+            source.published(name),
+            warm.published(name),
+        )
+    )
+    assert torch.allclose(here, there, rtol=0, atol=1e-9)
+    assert not torch.allclose(here, end, rtol=0, atol=1e-9)
+    log = warm.store.get_bytes(names.log_key(warm.prefix, 1)).decode()
+    assert re.search(rf"starting from adapter {start.ref} with \d{{4,}} trainable weights", log)
 
 
 def test_an_adapter_that_is_gone_is_named(workshop: Workshop):

@@ -35,6 +35,32 @@ def test_secrets_are_in_neither(tmp_path: Path, capfd: pytest.CaptureFixture[str
     assert capfd.readouterr().out == "the key is ***, it says\n"
 
 
+def test_a_secret_where_a_very_long_line_is_broken_is_in_neither(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+):
+    words = b"word " * 13_107  # a byte less than the longest line
+    with Tee(tmp_path / "log", REDACT) as tee:
+        for part in (words + b"canary", b"-1234 and ", words, b"so on\n"):
+            os.write(1, part)
+    kept = tee.path.read_text()
+    assert "canary" not in kept
+    assert "-1234" not in kept
+    assert kept.replace("\n", "").count("word ") == 2 * 13_107
+    assert kept.endswith("so on\n")
+    assert capfd.readouterr().out == kept
+
+
+def test_a_disk_that_is_full_costs_the_log_and_nobody_waits(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+):
+    with Tee(tmp_path / "log", REDACT) as tee:
+        tee._file.close()
+        tee._file = open("/dev/full", "wb", buffering=0)  # noqa: SIM115
+        for number in range(20_000):  # more than a pipe holds
+            os.write(1, b"line %d\n" % number)
+    assert capfd.readouterr().out.endswith("line 19999\n")
+
+
 def test_a_last_line_without_an_end_is_kept(tmp_path: Path):
     with Tee(tmp_path / "log", REDACT) as tee:
         os.write(1, b"no newline")

@@ -96,7 +96,9 @@ def test_only_the_assistant_is_learned(tokenizer: Any, case: str):
     assert marked(tokenizer, row) == expected
 
 
-def test_a_row_is_cut_at_max_length_and_dropped_when_nothing_is_left(tokenizer: Any):
+def test_a_row_is_cut_at_max_length_and_dropped_when_nothing_is_left(
+    tokenizer: Any, caplog: pytest.LogCaptureFixture
+):
     from flashrun_trainer import sft
 
     short = sft.Conversation([USER, {"role": "user", "content": "x"}], [assistant("2")])
@@ -104,6 +106,8 @@ def test_a_row_is_cut_at_max_length_and_dropped_when_nothing_is_left(tokenizer: 
     whole = sft.render(tokenizer, *short, False)
     run = resolved("sft", max_length=len(whole.input_ids))
     assert sft.training_rows([short, long], tokenizer, run) == [whole]
+    assert f"1 of 2 examples are longer than max_length = {run.train.max_length}" in caplog.text
+    assert "1 were dropped" in caplog.text
 
 
 # As Qwen's templates do: JSON calls in the assistant's turn, results in a turn of the user, and
@@ -198,6 +202,27 @@ TOOLS = {
         True,
         f"{ASKED}{ANSWER}[2<|im_end|>]\n{ASKED}{ANSWER}[<think>\nSo.\n</think>\n\n3<|im_end|>]\n",
     ),
+    "of two turns in a row, both are learned, and nothing between them": (
+        QWEN,
+        [assistant("I count."), assistant("2")],
+        True,
+        f"{ASKED}{ANSWER}[I count.<|im_end|>]\n{ANSWER}[<think>\n\n</think>\n\n2<|im_end|>]\n",
+    ),
+    "a result is not learned, either, when another question has changed all before it": (
+        QWEN,
+        [{**CALL, "reasoning_content": "Hm."}, TOOL, assistant("It is 2."), USER, assistant("2")],
+        True,
+        f"{ASKED}{ANSWER}[<tool_call>\nadd a=1\n</tool_call><|im_end|>]\n"
+        "<|im_start|>user\n<tool_response>\n2\n</tool_response><|im_end|>\n"
+        f"{ANSWER}[It is 2.<|im_end|>]\n"
+        f"{ASKED}{ANSWER}[<think>\n\n</think>\n\n2<|im_end|>]\n",
+    ),
+    "a mark at the end of a turn is learned when the template trims what follows it": (
+        QWEN.replace("{{- text -}}", "{{- text|trim -}}"),
+        [assistant("2 #\n"), USER, assistant("2")],
+        True,
+        f"{ASKED}{ANSWER}[2 #<|im_end|>]\n{ASKED}{ANSWER}[<think>\n\n</think>\n\n2<|im_end|>]\n",
+    ),
     "what the template opens itself is context": (
         OPENING,
         [assistant("<think>\nHm.\n</think>\n\n2")],
@@ -224,10 +249,53 @@ def test_calls_and_reasoning_are_learned_where_the_template_shows_them(tiny_mode
     assert marked(tokenizer, sft.render(tokenizer, prompt, said, thinking)) == expected
 
 
+# The models' own, as TRL carries them.
+TEMPLATES = ("qwen3", "qwen3_5_nothink", "qwen3_5_think", "qwen3_6")
+TALK = [
+    {**CALL, "reasoning_content": "Hm."},
+    TOOL,
+    assistant("It is 2."),
+    {"role": "user", "content": "Again, please."},
+    {**CALL, "content": "I add."},
+    TOOL,
+    assistant("<think>\nSo.\n</think>\n\nIt is 2 again."),
+]
+
+
+@pytest.mark.parametrize("thinking", [True, False])
+@pytest.mark.parametrize("template", TEMPLATES)
+def test_of_a_long_talk_the_assistants_turns_are_learned_with_every_template_of_qwen(
+    tiny_model: Path, template: str, thinking: bool
+):
+    import trl
+
+    from flashrun_trainer import environment, model, sft
+
+    tokenizer = model.load_tokenizer(tiny_model)
+    folder = Path(trl.__file__).parent / "chat_templates"
+    tokenizer.chat_template = (folder / f"{template}.jinja").read_text()
+    prompt, said = environment.checked([USER]), environment.checked(TALK)
+    text = marked(tokenizer, sft.render(tokenizer, prompt, said, thinking))
+    context, *turns = (part.split("]", 1) for part in text.split("["))
+    learned = [turn for turn, _ in turns]
+    for turn, words in zip(learned, ("add", "It is 2.", "I add.", "It is 2 again."), strict=True):
+        assert words in turn
+        assert turn.endswith("<|im_end|>")
+        assert turn.count("<|im_end|>") == 1
+        assert "<|im_start|>" not in turn
+        assert "tool_response" not in turn
+    assert "1 plus 1?" in context[0]
+
+
 THOUGHTS = {
     "no output reasons": ([assistant("2")], True, "thinking is on, but no output has reasoning"),
     "one does": ([assistant("<think>\n1\n</think>\n\n2")], True, ""),
     "one does in a field of its own": ([{**assistant("2"), "reasoning_content": "1"}], True, ""),
+    "only a question speaks of it": (
+        [assistant("2"), {"role": "user", "content": "<think>?"}],
+        True,
+        "thinking is on, but no output has reasoning",
+    ),
     "nobody wants it": ([assistant("2")], False, ""),
 }
 
@@ -253,8 +321,8 @@ SHAPES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("case", SHAPES)
-def test_outputs_come_in_several_shapes(case: str):
+def with_outputs(*outputs: Any) -> Any:
+    """An environment whose rows have these outputs."""
     from freesolo.datasets.records import load_task_examples
     from freesolo.environments import EnvironmentSingleTurn
 
@@ -266,6 +334,22 @@ def test_outputs_come_in_several_shapes(case: str):
 
         def score_response(self, example, response_text): ...
 
+    found = [{"input": "What is 1 plus 1?", "output": output} for output in outputs]
+    return Environment(Plain(), load_task_examples(found), "")
+
+
+@pytest.mark.parametrize("case", SHAPES)
+def test_outputs_come_in_several_shapes(case: str):
     output, expected = SHAPES[case]
-    (example,) = load_task_examples([{"input": "What is 1 plus 1?", "output": output}])
-    assert Environment(Plain(), [example], "").completion(example) == expected
+    environment = with_outputs(output)
+    assert environment.completion(environment.examples[0]) == expected
+
+
+def test_rows_without_an_output_are_left_out_and_counted(caplog: pytest.LogCaptureFixture):
+    from flashrun_trainer import sft
+
+    only_asked = {"messages": [{"role": "user", "content": "And?"}]}
+    environment = with_outputs("2", None, "", only_asked, {"messages": [CALL]}, "3")
+    found = sft.conversations(environment, resolved("sft", max_examples=5))
+    assert [pair.completion[0]["content"] for pair in found] == ["2", ""]
+    assert "3 of 5 examples have no output: dropped" in caplog.text

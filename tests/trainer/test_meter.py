@@ -1,7 +1,9 @@
 """What a step costs: every second has a name, tokens count from the beginning of the run."""
 
 import os
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -96,6 +98,15 @@ def test_the_age_of_this_process_and_its_memory_are_known():
     assert 0 < meter.process_seconds() < 24 * 3600
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     assert meter.peak_memory() >= pages * os.sysconf("SC_PAGE_SIZE") * 0.5
+
+
+def test_a_gpu_that_cannot_say_its_peak_costs_no_more_than_that(monkeypatch: pytest.MonkeyPatch):
+    def broken() -> int:
+        raise RuntimeError("CUDA error: unspecified launch failure")
+
+    cuda = SimpleNamespace(is_available=lambda: True, max_memory_allocated=broken)
+    monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(cuda=cuda))
+    assert meter.peak_memory() > 0
 
 
 @pytest.mark.parametrize("name", ["tokens", "memory/peak_bytes", "tokens_per_second"])

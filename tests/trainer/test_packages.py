@@ -226,7 +226,7 @@ def bare(access: object, tmp_path: Path) -> Workshop:
 
 def test_a_package_is_downloaded_checked_and_unpacked(bare: Workshop):
     pod = pod_of(bare, bare.publish(sums()))
-    assert ending.guarded(packages.run, pod.inside) == 0
+    assert ending.guarded(packages.run, packages.doing, pod.inside) == 0
     assert (pod.inside.environment / "environment.py").is_file()
     assert (pod.inside.environment / "dataset/train.jsonl").is_file()
     assert list(pod.inside.site.iterdir()) == []
@@ -238,14 +238,14 @@ def test_requirements_inside_a_package_install_nothing(bare: Workshop):
         "pyproject.toml": '[project]\nname = "x"\nversion = "1"\ndependencies = ["missing"]',
     }
     pod = pod_of(bare, bare.publish({**sums(), **lists}))
-    assert ending.guarded(packages.run, pod.inside) == 0
+    assert ending.guarded(packages.run, packages.doing, pod.inside) == 0
     assert (pod.inside.environment / "requirements.txt").is_file()
     assert list(pod.inside.site.iterdir()) == []
 
 
 def test_a_package_that_nobody_published_is_named(bare: Workshop):
     pod = pod_of(bare, "1" * 64)
-    assert ending.guarded(packages.run, pod.inside) == Exit.ENVIRONMENT
+    assert ending.guarded(packages.run, packages.doing, pod.inside) == Exit.ENVIRONMENT
     assert pod.termination.reason == "EnvironmentNotFound"
     assert ENVIRONMENT_ID in pod.termination.message
     assert "flash env push" in pod.termination.hint
@@ -257,7 +257,7 @@ def test_a_package_of_another_digest_is_not_used(bare: Workshop):
     key = names.environment_package_key(ENVIRONMENT_ID, "2" * 64)
     bare.store.put_bytes(key, package({"environment.py": "x"}))
     pod = pod_of(bare, "2" * 64)
-    assert ending.guarded(packages.run, pod.inside) == Exit.TEMPORARY
+    assert ending.guarded(packages.run, packages.doing, pod.inside) == Exit.TEMPORARY
     assert pod.termination.reason == "EnvironmentCorrupt"
     assert not pod.inside.environment.exists()
 
@@ -268,7 +268,7 @@ def test_a_model_that_is_not_in_the_mirror_is_named(bare: Workshop):
         update={"model": pod.run.model.model_copy(update={"revision": "nowhere"})}
     )
     (pod.folder / "spec.json").write_text(run.model_dump_json())
-    assert ending.guarded(base_model.run, pod.inside) == Exit.MODEL_UNAVAILABLE
+    assert ending.guarded(base_model.run, base_model.doing, pod.inside) == Exit.MODEL_UNAVAILABLE
     assert pod.termination.reason == "ModelUnavailable"
     assert "flashrun/tiny-qwen3 at revision nowhere" in pod.termination.message
     assert list(pod.inside.model.rglob("*.part")) == []
@@ -281,7 +281,7 @@ def test_a_hub_that_is_away_is_a_temporary_failure(bare: Workshop):
     model = pod.run.model.model_copy(update={"source": Source.HUB})
     run = pod.run.model_copy(update={"model": model, "hub_endpoint": "http://127.0.0.1:1"})
     (pod.folder / "spec.json").write_text(run.model_dump_json())
-    assert ending.guarded(base_model.run, pod.inside) == Exit.TEMPORARY
+    assert ending.guarded(base_model.run, base_model.doing, pod.inside) == Exit.TEMPORARY
     assert pod.termination.reason == "HubUnavailable"
 
 
@@ -325,7 +325,7 @@ def test_a_model_that_the_hub_refuses_is_named(
     model = pod.run.model.model_copy(update={"source": Source.HUB})
     run = pod.run.model_copy(update={"model": model, "hub_endpoint": hub})
     (pod.folder / "spec.json").write_text(run.model_dump_json())
-    assert ending.guarded(base_model.run, pod.inside) == code
+    assert ending.guarded(base_model.run, base_model.doing, pod.inside) == code
     assert pod.termination.reason == reason
     assert str(status) in pod.termination.message
     assert not list(pod.inside.model.rglob("*.safetensors"))

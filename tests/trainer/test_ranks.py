@@ -9,16 +9,8 @@ import pytest
 from flashrun.spec import names
 from flashrun.spec.outcome import Exit
 from flashrun.spec.records import Control, Manifest, Result, Scale
-from tests.trainer.pods import (
-    HEAD,
-    PATIENCE_SECONDS,
-    TrainerPod,
-    Workshop,
-    kill,
-    ranks_of,
-    resolved,
-    sums,
-)
+from tests.trainer import forks
+from tests.trainer.pods import HEAD, TrainerPod, Workshop, ranks_of, resolved, sums
 
 pytestmark = [pytest.mark.trainer, pytest.mark.filterwarnings("default")]
 
@@ -44,7 +36,7 @@ def undisturbed(workshop: Workshop) -> TrainerPod:
     """An SFT run by two processes that nothing happened to, but for a checkpoint asked for."""
     pod = workshop.pod(resolved("sft", scale=TWO, **SFT))
     pod.store.put_json(names.control_key(pod.prefix), Control(save_request="at once"))
-    assert pod.launch() == Exit.DONE, pod.output
+    assert forks.trained(pod) == Exit.DONE, pod.output
     return pod
 
 
@@ -68,28 +60,35 @@ def test_a_save_request_is_honoured_by_all_processes_at_the_next_step(undisturbe
 
 
 def test_a_killed_process_ends_its_pod_and_the_next_one_ends_bit_for_bit_the_same(
-    workshop: Workshop,
+    workshop: Workshop, undisturbed: TrainerPod
 ):
     # The group of four is sampled by two processes, and scored by one.
     environment = sums(environment=HEAD + COMPARES)
-    whole = workshop.pod(resolved("grpo", scale=TWO, **GRPO), environment)
-    assert whole.launch() == Exit.DONE, whole.output
+    changes = GRPO | {"init_from_adapter": undisturbed.as_source()}
+    whole = workshop.pod(resolved("grpo", scale=TWO, **changes), environment)
+    assert forks.trained(whole) == Exit.DONE, whole.output
     assert whole.values("reward_errors") == [0.0] * 12
+    # Answers that end early in one process and late in the other.
+    lengths = [whole.values(f"completions/{which}_length") for which in ("min", "max")]
+    assert any(least < most for least, most in zip(*lengths, strict=True))
 
-    pod = workshop.pod(resolved("grpo", scale=TWO, **GRPO), environment)
-    with pod.started() as process:
+    # What the processes keep of the base model changes nothing.
+    spread = Scale(gpus=2, sharded=True)
+    pod = workshop.pod(resolved("grpo", scale=spread, **changes), environment)
+    with forks.started(pod) as process:
         pod.wait_for(lambda: pod.steps(names.STATE_MANIFEST))
         _, second = ranks_of(process)
         os.kill(second, signal.SIGKILL)
-        assert process.wait(PATIENCE_SECONDS) == 128 + signal.SIGKILL, pod.output
+        assert forks.ended(process) == 128 + signal.SIGKILL, pod.output
     assert pod.termination.reason == "ProcessKilled"
     assert "process 1 of 2 was killed by SIGKILL" in pod.termination.message
     assert names.result_key("") not in pod.keys
 
     following = pod.next()
-    assert following.launch() == Exit.DONE, following.output
+    assert forks.trained(following) == Exit.DONE, following.output
     assert following.weights == whole.weights
-    assert following.values("reward") == whole.values("reward")
+    for value in ("reward", "kl"):
+        assert following.values(value) == whole.values(value)
     assert {row.attempt for row in following.metrics} == {1, 2}
 
 
@@ -103,19 +102,19 @@ def test_two_pods_share_a_model_and_go_on_together_bit_for_bit_the_same(
         port = place.getsockname()[1]
     leader = workshop.pod(resolved("sft", scale=scale, **SFT), leader_port=port)
     other = leader.peer()
-    with leader.started() as leading, other.started() as following:
+    with forks.started(leader) as leading, forks.started(other) as following:
         leader.wait_for(lambda: leader.steps(names.STATE_MANIFEST))
-        kill(following)
-        assert leading.wait(PATIENCE_SECONDS) == Exit.INTERRUPTED_UNSAVED, leader.output
+        forks.kill(following)
+        assert forks.ended(leading) == Exit.INTERRUPTED_UNSAVED, leader.output
     assert leader.termination.reason == "PeerLost"
     assert leader.termination.message.startswith("pod 1 of this attempt has gone away")
 
     # Only one of the pods is asked to stop: both do, at the same step.
     leader, other = leader.next(), other.next()
-    with leader.started() as leading, other.started() as following:
+    with forks.started(leader) as leading, forks.started(other) as following:
         leader.wait_for(lambda: " INFO step " in leader.output)
-        following.send_signal(signal.SIGTERM)
-        codes = [process.wait(PATIENCE_SECONDS) for process in (leading, following)]
+        following.terminate()
+        codes = [forks.ended(process) for process in (leading, following)]
     assert codes == [Exit.INTERRUPTED_SAVED] * 2, leader.output + other.output
     assert leader.termination.reason == other.termination.reason == "Interrupted"
     assert (2, leader.termination.step) in leader.steps(names.STATE_MANIFEST)
@@ -127,13 +126,13 @@ def test_two_pods_share_a_model_and_go_on_together_bit_for_bit_the_same(
     assert names.result_key("") not in leader.keys
 
     leader, other = leader.next(), other.next()
-    with leader.started() as leading, other.started() as following:
-        codes = [process.wait(PATIENCE_SECONDS) for process in (leading, following)]
+    with forks.started(leader) as leading, forks.started(other) as following:
+        codes = [forks.ended(process) for process in (leading, following)]
     assert codes == [Exit.DONE] * 2, leader.output + other.output
     assert leader.weights == undisturbed.weights
     assert leader.values("loss") == undisturbed.values("loss")
     log = leader.store.get_bytes(names.log_key(leader.prefix, 3)).decode()
-    # PyTorch before 2.7 can spread a model over GPUs, but not over CPUs.
+    # PyTorch before 2.7 cannot spread a model over CPUs.
     able = hasattr(torch.cpu.Stream, "record_event")
     assert ("are spread over 2 processes" in log) == able
     assert ("every process keeps all of it" in log) != able

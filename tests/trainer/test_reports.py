@@ -5,8 +5,10 @@ import json
 import pytest
 
 from flashrun.spec import names
+from flashrun.spec.outcome import Exit
 from flashrun.spec.records import Batching, Live, ResolvedRun
 from flashrun.store import Store
+from flashrun_trainer.packages import pins
 from tests.trainer.pods import HEAD, TrainerPod, Workshop, resolved, rows, sums
 
 pytestmark = [pytest.mark.trainer, pytest.mark.filterwarnings("default")]
@@ -35,10 +37,6 @@ EVERY_GRPO_STEP = EVERY_STEP | {
     "seconds/scoring",
 }
 AT_THE_START = {"startup/imports", "startup/loading", "startup/first_step"}
-
-
-def read(pod: TrainerPod, name: str) -> bytes:
-    return pod.store.get_bytes(names.adapter_prefix(pod.prefix) + name)
 
 
 def rollouts(pod: TrainerPod, step: int) -> list[dict]:
@@ -145,7 +143,7 @@ def test_completions_are_no_longer_than_max_tokens(grpo: TrainerPod):
 
 
 def test_an_adapter_brings_its_card_its_spec_and_its_packages(sft: TrainerPod):
-    card = read(sft, "README.md").decode()
+    card = sft.published("README.md").decode()
     for fact in (
         "base_model: flashrun/tiny-qwen3",
         f"| environment package, SHA-256 | {sft.run.environment.digest} |",
@@ -157,9 +155,19 @@ def test_an_adapter_brings_its_card_its_spec_and_its_packages(sft: TrainerPod):
         "| loss | ",
     ):
         assert fact in card
-    assert ResolvedRun.model_validate_json(read(sft, "run.json")) == sft.run
-    packages = read(sft, "packages.txt").decode().splitlines()
+    assert ResolvedRun.model_validate_json(sft.published("run.json")) == sft.run
+    packages = sft.published("packages.txt").decode().splitlines()
     assert {"torch", "transformers", "trl", "peft"} <= {line.split("==")[0] for line in packages}
+
+
+def test_an_attempt_lists_its_packages_also_when_it_fails(workshop: Workshop):
+    pod = workshop.pod(resolved("sft"), sums(environment="import a_module_that_nobody_has"))
+    own = pod.inside.site / "thing-1.2.dist-info"
+    own.mkdir()
+    (own / "METADATA").write_text("Metadata-Version: 2.1\nName: thing\nVersion: 1.2\n")
+    assert pod.train() == Exit.ENVIRONMENT
+    listed = pod.store.get_bytes(names.packages_key(pod.prefix, 1)).decode().splitlines()
+    assert {"thing==1.2", *pins()} == set(listed)
 
 
 def test_the_digest_of_the_examples_tells_two_datasets_apart(workshop: Workshop):

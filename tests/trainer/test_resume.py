@@ -1,6 +1,7 @@
 """Interrupted, doubled and damaged: a run goes on as if nothing had happened."""
 
 import signal
+from pathlib import Path
 
 import pytest
 
@@ -24,6 +25,23 @@ def test_sigterm_before_training_ends_at_once(workshop: Workshop):
         process.send_signal(signal.SIGTERM)
         assert process.wait(PATIENCE_SECONDS) == Exit.INTERRUPTED_UNSAVED
     assert pod.termination.reason == "Interrupted"
+
+
+def test_sigterm_while_python_starts_is_answered_when_it_can_be(
+    workshop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    # Imported before anything else, and asked at every import.
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, signal, sys\n"
+        "def ask(event, found):\n"
+        "    if event == 'import' and found[0] == 'pydantic':\n"
+        "        os.kill(os.getpid(), signal.SIGTERM)\n"
+        "sys.addaudithook(ask)\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    pod = workshop.pod(resolved("sft"))
+    assert pod.launch() == Exit.INTERRUPTED_UNSAVED, pod.output
+    assert pod.keys == []
 
 
 def test_a_pod_that_starts_after_the_end_ends_the_same_way(workshop: Workshop):

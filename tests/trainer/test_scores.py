@@ -1,6 +1,9 @@
 """Scores of a step: on as many threads as the environment allows, failures counted."""
 
 import threading
+from contextlib import nullcontext
+from fractions import Fraction
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,7 +14,9 @@ from flashrun.spec.outcome import Exit
 from flashrun_trainer import scores
 from flashrun_trainer.environment import Answer, Environment
 from flashrun_trainer.failures import TrainerError
+from flashrun_trainer.ranks import Ranks
 from flashrun_trainer.scores import Score
+from tests.trainer.pods import resolved
 
 
 class Judge(EnvironmentSingleTurn):
@@ -74,8 +79,13 @@ def test_an_environment_that_is_not_thread_safe_scores_on_the_callers_thread(
             seen.append(threading.current_thread())
             return RewardResult(score=1.0)
 
+    class Comparing(Careful):
+        def score_responses(self, example: Any, response_texts: list[str]) -> list[RewardResult]:
+            return super().score_responses(example, response_texts)
+
     judged(type("Set", (Careful,), setting)(), *"abcd")
-    assert seen == [threading.main_thread()] * 4
+    judged(type("Set", (Comparing,), setting)(), *"abcd")
+    assert seen == [threading.main_thread()] * 8
 
 
 def test_an_environment_that_compares_gets_all_answers_to_an_example_at_once():
@@ -124,10 +134,12 @@ def test_metrics_are_averaged_over_the_responses_that_have_them():
         def score_response(self, example: Any, response_text: str) -> RewardResult:
             right = (RewardMetric("right", 1.0),) if response_text == "a" else ()
             length = RewardMetric("length", float(len(response_text)))
-            return RewardResult(score=1.0, metrics=(length, *right))
+            # As libraries for numbers have their own kinds of them.
+            half = RewardMetric("half", value=Fraction(1, 2))
+            return RewardResult(score=1.0, metrics=(length, half, *right))
 
     means = scores.means(judged(Metrics(), "a", "bbb", "a", "bbb"))
-    assert means == {"env/length": 2.0, "env/right": 1.0, "reward_errors": 0.0}
+    assert means == {"env/length": 2.0, "env/half": 0.5, "env/right": 1.0, "reward_errors": 0.0}
 
 
 def test_a_step_without_one_score_ends_the_run():
@@ -159,3 +171,57 @@ def test_steps_without_anything_to_learn_are_warned_about_before_they_are_many(c
     said = [waste.after(rewards, 2, cut_at) for rewards, cut_at in steps]
     assert words in said[-1]
     assert bool(said[-1]) == bool(words)
+
+
+def said_after(sdk: EnvironmentSingleTurn, tiny_model: Path, last: str, lengths: list[int]) -> str:
+    """What five steps of completions of these lengths, with this last token, are warned about."""
+    from flashrun_trainer import model
+    from flashrun_trainer.grpo import Prompt, Rewards
+
+    said: list[str] = []
+    example = SimpleNamespace(name="first")
+    session: Any = SimpleNamespace(
+        run=resolved("grpo", stop_sequences=()),
+        environment=Environment(sdk, [example], ""),
+        ranks=Ranks(),
+        reporter=SimpleNamespace(warn=said.append, rollouts=lambda *_: None),
+    )
+    link: Any = SimpleNamespace(meter=SimpleNamespace(timed=lambda _: nullcontext()))
+    tokenizer = model.load_tokenizer(tiny_model)
+    one, end = tokenizer.convert_tokens_to_ids(["1", last])
+    rewards = Rewards(session, tokenizer, [Prompt(example, [], [one], False)], link)
+    for step in range(5):
+        state = SimpleNamespace(global_step=step)
+        rewards.reward(["0"] * 4, [[one] * length + [end] for length in lengths], state)
+    return said[-1]
+
+
+@pytest.mark.trainer
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize(
+    ("last", "words"),
+    [
+        ("1", "max_tokens = 8 has cut off all completions"),
+        ("<|im_end|>", ""),
+        # TRL learns these, too.
+        ("<|endoftext|>", ""),
+    ],
+)
+def test_a_completion_is_cut_off_unless_a_token_ends_it(tiny_model: Path, last: str, words: str):
+    said = said_after(Judge(), tiny_model, last, lengths=[1, 2, 3, 4])
+    assert words in said
+    assert bool(said) == bool(words)
+
+
+@pytest.mark.trainer
+@pytest.mark.filterwarnings("default")
+def test_a_reward_that_fails_at_times_does_not_hide_that_the_others_are_all_the_same(
+    tiny_model: Path,
+):
+    class Zero(Judge):
+        def score_response(self, example: Any, response_text: str) -> RewardResult:
+            return RewardResult(score=0.0 / (len(response_text) - 1))
+
+    said = said_after(Zero(), tiny_model, "<|im_end|>", lengths=[1, 2, 3, 4])
+    assert "1 of 4 responses of step 5" in said
+    assert "have had the same reward for 5 steps" in said

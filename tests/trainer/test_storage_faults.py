@@ -1,6 +1,8 @@
 """Storage that is slow, gone, full or forbidden, and two pods at once: nothing is lost or mixed."""
 
+import os
 import re
+import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,7 +12,10 @@ import pytest
 from flashrun import store as store_module
 from flashrun.spec import names
 from flashrun.spec.outcome import Exit
-from flashrun_trainer import checkpoints
+from flashrun.spec.records import Claim
+from flashrun.store import Unauthorized
+from flashrun_trainer import checkpoints, model, packages
+from flashrun_trainer.pod import Pod
 from tests.trainer import forks
 from tests.trainer.pods import TrainerPod, Workshop, resolved
 from tests.trainer.storage import Cut, Refusal, Request, Storage, between
@@ -182,6 +187,26 @@ def test_storage_that_goes_on_refusing_is_named_and_tried_again(workshop: Worksh
     assert len(pod.metrics) == 2
 
 
+FETCHES: dict[str, Callable[[TrainerPod, Pod], None]] = {
+    "the base model": lambda _, pod: model.run(pod),
+    "the environment": lambda _, pod: packages.run(pod),
+    "the adapter to start from": lambda run, pod: model.download_adapter(
+        pod.store(), run.as_source(), pod.work / "init"
+    ),
+}
+
+
+@pytest.mark.parametrize("what", FETCHES)
+def test_credentials_that_have_expired_do_not_mean_that_something_is_missing(
+    storage: Storage, tmp_path: Path, what: str
+):
+    empty = {"FLASHRUN_MODEL": str(tmp_path), "FLASHRUN_PACKAGES": str(tmp_path)}
+    pod = Pod.from_environment(storage.pod.environment | empty)
+    storage.rule = lambda _: REFUSALS["expired"][0]
+    with pytest.raises(Unauthorized, match="the storage credentials have expired"):
+        FETCHES[what](storage.pod, pod)
+
+
 def test_a_pod_that_may_not_even_claim_is_storage_trouble(storage: Storage):
     pod = storage.pod
     storage.rule = lambda request: REFUSALS["forbidden"][0] if request.method == "PUT" else None
@@ -224,8 +249,13 @@ def test_credentials_that_expire_are_taken_anew_from_the_access_file(
         (r"PUT attempt-1/step-8/adapter/adapter_model\.safetensors", False, [4]),
         (r"PUT attempt-1/step-8/state/optimizer\.pt", False, [4, 8]),
         (rf"PUT attempt-1/step-{STEPS}/state\.json", True, [step for _, step in SAVES]),
+        (
+            r"PUT adapter/attempt-1/adapter_model\.safetensors",
+            False,
+            [step for _, step in SAVES],
+        ),
     ],
-    ids=["in an adapter", "in a state", "before the final adapter"],
+    ids=["in an adapter", "in a state", "before the final adapter", "in the final adapter"],
 )
 def test_a_pod_that_was_cut_off_commits_nothing_after_another_one_has_claimed_the_run(
     storage: Storage, undisturbed: TrainerPod, moment: str, answered: bool, kept: list[int]
@@ -248,17 +278,69 @@ def test_a_pod_that_was_cut_off_commits_nothing_after_another_one_has_claimed_th
     assert first.termination.reason == "Superseded"
     assert [step for attempt, step in first.steps() if attempt == 1] == kept
     assert committed(second) == results
-    assert not [request for request in map(str, storage.seen) if request.startswith("PUT adapter/")]
+    assert "PUT adapter/manifest.json" not in map(str, storage.seen)
     assert second.weights == undisturbed.weights
     assert second.values("loss") == undisturbed.values("loss")
 
 
+def test_a_pod_that_was_frozen_leaves_the_records_of_the_pod_that_ended_the_run(
+    storage: Storage, undisturbed: TrainerPod
+):
+    first = storage.pod
+    with (
+        storage.catching(lambda request: "/step-8/" in request.key, lost=False) as catch,
+        forks.started(first) as process,
+    ):
+        first.wait_for(catch.caught.is_set)
+        os.kill(process.pid or 0, signal.SIGSTOP)
+        second = first.next()
+        assert second.train() == Exit.DONE
+        left = records(second)
+        catch.released.set()
+        os.kill(process.pid or 0, signal.SIGCONT)
+        assert forks.ended(process) == Exit.INTERRUPTED_UNSAVED, first.output
+    assert first.termination.reason == "Superseded"
+    assert records(second) == left
+    assert first.live is None
+    assert second.values("loss") == undisturbed.values("loss")
+
+
+def test_a_pod_that_fails_after_another_one_has_claimed_the_run_does_not_end_it(
+    workshop: Workshop,
+):
+    split = {"split": "test", "params": {"split": "test"}}
+    with between(workshop.pod(resolved("sft", environment=split))) as storage:
+        pod = storage.pod
+
+        def rule(request: Request) -> None:
+            if request.key == "spec.json":
+                own = pod.store.get_json(names.claim_key(pod.prefix, 1), Claim)
+                other = own.model_copy(update={"attempt": 2, "pod_uid": "another"})
+                pod.store.create_json(names.claim_key(pod.prefix, 2), other)
+
+        storage.rule = rule
+        assert pod.train() == Exit.INTERRUPTED_UNSAVED
+    assert pod.termination.reason == "Superseded"
+    assert "SplitMissing" in log_of(pod)
+    assert names.result_key("") not in pod.keys
+
+
+def records(pod: TrainerPod) -> dict[str, object]:
+    """When everything of a run was written but what is the first attempt's, by its key."""
+    own = ("attempt-1/", "logs/attempt-1")
+    return {
+        entry.key: entry.modified
+        for entry in pod.store.list(pod.prefix)
+        if not entry.key.removeprefix(pod.prefix).startswith(own)
+    }
+
+
 def committed(pod: TrainerPod) -> dict[str, object]:
     """When the markers, the result and the final adapter were written, by their keys."""
-    wanted: Callable[[str], bool] = re.compile(
-        r"adapter/.*|result\.json|attempt-\d+/step-\d+/(manifest|state)\.json"
-    ).fullmatch  # type: ignore[assignment]
-    found = pod.store.list(pod.prefix)
+    marker = re.compile(r"(adapter/manifest|result|attempt-\d+/step-\d+/(manifest|state))\.json")
+    adapter = {names.adapter_prefix(pod.prefix) + file.path for file in pod.adapter.files}
     return {
-        entry.key: entry.modified for entry in found if wanted(entry.key.removeprefix(pod.prefix))
+        entry.key: entry.modified
+        for entry in pod.store.list(pod.prefix)
+        if entry.key in adapter or marker.fullmatch(entry.key.removeprefix(pod.prefix))
     }

@@ -1,6 +1,6 @@
 """The only module that talks to S3.
 
-It translates: keys and records in, bytes out, and every way that a store can fail into one of five
+It translates: keys and records in, bytes out, and every way that a store can fail into one of six
 errors with one sentence that names the endpoint and the key. It never decides. The commit protocol
 rests on one function here, the conditional PUT, which minio's client has no public call for.
 
@@ -82,6 +82,10 @@ class AlreadyExists(StoreError):
 
 class Forbidden(StoreError):
     """The credentials are refused, or do not reach so far."""
+
+
+class Unauthorized(Forbidden):
+    """The credentials are not accepted, whatever the key; nothing is said about that."""
 
 
 class Unavailable(StoreError):
@@ -514,8 +518,8 @@ class Store:
             raise kind(f"{name} exists already")
         if status == 416:
             raise _PastTheEnd(f"{name} is shorter")
-        if code in _FORBIDDEN:
-            raise Forbidden(f"{name}: {_FORBIDDEN[code]}", temporary=code in _RENEWABLE)
+        if code in _UNAUTHORIZED:
+            raise Unauthorized(f"{name}: {_UNAUTHORIZED[code]}", temporary=code in _RENEWABLE)
         if status in {401, 403}:
             raise Forbidden(f"{name}: access was refused ({said})")
         # 409 is the answer to a conditional PUT that met another one in flight.
@@ -532,7 +536,7 @@ class _PastTheEnd(StoreError):
     """A read began behind the last byte."""
 
 
-_FORBIDDEN: Final = {
+_UNAUTHORIZED: Final = {
     "ExpiredToken": "the storage credentials have expired; they are renewed by the operator",
     "InvalidTokenId": "the storage credentials have expired or belong to another store",
     "InvalidAccessKeyId": "the store does not know the access key; check the storage credentials",

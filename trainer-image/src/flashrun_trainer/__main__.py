@@ -11,25 +11,29 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Final
+from typing import TYPE_CHECKING
 
-from flashrun.spec.outcome import Exit
-from flashrun_trainer import ending, launch, model, packages, train
-from flashrun_trainer.failures import InterruptedBeforeTraining
-from flashrun_trainer.pod import Pod
-
-COMMANDS: Final[dict[str, Callable[[Pod], int]]] = {
-    "model": partial(ending.guarded, model.run),
-    "packages": partial(ending.guarded, packages.run),
-    "train": launch.run,
-    "rank": train.rank,
-}
+if TYPE_CHECKING:
+    from flashrun_trainer.pod import Pod
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one container's work and return its exit code."""
+    # Linux drops a signal to the first process of a container that has no handler for it, and the
+    # imports take a second. One that is blocked is kept.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    from flashrun.spec.outcome import Exit
+    from flashrun_trainer import ending
+    from flashrun_trainer.failures import InterruptedBeforeTraining
+    from flashrun_trainer.pod import Pod
+
+    work = commands()
+    # Until training sets its own handler there is nothing to save, and no download is worth
+    # waiting for.
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(Exit.INTERRUPTED_UNSAVED))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     parser = argparse.ArgumentParser(prog="flashrun_trainer", description=__doc__)
-    parser.add_argument("command", choices=COMMANDS)
+    parser.add_argument("command", choices=work)
     command = parser.parse_args(arguments).command
     set_up_logging()
     # Progress bars are for terminals; a log that is uploaded every few seconds has no use for them.
@@ -37,13 +41,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     # Episodes of several turns are played by a hook of TRL that it calls experimental.
     os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
-    # Linux keeps SIGTERM from the first process of a container unless it has a handler. Until
-    # training sets its own there is nothing to save, and no download is worth waiting for.
-    signal.signal(signal.SIGTERM, lambda *_: os._exit(Exit.INTERRUPTED_UNSAVED))
+    pod = Pod.from_environment(os.environ)
     try:
-        return COMMANDS[command](Pod.from_environment(os.environ))
+        return work[command](pod)
     except InterruptedBeforeTraining:
         return Exit.INTERRUPTED_UNSAVED
+    except Exception as error:
+        # Python would print it as it is, secrets and all.
+        return ending.failed(error, pod, ending.redactor_of(pod))
+
+
+def commands() -> "dict[str, Callable[[Pod], int]]":
+    """Return the work of every container, by its name."""
+    from flashrun_trainer import ending, launch, model, packages, train
+
+    return {
+        "model": partial(ending.guarded, model.run, model.doing),
+        "packages": partial(ending.guarded, packages.run, packages.doing),
+        "train": launch.run,
+        "rank": train.rank,
+    }
 
 
 def set_up_logging() -> None:

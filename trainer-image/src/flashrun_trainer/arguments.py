@@ -173,6 +173,8 @@ def _shared(run: ResolvedRun, machine: Machine, output: Path, cut: Split) -> dic
         "use_cpu": not machine.gpu,
         **_together(machine),
         "gradient_checkpointing": machine.gpu,
+        # Routers are frozen, and a balance between experts would depend on how a step is cut up.
+        "router_aux_loss_coef": 0.0,
         "optim": "adamw_torch_fused" if machine.gpu else "adamw_torch",
         "dataloader_num_workers": 0,
         "dataloader_pin_memory": machine.gpu,

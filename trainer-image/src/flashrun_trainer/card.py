@@ -2,7 +2,9 @@
 
 import json
 import platform
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from flashrun.spec.records import Progress, ResolvedRun
 from flashrun_trainer.environment import Environment
@@ -60,13 +62,19 @@ def write(
         method=run.algorithm.upper(),
         steps=steps,
         environment=run.environment.id,
-        sources="\n".join(f"| {name} | {value} |" for name, value in sources.items()),
-        settings="\n".join(f"| {name} | {value} |" for name, value in settings.items()),
-        metrics="\n".join(f"| {name} | {value:.4g} |" for name, value in metrics.items()),
+        sources=_rows(sources),
+        settings=_rows(settings),
+        metrics=_rows({name: f"{value:.4g}" for name, value in metrics.items()}),
     )
     (folder / "README.md").write_text(text)
     (folder / "run.json").write_text(run.model_dump_json(indent=2))
     (folder / "packages.txt").write_text("".join(f"{pin}\n" for pin in pins()))
+
+
+def _rows(table: Mapping[str, Any]) -> str:
+    """Return the rows of a table; a bar in a text, as in a stop sequence, would end its cell."""
+    cells = ([str(cell).replace("|", r"\|") for cell in pair] for pair in table.items())
+    return "\n".join(f"| {name} | {value} |" for name, value in cells)
 
 
 def rank_and_alpha(folder: Path) -> tuple[int, int]:

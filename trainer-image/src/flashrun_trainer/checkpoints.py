@@ -26,7 +26,7 @@ from flashrun.spec import names
 from flashrun.spec.records import FileEntry, Manifest
 from flashrun.store import AlreadyExists, Corrupt, NotFound, Store, StoreError
 from flashrun_trainer.attempt import Attempt
-from flashrun_trainer.failures import TrainerError
+from flashrun_trainer.failures import TrainerError, explain
 
 log = logging.getLogger(__name__)
 
@@ -81,9 +81,21 @@ def fetch(store: Store, prefix: str, place: Place, folder: Path) -> None:
     """Download one checkpoint to ``folder``; raises ``StoreError`` unless every byte is right."""
     where = names.step_prefix(prefix, place.attempt, place.step)
     for marker, part in ((names.MANIFEST, "adapter"), (names.STATE_MANIFEST, "state")):
-        store.download_folder(where, folder / "parts", marker)
+        record = store.download_folder(where, folder / "parts", marker)
+        if not _belongs(record, prefix, place) or not (folder / "parts" / part).is_dir():
+            raise Corrupt(f"{where}{marker} is not of this checkpoint")
         _flatten(folder / "parts" / part, folder)
     shutil.rmtree(folder / "parts")
+
+
+def _belongs(record: Manifest, prefix: str, place: Place) -> bool:
+    """Say whether a manifest was written for the place where it lies."""
+    run = record.run
+    return (
+        run is not None
+        and prefix == names.run_prefix(run.namespace, run.name, run.uid)
+        and place == (record.step, record.attempt)
+    )
 
 
 def _flatten(part: Path, folder: Path) -> None:
@@ -170,12 +182,12 @@ class Uploader:
 
     @property
     def error(self) -> TrainerError | None:
-        """Why nothing can be uploaded any more: the attempt is superseded."""
+        """Why nothing can be uploaded any more: the attempt is superseded, or something broke."""
         return self._error
 
     @property
     def resumable_step(self) -> int:
-        """Newest step whose adapter and state have both arrived; 0 when there is none."""
+        """Step of the newest state that has arrived; 0 as long as its adapter has not."""
         return self._state_step if self._state_step <= self._adapter_step else 0
 
     def put(self, taken: Snapshot) -> None:
@@ -189,7 +201,12 @@ class Uploader:
             self._changed.notify()
 
     def finish(self, seconds: float) -> bool:
-        """Wait until everything has arrived; False when it has not within ``seconds``."""
+        """Wait until everything has arrived; False when it has not within ``seconds``.
+
+        Whoever asks again is not made to wait again.
+        """
+        if self._abandoned:
+            return self._done
         with self._changed:
             self._closing = True
             self._changed.notify()
@@ -234,6 +251,11 @@ class Uploader:
                 log.warning("step %d is not uploaded yet, trying again: %s", taken.step, error)
                 threading.Event().wait(pause)
                 pause = min(2 * pause, _LONGEST_RETRY_SECONDS)
+            except Exception as error:
+                # Training whose saves go nowhere must not go on for hours.
+                log.exception("step %d cannot be uploaded", taken.step)
+                self._error = explain(error)
+                return False
             else:
                 self._trouble = ""
                 return True

@@ -6,30 +6,44 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from flashrun.spec.outcome import Termination
 from flashrun.store import Store, StoreError
 from flashrun_trainer import meter
 from flashrun_trainer.failures import Redactor, TrainerError, explain, shortened
+from flashrun_trainer.logs import Tee
 from flashrun_trainer.pod import Pod
+from flashrun_trainer.report import preparing
 
 log = logging.getLogger(__name__)
 
 
-def guarded(work: Callable[[Pod], None], pod: Pod) -> int:
-    """Do the work of an init container, leave a note of its seconds, and return its exit code."""
+def guarded(work: Callable[[Pod], None], doing: Callable[[Pod], str], pod: Pod) -> int:
+    """Do the work of an init container, leave a note of its seconds, and return its exit code.
+
+    While it works, ``doing`` says what it does and how far it is.
+    """
     began = time.monotonic()
-    try:
-        work(pod)
-        meter.note(pod.packages, work.__module__.rpartition(".")[2], time.monotonic() - began)
-    except Exception as error:
-        end = explain(error)
-        redact = redactor_of(pod)
-        report(error, end, redact)
-        leave(pod.termination, termination(end, redact))
-        return end.code
+    name = work.__module__.rpartition(".")[2]
+    redact = redactor_of(pod)
+    with Tee(pod.work / f"{name}.log", redact):
+        try:
+            with preparing(pod, doing):
+                work(pod)
+            meter.note(pod.packages, name, time.monotonic() - began)
+        except Exception as error:
+            return failed(error, pod, redact)
     return 0
+
+
+def failed(error: BaseException, pod: Pod, redact: Redactor) -> int:
+    """Say how a container ends that has no attempt, and return its exit code."""
+    end = explain(error)
+    report(error, end, redact)
+    leave(pod.termination, termination(end, redact))
+    return end.code
 
 
 def redactor_of(pod: Pod) -> Redactor:
@@ -39,10 +53,10 @@ def redactor_of(pod: Pod) -> Redactor:
         keys: tuple[str, ...] = (access.secret_key, access.session_token, access.access_key)
     except StoreError:
         keys = ()
-    try:
-        return Redactor.of(pod.run(), os.environ, keys)
-    except TrainerError:
-        return Redactor(keys)
+    run = None
+    with suppress(TrainerError):
+        run = pod.run()
+    return Redactor.of(run, os.environ, keys)
 
 
 def termination(

@@ -51,7 +51,8 @@ class Answer(str):
         thinking = before if closed else raw if opened or "<think>" in raw else ""
         answer = after if closed else "" if thinking else raw
         self = super().__new__(cls, answer.strip() if closed else answer)
-        self.thinking = thinking.partition("<think>")[2] if "<think>" in thinking else thinking
+        _, found, inside = thinking.partition("<think>")
+        self.thinking = inside if found and not opened else thinking
         self.completion = answer
         self.raw = raw
         return self
@@ -71,13 +72,21 @@ class Environment:
     contract: str
     """Text of the system prompt; empty for none."""
 
+    def __post_init__(self) -> None:
+        """Let the SDK, too, score on one thread where the environment wants that."""
+        if not getattr(self.sdk, "reward_thread_safe", True):
+            self.sdk.max_score_concurrency = 1
+
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of the examples as they were read, whatever file or code they came from."""
+        """SHA-256 of the examples, whatever file or code they came from."""
+        from freesolo.utils.core import json_safe_value
+
         found = hashlib.sha256()
         for example in self.examples:
-            row = [example.input, example.output, example.metadata]
-            found.update(json.dumps(row, sort_keys=True, default=str).encode() + b"\n")
+            # Examples from code may hold what is no JSON, such as tables with pairs as keys.
+            row = json_safe_value([example.input, example.output, example.metadata])
+            found.update(json.dumps(row, sort_keys=True).encode() + b"\n")
         return found.hexdigest()
 
     @property
@@ -90,8 +99,7 @@ class Environment:
     @property
     def scores_serially(self) -> bool:
         """Whether scoring must stay on one thread."""
-        safe = getattr(self.sdk, "reward_thread_safe", True)
-        return not safe or int(getattr(self.sdk, "max_score_concurrency", 1)) <= 1
+        return int(getattr(self.sdk, "max_score_concurrency", 1)) <= 1
 
     @cached_property
     def _pool(self) -> ThreadPoolExecutor:
@@ -116,6 +124,18 @@ class Environment:
         """
         with blamed(f"reading the output of {_row(example)}", Exit.DATA, "DatasetInvalid"):
             return checked(self.sdk.sft_completion(example))
+
+    def turns(self, example: Any) -> int:
+        """Return how many answers an episode has at most.
+
+        Raises:
+            TrainerError: the environment fails, or gives no such number.
+        """
+        with blamed(f"asking for the turns of {_row(example)}"):
+            turns = int(self.sdk.max_episode_turns(example))
+            if turns < 1:
+                raise ValueError(f"max_episode_turns gave {turns}, and must give 1 or more")
+        return turns
 
     def map(self, score: Callable[[Item], Score], items: Sequence[Item]) -> list[Score]:
         """Score every item, in parallel as far as the environment allows, in order."""
@@ -164,8 +184,13 @@ def load_folder(folder: Path, spec: ResolvedEnvironment) -> Environment:
             f"split {spec.split!r} of {spec.id} has no examples",
             "add rows with an input, and for SFT an output, to the dataset",
         )
-    log.info("environment %s: %d examples of split %s", spec.id, len(examples), spec.split)
-    return Environment(sdk, examples, contract)
+    loaded = Environment(sdk, examples, contract)
+    # The digest is taken now, because the environment's code may change its examples later.
+    log.info(
+        "environment %s: %d examples of split %s, SHA-256 %s",
+        *(spec.id, len(examples), spec.split, loaded.digest),
+    )
+    return loaded
 
 
 @contextmanager
@@ -260,7 +285,7 @@ def _reading(data: Path | None, folder: Path) -> str:
 
 def _is_example(line: bytes) -> bool:
     try:
-        row = json.loads(line)
+        row = json.loads(line.decode())
     except (ValueError, RecursionError):
         return False
     return isinstance(row, str) or (isinstance(row, dict) and row.get("input") is not None)
@@ -279,7 +304,7 @@ def checked(messages: Any) -> list[Message]:
         ValueError: they are something else.
     """
     if not isinstance(messages, list | tuple) or not messages:
-        raise ValueError(f"a list of messages is needed, not {_shown(messages)}")
+        raise ValueError(f"a list of messages is needed, not {shown(messages)}")
     return [_checked(message) for message in messages]
 
 
@@ -287,7 +312,7 @@ def _checked(message: Any) -> Message:
     if not isinstance(message, Mapping) or message.get("role") not in _ROLES:
         raise ValueError(
             f"a message is an object with role ({', '.join(_ROLES)}) and content, "
-            f"not {_shown(message)}"
+            f"not {shown(message)}"
         )
     content = message.get("content")
     if isinstance(content, list):
@@ -295,7 +320,7 @@ def _checked(message: Any) -> Message:
             raise ValueError("the content of a message has parts that are not text")
         content = "".join(str(part.get("text", "")) for part in content)
     if content is not None and not isinstance(content, str):
-        raise ValueError(f"the content of a message is text, not {_shown(content)}")
+        raise ValueError(f"the content of a message is text, not {shown(content)}")
     calls = [_with_arguments(call) for call in message.get("tool_calls") or ()]
     return {**message, "content": content or "", **({"tool_calls": calls} if calls else {})}
 
@@ -304,16 +329,17 @@ def _with_arguments(call: Any) -> Message:
     """Return a tool call with its arguments as an object; OpenAI's format has them as JSON."""
     function = call.get("function", call) if isinstance(call, Mapping) else {}
     if not isinstance(function.get("name"), str):
-        raise ValueError(f"a tool call needs the name of its function: {_shown(call)}")
+        raise ValueError(f"a tool call needs the name of its function: {shown(call)}")
     arguments = function.get("arguments")
     parsed = json.loads(arguments) if isinstance(arguments, str) else arguments
     if not isinstance(parsed, dict):
-        raise ValueError(f"the arguments of a tool call are an object, not {_shown(arguments)}")
+        raise ValueError(f"the arguments of a tool call are an object, not {shown(arguments)}")
     changed = {**function, "arguments": parsed}
     return {**call, "function": changed} if "function" in call else changed
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
+    """Return a value as it is quoted in messages to people: shortened."""
     text = repr(value)
     return text if len(text) <= 80 else text[:79] + "…"
 

@@ -43,13 +43,14 @@ class Episode:
         try:
             step = environment.sdk.step_episode(self.example, list(self.messages), text)
             replies = checked(step.messages) if step.messages else []
+            self.metadata |= step.metadata
+            self.response = step.final_response_text or self.response
+            done = bool(step.done)
         except Exception as error:
             self.error, self.over = error, True
             return []
-        self.metadata |= step.metadata
-        self.response = step.final_response_text or self.response
         self.messages += replies
-        self.over = bool(step.done) or self.turns_left <= 0 or not replies
+        self.over = done or self.turns_left <= 0 or not replies
         return [] if self.over else replies
 
     def hear(self, ids: Sequence[int]) -> None:

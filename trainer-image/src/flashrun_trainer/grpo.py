@@ -7,6 +7,7 @@ TRL's dataset holds nothing but their row numbers.
 
 import logging
 import statistics
+from bisect import bisect_left
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -180,7 +181,7 @@ class Trainer(GRPOTrainer):
                 row.example,
                 [dict(message) for message in row.messages],
                 list(row.ids),
-                turns_left=environment.sdk.max_episode_turns(row.example),
+                turns_left=environment.turns(row.example),
             )
             for row in rows
         ]
@@ -252,6 +253,8 @@ class Rewards:
         self._prompts = prompts
         self._link = link
         self._waste = scores.Waste()
+        self._ends = {tokenizer.eos_token_id, tokenizer.pad_token_id}
+        """Tokens after which TRL, too, takes a completion as ended."""
 
     def reward(
         self,
@@ -266,15 +269,16 @@ class Rewards:
         What is said about a step is about the completions of all processes.
         """
         rows = [int(row) for row in prompts]
+        # A stop sequence ends a turn, not the turns that follow it.
+        stops = () if episode else self._session.run.train.stop_sequences
         answers = [
-            Answer(self._text(ids), self._prompts[row].opens_reasoning)
+            Answer(answer_text(self._tokenizer, ids, stops), self._prompts[row].opens_reasoning)
             for row, ids in zip(rows, completion_ids, strict=True)
         ]
         with self._link.meter.timed("scoring"):
             found = self._scores(rows, answers, episode)
-        end = self._tokenizer.eos_token_id
         own = [
-            Judged(row, answer.raw, ids[-1] == end, score, self._penalty(answer))
+            Judged(row, answer.raw, ids[-1] in self._ends, score, self._penalty(answer))
             for row, answer, ids, score in zip(rows, answers, completion_ids, found, strict=True)
         ]
         everybodys = self._session.ranks.gathered(own)
@@ -295,7 +299,7 @@ class Rewards:
             if any(one.ended for one in judged) or train.stop_sequences
             else train.max_tokens,
         )
-        self._session.reporter.warn(scores.warning(found, step) or wasted)
+        self._session.reporter.warn("; ".join(filter(None, (scores.warning(found, step), wasted))))
         self._link.extra = scores.means(found)
         penalties = [one.penalty for one in judged]
         if any(penalties):
@@ -333,9 +337,6 @@ class Rewards:
         ]
         begin = sum(map(len, parts[: ranks.number]))
         return everything[begin : begin + len(parts[ranks.number])]
-
-    def _text(self, ids: list[int]) -> str:
-        return answer_text(self._tokenizer, ids, self._session.run.train.stop_sequences)
 
     def _penalty(self, answer: Answer) -> float:
         coefficient = self._session.run.train.thinking_length_penalty_coef
@@ -375,4 +376,4 @@ def cut_at_stop(tokenizer: Any, ids: list[int], stops: Sequence[str]) -> list[in
 
     if not stops or not stopped(len(ids)):
         return ids
-    return ids[: next(count for count in range(1, len(ids) + 1) if stopped(count))]
+    return ids[: bisect_left(range(len(ids)), True, key=stopped)]

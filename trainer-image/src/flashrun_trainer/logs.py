@@ -6,6 +6,7 @@ The two streams are caught below Python, so that libraries in C and child proces
 import os
 import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import Final, Self
 
@@ -14,6 +15,8 @@ from flashrun_trainer.failures import Redactor
 LIMIT: Final = 8 * 1024 * 1024
 """Longest log that is kept in storage, in bytes; the newest half stays when it grows longer."""
 _LONGEST_LINE: Final = 64 * 1024
+_BREAKS: Final = (b" ", b",", b'"')
+"""Where a longer line is broken: not within a word, which may be a secret."""
 _PATIENCE_SECONDS: Final = 5.0
 _MARK: Final = b"\0end of what was written\0"
 """A line that only says how far the copy has come."""
@@ -65,10 +68,12 @@ class Tee:
         rest = b""
         while chunk := os.read(self._reader, _LONGEST_LINE):
             *lines, rest = (rest + chunk).split(b"\n")
-            if len(rest) > _LONGEST_LINE:
-                lines, rest = [*lines, rest], b""
             for line in lines:
                 self._take(line)
+            if len(rest) > _LONGEST_LINE:
+                end = max(map(rest.rfind, _BREAKS)) + 1 or len(rest)
+                self._write(rest[:end] + b"\n")
+                rest = rest[end:]
 
     def _take(self, line: bytes) -> None:
         text = line.removesuffix(_MARK)
@@ -78,9 +83,15 @@ class Tee:
             self._synced.set()
 
     def _write(self, text: bytes) -> None:
+        """Write to both; who prints must not have to wait because one of them is full or gone."""
         clean = self._redact(text.decode("utf-8", "replace")).encode()
-        os.write(self._streams[1], clean)
-        self._file.write(clean)
+        with suppress(OSError):
+            os.write(self._streams[1], clean)
+        with suppress(OSError):
+            self._keep(clean)
+
+    def _keep(self, text: bytes) -> None:
+        self._file.write(text)
         if self._file.tell() > LIMIT:
             kept = self.path.read_bytes()[-LIMIT // 2 :]
             self._file.seek(0)

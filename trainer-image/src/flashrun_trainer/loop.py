@@ -18,6 +18,7 @@ from transformers import (
 )
 from transformers.trainer_callback import PrinterCallback
 
+from flashrun.spec import names
 from flashrun.spec.records import MetricsRow, Progress
 from flashrun_trainer import arguments, checkpoints, meter, model, sharding
 from flashrun_trainer.failures import diverged
@@ -227,7 +228,7 @@ def drive(trainer: Any, link: Link, session: Session) -> Path | None:
         sharding.keep_apart(trainer.model)
     resume = resume_folder(session)
     session.interruption.training_begins()
-    folder = session.pod.work / "adapter"
+    folder = session.pod.work / "adapter" / names.adapter_folder(session.attempt.number)
     if resume and (end := last_state(resume, trainer.args.max_steps)):
         link.no_step_left(end)
         return keep_adapter(resume, folder) if session.ranks.leads else None
@@ -261,7 +262,7 @@ def last_state(checkpoint: Path, steps: int) -> TrainerState | None:
 
 def keep_adapter(source: Path, folder: Path) -> Path:
     """Move an adapter to ``folder``; tokenizer, arguments and TRL's card are not part of it."""
-    folder.mkdir()
+    folder.mkdir(parents=True)
     for path in source.glob("adapter_*"):
         path.replace(folder / path.name)
     return folder

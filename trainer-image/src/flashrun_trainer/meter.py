@@ -11,7 +11,7 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -106,5 +106,6 @@ def peak_memory() -> int:
     """Return the most memory in use so far, in bytes: the GPU's where there is one."""
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():
-        return int(torch.cuda.max_memory_allocated())
+        with suppress(RuntimeError):  # a GPU that has failed may not say
+            return int(torch.cuda.max_memory_allocated())
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -12,7 +12,7 @@ from flashrun.spec import names
 from flashrun.spec.catalog import Source
 from flashrun.spec.outcome import Exit
 from flashrun.spec.records import ResolvedAdapter, ResolvedRun
-from flashrun.store import Forbidden, NotFound, Store
+from flashrun.store import Forbidden, NotFound, Store, Unauthorized
 from flashrun_trainer.failures import TrainerError, first_line
 from flashrun_trainer.packing import Layout
 from flashrun_trainer.pod import Pod
@@ -39,7 +39,7 @@ def run(pod: Pod) -> None:
     if folder.exists():
         log.info("model %s is in the cache", spec.model.id)
         return
-    part = folder.with_name(f"{folder.name}.{pod.uid}.part")
+    part = _part(pod, spec)
     shutil.rmtree(part, ignore_errors=True)
     if spec.model.source is Source.MIRROR:
         _from_mirror(pod.store(), spec, part)
@@ -55,10 +55,26 @@ def run(pod: Pod) -> None:
     log.info("model %s is ready", spec.model.id)
 
 
+def doing(pod: Pod) -> str:
+    """Say what this container does, and how much of it is done."""
+    files = (path for path in _part(pod, pod.run()).rglob("*") if path.is_file())
+    # Of files that are filled from several places at once, only what is there counts.
+    there = sum(path.stat().st_blocks * 512 for path in files)
+    return f"Downloading ({there / 2**30:.1f} GiB)"
+
+
+def _part(pod: Pod, run: ResolvedRun) -> Path:
+    """Return the folder of a model that is not whole yet: one a pod, for pods share a cache."""
+    folder = pod.model_folder(run)
+    return folder.with_name(f"{folder.name}.{pod.uid}.part")
+
+
 def _from_mirror(store: Store, spec: ResolvedRun, folder: Path) -> None:
     prefix = names.model_prefix(spec.model.id, spec.model.revision)
     try:
         store.download_folder(prefix, folder)
+    except Unauthorized:
+        raise  # the storage's trouble, not the model's
     except (NotFound, Forbidden) as error:
         raise _unavailable(spec, str(error), "the platform mirrors models below models/") from None
 
@@ -183,6 +199,8 @@ def download_adapter(store: Store, adapter: ResolvedAdapter, folder: Path) -> No
     """Download the adapter that the run starts from."""
     try:
         store.download_folder(adapter.prefix, folder)
+    except Unauthorized:
+        raise  # the storage's trouble, not the adapter's
     except (NotFound, Forbidden) as error:
         raise TrainerError(
             Exit.MODEL_UNAVAILABLE,
@@ -193,9 +211,8 @@ def download_adapter(store: Store, adapter: ResolvedAdapter, folder: Path) -> No
 
 
 def adapter_folder(folder: Path) -> Path:
-    """Return where in a downloaded folder the adapter is: a checkpoint has it in a sub-folder."""
-    inner = folder / "adapter"
-    return inner if inner.is_dir() else folder
+    """Return where in a downloaded folder the adapter is: in its one sub-folder, if it has one."""
+    return next(folder.rglob("adapter_config.json"), folder / "adapter_config.json").parent
 
 
 def with_adapter(model: Any, folder: Path, ref: str) -> Any:

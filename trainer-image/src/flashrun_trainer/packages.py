@@ -17,7 +17,7 @@ from flashrun import archive
 from flashrun.spec import names
 from flashrun.spec.outcome import Exit
 from flashrun.spec.records import ResolvedEnvironment, ResolvedRun
-from flashrun.store import Forbidden, NotFound, Store
+from flashrun.store import Forbidden, NotFound, Store, Unauthorized
 from flashrun_trainer.failures import TrainerError, first_line
 from flashrun_trainer.pod import Pod
 
@@ -38,12 +38,19 @@ def run(pod: Pod) -> None:
         install(spec, pod.site)
 
 
+def doing(_: Pod) -> str:
+    """Say what this container does."""
+    return "Installing"
+
+
 def download(store: Store, environment: ResolvedEnvironment, path: Path) -> None:
     """Download the package and check its SHA-256."""
     try:
         found = store.get_file(
             names.environment_package_key(environment.id, environment.digest), path
         )
+    except Unauthorized:
+        raise  # the storage's trouble, not the package's
     except (NotFound, Forbidden) as error:
         raise TrainerError(
             Exit.ENVIRONMENT,
@@ -96,9 +103,10 @@ def install(spec: ResolvedRun, site: Path) -> None:
     _pip("--no-deps", "--target", str(site), *index, "--", *wanted)
 
 
-def pins() -> list[str]:
-    """Return the packages of the image, as constraints."""
-    found = {item.name.lower(): item for item in distributions() if item.name}
+def pins(*folders: Path) -> list[str]:
+    """Return the packages of the image, and of further ``folders``, as constraints."""
+    path = [*sys.path, *map(str, folders)]
+    found = {item.name.lower(): item for item in distributions(path=path) if item.name}
     return sorted(f"{item.name}=={item.version}" for item in found.values())
 
 

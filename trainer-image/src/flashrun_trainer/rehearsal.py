@@ -269,17 +269,15 @@ def _episode(stage: Stage, environment: Environment, example: Any, texts: list[s
     began = time.monotonic()
     turns = 0
     try:
-        limit = min(int(environment.sdk.max_episode_turns(example)), TURNS_LIMIT)
+        limit = min(environment.turns(example), TURNS_LIMIT)
         episode = Episode(example, environment.prompt(example), [], turns_left=limit)
         while not episode.over and turns < limit:
             text = texts[min(turns, len(texts) - 1)]
             turns += 1
             episode.answer(environment, [], Answer(text))
-        if not turns:
-            raise ValueError(f"max_episode_turns gave {limit}, and must give 1 or more")
         finished = episode.finished()
     except Exception as error:
-        finished = error
+        finished = error.__cause__ or error
     [score] = scores.of_episodes(environment, [example], [finished])
     return _play(stage, score, time.monotonic() - began, turns)
 

@@ -3,6 +3,9 @@
 Training hands over values and never waits. The thread writes the heartbeat, the lossless metrics,
 the sampled rollouts and the log to storage, and reads the operator's requests. Storage that is
 away for a while costs nothing but freshness: everything is written again with the next pass.
+
+All but the log is the run's, and the next attempt goes on with it: before any of it is written, the
+claim is confirmed.
 """
 
 import json
@@ -10,7 +13,8 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -19,7 +23,8 @@ from flashrun.spec import names
 from flashrun.spec.records import Batching, Control, Live, MetricsRow, Progress
 from flashrun.store import NotFound, StoreError
 from flashrun_trainer.attempt import Attempt
-from flashrun_trainer.failures import Redactor, TrainerError
+from flashrun_trainer.failures import Redactor, TrainerError, shortened
+from flashrun_trainer.pod import Pod
 
 log = logging.getLogger(__name__)
 
@@ -28,8 +33,7 @@ PASS_SECONDS: Final = 3.0
 _HEARTBEAT_SECONDS: Final = 15.0
 _METRICS_SECONDS: Final = 15.0
 _LOG_SECONDS: Final = 10.0
-_CLAIM_SECONDS: Final = 30.0
-_LAST_PASS_SECONDS: Final = 60.0
+_LAST_PASS_SECONDS: Final = 30.0
 """Longest wait for the last words; storage that hangs must not keep a pod from ending."""
 _BIG_FILE: Final = 4 * 1024 * 1024
 """Histories are uploaded whole; each so many bytes make the pauses one length longer."""
@@ -63,8 +67,8 @@ class Reporter:
         self._log = None if log_path is None else _Upload(log_key, log_path, _LOG_SECONDS)
         self._live_changed = True
         self._live_put = 0.0
-        self._claim_checked = time.monotonic()
-        self._seen_request = self._first_request()
+        self._confirmed = -float("inf")
+        self._seen_request = ""
         self._save_wanted = threading.Event()
         self._superseded: TrainerError | None = None
         self._failing = False
@@ -127,30 +131,34 @@ class Reporter:
 
     def put_history(self) -> None:
         """Upload the history now; raises ``StoreError``."""
-        self._metrics.at_once()
-        self._put_file(self._metrics)
+        with self._metrics.lock:
+            self._metrics.at_once()
+            self._put_metrics()
 
     def rollouts(self, step: int, rows: Sequence[dict[str, Any]]) -> None:
         """Keep a sample of one step's rollouts."""
-        lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        clean = (redacted(row, self._redact) for row in rows)
+        lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in clean)
         with self._lock:
-            self._rollouts.append((step, self._redact("".join(lines)).encode()))
+            self._rollouts.append((step, "".join(lines).encode()))
 
     def continue_history(self, step: int) -> None:
         """Take over the rows of earlier attempts up to the step that this one resumes from."""
         try:
-            text = self._attempt.store.get_bytes(names.metrics_key(self._attempt.prefix)).decode()
+            data = self._attempt.store.get_bytes(names.metrics_key(self._attempt.prefix))
         except NotFound:
             return
-        self._metrics.path.write_text(rows_until(text, step))
+        with self._metrics.lock:  # half of it must not be taken for the whole
+            self._metrics.path.write_text(rows_until(data.decode(errors="replace"), step))
 
     # --- what the operator asks -----------------------------------------------------------------
 
     def take_save_request(self) -> bool:
         """Say whether a checkpoint is wanted now; a request is answered once."""
-        wanted = self._save_wanted.is_set()
+        if not self._save_wanted.is_set():
+            return False
         self._save_wanted.clear()
-        return wanted
+        return True
 
     @property
     def superseded(self) -> TrainerError | None:
@@ -166,6 +174,7 @@ class Reporter:
         self._thread.join(_LAST_PASS_SECONDS)
 
     def _run(self) -> None:
+        self._try(self._pass_over_answered_request)
         while not self._closed.is_set():
             self._wake.wait(self._pass_seconds)
             self._wake.clear()
@@ -179,11 +188,10 @@ class Reporter:
     def _pass(self) -> None:
         tasks = (
             self._look_for_requests,
+            self._put_log,
             self._put_live,
-            lambda: self._put_file(self._metrics),
-            lambda: self._put_file(self._log),
+            self._put_metrics,
             self._put_rollouts,
-            self._check_claim,
         )
         results = [self._try(task) for task in tasks]
         if all(results):
@@ -192,21 +200,37 @@ class Reporter:
     def _try(self, task: Callable[[], None]) -> bool:
         try:
             task()
-        except StoreError as error:
+        except (StoreError, OSError) as error:
             if not self._failing:
                 log.warning("a report is late, trying again: %s", self._redact(str(error)))
             self._failing = True
             return False
+        except TrainerError as error:
+            self._superseded = error
+            return False
         return True
 
-    def _first_request(self) -> str:
-        """Return the request that counts as seen: an earlier attempt has answered it."""
+    def _confirm(self) -> None:
+        """Make sure, once a pass, that the run is ours; raises ``TrainerError`` when it is not."""
+        if self._superseded is not None:
+            raise self._superseded
+        if time.monotonic() - self._confirmed >= self._pass_seconds:
+            self._attempt.confirm()
+            self._confirmed = time.monotonic()
+
+    def _pass_over_answered_request(self) -> None:
+        """Take a request for seen that an earlier attempt has answered, with any save after it."""
+        store, prefix = self._attempt.store, self._attempt.prefix
         if self._attempt.number == 1:
-            return ""
-        try:
-            return self._control().save_request
-        except StoreError:
-            return ""
+            return
+        asked = [entry.modified for entry in store.list(names.control_key(prefix))]
+        saves = [
+            entry.modified
+            for entry in store.list(names.attempts_prefix(prefix))
+            if entry.key.endswith(f"/{names.MANIFEST}")
+        ]
+        if any(save > request for save in saves for request in asked if save and request):
+            self._seen_request = self._control().save_request
 
     def _control(self) -> Control:
         try:
@@ -226,6 +250,8 @@ class Reporter:
         with self._lock:
             if not self._live_changed and now - self._live_put < _HEARTBEAT_SECONDS:
                 return
+        self._confirm()
+        with self._lock:
             self._live_changed = False
             live = Live(
                 run=self._attempt.run.run,
@@ -235,7 +261,7 @@ class Reporter:
                 progress=self._progress,
                 batching=self._batching,
                 commits=self._commits,
-                warning=self._redact(self._warning),
+                warning=shortened(self._redact(self._warning)),
                 updated=datetime.now(UTC),
             )
         try:
@@ -245,32 +271,29 @@ class Reporter:
             raise
         self._live_put = now
 
-    def _put_file(self, upload: "_Upload | None") -> None:
-        if upload is None:
-            return
-        with upload.lock:
-            if not upload.is_due():
-                return
-            size = upload.path.stat().st_size
-            data = upload.path.read_bytes()[:size]
-            self._attempt.store.put_bytes(upload.key, data, "text/plain; charset=utf-8")
-            upload.done(size)
+    def _put_log(self) -> None:
+        if self._log is not None and self._log.is_due():
+            self._put_file(self._log)
+
+    def _put_metrics(self) -> None:
+        with self._metrics.lock:
+            if self._metrics.is_due():
+                self._confirm()
+                self._put_file(self._metrics)
+
+    def _put_file(self, upload: "_Upload") -> None:
+        size = upload.path.stat().st_size
+        data = upload.path.read_bytes()[:size]
+        self._attempt.store.put_bytes(upload.key, data, "text/plain; charset=utf-8")
+        upload.done(size)
 
     def _put_rollouts(self) -> None:
         while self._rollouts:
+            self._confirm()
             step, data = self._rollouts[0]
             key = names.rollouts_key(self._attempt.prefix, step)
             self._attempt.store.put_bytes(key, data, "application/jsonl")
             self._rollouts.popleft()
-
-    def _check_claim(self) -> None:
-        if time.monotonic() - self._claim_checked < _CLAIM_SECONDS:
-            return
-        self._claim_checked = time.monotonic()
-        try:
-            self._attempt.confirm()
-        except TrainerError as error:
-            self._superseded = error
 
 
 class Silent(Reporter):
@@ -294,9 +317,6 @@ class Silent(Reporter):
     def _run(self) -> None:
         return
 
-    def _first_request(self) -> str:
-        return ""
-
 
 class _Upload:
     """A growing file that is uploaded whole, from time to time."""
@@ -304,7 +324,7 @@ class _Upload:
     def __init__(self, key: str, path: Path, seconds: float) -> None:
         self.key = key
         self.path = path
-        self.lock = threading.Lock()
+        self.lock = threading.RLock()
         """Held while it is uploaded, so that an older content never follows a newer one."""
         self._seconds = seconds
         self._size = -1
@@ -323,6 +343,46 @@ class _Upload:
     def done(self, size: int) -> None:
         """Note what was uploaded."""
         self._size, self._time = size, time.monotonic()
+
+
+@contextmanager
+def preparing(pod: Pod, doing: Callable[[Pod], str]) -> Iterator[None]:
+    """Tell again and again what an init container is doing; there is no attempt yet to report."""
+    over = threading.Event()
+
+    def tell() -> None:
+        said = ""
+        while not over.wait(_HEARTBEAT_SECONDS):
+            # Whatever is wrong here, the container itself will say it.
+            with suppress(StoreError, TrainerError, OSError):
+                activity = doing(pod)
+                if activity != said:
+                    log.info("%s", activity)
+                said, run = activity, pod.run().run
+                live = Live(
+                    run=run, attempt=0, pod=pod.name, phase=activity, updated=datetime.now(UTC)
+                )
+                pod.store().put_json(names.live_key(run.uid), live)
+
+    if pod.index == 0:
+        threading.Thread(target=tell, name="preparing", daemon=True).start()
+    try:
+        yield
+    finally:
+        over.set()
+
+
+def redacted(value: Any, redact: Redactor) -> Any:
+    """Return what JSON can hold of ``value``, without the secrets in its texts."""
+    match value:
+        case None | bool() | int() | float():
+            return value
+        case Mapping():
+            return {str(key): redacted(item, redact) for key, item in value.items()}
+        case list() | tuple():
+            return [redacted(item, redact) for item in value]
+        case _:
+            return redact(str(value))
 
 
 def rows_until(text: str, step: int) -> str:

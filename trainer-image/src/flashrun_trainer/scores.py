@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
+from numbers import Real
 from typing import Any, Final, TypeVar
 
 from flashrun.spec.outcome import Exit
@@ -111,7 +112,7 @@ def _score(result: Any) -> Score:
 
 def _value(metric: Any) -> float | None:
     candidates = (metric.score, metric.value, metric.success)
-    numbers = (float(item) for item in candidates if isinstance(item, bool | int | float))
+    numbers = (float(item) for item in candidates if isinstance(item, Real))
     return next((number for number in numbers if math.isfinite(number)), None)
 
 

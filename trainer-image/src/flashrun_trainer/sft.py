@@ -16,7 +16,7 @@ from trl import SFTConfig, SFTTrainer
 from flashrun.spec.outcome import Exit
 from flashrun.spec.records import Batching, ResolvedRun
 from flashrun_trainer import arguments, loop, model, packing
-from flashrun_trainer.environment import Environment, Message
+from flashrun_trainer.environment import Environment, Message, shown
 from flashrun_trainer.failures import TrainerError, sentence
 from flashrun_trainer.packing import IGNORED
 from flashrun_trainer.session import Session
@@ -128,7 +128,9 @@ def _says_something(message: Message) -> bool:
 
 
 def _reasons(message: Message) -> bool:
-    return "<think>" in message["content"] or bool(message.get("reasoning_content"))
+    return message["role"] == "assistant" and bool(
+        "<think>" in message["content"] or message.get("reasoning_content")
+    )
 
 
 def _say_what_was_cut(rows: list[Row], kept: list[Row], run: ResolvedRun) -> None:
@@ -144,41 +146,61 @@ def _say_what_was_cut(rows: list[Row], kept: list[Row], run: ResolvedRun) -> Non
 def render(tokenizer: Any, prompt: list[Message], completion: list[Message], thinking: bool) -> Row:
     """Return the whole conversation as token ids, with the assistant's part of it as labels.
 
-    A turn begins where the conversation up to it, with the opening of an answer appended, parts
-    from the whole. What the opening holds, such as an empty pair of think tags, is not learned.
+    A turn begins behind what the template writes to ask for an answer. What that holds, such as an
+    empty pair of think tags, is not learned; nor is what comes behind the end-of-turn token, which
+    ends generation.
     """
     messages = [*prompt, *completion]
     whole = rendered(tokenizer, messages, thinking, answer=False)
+    asked = rendered(tokenizer, prompt, thinking, answer=True)
+    if len(completion) == 1:
+        turns = [(common_length(asked, whole), _end(tokenizer, whole))]
+    else:
+        unasked = rendered(tokenizer, prompt, thinking, answer=False)
+        opening = asked[common_length(unasked, asked) :]
+        turns = [
+            _turn(tokenizer, messages, index, whole, opening, thinking)
+            for index in range(len(prompt), len(messages))
+            if messages[index]["role"] == "assistant"
+        ]
     labels = [IGNORED] * len(whole)
-    for index in range(len(prompt), len(messages)):
-        if messages[index].get("role") == "assistant":
-            opening = rendered(tokenizer, messages[:index], thinking, answer=True)
-            begin = common_length(opening, whole)
-            end = _end_of_turn(tokenizer, messages, index, whole, thinking)
-            labels[begin:end] = whole[begin:end]
+    for begin, end in turns:
+        labels[begin:end] = whole[begin:end]
     return Row(whole, labels)
 
 
-def _end_of_turn(
-    tokenizer: Any, messages: list[Message], index: int, whole: list[int], thinking: bool
-) -> int:
-    """Return where the assistant's turn ``index`` ends, its end-of-turn token included.
+def _turn(
+    tokenizer: Any,
+    messages: list[Message],
+    index: int,
+    whole: list[int],
+    opening: list[int],
+    thinking: bool,
+) -> tuple[int, int]:
+    """Return where the assistant's turn ``index`` begins and ends, its end-of-turn token included.
 
-    That token ends generation, so what a template writes behind it is not learned.
-
-    What comes after a turn is what stays the same when the assistant says something else there;
-    templates render a turn in the middle otherwise than at the end, so comparing beginnings is
-    not enough.
+    Templates render a turn in the middle otherwise than at the end, with all turns before it, so
+    the conversation up to the turn says nothing about its place. What stays the same when the
+    assistant says something else there is what comes before and after.
     """
-    eos = tokenizer.eos_token_id
-    if index + 1 == len(messages):
-        return len(whole) - next((i for i, t in enumerate(whole[::-1]) if t == eos), 0)
-    said = str(messages[index].get("content") or "")
+    said = str(messages[index].get("content") or "").strip()
     other = next(mark for mark in "#%@" if not said.startswith(mark) and not said.endswith(mark))
     changed = [*messages[:index], {"role": "assistant", "content": other}, *messages[index + 1 :]]
     variant = rendered(tokenizer, changed, thinking, answer=False)
+    parted = common_length(whole, variant)
+    backwards = range(parted - 1, -1, -1)
+    opened = next((at for at in backwards if whole[at : at + 1] == opening[:1]), parted)
+    begin = opened + common_length(opening, whole[opened:])
+    if index + 1 == len(messages):
+        return begin, _end(tokenizer, whole)
     end = len(whole) - common_length(whole[::-1], variant[::-1])
-    return end + 1 if whole[end] == eos else end
+    return begin, end + 1 if whole[end] == tokenizer.eos_token_id else end
+
+
+def _end(tokenizer: Any, whole: list[int]) -> int:
+    """Return where a last turn ends: behind the last end-of-turn token."""
+    eos = tokenizer.eos_token_id
+    return len(whole) - next((i for i, token in enumerate(whole[::-1]) if token == eos), 0)
 
 
 def rendered(
@@ -203,7 +225,8 @@ def rendered(
         raise TrainerError(
             Exit.DATA,
             "TemplateRefused",
-            f"the model's chat template refuses the messages of an example: {sentence(error)}",
+            f"the model's chat template refuses messages that end with {shown(messages[-1])}: "
+            f"{sentence(error)}",
             "change the messages that the environment builds",
         ) from error
     return ids

@@ -220,7 +220,8 @@ class Team:
         return self._termination(local).exists()
 
     def _without_a_word(self, local: int, code: int) -> Termination:
-        if code == Exit.TERMINATED and self.interruption.requested:
+        asked_to = (Exit.TERMINATED, Exit.INTERRUPTED_UNSAVED)
+        if code in asked_to and self.interruption.requested:
             return ending.termination(explain(InterruptedBeforeTraining()), self.redact)
         number = self.pod.index * self.spec.scale.gpus + local
         killed = code == _SIGNALLED + signal.SIGKILL

@@ -22,6 +22,7 @@ from flashrun_trainer.checkpoints import Uploader
 from flashrun_trainer.failures import Redactor, TrainerError, explain
 from flashrun_trainer.interruption import Interruption
 from flashrun_trainer.logs import Tee
+from flashrun_trainer.packages import pins
 from flashrun_trainer.pod import Pod
 from flashrun_trainer.ranks import ATTEMPT, Ranks
 from flashrun_trainer.report import Reporter, Silent
@@ -32,6 +33,7 @@ log = logging.getLogger(__name__)
 
 _STACK: Final = ("torch", "transformers", "trl", "peft")
 _RETRY_SECONDS: Final = 2.0
+_DEVICES: Final = Path("/dev")
 
 
 def run(pod: Pod) -> int:
@@ -47,10 +49,7 @@ def run(pod: Pod) -> int:
             return earlier.exit_code
         attempt = attempts.claim(store, spec, pod)
     except BaseException as error:
-        end = explain(error)
-        ending.report(error, end, redact)
-        ending.leave(pod.termination, ending.termination(end, redact))
-        return end.code
+        return ending.failed(error, pod, redact)
     with Tee(pod.work / "attempt.log", redact) as tee:
         return _attempt(pod, attempt, Ranks(), interruption, redact, tee)
 
@@ -64,10 +63,7 @@ def rank(pod: Pod) -> int:
         ranks = Ranks.from_environment(os.environ)
         attempt = attempts.claimed(pod.store(), pod.run(), int(os.environ[ATTEMPT]))
     except BaseException as error:
-        end = explain(error)
-        ending.report(error, end, redact)
-        ending.leave(pod.termination, ending.termination(end, redact))
-        return end.code
+        return ending.failed(error, pod, redact)
     return _attempt(pod, attempt, ranks, interruption, redact)
 
 
@@ -90,6 +86,8 @@ def _attempt(
     try:
         if ranks.leads:
             attempt.store.put_json(names.spec_key(attempt.prefix), spec)
+            listed = "".join(f"{pin}\n" for pin in pins(pod.site)).encode()
+            attempt.store.put_bytes(names.packages_key(attempt.prefix, attempt.number), listed)
         loaded = environment.load(pod, spec.environment)
         method = _method(spec.algorithm, ranks)
         ranks.join()
@@ -140,13 +138,26 @@ def _method(algorithm: str, ranks: Ranks) -> Callable[[Session], Path | None]:
 
 
 def _machine(ranks: Ranks) -> Machine:
-    """Look at what there is to train on, and say so."""
+    """Look at what there is to train on, and say so.
+
+    Raises:
+        TrainerError: there is a GPU that cannot be used; a CPU would take days in its place.
+    """
     import torch
 
     log.info("%s", ", ".join(f"{package} {version(package)}" for package in _STACK))
     if torch.cuda.is_available():
         log.info("training on %s", torch.cuda.get_device_name())
         return Machine(gpu=True, processes=ranks.world)
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES") == ""
+    if torch.version.cuda and any(_DEVICES.glob("nvidia[0-9]*")) and not hidden:
+        raise TrainerError(
+            Exit.GPU_FAULT,
+            "GpuFault",
+            "PyTorch cannot use the GPU of this pod",
+            "the run goes on on another node; when it ends there, too, the nodes' driver and the "
+            "trainer image do not go together",
+        )
     log.warning("training on the CPU: there is no GPU in this pod")
     return Machine(gpu=False, processes=ranks.world)
 
@@ -200,7 +211,11 @@ def _interrupted(step: int, saved: bool) -> TrainerError:
 
 
 def _publish(attempt: Attempt, adapter: Path, step: int, deadline: float) -> None:
-    """Upload the final adapter; its manifest is what says that the run has succeeded."""
+    """Upload the final adapter; its manifest is what says that the run has succeeded.
+
+    The files go to a folder of this attempt's. Whatever another one is still sending, it cannot
+    touch those that a manifest lists.
+    """
 
     def manifest(files: tuple[FileEntry, ...]) -> Manifest:
         attempt.confirm()
@@ -220,9 +235,7 @@ def _publish(attempt: Attempt, adapter: Path, step: int, deadline: float) -> Non
     while True:
         try:
             prefix = names.adapter_prefix(attempt.prefix)
-            # Its place is the run's, not the attempt's: who lost the run must not touch it at all.
-            attempt.confirm()
-            attempt.store.upload_folder(prefix, adapter, manifest)
+            attempt.store.upload_folder(prefix, adapter.parent, manifest)
         except AlreadyExists:
             log.info("the final adapter had arrived before")
         except StoreError as error:
@@ -251,8 +264,11 @@ def _settle(
     reporter.close()
     if attempts.is_final(code):
         try:
+            if end is not None:
+                # A pod that was cut off may fail of that alone, and another one has the run by now.
+                attempt.confirm()
             code = _settle_for_good(attempt, reporter, message if end else None, code)
-        except StoreError as error:
+        except (StoreError, TrainerError) as error:
             late = explain(error)
             ending.report(error, late, redact)
             message, code = ending.termination(late, redact, attempt=attempt.number), late.code

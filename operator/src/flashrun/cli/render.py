@@ -103,7 +103,8 @@ def summary(run: FlashRun, now: datetime) -> list[tuple[str, str]]:
     if progress := status.progress:
         if status.phase in TERMINAL:
             progress = progress.model_copy(update={"activity": "", "eta_seconds": None})
-        rows.append(("Progress", " · ".join(progress_parts(progress))))
+        if parts := progress_parts(progress):
+            rows.append(("Progress", " · ".join(parts)))
     if status.resolved and status.resolved.pool:
         nodes = f" on {status.resolved.nodes} nodes" if status.resolved.nodes > 1 else ""
         rows.append(("GPU", f"{status.resolved.gpus} of pool {status.resolved.pool}{nodes}"))
@@ -120,8 +121,11 @@ def summary(run: FlashRun, now: datetime) -> list[tuple[str, str]]:
 
 def _why(status: FlashRunStatus) -> list[tuple[str, str]]:
     if status.failure:
-        hint = [("Hint", status.failure.hint)] if status.failure.hint else []
-        return [("Failure", f"{status.failure.message} ({status.failure.reason})"), *hint]
+        failure = status.failure
+        hint = [("Hint", failure.hint)] if failure.hint else []
+        peak = failure.peak_memory_bytes
+        memory = [("Peak memory", size(peak))] if peak else []
+        return [("Failure", f"{failure.message} ({failure.reason})"), *hint, *memory]
     if status.pending and status.phase not in TERMINAL:
         return [("Waiting", f"{status.pending.message} ({status.pending.reason})")]
     ready = status.condition("Ready")

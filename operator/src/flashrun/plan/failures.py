@@ -145,4 +145,5 @@ def _status(termination: Termination | None, exit_code: int | None) -> FailureSt
         message=termination.message,
         hint=termination.hint,
         exit_code=exit_code,
+        peak_memory_bytes=termination.peak_memory_bytes,
     )

@@ -164,8 +164,8 @@ def coalesce(before: FlashRunStatus, decision: Decision, now: datetime) -> Decis
     """Keep the stored progress while it is fresh, and say once what changed."""
     status, wait = decision.status, None
     if _same_but_progress(before, status) and before.progress != status.progress:
-        age = now - ((before.progress and before.progress.updated_time) or now)
-        if before.progress is not None and timedelta(0) <= age < PROGRESS_EVERY:
+        written = before.progress.updated_time if before.progress else None
+        if written is not None and timedelta(0) <= (age := now - written) < PROGRESS_EVERY:
             status = before
             wait = (PROGRESS_EVERY - age).total_seconds()
     elif _same_but_progress(before, status):
@@ -325,17 +325,27 @@ def _progress(
     if result is not None:
         progress, updated = result.progress, result.finished
     elif live is not None:
-        progress, updated, activity = live.progress, live.updated, live.phase
+        progress, updated = live.progress, live.updated
+        activity = live.phase[:64] if _works(live.pod, pods) else _at_work(pods)
     if progress is None:
-        activity = activity or next((pod.activity for pod in reversed(pods) if pod.active), "")
-        if before is None or before.activity == activity:
-            return before
-        return before.model_copy(update={"activity": activity})
+        activity = activity or _at_work(pods)
+        known = before or ProgressStatus(step=0, total_steps=0, percent=0)
+        same = known.activity == activity
+        return before if same else known.model_copy(update={"activity": activity})
     shown = _shown(progress, activity, updated)
     same = before is not None and before.model_copy(
         update={"updated_time": None, "eta_seconds": None}
     ) == shown.model_copy(update={"updated_time": None, "eta_seconds": None})
     return before if same else shown
+
+
+def _works(name: str, pods: tuple[Pod, ...]) -> bool:
+    """Say whether a pod is at work still; a heartbeat may be that of the attempt before."""
+    return any(pod.name == name and pod.active for pod in pods)
+
+
+def _at_work(pods: tuple[Pod, ...]) -> str:
+    return next((pod.activity for pod in reversed(pods) if pod.active), "")
 
 
 def _shown(progress: Progress, activity: str, updated: datetime | None) -> ProgressStatus:

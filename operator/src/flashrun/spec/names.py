@@ -211,6 +211,11 @@ def claim_key(prefix: str, attempt: int) -> str:
     return f"{attempt_prefix(prefix, attempt)}claim.json"
 
 
+def packages_key(prefix: str, attempt: int) -> str:
+    """Return the key of the list of packages that one attempt ran with."""
+    return f"{attempt_prefix(prefix, attempt)}packages.txt"
+
+
 def step_prefix(prefix: str, attempt: int, step: int) -> str:
     """Return the prefix of one checkpoint, with ``adapter/`` and ``state/`` below it."""
     return f"{attempt_prefix(prefix, attempt)}step-{step}/"
@@ -219,6 +224,14 @@ def step_prefix(prefix: str, attempt: int, step: int) -> str:
 def adapter_prefix(prefix: str) -> str:
     """Return the prefix of a run's final adapter."""
     return f"{prefix}adapter/"
+
+
+def adapter_folder(attempt: int) -> str:
+    """Return the folder, beside the final adapter's manifest, of the files of one attempt.
+
+    Two attempts may upload at once; the one that creates the manifest lists its own.
+    """
+    return f"attempt-{attempt}"
 
 
 MANIFEST: Final = "manifest.json"

@@ -208,6 +208,7 @@ class Live(Record):
 
     run: RunIdentity
     attempt: int
+    """0 while the init containers are at work, before there is one."""
     pod: str
     phase: str
     """Downloading, Installing, Loading, Training, Uploading…"""

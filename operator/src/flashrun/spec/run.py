@@ -148,6 +148,8 @@ class FailureStatus(Section):
     message: Annotated[str, Field(max_length=2048)]
     hint: Annotated[str, Field(max_length=2048)] = ""
     exit_code: int | None = None
+    peak_memory_bytes: int | None = None
+    """Most memory in use: of a GPU where there is one, else of the trainer."""
 
 
 class PendingStatus(Section):

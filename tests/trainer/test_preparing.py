@@ -1,0 +1,147 @@
+"""Init containers: a sign of life while they work, a log without secrets, an end with a reason."""
+
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from flashrun.spec.outcome import Termination
+from flashrun.spec.records import Live, StorageAccess
+from flashrun_trainer import ending, model, report
+from flashrun_trainer.failures import TrainerError
+from flashrun_trainer.pod import Pod
+from tests.trainer.pods import TrainerPod, Workshop, resolved
+
+PASSWORD = "index-password"
+
+
+@pytest.fixture
+def made(access: StorageAccess, tmp_path: Path) -> Callable[..., TrainerPod]:
+    """Makes a pod whose containers have not run yet."""
+
+    def make(index: int = 0) -> TrainerPod:
+        run = resolved(pip_index_url=f"https://me:{PASSWORD}@index.invalid/simple")
+        pod = TrainerPod(Workshop(tmp_path, access), run, 1, index)
+        (pod.folder / "packages").mkdir(parents=True)
+        (pod.folder / "spec.json").write_text(run.model_dump_json())
+        (pod.folder / "access.json").write_text(access.model_dump_json())
+        return pod
+
+    return make
+
+
+def wait_until(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_a_container_that_downloads_says_how_much_it_has(
+    made: Callable[..., TrainerPod],
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+):
+    monkeypatch.setattr(report, "_HEARTBEAT_SECONDS", 0.01)
+    pod = made()
+    told: list[Live | None] = []
+
+    def work(inside: Pod) -> None:
+        part = model._part(inside, pod.run)
+        part.mkdir(parents=True)
+        with (part / "weights").open("wb") as file:
+            os.posix_fallocate(file.fileno(), 0, 3 << 27)
+        wait_until(lambda: pod.live and pod.live.phase == "Downloading (0.4 GiB)")
+        told.append(pod.live)
+
+    assert ending.guarded(work, model.doing, pod.inside) == 0
+    (live,) = told
+    assert live is not None
+    assert (live.pod, live.attempt, live.progress) == (pod.inside.name, 0, None)
+
+
+def test_pods_that_do_not_lead_leave_that_to_the_first(
+    made: Callable[..., TrainerPod], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(report, "_HEARTBEAT_SECONDS", 0.01)
+    pod, asked = made(index=1), []
+    with report.preparing(pod.inside, lambda _: asked.append(1) or "Installing"):
+        time.sleep(0.1)
+    assert (asked, pod.live) == ([], None)
+
+
+def test_trouble_with_the_sign_of_life_is_none_of_the_container(
+    made: Callable[..., TrainerPod], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(report, "_HEARTBEAT_SECONDS", 0.01)
+    pod, asked = made(), []
+    gone = pod.workshop.access.model_copy(update={"endpoint": "http://127.0.0.1:1"})
+
+    def doing(_: Pod) -> str:
+        asked.append(1)
+        if len(asked) == 1:
+            raise FileNotFoundError("moved while it was looked at")
+        return "Installing"
+
+    with report.preparing(pod.inside, doing):
+        wait_until(lambda: pod.live)
+        (pod.folder / "access.json").write_text(gone.model_dump_json())
+        before = len(asked)
+        wait_until(lambda: len(asked) > before)
+
+
+def test_what_a_container_prints_is_redacted(
+    made: Callable[..., TrainerPod], capfd: pytest.CaptureFixture[str]
+):
+    def work(_: Pod) -> None:
+        os.write(1, f"Looking in https://me:{PASSWORD}@index.invalid/simple\n".encode())
+        raise RuntimeError(f"the index refused {PASSWORD}")
+
+    pod = made()
+    assert ending.guarded(work, lambda _: "Installing", pod.inside) == 1
+    assert pod.termination.message == "the trainer failed with RuntimeError: the index refused ***"
+    printed = "".join(capfd.readouterr())
+    assert "Looking in https://me:***@index.invalid/simple" in printed
+    assert PASSWORD not in printed
+
+
+def test_a_spec_that_cannot_be_read_is_said_in_words(made: Callable[..., TrainerPod]):
+    pod = made()
+    plain = {**json.loads((pod.folder / "access.json").read_text()), "session_token": ""}
+    (pod.folder / "access.json").write_text(json.dumps(plain))
+    (pod.folder / "spec.json").write_text("{}")
+    assert ending.guarded(lambda inside: inside.run() and None, lambda _: "", pod.inside) == 64
+    assert pod.termination.reason == "SpecInvalid"
+    assert pod.termination.message.startswith("the resolved spec ")
+
+
+def test_an_error_that_nobody_expects_is_an_end_like_others(made: Callable[..., TrainerPod]):
+    pod = made()
+    place = pod.folder / "work"
+    place.write_text("no folder")
+    with pod.started("packages", {"SOME_TOKEN": str(place)}) as process:
+        assert process.wait(30) == 1
+    assert pod.termination.message == (
+        "the trainer failed with FileExistsError: [Errno 17] File exists: '***'"
+    )
+    assert "Traceback" in pod.output
+    assert str(place) not in pod.output
+
+
+def test_an_error_in_half_characters_is_an_end_like_others(made: Callable[..., TrainerPod]):
+    pod = made()
+    end = ending.failed(ValueError("no \ud83d here"), pod.inside, ending.redactor_of(pod.inside))
+    assert end == 1
+    assert pod.termination.message == r"the trainer failed with ValueError: no \ud83d here"
+
+
+@pytest.mark.parametrize("word", ["x", "語", '"'])
+def test_a_long_message_reaches_the_kubelet_whole(made: Callable[..., TrainerPod], word: str):
+    pod = made()
+    error = TrainerError(75, "StorageUnavailable", word * 5000, hint=word * 5000)
+    ending.failed(error, pod.inside, ending.redactor_of(pod.inside))
+    kept = (pod.folder / "termination").read_bytes()[-4096:]
+    assert Termination.model_validate_json(kept).reason == "StorageUnavailable"

@@ -1,0 +1,209 @@
+"""What an attempt writes of its run's records: all of its own, and nothing once it lost the run."""
+
+import json
+import threading
+import time
+from collections.abc import Callable
+from datetime import UTC, date, datetime
+from pathlib import Path
+
+import pytest
+
+from flashrun.spec import names
+from flashrun.spec.records import Control, Live, Manifest, MetricsRow, Progress, StorageAccess
+from flashrun.store import Store
+from flashrun_trainer import attempt as attempts
+from flashrun_trainer.attempt import Attempt
+from flashrun_trainer.failures import Redactor
+from flashrun_trainer.pod import Pod
+from flashrun_trainer.report import Reporter
+from tests.trainer.pods import resolved
+
+
+class Halting(Store):
+    """A store whose first upload of a history waits until it is let go."""
+
+    def __init__(self, access: StorageAccess) -> None:
+        super().__init__(access)
+        self.reached, self.released = threading.Event(), threading.Event()
+
+    def put_bytes(self, key: str, data: bytes, content_type: str = "") -> None:
+        if key.endswith("metrics.jsonl") and not self.reached.is_set():
+            self.reached.set()
+            self.released.wait(30)
+        super().put_bytes(key, data, content_type)
+
+
+@pytest.fixture
+def claim(access: StorageAccess) -> Callable[[], Attempt]:
+    """Claims the next attempt of a run, as another pod each time."""
+    run, store = resolved("sft"), Store(access)
+
+    def claimed() -> Attempt:
+        uid = f"uid-{len(list(store.list(attempts.prefix_of(run))))}"
+        return attempts.claim(store, run, Pod.from_environment({"FLASHRUN_POD_UID": uid}))
+
+    return claimed
+
+
+def reporter_of(attempt: Attempt, folder: Path) -> Reporter:
+    (folder / "attempt.log").write_text("said\n")
+    return Reporter(attempt, folder, Redactor(), folder / "attempt.log", pass_seconds=0.01)
+
+
+def row(step: int) -> MetricsRow:
+    return MetricsRow(step=step, attempt=1, time=datetime.now(UTC), values={"loss": 1.0})
+
+
+def report_everything(reporter: Reporter) -> None:
+    reporter.progress(Progress(step=1, total_steps=2))
+    reporter.metrics(row(1))
+    reporter.rollouts(1, [{"completion": "4"}])
+
+
+def keys_of(attempt: Attempt) -> set[str]:
+    found = [entry.key.removeprefix(attempt.prefix) for entry in attempt.store.list(attempt.prefix)]
+    live = names.live_key(attempt.run.run.uid)
+    return {*found, *(["live"] if attempt.store.exists(live) else [])}
+
+
+def test_what_is_reported_is_there_when_the_reporter_is_closed(
+    claim: Callable[[], Attempt], tmp_path: Path
+):
+    attempt = claim()
+    reporter = reporter_of(attempt, tmp_path)
+    report_everything(reporter)
+    reporter.close()
+    assert keys_of(attempt) == {
+        "attempt-1/claim.json",
+        "live",
+        "logs/attempt-1.log",
+        "metrics.jsonl",
+        "rollouts/step-00000001.jsonl",
+    }
+
+
+def test_an_attempt_that_lost_its_run_writes_nothing_but_its_log(
+    claim: Callable[[], Attempt], tmp_path: Path
+):
+    attempt = claim()
+    claim()
+    reporter = reporter_of(attempt, tmp_path)
+    report_everything(reporter)
+    reporter.close()
+    assert reporter.superseded is not None
+    assert reporter.superseded.reason == "Superseded"
+    claims = {"attempt-1/claim.json", "attempt-2/claim.json"}
+    assert keys_of(attempt) == {*claims, "logs/attempt-1.log"}
+
+
+def test_a_history_that_is_wanted_while_an_older_one_is_under_way_is_put_after_it(
+    claim: Callable[[], Attempt], access: StorageAccess, tmp_path: Path
+):
+    own = claim()
+    store = Halting(access)
+    reporter = reporter_of(Attempt(own.run, store, own.prefix, own.claim), tmp_path)
+    reporter.metrics(row(1))
+    assert store.reached.wait(30)
+    reporter.metrics(row(2))
+    wanted = threading.Thread(target=reporter.put_history)
+    wanted.start()
+    time.sleep(0.2)  # until it waits for the older one
+    store.released.set()
+    wanted.join()
+    found = store.get_bytes(names.metrics_key(own.prefix)).decode()
+    reporter.close()
+    assert [MetricsRow.model_validate_json(line).step for line in found.splitlines()] == [1, 2]
+
+
+def asked(attempt: Attempt) -> None:
+    attempt.store.put_json(names.control_key(attempt.prefix), Control(save_request="now"))
+
+
+def saved(attempt: Attempt) -> None:
+    manifest = Manifest(kind="checkpoint", created=datetime.now(UTC), files=())
+    key = names.step_prefix(attempt.prefix, attempt.number, 4) + names.MANIFEST
+    attempt.store.create_json(key, manifest)
+
+
+@pytest.mark.parametrize(
+    ("sentence", "before", "wanted"),
+    [
+        ("nobody has asked", (saved,), False),
+        ("no save came after the request", (saved, asked), True),
+        ("a save has answered it", (asked, saved), False),
+        ("there is no save at all", (asked,), True),
+    ],
+)
+def test_a_request_that_an_earlier_attempt_left_open_is_honoured(
+    claim: Callable[[], Attempt],
+    tmp_path: Path,
+    sentence: str,
+    before: tuple[Callable[[Attempt], None], ...],
+    wanted: bool,
+):
+    first = claim()
+    for happened in before:
+        happened(first)
+    reporter = reporter_of(claim(), tmp_path)
+    reporter.close()
+    assert reporter.take_save_request() == wanted
+    assert not reporter.take_save_request()
+
+
+class Exhausted(Store):
+    """A store that for a while has no file descriptor left, as a leaking environment would."""
+
+    failures = 3
+
+    def put_bytes(self, key: str, data: bytes, content_type: str = "") -> None:
+        if self.failures:
+            self.failures -= 1
+            raise OSError(24, "Too many open files")
+        super().put_bytes(key, data, content_type)
+
+
+def test_a_reporter_outlives_what_is_no_trouble_of_storage(
+    claim: Callable[[], Attempt], access: StorageAccess, tmp_path: Path
+):
+    own = claim()
+    attempt = Attempt(own.run, Exhausted(access), own.prefix, own.claim)
+    reporter = reporter_of(attempt, tmp_path)
+    deadline = time.monotonic() + 30
+    while not own.store.exists(names.live_key(own.run.run.uid)):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    reporter.close()
+
+
+def test_rollouts_keep_their_texts_without_the_secrets_and_are_json_whatever_is_in_them(
+    claim: Callable[[], Attempt], tmp_path: Path
+):
+    attempt = claim()
+    reporter = Reporter(attempt, tmp_path, Redactor(('can"ary',)), pass_seconds=0.01)
+    told = {
+        "step": 1,
+        "prompt": [{"role": "user", "content": 'say can"ary', "asked": date(2026, 1, 1)}],
+        "completion": 'see <a href="/?key=abc">here</a>\nand half of \ud83d',
+        "reward": 0.5,
+        "metrics": {"right": True},
+    }
+    reporter.rollouts(1, [told])
+    reporter.close()
+    kept = attempt.store.get_bytes(names.rollouts_key(attempt.prefix, 1)).decode()
+    assert json.loads(kept) == {
+        "step": 1,
+        "prompt": [{"role": "user", "content": "say ***", "asked": "2026-01-01"}],
+        "completion": 'see <a href="/?key=***">here</a>\nand half of \\ud83d',
+        "reward": 0.5,
+        "metrics": {"right": True},
+    }
+
+
+def test_a_warning_is_as_long_as_a_sentence_may_be(claim: Callable[[], Attempt], tmp_path: Path):
+    attempt = claim()
+    reporter = reporter_of(attempt, tmp_path)
+    reporter.warn("no \ud83d spread " * 1000)
+    reporter.close()
+    live = attempt.store.get_json(names.live_key(attempt.run.run.uid), Live)
+    assert len(live.warning) == 1024
