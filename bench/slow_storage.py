@@ -20,8 +20,18 @@ def slowed(endpoint: str, seconds: float) -> Iterator[str]:
     try:
         yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     finally:
+        asyncio.run_coroutine_threadsafe(_hung_up(server), loop).result()
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
+        loop.close()
+
+
+async def _hung_up(server: asyncio.Server) -> None:
+    """Wait until both sides of every connection have hung up."""
+    server.close()
+    connections = asyncio.all_tasks() - {asyncio.current_task()}
+    if connections:
+        await asyncio.wait(connections, timeout=10)
 
 
 class _Proxy:
@@ -40,6 +50,7 @@ class _Proxy:
                 out.write(data)
                 await out.drain()
             out.close()
+            await out.wait_closed()
 
         async def answers() -> None:
             while data := await far.read(_CHUNK):
@@ -49,6 +60,7 @@ class _Proxy:
                 back.write(data)
                 await back.drain()
             back.close()
+            await back.wait_closed()
 
         with contextlib.suppress(ConnectionError):
             await asyncio.gather(requests(), answers())
