@@ -2,37 +2,22 @@
 
     python plain_grpo.py SETTINGS.json
 
-Prints one JSON line when each part of the start is over, and one a step: its number, the time, and
-the reward.
+What it prints is in ``marks.py``.
 """
 
 import json
 import sys
-import time
 from pathlib import Path
 
 settings = json.loads(Path(sys.argv[1]).read_text())
 
 from datasets import load_dataset
+from marks import Clock, over
 from peft import LoraConfig
-from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
+from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import GRPOConfig, GRPOTrainer
 
-
-def over(part):
-    print(json.dumps({"part": part, "time": time.time()}), flush=True)
-
-
 over("imports")
-
-
-class Clock(TrainerCallback):
-    """Writes down when each step was done."""
-
-    def on_log(self, args, state, control, logs=None, **_):
-        if "reward" in logs:
-            row = {"step": state.global_step, "time": time.time(), "reward": float(logs["reward"])}
-            print(json.dumps(row), flush=True)
 
 
 def conversation(row):
@@ -58,7 +43,7 @@ trainer = GRPOTrainer(
     processing_class=AutoTokenizer.from_pretrained(settings["model"]),
     reward_funcs=reward,
     peft_config=LoraConfig(**settings["lora"]),
-    callbacks=[Clock()],
+    callbacks=[Clock("reward")],
 )
 over("loading")
 trainer.train()

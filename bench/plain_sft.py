@@ -2,37 +2,22 @@
 
     python plain_sft.py SETTINGS.json
 
-Prints one JSON line when each part of the start is over, and one a step: its number, the time, and
-the loss.
+What it prints is in ``marks.py``.
 """
 
 import json
 import sys
-import time
 from pathlib import Path
 
 settings = json.loads(Path(sys.argv[1]).read_text())
 
 from datasets import load_dataset
+from marks import Clock, over
 from peft import LoraConfig
-from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
+from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import SFTConfig, SFTTrainer
 
-
-def over(part):
-    print(json.dumps({"part": part, "time": time.time()}), flush=True)
-
-
 over("imports")
-
-
-class Clock(TrainerCallback):
-    """Writes down when each step was done."""
-
-    def on_log(self, args, state, control, logs=None, **_):
-        if "loss" in logs:
-            row = {"step": state.global_step, "time": time.time(), "loss": float(logs["loss"])}
-            print(json.dumps(row), flush=True)
 
 
 def conversation(row):
@@ -51,7 +36,7 @@ trainer = SFTTrainer(
     train_dataset=rows.map(conversation, remove_columns=rows.column_names),
     processing_class=AutoTokenizer.from_pretrained(settings["model"]),
     peft_config=LoraConfig(**settings["lora"]),
-    callbacks=[Clock()],
+    callbacks=[Clock("loss")],
 )
 over("loading")
 trainer.train()

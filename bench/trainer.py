@@ -22,7 +22,7 @@ import sys
 import tempfile
 import time
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -209,12 +209,11 @@ def speed(bench: Bench, pairs: int) -> list[tuple[str, bool]]:
     train = {"max_steps": STEPS, "save_every": SAVE_EVERY}
     _, pod = bench.ours("warm", padded=True, **train)  # fills caches, and is left out
     bench.plain(pod)
-    found: dict[str, list[Run]] = {"flashrun": [], "plain": []}
-    for number in range(pairs):
-        for side in sides.turns(number, found):
-            ours = side == "flashrun"
-            seen = bench.ours("speed", padded=True, **train)[0] if ours else bench.plain(pod)
-            found[side].append(seen)
+    found = _in_turns(
+        pairs,
+        lambda: bench.ours("speed", padded=True, **train)[0],
+        lambda: bench.plain(pod),
+    )
     for side, runs in found.items():
         step = statistics.median(statistics.mean(run.steps) for run in runs)
         first = statistics.median(run.first_step for run in runs)
@@ -223,8 +222,7 @@ def speed(bench: Bench, pairs: int) -> list[tuple[str, bool]]:
             f"  {side:9} {step:.3f} s a step, first step after {first:.1f} s ({_parts(runs)}), "
             f"last loss {last:.4f}"
         )
-    mean = {side: [statistics.mean(run.steps) for run in runs] for side, runs in found.items()}
-    pace = sides.ratio(mean["plain"], mean["flashrun"])
+    pace = _pace(found)
     start = sides.ratio(*([run.first_step for run in found[side]] for side in found))
     shortest = min(statistics.median(run.steps) for run in found["plain"])
     begin = {side: runs[0].values[0] for side, runs in found.items()}
@@ -235,6 +233,23 @@ def speed(bench: Bench, pairs: int) -> list[tuple[str, bool]]:
         (f"tokens/s {pace:.3f}x of plain TRL's (limit {SPEED_LIMIT})", pace >= SPEED_LIMIT),
         (f"start to first step {start:.3f}x (limit {START_LIMIT})", start <= START_LIMIT),
     ]
+
+
+def _in_turns(
+    pairs: int, ours: Callable[[], Run], plain: Callable[[], Run]
+) -> dict[str, list[Run]]:
+    train = {"flashrun": ours, "plain": plain}
+    found: dict[str, list[Run]] = {side: [] for side in train}
+    for number in range(pairs):
+        for side in sides.turns(number, train):
+            found[side].append(train[side]())
+    return found
+
+
+def _pace(found: Mapping[str, list[Run]]) -> float:
+    """Return our steps per second, as a multiple of plain TRL's."""
+    mean = {side: [statistics.mean(run.steps) for run in runs] for side, runs in found.items()}
+    return sides.ratio(mean["plain"], mean["flashrun"])
 
 
 def _parts(runs: list[Run]) -> str:
@@ -284,17 +299,12 @@ def grpo(bench: Bench, pairs: int) -> list[tuple[str, bool]]:
     train = {"steps": STEPS // 2}
     _, pod = bench.grpo(**train)  # fills caches, and is left out
     bench.plain_grpo(pod)
-    found: dict[str, list[Run]] = {"flashrun": [], "plain": []}
-    for number in range(pairs):
-        for side in sides.turns(number, found):
-            seen = bench.grpo(**train)[0] if side == "flashrun" else bench.plain_grpo(pod)
-            found[side].append(seen)
+    found = _in_turns(pairs, lambda: bench.grpo(**train)[0], lambda: bench.plain_grpo(pod))
     samples = pod.run.train.batch_size * (pod.run.train.group_size or 1)
     for side, runs in found.items():
         rate = samples / statistics.median(statistics.mean(run.steps) for run in runs)
         print(f"  {side:9} {rate:.1f} samples/s, first reward {runs[0].values[0]:.4f}")
-    mean = {side: [statistics.mean(run.steps) for run in runs] for side, runs in found.items()}
-    pace = sides.ratio(mean["plain"], mean["flashrun"])
+    pace = _pace(found)
     return [(f"GRPO samples/s {pace:.3f}x of plain TRL's (no limit)", True)]
 
 

@@ -1,0 +1,23 @@
+"""What the plain scripts print: one JSON line when a part of the start is over, and one a step."""
+
+import json
+import time
+
+from transformers import TrainerCallback
+
+
+def over(part):
+    """Say that a part of the start is over."""
+    print(json.dumps({"part": part, "time": time.time()}), flush=True)
+
+
+class Clock(TrainerCallback):
+    """Says when each step was done, with its loss or reward."""
+
+    def __init__(self, value):
+        self.value = value
+
+    def on_log(self, args, state, control, logs=None, **_):
+        if self.value in logs:
+            row = {"step": state.global_step, "time": time.time()}
+            print(json.dumps(row | {self.value: float(logs[self.value])}), flush=True)
