@@ -8,7 +8,7 @@ import pytest
 
 from flashrun.store import Store
 from localcluster.controlplane import ControlPlane
-from tests.servers import Minio, start_control_plane
+from tests.servers import Minio, install_crd, start_control_plane
 
 _buckets = count(1)
 
@@ -50,3 +50,10 @@ def control_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlP
 def kubeconfig(control_plane: ControlPlane) -> Path:
     """The administrator's kubeconfig."""
     return control_plane.kubeconfig
+
+
+@pytest.fixture(scope="session")
+def installed(kubeconfig: Path) -> Path:
+    """The kubeconfig of a cluster that knows FlashRuns, without an operator."""
+    install_crd(kubeconfig)
+    return kubeconfig

@@ -4,6 +4,7 @@ They listen on loopback, keep everything in a temporary folder, and end with the
 """
 
 import subprocess
+import time
 import urllib.request
 from contextlib import closing
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from localcluster.ports import Ports
 from localcluster.process import Daemons
 from localcluster.steps import Steps
 
+CRD = Path(__file__).parents[1] / "crds" / "flashruns.yaml"
 ROOT_USER, ROOT_PASSWORD = "root-of-tests", "root-password-of-tests"
 
 
@@ -95,3 +97,22 @@ def kubectl(kubeconfig: Path, *words: str, stdin: str | None = None) -> str:
         text=True,
         check=True,
     ).stdout
+
+
+def install_crd(kubeconfig: Path) -> None:
+    """Make the cluster know FlashRuns, and return once it serves them.
+
+    The API server accepts a definition well before it answers for it: until then each request for
+    the new kind is a 404.
+    """
+    kubectl(kubeconfig, "apply", "--server-side", "-f", str(CRD))
+    kubectl(kubeconfig, "wait", "--for=condition=Established", "--timeout=60s", "-f", str(CRD))
+    for remaining in reversed(range(50)):
+        try:
+            kubectl(kubeconfig, "get", "flashruns", "--all-namespaces")
+        except subprocess.CalledProcessError:
+            if remaining == 0:
+                raise
+            time.sleep(0.2)
+        else:
+            return

@@ -128,13 +128,6 @@ class Served:
         self.kubectl("patch", "flashrun", run, *patch)
 
 
-@pytest.fixture(scope="session")
-def installed(kubeconfig: Path) -> Path:
-    """A cluster that knows FlashRuns, without an operator."""
-    kubectl(kubeconfig, "apply", "--server-side", "-f", str(ROOT / "crds" / "flashruns.yaml"))
-    return kubeconfig
-
-
 @pytest.fixture
 def served(installed: Path, minio: Minio, store: Store, tmp_path: Path) -> Iterator[Served]:
     """A fresh namespace with everything that the operator publishes in it."""

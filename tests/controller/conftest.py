@@ -26,13 +26,6 @@ ROOT = Path(__file__).parents[2]
 _namespaces = count(1)
 
 
-@pytest.fixture(scope="session")
-def installed(kubeconfig: Path) -> Path:
-    """The kubeconfig of a cluster that knows FlashRuns."""
-    kubectl(kubeconfig, "apply", "--server-side", "-f", str(ROOT / "crds" / "flashruns.yaml"))
-    return kubeconfig
-
-
 @pytest_asyncio.fixture
 async def cluster(installed: Path) -> AsyncIterator[Cluster]:
     """The administrator's connection."""

@@ -13,10 +13,10 @@ from flashrun.cluster import Cluster
 from flashrun.store import Store
 from localcluster.controlplane import ControlPlane
 from localcluster.steps import Steps
-from tests.controller.conftest import ROOT, Operators
+from tests.controller.conftest import Operators
 from tests.controller.stage import World, platform, push_environment
 from tests.controller.test_processes import phase
-from tests.servers import kubectl, start_control_plane
+from tests.servers import install_crd, kubectl, start_control_plane
 
 pytestmark = pytest.mark.api
 NAMESPACE = "team-o"
@@ -47,8 +47,7 @@ async def test_an_api_server_that_goes_away_or_hangs_is_waited_for(
             process = operators.start()
             operators.wait(lambda: "flashrun chart" in operators.logs())
             assert operators.ask(process, "/readyz")[0] == 503
-            crd = str(ROOT / "crds" / "flashruns.yaml")
-            kubectl(kubeconfig, "apply", "--server-side", "-f", crd)
+            install_crd(kubeconfig)
             operators.wait(lambda: operators.leads(process))
             await world.submit("flash-0-before")
             await phase(world, "flash-0-before", "Starting")
