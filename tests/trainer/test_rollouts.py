@@ -178,50 +178,6 @@ def test_grpo_learns_from_episodes_of_several_turns(workshop: Workshop, engine: 
         assert max(mismatch(pod)) < 0.1
 
 
-class Pieces:
-    """A tokenizer whose tokens are pieces of text, and which counts how often it is asked."""
-
-    def __init__(self) -> None:
-        self.asked = 0
-
-    def decode(self, ids: list[str], skip_special_tokens: bool) -> str:
-        self.asked += 1
-        return "".join(ids)
-
-
-STOPS: dict[str, tuple[list[str], tuple[str, ...], list[str], str]] = {
-    "none is wanted": (["a", "b"], (), ["a", "b"], "ab"),
-    "none is there": (["a", "b"], ("x",), ["a", "b"], "ab"),
-    "one token": (["a", "x", "b"], ("x",), ["a", "x"], "a"),
-    "over the borders of tokens": (["a", "b<", "/", "ans>c", "d"], ("</ans>",),
-                                   ["a", "b<", "/", "ans>c"], "ab"),
-    "the first of several": (["a", "y", "x"], ("x", "y"), ["a", "y"], "a"),
-    "at once": (["x", "a"], ("x",), ["x"], ""),
-}  # fmt: skip
-
-
-@pytest.mark.trainer
-@pytest.mark.filterwarnings("default")
-@pytest.mark.parametrize("case", STOPS)
-def test_what_was_sampled_is_cut_where_a_stop_sequence_is_complete(case: str):
-    from flashrun_trainer.grpo import answer_text, cut_at_stop
-
-    ids, stops, kept, text = STOPS[case]
-    found = cut_at_stop(Pieces(), ids, stops)
-    assert found == kept
-    assert answer_text(Pieces(), found, stops) == text
-
-
-@pytest.mark.trainer
-@pytest.mark.filterwarnings("default")
-def test_a_long_completion_is_not_decoded_once_a_token():
-    from flashrun_trainer.grpo import cut_at_stop
-
-    tokenizer = Pieces()
-    assert len(cut_at_stop(tokenizer, ["a"] * 3000 + ["x"] * 1000, ("x",))) == 3001
-    assert tokenizer.asked < 20
-
-
 @pytest.mark.trainer
 @pytest.mark.filterwarnings("default")
 def test_completions_end_at_a_stop_sequence(workshop: Workshop, engine: str):

@@ -7,7 +7,6 @@ TRL's dataset holds nothing but their row numbers.
 
 import logging
 import statistics
-from bisect import bisect_left
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -19,7 +18,7 @@ from trl import GRPOConfig, GRPOTrainer
 
 from flashrun.spec.outcome import Exit
 from flashrun.spec.records import Batching, ResolvedRun
-from flashrun_trainer import arguments, loop, model, rollouts, scores
+from flashrun_trainer import arguments, loop, model, rollouts, scores, stops
 from flashrun_trainer.environment import Answer, Environment, Message
 from flashrun_trainer.episodes import Episode, reply_ids
 from flashrun_trainer.failures import TrainerError
@@ -154,16 +153,17 @@ class Trainer(GRPOTrainer):
     ) -> tuple[list[list[int]], list[list[float]] | None]:
         """Sample in portions that fit the memory, and end completions at stop sequences."""
         at_once = len(prompt_ids) if self.use_vllm else _SAMPLED_AT_ONCE
+        ends = self._session.run.train.stop_sequences
         sampled: list[list[int]] = []
         logprobs: list[list[float]] = []
-        for begin in range(0, len(prompt_ids), at_once):
-            portion = prompt_ids[begin : begin + at_once]
-            with self._meter.timed("generation"):
+        heeded = () if self.use_vllm else ends
+        with self._meter.timed("generation"), stops.heeded(self.model, self._tokenizer, heeded):
+            for begin in range(0, len(prompt_ids), at_once):
+                portion = prompt_ids[begin : begin + at_once]
                 ids, known = super()._generate_single_turn(portion, *rest, **more)
-            sampled += ids
-            logprobs += known or []
-        stops = self._session.run.train.stop_sequences
-        ended = [cut_at_stop(self._tokenizer, ids, stops) for ids in sampled]
+                sampled += ids
+                logprobs += known or []
+        ended = [stops.ids_until(self._tokenizer, ids, ends) for ids in sampled]
         if not self.use_vllm:
             return ended, None
         return ended, [row[: len(ids)] for row, ids in zip(logprobs, ended, strict=True)]
@@ -198,7 +198,7 @@ class Trainer(GRPOTrainer):
 
             def take(turn: tuple[int, list[int]]) -> list[Message]:
                 index, ids = turn
-                text = answer_text(self._tokenizer, ids, session.run.train.stop_sequences)
+                text = stops.text_until(self._tokenizer, ids, session.run.train.stop_sequences)
                 return episodes[index].answer(environment, ids, Answer(text, opens[index]))
 
             with self._meter.timed("environment"):
@@ -270,9 +270,9 @@ class Rewards:
         """
         rows = [int(row) for row in prompts]
         # A stop sequence ends a turn, not the turns that follow it.
-        stops = () if episode else self._session.run.train.stop_sequences
+        ends = () if episode else self._session.run.train.stop_sequences
         answers = [
-            Answer(answer_text(self._tokenizer, ids, stops), self._prompts[row].opens_reasoning)
+            Answer(stops.text_until(self._tokenizer, ids, ends), self._prompts[row].opens_reasoning)
             for row, ids in zip(rows, completion_ids, strict=True)
         ]
         with self._link.meter.timed("scoring"):
@@ -359,21 +359,3 @@ class Rewards:
             for one in judged[:_SHOWN_ROLLOUTS]
         ]
         self._session.reporter.rollouts(step, lines)
-
-
-def answer_text(tokenizer: Any, ids: Sequence[int], stops: Sequence[str]) -> str:
-    """Return what was sampled as text, up to the first stop sequence."""
-    text = str(tokenizer.decode(ids, skip_special_tokens=True))
-    return text[: min((text.index(stop) for stop in stops if stop in text), default=len(text))]
-
-
-def cut_at_stop(tokenizer: Any, ids: list[int], stops: Sequence[str]) -> list[int]:
-    """Return the tokens up to the one that completes a stop sequence."""
-
-    def stopped(count: int) -> bool:
-        text = tokenizer.decode(ids[:count], skip_special_tokens=True)
-        return any(stop in text for stop in stops)
-
-    if not stops or not stopped(len(ids)):
-        return ids
-    return ids[: bisect_left(range(len(ids)), True, key=stopped)]

@@ -87,7 +87,7 @@ def settings(run: ResolvedRun, chosen: Engine) -> dict[str, Any]:
         "vllm_gpu_memory_utilization": chosen.memory_share,
         "vllm_max_model_length": run.train.max_length,
         "vllm_enable_sleep_mode": chosen.sleeps,
-        # transformers has no use for them: there the completions are cut afterwards.
+        # transformers would want a tokenizer with them: ``stops.heeded`` is its way.
         "generation_kwargs": {"stop": list(stops)} if stops else None,
     }
 
