@@ -44,6 +44,16 @@ def test_the_seconds_of_a_step_are_split_by_phase():
     assert values["tokens_per_second"] == 50
 
 
+def test_a_phase_under_way_says_how_long_it_takes():
+    clock = Clock()
+    found = Meter(clock=clock)
+    assert found.under_way() == ("", 0.0)
+    with found.timed("scoring"):
+        clock.after(5)
+        assert found.under_way() == ("scoring", 5)
+    assert found.under_way() == ("", 0.0)
+
+
 def test_a_save_is_in_the_row_that_follows_it():
     clock = Clock()
     found = Meter(clock=clock)

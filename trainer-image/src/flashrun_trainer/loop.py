@@ -55,6 +55,7 @@ class Link(TrainerCallback):
         self.extra: dict[str, float] = {}
         """Metrics of the environment for the step that is under way."""
         self.meter = meter.Meter(meter.notes(session.pod.packages))
+        session.reporter.watch(self.meter.under_way)
         self.tokens_of: Callable[[int], int] | None = None
         """Tokens from the first step to this one, where the method knows better than TRL."""
 

@@ -30,6 +30,7 @@ class Meter:
         self._clock = clock
         self._startup = dict(before or {})
         self._phases: dict[str, float] = defaultdict(float)
+        self._under_way: tuple[str, float] | None = None
         self._tokens: float | None = None
         self._mark = self._row_began = clock()
 
@@ -37,10 +38,18 @@ class Meter:
     def timed(self, phase: str) -> Iterator[None]:
         """Count the seconds inside as ``phase`` of the current row."""
         began = self._clock()
+        self._under_way = (phase, began)
         try:
             yield
         finally:
+            self._under_way = None
             self._phases[phase] += self._clock() - began
+
+    def under_way(self) -> tuple[str, float]:
+        """Return the phase that is timed now, and its seconds so far; "" and 0 without one."""
+        if (now := self._under_way) is None:
+            return "", 0.0
+        return now[0], self._clock() - now[1]
 
     def started(self, part: str) -> None:
         """Count the seconds since the last part as ``part`` of the start-up."""

@@ -33,6 +33,9 @@ PASS_SECONDS: Final = 3.0
 _HEARTBEAT_SECONDS: Final = 15.0
 _METRICS_SECONDS: Final = 15.0
 _LOG_SECONDS: Final = 10.0
+_LONG_SECONDS: Final = 600.0
+"""After this long, somebody should know what a step is waiting for."""
+_WAITS_FOR: Final = {"scoring": "scores", "environment": "the environment's replies"}
 _LAST_PASS_SECONDS: Final = 30.0
 """Longest wait for the last words; storage that hangs must not keep a pod from ending."""
 _BIG_FILE: Final = 4 * 1024 * 1024
@@ -58,6 +61,7 @@ class Reporter:
         self._progress: Progress | None = None
         self._batching: Batching | None = None
         self._warning = ""
+        self._under_way: Callable[[], tuple[str, float]] = lambda: ("", 0.0)
         self._commits = 0
         self._rollouts: deque[tuple[int, bytes]] = deque(maxlen=_WAITING_ROLLOUTS)
         self._metrics = _Upload(
@@ -115,6 +119,13 @@ class Reporter:
             self._warning, self._live_changed = sentence, True
         if sentence:
             log.warning(self._redact(sentence))
+
+    def watch(self, under_way: Callable[[], tuple[str, float]]) -> None:
+        """Warn when a phase that the environment decides on does not end.
+
+        ``under_way`` returns the phase that training is in and its seconds so far.
+        """
+        self._under_way = under_way
 
     def committed(self, step: int) -> None:
         """Say at once that the checkpoint of ``step`` has arrived."""
@@ -251,6 +262,7 @@ class Reporter:
             if not self._live_changed and now - self._live_put < _HEARTBEAT_SECONDS:
                 return
         self._confirm()
+        waiting = waits(*self._under_way())
         with self._lock:
             self._live_changed = False
             live = Live(
@@ -261,7 +273,7 @@ class Reporter:
                 progress=self._progress,
                 batching=self._batching,
                 commits=self._commits,
-                warning=shortened(self._redact(self._warning)),
+                warning=shortened(self._redact("; ".join(filter(None, (waiting, self._warning))))),
                 updated=datetime.now(UTC),
             )
         try:
@@ -370,6 +382,16 @@ def preparing(pod: Pod, doing: Callable[[Pod], str]) -> Iterator[None]:
         yield
     finally:
         over.set()
+
+
+def waits(phase: str, seconds: float) -> str:
+    """Return a sentence about a phase that has taken ``seconds``, or an empty string."""
+    if seconds < _LONG_SECONDS or phase not in _WAITS_FOR:
+        return ""
+    return (
+        f"this step has waited for {_WAITS_FOR[phase]} for {seconds // 60:.0f} minutes: give what "
+        "the environment waits for a time limit"
+    )
 
 
 def redacted(value: Any, redact: Redactor) -> Any:
