@@ -41,7 +41,7 @@ clean: $(READY) ## remove what was built too: programs, base images and layers
 	@$(BIN)/python -m localcluster clean
 
 .PHONY: test
-test: lint test-unit test-api test-e2e ## all checks
+test: lint test-unit test-api test-sharding test-e2e ## all checks
 
 .PHONY: test-unit
 test-unit: $(READY) ## the pure layers
@@ -50,6 +50,17 @@ test-unit: $(READY) ## the pure layers
 .PHONY: test-api
 test-api: $(READY) ## against a real API server
 	@$(BIN)/python -m pytest -q -m api --numprocesses 2 --dist loadfile
+
+# The local image has Debian's PyTorch, which cannot spread a model over CPUs.
+TORCH = $(shell sed -n 's/^ARG TORCH=//p' trainer-image/Dockerfile)
+NEWER_TORCH = bash localcluster/uv.sh $(VENV) run --no-project --python $(BIN)/python \
+  --with-requirements trainer-image/requirements.txt --with-requirements tests/requirements.txt \
+  --with $(TORCH)
+
+.PHONY: test-sharding
+test-sharding: $(READY) ## a model spread over processes, with the PyTorch that GPUs get
+	@OMP_NUM_THREADS=1 $(NEWER_TORCH) \
+	  python -m pytest -q -m sharding --numprocesses 2 --dist loadfile
 
 .PHONY: test-e2e
 test-e2e: $(READY) ## against real pods

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+ROOT = Path(__file__).parents[1]
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "flashrun" / "bench"
 
 
@@ -17,9 +18,9 @@ def environment(name: str, requirements: Sequence[str]) -> Path:
     mark = hashlib.sha256("\n".join(requirements).encode()).hexdigest()[:12]
     python = CACHE / f"{name}-{mark}" / "bin" / "python"
     if not python.exists():
-        uv = Path(sys.executable).with_name("uv")
-        subprocess.run([uv, "venv", "--quiet", "--clear", python.parent.parent], check=True)
-        install = [uv, "pip", "install", "--quiet", "--python", python, *requirements]
+        uv = ["bash", ROOT / "localcluster" / "uv.sh", sys.prefix]
+        subprocess.run([*uv, "venv", "--quiet", "--clear", python.parent.parent], check=True)
+        install = [*uv, "pip", "install", "--quiet", "--python", python, *requirements]
         subprocess.run(install, check=True)
     return python
 

@@ -16,6 +16,7 @@ import json
 import operator
 import os
 import random
+import re
 import statistics
 import subprocess
 import sys
@@ -35,7 +36,6 @@ from flashrun_trainer import arguments, packing
 from tests.trainer.pods import SUMS, TrainerPod, Workshop, resolved, sums
 
 ROOT = Path(__file__).parents[1]
-TORCH = "torch==2.13.0"
 STEPS, SAVE_EVERY = 40, 10
 LONG_STEPS, SAVES = 600, 20
 UPLOAD_SECONDS = 1.5
@@ -56,6 +56,7 @@ LOSS_TOLERANCE = 0.01
 # Our trainer with packing off.
 PADDED = """
 import os
+import re
 from flashrun_trainer import __main__ as entry, model
 from flashrun_trainer.packing import Layout
 model.packing_layout = lambda _: Layout.PADDED
@@ -311,7 +312,9 @@ def grpo(bench: Bench, pairs: int) -> list[tuple[str, bool]]:
 def _requirements() -> list[str]:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     wanted: Mapping[str, list[str]] = project["optional-dependencies"]
-    return [*project["dependencies"], *wanted["trainer"], TORCH]
+    dockerfile = (ROOT / "trainer-image" / "Dockerfile").read_text()
+    [torch] = re.findall(r"(?m)^ARG TORCH=(.+)$", dockerfile)
+    return [*project["dependencies"], *wanted["trainer"], torch]
 
 
 def main() -> int:

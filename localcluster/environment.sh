@@ -20,11 +20,6 @@ fi
 "$folder/bin/python" -c '' 2>/dev/null || "$python" -m venv --clear "$folder"
 "$folder/bin/python" -m pip install --quiet --disable-pip-version-check uv==0.13.9
 
-# uv reads no pip settings; the index and the certificates of this machine are handed on.
-index=$("$folder/bin/python" -m pip config get global.index-url 2>/dev/null || true)
-[ -z "$index" ] || export UV_DEFAULT_INDEX=$index
-[ ! -e /etc/ssl/certs/ca-certificates.crt ] || export SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt
-
-uv() { VIRTUAL_ENV=$folder "$folder/bin/uv" "$@"; }
+uv() { bash localcluster/uv.sh "$folder" "$@"; }
 uv pip sync --require-hashes tests/requirements.txt
 uv pip install --no-deps --no-build-isolation --editable .

@@ -210,6 +210,7 @@ def able() -> None:
         pytest.skip("PyTorch before 2.7 cannot spread a model over CPUs")
 
 
+@pytest.mark.sharding
 @pytest.mark.usefixtures("able", "group_of_one")
 def test_a_spread_model_learns_the_same_and_no_layer_stays_whole(architecture: tuple[str, Path]):
     import torch
@@ -232,6 +233,7 @@ def test_a_spread_model_learns_the_same_and_no_layer_stays_whole(architecture: t
         torch.testing.assert_close(together, alone)
 
 
+@pytest.mark.sharding
 @pytest.mark.usefixtures("able", "group_of_one")
 def test_on_gpus_too_the_adapter_of_a_spread_model_is_averaged(
     tiny_model: Path, monkeypatch: pytest.MonkeyPatch

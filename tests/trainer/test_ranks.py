@@ -59,6 +59,7 @@ def test_a_save_request_is_honoured_by_all_processes_at_the_next_step(undisturbe
     assert undisturbed.steps() == [(1, step) for step in (1, *range(10, 97, 10), 96)]
 
 
+@pytest.mark.sharding
 def test_a_killed_process_ends_its_pod_and_the_next_one_ends_bit_for_bit_the_same(
     workshop: Workshop, undisturbed: TrainerPod
 ):
@@ -92,6 +93,7 @@ def test_a_killed_process_ends_its_pod_and_the_next_one_ends_bit_for_bit_the_sam
     assert {row.attempt for row in following.metrics} == {1, 2}
 
 
+@pytest.mark.sharding
 def test_two_pods_share_a_model_and_go_on_together_bit_for_bit_the_same(
     workshop: Workshop, undisturbed: TrainerPod
 ):
