@@ -7,7 +7,7 @@ from tests.e2e.conftest import TRAINER_TESTS, Product
 pytestmark = pytest.mark.e2e
 
 OLD_TORCH = "PyTorch before 2.7 cannot spread a model over CPUs"
-"""What the local cluster's image, which has Debian's torch, may leave out: ``make test-sharding``."""
+"""What Debian's torch in the local cluster's image may leave out: ``make test-sharding`` has it."""
 
 
 def test_the_trainers_tests_pass_inside_its_image(product: Product) -> None:

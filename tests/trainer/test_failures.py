@@ -126,7 +126,7 @@ def redactor(**environment: str) -> Redactor:
         worker_env={"SHOWN_TOKEN": "shown-value"},
         pip_index_url="https://me:index-password@index.invalid/simple",
     )
-    return Redactor.of(run, environment, ("storage-secret",))
+    return Redactor.of(run, environment, lambda: ("storage-secret",))
 
 
 @pytest.mark.parametrize(
@@ -257,8 +257,17 @@ def test_secret_values_become_asterisks(
 
 
 def test_without_a_spec_the_variables_named_like_secrets_are_known_and_nothing_else_changes():
-    known = Redactor.of(None, {"MY_API_KEY": "abc-123", "HOME": "/tmp/home"}, ("", "storage-key"))
+    known = Redactor.of(
+        None, {"MY_API_KEY": "abc-123", "HOME": "/tmp/home"}, lambda: ("", "storage-key")
+    )
     assert known("abc-123 and storage-key, in /tmp/home") == "*** and ***, in /tmp/home"
+
+
+def test_renewed_keys_are_hidden_and_earlier_ones_stay_hidden():
+    keys = ["storage-key-1"]
+    known = Redactor.of(None, {}, lambda: keys)
+    keys[:] = ["storage-key-2"]
+    assert known("storage-key-2 after storage-key-1") == "*** after ***"
 
 
 def test_a_degenerate_text_is_looked_through_once():

@@ -131,6 +131,18 @@ def test_an_error_that_nobody_expects_is_an_end_like_others(made: Callable[..., 
     assert str(place) not in pod.output
 
 
+def test_the_keys_that_storage_is_reached_with_now_are_hidden(made: Callable[..., TrainerPod]):
+    pod = made()
+    redact = ending.redactor_of(pod.inside)
+    place = pod.inside.storage
+    access = StorageAccess.model_validate_json(place.read_bytes())
+    place.unlink()
+    place.write_text(access.model_copy(update={"secret_key": "renewed-key"}).model_dump_json())
+    assert redact(f"renewed-key after {access.secret_key}") == "*** after ***"
+    place.unlink()
+    assert redact("renewed-key") == "***"
+
+
 def test_an_error_in_half_characters_is_an_end_like_others(made: Callable[..., TrainerPod]):
     pod = made()
     end = ending.failed(ValueError("no \ud83d here"), pod.inside, ending.redactor_of(pod.inside))

@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from flashrun.spec.outcome import Termination
-from flashrun.store import Store, StoreError
+from flashrun.store import StoreError
 from flashrun_trainer import meter
 from flashrun_trainer.failures import Redactor, TrainerError, explain, shortened
 from flashrun_trainer.logs import Tee
@@ -48,14 +48,21 @@ def failed(error: BaseException, pod: Pod, redact: Redactor) -> int:
 
 def redactor_of(pod: Pod) -> Redactor:
     """Return the redactor of a pod, as good as it can be when its spec or storage is unreadable."""
-    try:
-        access = Store.from_file(pod.storage).access
-        keys: tuple[str, ...] = (access.secret_key, access.session_token, access.access_key)
-    except StoreError:
-        keys = ()
-    run = None
+    store = run = None
+    with suppress(StoreError):
+        store = pod.store()
     with suppress(TrainerError):
         run = pod.run()
+
+    def keys() -> tuple[str, ...]:
+        if store is None:
+            return ()
+        try:
+            access = store.access
+        except StoreError:  # it is being renewed, and whoever needs it will complain
+            return ()
+        return (access.secret_key, access.session_token, access.access_key)
+
     return Redactor.of(run, os.environ, keys)
 
 

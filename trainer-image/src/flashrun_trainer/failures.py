@@ -11,7 +11,7 @@ import re
 import traceback
 import urllib.parse
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
@@ -59,17 +59,23 @@ class InterruptedBeforeTraining(BaseException):
     """
 
 
-@dataclass(frozen=True)
+@dataclass
 class Redactor:
     """Takes secret values out of text that leaves the pod."""
 
     secrets: tuple[str, ...] = ()
+    renewed: Callable[[], Iterable[str]] = tuple
+    """Returns values that change now and then, such as storage keys."""
+    _values: frozenset[str] = frozenset()
 
     @classmethod
     def of(
-        cls, run: ResolvedRun | None, environment: Mapping[str, str], others: Iterable[str]
+        cls,
+        run: ResolvedRun | None,
+        environment: Mapping[str, str],
+        renewed: Callable[[], Iterable[str]],
     ) -> Self:
-        """Collect the values of the run's secrets, of variables named like one, and ``others``."""
+        """Collect the values of the run's secrets, of variables named like one, and ``renewed``."""
         listed = {names.WANDB_API_KEY, *(run.environment.secrets if run else ())}
         shown = run.worker_env if run else {}
         addresses = (run.pip_index_url, run.hub_endpoint) if run else ()
@@ -78,21 +84,32 @@ class Redactor:
             for name, value in environment.items()
             if name in listed or (secrecy.secret_name(name) and name not in shown)
         }
-        values.update(others, *map(_passwords, addresses))
+        values.update(*map(_passwords, addresses))
+        redactor = cls(renewed=renewed)
+        redactor._learn({*values, *renewed()})
+        return redactor
+
+    def _learn(self, values: Iterable[str]) -> None:
+        """Hide these values, too; earlier ones stay hidden, for somebody may still have them."""
+        fresh = frozenset(values) - self._values
+        if not fresh:
+            return
         found = {
             spelling
-            for value in values
+            for value in fresh
             if len(value.strip()) >= _SHORTEST_SECRET
             for spelling in _spellings(_unicode(value.strip(), "replace"))
             if len(spelling) >= _SHORTEST_SECRET
         }
-        return cls(tuple(sorted(found, key=len, reverse=True)))
+        self.secrets = tuple(sorted({*self.secrets, *found}, key=len, reverse=True))
+        self._values |= fresh
 
     def __call__(self, text: str) -> str:
         """Return ``text`` with asterisks for secret values: known ones, and those in addresses.
 
         What is no Unicode, and could be neither printed nor stored, is spelled out.
         """
+        self._learn(self.renewed())
         text = _unicode(text, "backslashreplace")
         for secret in self.secrets:
             text = text.replace(secret, "***")
