@@ -1,12 +1,15 @@
 """The addresses pods get, and the removal of our packet filter rules and of no others."""
 
-import shutil
+import os
 import subprocess
+from contextlib import closing
+from pathlib import Path
 
 import pytest
 
+from localcluster import toolchain
 from localcluster.network import CANDIDATES, free_subnet, removal
-from localcluster.steps import Stop
+from localcluster.steps import Steps, Stop
 
 SUBNETS = {
     "no route": ([], "10.244.0.0/24"),
@@ -80,15 +83,16 @@ def test_where_nothing_is_ours_nothing_is_changed():
     assert removal("") == ""
 
 
-def _may_unshare():
-    probe = ["unshare", "--net", "iptables-save"]
-    return (
-        shutil.which("iptables-save") and not subprocess.run(probe, capture_output=True).returncode
-    )
+@pytest.fixture
+def packet_filter(tmp_path: Path) -> None:
+    with closing(Steps.silent(tmp_path)) as steps:
+        toolchain.debian(["iptables"], steps)
 
 
-@pytest.mark.skipif(not _may_unshare(), reason="needs root and iptables")
-def test_the_packet_filter_takes_the_changes(tmp_path):
+@pytest.mark.api
+@pytest.mark.skipif(os.geteuid() != 0, reason="a network of its own needs root")
+@pytest.mark.usefixtures("packet_filter")
+def test_the_packet_filter_takes_the_changes(tmp_path: Path):
     (tmp_path / "dump").write_text(DUMP)
     (tmp_path / "changes").write_text(CHANGES)
     script = f"cd {tmp_path} && iptables-restore dump && iptables-restore --noflush changes"
