@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -263,3 +264,16 @@ def test_on_gpus_too_the_adapter_of_a_spread_model_is_averaged(
     assert {name for name in names if "lora_" not in name} == set()
     assert not names & averaged.parameters_to_ignore
     assert set(whole_layers(network)) == set()
+
+
+def test_how_its_makers_sample_a_model_is_left_to_them(tiny_model: Path, tmp_path: Path):
+    from flashrun_trainer import model as base_model
+
+    folder = shutil.copytree(tiny_model, tmp_path / "model")
+    own = {"eos_token_id": [2, 3], "min_p": 0.9, "suppress_tokens": [7], "top_k": 1}
+    (folder / "generation_config.json").write_text(json.dumps(own))
+    tokenizer, network = base_model.load_tokenizer(folder), base_model.load(folder)
+    assert network.generation_config.min_p is None
+    assert network.generation_config.suppress_tokens is None
+    ends = {2, 3, tokenizer.eos_token_id, tokenizer.pad_token_id}
+    assert base_model.end_tokens(network, tokenizer) == ends

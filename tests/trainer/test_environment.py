@@ -137,11 +137,17 @@ def test_a_missing_split_is_refused(
 def test_an_answer_comes_after_the_reasoning(
     sentence: str, raw: str, opened: bool, answer: str, thinking: str
 ):
-    found = Answer(raw, opened)
+    found = Answer(raw, opened=opened)
     assert (str(found), found.thinking, found.raw) == (answer, thinking, raw)
     # As it was sampled, up to its spaces.
     assert raw.endswith(found.completion)
     assert found.completion.strip() == answer.strip()
+
+
+@pytest.mark.parametrize("raw", ["<think>a</think><answer>b</answer>", "<think>a", "b"])
+def test_what_a_model_says_that_does_not_think_is_all_of_its_answer(raw: str):
+    found = Answer(raw, thinks=False)
+    assert (str(found), found.completion, found.raw, found.thinking) == (raw, raw, raw, "")
 
 
 def test_the_first_thought_is_what_the_length_penalty_counts():

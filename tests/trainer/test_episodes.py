@@ -71,6 +71,28 @@ def test_the_environment_may_name_the_final_response():
     assert found.finished().response_text == "seven"
 
 
+def test_which_may_be_empty():
+    found = episode()
+    found.answer(environment(done=True, final_response_text=""), [10], Answer("7"))
+    assert found.finished().response_text == ""
+
+
+def test_the_reasoning_of_every_turn_is_kept_beside_what_was_answered():
+    found = episode()
+    found.answer(environment(messages=AGAIN), [10], Answer("<think>a</think>7"))
+    found.answer(environment(done=True), [11], Answer("<think>b</think>8"))
+    assert found.thoughts == ["a", "b"]
+    assert found.finished().response_text.thinking == "b"
+    assert [message["content"] for message in found.messages] == ["Guess.", "7", "Again.", "8"]
+
+
+def test_an_episode_that_could_not_begin_fails_after_one_answer():
+    found = Episode(None, [], [1], turns_left=3, error=ValueError("no board"))
+    assert found.answer(environment(messages=AGAIN), [10], Answer("7")) == []
+    assert found.over
+    assert (found.completion_ids, found.finished().error) == ([10], "ValueError: no board")
+
+
 WRONG: dict[str, dict[str, Any]] = {
     "messages that are text": {"messages": "Again."},
     "a message that is text": {"messages": ["Again."]},
@@ -85,7 +107,18 @@ def test_a_reply_of_the_wrong_shape_fails_this_episode_only(case: str):
     found = episode()
     assert found.answer(environment(**WRONG[case]), [10], Answer("7")) == []
     assert found.over
-    assert isinstance(found.finished(), ValueError | TypeError)
+    assert found.finished().error.startswith(("ValueError", "TypeError"))
+
+
+@pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt])
+def test_a_step_that_runs_what_the_model_says_may_exit(kind: type[BaseException]):
+    def step_episode(*_: Any) -> Any:
+        raise kind
+
+    found = episode()
+    playing: Any = SimpleNamespace(sdk=SimpleNamespace(step_episode=step_episode))
+    assert found.answer(playing, [10], Answer("exit()")) == []
+    assert found.finished().error == kind.__name__
 
 
 THINK, EMPTY = "<think>\n", "<think>\n\n</think>\n\n"

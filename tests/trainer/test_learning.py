@@ -10,6 +10,7 @@ import pytest
 from flashrun.spec import names
 from flashrun.spec.outcome import Exit
 from flashrun.spec.records import Result
+from flashrun_trainer import stops
 from tests.trainer import forks
 from tests.trainer.pods import Workshop, fifths, resolved, rows, sums
 
@@ -178,6 +179,17 @@ def test_a_scorer_sees_the_answer_and_the_reasoning_beside_it(workshop: Workshop
         assert "<think>" not in answer
         assert answer in raw
         assert thinking in raw
+
+
+@pytest.mark.parametrize(("thinking", "answer"), [(True, "7"), (False, "<think>1</think>7")])
+def test_reasoning_is_left_out_of_what_is_scored_only_of_a_run_that_thinks(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch, thinking: bool, answer: str
+):
+    monkeypatch.setattr(stops, "text_until", lambda *_: "<think>1</think>7")
+    pod = workshop.pod(resolved("grpo", steps=1, thinking=thinking), sums(environment=THINKING))
+    assert pod.train() == Exit.DONE
+    text = (pod.inside.environment / "seen.jsonl").read_text()
+    assert {json.loads(line)[0] for line in text.splitlines()} == {answer}
 
 
 def test_prompts_without_room_for_a_completion_are_dropped(workshop: Workshop, tmp_path: Path):

@@ -178,6 +178,59 @@ def test_grpo_learns_from_episodes_of_several_turns(workshop: Workshop, engine: 
         assert max(mismatch(pod)) < 0.1
 
 
+BEGINNINGS = """
+from itertools import count
+
+from freesolo.environments import (
+    EnvironmentMultiTurn, EnvironmentStepResult, RewardResult,
+)
+
+
+class Games(EnvironmentMultiTurn):
+    '''Every episode is another game; the fourth cannot begin, and the fifth is too long.'''
+
+    max_score_concurrency = 1
+    games = count(1)
+
+    def start_episode(self, example, prompt_text):
+        game = next(self.games) - 1  # the first is for the prompt's length
+        if game == 4:
+            raise ConnectionError("no board is free")
+        return [{"role": "user", "content": f"Game {game} " + "and on " * 99 * (game == 5)}]
+
+    def max_episode_turns(self, example):
+        return 1
+
+    def step_episode(self, example, messages, assistant_response):
+        return EnvironmentStepResult(done=True)
+
+    def score_episode(self, example, episode):
+        return RewardResult(score=float(episode.messages[0]["content"].split()[1]))
+
+
+def load_environment():
+    return Games()
+"""
+
+
+@pytest.mark.trainer
+@pytest.mark.filterwarnings("default")
+def test_every_episode_has_a_beginning_of_its_own(workshop: Workshop):
+    run = resolved("grpo", steps=2, batch_size=1, group_size=4, max_examples=1)
+    pod = workshop.pod(run, sums(environment=BEGINNINGS))
+    assert pod.train() == Exit.DONE, pod.termination
+    text = pod.store.get_bytes(names.rollouts_key(pod.prefix, 1)).decode()
+    first = [json.loads(line) for line in text.splitlines()]
+    assert [row["score"] for row in first] == [1, 2, 3, 0]
+    assert [row["prompt"][0]["content"] for row in first[:3]] == ["Game 1 ", "Game 2 ", "Game 3 "]
+    assert first[3]["error"] == "ConnectionError: no board is free"
+    text = pod.store.get_bytes(names.rollouts_key(pod.prefix, 2)).decode()
+    second = [json.loads(line) for line in text.splitlines()]
+    assert "start_episode gave" in second[0]["error"]
+    assert [row["score"] for row in second] == [0, 6, 7, 8]
+    assert pod.values("reward_errors") == [0.25, 0.25]
+
+
 @pytest.mark.trainer
 @pytest.mark.filterwarnings("default")
 def test_completions_end_at_a_stop_sequence(workshop: Workshop, engine: str):

@@ -1,6 +1,7 @@
 """Scores of a step: on as many threads as the environment allows, failures counted."""
 
 import threading
+from asyncio import CancelledError
 from contextlib import nullcontext
 from fractions import Fraction
 from pathlib import Path
@@ -8,7 +9,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from freesolo.environments import EnvironmentSingleTurn, RewardMetric, RewardResult
+from freesolo.environments import (
+    EnvironmentEpisode,
+    EnvironmentMultiTurn,
+    EnvironmentSingleTurn,
+    RewardMetric,
+    RewardResult,
+)
 
 from flashrun.spec.outcome import Exit
 from flashrun_trainer import scores
@@ -31,7 +38,7 @@ def judged(sdk: EnvironmentSingleTurn, *texts: str) -> list[Score]:
     """Scores of answers to two examples in turn."""
     examples = [SimpleNamespace(name="first"), SimpleNamespace(name="second")]
     half = len(texts) // 2
-    return scores.of_answers(
+    return scores.of_responses(
         Environment(sdk, examples, ""),
         [examples[index >= half] for index in range(len(texts))],
         [Answer(text) for text in texts],
@@ -106,12 +113,81 @@ def test_an_environment_that_compares_gets_all_answers_to_an_example_at_once():
     assert [score.error for score in found] == ["", ""] + ["ConnectionError: the judge is away"] * 2
 
 
+def test_one_bad_score_among_those_that_are_compared_costs_nobody_else_his():
+    class Ranking(Judge):
+        def score_responses(self, example: Any, response_texts: list[str]) -> list[Any]:
+            if response_texts == ["d", "e"]:
+                return []
+            return [None if text == "b" else RewardResult(score=1.0) for text in response_texts]
+
+    found = judged(Ranking(), "a", "b", "d", "e")
+    assert [score.reward for score in found] == [1, 0, 0, 0]
+    assert [score.error for score in found][:2] == [
+        "",
+        "TypeError: a score is a RewardResult, not None",
+    ]
+    assert "0 scores for 2 responses" in found[2].error
+
+
+class Rally(EnvironmentMultiTurn):
+    """Scores the episodes of an example together."""
+
+    def start_episode(self, example: Any, prompt_text: str) -> list[dict[str, str]]:
+        return [{"role": "user", "content": "?"}]
+
+    def max_episode_turns(self, example: Any) -> int:
+        return 2
+
+    def step_episode(self, example: Any, messages: Any, assistant_response: str) -> Any:
+        raise NotImplementedError
+
+    def score_episode(self, example: Any, episode: EnvironmentEpisode) -> RewardResult:
+        raise AssertionError("episodes of one example are scored together")
+
+    def score_episodes(self, example: Any, episodes: list[EnvironmentEpisode]) -> list[Any]:
+        return [RewardResult(score=float(place)) for place, _ in enumerate(episodes)]
+
+
+def test_episodes_are_compared_when_the_environment_compares_them():
+    example = SimpleNamespace(name="first")
+    episodes = [EnvironmentEpisode((), text) for text in "ab"]
+    broken = scores.failed(ValueError("no move"))
+    found = scores.of_responses(
+        Environment(Rally(), [example], ""), [example] * 3, [episodes[0], broken, episodes[1]]
+    )
+    assert [score.reward for score in found] == [0, 0, 1]
+    assert [score.error for score in found] == ["", "ValueError: no move", ""]
+
+
+@pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt, CancelledError, RecursionError])
+def test_what_a_models_own_code_may_raise_costs_one_score(kind: type[BaseException]):
+    class Running(Judge):
+        def score_response(self, example: Any, response_text: str) -> RewardResult:
+            if response_text == "exit()":
+                raise kind
+            return RewardResult(score=1.0)
+
+    found = judged(Running(), "1", "exit()", "2", "3")
+    assert [score.reward for score in found] == [1, 0, 1, 1]
+    assert found[1].error == kind.__name__
+
+
 WRONG: dict[str, tuple[Any, str]] = {
-    "nothing": (None, "AttributeError"),
-    "a number": (1.0, "AttributeError"),
+    "nothing": (None, "a score is a RewardResult, not None"),
+    "a number": (1.0, "a score is a RewardResult, not 1.0"),
     "not a number": (RewardResult(score=float("nan")), "which is not a number to learn from"),
     "infinity": (RewardResult(score=float("inf")), "which is not a number to learn from"),
+    "what is infinite in float32": (RewardResult(score=-1e39), "which is not a number to learn"),
 }
+
+
+def test_a_score_that_is_async_is_told_so():
+    class Later(Judge):
+        async def score_response(self, example: Any, response_text: str) -> RewardResult:
+            return RewardResult(score=1.0)
+
+    found = judged(Later(), "a", "b")
+    assert "it must not be async" in found[0].error
 
 
 @pytest.mark.parametrize("case", WRONG)
@@ -142,6 +218,24 @@ def test_metrics_are_averaged_over_the_responses_that_have_them():
     assert means == {"env/length": 2.0, "env/half": 0.5, "env/right": 1.0, "reward_errors": 0.0}
 
 
+@pytest.mark.parametrize(
+    ("metrics", "expected"),
+    [
+        ({"accuracy": 1.0, "note": "good"}, {"accuracy": 1.0}),
+        (None, {}),
+        (3, {}),
+        (("right",), {}),
+        ((RewardMetric("right", float("nan"), success=True),), {"right": 1.0}),
+    ],
+)
+def test_metrics_of_any_shape_cost_nobody_a_score(metrics: Any, expected: dict[str, float]):
+    class Odd(Judge):
+        def score_response(self, example: Any, response_text: str) -> RewardResult:
+            return RewardResult(score=1.0, metrics=metrics)
+
+    assert judged(Odd(), "a", "b")[0] == Score(1.0, expected)
+
+
 def test_a_step_without_one_score_ends_the_run():
     failed = [Score(error="ValueError: no")] * 3
     with pytest.raises(TrainerError) as error:
@@ -155,12 +249,19 @@ FLAT, SPREAD, CUT = ([1, 1, 0, 0], None), ([1, 0, 0, 0], None), ([1, 0, 0, 1], 3
 STEPS: dict[str, tuple[list[tuple[list[float], int | None]], str]] = {
     "spread is nothing to warn about": ([SPREAD] * 9, ""),
     "a few flat steps happen": ([FLAT] * 4, ""),
-    "flat for a while": ([FLAT] * 5, "have had the same reward for 5 steps"),
-    "and for longer": ([FLAT] * 50, "make score_response tell better from worse"),
+    "flat for a while": (
+        [FLAT] * 5,
+        "the last 5 steps or more, now because all completions of a prompt had the same reward",
+    ),
+    "and for longer": ([FLAT] * 50, "make the score tell better from worse"),
     "one group with a spread is enough": ([FLAT] * 4 + [SPREAD] + [FLAT] * 4, ""),
     "the warning is taken back": ([FLAT] * 9 + [SPREAD], ""),
     "everything is cut off": ([CUT] * 5, "max_tokens = 320 has cut off all completions"),
     "the newest reason counts": ([FLAT] * 4 + [CUT], "raise train.max_tokens"),
+    "and says no more than is true": (
+        [FLAT] * 4 + [CUT],
+        "5 steps or more, now because max_tokens",
+    ),
 }
 
 
@@ -189,7 +290,8 @@ def said_after(sdk: EnvironmentSingleTurn, tiny_model: Path, last: str, lengths:
     link: Any = SimpleNamespace(meter=SimpleNamespace(timed=lambda _: nullcontext()))
     tokenizer = model.load_tokenizer(tiny_model)
     one, end = tokenizer.convert_tokens_to_ids(["1", last])
-    rewards = Rewards(session, tokenizer, [Prompt(example, [], [one], False)], link)
+    ends = frozenset({tokenizer.eos_token_id, tokenizer.pad_token_id})
+    rewards = Rewards(session, tokenizer, ends, [Prompt(example, [], [one], False)], link)
     for step in range(5):
         state = SimpleNamespace(global_step=step)
         rewards.reward(["0"] * 4, [[one] * length + [end] for length in lengths], state)
@@ -224,4 +326,4 @@ def test_a_reward_that_fails_at_times_does_not_hide_that_the_others_are_all_the_
 
     said = said_after(Zero(), tiny_model, "<|im_end|>", lengths=[1, 2, 3, 4])
     assert "1 of 4 responses of step 5" in said
-    assert "have had the same reward for 5 steps" in said
+    assert "all completions of a prompt had the same reward" in said

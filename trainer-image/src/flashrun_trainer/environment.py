@@ -9,6 +9,7 @@ import json
 import logging
 import sys
 import traceback
+from asyncio import CancelledError
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -28,6 +29,8 @@ Message = dict[str, Any]
 Item = TypeVar("Item")
 Score = TypeVar("Score")
 
+FAILURES: Final = (Exception, SystemExit, KeyboardInterrupt, CancelledError)
+"""What an environment may raise: some run what the model writes, and models write ``exit()``."""
 _MODULE: Final = "environment.py"
 _CONTRACT: Final = "TRAINING_CONTRACT.md"
 _SUFFIXES: Final = (".jsonl", ".json")
@@ -42,19 +45,25 @@ class Answer(str):
     completion: str
     raw: str
 
-    def __new__(cls, raw: str, opened: bool = False) -> "Answer":
+    def __new__(cls, raw: str, thinks: bool = True, opened: bool = False) -> "Answer":
         """Split ``raw``; ``opened`` says that the prompt itself ended with ``<think>``.
 
-        Reasoning that never ends leaves no answer.
+        Reasoning that never ends leaves no answer. A run whose model does not think (``thinks``)
+        has no reasoning to leave out: what it says between such tags is part of its answer.
         """
+        if not thinks:
+            return cls._made(raw, "", raw, raw)
         before, closed, after = raw.rpartition("</think>")
         thinking = before if closed else raw if opened or "<think>" in raw else ""
         answer = after if closed else "" if thinking else raw
-        self = super().__new__(cls, answer.strip() if closed else answer)
         _, found, inside = thinking.partition("<think>")
-        self.thinking = inside if found and not opened else thinking
-        self.completion = answer
-        self.raw = raw
+        thinking = inside if found and not opened else thinking
+        return cls._made(answer.strip() if closed else answer, thinking, answer, raw)
+
+    @classmethod
+    def _made(cls, text: str, thinking: str, completion: str, raw: str) -> "Answer":
+        self = super().__new__(cls, text)
+        self.thinking, self.completion, self.raw = thinking, completion, raw
         return self
 
     @property
@@ -96,15 +105,14 @@ class Environment:
 
         return isinstance(self.sdk, EnvironmentMultiTurn)
 
-    @property
-    def scores_serially(self) -> bool:
-        """Whether scoring must stay on one thread."""
-        return int(getattr(self.sdk, "max_score_concurrency", 1)) <= 1
+    @cached_property
+    def threads(self) -> int:
+        """How many threads may score at once; with 1 it is the caller's own."""
+        return max(1, int(getattr(self.sdk, "max_score_concurrency", 1)))
 
     @cached_property
     def _pool(self) -> ThreadPoolExecutor:
-        workers = int(self.sdk.max_score_concurrency)
-        return ThreadPoolExecutor(workers, thread_name_prefix="score")
+        return ThreadPoolExecutor(self.threads, thread_name_prefix="score")
 
     def prompt(self, example: Any) -> list[Message]:
         """Return the messages that open an episode, the contract as system prompt among them.
@@ -139,7 +147,7 @@ class Environment:
 
     def map(self, score: Callable[[Item], Score], items: Sequence[Item]) -> list[Score]:
         """Score every item, in parallel as far as the environment allows, in order."""
-        if self.scores_serially:
+        if self.threads == 1:
             return [score(item) for item in items]
         return list(self._pool.map(score, items))
 
@@ -184,7 +192,9 @@ def load_folder(folder: Path, spec: ResolvedEnvironment) -> Environment:
             f"split {spec.split!r} of {spec.id} has no examples",
             "add rows with an input, and for SFT an output, to the dataset",
         )
-    loaded = Environment(sdk, examples, contract)
+    with blamed("asking how many threads may score (max_score_concurrency)"):
+        loaded = Environment(sdk, examples, contract)
+        log.info("up to %d threads score at once", loaded.threads)
     # The digest is taken now, because the environment's code may change its examples later.
     log.info(
         "environment %s: %d examples of split %s, SHA-256 %s",
@@ -202,7 +212,7 @@ def blamed(
         yield
     except TrainerError:
         raise
-    except (Exception, SystemExit) as error:
+    except FAILURES as error:
         traceback.print_exc()
         raise TrainerError(
             code, reason, f"the environment failed while {doing}: {sentence(error)}", _hint(error)

@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from flashrun.spec.outcome import Exit
-from flashrun_trainer.environment import Answer, Environment, Message, checked
+from flashrun_trainer.environment import FAILURES, Answer, Environment, Message, checked
 from flashrun_trainer.failures import TrainerError
+from flashrun_trainer.scores import failed
 
 
 @dataclass
@@ -24,10 +25,17 @@ class Episode:
     completion_ids: list[int] = field(default_factory=list)
     mask: list[int] = field(default_factory=list)
     """1 for the model's tokens, 0 for the environment's."""
+    thoughts: list[str] = field(default_factory=list)
+    """The first reasoning of every turn."""
     response: str = ""
     metadata: dict[str, Any] = field(default_factory=dict)
-    error: Exception | None = None
+    error: BaseException | None = None
+    """What the environment has raised; the episode ends with the turn that is being played."""
     over: bool = False
+
+    def __post_init__(self) -> None:
+        self.opening = len(self.messages)
+        """How many of the messages the episode began with."""
 
     @property
     def ids(self) -> list[int]:
@@ -38,15 +46,20 @@ class Episode:
         """Take the model's turn and return what the environment replies; nothing when over."""
         self._append(ids, 1)
         self.messages.append({"role": "assistant", "content": str(text)})
+        self.thoughts.append(text.first_thought)
         self.turns_left -= 1
-        self.response = str(text)
+        self.response = text
+        if self.error is not None:
+            self.over = True
+            return []
         try:
             step = environment.sdk.step_episode(self.example, list(self.messages), text)
             replies = checked(step.messages) if step.messages else []
             self.metadata |= step.metadata
-            self.response = step.final_response_text or self.response
+            if step.final_response_text is not None:
+                self.response = step.final_response_text
             done = bool(step.done)
-        except Exception as error:
+        except FAILURES as error:
             self.error, self.over = error, True
             return []
         self.messages += replies
@@ -62,11 +75,11 @@ class Episode:
         self.mask += [learned] * len(ids)
 
     def finished(self) -> Any:
-        """Return the episode as the SDK scores it, or the exception that ended it."""
+        """Return the episode as the SDK scores it, or its score when it has failed."""
         from freesolo.environments import EnvironmentEpisode, EnvironmentTurn
 
         if self.error is not None:
-            return self.error
+            return failed(self.error)
         turns = (
             EnvironmentTurn(role=message["role"], content=message.get("content") or "")
             for message in self.messages

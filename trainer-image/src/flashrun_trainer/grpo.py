@@ -47,8 +47,7 @@ class Prompt(NamedTuple):
 class Judged(NamedTuple):
     """What a completion was worth, in a form that processes can tell each other."""
 
-    row: int
-    """Number of its prompt."""
+    prompt: list[Message]
     raw: str
     ended: bool
     """Whether the model has ended it."""
@@ -85,7 +84,8 @@ def train(session: Session) -> Path | None:
 
     network, adapter = loop.policy(session)
     settings |= rollouts.settings(run, rollouts.engine(run, session.machine, network))
-    rewards = Rewards(session, tokenizer, prompts, link)
+    ends = model.end_tokens(network, tokenizer)
+    rewards = Rewards(session, tokenizer, ends, prompts, link)
     trainer = Trainer(
         session,
         prompts,
@@ -176,15 +176,7 @@ class Trainer(GRPOTrainer):
     def _play(self, prompts: list[str]) -> dict[str, Any]:
         session, environment = self._session, self._session.environment
         rows = [self._prompts[int(row)] for row in prompts]
-        episodes = [
-            Episode(
-                row.example,
-                [dict(message) for message in row.messages],
-                list(row.ids),
-                turns_left=environment.turns(row.example),
-            )
-            for row in rows
-        ]
+        episodes = self._begun(rows)
         opens = [row.opens_reasoning for row in rows]
         logprobs: list[list[float]] = [[] for _ in rows]
         while played := self._played(episodes):
@@ -199,7 +191,8 @@ class Trainer(GRPOTrainer):
             def take(turn: tuple[int, list[int]]) -> list[Message]:
                 index, ids = turn
                 text = stops.text_until(self._tokenizer, ids, session.run.train.stop_sequences)
-                return episodes[index].answer(environment, ids, Answer(text, opens[index]))
+                answer = Answer(text, session.run.thinking, opens[index])
+                return episodes[index].answer(environment, ids, answer)
 
             with self._meter.timed("environment"):
                 taken = environment.map(take, turns)
@@ -216,8 +209,46 @@ class Trainer(GRPOTrainer):
             if self.use_vllm
             else None,
             "env_mask": [episode.mask for episode in episodes],
-            "episode": [episode.finished() for episode in episodes],
+            "episode": episodes,
         }
+
+    def _begun(self, rows: Sequence[Prompt]) -> list[Episode]:
+        """Begin an episode for every row, each with an opening of its own.
+
+        What ``start_episode`` sets up is for one episode, and what it says may differ each time.
+        """
+        environment = self._session.environment
+
+        def opened(row: Prompt) -> list[Message] | TrainerError:
+            try:
+                return environment.prompt(row.example)
+            except TrainerError as error:
+                return error
+
+        with self._meter.timed("environment"):
+            openings = environment.map(opened, rows)
+        return [self._episode(row, opening) for row, opening in zip(rows, openings, strict=True)]
+
+    def _episode(self, row: Prompt, opening: list[Message] | TrainerError) -> Episode:
+        """Begin one episode; one that cannot begin is played for a turn, and has failed."""
+        run, error = self._session.run, None
+        messages, ids = row.messages, row.ids
+        if isinstance(opening, TrainerError):
+            error = opening.__cause__ or opening
+        elif opening != messages:
+            longest = arguments.longest_prompt(run)
+            own = rendered(self._tokenizer, opening, run.thinking, answer=True)
+            if len(own) <= longest:
+                messages, ids = opening, own
+            else:
+                error = ValueError(f"start_episode gave {len(own)} tokens, of {longest} at most")
+        return Episode(
+            row.example,
+            [dict(message) for message in messages],
+            list(ids),
+            turns_left=self._session.environment.turns(row.example),
+            error=error,
+        )
 
     def _played(self, episodes: Sequence[Episode]) -> Sequence[int]:
         """Return the episodes that get another answer: those that are not over.
@@ -246,50 +277,69 @@ class Rewards:
     """The reward function that TRL calls, once a step."""
 
     def __init__(
-        self, session: Session, tokenizer: Any, prompts: list[Prompt], link: loop.Link
+        self,
+        session: Session,
+        tokenizer: Any,
+        ends: frozenset[int],
+        prompts: list[Prompt],
+        link: loop.Link,
     ) -> None:
         self._session = session
         self._tokenizer = tokenizer
+        self._ends = ends
+        """Tokens that end a completion."""
         self._prompts = prompts
         self._link = link
         self._waste = scores.Waste()
-        self._ends = {tokenizer.eos_token_id, tokenizer.pad_token_id}
-        """Tokens after which TRL, too, takes a completion as ended."""
 
     def reward(
         self,
         prompts: list[str],
         completion_ids: list[list[int]],
         trainer_state: Any,
-        episode: list[Any] | None = None,
+        episode: list[Episode] | None = None,
         **_: Any,
     ) -> list[float]:
         """Return a reward for every completion; raises ``TrainerError`` when all fail.
 
         What is said about a step is about the completions of all processes.
         """
-        rows = [int(row) for row in prompts]
-        # A stop sequence ends a turn, not the turns that follow it.
-        ends = () if episode else self._session.run.train.stop_sequences
-        answers = [
-            Answer(stops.text_until(self._tokenizer, ids, ends), self._prompts[row].opens_reasoning)
-            for row, ids in zip(rows, completion_ids, strict=True)
-        ]
+        rows = [self._prompts[int(row)] for row in prompts]
+        if episode is None:
+            asked = [row.messages for row in rows]
+            answers = list(map(self._answer, rows, completion_ids))
+            raw = [answer.raw for answer in answers]
+            thoughts = [[answer.first_thought] for answer in answers]
+            responses: Sequence[Any] = answers
+        else:
+            asked = [one.messages[: one.opening] for one in episode]
+            # A stop sequence ends a turn, not the turns that follow it.
+            raw = [stops.text_until(self._tokenizer, ids, ()) for ids in completion_ids]
+            thoughts = [one.thoughts for one in episode]
+            responses = [one.finished() for one in episode]
         with self._link.meter.timed("scoring"):
-            found = self._scores(rows, answers, episode)
+            found = self._scores([int(row) for row in prompts], responses)
         own = [
-            Judged(row, answer.raw, ids[-1] in self._ends, score, self._penalty(answer))
-            for row, answer, ids, score in zip(rows, answers, completion_ids, found, strict=True)
+            Judged(messages, text, ids[-1] in self._ends, score, self._penalty(thought))
+            for messages, text, ids, score, thought in zip(
+                asked, raw, completion_ids, found, thoughts, strict=True
+            )
         ]
         everybodys = self._session.ranks.gathered(own)
         self._say(trainer_state.global_step + 1, [one for part in everybodys for one in part])
         return [one.reward for one in own]
+
+    def _answer(self, row: Prompt, ids: Sequence[int]) -> Answer:
+        run = self._session.run
+        text = stops.text_until(self._tokenizer, ids, run.train.stop_sequences)
+        return Answer(text, run.thinking, row.opens_reasoning)
 
     def _say(self, step: int, judged: Sequence[Judged]) -> None:
         """Report how a step's completions did; raises ``TrainerError`` when none has a score."""
         found = [one.score for one in judged]
         if trace := scores.first_trace(found):
             log.warning("one of step %d's rewards failed\n%s", step, trace)
+        self._keep_some(step, judged)
         scores.refuse_if_all_failed(found, step)
         train = self._session.run.train
         wasted = self._waste.after(
@@ -304,52 +354,46 @@ class Rewards:
         penalties = [one.penalty for one in judged]
         if any(penalties):
             self._link.extra["thinking_penalty"] = statistics.fmean(penalties)
-        self._keep_some(step, judged)
 
-    def _scores(
-        self, rows: Sequence[int], answers: Sequence[Answer], episodes: list[Any] | None
-    ) -> list[scores.Score]:
-        environment, ranks = self._session.environment, self._session.ranks
-        if episodes is not None:
-            examples = [self._prompts[row].example for row in rows]
-            return scores.of_episodes(environment, examples, episodes)
-        if ranks.world == 1 or not scores.compares(environment):
-            return self._scores_of(rows, answers)
-        # Answers that are compared with each other may have been sampled by several processes.
-        raw = [(row, answer.raw) for row, answer in zip(rows, answers, strict=True)]
-        return self._compared(ranks.gathered(raw))
-
-    def _scores_of(self, rows: Sequence[int], answers: Sequence[Answer]) -> list[scores.Score]:
+    def _scores(self, rows: Sequence[int], responses: Sequence[Any]) -> list[scores.Score]:
+        """Score responses to the prompts ``rows``."""
+        if self._session.ranks.world > 1 and scores.compares(self._session.environment):
+            # Those that are compared with each other may have been sampled by several processes.
+            return self._compared(rows, responses)
         examples = [self._prompts[row].example for row in rows]
-        return scores.of_answers(self._session.environment, examples, answers)
+        return scores.of_responses(self._session.environment, examples, responses)
 
-    def _compared(self, parts: Sequence[Sequence[tuple[int, str]]]) -> list[scores.Score]:
-        """Score whole groups, each in one process, and return the scores of our own answers."""
+    def _compared(self, rows: Sequence[int], responses: Sequence[Any]) -> list[scores.Score]:
+        """Score whole groups, each in one process, and return the scores of our own responses."""
         ranks, size = self._session.ranks, self._session.run.train.group_size or 1
+        parts = ranks.gathered(list(zip(rows, responses, strict=True)))
         pairs = [pair for part in parts for pair in part]
         groups = [pairs[begin : begin + size] for begin in range(0, len(pairs), size)]
         share = [pair for group in groups[ranks.number :: ranks.world] for pair in group]
-        answers = [Answer(raw, self._prompts[row].opens_reasoning) for row, raw in share]
-        found = ranks.gathered(self._scores_of([row for row, _ in share], answers))
-        by_rank = [iter(scored) for scored in found]
+        examples = [self._prompts[row].example for row, _ in share]
+        scored = scores.of_responses(
+            self._session.environment, examples, [response for _, response in share]
+        )
+        by_rank = [iter(part) for part in ranks.gathered(scored)]
         everything = [
             next(by_rank[index % ranks.world]) for index, group in enumerate(groups) for _ in group
         ]
         begin = sum(map(len, parts[: ranks.number]))
-        return everything[begin : begin + len(parts[ranks.number])]
+        return everything[begin : begin + len(rows)]
 
-    def _penalty(self, answer: Answer) -> float:
+    def _penalty(self, thoughts: Sequence[str]) -> float:
+        """Return what the first reasoning of every turn costs, by the token."""
         coefficient = self._session.run.train.thinking_length_penalty_coef
         if not coefficient or not self._session.run.thinking:
             return 0.0
-        thought = self._tokenizer(answer.first_thought, add_special_tokens=False)
-        return coefficient * len(thought["input_ids"])
+        tokens = (self._tokenizer(thought, add_special_tokens=False) for thought in thoughts)
+        return coefficient * sum(len(found["input_ids"]) for found in tokens)
 
     def _keep_some(self, step: int, judged: Sequence[Judged]) -> None:
         lines = [
             {
                 "step": step,
-                "prompt": self._prompts[one.row].messages,
+                "prompt": one.prompt,
                 "completion": one.raw,
                 "reward": one.reward,
                 "score": one.score.reward,

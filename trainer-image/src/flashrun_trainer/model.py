@@ -162,10 +162,23 @@ def load(folder: Path) -> Any:
     config = transformers.AutoConfig.from_pretrained(folder)
     name = (config.architectures or [""])[0]
     kind = getattr(transformers, name, transformers.AutoModelForCausalLM)
-    if not torch.cuda.is_available():
-        return kind.from_pretrained(folder, dtype=torch.float32)
-    flash = "flash_attention_2" if is_flash_attn_2_available() else None
-    return kind.from_pretrained(folder, dtype=torch.bfloat16, attn_implementation=flash)
+    if torch.cuda.is_available():
+        flash = "flash_attention_2" if is_flash_attn_2_available() else None
+        model = kind.from_pretrained(folder, dtype=torch.bfloat16, attn_implementation=flash)
+    else:
+        model = kind.from_pretrained(folder, dtype=torch.float32)
+    # How its makers would have it sample is no business of a run that says how.
+    ends = ("bos_token_id", "eos_token_id", "pad_token_id")
+    known = {name: getattr(model.generation_config, name) for name in ends}
+    model.generation_config = transformers.GenerationConfig(**known)
+    return model
+
+
+def end_tokens(model: Any, tokenizer: Any) -> frozenset[int]:
+    """Return the tokens that end a completion: those that TRL, too, takes for an end."""
+    known = model.generation_config.eos_token_id
+    listed = known if isinstance(known, list) else [known]
+    return frozenset({tokenizer.eos_token_id, tokenizer.pad_token_id, *listed} - {None})
 
 
 def adapter_targets(model: Any) -> str:

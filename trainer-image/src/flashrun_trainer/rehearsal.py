@@ -260,7 +260,8 @@ def _scored(
 
 def _answer(stage: Stage, environment: Environment, example: Any, texts: list[str]) -> Play:
     began = time.monotonic()
-    [score] = scores.of_answers(environment, [example], [Answer(texts[-1])])
+    answer = Answer(texts[-1], stage.task.thinking)
+    [score] = scores.of_responses(environment, [example], [answer])
     return _play(stage, score, time.monotonic() - began)
 
 
@@ -274,11 +275,11 @@ def _episode(stage: Stage, environment: Environment, example: Any, texts: list[s
         while not episode.over and turns < limit:
             text = texts[min(turns, len(texts) - 1)]
             turns += 1
-            episode.answer(environment, [], Answer(text))
+            episode.answer(environment, [], Answer(text, stage.task.thinking))
         finished = episode.finished()
     except Exception as error:
-        finished = error.__cause__ or error
-    [score] = scores.of_episodes(environment, [example], [finished])
+        finished = scores.failed(error.__cause__ or error)
+    [score] = scores.of_responses(environment, [example], [finished])
     return _play(stage, score, time.monotonic() - began, turns)
 
 

@@ -4,22 +4,25 @@ A reward that fails for some responses costs those responses their score, and is
 fails for all of them ends the run: there is nothing to learn from it.
 """
 
+import inspect
 import math
 import statistics
 import traceback
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from numbers import Real
 from typing import Any, Final, TypeVar
 
 from flashrun.spec.outcome import Exit
-from flashrun_trainer.environment import Answer, Environment
+from flashrun_trainer.environment import FAILURES, Environment, shown
 from flashrun_trainer.failures import TrainerError, sentence
 
 Response = TypeVar("Response")
 
+_LARGEST: Final = 3e38
+"""TRL computes rewards in float32, where more than this is infinite."""
 WASTED_STEPS: Final = 5
 """Steps without anything to learn after which a warning is shown."""
 
@@ -37,81 +40,102 @@ class Score:
 
 
 def compares(environment: Environment) -> bool:
-    """Say whether the environment scores all answers to one example together."""
+    """Say whether the environment scores all responses to one example together."""
     from freesolo.environments import Environment as Base
 
-    return type(environment.sdk).score_responses is not Base.score_responses
+    hook = "score_episodes" if environment.is_multi_turn else "score_responses"
+    return getattr(type(environment.sdk), hook) is not getattr(Base, hook)
 
 
-def of_answers(
-    environment: Environment, examples: Sequence[Any], answers: Sequence[Answer]
+def of_responses(
+    environment: Environment, examples: Sequence[Any], responses: Sequence[Any]
 ) -> list[Score]:
-    """Score single answers; ``examples[i]`` is what ``answers[i]`` answers."""
-    pairs = list(zip(examples, answers, strict=True))
+    """Score answers, or the episodes of an environment of several turns.
+
+    ``examples[i]`` is what ``responses[i]`` is about. What has a score already, because it failed
+    on its way, keeps it.
+    """
+    pairs = list(zip(examples, responses, strict=True))
     if compares(environment):
         return _in_groups(environment, pairs)
 
-    def score(pair: tuple[Any, Answer]) -> Score:
-        example, answer = pair
-        text = environment.sdk.normalize_response_text(example, answer)
+    def score(pair: tuple[Any, Any]) -> Score:
+        example, response = pair
+        if isinstance(response, Score):
+            return response
+        if environment.is_multi_turn:
+            return _score(environment.sdk.score_episode(example, response))
+        text = environment.sdk.normalize_response_text(example, response)
         return _score(environment.sdk.score_response(example, text))
 
     return environment.map(_counted(score), pairs)
 
 
-def _in_groups(environment: Environment, pairs: list[tuple[Any, Answer]]) -> list[Score]:
-    """Score all answers to one example together, for an environment that compares them."""
+def _in_groups(environment: Environment, pairs: list[tuple[Any, Any]]) -> list[Score]:
+    """Score all responses to one example together, for an environment that compares them."""
+    sdk = environment.sdk
+    hook = sdk.score_episodes if environment.is_multi_turn else sdk.score_responses
     groups = [list(group) for _, group in groupby(pairs, key=lambda pair: id(pair[0]))]
 
-    def score(group: list[tuple[Any, Answer]]) -> list[Score]:
+    def score(group: list[tuple[Any, Any]]) -> list[Score]:
+        compared = [response for _, response in group if not isinstance(response, Score)]
+        found = iter(together(group[0][0], compared) if compared else ())
+        return [given if isinstance(given, Score) else next(found) for _, given in group]
+
+    def together(example: Any, responses: list[Any]) -> list[Score]:
         try:
-            texts = [answer for _, answer in group]
-            results = environment.sdk.score_responses(group[0][0], texts)
-            return [_score(result) for _, result in zip(group, results, strict=True)]
-        except Exception as error:
-            return [_failed(error)] * len(group)
+            results = list(hook(example, responses))
+            if len(results) != len(responses):
+                raise ValueError(f"{len(results)} scores for {len(responses)} responses")
+        except FAILURES as error:
+            return [failed(error)] * len(responses)
+        return list(map(_counted(_score), results))
 
     return [found for scores in environment.map(score, groups) for found in scores]
-
-
-def of_episodes(
-    environment: Environment, examples: Sequence[Any], episodes: Sequence[Any]
-) -> list[Score]:
-    """Score whole episodes; one that failed on the way is an exception in place of an episode."""
-
-    def score(pair: tuple[Any, Any]) -> Score:
-        example, episode = pair
-        if isinstance(episode, Exception):
-            raise episode
-        return _score(environment.sdk.score_episode(example, episode))
-
-    return environment.map(_counted(score), list(zip(examples, episodes, strict=True)))
 
 
 def _counted(score: Callable[[Response], Score]) -> Callable[[Response], Score]:
     def attempt(response: Response) -> Score:
         try:
             return score(response)
-        except Exception as error:
-            return _failed(error)
+        except FAILURES as error:
+            return failed(error)
 
     return attempt
 
 
-def _failed(error: Exception) -> Score:
+def failed(error: BaseException) -> Score:
+    """Return what a response is worth when its environment has raised ``error``."""
     return Score(error=sentence(error), trace="".join(traceback.format_exception(error)))
 
 
 def _score(result: Any) -> Score:
+    if inspect.iscoroutine(result):
+        result.close()
+        raise TypeError("a score is asked for without await: it must not be async")
+    if not hasattr(result, "score"):
+        raise TypeError(f"a score is a RewardResult, not {shown(result)}")
     reward = float(result.score)
-    if not math.isfinite(reward):
+    if not abs(reward) <= _LARGEST:
         raise ValueError(f"the score is {reward}, which is not a number to learn from")
-    named = ((metric.name, _value(metric)) for metric in result.metrics)
-    return Score(reward, {name: value for name, value in named if value is not None})
+    return Score(reward, dict(_metrics(getattr(result, "metrics", ()))))
+
+
+def _metrics(metrics: Any) -> Iterator[tuple[str, float]]:
+    """Yield what can be averaged; a metric that cannot be read costs nobody a score."""
+    if isinstance(metrics, Mapping):
+        named: Iterable[tuple[Any, Any]] = metrics.items()
+    elif isinstance(metrics, Iterable):
+        named = ((getattr(metric, "name", None), metric) for metric in metrics)
+    else:
+        return
+    for name, metric in named:
+        if name and (value := _value(metric)) is not None:
+            yield str(name), value
 
 
 def _value(metric: Any) -> float | None:
-    candidates = (metric.score, metric.value, metric.success)
+    candidates = (metric, *(getattr(metric, part, None) for part in ("score", "value", "success")))
     numbers = (float(item) for item in candidates if isinstance(item, Real))
     return next((number for number in numbers if math.isfinite(number)), None)
 
@@ -129,7 +153,7 @@ def refuse_if_all_failed(scores: Sequence[Score], step: int) -> None:
             "RewardFailed",
             f"the reward failed for all {len(scores)} responses of step {step} with "
             f"{scores[0].error}",
-            "correct score_response of the environment and publish it again with flash env push",
+            "correct how the environment scores and publish it again with flash env push",
         )
 
 
@@ -149,15 +173,16 @@ class Waste:
         self._steps = self._steps + 1 if flat or cut_at is not None else 0
         if self._steps < WASTED_STEPS:
             return ""
+        begun = f"nothing was learned from the last {WASTED_STEPS} steps or more"
         if cut_at is not None:
             return (
-                f"max_tokens = {cut_at} has cut off all completions for {WASTED_STEPS} steps or "
-                "more, and what is cut off is not learned from: raise train.max_tokens, or set "
+                f"{begun}, now because max_tokens = {cut_at} has cut off all completions, and "
+                "what is cut off is not learned from: raise train.max_tokens, or set "
                 "train.stop_sequences"
             )
         return (
-            f"all completions of a prompt have had the same reward for {WASTED_STEPS} steps or "
-            "more, so nothing is learned: make score_response tell better from worse"
+            f"{begun}, now because all completions of a prompt had the same reward: make the "
+            "score tell better from worse"
         )
 
 

@@ -63,14 +63,16 @@ def try_environment(
     }
     if split is not None:
         given["split"] = split
+    plan = plan_of(composed, thinking)
     task = Rehearsal(
         folder=str(folder.resolve()),
+        thinking=plan.thinking,
         split=str(given.get("split", catalog.DEFAULT_SPLIT)),
         params=given,
         scored=rows,
     )
     trial = rehearse(task, timeout, _variables(composed, config), verbose=verbose)
-    findings = judge(trial, plan_of(composed, thinking))
+    findings = judge(trial, plan)
     _print(trial, findings, output)
     if any(finding.level is Level.ERROR for finding in findings):
         raise typer.Exit(ExitCode.USAGE)

@@ -16,6 +16,8 @@ class Rehearsal(Record):
     folder: str
     split: str
     params: dict[str, JsonValue] = {}
+    thinking: bool = False
+    """Whether reasoning is left out of what is scored."""
     scored: int
     """How many rows are scored; prompts are built for all of them."""
 
