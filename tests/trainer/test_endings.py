@@ -138,6 +138,12 @@ def test_a_run_that_cannot_succeed_says_why(workshop: Workshop, case: str):
     assert not pod.store.exists(names.live_key(pod.run.run.uid))
 
 
+def test_weights_that_are_no_numbers_are_not_saved(workshop: Workshop):
+    pod = workshop.pod(resolved("sft", learning_rate=1e30, epochs=3, save_every=100))
+    assert pod.train() == Exit.DIVERGED
+    assert pod.steps() == []
+
+
 def test_a_reward_that_fails_later_keeps_what_was_learned(workshop: Workshop):
     source = """        import itertools
         count = next(COUNT)
@@ -176,7 +182,7 @@ def test_a_reward_without_spread_is_warned_about_while_it_lasts(workshop: Worksh
     pod = workshop.pod(resolved("grpo", steps=100_000), sums(environment=source))
     with forks.started(pod):
         live = pod.wait_for(lambda: (found := pod.live) and found.warning and found)
-    assert "have had the same reward for 5 steps" in live.warning
+    assert "all completions of a prompt had the same reward" in live.warning
 
 
 @pytest.mark.parametrize("serial", ["reward_thread_safe = False", "max_score_concurrency = 1"])

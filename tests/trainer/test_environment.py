@@ -103,6 +103,16 @@ def test_a_missing_split_is_refused(
     assert words in error.value.message
 
 
+def test_a_file_that_may_be_meant_as_the_dataset_is_named(tmp_path: Path):
+    (tmp_path / "dataset").mkdir()
+    (tmp_path / "dataset" / "train.csv").write_text("input,output\n1+1,2\n")
+    wanted = ResolvedEnvironment(
+        id="org/env", digest="0" * 64, split="train", params={"split": "train"}
+    )
+    with pytest.raises(TrainerError, match=r"no dataset at all; dataset/train.csv is not JSON"):
+        environment.dataset_path(tmp_path, wanted)
+
+
 @pytest.mark.parametrize(
     ("sentence", "raw", "opened", "answer", "thinking"),
     [

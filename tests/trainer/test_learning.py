@@ -63,6 +63,16 @@ def test_max_steps_and_max_examples_cap_an_sft_run(workshop: Workshop):
     assert [len(capped.metrics), len(few.metrics)] == [3, 4]
 
 
+def test_what_an_environment_draws_is_the_same_in_every_attempt(workshop: Workshop):
+    source = sums()["environment.py"].replace(
+        "class ", "import random\n\nWORD = random.choice(range(10**9))\n\n\nclass ", 1
+    )
+    source = source.replace("example.input", "f'{example.input} {WORD}'")
+    pods = [workshop.pod(resolved("sft", max_steps=2), sums(environment=source)) for _ in range(2)]
+    assert [pod.train() for pod in pods] == [0, 0]
+    assert pods[0].values("loss") == pods[1].values("loss")
+
+
 def test_advantage_clip_is_recorded_and_changes_nothing(workshop: Workshop):
     plain = workshop.pod(resolved("grpo", steps=3))
     clipped = workshop.pod(resolved("grpo", steps=3, advantage_clip=0.001))

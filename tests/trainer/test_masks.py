@@ -103,11 +103,46 @@ def test_a_row_is_cut_at_max_length_and_dropped_when_nothing_is_left(
 
     short = sft.Conversation([USER, {"role": "user", "content": "x"}], [assistant("2")])
     long = sft.Conversation([USER, {"role": "user", "content": "x" * 40}], [assistant("2" * 40)])
-    whole = sft.render(tokenizer, *short, False)
+    whole = sft.render(tokenizer, short.prompt, short.completion, False)
     run = resolved("sft", max_length=len(whole.input_ids))
     assert sft.training_rows([short, long], tokenizer, run) == [whole]
-    assert f"1 of 2 examples are longer than max_length = {run.train.max_length}" in caplog.text
-    assert "1 were dropped" in caplog.text
+    assert "1 of 2 examples were dropped" in caplog.text
+    assert f"within max_length = {run.train.max_length} tokens" in caplog.text
+
+
+CUT = {
+    "nothing is cut": (200, 0, "", ""),
+    "a few are cut, which is for the log": (100, 2, "", "2 of 100 examples have lost the end"),
+    "many are cut": (100, 10, "10 of 100 examples have lost the end", ""),
+}
+
+
+@pytest.mark.parametrize("case", CUT)
+def test_answers_that_lose_their_end_are_warned_about(
+    tokenizer: Any, case: str, caplog: pytest.LogCaptureFixture
+):
+    from flashrun_trainer import sft
+
+    all_of_them, cut, told, logged = CUT[case]
+    short, long = (sft.Conversation([USER], [assistant("2" * count)]) for count in (1, 40))
+    length = len(sft.render(tokenizer, short.prompt, short.completion, False).input_ids)
+    run = resolved("sft", max_length=length + 8)
+    rows = sft.training_rows([long] * cut + [short] * (all_of_them - cut), tokenizer, run)
+
+    said = sft.cut_short(rows, run)
+
+    assert said.startswith(told)
+    assert bool(said) == bool(told)
+    assert logged in caplog.text
+
+
+def test_a_row_that_the_template_refuses_is_named(tokenizer: Any):
+    from flashrun_trainer import sft
+    from flashrun_trainer.failures import TrainerError
+
+    odd = sft.Conversation([USER], [assistant("half of \ud83d")], "row 301")
+    with pytest.raises(TrainerError, match="row 301: the model's chat template refuses"):
+        sft.training_rows([odd], tokenizer, resolved("sft"))
 
 
 # As Qwen's templates do: JSON calls in the assistant's turn, results in a turn of the user, and
@@ -287,28 +322,62 @@ def test_of_a_long_talk_the_assistants_turns_are_learned_with_every_template_of_
     assert "1 plus 1?" in context[0]
 
 
+MISSING, UNASKED = (
+    "thinking is on, but no output has reasoning",
+    "thinking is off, but 1 of 2 outputs",
+)
 THOUGHTS = {
-    "no output reasons": ([assistant("2")], True, "thinking is on, but no output has reasoning"),
+    "no output reasons": ([assistant("2")], True, MISSING),
     "one does": ([assistant("<think>\n1\n</think>\n\n2")], True, ""),
     "one does in a field of its own": ([{**assistant("2"), "reasoning_content": "1"}], True, ""),
+    "one begins, and does not end": ([assistant("<think>\n1 2")], True, MISSING),
     "only a question speaks of it": (
         [assistant("2"), {"role": "user", "content": "<think>?"}],
         True,
-        "thinking is on, but no output has reasoning",
+        MISSING,
     ),
     "nobody wants it": ([assistant("2")], False, ""),
+    "one does, and nobody wants it": ([assistant("<think>1</think>2")], False, UNASKED),
 }
 
 
 @pytest.mark.parametrize("case", THOUGHTS)
-def test_reasoning_that_is_missing_is_warned_about(case: str):
+def test_reasoning_that_is_missing_or_not_asked_for_is_warned_about(case: str):
     from flashrun_trainer import sft
 
     completion, thinking, words = THOUGHTS[case]
     plain = sft.Conversation([USER], [assistant("4")])
-    found = sft.without_reasoning([plain, sft.Conversation([USER], completion)], thinking)
+    found = sft.amiss([plain, sft.Conversation([USER], completion)], thinking)
     assert found.startswith(words)
     assert bool(found) == bool(words)
+
+
+ENDS = {
+    "gemma3": ("<end_of_turn>", "<eos>", "<start_of_turn>"),
+    "phi3": ("<|end|>", "<|endoftext|>", "<|assistant|>"),
+    "llama3": ("<|eot_id|>", "<|eot_id|>", "<|start_header_id|>"),
+    "qwen2_5": ("<|im_end|>", "<|endoftext|>", "<|im_start|>"),
+}
+
+
+@pytest.mark.parametrize("template", ENDS)
+def test_the_end_of_a_turn_is_learned_whatever_ends_a_sequence(tiny_model: Path, template: str):
+    import trl
+
+    from flashrun_trainer import environment, model, sft
+
+    end, eos, start = ENDS[template]
+    tokenizer = model.load_tokenizer(tiny_model)
+    tokenizer.add_special_tokens({"additional_special_tokens": [end, start]})
+    tokenizer.add_special_tokens({"eos_token": eos, "bos_token": "<|endoftext|>"})
+    folder = Path(trl.__file__).parent / "chat_templates"
+    tokenizer.chat_template = (folder / f"{template}.jinja").read_text()
+    question: dict[str, Any] = {"role": "user", "content": "And?"}
+    for said in ([assistant("2")], [assistant("1"), question, assistant("2")]):
+        row = sft.render(tokenizer, [USER], environment.checked(said), False)
+        learned = [part.partition("]")[0] for part in marked(tokenizer, row).split("[")[1:]]
+        own = [message["content"] for message in said if message["role"] == "assistant"]
+        assert [text.strip() for text in learned] == [content + end for content in own]
 
 
 SHAPES = {

@@ -142,6 +142,36 @@ def test_two_pods_share_a_model_and_go_on_together_bit_for_bit_the_same(
     assert claims == [f"attempt-{number}/claim.json" for number in (1, 2, 3)]
 
 
+DRAWS = """
+import random
+
+random.{kind}shuffle(ORDER := list(range(40)))
+
+"""
+OWN_ORDER = """
+
+class Shuffled(Sums):
+    def build_prompt_messages(self, example, prompt_text):
+        return [{"role": "user", "content": f"{example.input} {ORDER}"}]
+
+
+def load_environment(**params):
+    return Shuffled("Answer.")
+"""
+
+
+def test_processes_have_the_same_examples_or_do_not_train(workshop: Workshop):
+    def drawing(kind: str) -> TrainerPod:
+        source = DRAWS.replace("{kind}", kind) + sums()["environment.py"] + OWN_ORDER
+        run = resolved("sft", scale=TWO, max_steps=1, max_length=512)
+        return workshop.pod(run, sums(environment=source))
+
+    seeded, free = drawing(""), drawing("SystemRandom().")
+    assert forks.trained(seeded) == Exit.DONE, seeded.output
+    assert forks.trained(free) == Exit.ENVIRONMENT, free.output
+    assert free.termination.reason == "ExamplesDiffer"
+
+
 FAILS = """
 import os
 

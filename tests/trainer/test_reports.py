@@ -121,9 +121,49 @@ def test_the_learning_rate_warms_up_and_falls_in_sft_and_stays_in_grpo(
     rates = sft.values("learning_rate")
     assert len(rates) == 10
     assert max(rates) == pytest.approx(5e-3)
-    assert rates[0] == 0
-    assert rates[1:] == sorted(rates[1:], reverse=True)
+    # One of ten steps is warm-up, and it learns like the others.
+    assert rates[0] == pytest.approx(5e-3)
+    assert rates == sorted(rates, reverse=True)
+    assert 0 < rates[-1] < 5e-4
     assert grpo.values("learning_rate") == [5e-3] * 3
+
+
+def test_the_warm_up_begins_above_zero(workshop: Workshop):
+    long = workshop.pod(resolved("sft", epochs=10, batch_size=2, max_examples=14, save_every=100))
+    assert long.train() == 0
+    rates = long.values("learning_rate")
+    assert len(rates) == 70
+    assert rates[:3] == pytest.approx([5e-3 / 3, 5e-3 * 2 / 3, 5e-3])  # ceil(3 % of 70) steps
+    assert rates[3] < rates[2]
+
+
+def test_a_run_of_one_step_learns(workshop: Workshop):
+    from safetensors.torch import load
+
+    pod = workshop.pod(resolved("sft", batch_size=32, max_examples=20))
+    assert pod.train() == 0
+    assert pod.values("learning_rate") == [5e-3]
+    learned = load(pod.published("adapter_model.safetensors"))
+    assert any(weight.any() for name, weight in learned.items() if "lora_B" in name)
+
+
+@pytest.mark.parametrize("most", [None, 100])
+def test_means_count_every_token_once_however_a_step_is_cut_up(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch, most: int | None
+):
+    from flashrun_trainer import arguments
+
+    monkeypatch.setattr(arguments, "most_tokens", lambda _: most)
+    pod = workshop.pod(resolved("sft", max_examples=9, epochs=2, learning_rate=1e-4))
+    assert pod.train() == 0
+    entropy = pod.values("entropy")
+    # Nothing is learned at this rate, so all steps are equally unsure; the last of an epoch has
+    # one example, and passes without any.
+    assert entropy == pytest.approx([entropy[0]] * 4, rel=0.05)
+
+
+def test_epochs_are_counted_as_the_config_does(sft: TrainerPod):
+    assert sft.values("epoch") == pytest.approx([step / 5 for step in range(1, 11)])
 
 
 def test_a_step_keeps_a_sample_of_its_rollouts_with_the_parts_of_the_reward(grpo: TrainerPod):

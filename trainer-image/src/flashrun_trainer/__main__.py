@@ -44,9 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     pod = Pod.from_environment(os.environ)
     try:
         return work[command](pod)
-    except InterruptedBeforeTraining:
-        return Exit.INTERRUPTED_UNSAVED
-    except Exception as error:
+    except (InterruptedBeforeTraining, Exception) as error:
         # Python would print it as it is, secrets and all.
         return ending.failed(error, pod, ending.redactor_of(pod))
 

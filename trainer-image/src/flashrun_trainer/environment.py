@@ -120,7 +120,7 @@ class Environment:
         Raises:
             TrainerError: the environment fails, or what it gives are no messages.
         """
-        with blamed(f"building the prompt of {_row(example)}"):
+        with blamed(f"building the prompt of {row_name(example)}"):
             messages = checked(self.sdk.start_episode(example, self.contract))
         return _with_contract(messages, self.contract)
 
@@ -130,7 +130,7 @@ class Environment:
         Raises:
             TrainerError: the environment fails, or the output is of no known shape.
         """
-        with blamed(f"reading the output of {_row(example)}", Exit.DATA, "DatasetInvalid"):
+        with blamed(f"reading the output of {row_name(example)}", Exit.DATA, "DatasetInvalid"):
             return checked(self.sdk.sft_completion(example))
 
     def turns(self, example: Any) -> int:
@@ -139,7 +139,7 @@ class Environment:
         Raises:
             TrainerError: the environment fails, or gives no such number.
         """
-        with blamed(f"asking for the turns of {_row(example)}"):
+        with blamed(f"asking for the turns of {row_name(example)}"):
             turns = int(self.sdk.max_episode_turns(example))
             if turns < 1:
                 raise ValueError(f"max_episode_turns gave {turns}, and must give 1 or more")
@@ -189,7 +189,7 @@ def load_folder(folder: Path, spec: ResolvedEnvironment) -> Environment:
         raise TrainerError(
             Exit.DATA,
             "DatasetEmpty",
-            f"split {spec.split!r} of {spec.id} has no examples",
+            f"split {spec.split!r} of {spec.id} has no examples{_strange(folder)}",
             "add rows with an input, and for SFT an output, to the dataset",
         )
     with blamed("asking how many threads may score (max_score_concurrency)"):
@@ -245,7 +245,7 @@ def dataset_path(folder: Path, spec: ResolvedEnvironment) -> Path | None:
     there = splits(folder)
     if not there and "split" not in spec.params:
         return None
-    listed = ", ".join(there) if there else "no dataset at all"
+    listed = ", ".join(there) if there else f"no dataset at all{_strange(folder)}"
     raise TrainerError(
         Exit.DATA,
         "SplitMissing",
@@ -260,6 +260,13 @@ def splits(folder: Path) -> list[str]:
     root = (folder / f"{name}.jsonl" for name in ("train", "test", "validation", "eval"))
     files = (path for path in (*packaged, *root) if path.suffix in _SUFFIXES and path.is_file())
     return sorted({path.stem for path in files})
+
+
+def _strange(folder: Path) -> str:
+    """Return a remark about files that may have been meant as a dataset."""
+    files = (path for path in (folder / "dataset").glob("*") if path.is_file())
+    names = sorted(path.name for path in files if path.suffix not in _SUFFIXES)
+    return f"; dataset/{names[0]} is not JSON Lines" if names else ""
 
 
 def _packaged(folder: Path, given: str) -> Path:
@@ -301,7 +308,7 @@ def _is_example(line: bytes) -> bool:
     return isinstance(row, str) or (isinstance(row, dict) and row.get("input") is not None)
 
 
-def _row(example: Any) -> str:
+def row_name(example: Any) -> str:
     """Return how people count an example: from 1, in the order of the dataset."""
     _, _, index = str(getattr(example, "id", "")).rpartition("_")
     return f"row {int(index) + 1}" if index.isdigit() else "an example"

@@ -98,13 +98,13 @@ def reply_ids(tokenizer: Any, replies: list[Message], thinking: bool, closed: bo
     ``closed`` says that the answer ended with the end-of-turn token; a cut-off one gets it now.
 
     Raises:
-        TrainerError: the model's template does not end turns with the end-of-sequence token.
+        TrainerError: the model's template does not end turns with a token of its own.
     """
-    from flashrun_trainer.sft import rendered
+    from flashrun_trainer.sft import rendered, turn_end
 
     question: Message = {"role": "user", "content": "?"}
     answer: Message = {"role": "assistant", "content": "!"}
-    end = tokenizer.eos_token_id
+    end = turn_end(tokenizer, thinking)
     before = rendered(tokenizer, [question], thinking, answer=False).count(end)
     whole = rendered(tokenizer, [question, answer, *replies], thinking, answer=True)
     ends = [index for index, token in enumerate(whole) if token == end]
@@ -112,7 +112,7 @@ def reply_ids(tokenizer: Any, replies: list[Message], thinking: bool, closed: bo
         raise TrainerError(
             Exit.CONFIG,
             "TemplateUnsupported",
-            "the model's chat template does not end turns with its end-of-sequence token, which "
+            "the model's chat template does not end turns with a token of its own, which "
             "environments of several turns need",
             "choose another model",
         )

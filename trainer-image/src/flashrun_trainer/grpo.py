@@ -19,12 +19,12 @@ from trl import GRPOConfig, GRPOTrainer
 from flashrun.spec.outcome import Exit
 from flashrun.spec.records import Batching, ResolvedRun
 from flashrun_trainer import arguments, loop, model, rollouts, scores, stops
-from flashrun_trainer.environment import Answer, Environment, Message
+from flashrun_trainer.environment import Answer, Environment, Message, row_name
 from flashrun_trainer.episodes import Episode, reply_ids
 from flashrun_trainer.failures import TrainerError
 from flashrun_trainer.meter import Meter
 from flashrun_trainer.session import Session
-from flashrun_trainer.sft import rendered
+from flashrun_trainer.sft import naming, rendered, turn_end
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +66,7 @@ def train(session: Session) -> Path | None:
     link = loop.Link(session)
     tokenizer = model.load_tokenizer(session.pod.model_folder(run))
     prompts = usable_prompts(session.environment, tokenizer, run)
+    loop.same_everywhere(session.ranks, (prompt.ids for prompt in prompts))
     settings = arguments.grpo(run, session.machine, session.pod.work / "checkpoints", len(prompts))
     taken = arguments.prompts_per_step(run, len(prompts), session.machine.processes)
     if taken < run.train.batch_size:
@@ -111,7 +112,8 @@ def usable_prompts(environment: Environment, tokenizer: Any, run: ResolvedRun) -
     prompts = []
     for example in examples:
         messages = environment.prompt(example)
-        ids = rendered(tokenizer, messages, run.thinking, answer=True)
+        with naming(row_name(example)):
+            ids = rendered(tokenizer, messages, run.thinking, answer=True)
         opens = tokenizer.decode(ids[-4:]).rstrip().endswith("<think>")
         prompts.append(Prompt(example, messages, ids, opens))
     longest = arguments.longest_prompt(run)
@@ -130,7 +132,7 @@ def usable_prompts(environment: Environment, tokenizer: Any, run: ResolvedRun) -
     return kept
 
 
-class Trainer(GRPOTrainer):
+class Trainer(loop.WithoutCards, GRPOTrainer):
     """TRL's trainer with our prompts, our stop sequences and our episodes."""
 
     def __init__(
@@ -141,9 +143,6 @@ class Trainer(GRPOTrainer):
         self._meter = meter
         play = self.play if session.environment.is_multi_turn else None
         super().__init__(rollout_func=play, **settings)
-
-    def create_model_card(self, *_: Any, **__: Any) -> None:
-        """Write no card beside each checkpoint; the final adapter gets ours."""
 
     def _tokenize_prompts(self, prompts: list[str]) -> tuple[list[list[int]], None, dict[str, Any]]:
         return [self._prompts[int(row)].ids for row in prompts], None, {}
@@ -265,7 +264,7 @@ class Trainer(GRPOTrainer):
     def _reply(self, episode: Episode, ids: list[int], replies: list[Message]) -> None:
         """Let the model hear a reply, unless there would be no room for another answer."""
         run = self._session.run
-        closed = ids[-1] == self._tokenizer.eos_token_id
+        closed = ids[-1] == turn_end(self._tokenizer, run.thinking)
         heard = reply_ids(self._tokenizer, replies, run.thinking, closed)
         if len(episode.ids) + len(heard) > arguments.longest_prompt(run):
             episode.over = True

@@ -1,10 +1,12 @@
 """What both methods share around TRL's training loop: resume, report, save, stop, finish."""
 
+import hashlib
 import logging
 import math
 import shutil
 import time
-from collections.abc import Callable
+from array import array
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -19,9 +21,10 @@ from transformers import (
 from transformers.trainer_callback import PrinterCallback
 
 from flashrun.spec import names
+from flashrun.spec.outcome import Exit
 from flashrun.spec.records import MetricsRow, Progress
 from flashrun_trainer import arguments, checkpoints, meter, model, sharding
-from flashrun_trainer.failures import diverged
+from flashrun_trainer.failures import TrainerError, diverged
 from flashrun_trainer.ranks import Ranks
 from flashrun_trainer.session import Session
 
@@ -58,6 +61,8 @@ class Link(TrainerCallback):
         session.reporter.watch(self.meter.under_way)
         self.tokens_of: Callable[[int], int] | None = None
         """Tokens from the first step to this one, where the method knows better than TRL."""
+        self.epochs_of: Callable[[int], float] | None = None
+        """Epochs from the first step to this one, likewise."""
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
@@ -102,6 +107,8 @@ class Link(TrainerCallback):
                 raise end
         values = {name: float(value) for name, value in logs.items() if _is_number(value)}
         values |= self.extra | self.meter.row(self._tokens(state))
+        if self.epochs_of is not None:
+            values["epoch"] = self.epochs_of(state.global_step)
         values.pop("num_tokens", None)
         self.extra = {}
         row = MetricsRow(
@@ -156,6 +163,34 @@ class Link(TrainerCallback):
             total_steps=state.max_steps,
             eta_seconds=None if pace is None else round(pace * left),
             metrics={name: values[name] for name in _SHOWN if name in values},
+        )
+
+
+class WithoutCards:
+    """Beside a trainer of TRL's: no card at every checkpoint; the final adapter gets ours."""
+
+    def create_model_card(self, *_: Any, **__: Any) -> None:
+        """Write nothing."""
+
+
+def same_everywhere(ranks: Ranks, examples: Iterable[Sequence[int]]) -> None:
+    """Make sure that all processes have the same examples, given as token ids.
+
+    Each deals itself its share of what it takes for the same list.
+
+    Raises:
+        TrainerError: they differ.
+    """
+    found = hashlib.sha256()
+    for ids in examples:
+        found.update(b"%d:" % len(ids) + array("q", ids).tobytes())
+    if len(set(ranks.gathered(found.hexdigest()))) > 1:
+        raise TrainerError(
+            Exit.ENVIRONMENT,
+            "ExamplesDiffer",
+            "the environment gives different examples to the processes of this run: its code draws "
+            "at random",
+            "let environment.py draw from a random.Random with a seed of its own",
         )
 
 
@@ -277,6 +312,10 @@ def save_what_there_is(trainer: Any, link: Link, resumable: bool) -> None:
     """
     step = trainer.state.global_step
     if step <= link.saved_step:
+        return
+    weights = (weight for weight in trainer.model.parameters() if weight.requires_grad)
+    if not all(bool(weight.isfinite().all()) for weight in weights):
+        log.warning("step %d is not saved: training has diverged", step)
         return
     try:
         trainer._save_checkpoint(trainer.model, trial=None)

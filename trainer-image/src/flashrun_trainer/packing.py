@@ -57,6 +57,10 @@ class Steps(Sequence[list[int]]):
     def __len__(self) -> int:
         return self._count
 
+    def epochs_until(self, step: int) -> float:
+        """Return how often the first ``step`` steps go through all examples."""
+        return step / self.of_an_epoch
+
     @overload
     def __getitem__(self, step: int) -> list[int]: ...
 

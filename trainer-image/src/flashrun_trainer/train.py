@@ -3,8 +3,10 @@
 import importlib
 import logging
 import os
+import random
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -88,6 +90,7 @@ def _attempt(
             attempt.store.put_json(names.spec_key(attempt.prefix), spec)
             listed = "".join(f"{pin}\n" for pin in pins(pod.site)).encode()
             attempt.store.put_bytes(names.packages_key(attempt.prefix, attempt.number), listed)
+        _seed(spec.seed)
         loaded = environment.load(pod, spec.environment)
         method = _method(spec.algorithm, ranks)
         ranks.join()
@@ -125,6 +128,15 @@ def _attempt(
     code = _settle(pod, attempt, reporter, redact, end)
     tracker.finish(code)
     return code
+
+
+def _seed(seed: int) -> None:
+    """Let what the environment's code draws be the same in every process and every attempt."""
+    random.seed(seed)
+    with suppress(ImportError):
+        import numpy
+
+        numpy.random.seed(seed % 2**32)
 
 
 def _method(algorithm: str, ranks: Ranks) -> Callable[[Session], Path | None]:
