@@ -130,12 +130,12 @@ def test_a_prompt_of_the_wrong_shape_is_the_environments_fault(workshop: Worksho
 
 
 def test_what_a_chat_template_refuses_is_said_in_its_words(workshop: Workshop, tiny_model: Path):
-    from flashrun_trainer import model, sft
+    from flashrun_trainer import chat, model
 
     tokenizer = model.load_tokenizer(tiny_model)
     tokenizer.chat_template = "{{ raise_exception('No user query found in messages.') }}"
     with pytest.raises(TrainerError) as error:
-        sft.rendered(tokenizer, [{"role": "system", "content": "x"}], False, answer=True)
+        chat.rendered(tokenizer, [{"role": "system", "content": "x"}], False, answer=True)
     assert (error.value.code, error.value.reason) == (Exit.DATA, "TemplateRefused")
     assert "that end with {'role': 'system', 'content': 'x'}: " in error.value.message
     assert "No user query found in messages." in error.value.message

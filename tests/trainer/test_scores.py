@@ -139,7 +139,7 @@ class Rally(EnvironmentMultiTurn):
         return 2
 
     def step_episode(self, example: Any, messages: Any, assistant_response: str) -> Any:
-        raise NotImplementedError
+        raise AssertionError("nothing is played here")
 
     def score_episode(self, example: Any, episode: EnvironmentEpisode) -> RewardResult:
         raise AssertionError("episodes of one example are scored together")

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from flashrun.spec.outcome import Exit
+from flashrun_trainer.chat import rendered, turn_end
 from flashrun_trainer.environment import FAILURES, Answer, Environment, Message, checked
 from flashrun_trainer.failures import TrainerError
 from flashrun_trainer.scores import failed
@@ -100,8 +101,6 @@ def reply_ids(tokenizer: Any, replies: list[Message], thinking: bool, closed: bo
     Raises:
         TrainerError: the model's template does not end turns with a token of its own.
     """
-    from flashrun_trainer.sft import rendered, turn_end
-
     question: Message = {"role": "user", "content": "?"}
     answer: Message = {"role": "assistant", "content": "!"}
     end = turn_end(tokenizer, thinking)

@@ -19,12 +19,12 @@ from trl import GRPOConfig, GRPOTrainer
 from flashrun.spec.outcome import Exit
 from flashrun.spec.records import Batching, ResolvedRun
 from flashrun_trainer import arguments, loop, model, rollouts, scores, stops
+from flashrun_trainer.chat import naming, rendered, turn_end
 from flashrun_trainer.environment import Answer, Environment, Message, row_name
 from flashrun_trainer.episodes import Episode, reply_ids
 from flashrun_trainer.failures import TrainerError
 from flashrun_trainer.meter import Meter
 from flashrun_trainer.session import Session
-from flashrun_trainer.sft import naming, rendered, turn_end
 
 log = logging.getLogger(__name__)
 
