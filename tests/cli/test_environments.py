@@ -148,6 +148,10 @@ BAD_ROWS = {
 ODD_ROWS = {
     "an empty input": ('{"input": " ", "output": "2"}', "its input is empty"),
     "an empty output": ('{"input": "x", "output": ""}', "SFT has nothing to learn from it"),
+    "almost a conversation": (
+        '{"input": "x", "output": [{"from": "gpt", "value": "2"}]}',
+        "its output looks like a conversation, and is learned as the text of its JSON",
+    ),
     "other metadata": ('{"input": "x", "output": "2", "metadata": [1]}', "must be an object"),
 }
 

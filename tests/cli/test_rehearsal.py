@@ -75,6 +75,8 @@ FOUND = {
                            "no row has an output"),
     "little to imitate": (ANY, [row(answer_characters=0), row(2)], WARNING,
                           "1 of 2 rows (row 1) has no output"),
+    "reasoning that nobody asks for": (SFT, [row(), row(2, has_thoughts=True)],
+                                       WARNING, "1 of 2 rows (row 2) has a <think>"),
     "no reasoning": (SFT._replace(thinking=True), [row(), row(2), row(3, has_thoughts=True)],
                      WARNING, "2 of 3 rows (row 1, 2) have no <think>"),
     "a long answer": (GRPO, [row(answer_characters=1281)], WARNING,

@@ -422,3 +422,29 @@ def test_rows_without_an_output_are_left_out_and_counted(caplog: pytest.LogCaptu
     found = sft.conversations(environment, resolved("sft", max_examples=5))
     assert [pair.completion[0]["content"] for pair in found] == ["2", ""]
     assert "3 of 5 examples have no output: dropped" in caplog.text
+
+
+ALMOST = {
+    "tools beside the messages": ({"messages": [assistant("2")], "tools": []}, True),
+    "words of another format": (
+        [{"from": "human", "value": "?"}, {"from": "gpt", "value": "2"}],
+        True,
+    ),
+    "one turn without a role": ([assistant("2"), {"content": "3"}], True),
+    "a conversation": ({"messages": [assistant("2")]}, False),
+    "a list of turns": ([assistant("2")], False),
+    "a table": ({"answer": 2}, False),
+    "a list of numbers": ([1, 2], False),
+    "a list of tables": ([{"name": "Ann"}, {"name": "Bob"}], False),
+    "text": ("2", False),
+}
+
+
+@pytest.mark.parametrize("case", ALMOST)
+def test_what_is_almost_a_conversation_is_warned_about(case: str, caplog: pytest.LogCaptureFixture):
+    from flashrun_trainer import sft
+
+    output, expected = ALMOST[case]
+    sft.conversations(with_outputs("1", output), resolved("sft"))
+    assert ("1 of 2 outputs look like conversations" in caplog.text) == expected
+    assert ("the first in row 2" in caplog.text) == expected

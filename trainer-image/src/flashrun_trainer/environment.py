@@ -355,6 +355,21 @@ def _with_arguments(call: Any) -> Message:
     return {**call, "function": changed} if "function" in call else changed
 
 
+def almost_messages(output: Any) -> bool:
+    """Say whether an output seems to be a conversation, but is none to the SDK.
+
+    It is learned as one text then, its JSON.
+    """
+    match output:
+        case {"messages": list(), **others}:
+            return bool(others)
+        case [*turns] if turns and all(isinstance(turn, Mapping) for turn in turns):
+            said = all("content" in turn or "value" in turn for turn in turns)
+            return said and not all(isinstance(turn.get("role"), str) for turn in turns)
+        case _:
+            return False
+
+
 def shown(value: Any) -> str:
     """Return a value as it is quoted in messages to people: shortened."""
     text = repr(value)

@@ -166,6 +166,12 @@ def _output_faults(output: Any) -> Iterator[Fault]:
     except ValueError as error:
         yield Fault(sentence=f"its output is no conversation: {error}")
         return
+    if environments.almost_messages(output):
+        yield Fault(
+            sentence="its output looks like a conversation, and is learned as the text of its "
+            'JSON: that needs {"messages": […]} and nothing else, with role and content',
+            fatal=False,
+        )
     if output is not None and not _learned(messages):
         yield Fault(sentence="its output is empty: SFT has nothing to learn from it", fatal=False)
 

@@ -14,7 +14,7 @@ from flashrun.spec.outcome import Exit
 from flashrun.spec.records import Batching, ResolvedRun
 from flashrun_trainer import arguments, loop, model, packing
 from flashrun_trainer.chat import Row, naming, render, shortened
-from flashrun_trainer.environment import Environment, Message, row_name
+from flashrun_trainer.environment import Environment, Message, almost_messages, row_name
 from flashrun_trainer.failures import TrainerError
 from flashrun_trainer.packing import IGNORED
 from flashrun_trainer.session import Session
@@ -115,6 +115,15 @@ def conversations(environment: Environment, run: ResolvedRun) -> list[Conversati
         )
         for example in examples
     ]
+    almost = [
+        pair for pair, example in zip(found, examples, strict=True) if _as_json(pair, example)
+    ]
+    if almost:
+        log.warning(
+            "%d of %d outputs look like conversations, and are learned as the text of their JSON, "
+            'the first in %s: that needs {"messages": […]} and nothing else, with role and content',
+            *(len(almost), len(found), almost[0].name),
+        )
     kept = [pair for pair in found if any(map(_says_something, pair.completion))]
     if len(kept) < len(found):
         log.warning("%d of %d examples have no output: dropped", len(found) - len(kept), len(found))
@@ -191,6 +200,11 @@ def amiss(pairs: Sequence[Conversation], thinking: bool) -> str:
             "reasoning out"
         )
     return ""
+
+
+def _as_json(pair: Conversation, example: Any) -> bool:
+    alone = len(pair.completion) == 1 and pair.completion[0]["content"].startswith(("{", "["))
+    return alone and almost_messages(example.output)
 
 
 def _says_something(message: Message) -> bool:

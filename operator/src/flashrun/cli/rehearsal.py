@@ -185,6 +185,13 @@ def _answers(rows: tuple[Row, ...], plan: Plan) -> Iterator[Finding]:
             f"{_rows(unthought, rows)} no <think>…</think> in the output; with thinking = true, "
             "SFT would teach the model not to reason",
         )
+    thought = [row for row in rows if row.has_thoughts]
+    if not plan.thinking and thought and plan.algorithm is Algorithm.SFT:
+        yield Finding(
+            Level.WARNING,
+            f"{_rows(thought, rows)} a <think>…</think> block in the output; with thinking = "
+            "false, the model is never asked to reason",
+        )
 
 
 def _lengths(rows: tuple[Row, ...], plan: Plan) -> Iterator[Finding]:
