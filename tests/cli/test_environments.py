@@ -235,10 +235,10 @@ BROKEN = {
         ROW,
         "the score is nan, which is not a number to learn from",
     ),
-    "a reward that ends the process": (
+    "a reward that would end the process": (
         GOOD.replace(SCORE, "raise SystemExit(3)"),
         ROW,
-        "environment.py:9: the environment ended its process",
+        "environment.py:9: the reward failed for 3 of 3 answers, first in row 1: SystemExit: 3",
     ),
     "a crash": (
         GOOD.replace(SCORE, "import os; os._exit(3)"),

@@ -22,7 +22,7 @@ from flashrun_trainer import environment as environments
 from flashrun_trainer import scores
 from flashrun_trainer.environment import Answer, Environment, Message
 from flashrun_trainer.episodes import Episode
-from flashrun_trainer.failures import TrainerError, sentence
+from flashrun_trainer.failures import TrainerError
 
 JUNK: Final = ("", "qwxz blorf 0 0 0")
 TURNS_LIMIT: Final = 50
@@ -304,11 +304,7 @@ def main(arguments: Sequence[str]) -> None:
     task, path = Rehearsal.model_validate_json(Path(arguments[0]).read_bytes()), arguments[1]
     with Path(path).open("w", encoding="utf-8") as events:
         stage = Stage(task, events)
-        try:
-            rehearse(stage)
-        except SystemExit as error:
-            trace = "".join(traceback.format_exception(error))
-            stage.fault(f"the environment ended its process: {sentence(error)}", stage.place(trace))
+        rehearse(stage)
         stage.tell(Event(over=True))
     sys.stdout.flush()
     os._exit(0)  # threads that the environment left behind are not waited for
