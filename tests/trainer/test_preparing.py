@@ -2,18 +2,20 @@
 
 import json
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from flashrun.spec.outcome import Termination
+from flashrun.spec.outcome import Exit, Termination
 from flashrun.spec.records import Live, StorageAccess
 from flashrun_trainer import ending, model, report
 from flashrun_trainer.failures import TrainerError
 from flashrun_trainer.pod import Pod
-from tests.trainer.pods import TrainerPod, Workshop, resolved
+from tests.trainer.pods import ROOT, TrainerPod, Workshop, resolved
 
 PASSWORD = "index-password"
 
@@ -157,3 +159,29 @@ def test_a_long_message_reaches_the_kubelet_whole(made: Callable[..., TrainerPod
     ending.failed(error, pod.inside, ending.redactor_of(pod.inside))
     kept = (pod.folder / "termination").read_bytes()[-4096:]
     assert Termination.model_validate_json(kept).reason == "StorageUnavailable"
+
+
+STOPPED = """
+import sys
+from flashrun_trainer import __main__, train
+from flashrun_trainer.failures import InterruptedBeforeTraining
+
+def stopped(*_):
+    raise InterruptedBeforeTraining
+
+train._attempt = stopped  # SIGTERM, just when nothing is being done that could fail
+sys.exit(__main__.main(["train"]))
+"""
+
+
+def test_a_stop_at_any_moment_of_the_start_is_told(made: Callable[..., TrainerPod]):
+    pod = made()
+    (pod.folder / "work").mkdir()
+    paths = os.pathsep.join([str(ROOT / "operator/src"), str(ROOT / "trainer-image/src")])
+    done = subprocess.run(
+        [sys.executable, "-c", STOPPED],
+        env={**os.environ, "PYTHONPATH": paths, **pod.environment},
+        capture_output=True,
+    )
+    assert done.returncode == Exit.INTERRUPTED_UNSAVED, done.stderr
+    assert pod.termination.reason == "Interrupted"
