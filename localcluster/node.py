@@ -263,6 +263,8 @@ class Node:
         health = f"http://127.0.0.1:{self._port('kubelet-health')}/healthz"
 
         def ready() -> bool:
+            if self.kubelet_came_too_early():
+                self._start_kubelet(steps)
             if not answers(health):  # the node object may still tell of the time before a reboot
                 return False
             conditions = self._node(steps).get("status", {}).get("conditions", [])
@@ -271,6 +273,14 @@ class Node:
         self.daemons.wait("kubelet", ready, 120)
         if not self.daemons.running("kube-proxy"):
             raise Stop(f"kube-proxy ended: {self.daemons.last_words('kube-proxy')}")
+
+    def kubelet_came_too_early(self) -> bool:
+        """Whether kubelet has ended because containerd answers before it takes pods.
+
+        Only kubelet asks containerd for that, and it asks once.
+        """
+        words = self.daemons.last_words("kubelet")
+        return not self.daemons.running("kubelet") and "server is not initialized yet" in words
 
     def _node(self, steps: Steps) -> dict[str, Any]:
         argv = [str(toolchain.server("kubectl", steps)), f"--kubeconfig={self.control.kubeconfig}"]
