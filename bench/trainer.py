@@ -29,13 +29,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bench import sides
+from bench.sides import ROOT
 from bench.slow_storage import slowed
 from bench.upload import server
 from flashrun.spec.records import ResolvedRun, StorageAccess
 from flashrun_trainer import arguments, packing
 from tests.trainer.pods import SUMS, TrainerPod, Workshop, resolved, sums
 
-ROOT = Path(__file__).parents[1]
 STEPS, SAVE_EVERY = 40, 10
 LONG_STEPS, SAVES = 600, 20
 UPLOAD_SECONDS = 1.5
@@ -56,7 +56,6 @@ LOSS_TOLERANCE = 0.01
 # Our trainer with packing off.
 PADDED = """
 import os
-import re
 from flashrun_trainer import __main__ as entry, model
 from flashrun_trainer.packing import Layout
 model.packing_layout = lambda _: Layout.PADDED

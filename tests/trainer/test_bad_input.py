@@ -135,7 +135,7 @@ def test_what_a_chat_template_refuses_is_said_in_its_words(workshop: Workshop, t
     tokenizer = model.load_tokenizer(tiny_model)
     tokenizer.chat_template = "{{ raise_exception('No user query found in messages.') }}"
     with pytest.raises(TrainerError) as error:
-        chat.rendered(tokenizer, [{"role": "system", "content": "x"}], False, answer=True)
+        chat.token_ids(tokenizer, [{"role": "system", "content": "x"}], False, answer=True)
     assert (error.value.code, error.value.reason) == (Exit.DATA, "TemplateRefused")
     assert "that end with {'role': 'system', 'content': 'x'}: " in error.value.message
     assert "No user query found in messages." in error.value.message

@@ -1,5 +1,6 @@
 """Runs that cannot succeed: one code, one sentence that names the cause, and no secret in it."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -138,10 +139,22 @@ def test_a_run_that_cannot_succeed_says_why(workshop: Workshop, case: str):
     assert not pod.store.exists(names.live_key(pod.run.run.uid))
 
 
-def test_weights_that_are_no_numbers_are_not_saved(workshop: Workshop):
-    pod = workshop.pod(resolved("sft", learning_rate=1e30, epochs=3, save_every=100))
+@pytest.mark.parametrize(
+    ("knobs", "what"),
+    [
+        ({"learning_rate": 1e30, "epochs": 3, "save_every": 100}, "grad_norm|loss"),
+        # The loss of the only step was a number.
+        ({"learning_rate": 1e39, "max_steps": 1, "save_every": 1}, "a weight"),
+    ],
+)
+def test_weights_that_are_no_numbers_are_not_saved(
+    workshop: Workshop, knobs: dict[str, Any], what: str
+):
+    pod = workshop.pod(resolved("sft", **knobs))
     assert pod.train() == Exit.DIVERGED
+    assert re.match(rf"({what}) is (nan|inf) at step", pod.termination.message)
     assert pod.steps() == []
+    assert not pod.store.exists(names.adapter_prefix(pod.prefix) + names.MANIFEST)
 
 
 def test_a_reward_that_fails_later_keeps_what_was_learned(workshop: Workshop):

@@ -1,6 +1,9 @@
 """What is read out of an environment's package and out of a model's answer."""
 
+import copy
 import json
+import pickle
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -158,6 +161,15 @@ def test_an_answer_comes_after_the_reasoning(
 def test_what_a_model_says_that_does_not_think_is_all_of_its_answer(raw: str):
     found = Answer(raw, thinks=False)
     assert (str(found), found.completion, found.raw, found.thinking) == (raw, raw, raw, "")
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda one: pickle.loads(pickle.dumps(one))])
+@pytest.mark.parametrize("thinks", [True, False])
+def test_a_copy_of_an_answer_is_not_split_again(copied: Callable, thinks: bool):
+    raw = "<think>a</think>b</think>c<think>d"
+    found = copied(Answer(raw, thinks))
+    assert str(found) == str(Answer(raw, thinks))
+    assert vars(found) == vars(Answer(raw, thinks))
 
 
 def test_the_first_thought_is_what_the_length_penalty_counts():

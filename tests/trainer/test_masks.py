@@ -92,7 +92,7 @@ def test_only_the_assistant_is_learned(tokenizer: Any, case: str):
     from flashrun_trainer import chat
 
     prompt, completion, thinking, expected = CASES[case]
-    row = chat.render(tokenizer, prompt, completion, thinking)
+    row = chat.row_of(tokenizer, prompt, completion, thinking)
     assert marked(tokenizer, row) == expected
 
 
@@ -101,9 +101,11 @@ def test_a_row_is_cut_at_max_length_and_dropped_when_nothing_is_left(
 ):
     from flashrun_trainer import chat, sft
 
-    short = sft.Conversation([USER, {"role": "user", "content": "x"}], [assistant("2")])
-    long = sft.Conversation([USER, {"role": "user", "content": "x" * 40}], [assistant("2" * 40)])
-    whole = chat.render(tokenizer, short.prompt, short.completion, False)
+    short = sft.Conversation([USER, {"role": "user", "content": "x"}], [assistant("2")], "row 1")
+    long = sft.Conversation(
+        [USER, {"role": "user", "content": "x" * 40}], [assistant("2" * 40)], "row 2"
+    )
+    whole = chat.row_of(tokenizer, short.prompt, short.completion, False)
     run = resolved("sft", max_length=len(whole.input_ids))
     assert sft.training_rows([short, long], tokenizer, run) == [whole]
     assert "1 of 2 examples were dropped" in caplog.text
@@ -124,24 +126,36 @@ def test_answers_that_lose_their_end_are_warned_about(
     from flashrun_trainer import chat, sft
 
     all_of_them, cut, told, logged = CUT[case]
-    short, long = (sft.Conversation([USER], [assistant("2" * count)]) for count in (1, 40))
-    length = len(chat.render(tokenizer, short.prompt, short.completion, False).input_ids)
+    short, long = (sft.Conversation([USER], [assistant("2" * count)], "a row") for count in (1, 40))
+    length = len(chat.row_of(tokenizer, short.prompt, short.completion, False).input_ids)
     run = resolved("sft", max_length=length + 8)
     rows = sft.training_rows([long] * cut + [short] * (all_of_them - cut), tokenizer, run)
 
-    said = sft.cut_short(rows, run)
+    _, said = sft.warnings_of([short], rows, run)
 
     assert said.startswith(told)
     assert bool(said) == bool(told)
     assert logged in caplog.text
 
 
-def test_a_row_that_the_template_refuses_is_named(tokenizer: Any):
+@pytest.mark.parametrize(
+    ("message", "words"),
+    [
+        (assistant("half of \ud83d"), "row 301: messages that end with .* have half a character"),
+        ({"role": "nobody", "content": "x"}, "row 301: the model's chat template refuses"),
+    ],
+)
+def test_a_row_that_cannot_be_rendered_is_named(
+    tokenizer: Any, monkeypatch: pytest.MonkeyPatch, message: dict[str, str], words: str
+):
     from flashrun_trainer import sft
     from flashrun_trainer.failures import TrainerError
 
-    odd = sft.Conversation([USER], [assistant("half of \ud83d")], "row 301")
-    with pytest.raises(TrainerError, match="row 301: the model's chat template refuses"):
+    refuse = "{% for m in messages %}{% if m.role == 'nobody' %}{{ raise_exception('who?') }}"
+    template = refuse + "{% endif %}{{ m.content }}{% endfor %}"
+    monkeypatch.setattr(tokenizer, "chat_template", template)
+    odd = sft.Conversation([USER], [message], "row 301")
+    with pytest.raises(TrainerError, match=words):
         sft.training_rows([odd], tokenizer, resolved("sft"))
 
 
@@ -281,7 +295,7 @@ def test_calls_and_reasoning_are_learned_where_the_template_shows_them(tiny_mode
     tokenizer = model.load_tokenizer(tiny_model)
     tokenizer.chat_template = template
     prompt, said = environment.checked([USER]), environment.checked(completion)
-    assert marked(tokenizer, chat.render(tokenizer, prompt, said, thinking)) == expected
+    assert marked(tokenizer, chat.row_of(tokenizer, prompt, said, thinking)) == expected
 
 
 # The models' own, as TRL carries them.
@@ -310,7 +324,7 @@ def test_of_a_long_talk_the_assistants_turns_are_learned_with_every_template_of_
     folder = Path(trl.__file__).parent / "chat_templates"
     tokenizer.chat_template = (folder / f"{template}.jinja").read_text()
     prompt, said = environment.checked([USER]), environment.checked(TALK)
-    text = marked(tokenizer, chat.render(tokenizer, prompt, said, thinking))
+    text = marked(tokenizer, chat.row_of(tokenizer, prompt, said, thinking))
     context, *turns = (part.split("]", 1) for part in text.split("["))
     learned = [turn for turn, _ in turns]
     for turn, words in zip(learned, ("add", "It is 2.", "I add.", "It is 2 again."), strict=True):
@@ -346,8 +360,8 @@ def test_reasoning_that_is_missing_or_not_asked_for_is_warned_about(case: str):
     from flashrun_trainer import sft
 
     completion, thinking, words = THOUGHTS[case]
-    plain = sft.Conversation([USER], [assistant("4")])
-    found = sft.amiss([plain, sft.Conversation([USER], completion)], thinking)
+    plain = sft.Conversation([USER], [assistant("4")], "row 1")
+    found = sft.reasoning_mismatch([plain, sft.Conversation([USER], completion, "row 2")], thinking)
     assert found.startswith(words)
     assert bool(found) == bool(words)
 
@@ -374,7 +388,7 @@ def test_the_end_of_a_turn_is_learned_whatever_ends_a_sequence(tiny_model: Path,
     tokenizer.chat_template = (folder / f"{template}.jinja").read_text()
     question: dict[str, Any] = {"role": "user", "content": "And?"}
     for said in ([assistant("2")], [assistant("1"), question, assistant("2")]):
-        row = chat.render(tokenizer, [USER], environment.checked(said), False)
+        row = chat.row_of(tokenizer, [USER], environment.checked(said), False)
         learned = [part.partition("]")[0] for part in marked(tokenizer, row).split("[")[1:]]
         own = [message["content"] for message in said if message["role"] == "assistant"]
         assert [text.strip() for text in learned] == [content + end for content in own]

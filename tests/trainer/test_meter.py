@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from flashrun_trainer import meter
-from flashrun_trainer.meter import Meter
+from flashrun_trainer.meter import Meter, Phase
 
 
 class Clock:
@@ -27,11 +27,11 @@ def test_the_seconds_of_a_step_are_split_by_phase():
     clock = Clock()
     found = Meter(clock=clock)
     found.started("loading")
-    with found.timed("generation"):
+    with found.timed(Phase.GENERATION):
         clock.after(3)
-    with found.timed("scoring"):
+    with found.timed(Phase.SCORING):
         clock.after(2)
-    with found.timed("generation"):
+    with found.timed(Phase.GENERATION):
         clock.after(1)
     clock.after(4)
     values = found.row(500)
@@ -47,11 +47,11 @@ def test_the_seconds_of_a_step_are_split_by_phase():
 def test_a_phase_under_way_says_how_long_it_takes():
     clock = Clock()
     found = Meter(clock=clock)
-    assert found.under_way() == ("", 0.0)
-    with found.timed("scoring"):
+    assert found.under_way() == (None, 0.0)
+    with found.timed(Phase.SCORING):
         clock.after(5)
-        assert found.under_way() == ("scoring", 5)
-    assert found.under_way() == ("", 0.0)
+        assert found.under_way() == (Phase.SCORING, 5)
+    assert found.under_way() == (None, 0.0)
 
 
 def test_a_save_is_in_the_row_that_follows_it():

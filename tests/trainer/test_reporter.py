@@ -15,6 +15,7 @@ from flashrun.store import Store
 from flashrun_trainer import attempt as attempts
 from flashrun_trainer.attempt import Attempt
 from flashrun_trainer.failures import Redactor
+from flashrun_trainer.meter import Phase
 from flashrun_trainer.pod import Pod
 from flashrun_trainer.report import Reporter, waits
 from tests.trainer.pods import resolved
@@ -210,16 +211,22 @@ def test_a_warning_is_as_long_as_a_sentence_may_be(claim: Callable[[], Attempt],
 
 
 WAITS = [
-    ("scoring", 599, ""),
-    ("scoring", 720, "this step has waited for scores for 12 minutes: "),
-    ("environment", 3600, "this step has waited for the environment's replies for 60 minutes: "),
-    ("generation", 3600, ""),  # ours, and slow models are no news
-    ("", 0, ""),
+    (Phase.SCORING, 599, ""),
+    (Phase.SCORING, 720, "this step has waited for scores for 12 minutes: "),
+    (
+        Phase.ENVIRONMENT,
+        3600,
+        "this step has waited for the environment's replies for 60 min",
+    ),
+    (Phase.GENERATION, 3600, ""),  # ours, and slow models are no news
+    (None, 0, ""),
 ]
 
 
 @pytest.mark.parametrize(("phase", "seconds", "beginning"), WAITS)
-def test_a_step_says_when_the_environment_lets_it_wait(phase: str, seconds: int, beginning: str):
+def test_a_step_says_when_the_environment_lets_it_wait(
+    phase: Phase | None, seconds: int, beginning: str
+):
     said = waits(phase, seconds)
     assert said.startswith(beginning)
     assert bool(said) == bool(beginning)
@@ -230,7 +237,7 @@ def test_what_a_step_waits_for_is_shown_with_the_other_warnings(
 ):
     attempt = claim()
     reporter = reporter_of(attempt, tmp_path)
-    reporter.watch(lambda: ("scoring", 720.0))
+    reporter.watch(lambda: (Phase.SCORING, 720.0))
     reporter.warn("2 of 8 responses have no score")
     reporter.close()
     live = attempt.store.get_json(names.live_key(attempt.run.run.uid), Live)

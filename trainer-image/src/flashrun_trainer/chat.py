@@ -34,21 +34,24 @@ def naming(example: str) -> Iterator[None]:
         raise TrainerError(error.code, error.reason, said, error.hint) from error.__cause__
 
 
-def render(tokenizer: Any, prompt: list[Message], completion: list[Message], thinking: bool) -> Row:
+def row_of(tokenizer: Any, prompt: list[Message], completion: list[Message], thinking: bool) -> Row:
     """Return the whole conversation as token ids, with the assistant's part of it as labels.
 
     A turn begins behind what the template writes to ask for an answer. What that holds, such as an
     empty pair of think tags, is not learned; nor is what comes behind the end-of-turn token, which
     ends generation.
+
+    Raises:
+        TrainerError: the template refuses the messages.
     """
     messages = [*prompt, *completion]
     end = turn_end(tokenizer, thinking)
-    asked = rendered(tokenizer, prompt, thinking, answer=True)
+    asked = token_ids(tokenizer, prompt, thinking, answer=True)
     if len(completion) == 1:
-        whole = rendered(tokenizer, messages, thinking, answer=False)
+        whole = token_ids(tokenizer, messages, thinking, answer=False)
         turns = [(common_length(asked, whole), _end(whole, end))]
     else:
-        unasked = rendered(tokenizer, prompt, thinking, answer=False)
+        unasked = token_ids(tokenizer, prompt, thinking, answer=False)
         found = _Dialogue(tokenizer, messages, thinking, asked[common_length(unasked, asked) :])
         whole = found.ids
         turns = [
@@ -76,7 +79,7 @@ class _Dialogue:
     ) -> None:
         self._tokenizer, self._messages, self._thinking = tokenizer, messages, thinking
         self._opening = opening
-        self._text = written(tokenizer, messages, thinking, answer=False)
+        self._text = text_of(tokenizer, messages, thinking, answer=False)
         found = tokenizer(self._text, add_special_tokens=False, return_offsets_mapping=True)
         self.ids: list[int] = found["input_ids"]
         self._begins, self._ends = zip(*found["offset_mapping"], strict=True)
@@ -103,7 +106,7 @@ class _Dialogue:
         said = str(messages[index].get("content") or "").strip()
         other = next(m for m in "#%@" if not said.startswith(m) and not said.endswith(m))
         changed: Message = {"role": "assistant", "content": other}
-        variant = written(
+        variant = text_of(
             self._tokenizer,
             [*messages[:index], changed, *messages[index + 1 :]],
             self._thinking,
@@ -122,9 +125,10 @@ def turn_end(tokenizer: Any, thinking: bool) -> int:
 
 
 @lru_cache(maxsize=8)
-def _turn_end(tokenizer: Any, _: str, thinking: bool) -> int:
+def _turn_end(tokenizer: Any, template: str, thinking: bool) -> int:
+    """Do the same, once for each ``template`` that a tokenizer is given."""
     probe: list[Message] = [{"role": "user", "content": "?"}, {"role": "assistant", "content": "!"}]
-    ids = rendered(tokenizer, probe, thinking, answer=False)
+    ids = token_ids(tokenizer, probe, thinking, answer=False)
     said = max((at for at, token in enumerate(ids) if "!" in tokenizer.decode([token])), default=-1)
     end: int = next(iter(ids[said + 1 :]), tokenizer.eos_token_id)
     return end if end in tokenizer.added_tokens_decoder else int(tokenizer.eos_token_id)
@@ -135,7 +139,7 @@ def _end(whole: list[int], end: int) -> int:
     return len(whole) - next((i for i, token in enumerate(whole[::-1]) if token == end), 0)
 
 
-def rendered(
+def token_ids(
     tokenizer: Any, messages: Sequence[Message], thinking: bool, answer: bool
 ) -> list[int]:
     """Return messages as token ids; ``answer`` appends the opening of the assistant's turn.
@@ -143,26 +147,27 @@ def rendered(
     Raises:
         TrainerError: the template refuses the messages.
     """
-    text = written(tokenizer, messages, thinking, answer)
+    text = text_of(tokenizer, messages, thinking, answer)
     ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
     return ids
 
 
-def written(tokenizer: Any, messages: Sequence[Message], thinking: bool, answer: bool) -> str:
-    """Return messages as the template writes them; ``answer`` as for ``rendered``.
+def text_of(tokenizer: Any, messages: Sequence[Message], thinking: bool, answer: bool) -> str:
+    """Return messages as the template writes them; ``answer`` as for ``token_ids``.
 
     Raises:
-        TrainerError: the template refuses the messages, or there is what no tokenizer takes.
+        TrainerError: the template refuses the messages, or they are no valid Unicode.
     """
     try:
-        text = tokenizer.apply_chat_template(
-            list(messages),
-            tokenize=False,
-            add_generation_prompt=answer,
-            # Always said: templates differ in what they assume.
-            enable_thinking=thinking,
+        text = str(
+            tokenizer.apply_chat_template(
+                list(messages),
+                tokenize=False,
+                add_generation_prompt=answer,
+                # Always said: templates differ in what they assume.
+                enable_thinking=thinking,
+            )
         )
-        text.encode()  # halves of characters
     except Exception as error:
         # A template is a program; whatever it raises, it is these messages that it cannot render.
         raise TrainerError(
@@ -172,7 +177,17 @@ def written(tokenizer: Any, messages: Sequence[Message], thinking: bool, answer:
             f"{sentence(error)}",
             "change the messages that the environment builds",
         ) from error
-    return str(text)
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise TrainerError(
+            Exit.DATA,
+            "TextInvalid",
+            f"messages that end with {shown(messages[-1])} have half a character (a lone "
+            "surrogate), which no tokenizer takes",
+            "write the text of the dataset as valid Unicode",
+        ) from error
+    return text
 
 
 def common_length(left: Sequence[Any], right: Sequence[Any]) -> int:
@@ -182,7 +197,7 @@ def common_length(left: Sequence[Any], right: Sequence[Any]) -> int:
     return bisect_left(range(1, shorter + 1), True, key=lambda n: left[:n] != right[:n])
 
 
-def shortened(row: Row, length: int) -> Row:
-    """Cut a row to ``length`` tokens, from the end."""
+def truncated(row: Row, length: int) -> Row:
+    """Return the first ``length`` tokens of a row, as cut when something to learn is lost."""
     lost = any(label != IGNORED for label in row.labels[length:])
     return Row(row.input_ids[:length], row.labels[:length], lost)

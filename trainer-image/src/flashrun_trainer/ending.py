@@ -12,7 +12,13 @@ from pathlib import Path
 from flashrun.spec.outcome import Termination
 from flashrun.store import StoreError
 from flashrun_trainer import meter
-from flashrun_trainer.failures import Redactor, TrainerError, explain, shortened
+from flashrun_trainer.failures import (
+    InterruptedBeforeTraining,
+    Redactor,
+    TrainerError,
+    explain,
+    shortened,
+)
 from flashrun_trainer.logs import Tee
 from flashrun_trainer.pod import Pod
 from flashrun_trainer.report import preparing
@@ -95,7 +101,7 @@ def leave(path: Path, message: Termination | None) -> None:
 
 
 def report(error: BaseException, end: TrainerError, redact: Redactor) -> None:
-    """Write the end to the log, with a traceback when the reason is not known beforehand."""
-    if error is not end:
+    """Write the end to the log, with a traceback unless that would say nothing new."""
+    if error is not end and not isinstance(error, InterruptedBeforeTraining):
         sys.stderr.write(redact("".join(traceback.format_exception(error))))
     log.error("%s (%s). %s", redact(end.message), end.reason, redact(end.hint))

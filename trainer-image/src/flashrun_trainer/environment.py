@@ -1,7 +1,7 @@
-"""The user's environment: loaded through its SDK, and asked for prompts, answers and scores.
+"""The user's environment: loaded through the ``freesolo`` SDK, and asked for prompts and answers.
 
-The only module that knows the ``freesolo`` SDK. Whatever fails in the environment's own code ends
-the run with one sentence; the traceback goes to the log.
+Whatever fails in the environment's own code ends the run with one sentence; the traceback goes to
+the log.
 """
 
 import hashlib
@@ -66,6 +66,10 @@ class Answer(str):
         self.thinking, self.completion, self.raw = thinking, completion, raw
         return self
 
+    def __getnewargs__(self) -> tuple[str, bool]:  # type: ignore[override]
+        """Return what a copy is made of: the text is split already, and the rest follows."""
+        return str(self), False
+
     @property
     def first_thought(self) -> str:
         """The first span of reasoning; its length is what the length penalty counts."""
@@ -121,7 +125,11 @@ class Environment:
             TrainerError: the environment fails, or what it gives are no messages.
         """
         with blamed(f"building the prompt of {row_name(example)}"):
-            messages = checked(self.sdk.start_episode(example, self.contract))
+            return self.opening(example)
+
+    def opening(self, example: Any) -> list[Message]:
+        """Return the same for one episode; raises whatever the environment raises."""
+        messages = checked(self.sdk.start_episode(example, self.contract))
         return _with_contract(messages, self.contract)
 
     def completion(self, example: Any) -> list[Message]:
@@ -353,6 +361,23 @@ def _with_arguments(call: Any) -> Message:
         raise ValueError(f"the arguments of a tool call are an object, not {shown(arguments)}")
     changed = {**function, "arguments": parsed}
     return {**call, "function": changed} if "function" in call else changed
+
+
+def says_something(message: Message) -> bool:
+    """Say whether a message of a completion is one that the assistant can learn from."""
+    content = str(message.get("content") or "").strip()
+    said = (content, message.get("tool_calls"), message.get("reasoning_content"))
+    return message["role"] == "assistant" and any(said)
+
+
+def reasons(message: Message) -> bool:
+    """Say whether the assistant reasons in a message, and comes to an end with it."""
+    _, _, inside = str(message.get("content") or "").partition("<think>")
+    thought = "</think>" in inside or message.get("reasoning_content")
+    return message["role"] == "assistant" and bool(thought)
+
+
+MESSAGES_HINT: Final = 'that needs {"messages": […]} and nothing else, with role and content'
 
 
 def almost_messages(output: Any) -> bool:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from flashrun.spec.outcome import Exit
-from flashrun_trainer.chat import rendered, turn_end
+from flashrun_trainer.chat import token_ids, turn_end
 from flashrun_trainer.environment import FAILURES, Answer, Environment, Message, checked
 from flashrun_trainer.failures import TrainerError
 from flashrun_trainer.scores import failed
@@ -104,8 +104,8 @@ def reply_ids(tokenizer: Any, replies: list[Message], thinking: bool, closed: bo
     question: Message = {"role": "user", "content": "?"}
     answer: Message = {"role": "assistant", "content": "!"}
     end = turn_end(tokenizer, thinking)
-    before = rendered(tokenizer, [question], thinking, answer=False).count(end)
-    whole = rendered(tokenizer, [question, answer, *replies], thinking, answer=True)
+    before = token_ids(tokenizer, [question], thinking, answer=False).count(end)
+    whole = token_ids(tokenizer, [question, answer, *replies], thinking, answer=True)
     ends = [index for index, token in enumerate(whole) if token == end]
     if len(ends) <= before:
         raise TrainerError(

@@ -8,11 +8,12 @@ import base64
 import json
 import math
 import re
+import threading
 import traceback
 import urllib.parse
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Self
 
@@ -63,10 +64,11 @@ class InterruptedBeforeTraining(BaseException):
 class Redactor:
     """Takes secret values out of text that leaves the pod."""
 
-    secrets: tuple[str, ...] = ()
+    secrets: tuple[str, ...] = field(default=(), repr=False)
     renewed: Callable[[], Iterable[str]] = tuple
-    """Returns values that change now and then, such as storage keys."""
-    _values: frozenset[str] = frozenset()
+    """Returns values that change now and then, such as storage keys; asked for every text."""
+    _values: frozenset[str] = field(default=frozenset(), init=False, repr=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
 
     @classmethod
     def of(
@@ -91,18 +93,19 @@ class Redactor:
 
     def _learn(self, values: Iterable[str]) -> None:
         """Hide these values, too; earlier ones stay hidden, for somebody may still have them."""
-        fresh = frozenset(values) - self._values
-        if not fresh:
-            return
-        found = {
-            spelling
-            for value in fresh
-            if len(value.strip()) >= _SHORTEST_SECRET
-            for spelling in _spellings(_unicode(value.strip(), "replace"))
-            if len(spelling) >= _SHORTEST_SECRET
-        }
-        self.secrets = tuple(sorted({*self.secrets, *found}, key=len, reverse=True))
-        self._values |= fresh
+        with self._lock:
+            fresh = frozenset(values) - self._values
+            if not fresh:
+                return
+            found = {
+                spelling
+                for value in fresh
+                if len(value.strip()) >= _SHORTEST_SECRET
+                for spelling in _spellings(_unicode(value.strip(), "replace"))
+                if len(spelling) >= _SHORTEST_SECRET
+            }
+            self.secrets = tuple(sorted({*self.secrets, *found}, key=len, reverse=True))
+            self._values |= fresh
 
     def __call__(self, text: str) -> str:
         """Return ``text`` with asterisks for secret values: known ones, and those in addresses.

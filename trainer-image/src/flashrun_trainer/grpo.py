@@ -19,11 +19,11 @@ from trl import GRPOConfig, GRPOTrainer
 from flashrun.spec.outcome import Exit
 from flashrun.spec.records import Batching, ResolvedRun
 from flashrun_trainer import arguments, loop, model, rollouts, scores, stops
-from flashrun_trainer.chat import naming, rendered, turn_end
-from flashrun_trainer.environment import Answer, Environment, Message, row_name
+from flashrun_trainer.chat import naming, token_ids, turn_end
+from flashrun_trainer.environment import FAILURES, Answer, Environment, Message, row_name
 from flashrun_trainer.episodes import Episode, reply_ids
 from flashrun_trainer.failures import TrainerError
-from flashrun_trainer.meter import Meter
+from flashrun_trainer.meter import Meter, Phase
 from flashrun_trainer.session import Session
 
 log = logging.getLogger(__name__)
@@ -113,7 +113,7 @@ def usable_prompts(environment: Environment, tokenizer: Any, run: ResolvedRun) -
     for example in examples:
         messages = environment.prompt(example)
         with naming(row_name(example)):
-            ids = rendered(tokenizer, messages, run.thinking, answer=True)
+            ids = token_ids(tokenizer, messages, run.thinking, answer=True)
         opens = tokenizer.decode(ids[-4:]).rstrip().endswith("<think>")
         prompts.append(Prompt(example, messages, ids, opens))
     longest = arguments.longest_prompt(run)
@@ -152,17 +152,18 @@ class Trainer(loop.WithoutCards, GRPOTrainer):
     ) -> tuple[list[list[int]], list[list[float]] | None]:
         """Sample in portions that fit the memory, and end completions at stop sequences."""
         at_once = len(prompt_ids) if self.use_vllm else _SAMPLED_AT_ONCE
-        ends = self._session.run.train.stop_sequences
+        stop_sequences = self._session.run.train.stop_sequences
+        for_transformers = () if self.use_vllm else stop_sequences
         sampled: list[list[int]] = []
         logprobs: list[list[float]] = []
-        heeded = () if self.use_vllm else ends
-        with self._meter.timed("generation"), stops.heeded(self.model, self._tokenizer, heeded):
+        heeded = stops.heeded(self.model, self._tokenizer, for_transformers)
+        with self._meter.timed(Phase.GENERATION), heeded:
             for begin in range(0, len(prompt_ids), at_once):
                 portion = prompt_ids[begin : begin + at_once]
                 ids, known = super()._generate_single_turn(portion, *rest, **more)
                 sampled += ids
                 logprobs += known or []
-        ended = [stops.ids_until(self._tokenizer, ids, ends) for ids in sampled]
+        ended = [stops.ids_until(self._tokenizer, ids, stop_sequences) for ids in sampled]
         if not self.use_vllm:
             return ended, None
         return ended, [row[: len(ids)] for row, ids in zip(logprobs, ended, strict=True)]
@@ -193,7 +194,7 @@ class Trainer(loop.WithoutCards, GRPOTrainer):
                 answer = Answer(text, session.run.thinking, opens[index])
                 return episodes[index].answer(environment, ids, answer)
 
-            with self._meter.timed("environment"):
+            with self._meter.timed(Phase.ENVIRONMENT):
                 taken = environment.map(take, turns)
             for (index, ids), replies in zip(turns, taken, strict=True):
                 if replies:
@@ -218,29 +219,36 @@ class Trainer(loop.WithoutCards, GRPOTrainer):
         """
         environment = self._session.environment
 
-        def opened(row: Prompt) -> list[Message] | TrainerError:
+        def opened(row: Prompt) -> list[Message] | BaseException:
             try:
-                return environment.prompt(row.example)
-            except TrainerError as error:
+                return environment.opening(row.example)
+            except FAILURES as error:
                 return error
 
-        with self._meter.timed("environment"):
+        with self._meter.timed(Phase.ENVIRONMENT):
             openings = environment.map(opened, rows)
         return [self._episode(row, opening) for row, opening in zip(rows, openings, strict=True)]
 
-    def _episode(self, row: Prompt, opening: list[Message] | TrainerError) -> Episode:
-        """Begin one episode; one that cannot begin is played for a turn, and has failed."""
+    def _episode(self, row: Prompt, opening: list[Message] | BaseException) -> Episode:
+        """Begin one episode; one that cannot begin is played for a turn, and has failed.
+
+        Raises:
+            TrainerError: ``max_episode_turns`` fails, or the template refuses the opening.
+        """
         run, error = self._session.run, None
         messages, ids = row.messages, row.ids
-        if isinstance(opening, TrainerError):
-            error = opening.__cause__ or opening
+        if isinstance(opening, BaseException):
+            error = opening
         elif opening != messages:
             longest = arguments.longest_prompt(run)
-            own = rendered(self._tokenizer, opening, run.thinking, answer=True)
+            own = token_ids(self._tokenizer, opening, run.thinking, answer=True)
             if len(own) <= longest:
                 messages, ids = opening, own
             else:
-                error = ValueError(f"start_episode gave {len(own)} tokens, of {longest} at most")
+                error = ValueError(
+                    f"start_episode gave {len(own)} tokens, and max_length - max_tokens leaves "
+                    f"{longest}: shorten it, or raise train.max_length"
+                )
         return Episode(
             row.example,
             [dict(message) for message in messages],
@@ -316,7 +324,7 @@ class Rewards:
             raw = [stops.text_until(self._tokenizer, ids, ()) for ids in completion_ids]
             thoughts = [one.thoughts for one in episode]
             responses = [one.finished() for one in episode]
-        with self._link.meter.timed("scoring"):
+        with self._link.meter.timed(Phase.SCORING):
             found = self._scores([int(row) for row in prompts], responses)
         own = [
             Judged(messages, text, ids[-1] in self._ends, score, self._penalty(thought))

@@ -124,9 +124,16 @@ class Link(TrainerCallback):
         log.info("step %d of %d  %s", state.global_step, state.max_steps, shown)
 
     def on_save(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        model: Any = None,
+        **_: Any,
     ) -> None:
         """Hand the checkpoint to the uploader, with everybody's random numbers in it."""
+        if not is_finite(model) and (end := diverged("a weight", math.nan, state.global_step)):
+            raise end
         folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
         ranks = self._session.ranks
         if ranks.world > 1:
@@ -304,6 +311,12 @@ def keep_adapter(source: Path, folder: Path) -> Path:
     return folder
 
 
+def is_finite(network: Any) -> bool:
+    """Say whether all weights that learn are numbers."""
+    learning = (weight for weight in network.parameters() if weight.requires_grad)
+    return all(bool(weight.isfinite().all()) for weight in learning)
+
+
 def save_what_there_is(trainer: Any, link: Link, resumable: bool) -> None:
     """Save the last whole step before an error ends the run; a second error changes nothing.
 
@@ -313,8 +326,7 @@ def save_what_there_is(trainer: Any, link: Link, resumable: bool) -> None:
     step = trainer.state.global_step
     if step <= link.saved_step:
         return
-    weights = (weight for weight in trainer.model.parameters() if weight.requires_grad)
-    if not all(bool(weight.isfinite().all()) for weight in weights):
+    if not is_finite(trainer.model):
         log.warning("step %d is not saved: training has diverged", step)
         return
     try:

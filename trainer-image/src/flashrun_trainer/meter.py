@@ -12,8 +12,19 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from enum import StrEnum
 from pathlib import Path
 from typing import Final
+
+
+class Phase(StrEnum):
+    """What a step is made of, besides training itself."""
+
+    GENERATION = "generation"
+    ENVIRONMENT = "environment"
+    SCORING = "scoring"
+    SAVING = "saving"
+
 
 _NOTES: Final = "seconds.json"
 """Where init containers leave how long they took, in the folder that they share."""
@@ -29,13 +40,13 @@ class Meter:
     ) -> None:
         self._clock = clock
         self._startup = dict(before or {})
-        self._phases: dict[str, float] = defaultdict(float)
-        self._under_way: tuple[str, float] | None = None
+        self._phases: dict[Phase, float] = defaultdict(float)
+        self._under_way: tuple[Phase, float] | None = None
         self._tokens: float | None = None
         self._mark = self._row_began = clock()
 
     @contextmanager
-    def timed(self, phase: str) -> Iterator[None]:
+    def timed(self, phase: Phase) -> Iterator[None]:
         """Count the seconds inside as ``phase`` of the current row."""
         began = self._clock()
         self._under_way = (phase, began)
@@ -45,10 +56,10 @@ class Meter:
             self._under_way = None
             self._phases[phase] += self._clock() - began
 
-    def under_way(self) -> tuple[str, float]:
-        """Return the phase that is timed now, and its seconds so far; "" and 0 without one."""
+    def under_way(self) -> tuple[Phase | None, float]:
+        """Return the phase that is timed now, and its seconds so far; None and 0 without one."""
         if (now := self._under_way) is None:
-            return "", 0.0
+            return None, 0.0
         return now[0], self._clock() - now[1]
 
     def started(self, part: str) -> None:
@@ -63,7 +74,7 @@ class Meter:
 
     def saved(self) -> None:
         """Count the seconds since the last row as saving: training stood still."""
-        self._phases["saving"] += self._clock() - self._row_began
+        self._phases[Phase.SAVING] += self._clock() - self._row_began
 
     def row(self, tokens: float) -> dict[str, float]:
         """Return what the step cost; ``tokens`` counts from the beginning of the run."""

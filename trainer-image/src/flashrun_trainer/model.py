@@ -144,6 +144,13 @@ def load_tokenizer(folder: Path) -> Any:
             "the base model has no chat template, so prompts cannot be rendered",
             "use an instruction-tuned model",
         )
+    if tokenizer.eos_token is None:
+        raise TrainerError(
+            Exit.MODEL_UNAVAILABLE,
+            "EndTokenMissing",
+            "the base model's tokenizer has no end-of-sequence token, so no answer would ever end",
+            "use an instruction-tuned model",
+        )
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer

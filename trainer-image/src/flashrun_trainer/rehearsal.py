@@ -11,7 +11,7 @@ import re
 import sys
 import time
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, Final
 
@@ -169,15 +169,11 @@ def _output_faults(output: Any) -> Iterator[Fault]:
     if environments.almost_messages(output):
         yield Fault(
             sentence="its output looks like a conversation, and is learned as the text of its "
-            'JSON: that needs {"messages": […]} and nothing else, with role and content',
+            f"JSON: {environments.MESSAGES_HINT}",
             fatal=False,
         )
-    if output is not None and not _learned(messages):
+    if output is not None and not any(map(environments.says_something, messages)):
         yield Fault(sentence="its output is empty: SFT has nothing to learn from it", fatal=False)
-
-
-def _learned(messages: Sequence[Mapping[str, Any]]) -> bool:
-    return any(message.get("content") or message.get("tool_calls") for message in messages)
 
 
 def _kind(value: Any) -> str:
@@ -218,7 +214,7 @@ def _row(number: int, prompt: list[Message], completion: list[Message]) -> Row:
         prompt_characters=sum(len(_text(message)) for message in prompt),
         answer=answer[:_SHOWN],
         answer_characters=len(answer),
-        has_thoughts="<think>" in answer and "</think>" in answer,
+        has_thoughts=any(map(environments.reasons, completion)),
     )
 
 

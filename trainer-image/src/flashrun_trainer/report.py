@@ -24,6 +24,7 @@ from flashrun.spec.records import Batching, Control, Live, MetricsRow, Progress
 from flashrun.store import NotFound, StoreError
 from flashrun_trainer.attempt import Attempt
 from flashrun_trainer.failures import Redactor, TrainerError, shortened
+from flashrun_trainer.meter import Phase
 from flashrun_trainer.pod import Pod
 
 log = logging.getLogger(__name__)
@@ -35,7 +36,10 @@ _METRICS_SECONDS: Final = 15.0
 _LOG_SECONDS: Final = 10.0
 _LONG_SECONDS: Final = 600.0
 """After this long, somebody should know what a step is waiting for."""
-_WAITS_FOR: Final = {"scoring": "scores", "environment": "the environment's replies"}
+_WAITS_FOR: Final[dict[Phase | None, str]] = {
+    Phase.SCORING: "scores",
+    Phase.ENVIRONMENT: "the environment's replies",
+}
 _LAST_PASS_SECONDS: Final = 30.0
 """Longest wait for the last words; storage that hangs must not keep a pod from ending."""
 _BIG_FILE: Final = 4 * 1024 * 1024
@@ -61,7 +65,7 @@ class Reporter:
         self._progress: Progress | None = None
         self._batching: Batching | None = None
         self._warning = ""
-        self._under_way: Callable[[], tuple[str, float]] = lambda: ("", 0.0)
+        self._under_way: Callable[[], tuple[Phase | None, float]] = lambda: (None, 0.0)
         self._commits = 0
         self._rollouts: deque[tuple[int, bytes]] = deque(maxlen=_WAITING_ROLLOUTS)
         self._metrics = _Upload(
@@ -120,7 +124,7 @@ class Reporter:
         if sentence:
             log.warning(self._redact(sentence))
 
-    def watch(self, under_way: Callable[[], tuple[str, float]]) -> None:
+    def watch(self, under_way: Callable[[], tuple[Phase | None, float]]) -> None:
         """Warn when a phase that the environment decides on does not end.
 
         ``under_way`` returns the phase that training is in and its seconds so far.
@@ -384,7 +388,7 @@ def preparing(pod: Pod, doing: Callable[[Pod], str]) -> Iterator[None]:
         over.set()
 
 
-def waits(phase: str, seconds: float) -> str:
+def waits(phase: Phase | None, seconds: float) -> str:
     """Return a sentence about a phase that has taken ``seconds``, or an empty string."""
     if seconds < _LONG_SECONDS or phase not in _WAITS_FOR:
         return ""

@@ -13,8 +13,16 @@ from trl import SFTConfig, SFTTrainer
 from flashrun.spec.outcome import Exit
 from flashrun.spec.records import Batching, ResolvedRun
 from flashrun_trainer import arguments, loop, model, packing
-from flashrun_trainer.chat import Row, naming, render, shortened
-from flashrun_trainer.environment import Environment, Message, almost_messages, row_name
+from flashrun_trainer.chat import Row, naming, row_of, truncated
+from flashrun_trainer.environment import (
+    MESSAGES_HINT,
+    Environment,
+    Message,
+    almost_messages,
+    reasons,
+    row_name,
+    says_something,
+)
 from flashrun_trainer.failures import TrainerError
 from flashrun_trainer.packing import IGNORED
 from flashrun_trainer.session import Session
@@ -31,7 +39,7 @@ class Conversation(NamedTuple):
 
     prompt: list[Message]
     completion: list[Message]
-    name: str = "an example"
+    name: str
     """How people count it."""
 
 
@@ -42,9 +50,7 @@ def train(session: Session) -> Path | None:
     tokenizer = model.load_tokenizer(session.pod.model_folder(run))
     pairs = conversations(session.environment, run)
     rows = training_rows(pairs, tokenizer, run)
-    session.reporter.warn(
-        "; ".join(filter(None, (amiss(pairs, run.thinking), cut_short(rows, run))))
-    )
+    session.reporter.warn("; ".join(filter(None, warnings_of(pairs, rows, run))))
     loop.same_everywhere(session.ranks, (row.input_ids for row in rows))
 
     network, adapter = loop.policy(session)
@@ -107,7 +113,11 @@ class Trainer(loop.WithoutCards, SFTTrainer):
 
 
 def conversations(environment: Environment, run: ResolvedRun) -> list[Conversation]:
-    """Return prompt and completion of the examples, without those that have no output."""
+    """Return prompt and completion of the examples, without those that have no output.
+
+    Raises:
+        TrainerError: the environment fails, or no example has an output.
+    """
     examples = environment.examples[: run.train.max_examples or None]
     found = [
         Conversation(
@@ -121,10 +131,10 @@ def conversations(environment: Environment, run: ResolvedRun) -> list[Conversati
     if almost:
         log.warning(
             "%d of %d outputs look like conversations, and are learned as the text of their JSON, "
-            'the first in %s: that needs {"messages": […]} and nothing else, with role and content',
-            *(len(almost), len(found), almost[0].name),
+            "the first in %s: %s",
+            *(len(almost), len(found), almost[0].name, MESSAGES_HINT),
         )
-    kept = [pair for pair in found if any(map(_says_something, pair.completion))]
+    kept = [pair for pair in found if any(map(says_something, pair.completion))]
     if len(kept) < len(found):
         log.warning("%d of %d examples have no output: dropped", len(found) - len(kept), len(found))
     if not kept:
@@ -146,8 +156,8 @@ def training_rows(pairs: Sequence[Conversation], tokenizer: Any, run: ResolvedRu
     rows = []
     for pair in pairs:
         with naming(pair.name):
-            row = render(tokenizer, pair.prompt, pair.completion, run.thinking)
-        rows.append(shortened(row, run.train.max_length))
+            row = row_of(tokenizer, pair.prompt, pair.completion, run.thinking)
+        rows.append(truncated(row, run.train.max_length))
     kept = [row for row in rows if any(label != IGNORED for label in row.labels)]
     if len(kept) < len(rows):
         log.warning(
@@ -166,27 +176,34 @@ def training_rows(pairs: Sequence[Conversation], tokenizer: Any, run: ResolvedRu
     return kept
 
 
+def warnings_of(
+    pairs: Sequence[Conversation], rows: Sequence[Row], run: ResolvedRun
+) -> tuple[str, ...]:
+    """Return what should be known while the run trains; of a few cut rows only the log speaks."""
+    cut = cut_short(rows, run)
+    if cut and sum(row.cut for row in rows) <= _MANY * len(rows):
+        log.warning("%s", cut)
+        cut = ""
+    return reasoning_mismatch(pairs, run.thinking), cut
+
+
 def cut_short(rows: Sequence[Row], run: ResolvedRun) -> str:
-    """Say how many answers have lost their end; return it when they are too many to be ignored."""
+    """Return a sentence about completions that have lost their end, or an empty string."""
     cut = sum(row.cut for row in rows)
     if not cut:
         return ""
-    said = (
+    return (
         f"{cut} of {len(rows)} examples have lost the end of their completion to max_length = "
         f"{run.train.max_length} tokens, and do not teach when to stop: raise train.max_length"
     )
-    if cut > _MANY * len(rows):
-        return said
-    log.warning("%s", said)
-    return ""
 
 
-def amiss(pairs: Sequence[Conversation], thinking: bool) -> str:
+def reasoning_mismatch(pairs: Sequence[Conversation], thinking: bool) -> str:
     """Return a sentence when the run shall reason and its outputs do not, or the other way round.
 
     In both cases what is learned follows another opening than what is asked for later.
     """
-    targets = [any(map(_reasons, pair.completion)) for pair in pairs]
+    targets = [any(map(reasons, pair.completion)) for pair in pairs]
     if thinking and not any(targets):
         return (
             "thinking is on, but no output has reasoning between <think> and </think>, so the "
@@ -205,14 +222,3 @@ def amiss(pairs: Sequence[Conversation], thinking: bool) -> str:
 def _as_json(pair: Conversation, example: Any) -> bool:
     alone = len(pair.completion) == 1 and pair.completion[0]["content"].startswith(("{", "["))
     return alone and almost_messages(example.output)
-
-
-def _says_something(message: Message) -> bool:
-    said = (message["content"].strip(), message.get("tool_calls"), message.get("reasoning_content"))
-    return message["role"] == "assistant" and any(said)
-
-
-def _reasons(message: Message) -> bool:
-    _, opened, inside = message["content"].partition("<think>")
-    closed = bool(opened) and "</think>" in inside
-    return message["role"] == "assistant" and bool(closed or message.get("reasoning_content"))

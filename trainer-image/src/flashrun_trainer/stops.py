@@ -63,10 +63,11 @@ def criterion(tokenizer: Any, stops: Sequence[str], prompt: int) -> Callable[...
     ``prompt`` tokens come first in every row and were not sampled. Only the end is looked at, once
     a token: what completes a stop sequence is the newest one.
     """
-    longest = max(len(stop.encode()) for stop in stops) + _SPARE_TOKENS
+    # A token with text has at least one byte of it.
+    window = max(len(stop.encode()) for stop in stops) + _SPARE_TOKENS
 
     def ended(ids: Any, *_: Any, **__: Any) -> Any:
-        begin = max(prompt, ids.shape[1] - longest)
+        begin = max(prompt, ids.shape[1] - window)
         texts = tokenizer.batch_decode(ids[:, begin:], skip_special_tokens=True)
         return ids.new_tensor([_stopped(text, stops) for text in texts]).bool()
 

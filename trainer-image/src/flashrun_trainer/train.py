@@ -131,9 +131,9 @@ def _attempt(
 
 
 def _seed(seed: int) -> None:
-    """Let what the environment's code draws be the same in every process and every attempt."""
+    """Let what the environment's code draws while it is loaded be the same in every process."""
     random.seed(seed)
-    with suppress(ImportError):
+    with suppress(ImportError):  # where the trainer is tested without PyTorch
         import numpy
 
         numpy.random.seed(seed % 2**32)

@@ -190,7 +190,7 @@ def _answers(rows: tuple[Row, ...], plan: Plan) -> Iterator[Finding]:
         yield Finding(
             Level.WARNING,
             f"{_rows(thought, rows)} a <think>…</think> block in the output; with thinking = "
-            "false, the model is never asked to reason",
+            "false, the model is never asked to reason: set thinking = true, or leave it out",
         )
 
 

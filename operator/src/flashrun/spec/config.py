@@ -386,7 +386,7 @@ class Train(Section):
     thinking_length_penalty_coef: Annotated[float, Field(ge=0, le=1), NUMBER] | None = Field(
         default=None, examples=[0.001]
     )
-    """GRPO: reward subtracted per reasoning token."""
+    """GRPO with thinking: reward subtracted per reasoning token."""
     stop_sequences: (
         Annotated[
             tuple[Annotated[str, Field(max_length=256), AfterValidator(_no_secret)], ...],
