@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from multiprocessing.process import BaseProcess
 from types import SimpleNamespace
 from typing import Any, NoReturn
@@ -82,6 +83,9 @@ def _forked(
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         # What the launcher holds open, and what tells it that a program has begun.
         os.closerange(3, 1024)
+        # It would close its number later, when something else has that.
+        tracker: Any = resource_tracker._resource_tracker
+        tracker._fd = tracker._pid = None
         os.environ.clear()
         os.environ.update(env)
         _run(command[-1])

@@ -185,3 +185,14 @@ def test_a_stop_at_any_moment_of_the_start_is_told(made: Callable[..., TrainerPo
     )
     assert done.returncode == Exit.INTERRUPTED_UNSAVED, done.stderr
     assert pod.termination.reason == "Interrupted"
+
+
+def test_downloads_that_nobody_goes_on_with_leave_the_cache(made: Callable[..., TrainerPod]):
+    cache = made().inside.model / "org--model"
+    for name, age in (("v1.gone.part", 7 * 3600), ("v1.busy.part", 60), ("v1", 7 * 3600)):
+        (cache / name).mkdir(parents=True)
+        (cache / name / "weights").touch()
+        for path in (cache / name / "weights", cache / name):
+            os.utime(path, (time.time() - age,) * 2)
+    model._clear_away(cache)
+    assert {path.name for path in cache.iterdir()} == {"v1", "v1.busy.part"}

@@ -3,12 +3,13 @@
 import os
 import signal
 import socket
+from datetime import UTC, datetime
 
 import pytest
 
 from flashrun.spec import names
 from flashrun.spec.outcome import Exit
-from flashrun.spec.records import Control, Manifest, Result, Scale
+from flashrun.spec.records import Claim, Control, Manifest, Result, Scale
 from tests.trainer import forks
 from tests.trainer.pods import HEAD, TrainerPod, Workshop, ranks_of, resolved, sums
 
@@ -140,6 +141,47 @@ def test_two_pods_share_a_model_and_go_on_together_bit_for_bit_the_same(
     assert ("every process keeps all of it" in log) != able
     claims = [key for key in leader.keys if key.endswith("claim.json")]
     assert claims == [f"attempt-{number}/claim.json" for number in (1, 2, 3)]
+
+
+RUNS_OUT = """
+import os
+
+if os.environ["RANK"] == "0":
+    import torch
+
+    class Counted:
+        passes = 0
+
+    backward = torch.Tensor.backward
+
+    def limited(*given, **more):
+        Counted.passes += 1
+        if Counted.passes == 9:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+        return backward(*given, **more)
+
+    torch.Tensor.backward = limited
+
+"""
+
+
+def test_the_first_process_saves_its_adapter_without_waiting_for_the_others(workshop: Workshop):
+    source = RUNS_OUT + sums()["environment.py"]
+    run = resolved("sft", scale=TWO, epochs=6, save_every=50)
+    pod = workshop.pod(run, sums(environment=source))
+    assert forks.trained(pod) == Exit.CUDA_OUT_OF_MEMORY, pod.output
+    assert pod.termination.reason == "CudaOutOfMemory"
+    assert (pod.steps(), pod.steps(names.STATE_MANIFEST)) == ([(1, 8)], [])
+
+
+def test_a_superseded_attempt_lets_all_of_its_processes_go(workshop: Workshop):
+    pod = workshop.pod(resolved("sft", scale=TWO, epochs=200, save_every=5000))
+    with forks.started(pod) as process:
+        pod.wait_for(lambda: " INFO step " in pod.output)
+        claim = Claim(attempt=2, pod="x", pod_uid="x", node="", started=datetime.now(UTC))
+        pod.store.create_json(names.claim_key(pod.prefix, 2), claim)
+        assert forks.ended(process) == Exit.INTERRUPTED_UNSAVED, pod.output
+    assert pod.termination.reason == "Superseded"
 
 
 DRAWS = """

@@ -329,6 +329,8 @@ def save_what_there_is(trainer: Any, link: Link, resumable: bool) -> None:
     if not is_finite(trainer.model):
         log.warning("step %d is not saved: training has diverged", step)
         return
+    # Nothing here may wait for the other processes: they are in the middle of a step, or gone.
+    trainer.store_flos = lambda: None
     try:
         trainer._save_checkpoint(trainer.model, trial=None)
         link.upload(Path(trainer.args.output_dir) / f"checkpoint-{step}", step, resumable)

@@ -1,9 +1,11 @@
 """The base model: downloaded by the init container ``model``, loaded for training."""
 
+import errno
 import importlib.util
 import logging
 import re
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -28,6 +30,8 @@ _LAYERS: Final = (
 Routers and the weights of routed experts are none of them, nor are the output layer and the small
 gates: an adapter on those is something that PEFT, TRL or vLLM cannot train or serve.
 """
+_ABANDONED_SECONDS: Final = 6 * 3600
+"""A download that nobody has gone on with for so long belongs to a pod that is gone."""
 _ATTENTION: Final = {"full_attention", "sliding_attention", "chunked_attention"}
 """Layers in which a token sees what its mask lets it see, and nothing else."""
 
@@ -41,6 +45,7 @@ def run(pod: Pod) -> None:
         return
     part = _part(pod, spec)
     shutil.rmtree(part, ignore_errors=True)
+    _clear_away(part.parent)
     if spec.model.source is Source.MIRROR:
         _from_mirror(pod.store(), spec, part)
     else:
@@ -53,6 +58,14 @@ def run(pod: Pod) -> None:
             raise
         shutil.rmtree(part)
     log.info("model %s is ready", spec.model.id)
+
+
+def _clear_away(folder: Path) -> None:
+    """Remove what pods have left in the cache that were stopped while they downloaded."""
+    for part in folder.glob("*.part"):
+        touched = [path.stat().st_mtime for path in (part, *part.rglob("*")) if path.exists()]
+        if time.time() - max(touched, default=0) > _ABANDONED_SECONDS:
+            shutil.rmtree(part, ignore_errors=True)
 
 
 def doing(pod: Pod) -> str:
@@ -95,6 +108,9 @@ def _from_hub(spec: ResolvedRun, folder: Path) -> None:
         # The library wraps what the hub said, and what it raises without a connection differs.
         answers = (cause for cause in _causes(error) if isinstance(cause, HfHubHTTPError))
         refused = (getattr(answer.response, "status_code", 0) for answer in answers)
+        full = next((c for c in _causes(error) if getattr(c, "errno", 0) == errno.ENOSPC), None)
+        if full is not None:
+            raise full from error
         if status := next((code for code in refused if code in (401, 403, 404)), 0):
             raise _unavailable(
                 spec,

@@ -309,7 +309,10 @@ class Reporter:
             step, data = self._rollouts[0]
             key = names.rollouts_key(self._attempt.prefix, step)
             self._attempt.store.put_bytes(key, data, "application/jsonl")
-            self._rollouts.popleft()
+            with self._lock:
+                # A full queue has let go of it meanwhile, and begins with one that was not sent.
+                if self._rollouts[0] == (step, data):
+                    self._rollouts.popleft()
 
 
 class Silent(Reporter):

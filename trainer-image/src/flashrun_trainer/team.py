@@ -44,6 +44,8 @@ _SECOND_THOUGHTS: Final = 5.0
 _LAST_WORDS_SECONDS: Final = 15.0
 """Time from SIGTERM to SIGKILL for a process that does not begin to end."""
 _TRACEBACK_LINES: Final = 100
+_LAST_WORDS: Final = 64 * 1024
+"""Characters of them that another pod is told; its patience for a message is limited, too."""
 _SIGNALLED: Final = 128
 
 
@@ -210,7 +212,7 @@ class Team:
     def _failed(self, local: int, code: int) -> Ended:
         message = self._message(local) or self._without_a_word(local, code)
         last = self._copies[local].last() if local in self._copies else ""
-        return Ended(code=code, termination=message, log=self.redact(last))
+        return Ended(code=code, termination=message, log=self.redact(last)[-_LAST_WORDS:])
 
     def _message(self, local: int) -> Termination | None:
         path = self._termination(local)

@@ -279,7 +279,8 @@ def _settle(
             if end is not None:
                 # A pod that was cut off may fail of that alone, and another one has the run by now.
                 attempt.confirm()
-            code = _settle_for_good(attempt, reporter, message if end else None, code)
+            result = _settle_for_good(attempt, reporter, message if end else None, code)
+            message, code = result.termination or message, result.exit_code
         except (StoreError, TrainerError) as error:
             late = explain(error)
             ending.report(error, late, redact)
@@ -290,7 +291,12 @@ def _settle(
 
 def _settle_for_good(
     attempt: Attempt, reporter: Reporter, termination: Termination | None, code: int
-) -> int:
+) -> Result:
+    """Write the run's result, and return the one that stands: another process's, if it came first.
+
+    Raises:
+        StoreError: storage is away.
+    """
     result = attempts.settle(
         attempt.store,
         Result(
@@ -304,4 +310,4 @@ def _settle_for_good(
         ),
     )
     attempt.store.delete([names.live_key(attempt.run.run.uid)])
-    return result.exit_code
+    return result
