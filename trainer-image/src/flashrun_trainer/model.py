@@ -63,8 +63,11 @@ def run(pod: Pod) -> None:
 def _clear_away(folder: Path) -> None:
     """Remove what pods have left in the cache that were stopped while they downloaded."""
     for part in folder.glob("*.part"):
-        touched = [path.stat().st_mtime for path in (part, *part.rglob("*")) if path.exists()]
-        if time.time() - max(touched, default=0) > _ABANDONED_SECONDS:
+        try:
+            touched = max(path.stat().st_mtime for path in (part, *part.rglob("*")))
+        except OSError:  # a file has gone meanwhile: somebody is at work there
+            continue
+        if time.time() - touched > _ABANDONED_SECONDS:
             shutil.rmtree(part, ignore_errors=True)
 
 
