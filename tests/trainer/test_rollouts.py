@@ -215,7 +215,7 @@ def load_environment():
 
 @pytest.mark.trainer
 @pytest.mark.filterwarnings("default")
-def test_every_episode_has_a_beginning_of_its_own(workshop: Workshop):
+def test_every_episode_has_a_beginning_of_its_own(workshop: Workshop, engine: str):
     run = resolved("grpo", steps=2, batch_size=1, group_size=4, max_examples=1)
     pod = workshop.pod(run, sums(environment=BEGINNINGS))
     assert pod.train() == Exit.DONE, pod.termination
@@ -229,6 +229,10 @@ def test_every_episode_has_a_beginning_of_its_own(workshop: Workshop):
     assert "start_episode gave" in second[0]["error"]
     assert [row["score"] for row in second] == [0, 6, 7, 8]
     assert pod.values("reward_errors") == [0.25, 0.25]
+    assert sampled_by(pod) == engine
+    if engine == "vllm":
+        # Had one beginning been sampled for all of a group, the others' probabilities were far off.
+        assert max(mismatch(pod)) < 0.1
 
 
 @pytest.mark.trainer
