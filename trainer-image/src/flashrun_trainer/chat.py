@@ -4,8 +4,7 @@ That is what the assistant says in a completion; prompt, user and tool messages 
 """
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -22,16 +21,6 @@ class Row(NamedTuple):
     labels: list[int]
     cut: bool = False
     """Whether something that was to be learned did not fit."""
-
-
-@contextmanager
-def naming(example: str) -> Iterator[None]:
-    """Name the example in whatever is wrong with it."""
-    try:
-        yield
-    except TrainerError as error:
-        said = f"{example}: {error.message}"
-        raise TrainerError(error.code, error.reason, said, error.hint) from error.__cause__
 
 
 def row_of(tokenizer: Any, prompt: list[Message], completion: list[Message], thinking: bool) -> Row:

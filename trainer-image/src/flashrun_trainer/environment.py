@@ -27,10 +27,11 @@ log = logging.getLogger(__name__)
 
 Message = dict[str, Any]
 Item = TypeVar("Item")
-Score = TypeVar("Score")
+Found = TypeVar("Found")
 
 FAILURES: Final = (Exception, SystemExit, KeyboardInterrupt, CancelledError)
 """What an environment may raise: some run what the model writes, and models write ``exit()``."""
+MESSAGES_HINT: Final = 'that needs {"messages": […]} and nothing else, with role and content'
 _MODULE: Final = "environment.py"
 _CONTRACT: Final = "TRAINING_CONTRACT.md"
 _SUFFIXES: Final = (".jsonl", ".json")
@@ -153,11 +154,11 @@ class Environment:
                 raise ValueError(f"max_episode_turns gave {turns}, and must give 1 or more")
         return turns
 
-    def map(self, score: Callable[[Item], Score], items: Sequence[Item]) -> list[Score]:
-        """Score every item, in parallel as far as the environment allows, in order."""
+    def map(self, ask: Callable[[Item], Found], items: Sequence[Item]) -> list[Found]:
+        """Ask the environment about every item, on as many threads as it allows, in order."""
         if self.threads == 1:
-            return [score(item) for item in items]
-        return list(self._pool.map(score, items))
+            return [ask(item) for item in items]
+        return list(self._pool.map(ask, items))
 
 
 def load(pod: Pod, spec: ResolvedEnvironment) -> Environment:
@@ -225,6 +226,16 @@ def blamed(
         raise TrainerError(
             code, reason, f"the environment failed while {doing}: {sentence(error)}", _hint(error)
         ) from error
+
+
+@contextmanager
+def naming(example: str) -> Iterator[None]:
+    """Name the example in whatever is wrong with it."""
+    try:
+        yield
+    except TrainerError as error:
+        said = f"{example}: {error.message}"
+        raise TrainerError(error.code, error.reason, said, error.hint) from error.__cause__
 
 
 def _hint(error: BaseException) -> str:
@@ -375,9 +386,6 @@ def reasons(message: Message) -> bool:
     _, _, inside = str(message.get("content") or "").partition("<think>")
     thought = "</think>" in inside or message.get("reasoning_content")
     return message["role"] == "assistant" and bool(thought)
-
-
-MESSAGES_HINT: Final = 'that needs {"messages": […]} and nothing else, with role and content'
 
 
 def almost_messages(output: Any) -> bool:

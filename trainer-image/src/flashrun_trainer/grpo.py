@@ -19,8 +19,15 @@ from trl import GRPOConfig, GRPOTrainer
 from flashrun.spec.outcome import Exit
 from flashrun.spec.records import Batching, ResolvedRun
 from flashrun_trainer import arguments, loop, model, rollouts, scores, stops
-from flashrun_trainer.chat import naming, token_ids, turn_end
-from flashrun_trainer.environment import FAILURES, Answer, Environment, Message, row_name
+from flashrun_trainer.chat import token_ids, turn_end
+from flashrun_trainer.environment import (
+    FAILURES,
+    Answer,
+    Environment,
+    Message,
+    naming,
+    row_name,
+)
 from flashrun_trainer.episodes import Episode, reply_ids
 from flashrun_trainer.failures import TrainerError
 from flashrun_trainer.meter import Meter, Phase

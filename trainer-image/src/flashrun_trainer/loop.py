@@ -188,6 +188,8 @@ def same_everywhere(ranks: Ranks, examples: Iterable[Sequence[int]]) -> None:
     Raises:
         TrainerError: they differ.
     """
+    if ranks.world == 1:
+        return
     found = hashlib.sha256()
     for ids in examples:
         found.update(b"%d:" % len(ids) + array("q", ids).tobytes())

@@ -13,12 +13,13 @@ from trl import SFTConfig, SFTTrainer
 from flashrun.spec.outcome import Exit
 from flashrun.spec.records import Batching, ResolvedRun
 from flashrun_trainer import arguments, loop, model, packing
-from flashrun_trainer.chat import Row, naming, row_of, truncated
+from flashrun_trainer.chat import Row, row_of, truncated
 from flashrun_trainer.environment import (
     MESSAGES_HINT,
     Environment,
     Message,
     almost_messages,
+    naming,
     reasons,
     row_name,
     says_something,
