@@ -91,9 +91,9 @@ format: $(READY) ## format the code
 
 # Files that are printed from the models, each beside the command that prints it.
 GENERATED := crds/flashruns.yaml charts/flashrun/files/flashruns.yaml charts/flashrun/values.schema.json
-print-crds/flashruns.yaml = $(BIN)/python -m flashrun.spec.crd
-print-charts/flashrun/files/flashruns.yaml = $(BIN)/python -m flashrun.spec.crd
-print-charts/flashrun/values.schema.json = $(BIN)/python -m flashrun.spec.values
+print-crds/flashruns.yaml = $(BIN)/python -m flashrun.api.generate.crd
+print-charts/flashrun/files/flashruns.yaml = $(BIN)/python -m flashrun.api.generate.crd
+print-charts/flashrun/values.schema.json = $(BIN)/python -m flashrun.api.generate.chart_values
 
 .PHONY: crd
 crd: $(READY) ## print the CRD and the chart's schema from the models again

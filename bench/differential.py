@@ -22,10 +22,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bench import sides
+from flashrun.api.catalog import BUILT_IN, Catalog
+from flashrun.api.config import RunConfig, Train
+from flashrun.cli.config.compose import ConfigError, ConfigFile, compose
 from flashrun.plan.resolve import check
-from flashrun.spec.catalog import BUILT_IN, Catalog
-from flashrun.spec.compose import ConfigError, ConfigFile, compose
-from flashrun.spec.config import RunConfig, Train
 
 INCUMBENT = "freesolo-flash==0.2.42"
 PATIENCE = 10

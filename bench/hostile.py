@@ -2,7 +2,7 @@
 
     python -m bench.hostile
 
-The inputs are those of ``tests/spec/test_compose.py`` and some that are as large as a config may
+The inputs are those of ``tests/api/test_compose.py`` and some that are as large as a config may
 be. Counted is processor time of this process, without the start of Python.
 """
 
@@ -11,8 +11,8 @@ import sys
 import time
 
 from bench import sides
-from flashrun.spec.compose import SIZE_LIMIT, ConfigError, ConfigFile, compose
-from tests.spec.test_compose import HOSTILE
+from flashrun.cli.config.compose import SIZE_LIMIT, ConfigError, ConfigFile, compose
+from tests.api.test_compose import HOSTILE
 
 LIMIT = 1.0
 """Seconds that no config may take."""

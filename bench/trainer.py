@@ -32,8 +32,9 @@ from bench import sides
 from bench.sides import ROOT
 from bench.slow_storage import slowed
 from bench.upload import server
-from flashrun.spec.records import ResolvedRun, StorageAccess
-from flashrun_trainer import arguments, packing
+from flashrun.api.records import ResolvedRun, StorageAccess
+from flashrun_trainer import trl_arguments
+from flashrun_trainer.data import packing
 from tests.trainer.pods import SUMS, TrainerPod, Workshop, resolved, sums
 
 STEPS, SAVE_EVERY = 40, 10
@@ -57,7 +58,7 @@ LOSS_TOLERANCE = 0.01
 PADDED = """
 import os
 from flashrun_trainer import __main__ as entry, model
-from flashrun_trainer.packing import Layout
+from flashrun_trainer.data.packing import Layout
 model.packing_layout = lambda _: Layout.PADDED
 os._exit(entry.main())
 """
@@ -130,7 +131,9 @@ class Bench:
         rows = dataset().splitlines(keepends=True)
         steps = packing.Steps(pod.run, len(rows))
         output = self.output()
-        settings = arguments.sft(pod.run, arguments.Machine(), output, passes=1, steps=len(steps))
+        settings = trl_arguments.sft(
+            pod.run, trl_arguments.Machine(), output, passes=1, steps=len(steps)
+        )
         # We hand over passes made of token ids; TRL makes its own of text.
         ours_only = {"dataset_kwargs", "packing", "remove_unused_columns"}
         kept = {key: value for key, value in settings.items() if key not in ours_only}
@@ -146,7 +149,7 @@ class Bench:
         """Train the same with TRL alone; the order of the prompts depends on the seed alone."""
         data = dataset()
         prompts = data.count("\n")
-        settings = arguments.grpo(pod.run, arguments.Machine(), self.output(), prompts)
+        settings = trl_arguments.grpo(pod.run, trl_arguments.Machine(), self.output(), prompts)
         return self._plain("plain_grpo.py", pod, data, settings, "reward")
 
     def output(self) -> Path:
@@ -166,7 +169,7 @@ class Bench:
                     "data": str(output / "train.jsonl"),
                     "instruction": INSTRUCTION,
                     "arguments": settings,
-                    "lora": arguments.lora(pod.run, "all-linear"),
+                    "lora": trl_arguments.lora(pod.run, "all-linear"),
                 }
             )
         )

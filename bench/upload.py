@@ -46,7 +46,7 @@ print(json.dumps(dict(seconds=seconds, cpu=cpu, memory=resident("VmHWM") - idle)
 OURS = MEASURED.format(
     setup="""
 from datetime import UTC, datetime
-from flashrun.spec.records import Manifest, StorageAccess
+from flashrun.api.records import Manifest, StorageAccess
 from flashrun.store import Store
 
 folder, prefix, access = Path(sys.argv[1]), sys.argv[2], sys.argv[3]

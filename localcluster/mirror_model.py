@@ -11,8 +11,8 @@ import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 
-from flashrun.spec import names
-from flashrun.spec.records import Manifest, StorageAccess
+from flashrun.api import names
+from flashrun.api.records import Manifest, StorageAccess
 from flashrun.store import Store
 
 

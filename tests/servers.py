@@ -10,7 +10,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from flashrun.spec.records import StorageAccess
+from flashrun.api.records import StorageAccess
 from flashrun.store import Store
 from localcluster import toolchain
 from localcluster.controlplane import ControlPlane

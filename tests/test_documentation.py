@@ -5,16 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from flashrun.spec.config import Environment, RunConfig, Train, Wandb
-from flashrun.spec.outcome import Exit
+from flashrun.api.config import EnvironmentConfig, RunConfig, TrainConfig, WandbConfig
+from flashrun.api.exits import Exit
 
 ROOT = Path(__file__).parents[1]
 CONFIG = (ROOT / "docs" / "config.md").read_text()
 KEYS = [
     *(name for name in RunConfig.model_fields if name not in ("environment", "train")),
-    *Environment.model_fields,
-    *Train.model_fields,
-    *Wandb.model_fields,
+    *EnvironmentConfig.model_fields,
+    *TrainConfig.model_fields,
+    *WandbConfig.model_fields,
 ]
 
 
@@ -25,9 +25,9 @@ def test_every_key_of_the_config_is_documented(key: str) -> None:
 
 QUALIFIED = [
     *(name for name in RunConfig.model_fields if name not in ("environment", "train", "wandb")),
-    *(f"environment.{name}" for name in Environment.model_fields),
-    *(f"train.{name}" for name in Train.model_fields),
-    *(f"wandb.{name}" for name in Wandb.model_fields),
+    *(f"environment.{name}" for name in EnvironmentConfig.model_fields),
+    *(f"train.{name}" for name in TrainConfig.model_fields),
+    *(f"wandb.{name}" for name in WandbConfig.model_fields),
 ]
 
 
@@ -67,5 +67,7 @@ def test_every_folder_of_the_tree_in_the_readme_exists() -> None:
     tree = (ROOT / "README.md").read_text().split("## The tree")[1].split("```")[1]
     for line in tree.strip().splitlines():
         name = line.split()[0]
-        places = [ROOT, ROOT / "operator", ROOT / "operator/src/flashrun", ROOT / "trainer-image"]
+        operator, trainer = ROOT / "operator/src/flashrun", ROOT / "trainer-image"
+        packages = [operator, operator / "api", operator / "cli", trainer / "src/flashrun_trainer"]
+        places = [ROOT, ROOT / "operator", *packages, trainer]
         assert any((place / name).exists() for place in places), name

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from flashrun.spec import values
-from flashrun.spec.platform import Platform
+from flashrun.api.generate import chart_values
+from flashrun.api.platform import Platform
 from localcluster import toolchain
 from localcluster.steps import Steps
 
@@ -56,7 +56,7 @@ def _named(objects: list[dict], kind: str, name: str) -> dict:
 
 
 def test_the_copies_of_generated_files_are_fresh() -> None:
-    assert (CHART / "values.schema.json").read_text() == values.to_json(), "run make crd"
+    assert (CHART / "values.schema.json").read_text() == chart_values.to_json(), "run make crd"
     assert (CHART / "files" / "flashruns.yaml").read_text() == (
         ROOT / "crds" / "flashruns.yaml"
     ).read_text(), "run make crd"
@@ -64,7 +64,7 @@ def test_the_copies_of_generated_files_are_fresh() -> None:
 
 def test_the_documented_values_are_all_values_there_are() -> None:
     documented = yaml.safe_load((CHART / "values.yaml").read_text())
-    known = {field.alias for field in values.Values.model_fields.values()}
+    known = {field.alias for field in chart_values.Values.model_fields.values()}
     assert set(documented) == known
 
 

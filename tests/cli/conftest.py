@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 
 from flashrun import __version__
-from flashrun.spec import names
-from flashrun.spec.platform import Platform, Pool, StorageSettings, TrainerSettings
-from flashrun.spec.public import FILE, PublicPlatform
+from flashrun.api import names
+from flashrun.api.platform import Platform, Pool, StorageSettings, TrainerSettings
+from flashrun.api.public import FILE, PublicPlatform
 from flashrun.store import Store
 from tests.servers import Minio, kubectl
 

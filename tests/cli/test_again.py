@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 import yaml
 
-from flashrun.cli.failure import ExitCode
+from flashrun.api import names
+from flashrun.api.catalog import Catalog
+from flashrun.api.config import Algorithm
+from flashrun.api.records import RunIdentity
+from flashrun.api.resource import FlashRun
+from flashrun.cli.output.failure import ExitCode
 from flashrun.plan.resolve import resolve
-from flashrun.spec import names
-from flashrun.spec.catalog import Catalog
-from flashrun.spec.config import Algorithm
-from flashrun.spec.records import RunIdentity
-from flashrun.spec.run import FlashRun
 from tests.cli.conftest import REFERENCE, Served, Shell
 
 pytestmark = pytest.mark.api

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import yaml
 
-from flashrun.spec import names
-from flashrun.spec.records import Manifest
+from flashrun.api import names
+from flashrun.api.records import Manifest
 from tests.cli.conftest import REFERENCE, Served, Shell
 
 pytestmark = pytest.mark.api

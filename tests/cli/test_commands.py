@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from flashrun.cli import main
-from flashrun.cli.failure import ExitCode
+from flashrun.cli.output.failure import ExitCode
 from tests.cli.conftest import ROOT, Shell
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from flashrun.spec import names
-from flashrun.spec.public import PublicPool
+from flashrun.api import names
+from flashrun.api.public import PublicPool
 from tests.cli.conftest import Served, Shell
 from tests.servers import kubectl, start_control_plane
 

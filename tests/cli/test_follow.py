@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from flashrun.spec import names
+from flashrun.api import names
 from localcluster.controlplane import ControlPlane
 from tests.cli.conftest import Served
 from tests.cli.kubelet import NODE, Container, Kubelet

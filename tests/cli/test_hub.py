@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from flashrun.spec import names
-from flashrun.spec.records import EnvironmentPointer
+from flashrun.api import names
+from flashrun.api.records import EnvironmentPointer
 from tests.cli.conftest import Served
 from tests.trainer import archives
 

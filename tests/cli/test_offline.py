@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from flashrun.cli import dotenv, render, resolved
-from flashrun.spec.compose import ConfigFile, compose
-from flashrun.spec.public import PublicPlatform
+from flashrun.api.public import PublicPlatform
+from flashrun.cli.config import dotenv, show_config
+from flashrun.cli.config.compose import ConfigFile, compose
+from flashrun.cli.output import formatting
 from tests.cli.conftest import REFERENCE, ROOT, Shell
 
 # --- train --dry-run ----------------------------------------------------------------------------
@@ -336,7 +337,7 @@ def test_the_first_value_found_wins_and_empty_is_missing(tmp_path: Path) -> None
     ],
 )
 def test_sizes_read_well(count: int, text: str) -> None:
-    assert render.size(count) == text
+    assert formatting.size(count) == text
 
 
 @pytest.mark.parametrize(
@@ -344,20 +345,20 @@ def test_sizes_read_well(count: int, text: str) -> None:
     [(-3, "0s"), (59, "59s"), (60, "1m0s"), (3599, "59m59s"), (3600, "1h0m"), (90000, "1d1h")],
 )
 def test_durations_read_well(seconds: int, text: str) -> None:
-    assert render.duration(seconds) == text
+    assert formatting.duration(seconds) == text
 
 
 def test_an_age_counts_from_now() -> None:
     now = datetime(2026, 11, 22, tzinfo=UTC)
 
-    assert render.age(now - timedelta(hours=2), now) == "2h0m"
-    assert render.age(None, now) == ""
+    assert formatting.age(now - timedelta(hours=2), now) == "2h0m"
+    assert formatting.age(None, now) == ""
 
 
 def test_toml_is_written_so_that_it_reads_back() -> None:
     text = 'quotes " and \\ and \x7f and \n and é'
-    written = f"model = {resolved.toml_value(text[:9])}\n[environment]\nid = 'a/b'\n"
-    written += f"params = {{x = {resolved.toml_value({'a b': [text, 1.0, True]})}}}"
+    written = f"model = {show_config.toml_value(text[:9])}\n[environment]\nid = 'a/b'\n"
+    written += f"params = {{x = {show_config.toml_value({'a b': [text, 1.0, True]})}}}"
 
     params = compose([ConfigFile("x", written.encode())]).config.environment.params
     assert params == {"x": {"a b": [text, 1.0, True]}}

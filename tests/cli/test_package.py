@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from flashrun import archive
-from flashrun.cli import package
-from flashrun.cli.failure import UsageFailure
-from flashrun.spec import secrecy
-from tests.spec.test_secrecy import HARMLESS, SECRETS
+from flashrun.api import secret_patterns
+from flashrun.cli.environments import package
+from flashrun.cli.output.failure import UsageFailure
+from tests.api.test_secrecy import HARMLESS, SECRETS
 from tests.trainer import archives
 
 
@@ -109,7 +109,7 @@ def test_code_that_holds_a_secret_is_refused_with_its_line(folder: Path, secret:
     assert line not in refused.value.sentence + refused.value.hint
 
 
-TOKENS = [text for text in SECRETS.values() if secrecy.secret_value(text) != "a random key"]
+TOKENS = [text for text in SECRETS.values() if secret_patterns.secret_value(text) != "a random key"]
 
 
 @pytest.mark.parametrize("token", TOKENS)

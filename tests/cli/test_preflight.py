@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from flashrun.spec import names
-from flashrun.spec.public import PublicPool
-from flashrun.spec.records import FileEntry, Manifest, RunIdentity
+from flashrun.api import names
+from flashrun.api.public import PublicPool
+from flashrun.api.records import FileEntry, Manifest, RunIdentity
 from tests.cli.conftest import REFERENCE, Served
 
 pytestmark = pytest.mark.api

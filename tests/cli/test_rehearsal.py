@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
-from flashrun.cli.rehearsal import Finding, Level, Plan, Trial, judge
-from flashrun.cli.rehearse import plan_of
-from flashrun.spec.config import Algorithm, RunConfig
-from flashrun.spec.rehearsal import Event, Fault, Play, Row
+from flashrun.api.config import Algorithm, RunConfig
+from flashrun.api.env_check_records import CheckedRow, CheckEvent, Fault, ScoredAnswer
+from flashrun.cli.commands.env_test import plan_of
+from flashrun.cli.environments.env_check import Finding, Level, Plan, Trial, judge
 
 ERROR, WARNING = Level.ERROR, Level.WARNING
 SFT = Plan(Algorithm.SFT, thinking=False, max_tokens=320, max_length=1024)
@@ -15,9 +15,11 @@ GRPO = Plan(Algorithm.GRPO, thinking=False, max_tokens=320, max_length=2368)
 ANY = Plan(None, thinking=False, max_tokens=320, max_length=2368)
 
 
-def row(number: int = 1, gold: float | None = 1, junk: float | None = 0, **changes: Any) -> Row:
+def row(
+    number: int = 1, gold: float | None = 1, junk: float | None = 0, **changes: Any
+) -> CheckedRow:
     plays = tuple(play(score) for score in (gold, junk))
-    whole = Row(
+    whole = CheckedRow(
         number=number,
         prompt="1 + 1",
         prompt_characters=5,
@@ -29,13 +31,15 @@ def row(number: int = 1, gold: float | None = 1, junk: float | None = 0, **chang
     return whole.model_copy(update=changes)
 
 
-def play(score: float | None, seconds: float = 0) -> Play:
+def play(score: float | None, seconds: float = 0) -> ScoredAnswer:
     error = "" if score is not None else "ZeroDivisionError: division by zero"
-    return Play(score=score, error=error, place=error and "environment.py:9", seconds=seconds)
+    return ScoredAnswer(
+        score=score, error=error, place=error and "environment.py:9", seconds=seconds
+    )
 
 
-def findings(*rows: Row, plan: Plan = ANY) -> list[Finding]:
-    return judge(Trial(tuple(Event(row=one) for one in rows)), plan)
+def findings(*rows: CheckedRow, plan: Plan = ANY) -> list[Finding]:
+    return judge(Trial(tuple(CheckEvent(row=one) for one in rows)), plan)
 
 
 FINE = {
@@ -54,7 +58,7 @@ FINE = {
 
 
 @pytest.mark.parametrize(("plan", "rows"), FINE.values(), ids=FINE)
-def test_it_is_fine(plan: Plan, rows: list[Row]) -> None:
+def test_it_is_fine(plan: Plan, rows: list[CheckedRow]) -> None:
     assert findings(*rows, plan=plan) == []
 
 
@@ -90,7 +94,7 @@ FOUND = {
 
 
 @pytest.mark.parametrize(("plan", "rows", "level", "sentence"), FOUND.values(), ids=FOUND)
-def test_it_is_found(plan: Plan, rows: list[Row], level: Level, sentence: str) -> None:
+def test_it_is_found(plan: Plan, rows: list[CheckedRow], level: Level, sentence: str) -> None:
     [found] = findings(*rows, plan=plan)
 
     assert (found.level, sentence in found.sentence) == (level, True), found
@@ -103,14 +107,16 @@ def test_a_failed_reward_names_the_line_of_the_environment() -> None:
 
 
 def test_errors_come_before_warnings() -> None:
-    odd = Event(fault=Fault(sentence="its input is empty", fatal=False))
-    bad = Event(fault=Fault(sentence="the row is not JSON"))
+    odd = CheckEvent(fault=Fault(sentence="its input is empty", fatal=False))
+    bad = CheckEvent(fault=Fault(sentence="the row is not JSON"))
 
     assert [found.level for found in judge(Trial((odd, bad)), ANY)] == [ERROR, WARNING]
 
 
 def test_a_rehearsal_that_was_cut_off_is_an_error() -> None:
-    found = judge(Trial((Event(row=row()),), "it took longer than 3 s while scoring row 2"), ANY)
+    found = judge(
+        Trial((CheckEvent(row=row()),), "it took longer than 3 s while scoring row 2"), ANY
+    )
 
     assert found == [Finding(ERROR, "it took longer than 3 s while scoring row 2")]
 

@@ -7,11 +7,13 @@ from typing import Any
 import pytest
 import yaml
 
-from flashrun.cli import diff, gpus, models, podlog, render, tables
-from flashrun.cli.tables import Cell, Tone
-from flashrun.spec.catalog import Catalog
-from flashrun.spec.public import PublicPool
-from flashrun.spec.run import TRAINING_WARNING, FlashRun
+from flashrun.api.catalog import Catalog
+from flashrun.api.public import PublicPool
+from flashrun.api.resource import TRAINING_WARNING, FlashRun
+from flashrun.cli.cluster import pod_log
+from flashrun.cli.commands import diff, gpus, models
+from flashrun.cli.output import formatting, tables
+from flashrun.cli.output.tables import Cell, Tone
 
 RUNS = Path(__file__).parents[1] / "runs"
 NOW = datetime(2026, 11, 23, tzinfo=UTC)
@@ -25,7 +27,7 @@ def run(stage: str, name: str = "sums-grpo", **changes: Any) -> FlashRun:
 
 
 def summary(found: FlashRun) -> dict[str, str]:
-    return dict(render.summary(found, NOW))
+    return dict(formatting.summary(found, NOW))
 
 
 def test_a_waiting_run_says_what_it_waits_for() -> None:
@@ -43,7 +45,7 @@ def test_a_running_run_shows_progress_and_what_it_got() -> None:
     assert told["Progress"].startswith("Training · step 20/40 (50%) · loss 1.5")
     assert told["GPU"].startswith("1 of pool ")
     assert told["Checkpoints"] == f"1, newest {found.name}/step-10"
-    assert render.progress_line(found.status).startswith("Running · Training · step 20/40")
+    assert formatting.progress_line(found.status).startswith("Running · Training · step 20/40")
 
 
 def test_a_warning_of_the_trainer_is_told_while_there_is_time() -> None:
@@ -72,7 +74,7 @@ def test_a_failed_run_says_why_and_what_to_do() -> None:
     told = summary(found)
 
     assert "The reward raised ZeroDivisionError on every row." in told["Failure"]
-    sentence, tone = render.outcome(found)
+    sentence, tone = formatting.outcome(found)
     assert sentence.startswith(f"{found.name} failed: The reward raised ZeroDivisionError")
     assert tone is Tone.BAD
 
@@ -101,7 +103,7 @@ def test_a_run_that_succeeded_says_how_to_get_the_adapter() -> None:
     found = run("succeeded")
 
     assert summary(found)["Adapter"].startswith(found.name)
-    assert render.outcome(found) == (
+    assert formatting.outcome(found) == (
         f"{found.name} succeeded. Get the adapter: flash pull {found.name}",
         Tone.GOOD,
     )
@@ -119,11 +121,11 @@ def test_a_run_that_succeeded_says_how_to_get_the_adapter() -> None:
 def test_a_cancelled_run_says_what_is_kept(changes: dict[str, Any], kept: str) -> None:
     found = run("running", phase="Cancelled", **changes)
 
-    assert f"was cancelled; {kept}" in render.outcome(found)[0]
+    assert f"was cancelled; {kept}" in formatting.outcome(found)[0]
 
 
 def test_pipes_get_tabs_and_no_header() -> None:
-    table = render.runs_table([run("running")], NOW)
+    table = formatting.runs_table([run("running")], NOW)
     [line] = tables.plain_rows(table)
 
     assert line.split("\t")[1:4] == ["Running", "20/40", "grpo"]
@@ -221,11 +223,11 @@ LOGS = [
 def test_storage_goes_on_after_what_was_shown(
     shown: list[str], stored: list[str], rest: list[str]
 ) -> None:
-    assert list(podlog.after(stored, shown)) == rest
+    assert list(pod_log.after(stored, shown)) == rest
 
 
 def test_a_second_reading_brings_only_what_is_new() -> None:
-    recent = podlog.Recent()
+    recent = pod_log.Recent()
     first = [f"2026-11-22T12:00:0{second}.5Z {second}" for second in range(6)]
     assert all(map(recent.is_new, first))
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from flashrun.forward import in_cluster_service
+from flashrun.port_forward import in_cluster_service
 
 ENDPOINTS = {
     "minio.storage.svc.cluster.local": ("minio", "storage"),

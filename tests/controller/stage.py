@@ -15,27 +15,27 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from flashrun.cluster import Cluster, ClusterError
-from flashrun.controller.observe import Observer
-from flashrun.controller.poll import Heartbeats
-from flashrun.controller.queue import Key
-from flashrun.controller.reconcile import Reconciler
-from flashrun.plan import objects
-from flashrun.spec import names
-from flashrun.spec.outcome import Termination
-from flashrun.spec.platform import Platform
-from flashrun.spec.records import (
+from flashrun.api import names
+from flashrun.api.exits import Termination
+from flashrun.api.platform import Platform
+from flashrun.api.records import (
     Claim,
     EnvironmentPointer,
     FileEntry,
-    Live,
+    Heartbeat,
     Manifest,
     Progress,
     Result,
     RunIdentity,
     StorageAccess,
 )
-from flashrun.spec.run import FlashRun
+from flashrun.api.resource import FlashRun
+from flashrun.cluster import Cluster, ClusterError
+from flashrun.controller.observe import Observer
+from flashrun.controller.poll import HeartbeatPoller
+from flashrun.controller.queue import RunKey
+from flashrun.controller.reconcile import Reconciler
+from flashrun.plan import objects
 from flashrun.store import Store, StoreError
 from tests.servers import kubectl
 
@@ -94,7 +94,7 @@ class World:
     leading: bool = True
     ahead: timedelta = timedelta(0)
     """How much later it is than it is, for what takes long."""
-    heartbeats: Heartbeats = field(init=False)
+    heartbeats: HeartbeatPoller = field(init=False)
     reconciler: Reconciler = field(init=False)
 
     def __post_init__(self) -> None:
@@ -102,7 +102,7 @@ class World:
 
     def restart(self) -> None:
         """A new operator process: everything that was in memory is gone."""
-        self.heartbeats = Heartbeats(self.store)
+        self.heartbeats = HeartbeatPoller(self.store)
         observer = Observer(self.cluster, self.store, self.heartbeats)
         self.reconciler = Reconciler(
             self.cluster,
@@ -128,7 +128,7 @@ class World:
     async def pass_over(self, name: str) -> float | None:
         """Let the operator look once."""
         await asyncio.to_thread(self.heartbeats.poll)
-        return await self.reconciler.reconcile(Key(self.namespace, name))
+        return await self.reconciler.reconcile(RunKey(self.namespace, name))
 
     async def until(
         self, name: str, seen: Callable[[FlashRun], object], seconds: float = 20
@@ -282,16 +282,16 @@ class Trainer:
         self.store.create_json(names.claim_key(self.run.storage_prefix, self.attempt), claim)
 
     def beat(self, step: int, commits: int = 0, **changes: Any) -> None:
-        live = Live(
+        heartbeat = Heartbeat(
             run=self.identity,
             attempt=self.attempt,
             pod=self.name,
-            phase="Training",
+            activity="Training",
             progress=Progress(step=step, total_steps=10, metrics={"loss": 1 / (step + 1)}),
             commits=commits,
             updated=now(),
         )
-        self.store.put_json(names.live_key(self.run.uid), live.model_copy(update=changes))
+        self.store.put_json(names.heartbeat_key(self.run.uid), heartbeat.model_copy(update=changes))
 
     def commit(self, step: int) -> str:
         """Upload a checkpoint; returns its prefix."""
@@ -311,7 +311,7 @@ class Trainer:
             finished=now(),
         )
         self.store.create_json(names.result_key(self.run.storage_prefix), result)
-        self.store.delete([names.live_key(self.run.uid)])
+        self.store.delete([names.heartbeat_key(self.run.uid)])
 
     async def succeed(self) -> None:
         """Do all that a successful trainer does."""

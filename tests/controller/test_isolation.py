@@ -14,12 +14,11 @@ import pytest
 import pytest_asyncio
 import yaml
 
-from flashrun.cli.session import Session
+from flashrun.api import names
+from flashrun.cli.cluster.connection import Session
 from flashrun.cluster import Cluster, Forbidden
 from flashrun.controller import publish
-from flashrun.spec import names
-from flashrun.store import Forbidden as StorageForbidden
-from flashrun.store import Store
+from flashrun.store import StorageForbidden, Store
 from tests.controller.stage import platform
 from tests.controller.test_rights import RIGHTS, SYSTEM, chart, log_in
 from tests.plan.test_access import use

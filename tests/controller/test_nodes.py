@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
+from flashrun.api import names
+from flashrun.api.exits import Exit, Termination
+from flashrun.api.platform import Pool
+from flashrun.api.records import Batching, ResolvedRun, Scale
 from flashrun.plan import objects
-from flashrun.spec import names
-from flashrun.spec.outcome import Exit, Termination
-from flashrun.spec.platform import Pool
-from flashrun.spec.records import Batching, ResolvedRun, Scale
 from tests.controller.stage import Kubelet, Object, Trainer, World
 
 pytestmark = pytest.mark.api
@@ -96,12 +96,14 @@ async def test_the_leaders_success_is_the_runs(nodes):
     await world.submit(RUN)
     await world.phase(RUN, "Starting")
     leader, member = await started(world)
-    leader.beat(3, batching=Batching(processes=4, per_device=2, accumulation=4))
+    leader.beat(
+        3, batching=Batching(world_size=4, micro_batch_size=2, gradient_accumulation_steps=4)
+    )
     run = await world.phase(RUN, "Running")
     assert run.status.resolved is not None
     assert (run.status.resolved.gpus, run.status.resolved.nodes) == (4, 2)
     assert run.status.resolved.batching is not None
-    assert run.status.resolved.batching.per_device == 2
+    assert run.status.resolved.batching.micro_batch_size == 2
 
     await leader.succeed()
     run = await world.phase(RUN, "Succeeded")

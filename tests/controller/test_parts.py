@@ -11,15 +11,15 @@ from typing import Any
 import pytest
 import yaml
 
+from flashrun.api import names
+from flashrun.api.platform import Pool
+from flashrun.api.records import Heartbeat, RunIdentity
 from flashrun.cluster import Conflict
-from flashrun.controller import journal, publish
+from flashrun.controller import json_logs, publish
 from flashrun.controller.__main__ import _storage
 from flashrun.controller.health import Health
 from flashrun.controller.lease import HOLD_SECONDS, LEASE_SECONDS, Lease
 from flashrun.controller.settings import load
-from flashrun.spec import names
-from flashrun.spec.platform import Pool
-from flashrun.spec.records import Live, RunIdentity
 from flashrun.store import Store, StoreError
 
 PLATFORM = {
@@ -155,7 +155,7 @@ def test_log_lines_are_json_without_secrets(monkeypatch: pytest.MonkeyPatch):
     root = logging.getLogger()
     before, level = root.handlers[:], root.level
     try:
-        journal.set_up()
+        json_logs.set_up()
         try:
             raise ValueError("token hf_abcdefghijklmnopqrstuvwxyz was refused")
         except ValueError:
@@ -272,8 +272,10 @@ async def test_a_new_process_knows_every_heartbeat_before_it_judges_a_run(
 ):
     """A run that seems silent for hours would be ended, while its trainer is at work."""
     identity = RunIdentity(namespace="team", name="flash-1-aa", uid="uid")
-    beat = Live(run=identity, attempt=1, pod="p", phase="Training", updated=datetime.now(UTC))
-    store.put_json(names.live_key("uid"), beat)
+    beat = Heartbeat(
+        run=identity, attempt=1, pod="p", activity="Training", updated=datetime.now(UTC)
+    )
+    store.put_json(names.heartbeat_key("uid"), beat)
     access = store.access
     place = {"endpoint": access.endpoint, "bucket": access.bucket}
     settings = tmp_path / "platform.yaml"

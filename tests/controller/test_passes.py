@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
+from flashrun.api import names
+from flashrun.api.exits import Exit, Termination
+from flashrun.api.records import Claim, Manifest, RunIdentity, TrainerControl
 from flashrun.cluster import Cluster, Request
 from flashrun.controller.reconcile import NotLeading
 from flashrun.plan import objects
-from flashrun.spec import names
-from flashrun.spec.outcome import Exit, Termination
-from flashrun.spec.records import Claim, Control, Manifest, RunIdentity
-from flashrun.store import Forbidden
+from flashrun.store import StorageForbidden
 from tests.controller.stage import ENVIRONMENT, Kubelet, World, flash_run, now
 
 pytestmark = pytest.mark.api
@@ -297,7 +297,7 @@ async def test_the_heartbeat_of_a_run_that_was_deleted_is_swept(world: World):
     trainer = await world.trainer(RUN)
     trainer.beat(3, updated=now() - timedelta(hours=1))
     world.heartbeats.poll()
-    key = names.live_key(run.uid)
+    key = names.heartbeat_key(run.uid)
     world.heartbeats.sweep({run.uid}, (world.namespace,))
     world.heartbeats.sweep(set(), ("another-namespace",))
     assert world.store.exists(key)
@@ -416,8 +416,8 @@ async def test_a_heartbeat_of_another_run_is_ignored(world: World):
     await world.phase(RUN, "Starting")
     trainer = await world.trainer(RUN)
     trainer.beat(9)
-    text = world.store.get_bytes(names.live_key(run.uid))
-    world.store.put_bytes(names.live_key("some-other-uid"), text)
+    text = world.store.get_bytes(names.heartbeat_key(run.uid))
+    world.store.put_bytes(names.heartbeat_key("some-other-uid"), text)
     keys = world.heartbeats.poll()
     assert len(keys) == 1
     assert world.heartbeats.of("some-other-uid") is None
@@ -510,9 +510,9 @@ async def test_storage_credentials_reach_one_run_and_are_renewed_in_time(
     run = await world.submit(RUN)
     await world.phase(RUN, "Starting")
     trainer = await world.trainer(RUN)
-    with pytest.raises(Forbidden):
+    with pytest.raises(StorageForbidden):
         trainer.store.put_bytes("runs/other/x/y/result.json", b"{}")
-    with pytest.raises(Forbidden):
+    with pytest.raises(StorageForbidden):
         trainer.store.delete([names.spec_key(run.storage_prefix)])
     name = names.storage_secret_name(RUN)
     before = await cluster.get("Secret", world.namespace, name)
@@ -572,7 +572,7 @@ async def test_a_save_request_reaches_the_trainer_once(world: World):
     await world.control(RUN, saveRequest="now-1")
     await world.pass_over(RUN)
     key = names.control_key(run.storage_prefix)
-    assert world.store.get_json(key, Control).save_request == "now-1"
+    assert world.store.get_json(key, TrainerControl).save_request == "now-1"
     [entry] = world.store.list(key)
     await world.pass_over(RUN)
     assert [found.modified for found in world.store.list(key)] == [entry.modified]

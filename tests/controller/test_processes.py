@@ -6,10 +6,10 @@ import time
 
 import pytest
 
-from flashrun.spec import names
-from flashrun.spec.public import FILE, PublicPlatform
-from flashrun.spec.records import StorageAccess
-from flashrun.store import Forbidden, Store
+from flashrun.api import names
+from flashrun.api.public import FILE, PublicPlatform
+from flashrun.api.records import StorageAccess
+from flashrun.store import StorageForbidden, Store
 from tests.controller.conftest import Operators
 from tests.controller.stage import World
 
@@ -57,7 +57,7 @@ async def test_a_run_is_carried_to_its_end_and_the_namespace_told_what_it_may_kn
     text = await world.cluster.secret_value(world.namespace, secret, "access.json")
     person = Store(StorageAccess.model_validate_json(text))
     assert person.exists(names.result_key(trainer.run.storage_prefix))
-    with pytest.raises(Forbidden):
+    with pytest.raises(StorageForbidden):
         person.put_bytes(names.result_key(trainer.run.storage_prefix), b"{}")
 
     process.send_signal(signal.SIGTERM)

@@ -6,11 +6,11 @@ from itertools import pairwise
 
 import pytest
 
-from flashrun.controller.queue import Key, Queue
+from flashrun.controller.queue import Queue, RunKey
 
 
-def key(name: str, namespace: str = "a") -> Key:
-    return Key(namespace, name)
+def key(name: str, namespace: str = "a") -> RunKey:
+    return RunKey(namespace, name)
 
 
 class Work:
@@ -18,12 +18,12 @@ class Work:
 
     def __init__(self, workers: int = 1) -> None:
         self.queue = Queue(asyncio.get_running_loop().time)
-        self.seen: list[Key] = []
+        self.seen: list[RunKey] = []
         self.answers: dict[str, Iterator[object]] = {}
         self.hold: dict[str, asyncio.Event] = {}
         self.tasks = [asyncio.create_task(self.queue.work(self.handle)) for _ in range(workers)]
 
-    async def handle(self, found: Key) -> float | None:
+    async def handle(self, found: RunKey) -> float | None:
         self.seen.append(found)
         if found.name in self.hold:
             await self.hold[found.name].wait()
@@ -84,7 +84,7 @@ async def test_failures_come_back_later_each_time(monkeypatch: pytest.MonkeyPatc
     work = Work()
     moments: list[float] = []
 
-    async def fail(_: Key) -> None:
+    async def fail(_: RunKey) -> None:
         moments.append(asyncio.get_running_loop().time())
         raise ValueError
 
@@ -114,7 +114,7 @@ async def test_namespaces_take_turns():
     queue.add(key("y", "quiet"))
     work: list[str] = []
 
-    async def handle(found: Key) -> None:
+    async def handle(found: RunKey) -> None:
         work.append(found.namespace)
 
     task = asyncio.create_task(queue.work(handle))

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
+from flashrun.api import names
 from flashrun.cluster import Cluster, Invalid
-from flashrun.spec import names
 from tests.controller.stage import ENVIRONMENT, flash_run
 
 pytestmark = pytest.mark.api

@@ -9,8 +9,8 @@ import pytest
 import pytest_asyncio
 import yaml
 
+from flashrun.api import names
 from flashrun.cluster import Cluster, Forbidden
-from flashrun.spec import names
 from localcluster import toolchain
 from localcluster.steps import Steps
 from tests.controller.conftest import ROOT, Operators

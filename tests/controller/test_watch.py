@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from flashrun.controller import watch as watch_module
-from flashrun.controller.queue import Key
+from flashrun.controller.queue import RunKey
 from flashrun.controller.watch import KINDS, Watch
 from tests.controller.stage import Kubelet, World
 
@@ -26,19 +26,19 @@ async def test_a_watch_that_dies_unnoticed_is_begun_anew(
 ):
     monkeypatch.setattr(watch_module, "PULSE_SECONDS", 0.2)
     monkeypatch.setattr(watch_module, "_START_SECONDS", 2.0)
-    seen: list[Key] = []
+    seen: list[RunKey] = []
     connection = await world.cluster.connection()
     watch = Watch((world.namespace,), lambda: connection, seen.append)
     watch.start()
     try:
         await until(lambda: watch._watchers() == KINDS)
         await world.submit("flash-1-seen")
-        await until(lambda: Key(world.namespace, "flash-1-seen") in seen)
+        await until(lambda: RunKey(world.namespace, "flash-1-seen") in seen)
         await world.phase("flash-1-seen", "Starting")
         pod = await world.pod("flash-1-seen")
         seen.clear()
         await Kubelet(world.cluster).start(pod)
-        await until(lambda: Key(world.namespace, "flash-1-seen") in seen)
+        await until(lambda: RunKey(world.namespace, "flash-1-seen") in seen)
 
         loop = watch._loop
         assert loop is not None
@@ -47,7 +47,7 @@ async def test_a_watch_that_dies_unnoticed_is_begun_anew(
                 loop.call_soon_threadsafe(task.cancel)
         await until(lambda: watch._watchers() == KINDS - 1)
         await world.submit("flash-2-unseen")
-        await until(lambda: Key(world.namespace, "flash-2-unseen") in seen, 30)
+        await until(lambda: RunKey(world.namespace, "flash-2-unseen") in seen, 30)
         assert watch.trouble() == ""
     finally:
         watch.stop()
@@ -56,7 +56,7 @@ async def test_a_watch_that_dies_unnoticed_is_begun_anew(
 
 async def test_runs_carry_nothing_of_the_framework(world: World):
     connection = await world.cluster.connection()
-    seen: list[Key] = []
+    seen: list[RunKey] = []
     watch = Watch((world.namespace,), lambda: connection, seen.append)
     watch.start()
     try:

@@ -14,8 +14,8 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from flashrun.spec import names
-from flashrun.spec.records import StorageAccess
+from flashrun.api import names
+from flashrun.api.records import StorageAccess
 from flashrun.store import Store
 
 access = StorageAccess.model_validate_json(os.environ["STORAGE_ACCESS"])

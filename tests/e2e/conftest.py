@@ -22,7 +22,7 @@ from typing import Any
 import pytest
 import yaml
 
-from flashrun.spec.records import StorageAccess
+from flashrun.api.records import StorageAccess
 from flashrun.store import Store
 from localcluster import cluster, demo
 from localcluster.steps import Steps
@@ -198,7 +198,7 @@ class Product:
 
 UNPACK = """
 import io, os, sys, tarfile
-from flashrun.spec.records import StorageAccess
+from flashrun.api.records import StorageAccess
 from flashrun.store import Store
 
 access = StorageAccess.model_validate_json(os.environ["STORAGE_ACCESS"])

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from flashrun.spec import names
+from flashrun.api import names
 from tests.e2e.conftest import Product
 
 pytestmark = pytest.mark.e2e

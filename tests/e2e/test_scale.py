@@ -114,11 +114,11 @@ def test_two_processes_train_every_step_with_the_batch_that_was_asked_for(
     status = product.end(run, "Succeeded")
     resolved, batching = status["resolved"], status["resolved"]["batching"]
 
-    assert resolved["gpus"] == batching["processes"] == 2
+    assert resolved["gpus"] == batching["worldSize"] == 2
     assert resolved["nodes"] == expected["nodes"]
     assert resolved["sharded"] is expected["sharded"]
-    at_once = batching["processes"] * batching["perDevice"]
-    assert at_once * batching["accumulation"] == expected["sequences"]
+    at_once = batching["worldSize"] * batching["microBatchSize"]
+    assert at_once * batching["gradientAccumulationSteps"] == expected["sequences"]
     total = status["progress"]["totalSteps"]
     assert steps(product, run, expected["metric"]) == list(range(1, total + 1))
     assert status["adapter"]["ref"] == run

@@ -4,12 +4,12 @@ import json
 
 import pytest
 
-from flashrun.plan.access import POLICY_LIMIT, namespace_policy, run_policy
-from flashrun.spec import names
-from flashrun.store import Forbidden, Store
+from flashrun.api import names
+from flashrun.plan.storage_policies import POLICY_LIMIT, namespace_policy, run_policy
+from flashrun.store import StorageForbidden, Store
 
 PREFIX = names.run_prefix("team-a", "flash-1", "uid-1")
-LIVE = names.live_key("uid-1")
+LIVE = names.heartbeat_key("uid-1")
 READABLE = ("models/org/m/rev/", "environments/org/env/", "runs/team-a/flash-0/uid-0/adapter/")
 
 
@@ -21,7 +21,7 @@ def test_a_policy_has_room_for_the_longest_names() -> None:
         names.environment_prefix("e" * 128),
         names.step_prefix(prefix, 999, 999_999_999),
     )
-    policy = run_policy("b" * 63, prefix, names.live_key("u" * 36), readable)
+    policy = run_policy("b" * 63, prefix, names.heartbeat_key("u" * 36), readable)
 
     assert len(json.dumps(policy, separators=(",", ":"))) <= POLICY_LIMIT
 
@@ -87,7 +87,7 @@ def test_a_trainer_may(store: Store, limited: Store, verb: str, key: str):
 def test_a_trainer_may_not(store: Store, limited: Store, verb: str, key: str):
     if key and verb != "list":
         store.put_bytes(key, b"1")
-    with pytest.raises(Forbidden):
+    with pytest.raises(StorageForbidden):
         use(limited, verb, key)
 
 
@@ -119,14 +119,16 @@ def test_people_of_a_namespace_may_or_may_not(store: Store, verb: str, key: str,
     if allowed:
         use(person, verb, key)
     else:
-        with pytest.raises(Forbidden):
+        with pytest.raises(StorageForbidden):
             use(person, verb, key)
 
 
 def test_an_ordinary_policy_is_short_and_an_endless_one_is_refused():
     long = names.run_prefix("n" * 63, "r" * 52, "u" * 36)
     readable = [f"models/{'o' * 60}/{'m' * 36}/{'0' * 40}/", f"environments/{'o' * 40}/{'e' * 40}/"]
-    policy = run_policy("b" * 63, long, names.live_key("u" * 36), [*readable, f"{long}adapter/"])
+    policy = run_policy(
+        "b" * 63, long, names.heartbeat_key("u" * 36), [*readable, f"{long}adapter/"]
+    )
     assert len(json.dumps(policy, separators=(",", ":"))) <= POLICY_LIMIT
     with pytest.raises(ValueError, match="shorten the names"):
         run_policy("b", long, LIVE, ["x" * 2048])

@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 
-from flashrun.spec.compose import compose
-from flashrun.spec.run import FlashRunSpec, FlashRunStatus, Phase
+from flashrun.api.resource import FlashRunSpec, FlashRunStatus, Phase
+from flashrun.cli.config.compose import compose
+from tests.api.strategies import configs, toml_file
 from tests.plan import worlds
 from tests.plan.worlds import World
-from tests.spec.strategies import configs, toml_file
 
 WORLDS: dict[str, Callable[[World], World]] = {
     "nothing is there": lambda world: world.seeing(storage=worlds.StorageView()),

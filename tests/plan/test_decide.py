@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from flashrun.api.exits import Exit
+from flashrun.api.records import Batching, Heartbeat, ResolvedRun, Scale
+from flashrun.api.resource import BatchingStatus, ConditionStatus, Phase
 from flashrun.plan import objects
-from flashrun.plan.world import SecretLookup, StorageView
-from flashrun.spec.outcome import Exit
-from flashrun.spec.records import Batching, Live, ResolvedRun, Scale
-from flashrun.spec.run import BatchingStatus, ConditionStatus, Phase
+from flashrun.plan.types import SecretLookup, StorageView
 from tests.plan import worlds
 from tests.plan.worlds import ADAPTER, PUSHED, World, checkpoint, make_pod, make_run, running
 
@@ -186,31 +186,31 @@ PREPARING = [
     ("a container of the first pod is at work", (make_pod(container="model"),), None,
      "Downloading", 0),
     ("it says how far it is", (make_pod(container="model"),),
-     worlds.live(0, attempt=0, phase="Downloading (3.1 GiB)", progress=None),
+     worlds.heartbeat(0, attempt=0, activity="Downloading (3.1 GiB)", progress=None),
      "Downloading (3.1 GiB)", 0),
-    ("the trainer loads", (make_pod(),), worlds.live(0, phase="Loading", progress=None),
+    ("the trainer loads", (make_pod(),), worlds.heartbeat(0, activity="Loading", progress=None),
      "Loading", 0),
     ("a second pod downloads, and the heartbeat is still that of the first",
      (make_pod("pod-1", exit_code=75, age=timedelta(minutes=2)),
       make_pod("pod-2", container="model")),
-     worlds.live(10), "Downloading", 10),
+     worlds.heartbeat(10), "Downloading", 10),
     ("a heartbeat is too long for a status", (make_pod(),),
-     worlds.live(0, phase="A" * 100, progress=None), "A" * 64, 0),
+     worlds.heartbeat(0, activity="A" * 100, progress=None), "A" * 64, 0),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
-    ("pods", "live", "activity", "step"),
+    ("pods", "heartbeat", "activity", "step"),
     [row[1:] for row in PREPARING],
     ids=[row[0] for row in PREPARING],
 )
-def test_progress_says_what_is_done_before_there_are_steps(pods, live, activity, step) -> None:
-    world = World(make_run()).settled().seeing(pods=pods).stored(live=live)
+def test_progress_says_what_is_done_before_there_are_steps(pods, heartbeat, activity, step) -> None:
+    world = World(make_run()).settled().seeing(pods=pods).stored(heartbeat=heartbeat)
     progress = world.decide().status.progress
 
     assert progress is not None
     assert (progress.activity, progress.step) == (activity, step)
-    again = world.settled().stored(live=worlds.live(0, phase="Loading", progress=None))
+    again = world.settled().stored(heartbeat=worlds.heartbeat(0, activity="Loading", progress=None))
     moved = again.seeing(pods=(make_pod(),)).decide().status.progress
     assert moved is not None
     assert moved.activity == "Loading"
@@ -452,8 +452,8 @@ def test_a_silent_pod_is_ended_and_a_lost_one_is_fenced_first() -> None:
 
 def test_progress_alone_is_not_written_more_often_than_every_five_seconds() -> None:
     world = running()
-    soon = world.later(seconds=2).stored(live=worlds.live(12)).decide()
-    later = world.later(seconds=6).stored(live=worlds.live(12)).decide()
+    soon = world.later(seconds=2).stored(heartbeat=worlds.heartbeat(12)).decide()
+    later = world.later(seconds=6).stored(heartbeat=worlds.heartbeat(12)).decide()
 
     assert soon.status == world.run.status
     assert soon.requeue_seconds == 3
@@ -547,32 +547,38 @@ def test_a_run_whose_scale_no_pool_has_any_more_says_so() -> None:
 
 
 def test_batching_is_shown_once_the_trainer_told_it_and_stays() -> None:
-    told = worlds.live(10, batching=Batching(processes=4, per_device=2, accumulation=4))
-    world = worlds.on_two_nodes(live=told)
-    after = world.stored(live=None).settled()
+    told = worlds.heartbeat(
+        10, batching=Batching(world_size=4, micro_batch_size=2, gradient_accumulation_steps=4)
+    )
+    world = worlds.on_two_nodes(heartbeat=told)
+    after = world.stored(heartbeat=None).settled()
 
     for seen in (world, after):
         assert seen.run.status.resolved is not None
         assert seen.run.status.resolved.batching == BatchingStatus(
-            processes=4, per_device=2, accumulation=4
+            world_size=4, micro_batch_size=2, gradient_accumulation_steps=4
         )
 
 
-@pytest.mark.parametrize("heartbeat", [None, worlds.live(0)], ids=["none", "an early one"])
+@pytest.mark.parametrize("heartbeat", [None, worlds.heartbeat(0)], ids=["none", "an early one"])
 def test_batching_of_a_run_that_ended_between_two_looks_comes_from_its_result(
-    heartbeat: Live | None,
+    heartbeat: Heartbeat | None,
 ) -> None:
-    cut = Batching(processes=4, per_device=2, accumulation=4)
+    cut = Batching(world_size=4, micro_batch_size=2, gradient_accumulation_steps=4)
     ended = worlds.result().model_copy(update={"batching": cut})
-    status = worlds.on_two_nodes().stored(live=heartbeat, result=ended).decide().status
+    status = worlds.on_two_nodes().stored(heartbeat=heartbeat, result=ended).decide().status
 
     assert status.resolved is not None
-    assert status.resolved.batching == BatchingStatus(processes=4, per_device=2, accumulation=4)
+    assert status.resolved.batching == BatchingStatus(
+        world_size=4, micro_batch_size=2, gradient_accumulation_steps=4
+    )
 
 
 def test_batching_of_an_earlier_scale_is_forgotten() -> None:
-    told = worlds.live(10, batching=Batching(processes=8, per_device=1, accumulation=4))
-    status = worlds.on_two_nodes(live=told).run.status
+    told = worlds.heartbeat(
+        10, batching=Batching(world_size=8, micro_batch_size=1, gradient_accumulation_steps=4)
+    )
+    status = worlds.on_two_nodes(heartbeat=told).run.status
 
     assert status.resolved is not None
     assert status.resolved.batching is None
@@ -744,13 +750,13 @@ def test_a_stalled_attempt_is_ended_with_all_its_pods() -> None:
 
 def test_a_leader_that_waits_for_a_pod_which_cannot_start_is_not_stalled() -> None:
     for late in (member(running=False), member(unschedulable="0/2 nodes are available.")):
-        world = worlds.on_two_nodes(make_pod(index=0), late).stored(live=None, claims=())
+        world = worlds.on_two_nodes(make_pod(index=0), late).stored(heartbeat=None, claims=())
         assert world.later(hours=2).decide().delete == ()
 
 
 def test_the_patience_with_an_attempt_begins_when_its_last_pod_has_started() -> None:
     late = member(age=-timedelta(minutes=35))
-    world = worlds.on_two_nodes().seeing(pods=(LEADER, late)).stored(live=None)
+    world = worlds.on_two_nodes().seeing(pods=(LEADER, late)).stored(heartbeat=None)
 
     assert world.later(minutes=40).decide().delete == ()
     assert world.later(minutes=66).decide().delete != ()
@@ -759,7 +765,7 @@ def test_the_patience_with_an_attempt_begins_when_its_last_pod_has_started() -> 
 def test_a_lost_member_is_given_up_and_the_leaders_claim_stays() -> None:
     gone = member(deleted=timedelta(0))
     world = worlds.on_two_nodes(make_pod(index=0), gone).later(minutes=11)
-    alive = world.stored(live=worlds.live(12, updated=world.now))
+    alive = world.stored(heartbeat=worlds.heartbeat(12, updated=world.now))
 
     decision = alive.decide()
     assert [(d.name, d.force) for d in decision.delete] == [("pod-2", True)]
@@ -793,7 +799,7 @@ def test_a_trainer_that_cannot_be_heard_is_not_taken_for_dead() -> None:
     world = running().later(minutes=45)
     away = world.seeing(storage=StorageView(problem="S3 is away."))
     still = away.act(away.decide()).later(minutes=45)
-    back = still.stored(problem="", live=worlds.live(10))
+    back = still.stored(problem="", heartbeat=worlds.heartbeat(10))
 
     assert world.decide().delete != ()
     assert away.decide().delete == ()
@@ -804,7 +810,7 @@ def test_a_trainer_that_cannot_be_heard_is_not_taken_for_dead() -> None:
 
 def test_a_trainers_warning_is_in_the_status_and_told_once() -> None:
     sentence = "The reward was the same for every completion of the last 20 steps."
-    world = running().stored(live=worlds.live(11, warning=sentence))
+    world = running().stored(heartbeat=worlds.heartbeat(11, warning=sentence))
     decision = world.decide()
 
     ready = decision.status.condition("Ready")
@@ -833,7 +839,9 @@ storages = st.builds(
     StorageView,
     problem=st.sampled_from(["", "", "", "S3 is away."]),
     environment=st.sampled_from([None, PUSHED.environment]),
-    live=st.sampled_from([None, worlds.live(3), worlds.live(9, warning="No spread.")]),
+    heartbeat=st.sampled_from(
+        [None, worlds.heartbeat(3), worlds.heartbeat(9, warning="No spread.")]
+    ),
     result=st.sampled_from([None, None, worlds.result(), worlds.result(70), worlds.result(72)]),
     claims=st.sampled_from([(), (worlds.claim(),)]),
     checkpoints=st.sampled_from([(), (checkpoint(5),), (checkpoint(5), checkpoint(10))]),

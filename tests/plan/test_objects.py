@@ -2,9 +2,9 @@
 
 import pytest
 
+from flashrun.api.platform import Platform
+from flashrun.api.records import Scale
 from flashrun.plan import objects
-from flashrun.spec.platform import Platform
-from flashrun.spec.records import Scale
 from tests.plan import worlds
 from tests.plan.worlds import PLATFORM, make_run
 

@@ -2,9 +2,9 @@
 
 import pytest
 
+from flashrun.api.catalog import Catalog, Model, Thinking
+from flashrun.api.config import RunConfig
 from flashrun.plan.resolve import check, resolve_train
-from flashrun.spec.catalog import Catalog, Model, Thinking
-from flashrun.spec.config import RunConfig
 from tests.plan import worlds
 
 CATALOG = Catalog(

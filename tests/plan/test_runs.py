@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import yaml
 
-from flashrun.spec import run as runs
-from flashrun.spec.compose import ConfigFile, compose
-from flashrun.spec.outcome import Exit
-from flashrun.spec.records import Batching
+from flashrun.api import resource as runs
+from flashrun.api.exits import Exit
+from flashrun.api.records import Batching
+from flashrun.cli.config.compose import ConfigFile, compose
 from tests.plan import worlds
 from tests.plan.worlds import World, checkpoint, make_pod
 
@@ -48,7 +48,9 @@ def submitted(spec: runs.FlashRunSpec) -> World:
 def training(submitted: World) -> World:
     started = submitted.seeing(secrets=NAMED).settled()
     return started.seeing(pods=(make_pod(),)).stored(
-        live=worlds.live(20, total=40), claims=(worlds.claim(),), checkpoints=(checkpoint(10),)
+        heartbeat=worlds.heartbeat(20, total=40),
+        claims=(worlds.claim(),),
+        checkpoints=(checkpoint(10),),
     )
 
 
@@ -71,7 +73,7 @@ def test_a_pod_and_its_storage_become_a_status(training: World) -> None:
 def test_a_result_and_an_adapter_are_a_success(training: World) -> None:
     done = training.settled().stored(
         checkpoints=(checkpoint(10), checkpoint(40)),
-        live=worlds.live(40, total=40, phase="Uploading"),
+        heartbeat=worlds.heartbeat(40, total=40, activity="Uploading"),
         result=worlds.result(),
         adapter=worlds.ADAPTER,
     )
@@ -95,13 +97,13 @@ def wide() -> World:
 
 @pytest.fixture
 def training_wide(wide: World) -> World:
-    batching = Batching(processes=4, per_device=2, accumulation=4)
+    batching = Batching(world_size=4, micro_batch_size=2, gradient_accumulation_steps=4)
     pods = (make_pod(index=0), make_pod("pod-2", index=1, node="node-2"))
     return (
         wide.settled()
         .seeing(pods=pods)
         .stored(
-            live=worlds.live(20, total=40, batching=batching),
+            heartbeat=worlds.heartbeat(20, total=40, batching=batching),
             claims=(worlds.claim(),),
             checkpoints=(checkpoint(10),),
         )

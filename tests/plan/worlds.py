@@ -5,25 +5,15 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from flashrun.plan import objects
-from flashrun.plan.decide import decide
-from flashrun.plan.world import (
-    AdapterSource,
-    Decision,
-    Object,
-    Observed,
-    SecretLookup,
-    StorageView,
-)
-from flashrun.spec import names
-from flashrun.spec.catalog import Model, Source
-from flashrun.spec.outcome import Termination
-from flashrun.spec.platform import Platform, Pool, StorageSettings, TrainerSettings
-from flashrun.spec.records import (
+from flashrun.api import names
+from flashrun.api.catalog import Model, Source
+from flashrun.api.exits import Termination
+from flashrun.api.platform import Platform, Pool, StorageSettings, TrainerSettings
+from flashrun.api.records import (
     Claim,
     EnvironmentPointer,
     FileEntry,
-    Live,
+    Heartbeat,
     Manifest,
     Progress,
     ResolvedAdapter,
@@ -31,7 +21,17 @@ from flashrun.spec.records import (
     Result,
     RunIdentity,
 )
-from flashrun.spec.run import FlashRun, FlashRunSpec, FlashRunStatus
+from flashrun.api.resource import FlashRun, FlashRunSpec, FlashRunStatus
+from flashrun.plan import objects
+from flashrun.plan.decide import decide
+from flashrun.plan.types import (
+    AdapterSource,
+    Decision,
+    Object,
+    Observed,
+    SecretLookup,
+    StorageView,
+)
 
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 NAME, NAMESPACE, UID = "flash-1795348800-0a1b2c3d", "team-a", "0b5e-uid"
@@ -173,13 +173,13 @@ def checkpoint(step: int, attempt: int = 1, **changes: Any) -> Manifest:
 ADAPTER = checkpoint(40, kind="adapter")
 
 
-def live(step: int, total: int = 40, **changes: Any) -> Live:
+def heartbeat(step: int, total: int = 40, **changes: Any) -> Heartbeat:
     """A heartbeat of the run's first pod."""
-    record = Live(
+    record = Heartbeat(
         run=IDENTITY,
         attempt=1,
         pod="pod-1",
-        phase="Training",
+        activity="Training",
         progress=Progress(
             step=step, total_steps=total, eta_seconds=total - step, metrics={"loss": 1.5}
         ),
@@ -251,7 +251,7 @@ class World:
         if decision.control is not None:
             storage = replace(storage, control=decision.control)
         if decision.sweep:
-            storage = replace(storage, live=None)
+            storage = replace(storage, heartbeat=None)
         observed = replace(observed, storage=storage)
         stored = FlashRunStatus.validate_manifest(decision.status.to_patch())
         return replace(self, observed=observed, run=self.run.model_copy(update={"status": stored}))
@@ -285,7 +285,7 @@ class World:
 def running(config: Mapping[str, Any] | None = None, **storage: Any) -> World:
     """A world in which the first pod trains."""
     world = World(make_run(config)).settled().seeing(pods=(make_pod(),))
-    return world.stored(**{"live": live(10), "claims": (claim(),), **storage}).settled()
+    return world.stored(**{"heartbeat": heartbeat(10), "claims": (claim(),), **storage}).settled()
 
 
 def on_two_nodes(*pods: Object, **storage: Any) -> World:
@@ -293,7 +293,7 @@ def on_two_nodes(*pods: Object, **storage: Any) -> World:
     world = World(make_run({"model": WIDE}), platform=NODES).settled()
     pair = (make_pod(index=0), make_pod("pod-2", index=1, node="node-2"))
     seen = world.seeing(pods=pods or pair)
-    return seen.stored(**{"live": live(10), "claims": (claim(),), **storage}).settled()
+    return seen.stored(**{"heartbeat": heartbeat(10), "claims": (claim(),), **storage}).settled()
 
 
 def failed_job(job: Object, reason: str = "PodFailurePolicy", message: str = "") -> Object:

@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 
 from flashrun import store as store_module
-from flashrun.spec.records import Claim, FileEntry, Manifest, StorageAccess
+from flashrun.api.records import Claim, FileEntry, Manifest, StorageAccess
 from flashrun.store import (
     PART_BYTES,
-    AlreadyExists,
     Corrupt,
-    Forbidden,
-    NotFound,
+    KeyExists,
+    KeyNotFound,
+    StorageForbidden,
     Store,
     StoreError,
     Unauthorized,
@@ -66,14 +66,14 @@ def test_a_record_that_is_put_replaces_the_old_one(store: Store):
 
 def test_a_record_that_is_created_is_never_replaced(store: Store):
     store.create_json("claim.json", claim("pod-a"))
-    with pytest.raises(AlreadyExists, match=r"claim\.json in storage http.* exists already"):
+    with pytest.raises(KeyExists, match=r"claim\.json in storage http.* exists already"):
         store.create_json("claim.json", claim("pod-b"))
     assert store.get_json("claim.json", Claim).pod == "pod-a"
 
 
 def test_the_same_record_cannot_be_created_twice_either(store: Store):
     store.create_json("claim.json", claim())
-    with pytest.raises(AlreadyExists):
+    with pytest.raises(KeyExists):
         store.create_json("claim.json", claim())
 
 
@@ -81,7 +81,7 @@ def test_of_many_pods_that_create_one_claim_exactly_one_wins(store: Store):
     def attempt(number: int) -> bool:
         try:
             store.create_json("claim.json", claim(f"pod-{number}"))
-        except AlreadyExists:
+        except KeyExists:
             return False
         return True
 
@@ -152,7 +152,7 @@ def test_the_marker_is_written_last(store: Store, tmp_path: Path, monkeypatch: p
     with pytest.raises(KeyboardInterrupt):
         store.upload_folder("s/", folder, checkpoint)
     assert [entry.key for entry in store.list("s/")] == ["s/a", "s/b"]
-    with pytest.raises(NotFound):
+    with pytest.raises(KeyNotFound):
         store.download_folder("s/", tmp_path / "to")
 
 
@@ -175,7 +175,7 @@ def test_the_files_of_a_folder_are_uploaded_at_the_same_time(
 def test_a_committed_folder_is_not_committed_again(store: Store, tmp_path: Path):
     folder = folder_with(tmp_path, {"a": b"1"})
     store.upload_folder("s/", folder, checkpoint)
-    with pytest.raises(AlreadyExists):
+    with pytest.raises(KeyExists):
         store.upload_folder("s/", folder, checkpoint)
 
 
@@ -248,11 +248,11 @@ def test_a_store_that_cannot_be_reached_is_temporary_and_named(
 
 
 def test_a_missing_key_is_not_found_and_a_missing_bucket_is_a_setting(minio: Minio, store: Store):
-    with pytest.raises(NotFound, match=r"a/b in storage .* does not exist"):
+    with pytest.raises(KeyNotFound, match=r"a/b in storage .* does not exist"):
         store.get_bytes("a/b")
     with pytest.raises(StoreError, match="has no bucket 'absent'") as caught:
         elsewhere(minio, bucket="absent").get_bytes("k")
-    assert not isinstance(caught.value, NotFound)
+    assert not isinstance(caught.value, KeyNotFound)
     assert not caught.value.temporary
 
 
@@ -266,7 +266,7 @@ def test_a_missing_key_is_not_found_and_a_missing_bucket_is_a_setting(minio: Min
 def test_wrong_keys_are_explained_and_never_shown(
     minio: Minio, changes: dict[str, str], sentence: str
 ):
-    with pytest.raises(Forbidden, match=sentence) as caught:
+    with pytest.raises(StorageForbidden, match=sentence) as caught:
         elsewhere(minio, **changes).get_bytes("k")
     assert "wrong-secret-value" not in str(caught.value)
     assert ROOT_PASSWORD not in str(caught.value)
@@ -353,12 +353,12 @@ def fault(status: str, code: str) -> bytes:
         (fault("507 x", "XMinioStorageFull"), Unavailable, True),
         (fault("429 x", "TooManyRequests"), Unavailable, True),
         (fault("409 x", "ConditionalRequestConflict"), Unavailable, True),
-        (fault("403 x", "AccessDenied"), Forbidden, False),
+        (fault("403 x", "AccessDenied"), StorageForbidden, False),
         (fault("400 x", "ExpiredToken"), Unauthorized, True),
         (fault("403 x", "RequestTimeTooSkewed"), Unauthorized, True),
         (fault("403 x", "InvalidAccessKeyId"), Unauthorized, False),
         (fault("400 x", "EntityTooLarge"), StoreError, False),
-        (fault("404 x", "NoSuchUpload"), NotFound, False),
+        (fault("404 x", "NoSuchUpload"), KeyNotFound, False),
         (answer("502 x", b"<html>", "text/html"), Unavailable, True),
         (b"", Unavailable, True),
     ],
@@ -405,9 +405,9 @@ ONE_KEY = NO_KEYS.replace(
 @pytest.mark.parametrize(
     ("listing", "kind"),
     [
-        (answer("200 OK", NO_KEYS), NotFound),
-        (answer("200 OK", ONE_KEY), Forbidden),
-        (fault("403 x", "AccessDenied"), Forbidden),
+        (answer("200 OK", NO_KEYS), KeyNotFound),
+        (answer("200 OK", ONE_KEY), StorageForbidden),
+        (fault("403 x", "AccessDenied"), StorageForbidden),
     ],
     ids=["it is missing", "it is there", "nobody may say"],
 )
@@ -444,7 +444,7 @@ def test_a_create_whose_first_answer_was_lost_knows_its_own_object(
     if ours:
         store.create_json("k", claim("pod-a"))
     else:
-        with pytest.raises(AlreadyExists):
+        with pytest.raises(KeyExists):
             store.create_json("k", claim("pod-a"))
     server.close()
 
@@ -470,9 +470,9 @@ def test_assumed_credentials_reach_what_their_policy_allows_and_nothing_else(
     limited = Store(access)
     limited.put_bytes("mine/k", b"1")
     assert limited.get_bytes("mine/k") == b"1"
-    with pytest.raises(Forbidden, match="access was refused"):
+    with pytest.raises(StorageForbidden, match="access was refused"):
         limited.put_bytes("others/k", b"1")
-    with pytest.raises(Forbidden):
+    with pytest.raises(StorageForbidden):
         list(limited.list(""))
     assert access.expires is not None
     assert 800 < (access.expires - datetime.now(UTC)).total_seconds() <= 900
@@ -495,7 +495,7 @@ def test_renewed_credentials_are_picked_up_under_a_running_store(
 
     write(store.access.model_copy(update={"access_key": "expired"}))
     watching = Store.from_file(path)
-    with pytest.raises(Forbidden):
+    with pytest.raises(StorageForbidden):
         watching.put_bytes("k", b"1")
     write(store.access)
     watching.put_bytes("k", b"1")

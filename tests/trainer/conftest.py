@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from flashrun.spec.records import StorageAccess
+from flashrun.api.records import StorageAccess
 from flashrun.store import Store
-from flashrun_trainer import rollouts
+from flashrun_trainer.data import generation
 from tests.trainer.pods import ROOT, Workshop
 
 
@@ -62,8 +62,8 @@ def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> s
     if request.param == "vllm":
         request.getfixturevalue("vllm")
     else:
-        chosen = rollouts.Engine("a test says so")
-        monkeypatch.setattr(rollouts, "choose", lambda *_, **__: chosen)
+        chosen = generation.Engine("a test says so")
+        monkeypatch.setattr(generation, "choose", lambda *_, **__: chosen)
     return str(request.param)
 
 
@@ -79,8 +79,8 @@ def vllm(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         pytest.skip("this build of vLLM is for GPUs, and there is none")
     on_gpu = torch.cuda.is_available()
     if not on_gpu:
-        chosen = rollouts.Engine("a test says so", memory_share=0.05, sleeps=False)
-        monkeypatch.setattr(rollouts, "choose", lambda *_, **__: chosen)
+        chosen = generation.Engine("a test says so", memory_share=0.05, sleeps=False)
+        monkeypatch.setattr(generation, "choose", lambda *_, **__: chosen)
         monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", "1")
         monkeypatch.setattr(utils, "dispatch_cpu_unquantized_gemm", unpacked)
     before = dict(os.environ)

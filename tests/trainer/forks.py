@@ -63,14 +63,14 @@ def trained(pod: TrainerPod) -> int | None:
 
 def _train(pod: TrainerPod) -> None:
     """Be the container: its output, its variables, its entry point, its exit code."""
-    from flashrun_trainer import team
+    from flashrun_trainer.launch import workers
 
     output = os.open(pod.folder / "output", os.O_WRONLY | os.O_APPEND)
     os.dup2(output, 1)
     os.dup2(output, 2)
     os.environ.update(pod.environment)
     changed = vars(subprocess) | {"Popen": _forked}
-    team.subprocess = SimpleNamespace(**changed)  # type: ignore[assignment]
+    workers.subprocess = SimpleNamespace(**changed)  # type: ignore[assignment]
     _run("train")
 
 

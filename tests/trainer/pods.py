@@ -21,13 +21,13 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from flashrun.spec import names
-from flashrun.spec.catalog import Source
-from flashrun.spec.config import Algorithm
-from flashrun.spec.outcome import Termination
-from flashrun.spec.records import (
+from flashrun.api import names
+from flashrun.api.catalog import Source
+from flashrun.api.config import Algorithm
+from flashrun.api.exits import Termination
+from flashrun.api.records import (
     FileEntry,
-    Live,
+    Heartbeat,
     Manifest,
     MetricsRow,
     ResolvedAdapter,
@@ -39,10 +39,11 @@ from flashrun.spec.records import (
     RunIdentity,
     StorageAccess,
 )
-from flashrun.store import AlreadyExists, Store
+from flashrun.store import KeyExists, Store
 from flashrun_trainer import model as base_model
-from flashrun_trainer import packages, train
-from flashrun_trainer.pod import Pod
+from flashrun_trainer import run_attempt
+from flashrun_trainer.init import packages
+from flashrun_trainer.pod.mounts import Pod
 
 ROOT = Path(__file__).parents[2]
 SUMS = ROOT / "examples" / "sums"
@@ -146,7 +147,7 @@ class Workshop:
 
         try:
             self.store.upload_folder(names.model_prefix(MODEL.id, MODEL.revision), folder, manifest)
-        except AlreadyExists:
+        except KeyExists:
             return
 
     def pod(
@@ -237,7 +238,7 @@ class TrainerPod:
         logger.addHandler(handler)
         before = signal.getsignal(signal.SIGTERM)
         try:
-            return train.run(self.inside)
+            return run_attempt.run(self.inside)
         finally:
             signal.signal(signal.SIGTERM, before)
             logger.removeHandler(handler)
@@ -281,10 +282,10 @@ class TrainerPod:
         return found
 
     @property
-    def live(self) -> Live | None:
+    def heartbeat(self) -> Heartbeat | None:
         """The heartbeat, when there is one."""
-        key = names.live_key(self.run.run.uid)
-        return self.store.get_json(key, Live) if self.store.exists(key) else None
+        key = names.heartbeat_key(self.run.run.uid)
+        return self.store.get_json(key, Heartbeat) if self.store.exists(key) else None
 
     # --- what the pod left ----------------------------------------------------------------------
 

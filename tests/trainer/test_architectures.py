@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from flashrun.spec.records import ResolvedModel
-from flashrun_trainer.packing import Layout
+from flashrun.api.records import ResolvedModel
+from flashrun_trainer.data.packing import Layout
 from tests.trainer.pods import MODEL, TrainerPod, Workshop, resolved
 
 pytestmark = [pytest.mark.trainer, pytest.mark.filterwarnings("default")]
@@ -178,15 +178,15 @@ def adapted(folder: Path, spread: bool) -> Any:
     import torch
     from peft import LoraConfig, get_peft_model
 
-    from flashrun_trainer import arguments, model, sharding
-    from flashrun_trainer.ranks import Ranks
+    from flashrun_trainer import model, sharding, trl_arguments
+    from flashrun_trainer.pod.distributed import Ranks
 
     def load() -> Any:
         return model.load(folder)
 
     network = sharding.loaded(load, Ranks(), 1) if spread else load()
     torch.manual_seed(1)
-    settings = arguments.lora(resolved(), model.adapter_targets(network))
+    settings = trl_arguments.lora(resolved(), model.adapter_targets(network))
     joined = get_peft_model(network, LoraConfig(**settings, init_lora_weights=False))
     joined.gradient_checkpointing_enable()
     return joined.train()

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from flashrun.spec.outcome import Exit
-from flashrun_trainer import arguments
-from flashrun_trainer.arguments import Machine, Split
-from flashrun_trainer.failures import TrainerError
+from flashrun.api.exits import Exit
+from flashrun_trainer import trl_arguments
+from flashrun_trainer.pod.trainer_errors import TrainerError
+from flashrun_trainer.trl_arguments import Machine, Split
 from tests.trainer.pods import resolved
 
 CPU, GPU = Machine(), Machine(gpu=True)
@@ -24,7 +24,7 @@ OUT = Path("out")
     ],
 )
 def test_a_step_is_cut_up(sentence: str, sequences: int, most: int, expected: Split):
-    assert arguments.split(sequences, most) == expected
+    assert trl_arguments.split(sequences, most) == expected
     assert expected.at_once * expected.passes == sequences
 
 
@@ -39,11 +39,11 @@ def test_a_step_is_cut_up(sentence: str, sequences: int, most: int, expected: Sp
     ],
 )
 def test_sft_keys_reach_their_arguments(key: str, value: object, name: str, expected: object):
-    assert arguments.sft(resolved("sft", **{key: value}), CPU, OUT, 1, 8)[name] == expected
+    assert trl_arguments.sft(resolved("sft", **{key: value}), CPU, OUT, 1, 8)[name] == expected
 
 
 def test_sft_warms_up_for_three_percent_of_its_steps_and_ends_with_the_last():
-    found = arguments.sft(resolved("sft"), CPU, OUT, passes=4, steps=1000)
+    found = trl_arguments.sft(resolved("sft"), CPU, OUT, passes=4, steps=1000)
     assert (found["warmup_steps"], found["max_steps"]) == (30, 1000)
     assert found["gradient_accumulation_steps"] == 4
 
@@ -61,21 +61,21 @@ def test_sft_warms_up_for_three_percent_of_its_steps_and_ends_with_the_last():
     ],
 )
 def test_grpo_keys_reach_their_arguments(key: str, value: object, name: str, expected: object):
-    assert arguments.grpo(resolved("grpo", **{key: value}), CPU, OUT, 64)[name] == expected
+    assert trl_arguments.grpo(resolved("grpo", **{key: value}), CPU, OUT, 64)[name] == expected
 
 
 def test_advantage_clip_reaches_nothing():
     plain = resolved("grpo")
     train = plain.train.model_copy(update={"advantage_clip": 0.5})
     clipped = plain.model_copy(update={"train": train})
-    assert arguments.grpo(plain, CPU, OUT, 64) == arguments.grpo(clipped, CPU, OUT, 64)
+    assert trl_arguments.grpo(plain, CPU, OUT, 64) == trl_arguments.grpo(clipped, CPU, OUT, 64)
 
 
 @pytest.mark.parametrize("processes", [1, 2, 4])
 @pytest.mark.parametrize("gpu", [False, True])
 def test_a_grpo_step_is_one_generation_so_that_every_save_ends_one(gpu: bool, processes: int):
     run = resolved("grpo", batch_size=6, group_size=4, max_length=4096, max_tokens=1024)
-    found = arguments.grpo(run, Machine(gpu=gpu, processes=processes), OUT, 64)
+    found = trl_arguments.grpo(run, Machine(gpu=gpu, world_size=processes), OUT, 64)
     passes = found["gradient_accumulation_steps"]
     assert (found["steps_per_generation"], found["num_iterations"]) == (passes, 1)
     assert found["per_device_train_batch_size"] * passes * processes == 24
@@ -95,16 +95,18 @@ def test_a_grpo_step_takes_prompts(
     sentence: str, batch: int, group: int, prompts: int, processes: int, taken: int
 ):
     run = resolved("grpo", batch_size=batch, group_size=group)
-    machine = Machine(processes=processes)
-    assert arguments.prompts_per_step(run, prompts, processes) == taken
-    found = arguments.grpo(run, machine, OUT, prompts)
+    machine = Machine(world_size=processes)
+    assert trl_arguments.prompts_per_step(run, prompts, processes) == taken
+    found = trl_arguments.grpo(run, machine, OUT, prompts)
     passes = found["gradient_accumulation_steps"]
     assert found["per_device_train_batch_size"] * passes * processes == taken * group
 
 
 def test_completions_that_cannot_be_spread_are_refused():
     with pytest.raises(TrainerError) as error:
-        arguments.grpo(resolved("grpo", batch_size=1, group_size=3), Machine(processes=2), OUT, 9)
+        trl_arguments.grpo(
+            resolved("grpo", batch_size=1, group_size=3), Machine(world_size=2), OUT, 9
+        )
     assert error.value.code == Exit.CONFIG
     assert "1 prompts with 3 completions each cannot be spread over 2 GPUs" in error.value.message
     assert "a multiple of 2" in error.value.hint
@@ -112,12 +114,12 @@ def test_completions_that_cannot_be_spread_are_refused():
 
 def test_cut_off_completions_are_learned_only_with_stop_sequences():
     for stops, masked in (((), True), (("END",), False)):
-        found = arguments.grpo(resolved("grpo", stop_sequences=stops), CPU, OUT, 64)
+        found = trl_arguments.grpo(resolved("grpo", stop_sequences=stops), CPU, OUT, 64)
         assert found["mask_truncated_completions"] is masked
 
 
 def test_grpo_follows_the_recipe():
-    found = arguments.grpo(resolved("grpo"), CPU, OUT, 64)
+    found = trl_arguments.grpo(resolved("grpo"), CPU, OUT, 64)
     recipe = {
         "loss_type": "dr_grpo",
         "scale_rewards": "none",
@@ -131,20 +133,20 @@ def test_grpo_follows_the_recipe():
 
 def test_a_gpu_takes_bf16_and_a_cpu_float32():
     for machine, bf16 in ((CPU, False), (GPU, True)):
-        found = arguments.sft(resolved("sft"), machine, OUT, 1, 8)
+        found = trl_arguments.sft(resolved("sft"), machine, OUT, 1, 8)
         assert (found["bf16"], found["use_cpu"]) == (bf16, not bf16)
 
 
 def test_a_temperature_of_zero_is_refused():
     with pytest.raises(TrainerError) as error:
-        arguments.grpo(resolved("grpo", temperature=0.0), CPU, OUT, 64)
+        trl_arguments.grpo(resolved("grpo", temperature=0.0), CPU, OUT, 64)
     assert error.value.code == Exit.CONFIG
 
 
 def test_a_fresh_adapter_has_rank_alpha_and_no_dropout():
-    found = arguments.lora(resolved("sft", lora_rank=4, lora_alpha=12), "all-linear")
+    found = trl_arguments.lora(resolved("sft", lora_rank=4, lora_alpha=12), "all-linear")
     assert (found["r"], found["lora_alpha"], found["lora_dropout"]) == (4, 12, 0.0)
 
 
 def test_prompts_leave_room_for_a_whole_completion():
-    assert arguments.longest_prompt(resolved("grpo", max_length=100, max_tokens=30)) == 70
+    assert trl_arguments.longest_prompt(resolved("grpo", max_length=100, max_tokens=30)) == 70

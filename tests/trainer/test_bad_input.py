@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from flashrun.spec.outcome import Exit
-from flashrun_trainer.failures import TrainerError
+from flashrun.api.exits import Exit
+from flashrun_trainer.pod.trainer_errors import TrainerError
 from tests.trainer.pods import HEAD, Workshop, resolved, rows, sums
 
 pytestmark = [pytest.mark.trainer, pytest.mark.filterwarnings("default")]
@@ -130,12 +130,13 @@ def test_a_prompt_of_the_wrong_shape_is_the_environments_fault(workshop: Worksho
 
 
 def test_what_a_chat_template_refuses_is_said_in_its_words(workshop: Workshop, tiny_model: Path):
-    from flashrun_trainer import chat, model
+    from flashrun_trainer import model
+    from flashrun_trainer.data import chat_template
 
     tokenizer = model.load_tokenizer(tiny_model)
     tokenizer.chat_template = "{{ raise_exception('No user query found in messages.') }}"
     with pytest.raises(TrainerError) as error:
-        chat.token_ids(tokenizer, [{"role": "system", "content": "x"}], False, answer=True)
+        chat_template.token_ids(tokenizer, [{"role": "system", "content": "x"}], False, answer=True)
     assert (error.value.code, error.value.reason) == (Exit.DATA, "TemplateRefused")
     assert "that end with {'role': 'system', 'content': 'x'}: " in error.value.message
     assert "No user query found in messages." in error.value.message

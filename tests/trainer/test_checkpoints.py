@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from flashrun.spec import names
-from flashrun.spec.records import Claim, Manifest, StorageAccess
-from flashrun.store import Forbidden, Store, Unavailable
-from flashrun_trainer import attempt as attempts
-from flashrun_trainer import checkpoints
-from flashrun_trainer.checkpoints import Place, Uploader
-from flashrun_trainer.pod import Pod
+from flashrun.api import names
+from flashrun.api.records import Claim, Manifest, StorageAccess
+from flashrun.store import StorageForbidden, Store, Unavailable
+from flashrun_trainer.pod.mounts import Pod
+from flashrun_trainer.records import attempt as attempts
+from flashrun_trainer.records import checkpoint_uploads
+from flashrun_trainer.records.checkpoint_uploads import Place, Uploader
 from tests.trainer.pods import resolved
 
 PREFIX = "runs/team-a/run/uid/"
@@ -53,7 +53,7 @@ def full(attempt: int, step: int) -> list[str]:
 def test_a_run_goes_on_from_a_whole_checkpoint(
     sentence: str, found: list[str], expected: list[Place]
 ):
-    assert checkpoints.resumable(PREFIX, found) == expected
+    assert checkpoint_uploads.resumable(PREFIX, found) == expected
 
 
 # --- uploads, against a real S3 server -----------------------------------------------------------
@@ -109,7 +109,9 @@ class Bench:
 
     def save(self, step: int) -> None:
         folder = saved(self.folder, step)
-        self.uploader.put(checkpoints.snapshot(folder, self.folder / "outbox", step, "base/model"))
+        self.uploader.put(
+            checkpoint_uploads.snapshot(folder, self.folder / "outbox", step, "base/model")
+        )
 
     def steps(self, marker: str) -> list[int]:
         prefix = self.attempt.prefix
@@ -158,7 +160,7 @@ def test_saving_does_not_wait_for_the_line(bench: Bench):
 
 
 def test_a_line_that_was_down_loses_nothing(bench: Bench, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(checkpoints, "_RETRY_SECONDS", 0.01)
+    monkeypatch.setattr(checkpoint_uploads, "_RETRY_SECONDS", 0.01)
     bench.store.failures = 3
     bench.save(1)
     bench.save(2)
@@ -176,7 +178,7 @@ def test_what_does_not_arrive_in_time_is_admitted(bench: Bench):
 
 def test_storage_that_refuses_is_named(bench: Bench, monkeypatch: pytest.MonkeyPatch):
     def refuse(*_: object, **__: object) -> Manifest:
-        raise Forbidden("access was refused")
+        raise StorageForbidden("access was refused")
 
     monkeypatch.setattr(bench.store, "upload_folder", refuse)
     bench.save(1)
@@ -219,7 +221,7 @@ def test_what_was_saved_comes_back_without_what_is_not_ours(bench: Bench, tmp_pa
     bench.save(3)
     assert bench.uploader.finish(30)
     folder = tmp_path / "resume"
-    assert checkpoints.restore(bench.store, bench.attempt.prefix, folder) == (3, 1)
+    assert checkpoint_uploads.restore(bench.store, bench.attempt.prefix, folder) == (3, 1)
     names_back = {path.name for path in folder.iterdir()}
     assert names_back == {
         "adapter_config.json",
@@ -266,7 +268,7 @@ def test_a_damaged_checkpoint_is_passed_over(bench: Bench, tmp_path: Path, damag
         case _:
             bench.store.put_bytes(where + names.STATE_MANIFEST, b"{}")
     folder = tmp_path / "resume"
-    assert checkpoints.restore(bench.store, bench.attempt.prefix, folder) == (1, 1)
+    assert checkpoint_uploads.restore(bench.store, bench.attempt.prefix, folder) == (1, 1)
     assert (folder / "adapter_model.safetensors").read_bytes() == b"\1" * 64
 
 
@@ -274,7 +276,7 @@ def test_a_snapshot_is_no_copy_and_outlives_the_trainers_folder(tmp_path: Path):
     checkpoint = saved(tmp_path, 3)
     large = ("adapter/adapter_model.safetensors", "state/optimizer.pt")
     before = [(checkpoint / Path(name).name).stat().st_ino for name in large]
-    taken = checkpoints.snapshot(checkpoint, tmp_path / "outbox", 3, "base/model")
+    taken = checkpoint_uploads.snapshot(checkpoint, tmp_path / "outbox", 3, "base/model")
     files = [taken.adapter / large[0], taken.state / large[1]]
     assert [path.stat().st_ino for path in files] == before
     shutil.rmtree(checkpoint)
@@ -288,7 +290,7 @@ def test_a_file_system_without_hard_links_gets_copies(
         raise OSError(errno.EXDEV, "Invalid cross-device link")
 
     monkeypatch.setattr(os, "link", refuse)
-    taken = checkpoints.snapshot(saved(tmp_path, 3), tmp_path / "outbox", 3, "base/model")
+    taken = checkpoint_uploads.snapshot(saved(tmp_path, 3), tmp_path / "outbox", 3, "base/model")
     assert (taken.adapter / "adapter/adapter_model.safetensors").read_bytes() == b"\3" * 64
     assert (taken.state / "state/optimizer.pt").read_bytes() == b"o" * 64
 
@@ -342,5 +344,5 @@ def test_what_has_been_waited_for_is_not_waited_for_again(
 
 def test_without_a_checkpoint_a_run_begins_at_the_beginning(bench: Bench, tmp_path: Path):
     folder = tmp_path / "resume"
-    assert checkpoints.restore(bench.store, bench.attempt.prefix, folder) is None
+    assert checkpoint_uploads.restore(bench.store, bench.attempt.prefix, folder) is None
     assert not folder.exists()

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from flashrun.spec import names
-from flashrun.spec.outcome import Exit
-from flashrun.spec.records import Result
-from flashrun_trainer import train
+from flashrun.api import names
+from flashrun.api.exits import Exit
+from flashrun.api.records import Result
+from flashrun_trainer import run_attempt
 from tests.trainer import forks
 from tests.trainer.pods import HEAD, Workshop, resolved, rows, sums
 
@@ -135,7 +135,7 @@ def test_a_run_that_cannot_succeed_says_why(workshop: Workshop, case: str):
     assert (pod.termination.peak_memory_bytes or 0) > 1 << 20
     result = pod.store.get_json(names.result_key(pod.prefix), Result)
     assert (result.exit_code, result.termination) == (code, pod.termination)
-    assert not pod.store.exists(names.live_key(pod.run.run.uid))
+    assert not pod.store.exists(names.heartbeat_key(pod.run.run.uid))
 
 
 def test_weights_that_are_no_numbers_are_not_saved(workshop: Workshop):
@@ -194,8 +194,8 @@ def test_a_reward_without_spread_is_warned_about_while_it_lasts(workshop: Worksh
     source = SCORE + "        return RewardResult(score=1.0)" + LOAD
     pod = workshop.pod(resolved("grpo", steps=100_000), sums(environment=source))
     with forks.started(pod):
-        live = pod.wait_for(lambda: (found := pod.live) and found.warning and found)
-    assert "all completions of a prompt had the same reward" in live.warning
+        heartbeat = pod.wait_for(lambda: (found := pod.heartbeat) and found.warning and found)
+    assert "all completions of a prompt had the same reward" in heartbeat.warning
 
 
 @pytest.mark.parametrize("serial", ["reward_thread_safe = False", "max_score_concurrency = 1"])
@@ -263,7 +263,7 @@ def test_no_cpu_takes_the_place_of_a_gpu_that_cannot_be_used(
     import torch
 
     (tmp_path / "nvidia0").touch()
-    monkeypatch.setattr(train, "_DEVICES", tmp_path)
+    monkeypatch.setattr(run_attempt, "_DEVICES", tmp_path)
     monkeypatch.setattr(torch.version, "cuda", "13.0")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)

@@ -12,11 +12,12 @@ from freesolo import environments
 from freesolo.datasets import TaskExample
 from freesolo.environments import EnvironmentMultiTurn
 
-from flashrun.spec.outcome import Exit
-from flashrun.spec.records import ResolvedEnvironment
-from flashrun_trainer import environment, report
-from flashrun_trainer.environment import Answer, Environment
-from flashrun_trainer.failures import TrainerError
+from flashrun.api.exits import Exit
+from flashrun.api.records import ResolvedEnvironment
+from flashrun_trainer.data import environment
+from flashrun_trainer.data.environment import Answer, Environment
+from flashrun_trainer.pod.trainer_errors import TrainerError
+from flashrun_trainer.records import reporter
 
 
 def spec(**params: Any) -> ResolvedEnvironment:
@@ -224,6 +225,6 @@ def test_a_resumed_history_ends_where_it_is_resumed():
     ]
     lines = [json.dumps(row) + "\n" for row in rows]
     half_written = lines[2][:20]
-    assert report.rows_until("".join(lines[:2]) + half_written, 2) == "".join(lines[:2])
-    assert report.rows_until("".join(lines), 2) == "".join(lines[:2])
-    assert report.rows_until("".join(lines), 0) == ""
+    assert reporter.rows_until("".join(lines[:2]) + half_written, 2) == "".join(lines[:2])
+    assert reporter.rows_until("".join(lines), 2) == "".join(lines[:2])
+    assert reporter.rows_until("".join(lines), 0) == ""

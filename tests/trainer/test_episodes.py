@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from flashrun.spec.outcome import Exit
-from flashrun_trainer.environment import Answer, Message
-from flashrun_trainer.episodes import Episode, reply_ids
-from flashrun_trainer.failures import TrainerError
+from flashrun.api.exits import Exit
+from flashrun_trainer.data.environment import Answer, Message
+from flashrun_trainer.data.episodes import Episode, reply_ids
+from flashrun_trainer.pod.trainer_errors import TrainerError
 
 
 def environment(**step: Any) -> Any:

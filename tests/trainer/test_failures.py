@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from flashrun.spec.outcome import Exit, Termination
-from flashrun.store import Corrupt, Forbidden, Unavailable
-from flashrun_trainer import failures
-from flashrun_trainer.failures import InterruptedBeforeTraining, Redactor, TrainerError
+from flashrun.api.exits import Exit, Termination
+from flashrun.store import Corrupt, StorageForbidden, Unavailable
+from flashrun_trainer.pod import trainer_errors
+from flashrun_trainer.pod.trainer_errors import InterruptedBeforeTraining, Redactor, TrainerError
 from tests.trainer.pods import resolved
 
 
@@ -59,7 +59,7 @@ class SafetensorError(Exception):
         (DistNetworkError("The client socket has timed out after 600000ms"), 67, "NcclFailed"),
         (RuntimeError("[/src/gloo/transport/tcp/pair.cc] Connection closed"), 67, "NcclFailed"),
         (Unavailable("storage is away"), 75, "StorageUnavailable"),
-        (Forbidden("refused"), 75, "StorageUnavailable"),
+        (StorageForbidden("refused"), 75, "StorageUnavailable"),
         (Corrupt("damaged"), 75, "StorageUnavailable"),
         (OSError(28, "No space left on device"), 1, "DiskFull"),
         (
@@ -77,14 +77,16 @@ class SafetensorError(Exception):
     ids=lambda value: repr(value) if isinstance(value, BaseException) else str(value),
 )
 def test_an_exception_has_a_code_and_a_reason(error: BaseException, code: int, reason: str):
-    end = failures.explain(error)
+    end = trainer_errors.explain(error)
     assert (end.code, end.reason) == (code, reason)
     assert "\n" not in end.message
     assert end.hint
 
 
 def test_out_of_memory_names_the_keys_to_lower():
-    end = failures.explain(OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."))
+    end = trainer_errors.explain(
+        OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+    )
     assert "train.batch_size" in end.hint
     assert "train.max_length" in end.hint
     assert end.message == (
@@ -100,7 +102,7 @@ def test_an_error_out_of_the_environments_code_is_the_environments(tmp_path: Pat
     exec(compile(path.read_text(), str(path), "exec"), scope)
     with pytest.raises(LookupError) as error:
         scope["fail"]()
-    end = failures.explain(error.value, tmp_path)
+    end = trainer_errors.explain(error.value, tmp_path)
     assert (end.code, end.reason) == (Exit.ENVIRONMENT, "EnvironmentFailed")
     assert end.message == (
         "the environment failed in environment/environment.py:2 with LookupError: nothing here"
@@ -109,7 +111,7 @@ def test_an_error_out_of_the_environments_code_is_the_environments(tmp_path: Pat
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 def test_a_loss_that_is_no_number_ends_the_run(value: float):
-    end = failures.diverged("loss", value, 7)
+    end = trainer_errors.diverged("loss", value, 7)
     assert end is not None
     assert (end.code, end.reason) == (Exit.DIVERGED, "Diverged")
     assert "step 7" in end.message
@@ -117,7 +119,7 @@ def test_a_loss_that_is_no_number_ends_the_run(value: float):
 
 
 def test_a_loss_that_is_a_number_does_not():
-    assert failures.diverged("loss", 3.2, 7) is None
+    assert trainer_errors.diverged("loss", 3.2, 7) is None
 
 
 def redactor(**environment: str) -> Redactor:
@@ -278,7 +280,7 @@ def test_a_degenerate_text_is_looked_through_once():
 
 @pytest.mark.parametrize("letter", ["x", '"', "é", "語", "🙂", "\x01"])
 def test_messages_keep_within_the_kubelets_limit(letter: str):
-    message = failures.shortened(letter * 5000)
+    message = trainer_errors.shortened(letter * 5000)
     assert len(message) <= 1024
     ending = Termination(
         reason="R" * 63,
@@ -289,4 +291,4 @@ def test_messages_keep_within_the_kubelets_limit(letter: str):
         peak_memory_bytes=2**40,
     )
     assert 1900 < len(ending.model_dump_json().encode()) <= 4096
-    assert failures.shortened("short") == "short"
+    assert trainer_errors.shortened("short") == "short"

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from flashrun.spec import names
-from flashrun.spec.outcome import Exit
+from flashrun.api import names
+from flashrun.api.exits import Exit
 from tests.trainer import forks
 from tests.trainer.pods import PATIENCE_SECONDS, TrainerPod, Workshop, resolved
 from tests.trainer.storage import Request, Storage, between

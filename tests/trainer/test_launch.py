@@ -16,15 +16,15 @@ from typing import Any
 
 import pytest
 
-from flashrun.spec.outcome import Exit, Termination
-from flashrun.spec.records import Scale
-from flashrun_trainer import peers
-from flashrun_trainer import team as team_module
-from flashrun_trainer.failures import Redactor, TrainerError
-from flashrun_trainer.interruption import Interruption
-from flashrun_trainer.peers import Ended, Hello, Link, Meeting, Start
-from flashrun_trainer.pod import Pod
-from flashrun_trainer.team import Team
+from flashrun.api.exits import Exit, Termination
+from flashrun.api.records import Scale
+from flashrun_trainer.launch import rendezvous
+from flashrun_trainer.launch import workers as team_module
+from flashrun_trainer.launch.rendezvous import Ended, Hello, Link, Meeting, Start
+from flashrun_trainer.launch.workers import Team
+from flashrun_trainer.pod.interruption import Interruption
+from flashrun_trainer.pod.mounts import Pod
+from flashrun_trainer.pod.trainer_errors import Redactor, TrainerError
 from tests.trainer.pods import resolved
 
 PRELUDE = """
@@ -326,7 +326,7 @@ def test_pods_meet_in_any_order_and_hear_the_same():
     heard: dict[int, Start] = {}
 
     def follow(pod: Pod) -> None:
-        met = peers.follow(pod, run, lambda: False)
+        met = rendezvous.follow(pod, run, lambda: False)
         assert met is not None
         heard[pod.index] = met[1]
         met[0].close()
@@ -375,10 +375,10 @@ def test_pods_that_do_not_come_are_waited_for_so_long():
     with Meeting(leader, run) as meeting, pytest.raises(TrainerError, match="1 of the other pods"):
         meeting.wait(0.1)
     with pytest.raises(TrainerError, match="the leading pod at 127") as raised:
-        peers.follow(other, run, lambda: False, 0.1)
+        rendezvous.follow(other, run, lambda: False, 0.1)
     assert raised.value.code == Exit.TEMPORARY
 
 
 def test_nobody_is_waited_for_when_the_run_is_over():
     _, other = pods(2)
-    assert peers.follow(other, resolved("sft", scale=Scale(nodes=2)), lambda: True) is None
+    assert rendezvous.follow(other, resolved("sft", scale=Scale(nodes=2)), lambda: True) is None

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from flashrun.spec import names
-from flashrun.spec.outcome import Exit
-from flashrun.spec.records import Result
-from flashrun_trainer import stops
+from flashrun.api import names
+from flashrun.api.exits import Exit
+from flashrun.api.records import Result
+from flashrun_trainer.data import stopping
 from tests.trainer import forks
 from tests.trainer.pods import Workshop, fifths, resolved, rows, sums
 
@@ -42,7 +42,7 @@ def test_sft_learns_and_leaves_everything_a_run_leaves(workshop: Workshop):
     assert (result.exit_code, result.termination) == (0, None)
     assert result.progress is not None
     assert result.progress.step == 48
-    assert not pod.store.exists(names.live_key(pod.run.run.uid))
+    assert not pod.store.exists(names.heartbeat_key(pod.run.run.uid))
     assert "spec.json" in pod.keys
     log = pod.store.get_bytes(names.log_key(pod.prefix, 1)).decode()
     assert "training on the CPU" in log
@@ -195,7 +195,7 @@ def test_a_scorer_sees_the_answer_and_the_reasoning_beside_it(workshop: Workshop
 def test_reasoning_is_left_out_of_what_is_scored_only_of_a_run_that_thinks(
     workshop: Workshop, monkeypatch: pytest.MonkeyPatch, thinking: bool, answer: str
 ):
-    monkeypatch.setattr(stops, "text_until", lambda *_: "<think>1</think>7")
+    monkeypatch.setattr(stopping, "text_until", lambda *_: "<think>1</think>7")
     pod = workshop.pod(resolved("grpo", steps=1, thinking=thinking), sums(environment=THINKING))
     assert pod.train() == Exit.DONE
     text = (pod.inside.environment / "seen.jsonl").read_text()
@@ -215,8 +215,12 @@ def test_prompts_without_room_for_a_completion_are_dropped(workshop: Workshop, t
 def test_a_run_says_where_it_is_while_it_runs(workshop: Workshop):
     pod = workshop.pod(resolved("sft", max_steps=100_000, epochs=100_000, save_every=100))
     with forks.started(pod):
-        live = pod.wait_for(lambda: (found := pod.live) and found.commits and found)
-    assert live.progress is not None
-    assert (live.phase, live.attempt, live.progress.total_steps) == ("Training", 1, 100_000)
-    assert live.progress.metrics["loss"] > 0
-    assert live.progress.eta_seconds is not None
+        heartbeat = pod.wait_for(lambda: (found := pod.heartbeat) and found.commits and found)
+    assert heartbeat.progress is not None
+    assert (heartbeat.activity, heartbeat.attempt, heartbeat.progress.total_steps) == (
+        "Training",
+        1,
+        100_000,
+    )
+    assert heartbeat.progress.metrics["loss"] > 0
+    assert heartbeat.progress.eta_seconds is not None

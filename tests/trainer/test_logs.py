@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from flashrun_trainer import logs
-from flashrun_trainer.failures import Redactor
-from flashrun_trainer.logs import Tee
+from flashrun_trainer.pod import log_tee
+from flashrun_trainer.pod.log_tee import Tee
+from flashrun_trainer.pod.trainer_errors import Redactor
 
 REDACT = Redactor(("canary-1234",))
 
@@ -68,7 +68,7 @@ def test_a_last_line_without_an_end_is_kept(tmp_path: Path):
 
 
 def test_a_long_log_keeps_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(logs, "LIMIT", 10_000)
+    monkeypatch.setattr(log_tee, "LIMIT", 10_000)
     with Tee(tmp_path / "log", REDACT) as tee:
         for number in range(5_000):
             os.write(1, b"line %d\n" % number)

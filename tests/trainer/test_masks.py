@@ -89,23 +89,24 @@ def marked(tokenizer: Any, row: Any) -> str:
 
 @pytest.mark.parametrize("case", CASES)
 def test_only_the_assistant_is_learned(tokenizer: Any, case: str):
-    from flashrun_trainer import chat
+    from flashrun_trainer.data import chat_template
 
     prompt, completion, thinking, expected = CASES[case]
-    row = chat.row_of(tokenizer, prompt, completion, thinking)
+    row = chat_template.row_of(tokenizer, prompt, completion, thinking)
     assert marked(tokenizer, row) == expected
 
 
 def test_a_row_is_cut_at_max_length_and_dropped_when_nothing_is_left(
     tokenizer: Any, caplog: pytest.LogCaptureFixture
 ):
-    from flashrun_trainer import chat, sft
+    from flashrun_trainer import sft
+    from flashrun_trainer.data import chat_template
 
     short = sft.Conversation([USER, {"role": "user", "content": "x"}], [assistant("2")], "row 1")
     long = sft.Conversation(
         [USER, {"role": "user", "content": "x" * 40}], [assistant("2" * 40)], "row 2"
     )
-    whole = chat.row_of(tokenizer, short.prompt, short.completion, False)
+    whole = chat_template.row_of(tokenizer, short.prompt, short.completion, False)
     run = resolved("sft", max_length=len(whole.input_ids))
     assert sft.training_rows([short, long], tokenizer, run) == [whole]
     assert "1 of 2 examples were dropped" in caplog.text
@@ -123,11 +124,12 @@ CUT = {
 def test_answers_that_lose_their_end_are_warned_about(
     tokenizer: Any, case: str, caplog: pytest.LogCaptureFixture
 ):
-    from flashrun_trainer import chat, sft
+    from flashrun_trainer import sft
+    from flashrun_trainer.data import chat_template
 
     all_of_them, cut, told, logged = CUT[case]
     short, long = (sft.Conversation([USER], [assistant("2" * count)], "a row") for count in (1, 40))
-    length = len(chat.row_of(tokenizer, short.prompt, short.completion, False).input_ids)
+    length = len(chat_template.row_of(tokenizer, short.prompt, short.completion, False).input_ids)
     run = resolved("sft", max_length=length + 8)
     rows = sft.training_rows([long] * cut + [short] * (all_of_them - cut), tokenizer, run)
 
@@ -149,7 +151,7 @@ def test_a_row_that_cannot_be_rendered_is_named(
     tokenizer: Any, monkeypatch: pytest.MonkeyPatch, message: dict[str, str], words: str
 ):
     from flashrun_trainer import sft
-    from flashrun_trainer.failures import TrainerError
+    from flashrun_trainer.pod.trainer_errors import TrainerError
 
     refuse = "{% for m in messages %}{% if m.role == 'nobody' %}{{ raise_exception('who?') }}"
     template = refuse + "{% endif %}{{ m.content }}{% endfor %}"
@@ -289,13 +291,14 @@ TOOLS = {
 
 @pytest.mark.parametrize("case", TOOLS)
 def test_calls_and_reasoning_are_learned_where_the_template_shows_them(tiny_model: Path, case: str):
-    from flashrun_trainer import chat, environment, model
+    from flashrun_trainer import model
+    from flashrun_trainer.data import chat_template, environment
 
     template, completion, thinking, expected = TOOLS[case]
     tokenizer = model.load_tokenizer(tiny_model)
     tokenizer.chat_template = template
     prompt, said = environment.checked([USER]), environment.checked(completion)
-    assert marked(tokenizer, chat.row_of(tokenizer, prompt, said, thinking)) == expected
+    assert marked(tokenizer, chat_template.row_of(tokenizer, prompt, said, thinking)) == expected
 
 
 # The models' own, as TRL carries them.
@@ -318,13 +321,14 @@ def test_of_a_long_talk_the_assistants_turns_are_learned_with_every_template_of_
 ):
     import trl
 
-    from flashrun_trainer import chat, environment, model
+    from flashrun_trainer import model
+    from flashrun_trainer.data import chat_template, environment
 
     tokenizer = model.load_tokenizer(tiny_model)
     folder = Path(trl.__file__).parent / "chat_templates"
     tokenizer.chat_template = (folder / f"{template}.jinja").read_text()
     prompt, said = environment.checked([USER]), environment.checked(TALK)
-    text = marked(tokenizer, chat.row_of(tokenizer, prompt, said, thinking))
+    text = marked(tokenizer, chat_template.row_of(tokenizer, prompt, said, thinking))
     context, *turns = (part.split("]", 1) for part in text.split("["))
     learned = [turn for turn, _ in turns]
     for turn, words in zip(learned, ("add", "It is 2.", "I add.", "It is 2 again."), strict=True):
@@ -378,7 +382,8 @@ ENDS = {
 def test_the_end_of_a_turn_is_learned_whatever_ends_a_sequence(tiny_model: Path, template: str):
     import trl
 
-    from flashrun_trainer import chat, environment, model
+    from flashrun_trainer import model
+    from flashrun_trainer.data import chat_template, environment
 
     end, eos, start = ENDS[template]
     tokenizer = model.load_tokenizer(tiny_model)
@@ -388,7 +393,7 @@ def test_the_end_of_a_turn_is_learned_whatever_ends_a_sequence(tiny_model: Path,
     tokenizer.chat_template = (folder / f"{template}.jinja").read_text()
     question: dict[str, Any] = {"role": "user", "content": "And?"}
     for said in ([assistant("2")], [assistant("1"), question, assistant("2")]):
-        row = chat.row_of(tokenizer, [USER], environment.checked(said), False)
+        row = chat_template.row_of(tokenizer, [USER], environment.checked(said), False)
         learned = [part.partition("]")[0] for part in marked(tokenizer, row).split("[")[1:]]
         own = [message["content"] for message in said if message["role"] == "assistant"]
         assert [text.strip() for text in learned] == [content + end for content in own]
@@ -409,7 +414,7 @@ def with_outputs(*outputs: Any) -> Any:
     from freesolo.datasets.records import load_task_examples
     from freesolo.environments import EnvironmentSingleTurn
 
-    from flashrun_trainer.environment import Environment
+    from flashrun_trainer.data.environment import Environment
 
     class Plain(EnvironmentSingleTurn):
         def build_prompt_messages(self, example, prompt_text):

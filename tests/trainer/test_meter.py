@@ -7,8 +7,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from flashrun_trainer import meter
-from flashrun_trainer.meter import Meter, Phase
+from flashrun_trainer.records import timing
+from flashrun_trainer.records.timing import Meter, Phase
 
 
 class Clock:
@@ -79,10 +79,10 @@ def test_tokens_count_on_after_a_resume():
 
 
 def test_the_first_row_says_how_long_the_start_took_and_no_other_does(tmp_path: Path):
-    meter.note(tmp_path, "model", 20.5)
-    meter.note(tmp_path, "packages", 1.5)
+    timing.note(tmp_path, "model", 20.5)
+    timing.note(tmp_path, "packages", 1.5)
     clock = Clock()
-    found = Meter(meter.notes(tmp_path), clock=clock)
+    found = Meter(timing.notes(tmp_path), clock=clock)
     clock.after(6)
     found.started("loading")
     clock.after(2)
@@ -99,15 +99,15 @@ def test_the_first_row_says_how_long_the_start_took_and_no_other_does(tmp_path: 
 
 
 def test_a_pod_without_notes_starts_all_the_same(tmp_path: Path):
-    assert meter.notes(tmp_path).keys() == {"imports"}
+    assert timing.notes(tmp_path).keys() == {"imports"}
     (tmp_path / "seconds.json").write_text("{half")
-    assert meter.notes(tmp_path).keys() == {"imports"}
+    assert timing.notes(tmp_path).keys() == {"imports"}
 
 
 def test_the_age_of_this_process_and_its_memory_are_known():
-    assert 0 < meter.process_seconds() < 24 * 3600
+    assert 0 < timing.process_seconds() < 24 * 3600
     pages = int(Path("/proc/self/statm").read_text().split()[1])
-    assert meter.peak_memory() >= pages * os.sysconf("SC_PAGE_SIZE") * 0.5
+    assert timing.peak_memory() >= pages * os.sysconf("SC_PAGE_SIZE") * 0.5
 
 
 def test_a_gpu_that_cannot_say_its_peak_costs_no_more_than_that(monkeypatch: pytest.MonkeyPatch):
@@ -116,7 +116,7 @@ def test_a_gpu_that_cannot_say_its_peak_costs_no_more_than_that(monkeypatch: pyt
 
     cuda = SimpleNamespace(is_available=lambda: True, max_memory_allocated=broken)
     monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(cuda=cuda))
-    assert meter.peak_memory() > 0
+    assert timing.peak_memory() > 0
 
 
 @pytest.mark.parametrize("name", ["tokens", "memory/peak_bytes", "tokens_per_second"])

@@ -11,11 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from flashrun.spec.catalog import Source
-from flashrun.spec.outcome import Exit
-from flashrun_trainer import ending, packages
+from flashrun.api.catalog import Source
+from flashrun.api.exits import Exit
 from flashrun_trainer import model as base_model
-from flashrun_trainer.failures import TrainerError
+from flashrun_trainer.init import packages
+from flashrun_trainer.pod.trainer_errors import TrainerError
+from flashrun_trainer.records import termination
 from tests.trainer import archives
 from tests.trainer.pods import ENVIRONMENT_ID, TrainerPod, Workshop, package, resolved, sums
 
@@ -226,7 +227,7 @@ def bare(access: object, tmp_path: Path) -> Workshop:
 
 def test_a_package_is_downloaded_checked_and_unpacked(bare: Workshop):
     pod = pod_of(bare, bare.publish(sums()))
-    assert ending.guarded(packages.run, packages.doing, pod.inside) == 0
+    assert termination.guarded(packages.run, packages.doing, pod.inside) == 0
     assert (pod.inside.environment / "environment.py").is_file()
     assert (pod.inside.environment / "dataset/train.jsonl").is_file()
     assert list(pod.inside.site.iterdir()) == []
@@ -238,26 +239,26 @@ def test_requirements_inside_a_package_install_nothing(bare: Workshop):
         "pyproject.toml": '[project]\nname = "x"\nversion = "1"\ndependencies = ["missing"]',
     }
     pod = pod_of(bare, bare.publish({**sums(), **lists}))
-    assert ending.guarded(packages.run, packages.doing, pod.inside) == 0
+    assert termination.guarded(packages.run, packages.doing, pod.inside) == 0
     assert (pod.inside.environment / "requirements.txt").is_file()
     assert list(pod.inside.site.iterdir()) == []
 
 
 def test_a_package_that_nobody_published_is_named(bare: Workshop):
     pod = pod_of(bare, "1" * 64)
-    assert ending.guarded(packages.run, packages.doing, pod.inside) == Exit.ENVIRONMENT
+    assert termination.guarded(packages.run, packages.doing, pod.inside) == Exit.ENVIRONMENT
     assert pod.termination.reason == "EnvironmentNotFound"
     assert ENVIRONMENT_ID in pod.termination.message
     assert "flash env push" in pod.termination.hint
 
 
 def test_a_package_of_another_digest_is_not_used(bare: Workshop):
-    from flashrun.spec import names
+    from flashrun.api import names
 
     key = names.environment_package_key(ENVIRONMENT_ID, "2" * 64)
     bare.store.put_bytes(key, package({"environment.py": "x"}))
     pod = pod_of(bare, "2" * 64)
-    assert ending.guarded(packages.run, packages.doing, pod.inside) == Exit.TEMPORARY
+    assert termination.guarded(packages.run, packages.doing, pod.inside) == Exit.TEMPORARY
     assert pod.termination.reason == "EnvironmentCorrupt"
     assert not pod.inside.environment.exists()
 
@@ -268,7 +269,9 @@ def test_a_model_that_is_not_in_the_mirror_is_named(bare: Workshop):
         update={"model": pod.run.model.model_copy(update={"revision": "nowhere"})}
     )
     (pod.folder / "spec.json").write_text(run.model_dump_json())
-    assert ending.guarded(base_model.run, base_model.doing, pod.inside) == Exit.MODEL_UNAVAILABLE
+    assert (
+        termination.guarded(base_model.run, base_model.doing, pod.inside) == Exit.MODEL_UNAVAILABLE
+    )
     assert pod.termination.reason == "ModelUnavailable"
     assert "flashrun/tiny-qwen3 at revision nowhere" in pod.termination.message
     assert list(pod.inside.model.rglob("*.part")) == []
@@ -281,7 +284,7 @@ def test_a_hub_that_is_away_is_a_temporary_failure(bare: Workshop):
     model = pod.run.model.model_copy(update={"source": Source.HUB})
     run = pod.run.model_copy(update={"model": model, "hub_endpoint": "http://127.0.0.1:1"})
     (pod.folder / "spec.json").write_text(run.model_dump_json())
-    assert ending.guarded(base_model.run, base_model.doing, pod.inside) == Exit.TEMPORARY
+    assert termination.guarded(base_model.run, base_model.doing, pod.inside) == Exit.TEMPORARY
     assert pod.termination.reason == "HubUnavailable"
 
 
@@ -325,7 +328,7 @@ def test_a_model_that_the_hub_refuses_is_named(
     model = pod.run.model.model_copy(update={"source": Source.HUB})
     run = pod.run.model_copy(update={"model": model, "hub_endpoint": hub})
     (pod.folder / "spec.json").write_text(run.model_dump_json())
-    assert ending.guarded(base_model.run, base_model.doing, pod.inside) == code
+    assert termination.guarded(base_model.run, base_model.doing, pod.inside) == code
     assert pod.termination.reason == reason
     assert str(status) in pod.termination.message
     assert not list(pod.inside.model.rglob("*.safetensors"))

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from flashrun_trainer import packing
-from flashrun_trainer.packing import IGNORED, Collator, Layout, Steps
+from flashrun_trainer.data import packing
+from flashrun_trainer.data.packing import IGNORED, Collator, Layout, Steps
 from tests.trainer.pods import Workshop, resolved
 
 LENGTHS = [12, 3, 7, 7, 30, 4, 9, 5, 21, 6, 8, 2, 16, 11, 3, 10]
@@ -188,7 +188,7 @@ def test_packed_examples_have_the_loss_and_the_gradient_of_separate_ones(
 def test_a_run_learns_the_same_however_its_steps_are_cut(
     workshop: Workshop, monkeypatch: pytest.MonkeyPatch
 ):
-    from flashrun_trainer import arguments, model
+    from flashrun_trainer import model, trl_arguments
 
     ways = {
         "separate": (Layout.PADDED, None),
@@ -200,7 +200,7 @@ def test_a_run_learns_the_same_however_its_steps_are_cut(
     for way, (layout, most) in ways.items():
         with monkeypatch.context() as changed:
             changed.setattr(model, "packing_layout", lambda _, layout=layout: layout)
-            changed.setattr(arguments, "most_tokens", lambda _, most=most: most)
+            changed.setattr(trl_arguments, "most_tokens", lambda _, most=most: most)
             pods[way] = workshop.pod(resolved("sft", max_steps=4))
             assert pods[way].train() == 0
     separate = pods.pop("separate")

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from flashrun.spec.outcome import Exit, Termination
-from flashrun.spec.records import Live, StorageAccess
-from flashrun_trainer import ending, model, report
-from flashrun_trainer.failures import TrainerError
-from flashrun_trainer.pod import Pod
+from flashrun.api.exits import Exit, Termination
+from flashrun.api.records import Heartbeat, StorageAccess
+from flashrun_trainer import model
+from flashrun_trainer.pod.mounts import Pod
+from flashrun_trainer.pod.trainer_errors import TrainerError
+from flashrun_trainer.records import reporter, termination
 from tests.trainer.pods import ROOT, TrainerPod, Workshop, resolved
 
 PASSWORD = "index-password"
@@ -47,38 +48,38 @@ def test_a_container_that_downloads_says_how_much_it_has(
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
 ):
-    monkeypatch.setattr(report, "_HEARTBEAT_SECONDS", 0.01)
+    monkeypatch.setattr(reporter, "_HEARTBEAT_SECONDS", 0.01)
     pod = made()
-    told: list[Live | None] = []
+    told: list[Heartbeat | None] = []
 
     def work(inside: Pod) -> None:
         part = model._part(inside, pod.run)
         part.mkdir(parents=True)
         with (part / "weights").open("wb") as file:
             os.posix_fallocate(file.fileno(), 0, 3 << 27)
-        wait_until(lambda: pod.live and pod.live.phase == "Downloading (0.4 GiB)")
-        told.append(pod.live)
+        wait_until(lambda: pod.heartbeat and pod.heartbeat.activity == "Downloading (0.4 GiB)")
+        told.append(pod.heartbeat)
 
-    assert ending.guarded(work, model.doing, pod.inside) == 0
-    (live,) = told
-    assert live is not None
-    assert (live.pod, live.attempt, live.progress) == (pod.inside.name, 0, None)
+    assert termination.guarded(work, model.doing, pod.inside) == 0
+    (heartbeat,) = told
+    assert heartbeat is not None
+    assert (heartbeat.pod, heartbeat.attempt, heartbeat.progress) == (pod.inside.name, 0, None)
 
 
 def test_pods_that_do_not_lead_leave_that_to_the_first(
     made: Callable[..., TrainerPod], monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(report, "_HEARTBEAT_SECONDS", 0.01)
+    monkeypatch.setattr(reporter, "_HEARTBEAT_SECONDS", 0.01)
     pod, asked = made(index=1), []
-    with report.preparing(pod.inside, lambda _: asked.append(1) or "Installing"):
+    with reporter.preparing(pod.inside, lambda _: asked.append(1) or "Installing"):
         time.sleep(0.1)
-    assert (asked, pod.live) == ([], None)
+    assert (asked, pod.heartbeat) == ([], None)
 
 
 def test_trouble_with_the_sign_of_life_is_none_of_the_container(
     made: Callable[..., TrainerPod], monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(report, "_HEARTBEAT_SECONDS", 0.01)
+    monkeypatch.setattr(reporter, "_HEARTBEAT_SECONDS", 0.01)
     pod, asked = made(), []
     gone = pod.workshop.access.model_copy(update={"endpoint": "http://127.0.0.1:1"})
 
@@ -88,8 +89,8 @@ def test_trouble_with_the_sign_of_life_is_none_of_the_container(
             raise FileNotFoundError("moved while it was looked at")
         return "Installing"
 
-    with report.preparing(pod.inside, doing):
-        wait_until(lambda: pod.live)
+    with reporter.preparing(pod.inside, doing):
+        wait_until(lambda: pod.heartbeat)
         (pod.folder / "access.json").write_text(gone.model_dump_json())
         before = len(asked)
         wait_until(lambda: len(asked) > before)
@@ -103,7 +104,7 @@ def test_what_a_container_prints_is_redacted(
         raise RuntimeError(f"the index refused {PASSWORD}")
 
     pod = made()
-    assert ending.guarded(work, lambda _: "Installing", pod.inside) == 1
+    assert termination.guarded(work, lambda _: "Installing", pod.inside) == 1
     assert pod.termination.message == "the trainer failed with RuntimeError: the index refused ***"
     printed = "".join(capfd.readouterr())
     assert "Looking in https://me:***@index.invalid/simple" in printed
@@ -115,7 +116,7 @@ def test_a_spec_that_cannot_be_read_is_said_in_words(made: Callable[..., Trainer
     plain = {**json.loads((pod.folder / "access.json").read_text()), "session_token": ""}
     (pod.folder / "access.json").write_text(json.dumps(plain))
     (pod.folder / "spec.json").write_text("{}")
-    assert ending.guarded(lambda inside: inside.run() and None, lambda _: "", pod.inside) == 64
+    assert termination.guarded(lambda inside: inside.run() and None, lambda _: "", pod.inside) == 64
     assert pod.termination.reason == "SpecInvalid"
     assert pod.termination.message.startswith("the resolved spec ")
 
@@ -135,7 +136,7 @@ def test_an_error_that_nobody_expects_is_an_end_like_others(made: Callable[..., 
 
 def test_the_keys_that_storage_is_reached_with_now_are_hidden(made: Callable[..., TrainerPod]):
     pod = made()
-    redact = ending.redactor_of(pod.inside)
+    redact = termination.redactor_of(pod.inside)
     place = pod.inside.storage
     access = StorageAccess.model_validate_json(place.read_bytes())
     place.unlink()
@@ -147,7 +148,9 @@ def test_the_keys_that_storage_is_reached_with_now_are_hidden(made: Callable[...
 
 def test_an_error_in_half_characters_is_an_end_like_others(made: Callable[..., TrainerPod]):
     pod = made()
-    end = ending.failed(ValueError("no \ud83d here"), pod.inside, ending.redactor_of(pod.inside))
+    end = termination.failed(
+        ValueError("no \ud83d here"), pod.inside, termination.redactor_of(pod.inside)
+    )
     assert end == 1
     assert pod.termination.message == r"the trainer failed with ValueError: no \ud83d here"
 
@@ -156,20 +159,21 @@ def test_an_error_in_half_characters_is_an_end_like_others(made: Callable[..., T
 def test_a_long_message_reaches_the_kubelet_whole(made: Callable[..., TrainerPod], word: str):
     pod = made()
     error = TrainerError(75, "StorageUnavailable", word * 5000, hint=word * 5000)
-    ending.failed(error, pod.inside, ending.redactor_of(pod.inside))
+    termination.failed(error, pod.inside, termination.redactor_of(pod.inside))
     kept = (pod.folder / "termination").read_bytes()[-4096:]
     assert Termination.model_validate_json(kept).reason == "StorageUnavailable"
 
 
 STOPPED = """
 import sys
-from flashrun_trainer import __main__, train
-from flashrun_trainer.failures import InterruptedBeforeTraining
+from flashrun_trainer import __main__
+from flashrun_trainer import run_attempt
+from flashrun_trainer.pod.trainer_errors import InterruptedBeforeTraining
 
 def stopped(*_):
     raise InterruptedBeforeTraining
 
-train._attempt = stopped  # SIGTERM, just when nothing is being done that could fail
+run_attempt._attempt = stopped  # SIGTERM, just when nothing is being done that could fail
 sys.exit(__main__.main(["train"]))
 """
 

@@ -7,9 +7,9 @@ from datetime import UTC, datetime
 
 import pytest
 
-from flashrun.spec import names
-from flashrun.spec.outcome import Exit
-from flashrun.spec.records import Claim, Control, Manifest, Result, Scale
+from flashrun.api import names
+from flashrun.api.exits import Exit
+from flashrun.api.records import Claim, Manifest, Result, Scale, TrainerControl
 from tests.trainer import forks
 from tests.trainer.pods import HEAD, TrainerPod, Workshop, ranks_of, resolved, sums
 
@@ -36,7 +36,7 @@ def load_environment(**params):
 def undisturbed(workshop: Workshop) -> TrainerPod:
     """An SFT run by two processes that nothing happened to, but for a checkpoint asked for."""
     pod = workshop.pod(resolved("sft", scale=TWO, **SFT))
-    pod.store.put_json(names.control_key(pod.prefix), Control(save_request="at once"))
+    pod.store.put_json(names.control_key(pod.prefix), TrainerControl(save_request="at once"))
     assert forks.trained(pod) == Exit.DONE, pod.output
     return pod
 
@@ -231,7 +231,7 @@ def test_what_one_process_cannot_do_ends_all_with_its_sentence(workshop: Worksho
     assert "RuntimeError: rank 1 does not find its judge" in pod.termination.message
     result = pod.store.get_json(names.result_key(pod.prefix), Result)
     assert (result.exit_code, result.termination) == (Exit.ENVIRONMENT, pod.termination)
-    assert not pod.store.exists(names.live_key(pod.run.run.uid))
+    assert not pod.store.exists(names.heartbeat_key(pod.run.run.uid))
     log = pod.store.get_bytes(names.log_key(pod.prefix, 1)).decode()
     assert "[rank 1] RuntimeError: rank 1 does not find its judge" in log
 

@@ -9,15 +9,22 @@ from pathlib import Path
 
 import pytest
 
-from flashrun.spec import names
-from flashrun.spec.records import Control, Live, Manifest, MetricsRow, Progress, StorageAccess
+from flashrun.api import names
+from flashrun.api.records import (
+    Heartbeat,
+    Manifest,
+    MetricsRow,
+    Progress,
+    StorageAccess,
+    TrainerControl,
+)
 from flashrun.store import Store
-from flashrun_trainer import attempt as attempts
-from flashrun_trainer.attempt import Attempt
-from flashrun_trainer.failures import Redactor
-from flashrun_trainer.meter import Phase
-from flashrun_trainer.pod import Pod
-from flashrun_trainer.report import Reporter, waits
+from flashrun_trainer.pod.mounts import Pod
+from flashrun_trainer.pod.trainer_errors import Redactor
+from flashrun_trainer.records import attempt as attempts
+from flashrun_trainer.records.attempt import Attempt
+from flashrun_trainer.records.reporter import Reporter, waits
+from flashrun_trainer.records.timing import Phase
 from tests.trainer.pods import resolved
 
 
@@ -64,8 +71,8 @@ def report_everything(reporter: Reporter) -> None:
 
 def keys_of(attempt: Attempt) -> set[str]:
     found = [entry.key.removeprefix(attempt.prefix) for entry in attempt.store.list(attempt.prefix)]
-    live = names.live_key(attempt.run.run.uid)
-    return {*found, *(["live"] if attempt.store.exists(live) else [])}
+    heartbeat = names.heartbeat_key(attempt.run.run.uid)
+    return {*found, *(["heartbeat"] if attempt.store.exists(heartbeat) else [])}
 
 
 def test_what_is_reported_is_there_when_the_reporter_is_closed(
@@ -77,7 +84,7 @@ def test_what_is_reported_is_there_when_the_reporter_is_closed(
     reporter.close()
     assert keys_of(attempt) == {
         "attempt-1/claim.json",
-        "live",
+        "heartbeat",
         "logs/attempt-1.log",
         "metrics.jsonl",
         "rollouts/step-00000001.jsonl",
@@ -118,7 +125,7 @@ def test_a_history_that_is_wanted_while_an_older_one_is_under_way_is_put_after_i
 
 
 def asked(attempt: Attempt) -> None:
-    attempt.store.put_json(names.control_key(attempt.prefix), Control(save_request="now"))
+    attempt.store.put_json(names.control_key(attempt.prefix), TrainerControl(save_request="now"))
 
 
 def saved(attempt: Attempt) -> None:
@@ -171,7 +178,7 @@ def test_a_reporter_outlives_what_is_no_trouble_of_storage(
     attempt = Attempt(own.run, Exhausted(access), own.prefix, own.claim)
     reporter = reporter_of(attempt, tmp_path)
     deadline = time.monotonic() + 30
-    while not own.store.exists(names.live_key(own.run.run.uid)):
+    while not own.store.exists(names.heartbeat_key(own.run.run.uid)):
         assert time.monotonic() < deadline
         time.sleep(0.01)
     reporter.close()
@@ -206,8 +213,8 @@ def test_a_warning_is_as_long_as_a_sentence_may_be(claim: Callable[[], Attempt],
     reporter = reporter_of(attempt, tmp_path)
     reporter.warn("no \ud83d spread " * 1000)
     reporter.close()
-    live = attempt.store.get_json(names.live_key(attempt.run.run.uid), Live)
-    assert len(live.warning) == 1024
+    heartbeat = attempt.store.get_json(names.heartbeat_key(attempt.run.run.uid), Heartbeat)
+    assert len(heartbeat.warning) == 1024
 
 
 WAITS = [
@@ -240,6 +247,6 @@ def test_what_a_step_waits_for_is_shown_with_the_other_warnings(
     reporter.watch(lambda: (Phase.SCORING, 720.0))
     reporter.warn("2 of 8 responses have no score")
     reporter.close()
-    live = attempt.store.get_json(names.live_key(attempt.run.run.uid), Live)
-    assert live.warning.startswith("this step has waited for scores for 12 minutes")
-    assert live.warning.endswith("; 2 of 8 responses have no score")
+    heartbeat = attempt.store.get_json(names.heartbeat_key(attempt.run.run.uid), Heartbeat)
+    assert heartbeat.warning.startswith("this step has waited for scores for 12 minutes")
+    assert heartbeat.warning.endswith("; 2 of 8 responses have no score")

@@ -4,11 +4,11 @@ import json
 
 import pytest
 
-from flashrun.spec import names
-from flashrun.spec.outcome import Exit
-from flashrun.spec.records import Batching, Live, ResolvedRun
+from flashrun.api import names
+from flashrun.api.exits import Exit
+from flashrun.api.records import Batching, Heartbeat, ResolvedRun
 from flashrun.store import Store
-from flashrun_trainer.packages import pins
+from flashrun_trainer.init.packages import pins
 from tests.trainer.pods import HEAD, TrainerPod, Workshop, resolved, rows, sums
 
 pytestmark = [pytest.mark.trainer, pytest.mark.filterwarnings("default")]
@@ -62,18 +62,26 @@ def grpo(workshop: Workshop) -> TrainerPod:
 @pytest.mark.parametrize(
     ("algorithm", "batching"),
     [
-        ("sft", Batching(processes=1, per_device=8, accumulation=1)),
-        ("grpo", Batching(processes=1, per_device=8, accumulation=1, generation=8)),
+        ("sft", Batching(world_size=1, micro_batch_size=8, gradient_accumulation_steps=1)),
+        (
+            "grpo",
+            Batching(
+                world_size=1,
+                micro_batch_size=8,
+                gradient_accumulation_steps=1,
+                generation_batch_size=8,
+            ),
+        ),
     ],
 )
 def test_every_phase_has_a_heartbeat_and_says_how_a_step_is_cut_up(
     workshop: Workshop, monkeypatch: pytest.MonkeyPatch, algorithm: str, batching: Batching
 ):
-    beats: list[Live] = []
+    beats: list[Heartbeat] = []
     put = Store.put_json
 
     def watched(store: Store, key: str, value: object) -> None:
-        if isinstance(value, Live):
+        if isinstance(value, Heartbeat):
             beats.append(value)
         put(store, key, value)
 
@@ -104,8 +112,9 @@ def test_the_phases_of_a_step_add_up(grpo: TrainerPod):
 
 
 def test_tokens_are_those_of_the_examples_without_filling(sft: TrainerPod, tiny_model):
-    from flashrun_trainer import environment, model
+    from flashrun_trainer import model
     from flashrun_trainer import sft as method
+    from flashrun_trainer.data import environment
 
     tokenizer = model.load_tokenizer(tiny_model)
     data = environment.load(sft.inside, sft.run.environment)
@@ -151,9 +160,9 @@ def test_a_run_of_one_step_learns(workshop: Workshop):
 def test_means_count_every_token_once_however_a_step_is_cut_up(
     workshop: Workshop, monkeypatch: pytest.MonkeyPatch, most: int | None
 ):
-    from flashrun_trainer import arguments
+    from flashrun_trainer import trl_arguments
 
-    monkeypatch.setattr(arguments, "most_tokens", lambda _: most)
+    monkeypatch.setattr(trl_arguments, "most_tokens", lambda _: most)
     pod = workshop.pod(resolved("sft", max_examples=9, epochs=2, learning_rate=1e-4))
     assert pod.train() == 0
     entropy = pod.values("entropy")
@@ -211,7 +220,7 @@ def test_an_attempt_lists_its_packages_also_when_it_fails(workshop: Workshop):
 
 
 def test_the_digest_of_the_examples_tells_two_datasets_apart(workshop: Workshop):
-    from flashrun_trainer import environment
+    from flashrun_trainer.data import environment
 
     digests = set()
     for data in (rows(("a", "b")), rows(("a", "c")), rows(("a", "b")) + "\n"):
@@ -244,7 +253,7 @@ def load_environment():
 def test_reasoning_costs_its_coefficient_a_token(workshop: Workshop, tiny_model):
     from transformers import AutoTokenizer
 
-    from flashrun_trainer.environment import Answer
+    from flashrun_trainer.data.environment import Answer
 
     tokenizer = AutoTokenizer.from_pretrained(tiny_model)
     # A template that opens the reasoning itself, as those of models that always reason do.

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from flashrun.spec import names
-from flashrun.spec.outcome import Exit
-from flashrun.spec.records import Claim, Control, Result
+from flashrun.api import names
+from flashrun.api.exits import Exit
+from flashrun.api.records import Claim, Result, TrainerControl
 from tests.trainer import forks
 from tests.trainer.pods import PATIENCE_SECONDS, TrainerPod, Workshop, resolved
 
@@ -116,7 +116,7 @@ def test_a_save_request_is_honoured_at_the_next_step(workshop: Workshop):
     with forks.started(pod):
         pod.wait_for(lambda: len(logged_steps(pod)) > 3)
         control = names.control_key(pod.prefix)
-        pod.store.put_json(control, Control(save_request="now"))
+        pod.store.put_json(control, TrainerControl(save_request="now"))
         pod.wait_for(lambda: len(pod.steps()) == 1)
-        pod.store.put_json(control, Control(save_request="and again"))
+        pod.store.put_json(control, TrainerControl(save_request="and again"))
         pod.wait_for(lambda: len(pod.steps()) == 2)

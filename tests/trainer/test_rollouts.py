@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from flashrun.spec import names
-from flashrun.spec.outcome import Exit
-from flashrun_trainer import rollouts
-from flashrun_trainer.arguments import Machine
-from flashrun_trainer.rollouts import Engine
+from flashrun.api import names
+from flashrun.api.exits import Exit
+from flashrun_trainer.data import generation
+from flashrun_trainer.data.generation import Engine
+from flashrun_trainer.trl_arguments import Machine
 from tests.trainer.pods import TrainerPod, Workshop, fifths, resolved, sums
 
 GIB = 1 << 30
@@ -42,21 +42,21 @@ def test_vllm_samples_where_it_is_there_and_fits(
 ):
     usual = {"machine": GPU, "installed": True, "sharded": False}
     sizes = {"weights": 8 * GIB, "memory": 80 * GIB}
-    chosen = rollouts.choose(**(usual | sizes | there))
+    chosen = generation.choose(**(usual | sizes | there))
     assert (chosen.memory_share, chosen.why) == (share, why)
 
 
 def test_the_settings_of_vllm_hold_a_whole_episode_and_the_stop_sequences():
     run = resolved("grpo", max_length=256, stop_sequences=("a", "b"))
-    assert rollouts.settings(run, Engine("no GPU")) == {}
-    found = rollouts.settings(run, Engine("fits", memory_share=0.4))
+    assert generation.settings(run, Engine("no GPU")) == {}
+    found = generation.settings(run, Engine("fits", memory_share=0.4))
     assert found["vllm_max_model_length"] == 256
     assert found["vllm_gpu_memory_utilization"] == 0.4
     assert found["generation_kwargs"] == {"stop": ["a", "b"]}
 
 
 def test_only_sampled_tokens_have_a_probability():
-    assert rollouts.spread([-0.1, -0.2, -0.3], [1, 1, 0, 0, 1]) == [-0.1, -0.2, 0.0, 0.0, -0.3]
+    assert generation.spread([-0.1, -0.2, -0.3], [1, 1, 0, 0, 1]) == [-0.1, -0.2, 0.0, 0.0, -0.3]
 
 
 class FakeGeneration:
@@ -79,19 +79,19 @@ class FakeGeneration:
 
 
 def test_vllm_stays_awake_for_the_whole_episode():
-    generation = FakeGeneration(sleeps=True)
-    with rollouts.awake(generation):
-        assert not generation.enable_sleep_mode
-    assert generation.asked == ["weights", "kv_cache", "sleep 2"]
-    assert generation.enable_sleep_mode
-    assert generation._llm_weights_sleeping
+    fake = FakeGeneration(sleeps=True)
+    with generation.awake(fake):
+        assert not fake.enable_sleep_mode
+    assert fake.asked == ["weights", "kv_cache", "sleep 2"]
+    assert fake.enable_sleep_mode
+    assert fake._llm_weights_sleeping
 
 
 def test_what_never_sleeps_is_not_woken():
-    generation = FakeGeneration(sleeps=False)
-    with rollouts.awake(generation):
+    fake = FakeGeneration(sleeps=False)
+    with generation.awake(fake):
         pass
-    assert generation.asked == []
+    assert fake.asked == []
 
 
 # --- for real, on both paths ----------------------------------------------------------------------

@@ -17,12 +17,12 @@ from freesolo.environments import (
     RewardResult,
 )
 
-from flashrun.spec.outcome import Exit
-from flashrun_trainer import scores
-from flashrun_trainer.environment import Answer, Environment
-from flashrun_trainer.failures import TrainerError
-from flashrun_trainer.ranks import Ranks
-from flashrun_trainer.scores import Score
+from flashrun.api.exits import Exit
+from flashrun_trainer.data import rewards
+from flashrun_trainer.data.environment import Answer, Environment
+from flashrun_trainer.data.rewards import Score
+from flashrun_trainer.pod.distributed import Ranks
+from flashrun_trainer.pod.trainer_errors import TrainerError
 from tests.trainer.pods import resolved
 
 
@@ -38,7 +38,7 @@ def judged(sdk: EnvironmentSingleTurn, *texts: str) -> list[Score]:
     """Scores of answers to two examples in turn."""
     examples = [SimpleNamespace(name="first"), SimpleNamespace(name="second")]
     half = len(texts) // 2
-    return scores.of_responses(
+    return rewards.of_responses(
         Environment(sdk, examples, ""),
         [examples[index >= half] for index in range(len(texts))],
         [Answer(text) for text in texts],
@@ -151,8 +151,8 @@ class Rally(EnvironmentMultiTurn):
 def test_episodes_are_compared_when_the_environment_compares_them():
     example = SimpleNamespace(name="first")
     episodes = [EnvironmentEpisode((), text) for text in "ab"]
-    broken = scores.failed(ValueError("no move"))
-    found = scores.of_responses(
+    broken = rewards.failed(ValueError("no move"))
+    found = rewards.of_responses(
         Environment(Rally(), [example], ""), [example] * 3, [episodes[0], broken, episodes[1]]
     )
     assert [score.reward for score in found] == [0, 0, 1]
@@ -201,8 +201,8 @@ def test_a_score_of_the_wrong_shape_is_a_failure_that_is_counted(case: str):
     found = judged(Wrong(), "a", "b", "a", "a")
     assert [bool(score.error) for score in found] == [False, True, False, False]
     assert words in found[1].error
-    assert scores.means(found)["reward_errors"] == 0.25
-    assert "1 of 4 responses of step 7" in scores.warning(found, 7)
+    assert rewards.means(found)["reward_errors"] == 0.25
+    assert "1 of 4 responses of step 7" in rewards.warning(found, 7)
 
 
 def test_metrics_are_averaged_over_the_responses_that_have_them():
@@ -214,7 +214,7 @@ def test_metrics_are_averaged_over_the_responses_that_have_them():
             half = RewardMetric("half", value=Fraction(1, 2))
             return RewardResult(score=1.0, metrics=(length, half, *right))
 
-    means = scores.means(judged(Metrics(), "a", "bbb", "a", "bbb"))
+    means = rewards.means(judged(Metrics(), "a", "bbb", "a", "bbb"))
     assert means == {"env/length": 2.0, "env/half": 0.5, "env/right": 1.0, "reward_errors": 0.0}
 
 
@@ -239,10 +239,10 @@ def test_metrics_of_any_shape_cost_nobody_a_score(metrics: Any, expected: dict[s
 def test_a_step_without_one_score_ends_the_run():
     failed = [Score(error="ValueError: no")] * 3
     with pytest.raises(TrainerError) as error:
-        scores.refuse_if_all_failed(failed, 4)
+        rewards.refuse_if_all_failed(failed, 4)
     assert (error.value.code, error.value.reason) == (Exit.ENVIRONMENT, "RewardFailed")
     assert "all 3 responses of step 4 with ValueError: no" in error.value.message
-    scores.refuse_if_all_failed([*failed, Score(1.0)], 4)
+    rewards.refuse_if_all_failed([*failed, Score(1.0)], 4)
 
 
 FLAT, SPREAD, CUT = ([1, 1, 0, 0], None), ([1, 0, 0, 0], None), ([1, 0, 0, 1], 320)
@@ -268,7 +268,7 @@ STEPS: dict[str, tuple[list[tuple[list[float], int | None]], str]] = {
 @pytest.mark.parametrize("case", STEPS)
 def test_steps_without_anything_to_learn_are_warned_about_before_they_are_many(case: str):
     steps, words = STEPS[case]
-    waste = scores.Waste()
+    waste = rewards.Waste()
     said = [waste.after(rewards, 2, cut_at) for rewards, cut_at in steps]
     assert words in said[-1]
     assert bool(said[-1]) == bool(words)

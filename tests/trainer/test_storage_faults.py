@@ -10,12 +10,14 @@ from pathlib import Path
 import pytest
 
 from flashrun import store as store_module
-from flashrun.spec import names
-from flashrun.spec.outcome import Exit
-from flashrun.spec.records import Claim
+from flashrun.api import names
+from flashrun.api.exits import Exit
+from flashrun.api.records import Claim
 from flashrun.store import Unauthorized
-from flashrun_trainer import checkpoints, model, packages
-from flashrun_trainer.pod import Pod
+from flashrun_trainer import model
+from flashrun_trainer.init import packages
+from flashrun_trainer.pod.mounts import Pod
+from flashrun_trainer.records import checkpoint_uploads
 from tests.trainer import forks
 from tests.trainer.pods import TrainerPod, Workshop, resolved
 from tests.trainer.storage import Cut, Refusal, Request, Storage, between
@@ -35,7 +37,7 @@ SAVES = [(1, step) for step in range(4, STEPS + 1, 4)]
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Try again soon, so that trouble takes a test no longer than it has to."""
     monkeypatch.setattr(store_module, "RETRIES", 1)
-    monkeypatch.setattr(checkpoints, "_RETRY_SECONDS", 0.1)
+    monkeypatch.setattr(checkpoint_uploads, "_RETRY_SECONDS", 0.1)
 
 
 @pytest.fixture(scope="module")
@@ -301,7 +303,7 @@ def test_a_pod_that_was_frozen_leaves_the_records_of_the_pod_that_ended_the_run(
         assert forks.ended(process) == Exit.INTERRUPTED_UNSAVED, first.output
     assert first.termination.reason == "Superseded"
     assert records(second) == left
-    assert first.live is None
+    assert first.heartbeat is None
     assert second.values("loss") == undisturbed.values("loss")
 
 

@@ -24,7 +24,7 @@ app.kubernetes.io/component: operator
 {{- if .Values.caBundle -}}{{ include "flashrun.name" . }}-ca{{- end -}}
 {{- end }}
 
-{{/* The settings file: the models in flashrun.spec.platform, in the same spelling. */}}
+{{/* The settings file: the models in flashrun.api.platform, in the same spelling. */}}
 {{- define "flashrun.platform" -}}
 {{- $storage := omit .Values.storage "existingSecret" "accessKey" "secretKey" -}}
 {{- $trainer := merge (dict "caBundleConfigMap" (include "flashrun.caConfigMap" .)) .Values.trainer -}}

@@ -27,7 +27,7 @@ from kubernetes.aio.config.incluster_config import SERVICE_TOKEN_FILENAME
 from kubernetes.aio.config.kube_config import KUBE_CONFIG_DEFAULT_LOCATION
 from typing_extensions import override
 
-from flashrun.spec import names
+from flashrun.api import names
 
 CALL_SECONDS: Final = 30.0
 CONNECT_SECONDS: Final = 5.0

@@ -42,8 +42,8 @@ from urllib3.exceptions import (
 )
 from urllib3.exceptions import TimeoutError as NetworkTimeoutError
 
-from flashrun.spec import names
-from flashrun.spec.records import FileEntry, Manifest, StorageAccess
+from flashrun.api import names
+from flashrun.api.records import FileEntry, Manifest, StorageAccess
 
 CONNECT_SECONDS: Final = 5.0
 READ_SECONDS: Final = 60.0
@@ -72,19 +72,19 @@ class StoreError(Exception):
             self.temporary = temporary
 
 
-class NotFound(StoreError):
+class KeyNotFound(StoreError):
     """The key does not exist."""
 
 
-class AlreadyExists(StoreError):
+class KeyExists(StoreError):
     """The key exists and was to be created."""
 
 
-class Forbidden(StoreError):
+class StorageForbidden(StoreError):
     """The credentials are refused, or do not reach so far."""
 
 
-class Unauthorized(Forbidden):
+class Unauthorized(StorageForbidden):
     """The credentials are not accepted, whatever the key; nothing is said about that."""
 
 
@@ -202,7 +202,7 @@ class Store:
         self.put_bytes(key, _json(record), "application/json")
 
     def create_json(self, key: str, record: BaseModel) -> None:
-        """Write ``record`` to ``key`` unless the key exists; raises ``AlreadyExists``."""
+        """Write ``record`` to ``key`` unless the key exists; raises ``KeyExists``."""
         self._create(key, _json(record))
 
     def exists(self, key: str) -> bool:
@@ -210,7 +210,7 @@ class Store:
         try:
             with self._reading(key):
                 self._client().stat_object(self._access.bucket, key)
-        except NotFound:
+        except KeyNotFound:
             return False
         return True
 
@@ -257,7 +257,7 @@ class Store:
         doomed = (DeleteObject(key) for key in keys)
         with self._errors("the keys to delete"):
             for failed in self._client().remove_objects(self._access.bucket, doomed):
-                kind = Forbidden if failed.code == "AccessDenied" else StoreError
+                kind = StorageForbidden if failed.code == "AccessDenied" else StoreError
                 name = self._name(failed.name or "")
                 raise kind(f"{name} was not deleted: {failed.code}: {failed.message}")
 
@@ -271,7 +271,7 @@ class Store:
         """Upload every file below ``folder``, then create the commit marker, last.
 
         Raises:
-            AlreadyExists: the marker is there: someone committed this prefix before.
+            KeyExists: the marker is there: someone committed this prefix before.
         """
         paths = sorted(path for path in folder.rglob("*") if path.is_file())
 
@@ -287,7 +287,7 @@ class Store:
         """Download what the marker below ``prefix`` lists, checking every size and SHA-256.
 
         Raises:
-            NotFound: there is no marker, so there is nothing.
+            KeyNotFound: there is no marker, so there is nothing.
             Corrupt: a file differs from the manifest, or would be written outside ``folder``.
         """
         record = self.get_json(prefix + marker, Manifest)
@@ -324,7 +324,7 @@ class Store:
         """Return credentials that do at most what ``policy`` allows, for ``seconds`` (STS).
 
         Raises:
-            Forbidden: the store refuses; stores without AssumeRole answer so, too.
+            StorageForbidden: the store refuses; stores without AssumeRole answer so, too.
         """
         form = {
             "Action": "AssumeRole",
@@ -416,9 +416,9 @@ class Store:
         try:
             with self._errors(key):
                 self._client()._execute("PUT", self._access.bucket, key, body=data, headers=headers)
-        except _ExistsAfterRetry:
+        except _KeyExistsAfterRetry:
             if self.get_bytes(key) != data:
-                raise AlreadyExists(f"{self._name(key)} exists already") from None
+                raise KeyExists(f"{self._name(key)} exists already") from None
 
     @contextlib.contextmanager
     def _body(self, key: str, offset: int = 0) -> Iterator[Any]:
@@ -439,14 +439,14 @@ class Store:
         try:
             with self._errors(key):
                 yield
-        except Forbidden as refused:
+        except StorageForbidden as refused:
             try:
                 there = any(entry.key == key for entry in self.list(key))
             except StoreError:
                 raise refused from None
             if there:
                 raise
-            raise NotFound(f"{self._name(key)} does not exist") from None
+            raise KeyNotFound(f"{self._name(key)} does not exist") from None
 
     def _download(self, key: str, path: Path) -> FileEntry:
         digest, size = hashlib.sha256(), 0
@@ -512,23 +512,23 @@ class Store:
                 "create it, or correct storage.bucket"
             )
         if status == 404:
-            raise NotFound(f"{name} does not exist")
+            raise KeyNotFound(f"{name} does not exist")
         if status == 412:
-            kind = _ExistsAfterRetry if retried else AlreadyExists
+            kind = _KeyExistsAfterRetry if retried else KeyExists
             raise kind(f"{name} exists already")
         if status == 416:
             raise _PastTheEnd(f"{name} is shorter")
         if code in _UNAUTHORIZED:
             raise Unauthorized(f"{name}: {_UNAUTHORIZED[code]}", temporary=code in _RENEWABLE)
         if status in {401, 403}:
-            raise Forbidden(f"{name}: access was refused ({said})")
+            raise StorageForbidden(f"{name}: access was refused ({said})")
         # 409 is the answer to a conditional PUT that met another one in flight.
         if status in _TRANSIENT_STATUS or status == 409 or code == "SlowDown":
             raise Unavailable(f"{name}: the store is not available at the moment ({said})")
         raise StoreError(f"{name}: the store refused ({said})", temporary=code == "NoSuchUpload")
 
 
-class _ExistsAfterRetry(AlreadyExists):
+class _KeyExistsAfterRetry(KeyExists):
     """The key exists, and an earlier try of the same request may have made it."""
 
 

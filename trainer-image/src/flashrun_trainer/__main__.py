@@ -14,7 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from flashrun_trainer.pod import Pod
+    from flashrun_trainer.pod.mounts import Pod
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -22,10 +22,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Linux drops a signal to the first process of a container that has no handler for it, and the
     # imports take a second. One that is blocked is kept.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-    from flashrun.spec.outcome import Exit
-    from flashrun_trainer import ending
-    from flashrun_trainer.failures import InterruptedBeforeTraining
-    from flashrun_trainer.pod import Pod
+    from flashrun.api.exits import Exit
+    from flashrun_trainer.pod.mounts import Pod
+    from flashrun_trainer.pod.trainer_errors import InterruptedBeforeTraining
+    from flashrun_trainer.records import termination
 
     work = commands()
     # Until training sets its own handler there is nothing to save, and no download is worth
@@ -46,18 +46,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return work[command](pod)
     except (InterruptedBeforeTraining, Exception) as error:
         # Python would print it as it is, secrets and all.
-        return ending.failed(error, pod, ending.redactor_of(pod))
+        return termination.failed(error, pod, termination.redactor_of(pod))
 
 
 def commands() -> "dict[str, Callable[[Pod], int]]":
     """Return the work of every container, by its name."""
-    from flashrun_trainer import ending, launch, model, packages, train
+    from flashrun_trainer import model, run_attempt
+    from flashrun_trainer.init import packages
+    from flashrun_trainer.launch import launcher
+    from flashrun_trainer.records import termination
 
     return {
-        "model": partial(ending.guarded, model.run, model.doing),
-        "packages": partial(ending.guarded, packages.run, packages.doing),
-        "train": launch.run,
-        "rank": train.rank,
+        "model": partial(termination.guarded, model.run, model.doing),
+        "packages": partial(termination.guarded, packages.run, packages.doing),
+        "train": launcher.run,
+        "rank": run_attempt.rank,
     }
 
 

@@ -16,11 +16,13 @@ from datasets import Dataset
 from peft import LoraConfig
 from trl import GRPOConfig, GRPOTrainer
 
-from flashrun.spec.outcome import Exit
-from flashrun.spec.records import Batching, ResolvedRun
-from flashrun_trainer import arguments, loop, model, rollouts, scores, stops
-from flashrun_trainer.chat import token_ids, turn_end
-from flashrun_trainer.environment import (
+from flashrun.api.exits import Exit
+from flashrun.api.records import Batching, ResolvedRun
+from flashrun_trainer import loop, model, trl_arguments
+from flashrun_trainer.context import Session
+from flashrun_trainer.data import generation, rewards, stopping
+from flashrun_trainer.data.chat_template import token_ids, turn_end
+from flashrun_trainer.data.environment import (
     FAILURES,
     Answer,
     Environment,
@@ -28,10 +30,9 @@ from flashrun_trainer.environment import (
     naming,
     row_name,
 )
-from flashrun_trainer.episodes import Episode, reply_ids
-from flashrun_trainer.failures import TrainerError
-from flashrun_trainer.meter import Meter, Phase
-from flashrun_trainer.session import Session
+from flashrun_trainer.data.episodes import Episode, reply_ids
+from flashrun_trainer.pod.trainer_errors import TrainerError
+from flashrun_trainer.records.timing import Meter, Phase
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +59,7 @@ class Judged(NamedTuple):
     raw: str
     ended: bool
     """Whether the model has ended it."""
-    score: scores.Score
+    score: rewards.Score
     penalty: float
 
     @property
@@ -74,24 +75,26 @@ def train(session: Session) -> Path | None:
     tokenizer = model.load_tokenizer(session.pod.model_folder(run))
     prompts = usable_prompts(session.environment, tokenizer, run)
     loop.same_everywhere(session.ranks, (prompt.ids for prompt in prompts))
-    settings = arguments.grpo(run, session.machine, session.pod.work / "checkpoints", len(prompts))
-    taken = arguments.prompts_per_step(run, len(prompts), session.machine.processes)
+    settings = trl_arguments.grpo(
+        run, session.machine, session.pod.work / "checkpoints", len(prompts)
+    )
+    taken = trl_arguments.prompts_per_step(run, len(prompts), session.machine.world_size)
     if taken < run.train.batch_size:
         log.warning(
             "batch_size = %d is lowered to %d (prompts: %d, processes: %d)",
-            *(run.train.batch_size, taken, len(prompts), session.machine.processes),
+            *(run.train.batch_size, taken, len(prompts), session.machine.world_size),
         )
     session.reporter.batching(
         Batching(
-            processes=session.machine.processes,
-            per_device=settings["per_device_train_batch_size"],
-            accumulation=settings["gradient_accumulation_steps"],
-            generation=taken * settings["num_generations"],
+            world_size=session.machine.world_size,
+            micro_batch_size=settings["per_device_train_batch_size"],
+            gradient_accumulation_steps=settings["gradient_accumulation_steps"],
+            generation_batch_size=taken * settings["num_generations"],
         )
     )
 
     network, adapter = loop.policy(session)
-    settings |= rollouts.settings(run, rollouts.engine(run, session.machine, network))
+    settings |= generation.settings(run, generation.engine(run, session.machine, network))
     ends = model.end_tokens(network, tokenizer)
     rewards = Rewards(session, tokenizer, ends, prompts, link)
     trainer = Trainer(
@@ -123,7 +126,7 @@ def usable_prompts(environment: Environment, tokenizer: Any, run: ResolvedRun) -
             ids = token_ids(tokenizer, messages, run.thinking, answer=True)
         opens = tokenizer.decode(ids[-4:]).rstrip().endswith("<think>")
         prompts.append(Prompt(example, messages, ids, opens))
-    longest = arguments.longest_prompt(run)
+    longest = trl_arguments.longest_prompt(run)
     kept = [prompt for prompt in prompts if len(prompt.ids) <= longest]
     room = f"max_length - max_tokens = {longest} tokens"
     if not kept:
@@ -163,21 +166,21 @@ class Trainer(loop.WithoutCards, GRPOTrainer):
         for_transformers = () if self.use_vllm else stop_sequences
         sampled: list[list[int]] = []
         logprobs: list[list[float]] = []
-        heeded = stops.heeded(self.model, self._tokenizer, for_transformers)
+        heeded = stopping.heeded(self.model, self._tokenizer, for_transformers)
         with self._meter.timed(Phase.GENERATION), heeded:
             for begin in range(0, len(prompt_ids), at_once):
                 portion = prompt_ids[begin : begin + at_once]
                 ids, known = super()._generate_single_turn(portion, *rest, **more)
                 sampled += ids
                 logprobs += known or []
-        ended = [stops.ids_until(self._tokenizer, ids, stop_sequences) for ids in sampled]
+        ended = [stopping.ids_until(self._tokenizer, ids, stop_sequences) for ids in sampled]
         if not self.use_vllm:
             return ended, None
         return ended, [row[: len(ids)] for row, ids in zip(logprobs, ended, strict=True)]
 
     def play(self, prompts: list[str], _: Any) -> dict[str, Any]:
         """Play whole episodes, all of a step at the same pace."""
-        with rollouts.awake(self.vllm_generation) if self.use_vllm else nullcontext():
+        with generation.awake(self.vllm_generation) if self.use_vllm else nullcontext():
             return self._play(prompts)
 
     def _play(self, prompts: list[str]) -> dict[str, Any]:
@@ -197,7 +200,7 @@ class Trainer(loop.WithoutCards, GRPOTrainer):
 
             def take(turn: tuple[int, list[int]]) -> list[Message]:
                 index, ids = turn
-                text = stops.text_until(self._tokenizer, ids, session.run.train.stop_sequences)
+                text = stopping.text_until(self._tokenizer, ids, session.run.train.stop_sequences)
                 answer = Answer(text, session.run.thinking, opens[index])
                 return episodes[index].answer(environment, ids, answer)
 
@@ -210,7 +213,7 @@ class Trainer(loop.WithoutCards, GRPOTrainer):
             "prompt_ids": [episode.prompt_ids for episode in episodes],
             "completion_ids": [episode.completion_ids for episode in episodes],
             "logprobs": [
-                rollouts.spread(row, episode.mask)
+                generation.spread(row, episode.mask)
                 for row, episode in zip(logprobs, episodes, strict=True)
             ]
             if self.use_vllm
@@ -247,7 +250,7 @@ class Trainer(loop.WithoutCards, GRPOTrainer):
         if isinstance(opening, BaseException):
             error = opening
         elif opening != messages:
-            longest = arguments.longest_prompt(run)
+            longest = trl_arguments.longest_prompt(run)
             own = token_ids(self._tokenizer, opening, run.thinking, answer=True)
             if len(own) <= longest:
                 messages, ids = opening, own
@@ -281,7 +284,7 @@ class Trainer(loop.WithoutCards, GRPOTrainer):
         run = self._session.run
         closed = ids[-1] == turn_end(self._tokenizer, run.thinking)
         heard = reply_ids(self._tokenizer, replies, run.thinking, closed)
-        if len(episode.ids) + len(heard) > arguments.longest_prompt(run):
+        if len(episode.ids) + len(heard) > trl_arguments.longest_prompt(run):
             episode.over = True
         else:
             episode.hear(heard)
@@ -304,7 +307,7 @@ class Rewards:
         """Tokens that end a completion."""
         self._prompts = prompts
         self._link = link
-        self._waste = scores.Waste()
+        self._waste = rewards.Waste()
 
     def reward(
         self,
@@ -328,7 +331,7 @@ class Rewards:
         else:
             asked = [one.messages[: one.opening] for one in episode]
             # A stop sequence ends a turn, not the turns that follow it.
-            raw = [stops.text_until(self._tokenizer, ids, ()) for ids in completion_ids]
+            raw = [stopping.text_until(self._tokenizer, ids, ()) for ids in completion_ids]
             thoughts = [one.thoughts for one in episode]
             responses = [one.finished() for one in episode]
         with self._link.meter.timed(Phase.SCORING):
@@ -345,16 +348,16 @@ class Rewards:
 
     def _answer(self, row: Prompt, ids: Sequence[int]) -> Answer:
         run = self._session.run
-        text = stops.text_until(self._tokenizer, ids, run.train.stop_sequences)
+        text = stopping.text_until(self._tokenizer, ids, run.train.stop_sequences)
         return Answer(text, run.thinking, row.opens_reasoning)
 
     def _say(self, step: int, judged: Sequence[Judged]) -> None:
         """Report how a step's completions did; raises ``TrainerError`` when none has a score."""
         found = [one.score for one in judged]
-        if trace := scores.first_trace(found):
+        if trace := rewards.first_trace(found):
             log.warning("one of step %d's rewards failed\n%s", step, trace)
         self._keep_some(step, judged)
-        scores.refuse_if_all_failed(found, step)
+        rewards.refuse_if_all_failed(found, step)
         train = self._session.run.train
         wasted = self._waste.after(
             [one.reward for one in judged],
@@ -363,21 +366,21 @@ class Rewards:
             if any(one.ended for one in judged) or train.stop_sequences
             else train.max_tokens,
         )
-        self._session.reporter.warn("; ".join(filter(None, (scores.warning(found, step), wasted))))
-        self._link.extra = scores.means(found)
+        self._session.reporter.warn("; ".join(filter(None, (rewards.warning(found, step), wasted))))
+        self._link.extra = rewards.means(found)
         penalties = [one.penalty for one in judged]
         if any(penalties):
             self._link.extra["thinking_penalty"] = statistics.fmean(penalties)
 
-    def _scores(self, rows: Sequence[int], responses: Sequence[Any]) -> list[scores.Score]:
+    def _scores(self, rows: Sequence[int], responses: Sequence[Any]) -> list[rewards.Score]:
         """Score responses to the prompts ``rows``."""
-        if self._session.ranks.world > 1 and scores.compares(self._session.environment):
+        if self._session.ranks.world > 1 and rewards.compares(self._session.environment):
             # Those that are compared with each other may have been sampled by several processes.
             return self._compared(rows, responses)
         examples = [self._prompts[row].example for row in rows]
-        return scores.of_responses(self._session.environment, examples, responses)
+        return rewards.of_responses(self._session.environment, examples, responses)
 
-    def _compared(self, rows: Sequence[int], responses: Sequence[Any]) -> list[scores.Score]:
+    def _compared(self, rows: Sequence[int], responses: Sequence[Any]) -> list[rewards.Score]:
         """Score whole groups, each in one process, and return the scores of our own responses."""
         ranks, size = self._session.ranks, self._session.run.train.group_size or 1
         parts = ranks.gathered(list(zip(rows, responses, strict=True)))
@@ -385,7 +388,7 @@ class Rewards:
         groups = [pairs[begin : begin + size] for begin in range(0, len(pairs), size)]
         share = [pair for group in groups[ranks.number :: ranks.world] for pair in group]
         examples = [self._prompts[row].example for row, _ in share]
-        scored = scores.of_responses(
+        scored = rewards.of_responses(
             self._session.environment, examples, [response for _, response in share]
         )
         by_rank = [iter(part) for part in ranks.gathered(scored)]

@@ -20,13 +20,14 @@ from transformers import (
 )
 from transformers.trainer_callback import PrinterCallback
 
-from flashrun.spec import names
-from flashrun.spec.outcome import Exit
-from flashrun.spec.records import MetricsRow, Progress
-from flashrun_trainer import arguments, checkpoints, meter, model, sharding
-from flashrun_trainer.failures import TrainerError, diverged
-from flashrun_trainer.ranks import Ranks
-from flashrun_trainer.session import Session
+from flashrun.api import names
+from flashrun.api.exits import Exit
+from flashrun.api.records import MetricsRow, Progress
+from flashrun_trainer import model, sharding, trl_arguments
+from flashrun_trainer.context import Session
+from flashrun_trainer.pod.distributed import Ranks
+from flashrun_trainer.pod.trainer_errors import TrainerError, diverged
+from flashrun_trainer.records import checkpoint_uploads, timing
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +58,7 @@ class Link(TrainerCallback):
         """Whether training ends early because a process was asked to stop."""
         self.extra: dict[str, float] = {}
         """Metrics of the environment for the step that is under way."""
-        self.meter = meter.Meter(meter.notes(session.pod.packages))
+        self.meter = timing.Meter(timing.notes(session.pod.packages))
         session.reporter.watch(self.meter.under_way)
         self.tokens_of: Callable[[int], int] | None = None
         """Tokens from the first step to this one, where the method knows better than TRL."""
@@ -73,7 +74,7 @@ class Link(TrainerCallback):
         self.meter.started("loading")
         self.meter.resumed(self._tokens(state))
         self._session.reporter.progress(self._progress(state, {}))
-        self._session.reporter.phase("Training")
+        self._session.reporter.activity("Training")
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
@@ -145,7 +146,7 @@ class Link(TrainerCallback):
 
     def upload(self, folder: Path, step: int, resumable: bool = True) -> None:
         """Queue a checkpoint; of one that is not ``resumable`` only the adapter."""
-        taken = checkpoints.snapshot(
+        taken = checkpoint_uploads.snapshot(
             folder, self._session.pod.work / "outbox", step, self._session.run.model.id, resumable
         )
         self._session.uploader.put(taken)
@@ -232,14 +233,14 @@ def resume_folder(session: Session) -> Path | None:
     place = None
     if ranks.leads:
         shutil.rmtree(folder, ignore_errors=True)
-        place = checkpoints.restore(store, prefix, folder)
+        place = checkpoint_uploads.restore(store, prefix, folder)
         session.reporter.continue_history(place.step if place else 0)
     place = ranks.shared(place)
     if place is None:
         return None
     if ranks.local == 0 and not ranks.leads:
         shutil.rmtree(folder, ignore_errors=True)
-        checkpoints.fetch(store, prefix, place, folder)
+        checkpoint_uploads.fetch(store, prefix, place, folder)
     ranks.wait()
     return folder
 
@@ -250,7 +251,7 @@ def policy(session: Session) -> tuple[Any, dict[str, Any] | None]:
     set_seed(run.seed)
     base = _base_model(session)
     if run.init_from_adapter is None:
-        return base, arguments.lora(run, model.adapter_targets(base))
+        return base, trl_arguments.lora(run, model.adapter_targets(base))
     source, init = run.init_from_adapter, session.pod.work / "init"
     session.ranks.once_a_pod(lambda: model.download_adapter(session.attempt.store, source, init))
     folder = model.adapter_folder(init)
@@ -292,7 +293,7 @@ def drive(trainer: Any, link: Link, session: Session) -> Path | None:
     trainer.save_model(str(saved))
     if not session.ranks.leads:
         return None
-    checkpoints.portable_config(saved / "adapter_config.json", session.run.model.id)
+    checkpoint_uploads.portable_config(saved / "adapter_config.json", session.run.model.id)
     return keep_adapter(saved, folder)
 
 

@@ -10,14 +10,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from flashrun.spec import names
-from flashrun.spec.catalog import Source
-from flashrun.spec.outcome import Exit
-from flashrun.spec.records import ResolvedAdapter, ResolvedRun
-from flashrun.store import Forbidden, NotFound, Store, Unauthorized
-from flashrun_trainer.failures import TrainerError, first_line
-from flashrun_trainer.packing import Layout
-from flashrun_trainer.pod import Pod
+from flashrun.api import names
+from flashrun.api.catalog import Source
+from flashrun.api.exits import Exit
+from flashrun.api.records import ResolvedAdapter, ResolvedRun
+from flashrun.store import KeyNotFound, StorageForbidden, Store, Unauthorized
+from flashrun_trainer.data.packing import Layout
+from flashrun_trainer.pod.mounts import Pod
+from flashrun_trainer.pod.trainer_errors import TrainerError, first_line
 
 log = logging.getLogger(__name__)
 
@@ -91,7 +91,7 @@ def _from_mirror(store: Store, spec: ResolvedRun, folder: Path) -> None:
         store.download_folder(prefix, folder)
     except Unauthorized:
         raise  # the storage's trouble, not the model's
-    except (NotFound, Forbidden) as error:
+    except (KeyNotFound, StorageForbidden) as error:
         raise _unavailable(spec, str(error), "the platform mirrors models below models/") from None
 
 
@@ -240,7 +240,7 @@ def download_adapter(store: Store, adapter: ResolvedAdapter, folder: Path) -> No
         store.download_folder(adapter.prefix, folder)
     except Unauthorized:
         raise  # the storage's trouble, not the adapter's
-    except (NotFound, Forbidden) as error:
+    except (KeyNotFound, StorageForbidden) as error:
         raise TrainerError(
             Exit.MODEL_UNAVAILABLE,
             "AdapterUnavailable",

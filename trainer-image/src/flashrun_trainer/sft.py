@@ -10,11 +10,13 @@ from datasets import Dataset
 from peft import LoraConfig
 from trl import SFTConfig, SFTTrainer
 
-from flashrun.spec.outcome import Exit
-from flashrun.spec.records import Batching, ResolvedRun
-from flashrun_trainer import arguments, loop, model, packing
-from flashrun_trainer.chat import Row, row_of, truncated
-from flashrun_trainer.environment import (
+from flashrun.api.exits import Exit
+from flashrun.api.records import Batching, ResolvedRun
+from flashrun_trainer import loop, model, trl_arguments
+from flashrun_trainer.context import Session
+from flashrun_trainer.data import packing
+from flashrun_trainer.data.chat_template import Row, row_of, truncated
+from flashrun_trainer.data.environment import (
     MESSAGES_HINT,
     Environment,
     Message,
@@ -24,9 +26,8 @@ from flashrun_trainer.environment import (
     row_name,
     says_something,
 )
-from flashrun_trainer.failures import TrainerError
-from flashrun_trainer.packing import IGNORED
-from flashrun_trainer.session import Session
+from flashrun_trainer.data.packing import IGNORED
+from flashrun_trainer.pod.trainer_errors import TrainerError
 
 log = logging.getLogger(__name__)
 
@@ -57,10 +58,16 @@ def train(session: Session) -> Path | None:
     network, adapter = loop.policy(session)
     lengths = [len(row.input_ids) for row in rows]
     layout = model.packing_layout(network)
-    plan = packing.plan(run, lengths, layout, arguments.most_tokens(machine), machine.processes)
+    plan = packing.plan(
+        run, lengths, layout, trl_arguments.most_tokens(machine), machine.world_size
+    )
     log.info("%s", packing.said(plan))
     session.reporter.batching(
-        Batching(processes=machine.processes, per_device=plan.at_once, accumulation=plan.passes)
+        Batching(
+            world_size=machine.world_size,
+            micro_batch_size=plan.at_once,
+            gradient_accumulation_steps=plan.passes,
+        )
     )
     output = session.pod.work / "checkpoints"
     link.tokens_of = plan.tokens_until
@@ -68,7 +75,7 @@ def train(session: Session) -> Path | None:
     trainer = Trainer(
         model=network,
         peft_config=LoraConfig(**adapter) if adapter else None,
-        args=SFTConfig(**arguments.sft(run, machine, output, plan.passes, len(plan.steps))),
+        args=SFTConfig(**trl_arguments.sft(run, machine, output, plan.passes, len(plan.steps))),
         train_dataset=Dataset.from_dict({"pass": range(plan.size * len(plan.steps))}),
         data_collator=packing.Collator(plan, rows, tokenizer.pad_token_id),
         processing_class=tokenizer,

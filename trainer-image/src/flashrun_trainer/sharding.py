@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from flashrun_trainer.ranks import Ranks
+from flashrun_trainer.pod.distributed import Ranks
 
 log = logging.getLogger(__name__)
 

@@ -3,8 +3,8 @@
 import asyncio
 from typing import Final
 
-from flashrun.cli.session import connect
-from flashrun.spec import names
+from flashrun.api import names
+from flashrun.cli.cluster.connection import connect
 
 PATIENCE_SECONDS: Final = 3.0
 

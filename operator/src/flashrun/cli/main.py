@@ -14,9 +14,9 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 from typing_extensions import override
 
-from flashrun.cli import terminal
-from flashrun.cli.failure import ExitCode, Failure
-from flashrun.cli.tables import Tone
+from flashrun.cli.output import terminal
+from flashrun.cli.output.failure import ExitCode, Failure
+from flashrun.cli.output.tables import Tone
 
 # Pydantic would look for plugins of its own in everything that is installed.
 os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
@@ -35,7 +35,9 @@ class _Lazy(TyperCommand):
 
     def load(self) -> Any:
         """Return the command itself."""
-        found = getattr(importlib.import_module(f"flashrun.cli.{self.module}"), self._attribute)
+        found = getattr(
+            importlib.import_module(f"flashrun.cli.commands.{self.module}"), self._attribute
+        )
         around = typer.Typer(add_completion=False, **_PLAIN)
         around.callback()(lambda: None)  # so that one command, too, is a command of a group
         if isinstance(found, typer.Typer):
@@ -55,7 +57,7 @@ class _Lazy(TyperCommand):
 COMMANDS: Final = (
     _Lazy("train", "train:train", "Train the adapter that a config describes."),
     _Lazy("rerun", "rerun:rerun", "Train again what a run trained, with changes."),
-    _Lazy("render", "manifest:render_manifest", "Print the FlashRun that train would submit."),
+    _Lazy("render", "render:render_manifest", "Print the FlashRun that train would submit."),
     _Lazy("status", "status:status", "Show where a run is, what it saved."),
     _Lazy("log", "log:log", "Print what a run wrote."),
     _Lazy("checkpoints", "checkpoints:checkpoints", "List a run's checkpoints."),

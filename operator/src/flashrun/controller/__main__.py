@@ -15,18 +15,18 @@ from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import Any, Final
 
+from flashrun.api import names
 from flashrun.cluster import Cluster, ClusterError, Connection
-from flashrun.controller import journal, metrics, settings
+from flashrun.controller import json_logs, metrics, settings
 from flashrun.controller.health import OLDEST_SECONDS, Health
 from flashrun.controller.lease import Lease
 from flashrun.controller.observe import Observer
-from flashrun.controller.poll import Heartbeats, resync
+from flashrun.controller.poll import HeartbeatPoller, resync
 from flashrun.controller.publish import publish
-from flashrun.controller.queue import Key, Queue
+from flashrun.controller.queue import Queue, RunKey
 from flashrun.controller.reconcile import Reconciler
 from flashrun.controller.settings import Settings, SettingsError
 from flashrun.controller.watch import Watch
-from flashrun.spec import names
 from flashrun.store import Store, StoreError
 
 WORKERS: Final = 8
@@ -45,7 +45,7 @@ def main() -> int:
     parser.add_argument("--port", type=int, default=PORT, help="of probes and metrics; 0 is any")
     parser.add_argument("--log-level", default="INFO")
     given = parser.parse_args()
-    journal.set_up(given.log_level)
+    json_logs.set_up(given.log_level)
     try:
         chosen = settings.load(given.settings, given.storage_keys)
         return asyncio.run(_run(chosen, given.kubeconfig, given.port))
@@ -92,7 +92,7 @@ async def _act(
     chosen: Settings,
     cluster: Cluster,
     store: Store,
-    heartbeats: Heartbeats,
+    heartbeats: HeartbeatPoller,
     lease: Lease,
     health: Health,
 ) -> None:
@@ -103,11 +103,11 @@ async def _act(
 
     metrics.WAITING.set_function(lambda: len(queue))
 
-    def add(key: Key) -> None:
+    def add(key: RunKey) -> None:
         if key.namespace in platform.namespaces:
             queue.add(key)
 
-    def add_from_thread(key: Key) -> None:
+    def add_from_thread(key: RunKey) -> None:
         loop.call_soon_threadsafe(add, key)
 
     def connect() -> Connection:
@@ -157,12 +157,12 @@ async def _serving(cluster: Cluster, namespaces: tuple[str, ...]) -> None:
             return
 
 
-async def _storage(chosen: Settings) -> tuple[Store, Heartbeats]:
+async def _storage(chosen: Settings) -> tuple[Store, HeartbeatPoller]:
     """Wait until the heartbeats are read; a trainer that is not heard would be taken for dead."""
     while True:
         try:
             store = await asyncio.to_thread(chosen.store)
-            heartbeats = Heartbeats(store)
+            heartbeats = HeartbeatPoller(store)
             await asyncio.to_thread(store.ensure_bucket)
             await asyncio.to_thread(heartbeats.poll)
         except StoreError as error:

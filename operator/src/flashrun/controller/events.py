@@ -9,17 +9,17 @@ import logging
 from datetime import UTC, datetime
 from typing import Final
 
+from flashrun.api import names
+from flashrun.api.resource import FlashRun
 from flashrun.cluster import AlreadyExists, Cluster, ClusterError
-from flashrun.plan.world import Event
-from flashrun.spec import names
-from flashrun.spec.run import FlashRun
+from flashrun.plan.types import RunEvent
 
 _MESSAGE_LIMIT: Final = 1024
 
 log = logging.getLogger(__name__)
 
 
-async def post(cluster: Cluster, run: FlashRun, event: Event, now: datetime) -> None:
+async def post(cluster: Cluster, run: FlashRun, event: RunEvent, now: datetime) -> None:
     """Tell people about ``event``; what fails is logged, for no run depends on it."""
     digest = hashlib.sha256(f"{run.uid} {event.reason}".encode()).hexdigest()[:16]
     name = f"{run.name}.{digest}"
@@ -29,7 +29,9 @@ async def post(cluster: Cluster, run: FlashRun, event: Event, now: datetime) -> 
         log.warning("event %s was not posted: %s", event.reason, error)
 
 
-async def _write(cluster: Cluster, run: FlashRun, event: Event, name: str, now: datetime) -> None:
+async def _write(
+    cluster: Cluster, run: FlashRun, event: RunEvent, name: str, now: datetime
+) -> None:
     moment = now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     message = event.message[:_MESSAGE_LIMIT]
     manifest = {

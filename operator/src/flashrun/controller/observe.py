@@ -16,22 +16,22 @@ from typing import Final, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from flashrun.cluster import Cluster, Conflict
-from flashrun.controller.poll import Heartbeats
-from flashrun.plan import objects
-from flashrun.plan.world import AdapterSource, Object, Observed, SecretLookup, StorageView
-from flashrun.spec import names
-from flashrun.spec.records import (
+from flashrun.api import names
+from flashrun.api.records import (
     Claim,
-    Control,
     EnvironmentPointer,
     Manifest,
     ResolvedAdapter,
     ResolvedRun,
     Result,
+    TrainerControl,
 )
-from flashrun.spec.run import TERMINAL, FlashRun
-from flashrun.store import Corrupt, Entry, NotFound, Store, StoreError
+from flashrun.api.resource import TERMINAL, FlashRun
+from flashrun.cluster import Cluster, Conflict
+from flashrun.controller.poll import HeartbeatPoller
+from flashrun.plan import objects
+from flashrun.plan.types import AdapterSource, Object, Observed, SecretLookup, StorageView
+from flashrun.store import Corrupt, Entry, KeyNotFound, Store, StoreError
 
 FRESH_SECONDS: Final = 60.0
 """How long a listing of a run's files is good while its heartbeat tells of no commit."""
@@ -57,7 +57,7 @@ class Observer:
         self,
         cluster: Cluster,
         store: Store,
-        heartbeats: Heartbeats,
+        heartbeats: HeartbeatPoller,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._cluster, self._store, self._heartbeats = cluster, store, heartbeats
@@ -74,8 +74,8 @@ class Observer:
         """
         jobs, pods = await asyncio.gather(self._children("Job", run), self._children("Pod", run))
         if run.status.phase in TERMINAL:
-            live = self._heartbeats.of(run.uid)
-            return Observed(jobs=jobs, pods=pods, storage=StorageView(live=live))
+            heartbeat = self._heartbeats.of(run.uid)
+            return Observed(jobs=jobs, pods=pods, storage=StorageView(heartbeat=heartbeat))
         secrets, access, resolved = await asyncio.gather(
             self._mine(run, "Secret", names.secrets_name(run.name)),
             self._mine(run, "Secret", names.storage_secret_name(run.name)),
@@ -171,17 +171,17 @@ class Observer:
             return StorageView(problem=str(error))
 
     def _files(self, run: FlashRun, pods: tuple[Object, ...]) -> StorageView:
-        live = self._heartbeats.of(run.uid)
+        heartbeat = self._heartbeats.of(run.uid)
         phases = {pod["metadata"]["uid"]: (pod.get("status") or {}).get("phase") for pod in pods}
-        mark = (live.attempt, live.commits, phases) if live else None
+        mark = (heartbeat.attempt, heartbeat.commits, phases) if heartbeat else None
         known = self._known.get(run.uid)
         now = self._clock()
         fresh = known is not None and now - known.read_at < FRESH_SECONDS
-        if known is None or live is None or known.mark != mark or not fresh:
+        if known is None or heartbeat is None or known.mark != mark or not fresh:
             known = _Known(mark, now, self._listed(run))
             self._known[run.uid] = known
-        control = self._record(names.control_key(run.storage_prefix), Control)
-        return replace(known.view, live=live, control=control)
+        control = self._record(names.control_key(run.storage_prefix), TrainerControl)
+        return replace(known.view, heartbeat=heartbeat, control=control)
 
     def _listed(self, run: FlashRun) -> StorageView:
         prefix = run.storage_prefix
@@ -253,7 +253,7 @@ class Observer:
     def _adapter_source(self, namespace: str, text: str) -> AdapterSource | None:
         """Return the newest adapter of this name, also of a run whose object is gone."""
         ref = names.parse_ref(text)
-        home = names.run_incarnations_prefix(namespace, ref.run)
+        home = names.run_name_prefix(namespace, ref.run)
         found = [
             AdapterSource(ResolvedAdapter(ref=text, uid=uid, prefix=prefix), manifest)
             for folder in self._store.list(home, recursive=False)
@@ -278,7 +278,7 @@ class Observer:
     def _record(self, key: str, model: type[Model]) -> Model | None:
         try:
             return self._store.get_json(key, model)
-        except NotFound:
+        except KeyNotFound:
             return None
         except Corrupt as error:
             log.warning("%s", error)

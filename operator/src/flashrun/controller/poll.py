@@ -12,11 +12,11 @@ from collections.abc import Set as AbstractSet
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
+from flashrun.api import names
+from flashrun.api.records import Heartbeat
 from flashrun.cluster import Cluster, ClusterError
-from flashrun.controller.queue import Key
-from flashrun.spec import names
-from flashrun.spec.records import Live
-from flashrun.store import Corrupt, NotFound, Store, StoreError
+from flashrun.controller.queue import RunKey
+from flashrun.store import Corrupt, KeyNotFound, Store, StoreError
 
 POLL_SECONDS: Final = 3.0
 RESYNC_SECONDS: Final = 300.0
@@ -24,19 +24,19 @@ SLOWEST_POLL_SECONDS: Final = 60.0
 ORPHAN_AGE: Final = timedelta(minutes=15)
 """Age from which the heartbeat of a run that is gone is swept."""
 
-Add = Callable[[Key], None]
+Add = Callable[[RunKey], None]
 log = logging.getLogger(__name__)
 
 
-class Heartbeats:
+class HeartbeatPoller:
     """The newest sign of life of every running trainer."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self._etags: dict[str, str] = {}
-        self._live: dict[str, Live] = {}
+        self._live: dict[str, Heartbeat] = {}
 
-    def of(self, uid: str) -> Live | None:
+    def of(self, uid: str) -> Heartbeat | None:
         """Return the newest heartbeat of a run, as of the last poll."""
         return self._live.get(uid)
 
@@ -53,48 +53,53 @@ class Heartbeats:
                 pause = min(pause * 2, SLOWEST_POLL_SECONDS)
             await asyncio.sleep(pause)
 
-    def poll(self) -> list[Key]:
+    def poll(self) -> list[RunKey]:
         """Look once; returns the runs with a new heartbeat, or with one that went away."""
         etags = {
-            names.live_uid(entry.key): entry.etag for entry in self._store.list(names.LIVE_PREFIX)
+            names.heartbeat_uid(entry.key): entry.etag
+            for entry in self._store.list(names.HEARTBEAT_PREFIX)
         }
         gone = [self._live.pop(uid) for uid in self._live.keys() - etags.keys()]
         self._etags = {uid: etag for uid, etag in self._etags.items() if uid in etags}
         changed = []
         for uid, etag in etags.items():
-            if self._etags.get(uid) != etag and (live := self._read(uid)) is not None:
-                self._live[uid] = live
-                changed.append(live)
+            if self._etags.get(uid) != etag and (heartbeat := self._read(uid)) is not None:
+                self._live[uid] = heartbeat
+                changed.append(heartbeat)
             self._etags[uid] = etag
-        return [Key(live.run.namespace, live.run.name) for live in (*gone, *changed)]
+        return [
+            RunKey(heartbeat.run.namespace, heartbeat.run.name) for heartbeat in (*gone, *changed)
+        ]
 
     def sweep(self, uids: AbstractSet[str], namespaces: tuple[str, ...]) -> None:
         """Delete old heartbeats of runs that are gone: their trainers were ended with them."""
         limit = datetime.now(UTC) - ORPHAN_AGE
         orphans = [
-            names.live_key(uid)
-            for uid, live in self._live.items()
-            if uid not in uids and live.run.namespace in namespaces and live.updated < limit
+            names.heartbeat_key(uid)
+            for uid, heartbeat in self._live.items()
+            if uid not in uids
+            and heartbeat.run.namespace in namespaces
+            and heartbeat.updated < limit
         ]
         if orphans:
             self._store.delete(orphans)
 
-    def _read(self, uid: str) -> Live | None:
+    def _read(self, uid: str) -> Heartbeat | None:
         """Return a heartbeat that is one: a trainer writes it, so it is checked.
 
         A store in trouble ends the poll; what was not read is then read by the next one.
         """
         try:
-            live = self._store.get_json(names.live_key(uid), Live)
-        except NotFound:
+            heartbeat = self._store.get_json(names.heartbeat_key(uid), Heartbeat)
+        except KeyNotFound:
             return None
         except Corrupt as error:
             log.warning("%s", error)
             return None
-        if live.run.uid != uid:
+        if heartbeat.run.uid != uid:
             log.warning("the heartbeat of run %s names another run; it is ignored", uid)
             return None
-        return live
+        return heartbeat
 
 
 async def resync(
@@ -113,7 +118,7 @@ async def resync(
             uids = set()
             for namespace in namespaces:
                 for manifest in await cluster.list(names.KIND, namespace):
-                    add(Key(namespace, manifest["metadata"]["name"]))
+                    add(RunKey(namespace, manifest["metadata"]["name"]))
                     uids.add(manifest["metadata"]["uid"])
             await asyncio.to_thread(keep, uids)
         except (ClusterError, StoreError) as error:

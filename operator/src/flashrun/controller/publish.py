@@ -12,13 +12,13 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 import flashrun
+from flashrun.api import names
+from flashrun.api.platform import Platform, Pool
+from flashrun.api.public import FILE, PublicPlatform
+from flashrun.api.records import StorageAccess
 from flashrun.cluster import Cluster, ClusterError
-from flashrun.plan import access, objects
-from flashrun.plan.world import Object
-from flashrun.spec import names
-from flashrun.spec.platform import Platform, Pool
-from flashrun.spec.public import FILE, PublicPlatform
-from flashrun.spec.records import StorageAccess
+from flashrun.plan import objects, storage_policies
+from flashrun.plan.types import Object
 from flashrun.store import Store, StoreError
 
 EVERY_SECONDS: Final = 60.0
@@ -99,7 +99,7 @@ async def _renew(cluster: Cluster, store: Store, platform: Platform, namespace: 
     found = await cluster.metadata("Secret", namespace, names.STORAGE_USER_SECRET)
     if found is not None and not _ageing(found, seconds):
         return
-    policy = access.namespace_policy(platform.storage.bucket, namespace)
+    policy = storage_policies.namespace_policy(platform.storage.bucket, namespace)
     granted: StorageAccess = (
         await asyncio.to_thread(store.assume, policy, seconds, platform.storage.role_arn)
         if platform.storage.sts

@@ -16,7 +16,7 @@ FIRST_RETRY_SECONDS: Final = 0.5
 LONGEST_RETRY_SECONDS: Final = 120.0
 
 
-class Key(NamedTuple):
+class RunKey(NamedTuple):
     """One run."""
 
     namespace: str
@@ -28,14 +28,14 @@ class Queue:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._due: dict[Key, float] = {}
-        self._later: list[tuple[float, Key]] = []
-        self._ready: OrderedDict[str, OrderedDict[Key, None]] = OrderedDict()
-        self._active: dict[Key, float] = {}
-        self._failures: dict[Key, int] = {}
+        self._due: dict[RunKey, float] = {}
+        self._later: list[tuple[float, RunKey]] = []
+        self._ready: OrderedDict[str, OrderedDict[RunKey, None]] = OrderedDict()
+        self._active: dict[RunKey, float] = {}
+        self._failures: dict[RunKey, int] = {}
         self._changed = asyncio.Event()
 
-    def add(self, key: Key, delay: float = 0.0) -> None:
+    def add(self, key: RunKey, delay: float = 0.0) -> None:
         """Make ``key`` due after ``delay`` seconds, or earlier when it is so already."""
         due = self._clock() + delay
         if key in self._due and self._due[key] <= due:
@@ -44,7 +44,7 @@ class Queue:
         heapq.heappush(self._later, (due, key))
         self._changed.set()
 
-    async def work(self, handle: Callable[[Key], Awaitable[float | None]]) -> None:
+    async def work(self, handle: Callable[[RunKey], Awaitable[float | None]]) -> None:
         """Hand keys to ``handle``, one after the other, for ever; run several for more at a time.
 
         ``handle`` returns after how many seconds to look again, or None. What it raises is its own
@@ -77,7 +77,7 @@ class Queue:
         waits = [now - due for key, due in self._due.items() if key not in self._active]
         return max([0.0, *waits, *(now - begun for begun in self._active.values())])
 
-    async def _next(self) -> Key:
+    async def _next(self) -> RunKey:
         while True:
             self._promote()
             for namespace, keys in self._ready.items():
@@ -107,7 +107,7 @@ class Queue:
         except TimeoutError:
             return
 
-    def _back_off(self, key: Key) -> float:
+    def _back_off(self, key: RunKey) -> float:
         failures = self._failures[key] = self._failures.get(key, 0) + 1
         pause = min(FIRST_RETRY_SECONDS * 2.0 ** (failures - 1), LONGEST_RETRY_SECONDS)
         return pause * random.uniform(0.75, 1.25)

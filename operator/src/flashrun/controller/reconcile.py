@@ -11,6 +11,10 @@ from datetime import UTC, datetime
 
 from pydantic import ValidationError
 
+from flashrun.api import names
+from flashrun.api.platform import Platform
+from flashrun.api.records import Claim, StorageAccess
+from flashrun.api.resource import TERMINAL, FlashRun, PendingStatus
 from flashrun.cluster import (
     Cluster,
     ClusterError,
@@ -20,14 +24,10 @@ from flashrun.cluster import (
 )
 from flashrun.controller import events, metrics
 from flashrun.controller.observe import Observer
-from flashrun.controller.queue import Key
-from flashrun.plan import objects, report
+from flashrun.controller.queue import RunKey
+from flashrun.plan import objects, run_status
 from flashrun.plan.decide import decide
-from flashrun.plan.world import AccessGrant, Decision, Object
-from flashrun.spec import names
-from flashrun.spec.platform import Platform
-from flashrun.spec.records import Claim, StorageAccess
-from flashrun.spec.run import TERMINAL, FlashRun, PendingStatus
+from flashrun.plan.types import AccessGrant, Decision, Object
 from flashrun.store import Store, StoreError
 
 log = logging.getLogger(__name__)
@@ -53,7 +53,7 @@ class Reconciler:
         self._platform = platform
         self._leading, self._clock = leading, clock
 
-    async def handle(self, key: Key) -> float | None:
+    async def handle(self, key: RunKey) -> float | None:
         """Look at one run; returns after how many seconds to look again. Errors are logged here."""
         where = {"run": f"{key.namespace}/{key.name}"}
         try:
@@ -68,7 +68,7 @@ class Reconciler:
             log.exception("a pass failed", extra=where)
             raise
 
-    async def reconcile(self, key: Key) -> float | None:
+    async def reconcile(self, key: RunKey) -> float | None:
         """Look at one run once."""
         manifest = await self._cluster.find(names.KIND, key.namespace, key.name)
         if manifest is None or "deletionTimestamp" in manifest["metadata"]:
@@ -172,7 +172,7 @@ class Reconciler:
 
     async def _tell(self, run: FlashRun, message: str) -> None:
         """Say on the run what the cluster refuses: quota, policy, rights. It is tried again."""
-        status = report.conclude(
+        status = run_status.conclude(
             run.status.model_copy(
                 update={
                     "observed_generation": run.generation,
@@ -188,7 +188,7 @@ class Reconciler:
         if status != run.status:
             await self._write_status(run, status.to_patch())
 
-    async def _refuse(self, key: Key, manifest: Object, error: ValidationError) -> None:
+    async def _refuse(self, key: RunKey, manifest: Object, error: ValidationError) -> None:
         """Say on a run that its spec cannot be read, written for a newer or older operator."""
         metadata = manifest["metadata"]
         told = (

@@ -9,8 +9,8 @@ from typing import Final
 import yaml
 from pydantic import ValidationError
 
-from flashrun.spec.platform import Platform
-from flashrun.spec.records import StorageAccess
+from flashrun.api.platform import Platform
+from flashrun.api.records import StorageAccess
 from flashrun.store import Store, StoreError
 
 KEYS_FOLDER: Final = Path("/var/run/flashrun/storage")

@@ -16,10 +16,10 @@ from typing import Any, Final
 
 import kopf
 
+from flashrun.api import names
 from flashrun.cluster import Connection
 from flashrun.controller import metrics
-from flashrun.controller.queue import Key
-from flashrun.spec import names
+from flashrun.controller.queue import RunKey
 
 KINDS: Final = 3
 """Kinds that are watched in each namespace."""
@@ -28,7 +28,7 @@ PULSE_SECONDS: Final = 5.0
 _STEADY_SECONDS: Final = 120.0
 _START_SECONDS: Final = 60.0
 
-Add = Callable[[Key], None]
+Add = Callable[[RunKey], None]
 log = logging.getLogger(__name__)
 
 
@@ -144,11 +144,11 @@ def _registry(connect: Callable[[], Connection], add: Add) -> kopf.OperatorRegis
         )
 
     async def run_changed(namespace: str | None, name: str | None, **_: Any) -> None:
-        add(Key(namespace or "", name or ""))
+        add(RunKey(namespace or "", name or ""))
 
     async def child_changed(namespace: str | None, labels: Any, **_: Any) -> None:
         if names.RUN_LABEL in labels:
-            add(Key(namespace or "", labels[names.RUN_LABEL]))
+            add(RunKey(namespace or "", labels[names.RUN_LABEL]))
 
     kopf.on.login(registry=registry)(login)
     kopf.on.event(names.GROUP, names.VERSION, names.PLURAL, registry=registry)(run_changed)

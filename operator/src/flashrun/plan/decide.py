@@ -10,24 +10,12 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from flashrun.plan import access, failures, fit, objects, report, resolve
-from flashrun.plan.conditions import FALSE, TRUE, Wanted
-from flashrun.plan.pods import Attempt, Pod, attempts_of, crew_of, read
-from flashrun.plan.world import (
-    AccessGrant,
-    Decision,
-    Delete,
-    Object,
-    Observed,
-    Patch,
-    SecretCopy,
-)
-from flashrun.spec import names
-from flashrun.spec.catalog import Catalog, Model
-from flashrun.spec.outcome import Exit, Retry
-from flashrun.spec.platform import Platform, Pool
-from flashrun.spec.records import Control, ResolvedRun, RunIdentity, Scale
-from flashrun.spec.run import (
+from flashrun.api import names
+from flashrun.api.catalog import Catalog, Model
+from flashrun.api.exits import Exit, Retry
+from flashrun.api.platform import Platform, Pool
+from flashrun.api.records import ResolvedRun, RunIdentity, Scale, TrainerControl
+from flashrun.api.resource import (
     TERMINAL,
     TRAINING_WARNING,
     FailureStatus,
@@ -35,6 +23,18 @@ from flashrun.spec.run import (
     FlashRunStatus,
     PendingStatus,
     Phase,
+)
+from flashrun.plan import failures, objects, placement, resolve, run_status, storage_policies
+from flashrun.plan.conditions import FALSE, TRUE, Wanted
+from flashrun.plan.pods import Attempt, Pod, attempts_of, crew_of, read
+from flashrun.plan.types import (
+    AccessGrant,
+    Decision,
+    Delete,
+    Object,
+    Observed,
+    Patch,
+    SecretCopy,
 )
 
 LOOK_AGAIN_SECONDS: Final = 10.0
@@ -86,7 +86,7 @@ def decide(run: FlashRun, observed: Observed, platform: Platform, now: datetime)
     pods = tuple(sorted(map(read, observed.pods), key=lambda pod: (pod.created, pod.name)))
     if run.status.phase in TERMINAL:
         return _settled(run, observed, pods, platform)
-    seen = report.seen(run, observed, pods, platform, now)
+    seen = run_status.seen(run, observed, pods, platform, now)
     case = Case(run, observed, platform, now, pods, seen)
     stages: tuple[Stage, ...] = (
         _finished,
@@ -100,7 +100,9 @@ def decide(run: FlashRun, observed: Observed, platform: Platform, now: datetime)
         _follow,
     )
     decision = next(answer for stage in stages if (answer := stage(case)) is not None)
-    return _with_requests(case, report.coalesce(run.status, _give_up_the_lost(case, decision), now))
+    return _with_requests(
+        case, run_status.coalesce(run.status, _give_up_the_lost(case, decision), now)
+    )
 
 
 # --- the end of a run -----------------------------------------------------------------------------
@@ -116,9 +118,9 @@ def _settled(
         for job in observed.jobs
         if "ttlSecondsAfterFinished" not in job["spec"]
     )
-    stale = (names.live_key(run.uid),) if observed.storage.live is not None else ()
+    stale = (names.heartbeat_key(run.uid),) if observed.storage.heartbeat is not None else ()
     return Decision(
-        status=report.with_attempts(run.status, observed, pods).model_copy(
+        status=run_status.with_attempts(run.status, observed, pods).model_copy(
             update={"observed_generation": run.generation}
         ),
         patch=expiring,
@@ -137,7 +139,7 @@ def _finished(case: Case) -> Decision | None:
         return None
     checkpoints = case.status.checkpoint_count
     return Decision(
-        status=report.conclude(
+        status=run_status.conclude(
             case.status,
             case.run,
             case.now,
@@ -155,7 +157,7 @@ def _cancelled(case: Case) -> Decision | None:
     kept = f"{_count(case.status.checkpoint_count)} kept"
     if case.status.checkpoints:
         kept += f", the newest is {case.status.checkpoints[0].ref}"
-    status = report.conclude(
+    status = run_status.conclude(
         case.status,
         case.run,
         case.now,
@@ -175,7 +177,7 @@ def _fail(case: Case, failure: FailureStatus, *, stop: bool = False) -> Decision
     jobs = tuple(Delete("Job", job["metadata"]["name"]) for job in case.observed.jobs)
     status = case.status.model_copy(update={"failure": failure})
     return Decision(
-        status=report.conclude(
+        status=run_status.conclude(
             status,
             case.run,
             case.now,
@@ -201,7 +203,7 @@ def _refused(case: Case) -> Decision | None:
     if model is not None and _place(case, model) is None:
         train = resolve.resolve_train(case.run.spec)
         pools, algorithm = case.platform.pools, case.run.spec.algorithm
-        problems.append(fit.refusal(pools, model, algorithm, train))
+        problems.append(placement.refusal(pools, model, algorithm, train))
     source = case.observed.storage.adapter_source
     if source is not None:
         mismatch = resolve.adapter_mismatch(case.run.spec, source.manifest)
@@ -215,7 +217,7 @@ def _refused(case: Case) -> Decision | None:
     )
     decision = _fail(case, failure)
     refused = Wanted("Accepted", FALSE, "SpecInvalid", failure.message)
-    return replace(decision, status=report.state(decision.status, case.run, case.now, refused))
+    return replace(decision, status=run_status.state(decision.status, case.run, case.now, refused))
 
 
 def _unresolved(case: Case) -> Decision | None:
@@ -267,7 +269,7 @@ def _searched(case: Case) -> str:
 def _wait(case: Case, reason: str, message: str, condition: str) -> Decision:
     """Say what is awaited, in ``pending`` and in the condition that it holds up."""
     pending = PendingStatus(reason=reason, message=message[:2048])
-    status = report.conclude(
+    status = run_status.conclude(
         case.status.model_copy(update={"pending": pending}),
         case.run,
         case.now,
@@ -277,7 +279,7 @@ def _wait(case: Case, reason: str, message: str, condition: str) -> Decision:
     )
     held_up = Wanted(condition, FALSE, reason, message)
     return Decision(
-        status=report.state(status, case.run, case.now, held_up),
+        status=run_status.state(status, case.run, case.now, held_up),
         requeue_seconds=LOOK_AGAIN_SECONDS,
     )
 
@@ -290,7 +292,7 @@ def _suspended(case: Case) -> Decision | None:
         return None
     job = case.job
     pause = job is not None and not job["spec"].get("suspend")
-    status = report.conclude(
+    status = run_status.conclude(
         case.status,
         case.run,
         case.now,
@@ -330,7 +332,7 @@ def _lost_job(case: Case) -> Decision | None:
     onward = _onward(case, job, resolved, last)
     if onward is not None:
         reason = failures.reason_of(last) if last else "Retrying"
-        gpus = f" on {onward.scale.processes} GPUs" if onward.scale.processes > 1 else ""
+        gpus = f" on {onward.scale.world_size} GPUs" if onward.scale.world_size > 1 else ""
         message = f"{reason}: goes on in pool {onward.pool.name}{gpus} from the newest checkpoint."
         resolved = resolved.model_copy(update={"scale": onward.scale})
         return _start(case, resolved, onward, reason, message, Phase.RETRYING, retire=job)
@@ -352,7 +354,7 @@ def _onward(
         case Retry.LARGER_POOL:
             model = Catalog(case.platform.models).get(resolved.model.id)
             need = 0 if model is None else model.vram(resolved.algorithm)
-            larger = fit.larger(pools, need, resolved.train, fit.Place(pool, scale))
+            larger = placement.larger(pools, need, resolved.train, placement.Place(pool, scale))
             if larger is None:
                 return None
             return objects.Placement(number + 1, larger.pool, larger.scale)
@@ -374,15 +376,15 @@ def _start(
 ) -> Decision:
     number = placement.number
     made = objects.job(case.run, placement, case.platform, resolved.image)
-    status = report.state(
-        report.resolved(case.status, case.run, resolved, made, case.observed.storage),
+    status = run_status.state(
+        run_status.resolved(case.status, case.run, resolved, made, case.observed.storage),
         case.run,
         case.now,
         Wanted("Accepted", TRUE, "Accepted"),
         Wanted("SecretsReady", TRUE, "Copied"),
     )
     return Decision(
-        status=report.conclude(
+        status=run_status.conclude(
             status, case.run, case.now, phase=phase, reason=reason, message=message
         ),
         secrets=None if case.observed.has_secrets else _secret_copy(case),
@@ -448,10 +450,10 @@ def _grant(case: Case, resolved: ResolvedRun) -> AccessGrant | None:
         return None
     return AccessGrant(
         metadata=objects.metadata(case.run, names.storage_secret_name(case.run.name)),
-        policy=access.run_policy(
+        policy=storage_policies.run_policy(
             case.platform.storage.bucket,
             case.run.storage_prefix,
-            names.live_key(case.run.uid),
+            names.heartbeat_key(case.run.uid),
             _readable(resolved),
         ),
         seconds=seconds,
@@ -493,8 +495,8 @@ def _follow(case: Case) -> Decision:
     phase, reason, message = _situation(case, job, resolved.scale.nodes)
     waits = phase is not Phase.RUNNING and reason not in _PREPARING
     pending = PendingStatus(reason=reason, message=message) if waits else None
-    status = report.resolved(case.status, case.run, resolved, job, case.observed.storage)
-    status = report.conclude(
+    status = run_status.resolved(case.status, case.run, resolved, job, case.observed.storage)
+    status = run_status.conclude(
         status.model_copy(update={"pending": pending}),
         case.run,
         case.now,
@@ -527,9 +529,9 @@ def _situation(case: Case, job: Object, nodes: int) -> tuple[Phase, str, str]:
         return waiting, activity, _PREPARING[activity]
     if len(crew) < nodes:
         return waiting, "PodPending", f"Waits for the Job controller: {len(crew)} of {nodes} pods."
-    live = case.observed.storage.live
-    if live is not None and live.warning and live.pod == crew[0].name:
-        return Phase.RUNNING, TRAINING_WARNING, live.warning[:2048]
+    heartbeat = case.observed.storage.heartbeat
+    if heartbeat is not None and heartbeat.warning and heartbeat.pod == crew[0].name:
+        return Phase.RUNNING, TRAINING_WARNING, heartbeat.warning[:2048]
     return Phase.RUNNING, "Training", "The trainer is at work."
 
 
@@ -589,12 +591,12 @@ def _give_up_the_lost(case: Case, decision: Decision) -> Decision:
 
 def _last_sign(case: Case, pod: Pod) -> datetime:
     """Return when a pod last showed that it lives, or could not show it as storage was away."""
-    live, synced = case.observed.storage.live, case.status.condition("CheckpointsSynced")
+    heartbeat, synced = case.observed.storage.heartbeat, case.status.condition("CheckpointsSynced")
     if case.observed.storage.problem:
         return case.now
     signs = (
         pod.started or pod.created,
-        live.updated if live is not None and live.pod == pod.name else pod.created,
+        heartbeat.updated if heartbeat is not None and heartbeat.pod == pod.name else pod.created,
         synced.last_transition_time if synced is not None else pod.created,
     )
     return max(signs)
@@ -603,25 +605,25 @@ def _last_sign(case: Case, pod: Pod) -> datetime:
 def _with_requests(case: Case, decision: Decision) -> Decision:
     """Add what goes along with any decision on a live run: save requests and renewals in time."""
     wanted = case.run.spec.control.save_request
-    current = case.observed.storage.control or Control()
+    current = case.observed.storage.control or TrainerControl()
     asked = wanted and wanted != current.save_request and not case.observed.storage.problem
     requeue = decision.requeue_seconds
     if requeue is None and case.active:
         requeue = 60.0
-    control = Control(save_request=wanted) if asked else None
+    control = TrainerControl(save_request=wanted) if asked else None
     return replace(decision, control=control, requeue_seconds=requeue)
 
 
 # --- small questions ------------------------------------------------------------------------------
 
 
-def _place(case: Case, model: Model) -> fit.Place[Pool] | None:
+def _place(case: Case, model: Model) -> placement.Place[Pool] | None:
     """Return where a run goes; one that has begun keeps its scale."""
     pools, pinned = case.platform.pools, case.observed.resolved
     algorithm = case.run.spec.algorithm
     if pinned is not None:
-        return fit.again(pools, model.vram(algorithm), pinned.scale)
-    return fit.choose(pools, model, algorithm, resolve.resolve_train(case.run.spec))
+        return placement.again(pools, model.vram(algorithm), pinned.scale)
+    return placement.choose(pools, model, algorithm, resolve.resolve_train(case.run.spec))
 
 
 def _condition(job: Object, kind: str) -> dict[str, Any] | None:

@@ -2,10 +2,10 @@
 
 from typing import Final
 
+from flashrun.api.exits import RETRIES, Exit, Retry, Termination
+from flashrun.api.records import Result
+from flashrun.api.resource import FailureStatus
 from flashrun.plan.pods import Pod
-from flashrun.spec.outcome import RETRIES, Exit, Retry, Termination
-from flashrun.spec.records import Result
-from flashrun.spec.run import FailureStatus
 
 _MEANINGS: Final[dict[Exit, tuple[str, str, str]]] = {
     Exit.INTERRUPTED_SAVED: ("Interrupted", "The pod was asked to stop and saved its state.", ""),

@@ -10,11 +10,11 @@ have no pass-through into a pod: image, command, volumes and service account are
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from flashrun.plan.world import Object
-from flashrun.spec import names, outcome
-from flashrun.spec.platform import Platform, Pool, TrainerSettings
-from flashrun.spec.records import ResolvedRun, Scale
-from flashrun.spec.run import FlashRun
+from flashrun.api import exits, names
+from flashrun.api.platform import Platform, Pool, TrainerSettings
+from flashrun.api.records import ResolvedRun, Scale
+from flashrun.api.resource import FlashRun
+from flashrun.plan.types import Object
 
 SPEC_FILE: Final = "/etc/flashrun/spec/spec.json"
 STORAGE_FILE: Final = "/var/run/flashrun/storage/access.json"
@@ -175,11 +175,11 @@ def _failure_rules() -> list[Object]:
         },
         {
             "action": "Ignore",
-            "onExitCodes": {"operator": "In", "values": list(outcome.IGNORED_CODES)},
+            "onExitCodes": {"operator": "In", "values": list(exits.IGNORED_CODES)},
         },
         {
             "action": "FailJob",
-            "onExitCodes": {"operator": "In", "values": list(outcome.FAILING_CODES)},
+            "onExitCodes": {"operator": "In", "values": list(exits.FAILING_CODES)},
         },
     ]
 

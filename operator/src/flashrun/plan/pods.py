@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
+from flashrun.api.exits import IGNORED_CODES, Exit, Termination, parse_termination
 from flashrun.plan.objects import INDEX_LABEL, NUMBER_LABEL
-from flashrun.plan.world import Object
-from flashrun.spec.outcome import IGNORED_CODES, Exit, Termination, parse_termination
+from flashrun.plan.types import Object
 
 _EPOCH: Final = datetime.fromtimestamp(0, UTC)
 _END: Final = datetime.max.replace(tzinfo=UTC)

@@ -8,11 +8,11 @@ import difflib
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from flashrun.spec import catalog as recipes
-from flashrun.spec import names
-from flashrun.spec.catalog import Catalog, Model, Thinking
-from flashrun.spec.config import Algorithm, RunConfig, pip_url
-from flashrun.spec.records import (
+from flashrun.api import catalog as recipes
+from flashrun.api import names
+from flashrun.api.catalog import Catalog, Model, Thinking
+from flashrun.api.config import Algorithm, RunConfig, pip_url
+from flashrun.api.records import (
     Manifest,
     ResolvedAdapter,
     ResolvedEnvironment,

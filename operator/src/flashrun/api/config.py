@@ -1,0 +1,446 @@
+"""The TOML that people write, as one frozen model a table.
+
+Validators here only say yes or no; defaults are filled in once, by ``flashrun.plan.resolve``.
+``None`` means "not given" everywhere. The same models, spelled in camelCase, are the larger part of
+``FlashRun.spec``: see ``flashrun.api.resource``.
+"""
+
+import re
+import sys
+from enum import StrEnum
+from typing import Annotated, Any, Final
+from urllib.parse import SplitResult, urlsplit
+
+from pydantic import AfterValidator, BeforeValidator, Field, JsonValue
+
+from flashrun.api import names, secret_patterns
+from flashrun.api.base import Section
+
+ENVIRONMENT_ID: Final = re.compile(r"[A-Za-z0-9._-]+/[A-Za-z0-9._-]+")
+VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_ENTRIES: Final = 64
+"""Most entries of a list or table."""
+_PARAMS_LIMIT: Final = 65_536
+_CHECKSUM = re.compile(r"sha256=[0-9a-f]{64}")
+_SPLIT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+SECRETS_HINT: Final = "put its name in [environment].secrets and its value in your shell or .env"
+
+
+class Algorithm(StrEnum):
+    """How a run learns."""
+
+    SFT = "sft"
+    GRPO = "grpo"
+
+
+def _integral(value: Any) -> Any:
+    """Take 300.0 for 300, as TOML tools write it, and refuse what only looks like an integer."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError("must be an integer")
+    if isinstance(value, float):
+        if value != value or value in (float("inf"), float("-inf")):
+            raise ValueError("must be finite")
+        if not value.is_integer():
+            raise ValueError("must be an integer")
+    if abs(value) >= 2**53:
+        raise ValueError("is too large")
+    return int(value)
+
+
+def _number(value: Any) -> Any:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError("must be a number")
+    if value != value or abs(value) > sys.float_info.max:
+        raise ValueError("must be finite")
+    return value
+
+
+def _strict_bool(value: Any) -> Any:
+    if not isinstance(value, bool):
+        raise ValueError("must be true or false")
+    return value
+
+
+def _text(value: Any) -> Any:
+    if not isinstance(value, str):
+        raise ValueError("must be a string")
+    if not value.strip():
+        raise ValueError("must not be blank")
+    if any(ord(character) < 32 for character in value):
+        raise ValueError("must be one line without control characters")
+    return value.strip()
+
+
+# Behind the bounds in an annotation, so that the bounds apply to the number and reach the schema.
+INTEGRAL: Final = BeforeValidator(_integral)
+NUMBER: Final = BeforeValidator(_number)
+Flag = Annotated[bool, BeforeValidator(_strict_bool)]
+Text = Annotated[str, BeforeValidator(_text), Field(min_length=1, max_length=512)]
+
+
+def _no_secret(text: str) -> str:
+    if (found := secret_patterns.secret_value(text)) is not None:
+        raise ValueError(f"looks like {found}, and a spec is no place for one: {SECRETS_HINT}")
+    return text
+
+
+PublicText = Annotated[Text, AfterValidator(_no_secret)]
+Identifier = Annotated[
+    str, BeforeValidator(_text), Field(min_length=1, max_length=128), AfterValidator(_no_secret)
+]
+"""Part of storage keys; the policy that limits a run's credentials has room for no longer ones."""
+
+
+def _algorithm(value: Any) -> Any:
+    if isinstance(value, str) and value.lower() in set(Algorithm):
+        return value.lower()
+    raise ValueError(f"must be one of {', '.join(Algorithm)}")
+
+
+def _environment_id(value: str) -> str:
+    parts = value.split("/")
+    if not ENVIRONMENT_ID.fullmatch(value) or any(part in (".", "..") for part in parts):
+        raise ValueError(
+            "must be <org>/<name> of letters, digits, '.', '_' and '-', "
+            "as printed by flash env push"
+        )
+    return value
+
+
+def _variable(name: str) -> str:
+    # The given text is not repeated: people paste values here.
+    if not VARIABLE.fullmatch(name):
+        raise ValueError(
+            "must be the name of an environment variable: letters, digits and '_', and no value"
+        )
+    if (found := secret_patterns.secret_value(name)) is not None:
+        raise ValueError(f"looks like {found}: write the name of a variable, not its value")
+    if (why := secret_patterns.forbidden_name(name)) is not None:
+        raise ValueError(f"cannot be {name}, which {why}")
+    return name
+
+
+def _public_variable(name: str) -> str:
+    if secret_patterns.secret_name(name):
+        raise ValueError(f"is the name of a secret: {SECRETS_HINT}")
+    return name
+
+
+def _once(value: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(value))
+
+
+def _requirement(value: str) -> str:
+    if value.startswith("-"):
+        raise ValueError(f"{value!r} is an option of pip; only requirements are allowed")
+    if any(ord(character) < 32 for character in value):
+        raise ValueError(f"{value!r} must be one line: write one requirement an entry")
+    try:
+        url = pip_url(value)
+    except ValueError as error:  # the address inside may be none, too
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"{value!r} is not a requirement (PEP 508): {reason}") from None
+    if url is not None:
+        _plain_https(url)
+    return value
+
+
+def pip_url(requirement: str) -> SplitResult | None:
+    """Return the address that a requirement names, as in ``name @ https://host/x.whl``, or None."""
+    from packaging.requirements import Requirement  # slow to load, and few configs list packages
+
+    url = Requirement(requirement).url
+    return None if url is None else urlsplit(url)
+
+
+def _plain_https(url: SplitResult) -> None:
+    """Refuse what is no plain download: whether its host is allowed is the platform's to say."""
+    if url.scheme != "https" or not url.hostname:
+        raise ValueError(
+            "names an address that does not begin with https://; "
+            "list packages of the index by name, as in openai>=1"
+        )
+    if "@" in url.netloc or url.query:
+        raise ValueError("names an address with credentials or a query, which a spec would keep")
+    if url.fragment and not _CHECKSUM.fullmatch(url.fragment):
+        raise ValueError("names an address that ends in #…; only #sha256=… is allowed there")
+
+
+def _wrong(path: str, what: str) -> ValueError:
+    """Return the error about the place ``path`` inside a value; empty for the value itself."""
+    return ValueError(f"{path} {what}".lstrip())
+
+
+def _public_json(value: JsonValue) -> JsonValue:
+    for path, text in _strings(value, ""):
+        if (found := secret_patterns.secret_value(text)) is not None:
+            raise _wrong(path, f"looks like {found}: {SECRETS_HINT}")
+    return value
+
+
+def _short(value: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    if sum(len(text) for _, text in _strings(value, "")) > _PARAMS_LIMIT:
+        raise ValueError(f"has more than {_PARAMS_LIMIT:,} characters; data belongs in the package")
+    return value
+
+
+def _strings(value: JsonValue, path: str) -> list[tuple[str, str]]:
+    """Return every string inside ``value`` with its path; a key is a string, too."""
+    match value:
+        case str():
+            return [(path, value)]
+        case dict():
+            pairs = [(f"{path}.{key}", item) for key, item in value.items()]
+            keys = [(inner, key) for (inner, _), key in zip(pairs, value, strict=True)]
+        case list():
+            pairs = [(f"{path}[{index}]", item) for index, item in enumerate(value)]
+            keys = []
+        case _:
+            return []
+    return keys + [found for inner, item in pairs for found in _strings(item, inner)]
+
+
+def _split(params: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    split = params.get("split")
+    if split is not None and not (isinstance(split, str) and _SPLIT.fullmatch(split)):
+        raise ValueError(
+            f"split is {split!r}; it names dataset/<split>.jsonl, so it must be letters, digits, "
+            "'.', '_' and '-'"
+        )
+    return params
+
+
+def _table(value: Any) -> Any:
+    if not isinstance(value, dict):
+        raise ValueError("must be a table")
+    return _few(value)
+
+
+def _json(value: Any) -> Any:
+    _check_json(value, "", depth=0)
+    return value
+
+
+def _check_json(value: Any, path: str, depth: int) -> None:
+    if depth > 32:
+        raise _wrong(path, "is nested deeper than 32 levels")
+    match value:
+        case int() if abs(value) >= 2**63:
+            raise _wrong(path, "is too large for JSON")
+        case None | bool() | int() | str():
+            return
+        case float():
+            if value != value or abs(value) == float("inf"):
+                raise _wrong(path, "must be finite")
+        case list():
+            for index, item in enumerate(value):
+                _check_json(item, f"{path}[{index}]", depth + 1)
+        case dict():
+            for key, item in value.items():
+                _check_json(item, f"{path}.{key}", depth + 1)
+        case _:
+            kind = type(value).__name__
+            raise _wrong(path, f"is a {kind}, which JSON cannot carry; write it as a string")
+
+
+def _string_list(value: Any) -> Any:
+    if not isinstance(value, list | tuple) or not all(isinstance(item, str) for item in value):
+        raise ValueError("must be a list of strings")
+    return tuple(_few(value))
+
+
+def _few(value: Any) -> Any:
+    """Refuse a flood before each of its entries is looked at."""
+    if isinstance(value, list | tuple | dict) and len(value) > _ENTRIES:
+        raise ValueError(f"has {len(value):,} entries; at most {_ENTRIES} are allowed")
+    return value
+
+
+def _stops(value: Any) -> Any:
+    """Take one string for one stop sequence, and drop empty ones."""
+    listed = _string_list([value] if isinstance(value, str) else value)
+    return tuple(stop for stop in listed if stop)
+
+
+def _adapter_ref(value: Any) -> Any:
+    if value is None or value == "":
+        return None
+    if not isinstance(value, str):
+        raise ValueError("must be a string")
+    return str(names.parse_ref(value))
+
+
+def _public_string(value: Any) -> Any:
+    if not isinstance(value, str):
+        raise ValueError("must be a string: write it in quotes")
+    if "\0" in value:
+        raise ValueError("must not contain NUL")
+    return _no_secret(value)
+
+
+class EnvironmentConfig(Section):
+    """What the run learns from: a published environment and how to load it."""
+
+    id: Annotated[Identifier, AfterValidator(_environment_id)] = Field(
+        examples=["your-org/your-env"]
+    )
+    """Published environment, ``<org>/<name>``."""
+    params: Annotated[
+        dict[
+            Annotated[str, AfterValidator(_no_secret)],
+            Annotated[JsonValue, BeforeValidator(_json), AfterValidator(_public_json)],
+        ],
+        BeforeValidator(_table),
+        AfterValidator(_short),
+        AfterValidator(_split),
+    ] = Field(default={}, max_length=_ENTRIES, examples=[{"split": "test"}])
+    """Keyword arguments of the environment's ``load_environment``; ``split`` also picks
+    ``dataset/<split>.jsonl``."""
+    pip: Annotated[
+        tuple[
+            Annotated[
+                str,
+                Field(max_length=256),
+                AfterValidator(_no_secret),
+                AfterValidator(_requirement),
+            ],
+            ...,
+        ],
+        BeforeValidator(_string_list),
+    ] = Field(default=(), max_length=_ENTRIES, examples=[["openai>=1.0.0"]])
+    """Requirements (PEP 508) that are installed before the environment is imported."""
+    secrets: Annotated[
+        tuple[Annotated[str, Field(max_length=253), AfterValidator(_variable)], ...],
+        BeforeValidator(_string_list),
+        AfterValidator(_once),
+    ] = Field(default=(), max_length=_ENTRIES, examples=[["SERVICE_API_KEY"]])
+    """Names of environment variables that reach the environment as secrets."""
+
+
+class TrainConfig(Section):
+    """The knobs of training; what is left out comes from the recipe of the algorithm."""
+
+    lora_rank: Annotated[int, Field(ge=1, le=1024), INTEGRAL] | None = Field(
+        default=None, examples=[32]
+    )
+    """Rank of the LoRA adapter; higher means more capacity and a larger adapter."""
+    lora_alpha: Annotated[int, Field(ge=1, le=65536), INTEGRAL] | None = Field(
+        default=None, examples=[64]
+    )
+    """LoRA scaling numerator."""
+    learning_rate: Annotated[float, Field(gt=0), NUMBER] | None = Field(
+        default=None, examples=[1e-4]
+    )
+    """Learning rate of the optimizer."""
+    batch_size: Annotated[int, Field(ge=1, le=1_000_000), INTEGRAL] | None = Field(
+        default=None, examples=[32]
+    )
+    """Per optimizer step over all GPUs: sequences in SFT, prompts in GRPO."""
+    max_length: Annotated[int, Field(ge=1, le=10_000_000), INTEGRAL] | None = Field(
+        default=None, examples=[4096]
+    )
+    """Longest sequence in tokens, prompt and completion together."""
+    save_every: Annotated[int, Field(ge=1, le=100_000_000), INTEGRAL] | None = Field(
+        default=None, examples=[50]
+    )
+    """Steps between checkpoints; every one is uploaded."""
+    init_from_adapter: Annotated[
+        Annotated[str, Field(max_length=80)] | None, BeforeValidator(_adapter_ref)
+    ] = Field(default=None, examples=["flash-1795370000-3fa9c1d2/step-50"])
+    """Adapter to start from: ``<run>`` or ``<run>/step-N``."""
+    epochs: Annotated[int, Field(ge=1, le=1_000_000), INTEGRAL] | None = Field(
+        default=None, examples=[3]
+    )
+    """SFT: passes over the dataset."""
+    max_steps: Annotated[int, Field(ge=0, le=100_000_000), INTEGRAL] | None = Field(
+        default=None, examples=[200]
+    )
+    """SFT: cap on optimizer steps; 0 is no cap."""
+    max_examples: Annotated[int, Field(ge=0, le=1_000_000_000), INTEGRAL] | None = Field(
+        default=None, examples=[1000]
+    )
+    """Use only the first N rows of the dataset; 0 is no cap."""
+    steps: Annotated[int, Field(ge=1, le=100_000_000), INTEGRAL] | None = Field(
+        default=None, examples=[300]
+    )
+    """GRPO: training steps."""
+    group_size: Annotated[int, Field(ge=2, le=4096), INTEGRAL] | None = Field(
+        default=None, examples=[8]
+    )
+    """GRPO: completions sampled per prompt."""
+    temperature: Annotated[float, Field(ge=0), NUMBER] | None = Field(default=None, examples=[0.8])
+    """GRPO: sampling temperature of rollouts."""
+    max_tokens: Annotated[int, Field(ge=1, le=10_000_000), INTEGRAL] | None = Field(
+        default=None, examples=[1024]
+    )
+    """GRPO: longest completion of a rollout in tokens, reasoning included."""
+    kl_penalty_coef: Annotated[float, Field(ge=0), NUMBER] | None = Field(
+        default=None, examples=[0.01]
+    )
+    """GRPO: weight of the penalty for drifting away from the base model."""
+    advantage_clip: Annotated[float, Field(ge=0), NUMBER] | None = Field(
+        default=None, examples=[5.0]
+    )
+    """GRPO: recorded for recipe parity; changes nothing."""
+    thinking_length_penalty_coef: Annotated[float, Field(ge=0, le=1), NUMBER] | None = Field(
+        default=None, examples=[0.001]
+    )
+    """GRPO with thinking: reward subtracted per reasoning token."""
+    stop_sequences: (
+        Annotated[
+            tuple[Annotated[str, Field(max_length=256), AfterValidator(_no_secret)], ...],
+            Field(max_length=_ENTRIES),
+            BeforeValidator(_stops),
+        ]
+        | None
+    ) = Field(default=None, examples=[["</answer>"]])
+    """GRPO: strings that end a completion."""
+
+
+SFT_ONLY: Final = frozenset({"epochs", "max_steps"})
+GRPO_ONLY: Final = frozenset(
+    {"steps", "group_size", "temperature", "max_tokens", "kl_penalty_coef", "advantage_clip",
+     "thinking_length_penalty_coef", "stop_sequences"}
+)  # fmt: skip
+
+
+class WandbConfig(Section):
+    """Labels for Weights & Biases; logging is on when WANDB_API_KEY is there at submit."""
+
+    project: PublicText | None = Field(default=None, examples=["sums"])
+    """Project; ``flash`` when left out."""
+    run_name: PublicText | None = Field(default=None, examples=["rank-32"])
+    """Name of the run; ``flash-<algorithm>-<run>`` when left out."""
+
+
+class RunConfig(Section):
+    """One run as its author describes it."""
+
+    model: Identifier = Field(examples=["Qwen/Qwen3.5-4B"])
+    """Base model to train an adapter on, as listed by ``flash models``."""
+    algorithm: Annotated[Algorithm, BeforeValidator(_algorithm)] = Field(
+        default=Algorithm.SFT, examples=["grpo"]
+    )
+    """``sft`` imitates completions that you provide; ``grpo`` learns from a reward you define."""
+    thinking: Flag = Field(default=False, examples=[True])
+    """Reasoning mode, for models that can; shares ``max_tokens`` with the answer."""
+    environment: EnvironmentConfig
+    """Where data and rewards come from."""
+    train: TrainConfig = TrainConfig()
+    """Training knobs."""
+    worker_env: Annotated[
+        dict[
+            Annotated[str, AfterValidator(_variable), AfterValidator(_public_variable)],
+            Annotated[str, BeforeValidator(_public_string), Field(max_length=4096)],
+        ],
+        BeforeValidator(_few),
+    ] = Field(default={}, max_length=_ENTRIES, examples=[{"FEATURE_FLAG": "enabled"}])
+    """Harmless variables for the trainer's process; they are part of the spec."""
+    wandb: WandbConfig = WandbConfig()
+    """Weights & Biases labels."""
+
+    def keys_of_the_other_algorithm(self) -> tuple[str, ...]:
+        """Return the ``train`` keys that were given but mean nothing to this algorithm."""
+        other = GRPO_ONLY if self.algorithm is Algorithm.SFT else SFT_ONLY
+        return tuple(sorted(key for key in self.train.model_fields_set & other))

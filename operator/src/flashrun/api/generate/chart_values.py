@@ -1,0 +1,101 @@
+"""The chart's values → ``values.schema.json``. ``python -m flashrun.api.generate.chart_values``.
+
+Most values are the platform's settings, so their schema is the settings' schema; what only the
+chart needs (images, replicas, rights) is modelled here. Helm refuses unknown keys and wrong types
+by it before anything reaches the cluster.
+"""
+
+import json
+import sys
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from flashrun.api.base import Section
+from flashrun.api.catalog import Model
+from flashrun.api.platform import Pool, Retention, StorageSettings, TrainerSettings
+
+Namespace = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$")]
+
+
+class CrdValues(Section):
+    """Who installs the CRD."""
+
+    install: bool = True
+    """Install the CRD with this release."""
+    keep: bool = True
+    """Keep it, and with it every FlashRun, when the release is uninstalled."""
+
+
+class OperatorValues(Section):
+    """The operator's Deployment."""
+
+    image: Annotated[str, Field(min_length=1)]
+    """Image, by digest."""
+    image_pull_policy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
+    pull_secrets: tuple[str, ...] = ()
+    replicas: int = Field(default=1, ge=0)
+    """One acts, the others stand by."""
+    resources: dict[str, Any] = {}
+    node_selector: dict[str, str] = {}
+    tolerations: tuple[dict[str, Any], ...] = ()
+    affinity: dict[str, Any] = {}
+    pod_labels: dict[str, str] = {}
+    pod_annotations: dict[str, str] = {}
+    dns_policy: str = "ClusterFirst"
+    publish_free_gpus: bool = True
+    """May list nodes and pods of the whole cluster, to publish how many GPUs are free."""
+    pod_monitor: bool = False
+    """Make a PodMonitor for the Prometheus operator."""
+
+
+class StorageValues(StorageSettings):
+    """Storage, and where its keys come from."""
+
+    existing_secret: str = ""
+    """Secret of the release's namespace with accessKey and secretKey."""
+    access_key: str = ""
+    secret_key: str = ""
+
+
+class NetworkPolicyValues(Section):
+    """What trainer pods may reach."""
+
+    enabled: bool = False
+    egress_except: tuple[str, ...] = ()
+    """Blocks of addresses that they may not reach."""
+
+
+class Values(Section):
+    """The values of the chart."""
+
+    namespaces: tuple[Namespace, ...] = Field(default=("default",), min_length=1)
+    """Namespaces whose FlashRuns are served; they must exist."""
+    crds: CrdValues = CrdValues()
+    operator: OperatorValues
+    storage: StorageValues
+    ca_bundle: str = ""
+    """PEM certificates that pods shall trust instead of their image's own."""
+    trainer: TrainerSettings
+    pools: tuple[Pool, ...] = Field(min_length=1)
+    models: tuple[Model, ...] = ()
+    """Additions to the built-in catalog."""
+    retention: Retention = Retention()
+    network_policy: NetworkPolicyValues = NetworkPolicyValues()
+
+
+def schema() -> dict[str, Any]:
+    """Return the JSON Schema; Helm adds ``global`` to the values of every chart."""
+    made = Values.model_json_schema(by_alias=True)
+    made["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    made["properties"]["global"] = {"type": "object"}
+    return made
+
+
+def to_json() -> str:
+    """Return the schema as the chart's file holds it."""
+    return json.dumps(schema(), indent=2) + "\n"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(to_json())

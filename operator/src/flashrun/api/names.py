@@ -1,0 +1,268 @@
+"""Every name, label and storage key of the project, each built in exactly one function.
+
+Nothing else in the code concatenates these strings; a rename happens here and nowhere else.
+"""
+
+import re
+from typing import Final, NamedTuple
+
+GROUP: Final = "flashrun.dev"
+VERSION: Final = "v1alpha1"
+API_VERSION: Final = f"{GROUP}/{VERSION}"
+KIND: Final = "FlashRun"
+PLURAL: Final = "flashruns"
+FIELD_MANAGER: Final = "flashrun"
+CLI_FIELD_MANAGER: Final = "flash-cli"
+
+RUN_NAME_LIMIT: Final = 52
+"""Longest run name: leaves room for the suffixes of Jobs, pods and Secrets within 63 characters."""
+
+RUN_LABEL: Final = f"{GROUP}/run"
+RUN_UID_LABEL: Final = f"{GROUP}/run-uid"
+SECRETS_LABEL: Final = f"{GROUP}/secrets"
+"""Marks a Secret whose keys FlashRuns of its namespace may name in ``spec.secretRefs``."""
+COMPONENT_LABEL: Final = "app.kubernetes.io/component"
+MANAGED_BY_LABEL: Final = "app.kubernetes.io/managed-by"
+PUBLIC_CONFIG_MAP: Final = "flashrun-public"
+STORAGE_USER_SECRET: Final = "flashrun-storage-user"
+GPU_RESOURCE: Final = "nvidia.com/gpu"
+WANDB_API_KEY: Final = "WANDB_API_KEY"
+
+_REF = re.compile(r"(?P<run>[a-z](?:[-a-z0-9]{0,50}[a-z0-9])?)(?:/step-(?P<step>0|[1-9]\d{0,8}))?")
+_STEP_KEY = re.compile(r"attempt-(?P<attempt>\d+)/step-(?P<step>\d+)/(?P<rest>.+)")
+
+
+def run_name(epoch_seconds: int, entropy: str) -> str:
+    """Return a new run's name; ``entropy`` is at least eight lower-case hex digits."""
+    return f"flash-{epoch_seconds}-{entropy[:8]}"
+
+
+def run_labels(run: str, uid: str) -> dict[str, str]:
+    """Return the labels of everything that belongs to one run."""
+    return {
+        "app.kubernetes.io/name": "flashrun",
+        COMPONENT_LABEL: "trainer",
+        MANAGED_BY_LABEL: "flashrun",
+        RUN_LABEL: run,
+        RUN_UID_LABEL: uid,
+    }
+
+
+def job_name(run: str, number: int) -> str:
+    """Return the name of the run's Job ``number``, counted from 0; most need only the first."""
+    return run if number == 0 else f"{run}-{number}"
+
+
+def secrets_name(run: str) -> str:
+    """Return the Secret with the values of the names that the run lists."""
+    return f"{run}-secrets"
+
+
+def storage_secret_name(run: str) -> str:
+    """Return the Secret with S3 credentials that reach only this run's keys."""
+    return f"{run}-storage"
+
+
+def spec_config_map_name(job: str) -> str:
+    """Return the ConfigMap with the resolved spec that the trainers of one Job read."""
+    return f"{job}-spec"
+
+
+def wandb_run_name(algorithm: str, run: str) -> str:
+    """Return what a run is called at Weights & Biases unless its config says otherwise."""
+    return f"flash-{algorithm}-{run}"
+
+
+def peers_service_name(job: str) -> str:
+    """Return the headless Service by which the pods of one Job with several nodes meet."""
+    return f"{job}-peers"
+
+
+def leader_host(job: str) -> str:
+    """Return the DNS name, within the namespace, of the pod that leads a Job of several nodes."""
+    return f"{job}-0.{peers_service_name(job)}"
+
+
+def submitted_secret_name(run: str) -> str:
+    """Return the Secret that the command line makes from the submitter's shell."""
+    return f"{run}-env"
+
+
+class Ref(NamedTuple):
+    """A short reference to an adapter: a run's final one, or one of its checkpoints."""
+
+    run: str
+    step: int | None
+
+    def __str__(self) -> str:
+        """Return the reference as people write it."""
+        return self.run if self.step is None else checkpoint_ref(self.run, self.step)
+
+
+def checkpoint_ref(run: str, step: int) -> str:
+    """Return the short reference of one checkpoint, as ``flash checkpoints`` prints it."""
+    return f"{run}/step-{step}"
+
+
+def parse_ref(text: str) -> Ref:
+    """Read ``<run>`` or ``<run>/step-N``.
+
+    Raises:
+        ValueError: one sentence that says what is allowed.
+    """
+    match = _REF.fullmatch(text.strip())
+    if match is None:
+        raise ValueError(
+            f"{text!r} is not an adapter reference: use <run> or <run>/step-N, "
+            "as printed by flash status and flash checkpoints"
+        )
+    step = match["step"]
+    return Ref(match["run"], None if step is None else int(step))
+
+
+# --- storage keys: relative to the bucket, see docs/storage.md ----------------------------------
+
+
+ENVIRONMENTS_PREFIX: Final = "environments/"
+
+
+def environment_prefix(environment_id: str) -> str:
+    """Return the prefix of one environment's packages; ``environment_id`` is ``<org>/<env>``."""
+    return f"{ENVIRONMENTS_PREFIX}{environment_id}/"
+
+
+def environment_package_key(environment_id: str, digest: str) -> str:
+    """Return the key of one package; ``digest`` is the SHA-256 of its bytes in hex."""
+    return f"{environment_prefix(environment_id)}{digest}.tar.gz"
+
+
+def environment_latest_key(environment_id: str) -> str:
+    """Return the key of the pointer to an environment's newest package."""
+    return f"{environment_prefix(environment_id)}latest.json"
+
+
+def model_prefix(model_id: str, revision: str) -> str:
+    """Return the prefix of one revision of a model in the mirror."""
+    return f"models/{model_id}/{revision}/"
+
+
+def model_manifest_key(model_id: str, revision: str) -> str:
+    """Return the key of a mirrored model's manifest, written last."""
+    return f"{model_prefix(model_id, revision)}manifest.json"
+
+
+def namespace_prefix(namespace: str) -> str:
+    """Return the prefix of every run of one namespace."""
+    return f"runs/{namespace}/"
+
+
+def run_name_prefix(namespace: str, run: str) -> str:
+    """Return the prefix of every run that ever had this name."""
+    return f"{namespace_prefix(namespace)}{run}/"
+
+
+def run_prefix(namespace: str, run: str, uid: str) -> str:
+    """Return the prefix that holds everything of one run."""
+    return f"{run_name_prefix(namespace, run)}{uid}/"
+
+
+def spec_key(prefix: str) -> str:
+    """Return the key of the resolved spec under a run's prefix."""
+    return f"{prefix}spec.json"
+
+
+def metrics_key(prefix: str) -> str:
+    """Return the key of the lossless metrics history under a run's prefix."""
+    return f"{prefix}metrics.jsonl"
+
+
+def result_key(prefix: str) -> str:
+    """Return the key of the terminal result under a run's prefix."""
+    return f"{prefix}result.json"
+
+
+def control_key(prefix: str) -> str:
+    """Return the key of the operator's requests to a live trainer."""
+    return f"{prefix}control.json"
+
+
+def log_key(prefix: str, attempt: int) -> str:
+    """Return the key of one attempt's log."""
+    return f"{prefix}logs/attempt-{attempt}.log"
+
+
+def rollouts_key(prefix: str, step: int) -> str:
+    """Return the key of the sampled rollouts of one step."""
+    return f"{prefix}rollouts/step-{step:08d}.jsonl"
+
+
+def attempts_prefix(prefix: str) -> str:
+    """Return what the keys of every attempt of a run begin with."""
+    return f"{prefix}attempt-"
+
+
+def attempt_prefix(prefix: str, attempt: int) -> str:
+    """Return the prefix of one attempt."""
+    return f"{attempts_prefix(prefix)}{attempt}/"
+
+
+def claim_key(prefix: str, attempt: int) -> str:
+    """Return the key that the pod owning an attempt creates first."""
+    return f"{attempt_prefix(prefix, attempt)}claim.json"
+
+
+def packages_key(prefix: str, attempt: int) -> str:
+    """Return the key of the list of packages that one attempt ran with."""
+    return f"{attempt_prefix(prefix, attempt)}packages.txt"
+
+
+def step_prefix(prefix: str, attempt: int, step: int) -> str:
+    """Return the prefix of one checkpoint, with ``adapter/`` and ``state/`` below it."""
+    return f"{attempt_prefix(prefix, attempt)}step-{step}/"
+
+
+def adapter_prefix(prefix: str) -> str:
+    """Return the prefix of a run's final adapter."""
+    return f"{prefix}adapter/"
+
+
+def adapter_folder(attempt: int) -> str:
+    """Return the folder, beside the final adapter's manifest, of the files of one attempt.
+
+    Two attempts may upload at once; the one that creates the manifest lists its own.
+    """
+    return f"attempt-{attempt}"
+
+
+MANIFEST: Final = "manifest.json"
+"""File name of the commit marker: what has none does not exist."""
+
+STATE_MANIFEST: Final = "state.json"
+"""File name of the second marker, of a checkpoint whose full trainer state was kept for resume."""
+
+
+class StepKey(NamedTuple):
+    """A key below one checkpoint, taken apart."""
+
+    attempt: int
+    step: int
+    path: str
+
+
+def parse_step_key(prefix: str, key: str) -> StepKey | None:
+    """Return the parts of ``key`` when it lies below a checkpoint of the run at ``prefix``."""
+    match = _STEP_KEY.fullmatch(key.removeprefix(prefix)) if key.startswith(prefix) else None
+    return match and StepKey(int(match["attempt"]), int(match["step"]), match["rest"])
+
+
+HEARTBEAT_PREFIX: Final = "live/"
+
+
+def heartbeat_key(uid: str) -> str:
+    """Return the key of a running run's progress."""
+    return f"{HEARTBEAT_PREFIX}{uid}.json"
+
+
+def heartbeat_uid(key: str) -> str:
+    """Return the run uid that a key below ``live/`` belongs to."""
+    return key.removeprefix(HEARTBEAT_PREFIX).removesuffix(".json")

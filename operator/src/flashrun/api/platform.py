@@ -1,0 +1,140 @@
+"""The platform's settings: Helm values, rendered to one YAML file, read by the operator.
+
+Nothing in here is a key of a user's config; what of it touched a run shows in ``status.resolved``.
+"""
+
+from typing import Annotated, Any, Self
+
+from pydantic import Field, model_validator
+
+from flashrun.api import names
+from flashrun.api.base import Section
+from flashrun.api.catalog import Model
+
+Quantity = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?(m|k|Ki|M|Mi|G|Gi|T|Ti)?$")]
+"""A Kubernetes quantity, such as 500m or 16Gi."""
+
+
+class StorageSettings(Section):
+    """Any S3 endpoint; its keys come from a Secret mounted into the operator."""
+
+    endpoint: Annotated[str, Field(pattern=r"^https?://[^/\s]+$")]
+    """``http://host:port`` or ``https://host``, as pods reach it."""
+    bucket: Annotated[str, Field(min_length=3, max_length=63)] = "flashrun"
+    region: str = "us-east-1"
+    sts: bool = True
+    """Ask the store for credentials limited to one run (AssumeRole with a session policy)."""
+    role_arn: str = ""
+    """Role to assume; stores such as MinIO need none."""
+    credentials_seconds: int = Field(default=43200, ge=900, le=43200)
+    """Lifetime of a run's credentials; they are renewed at half of it."""
+
+
+class PoolShape(Section):
+    """What decides whether a run fits a pool, and on how many of its GPUs."""
+
+    name: Annotated[str, Field(min_length=1, max_length=63)]
+    gpus_per_node: int = Field(default=1, ge=1)
+    max_nodes: int = Field(default=1, ge=1)
+    """Nodes that one run may use; above 1, pods of a run reach each other over the network."""
+    gpus_per_run: int = Field(default=1, ge=1)
+    """GPUs that a run gets for speed, or as many of them as its batch can be divided by."""
+    vram: float = Field(gt=0)
+    """Memory of one GPU in GiB."""
+    cost: float = Field(default=1, ge=0)
+    """Relative cost of one GPU; the cheapest place that a run fits in is chosen."""
+
+    @model_validator(mode="after")
+    def _one_run_gets_what_the_nodes_have(self) -> Self:
+        node, nodes, wanted = self.gpus_per_node, self.max_nodes, self.gpus_per_run
+        if wanted > node * nodes:
+            raise ValueError(
+                f"gpusPerRun is {wanted}, but a run may use {nodes} x {node} GPUs here: lower it, "
+                "or raise gpusPerNode or maxNodes"
+            )
+        if wanted > node and wanted % node:
+            raise ValueError(
+                f"gpusPerRun is {wanted}, and more than one node means whole nodes: use a multiple "
+                f"of gpusPerNode = {node}"
+            )
+        return self
+
+
+class Pool(PoolShape):
+    """Nodes with one kind of GPU."""
+
+    resource: str = names.GPU_RESOURCE
+    """Extended resource that its nodes advertise."""
+    cpu: Quantity = "4"
+    """CPU request per GPU."""
+    memory: Quantity = "16Gi"
+    """Memory request and limit per GPU."""
+    node_selector: dict[str, str] = {}
+    tolerations: tuple[dict[str, Any], ...] = ()
+    runtime_class: str = ""
+
+
+class TrainerSettings(Section):
+    """How trainer pods are made."""
+
+    image: str
+    """Image, by digest."""
+    image_pull_policy: str = "IfNotPresent"
+    pull_secrets: tuple[str, ...] = ()
+    retries: int = Field(default=3, ge=0, le=100)
+    """Counted retries of one run."""
+    wall_clock_seconds: int = Field(default=86400, ge=60)
+    grace_seconds: int = Field(default=360, ge=10)
+    """Time from SIGTERM to SIGKILL: the last step, saving and ``upload_timeout_seconds`` fit in."""
+    stall_seconds: int = Field(default=1800, ge=60)
+    """Without a sign of life for so long, an attempt is ended and retried."""
+    upload_timeout_seconds: int = Field(default=300, ge=10)
+    pip_index_url: str = ""
+    pip_url_hosts: tuple[Annotated[str, Field(pattern=r"^[a-z0-9.-]+(:[0-9]+)?$")], ...] = ()
+    """Hosts whose https addresses ``[environment].pip`` may name; none by default."""
+    hub_endpoint: str = ""
+    ca_bundle_config_map: str = ""
+    """ConfigMap with ``ca.crt``, in each served namespace; empty for the image's own."""
+    proxy: dict[str, str] = {}
+    """http_proxy, https_proxy, no_proxy."""
+    environment: dict[str, str] = {}
+    """Further variables for every trainer pod, such as OMP_NUM_THREADS."""
+    shared_memory: Quantity = "2Gi"
+    model_cache_claim: str = ""
+    """ReadWriteMany claim that keeps models between pods; empty for a fresh folder each time."""
+    priority_class: str = ""
+    queue: str = ""
+    """Kueue's LocalQueue; empty without Kueue."""
+    labels: dict[str, str] = {}
+    annotations: dict[str, str] = {}
+    dns_policy: str = "ClusterFirst"
+
+    @model_validator(mode="after")
+    def _the_last_upload_fits_into_the_grace(self) -> Self:
+        if self.grace_seconds <= self.upload_timeout_seconds:
+            raise ValueError(
+                f"graceSeconds is {self.grace_seconds} and uploadTimeoutSeconds "
+                f"{self.upload_timeout_seconds}: a pod that is asked to stop would be killed "
+                "while it uploads; make graceSeconds the larger one"
+            )
+        return self
+
+
+class Retention(Section):
+    """What is swept, and when."""
+
+    finished_job_seconds: int = Field(default=3600, ge=0)
+    """How long a finished Job and its pods stay."""
+
+
+class Platform(Section):
+    """All settings of one installation."""
+
+    namespaces: tuple[str, ...] = ("default",)
+    """Namespaces whose FlashRuns are served."""
+    storage: StorageSettings
+    trainer: TrainerSettings
+    pools: tuple[Pool, ...] = Field(min_length=1)
+    models: tuple[Model, ...] = ()
+    """Additions to the built-in catalog; an id that exists is replaced."""
+    retention: Retention = Retention()

@@ -1,0 +1,79 @@
+"""What a laptop may know about the platform: the ConfigMap that the operator publishes.
+
+It holds no secret and no address of anything but storage, so that every authenticated user may read
+it. Programs of another version read it too: unknown keys are ignored.
+"""
+
+from datetime import datetime
+from typing import Final
+
+from pydantic import ConfigDict
+
+from flashrun.api import names
+from flashrun.api.base import Section
+from flashrun.api.catalog import Catalog, Model
+from flashrun.api.platform import Platform, PoolShape
+
+FILE: Final = "platform.json"
+"""Key of the ConfigMap ``flashrun-public``."""
+
+
+class PublicPool(PoolShape):
+    """A kind of GPU that runs can get."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    resource: str = names.GPU_RESOURCE
+    """Extended resource that its nodes advertise; quotas count it."""
+    total: int | None = None
+    """GPUs in the cluster; None when they were not counted."""
+    free: int | None = None
+    """GPUs that no pod has asked for; None when they were not counted."""
+
+
+class PublicPlatform(Section):
+    """Models, pools and the place of storage."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    models: tuple[Model, ...] = ()
+    """Every model that runs can use, smallest first."""
+    pools: tuple[PublicPool, ...] = ()
+    storage_endpoint: str = ""
+    """As pods reach it; an address inside the cluster needs a port-forward."""
+    storage_bucket: str = ""
+    storage_region: str = ""
+    pip_url_hosts: tuple[str, ...] = ()
+    """Hosts whose https addresses a pip list may name."""
+    queue: str = ""
+    """Kueue's LocalQueue that runs wait in; empty without Kueue."""
+    version: str = ""
+    """Version of the operator."""
+    updated: datetime | None = None
+
+    @classmethod
+    def of(
+        cls, platform: Platform, *, version: str = "", updated: datetime | None = None
+    ) -> "PublicPlatform":
+        """Return what of ``platform`` is for everyone."""
+        return cls(
+            models=tuple(Catalog(platform.models)),
+            pools=tuple(
+                PublicPool(
+                    resource=pool.resource,
+                    **{key: getattr(pool, key) for key in PoolShape.model_fields},
+                )
+                for pool in platform.pools
+            ),
+            storage_endpoint=platform.storage.endpoint,
+            storage_bucket=platform.storage.bucket,
+            storage_region=platform.storage.region,
+            pip_url_hosts=platform.trainer.pip_url_hosts,
+            queue=platform.trainer.queue,
+            version=version,
+            updated=updated,
+        )
+
+    def catalog(self) -> Catalog:
+        """Return the models that runs can use here; the built-in ones when none are listed."""
+        return Catalog(self.models)

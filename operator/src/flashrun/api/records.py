@@ -1,0 +1,259 @@
+"""The records that trainer, operator and command line exchange through S3, one model a file.
+
+Keys are in ``flashrun.api.names``. Everything is JSON; times are RFC 3339 in UTC; sizes are bytes.
+The commit protocol: files first, manifest last, created and never overwritten. A checkpoint without
+a valid manifest does not exist, and the operator believes manifests, never a pod's word.
+"""
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Literal
+
+from pydantic import Field, JsonValue
+
+from flashrun.api.base import Record
+from flashrun.api.catalog import Source
+from flashrun.api.config import Algorithm
+from flashrun.api.exits import Termination
+
+
+class RunIdentity(Record):
+    """Which run: the uid tells two runs of one name apart."""
+
+    namespace: str
+    name: str
+    uid: str
+
+
+class ResolvedModel(Record):
+    """A base model, pinned."""
+
+    id: str
+    source: Source
+    revision: str
+
+
+class ResolvedEnvironment(Record):
+    """An environment, pinned by the digest of its package."""
+
+    id: str
+    digest: str
+    """SHA-256 of the package, in hex."""
+    params: dict[str, JsonValue] = {}
+    pip: tuple[str, ...] = ()
+    secrets: tuple[str, ...] = ()
+    """Names of the variables whose values the trainer keeps out of logs and messages."""
+    split: str
+
+
+class ResolvedAdapter(Record):
+    """The adapter that a run starts from, pinned by its storage prefix."""
+
+    ref: str
+    uid: str
+    prefix: str
+    """Prefix with the manifest."""
+
+
+class ResolvedTrain(Record):
+    """Every training knob with its value filled in; None where the algorithm has no such knob."""
+
+    lora_rank: int
+    lora_alpha: int
+    learning_rate: float
+    batch_size: int
+    max_length: int
+    save_every: int
+    epochs: int | None = None
+    max_steps: int = 0
+    max_examples: int = 0
+    steps: int | None = None
+    group_size: int | None = None
+    temperature: float | None = None
+    max_tokens: int | None = None
+    kl_penalty_coef: float | None = None
+    advantage_clip: float | None = None
+    thinking_length_penalty_coef: float | None = None
+    stop_sequences: tuple[str, ...] = ()
+
+
+class Scale(Record):
+    """How many processes train, one a GPU, and whether they share the weights."""
+
+    nodes: int = Field(default=1, ge=1)
+    """Pods of one attempt, each on a node of its own."""
+    gpus: int = Field(default=1, ge=1)
+    """GPUs of one pod."""
+    sharded: bool = False
+    """Whether one GPU cannot hold the model, so that its weights are spread (FSDP)."""
+
+    @property
+    def world_size(self) -> int:
+        """Processes of the whole run."""
+        return self.nodes * self.gpus
+
+
+class Batching(Record):
+    """How the trainer cuts one optimizer step over the processes it found."""
+
+    world_size: int = Field(ge=1)
+    micro_batch_size: int = Field(ge=1)
+    """Sequences of one forward and backward pass on one device."""
+    gradient_accumulation_steps: int = Field(ge=1)
+    """Passes before the optimizer steps."""
+    generation_batch_size: int | None = None
+    """GRPO: completions that are sampled for one step, over all processes."""
+
+
+class ResolvedWandb(Record):
+    """Labels for Weights & Biases."""
+
+    project: str
+    run_name: str
+
+
+class ResolvedRun(Record):
+    """Everything a trainer needs to know: mounted as JSON, and kept as ``spec.json``."""
+
+    run: RunIdentity
+    model: ResolvedModel
+    algorithm: Algorithm
+    thinking: bool
+    environment: ResolvedEnvironment
+    train: ResolvedTrain
+    init_from_adapter: ResolvedAdapter | None = None
+    worker_env: dict[str, str] = {}
+    wandb: ResolvedWandb
+    seed: int
+    scale: Scale = Scale()
+    image: str = ""
+    hub_endpoint: str = ""
+    """Address of the model hub; empty is the library's default."""
+    pip_index_url: str = ""
+    """Address of the package index; empty is pip's default."""
+    upload_timeout_seconds: int = 300
+    """How long the last upload may take before the attempt fails as storage trouble."""
+
+
+class StorageAccess(Record):
+    """How to reach the bucket: mounted as a file, so that it can be renewed under a running pod."""
+
+    endpoint: str
+    """``http://host:port`` or ``https://host``."""
+    bucket: str
+    region: str = "us-east-1"
+    access_key: str
+    secret_key: str = Field(repr=False)
+    session_token: str = Field(default="", repr=False)
+    expires: datetime | None = None
+    """When the credentials end; None for ones that do not."""
+
+
+class FileEntry(Record):
+    """One file of a manifest; ``path`` is relative to the manifest."""
+
+    path: str
+    size: int = Field(ge=0)
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+
+
+class Manifest(Record):
+    """The commit marker of a checkpoint, a final adapter or a mirrored model."""
+
+    format: Literal[1] = 1
+    kind: Literal["checkpoint", "state", "adapter", "model"]
+    run: RunIdentity | None = None
+    """None for a mirrored model."""
+    attempt: int | None = None
+    step: int | None = None
+    base_model: str = ""
+    lora_rank: int | None = None
+    lora_alpha: int | None = None
+    created: datetime
+    files: tuple[FileEntry, ...]
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files together."""
+        return sum(file.size for file in self.files)
+
+    def commits(self, kind: str, uid: str, size_of: Callable[[str], int | None]) -> bool:
+        """Say whether it is of this kind and run, and all that it lists is there, by its size."""
+        own = self.kind == kind and self.run is not None and self.run.uid == uid
+        return own and all(size_of(file.path) == file.size for file in self.files)
+
+
+class Claim(Record):
+    """Which pod owns an attempt: the first that creates this file."""
+
+    attempt: int = Field(ge=1)
+    pod: str
+    pod_uid: str
+    node: str = ""
+    started: datetime
+    superseded: bool = False
+
+
+class Progress(Record):
+    """Where training is; what ``status.progress`` shows."""
+
+    step: int = Field(ge=0)
+    total_steps: int = Field(ge=0)
+    eta_seconds: int | None = None
+    metrics: dict[str, float] = {}
+
+
+class Heartbeat(Record):
+    """A running run's heartbeat: small, overwritten, removed at the end."""
+
+    run: RunIdentity
+    attempt: int
+    """0 while the init containers are at work, before there is one."""
+    pod: str
+    activity: str
+    """Downloading, Installing, Loading, Training, Uploading…"""
+    progress: Progress | None = None
+    batching: Batching | None = None
+    """Known once the trainer has seen its devices and its data."""
+    commits: int = 0
+    """How many checkpoints are committed; a change tells the operator to look."""
+    warning: str = ""
+    """One sentence about something that wastes GPU time, such as a reward without spread."""
+    updated: datetime
+
+
+class Result(Record):
+    """The terminal record of a run; a pod that finds one ends at once with the same outcome."""
+
+    run: RunIdentity
+    attempt: int
+    exit_code: int
+    termination: Termination | None = None
+    """Why it failed; None when it succeeded."""
+    progress: Progress | None = None
+    batching: Batching | None = None
+    finished: datetime
+
+
+class TrainerControl(Record):
+    """The operator's requests to a live trainer."""
+
+    save_request: str = ""
+    """A value not seen before asks for a checkpoint at the next step."""
+
+
+class EnvironmentPointer(Record):
+    """The newest package of an environment."""
+
+    digest: str = Field(pattern=r"^[0-9a-f]{64}$")
+    size: int
+    pushed: datetime
+
+
+class MetricsRow(Record):
+    """One line of ``metrics.jsonl``."""
+
+    step: int
+    attempt: int
+    time: datetime
+    values: dict[str, float]

@@ -1,0 +1,286 @@
+"""The custom resource: ``FlashRun`` as the API server stores it.
+
+The spec is the config in camelCase plus two things only a cluster has: where secrets are looked up
+and the few switches that may change later. Status is a value, rebuilt from what was seen; floats
+are strings there, as the Kubernetes API conventions ask.
+"""
+
+from collections.abc import Mapping
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated, Any, Self
+
+from pydantic import Field
+
+from flashrun.api import names
+from flashrun.api.base import Section
+from flashrun.api.config import Flag, RunConfig
+
+CHECKPOINTS_SHOWN = 20
+"""Newest checkpoints that status lists; the catalogue in storage has all."""
+ATTEMPTS_SHOWN = 20
+TRAINING_WARNING = "TrainingWarning"
+"""Reason of Ready while a run trains, and its trainer has something to say about that."""
+
+_OBJECT_NAME = r"^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$"
+
+
+class SecretRef(Section):
+    """A Secret of the run's namespace, labelled ``flashrun.dev/secrets: "true"``."""
+
+    name: Annotated[str, Field(max_length=253, pattern=_OBJECT_NAME)]
+    """Name of the Secret."""
+
+
+class Control(Section):
+    """The part of a spec that may change while the run lives."""
+
+    suspend: Flag = False
+    """Pause: save, stop, and go on from the checkpoint when set back."""
+    cancel: Flag = False
+    """End for good, keeping what was saved; it never goes back."""
+    save_request: Annotated[str, Field(max_length=64)] = ""
+    """A new value asks the live run for a checkpoint now."""
+
+
+class FlashRunSpec(RunConfig):
+    """What to train; immutable except ``control``."""
+
+    secret_refs: tuple[SecretRef, ...] = Field(default=(), max_length=16)
+    """Where the names in ``environment.secrets`` are looked up, first found first."""
+    control: Control = Control()
+    """Switches for a live run."""
+
+    @classmethod
+    def from_config(cls, config: RunConfig, secret_refs: tuple[SecretRef, ...] = ()) -> Self:
+        """Return the spec of a composed config, with where its secrets are looked up."""
+        given = {name: getattr(config, name) for name in config.model_fields_set}
+        return cls(**given, secret_refs=secret_refs)
+
+
+class Phase(StrEnum):
+    """One word for people; programs read conditions. New words may come."""
+
+    PENDING = "Pending"
+    STARTING = "Starting"
+    RUNNING = "Running"
+    RETRYING = "Retrying"
+    SUSPENDED = "Suspended"
+    CANCELLING = "Cancelling"
+    SUCCEEDED = "Succeeded"
+    FAILED = "Failed"
+    CANCELLED = "Cancelled"
+
+
+TERMINAL = frozenset({Phase.SUCCEEDED, Phase.FAILED, Phase.CANCELLED})
+
+
+class ConditionStatus(StrEnum):
+    """Whether a condition holds."""
+
+    TRUE = "True"
+    FALSE = "False"
+    UNKNOWN = "Unknown"
+
+
+class Condition(Section):
+    """One observation about the run, after the Kubernetes API conventions."""
+
+    type: Annotated[str, Field(max_length=64)]
+    status: ConditionStatus
+    reason: Annotated[str, Field(max_length=64)]
+    message: Annotated[str, Field(max_length=2048)] = ""
+    last_transition_time: datetime
+    observed_generation: int | None = None
+
+
+class ProgressStatus(Section):
+    """Where training is."""
+
+    step: int
+    total_steps: int
+    percent: int
+    eta_seconds: int | None = None
+    metrics: dict[str, str] = Field(default={}, max_length=16)
+    activity: Annotated[str, Field(max_length=64)] = ""
+    """What the trainer is doing: Downloading, Training, Uploading…"""
+    updated_time: datetime | None = None
+
+
+class AttemptStatus(Section):
+    """One try at the run: its pod, or of several the one that leads."""
+
+    number: int
+    pod: str
+    node: str = ""
+    gpus: int = 1
+    """GPUs of all its pods together."""
+    start: datetime | None = None
+    end: datetime | None = None
+    reason: str = ""
+    exit_code: int | None = None
+    message: Annotated[str, Field(max_length=256)] = ""
+    """Which pod ended the attempt, when it was not the one that leads."""
+    from_step: int | None = None
+    to_step: int | None = None
+
+
+class CheckpointStatus(Section):
+    """A committed checkpoint."""
+
+    ref: str
+    step: int
+    bytes: int
+    created_time: datetime
+
+
+class AdapterStatus(Section):
+    """The final adapter."""
+
+    ref: str
+    bytes: int
+
+
+class FailureStatus(Section):
+    """Why the run failed, in one sentence and a hint."""
+
+    reason: str
+    message: Annotated[str, Field(max_length=2048)]
+    hint: Annotated[str, Field(max_length=2048)] = ""
+    exit_code: int | None = None
+    peak_memory_bytes: int | None = None
+    """Most memory in use: of a GPU where there is one, else of the trainer."""
+
+
+class PendingStatus(Section):
+    """Why the run waits, in one sentence."""
+
+    reason: str
+    message: Annotated[str, Field(max_length=2048)]
+
+
+class BatchingStatus(Section):
+    """How the trainer cuts one optimizer step, as it found best for what it runs on."""
+
+    world_size: int
+    """One a GPU."""
+    micro_batch_size: int
+    """Sequences of one forward and backward pass on one device."""
+    gradient_accumulation_steps: int
+    """Passes before the optimizer steps."""
+    generation_batch_size: int | None = None
+    """GRPO: completions that are sampled at a time, over all processes."""
+
+
+class ResolvedStatus(Section):
+    """What the platform chose and which defaults were filled in; fixed once chosen."""
+
+    image: str = ""
+    pool: str = ""
+    gpus: int = 0
+    """GPUs of all nodes together."""
+    nodes: int = 1
+    sharded: bool = False
+    """Whether the model's weights are spread over the GPUs."""
+    batching: BatchingStatus | None = None
+    """Known once the trainer has begun."""
+    environment_digest: str = ""
+    model_source: str = ""
+    model_revision: str = ""
+    init_from_adapter_uid: str = ""
+    init_from_adapter_prefix: str = ""
+    wall_clock_seconds: int = 0
+    retries: int = 0
+    train: dict[str, str] = Field(default={}, max_length=64)
+    """Every training knob with its value, as text."""
+    ignored_keys: tuple[str, ...] = Field(default=(), max_length=64)
+    """Keys of the other algorithm."""
+
+
+class FlashRunStatus(Section):
+    """What was seen, at most 10 kB."""
+
+    observed_generation: int = 0
+    phase: Phase = Phase.PENDING
+    conditions: tuple[Condition, ...] = Field(
+        default=(),
+        max_length=16,
+        json_schema_extra={
+            "x-kubernetes-list-type": "map",
+            "x-kubernetes-list-map-keys": ["type"],
+        },
+    )
+    start_time: datetime | None = None
+    completion_time: datetime | None = None
+    storage: str = ""
+    """Where the run's files are, ``s3://bucket/prefix``."""
+    resolved: ResolvedStatus | None = None
+    progress: ProgressStatus | None = None
+    attempts: tuple[AttemptStatus, ...] = Field(default=(), max_length=ATTEMPTS_SHOWN)
+    checkpoints: tuple[CheckpointStatus, ...] = Field(default=(), max_length=CHECKPOINTS_SHOWN)
+    checkpoint_count: int = 0
+    adapter: AdapterStatus | None = None
+    failure: FailureStatus | None = None
+    pending: PendingStatus | None = None
+    gpu_seconds: int = 0
+
+    def condition(self, kind: str) -> Condition | None:
+        """Return the condition of type ``kind``, or None."""
+        return next((found for found in self.conditions if found.type == kind), None)
+
+    def to_patch(self) -> dict[str, Any]:
+        """Return the whole status for a merge patch: what is unset becomes null, so it goes away.
+
+        Times are written with whole seconds, as the API server keeps them.
+        """
+        return self.model_dump(mode="json", by_alias=True, exclude_none=False)
+
+
+class FlashRun(Section):
+    """One run as the API server stores it, with the metadata that decisions need."""
+
+    name: str
+    namespace: str
+    uid: str = ""
+    generation: int = 1
+    deleting: bool = False
+    created: datetime | None = None
+    annotations: dict[str, str] = {}
+    spec: FlashRunSpec
+    status: FlashRunStatus = FlashRunStatus()
+
+    @classmethod
+    def from_manifest(cls, manifest: Mapping[str, Any]) -> Self:
+        """Parse an API object; raises ``pydantic.ValidationError`` when its spec cannot be read.
+
+        A status that cannot be read (written by a newer version) counts as empty: it is rebuilt.
+        """
+        metadata = manifest["metadata"]
+        return cls(
+            name=metadata["name"],
+            namespace=metadata["namespace"],
+            uid=metadata.get("uid", ""),
+            generation=metadata.get("generation", 1),
+            deleting="deletionTimestamp" in metadata,
+            created=metadata.get("creationTimestamp"),
+            annotations=metadata.get("annotations") or {},
+            spec=FlashRunSpec.validate_manifest(manifest["spec"]),
+            status=FlashRunStatus.validate_manifest(manifest.get("status") or {}),
+        )
+
+    @property
+    def storage_prefix(self) -> str:
+        """Prefix of everything this run keeps in storage."""
+        return names.run_prefix(self.namespace, self.name, self.uid)
+
+
+def manifest(name: str, namespace: str | None, spec: FlashRunSpec) -> dict[str, Any]:
+    """Return the object that ``kubectl apply`` and ``flash train`` submit."""
+    metadata = {"name": name} if namespace is None else {"name": name, "namespace": namespace}
+    return {
+        "apiVersion": names.API_VERSION,
+        "kind": names.KIND,
+        "metadata": metadata,
+        # The algorithm is written out even when it is the default: people look for it.
+        "spec": {**spec.to_manifest(), "algorithm": spec.algorithm.value},
+    }

@@ -1,0 +1,1 @@
+"""What several commands do with the cluster and its storage."""

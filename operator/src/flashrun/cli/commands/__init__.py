@@ -1,0 +1,1 @@
+"""The commands of ``flash``, one module each, named as the command is typed."""

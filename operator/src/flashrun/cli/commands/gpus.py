@@ -1,0 +1,71 @@
+"""``flash gpus``: the pools that runs can get, and what is free in them."""
+
+import asyncio
+from collections.abc import Sequence
+
+from flashrun.api import names
+from flashrun.api.public import PublicPlatform, PublicPool
+from flashrun.cli.cluster.connection import connect
+from flashrun.cli.options import Context, Form, Namespace, Output
+from flashrun.cli.output import terminal
+from flashrun.cli.output.failure import Failure
+from flashrun.cli.output.tables import Cell, Table, Tone
+
+
+def gpus(output: Form = Output.TABLE, namespace: Namespace = None, context: Context = None) -> None:
+    """List the pools of GPUs and what is free in them.
+
+    COST is relative: a run gets the cheapest pool that it fits in. FREE is what no pod has asked
+    for, as the platform counted it a moment ago.
+
+    Example: flash gpus
+    """
+    pools = sorted(asyncio.run(_pools(namespace, context)), key=lambda pool: (pool.cost, pool.name))
+    if uncounted := [pool.name for pool in pools if pool.total is None or pool.free is None]:
+        terminal.say(
+            f"note: the GPUs of {', '.join(uncounted)} are not counted: the platform may not read "
+            "nodes and pods; its administrator can allow that"
+        )
+    terminal.write_answer(
+        output,
+        data=[pool.model_dump(mode="json", by_alias=True) for pool in pools],
+        names=[pool.name for pool in pools],
+        table=table(pools),
+    )
+
+
+async def _pools(namespace: str | None, context: str | None) -> Sequence[PublicPool]:
+    async with connect(context, namespace) as session:
+        platform: PublicPlatform | None = await session.platform()
+        if platform is None:
+            raise Failure(
+                f"ConfigMap {names.PUBLIC_CONFIG_MAP} cannot be read in namespace "
+                f"{session.namespace}, so the pools are not known",
+                "the operator makes it in the namespaces that it serves: choose one with -n; "
+                "flash doctor says more",
+            )
+        return platform.pools
+
+
+def table(pools: Sequence[PublicPool]) -> Table:
+    """Return the pools; what was not counted is a question mark."""
+    return Table(
+        ("POOL", "GPU GIB", "GPUS PER NODE", "TOTAL", "FREE", "COST"),
+        tuple(
+            (
+                Cell(pool.name),
+                Cell(f"{pool.vram:g}"),
+                Cell(str(pool.gpus_per_node)),
+                Cell("?" if pool.total is None else str(pool.total)),
+                _free(pool.free),
+                Cell(f"{pool.cost:g}"),
+            )
+            for pool in pools
+        ),
+    )
+
+
+def _free(count: int | None) -> Cell:
+    if count is None:
+        return Cell("?", Tone.QUIET)
+    return Cell(str(count), Tone.GOOD if count else Tone.BAD)

@@ -1,0 +1,587 @@
+"""Composition: files and ``--set`` in, one validated config out, with where it came from.
+
+The base file comes first, each overlay is merged into it (tables merge, lists and scalars replace),
+each ``--set`` is put on top, and only the result is validated. Everything that is wrong with it is
+reported at once, each with its place, what was given and what is allowed. Text in, values out:
+reading files is the caller's. Files are TOML; one that begins with a brace is JSON, the form in
+which a resolved spec is printed for programs.
+"""
+
+import json
+import re
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date, time
+from difflib import get_close_matches
+from typing import Any, Final, NamedTuple, get_origin
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from flashrun.api import secret_patterns
+from flashrun.api.base import Section
+from flashrun.api.config import RunConfig
+from flashrun.cli.config.toml_lines import Path, deep_key, key_lines
+
+SIZE_LIMIT: Final = 262_144
+"""Largest config file, in bytes: reading one of this size takes well under a second."""
+DEPTH_LIMIT: Final = 40
+"""Deepest nesting of tables and lists."""
+
+PROBLEMS_SHOWN: Final = 40
+"""Most problems that one error lists."""
+
+PLATFORM_KEYS: Final[tuple[Path, ...]] = (
+    ("run_id",),
+    ("gpu",),
+    ("model_policy",),
+    ("train", "hf_repo"),
+    ("environment", "resolved_sha"),
+)
+"""Keys of resolved specs: recognised, so that one can be submitted again, and ignored."""
+
+_TEXT_SECTIONS: Final = frozenset({"wandb", "worker_env"})
+"""Sections whose values are strings, whatever they look like after ``--set``."""
+
+OTHER_NAMES: Final = {
+    "max_context_tokens": "train.max_length",
+    "max_completion_tokens": "train.max_tokens",
+    "max_seq_length": "train.max_length",
+    "num_generations": "train.group_size",
+    "num_train_epochs": "train.epochs",
+    "prompts_per_step": "train.batch_size",
+    "beta": "train.kl_penalty_coef",
+    "lr": "train.learning_rate",
+    "rank": "train.lora_rank",
+    "dataset": "environment.id",
+    "env": "environment.id",
+    "secret": "environment.secrets",
+    "split": "environment.params.split",
+}
+"""Names that other tools give to the same thing."""
+
+
+class Origin(NamedTuple):
+    """Where a value came from: a line of a file, or a ``--set``."""
+
+    source: str
+    line: int | None = None
+
+    def __str__(self) -> str:
+        """Return the origin as compilers write it, so that editors can jump there."""
+        return self.source if self.line is None else f"{self.source}:{self.line}"
+
+
+class Problem(NamedTuple):
+    """One thing that is wrong with a config, and where."""
+
+    origin: Origin
+    sentence: str
+
+    def __str__(self) -> str:
+        """Return one line."""
+        key = self.origin.source.removeprefix("--set ")
+        if key != self.origin.source and self.sentence.startswith((f"{key} ", f"{key}:")):
+            return f"--set {self.sentence}"
+        return f"{self.origin}: {self.sentence}"
+
+
+class ConfigError(Exception):
+    """A config that cannot be used; carries everything that is wrong with it."""
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(map(str, self.problems)))
+
+
+class ConfigFile(NamedTuple):
+    """One TOML file as it was read: the name for messages, and its bytes."""
+
+    name: str
+    data: bytes
+
+
+@dataclass(frozen=True)
+class Composed:
+    """A validated config, and the origin of each key that was given."""
+
+    config: RunConfig
+    origins: Mapping[Path, Origin]
+    notes: tuple[str, ...] = ()
+    """What was accepted and has no effect, one sentence each."""
+
+    def origin(self, *path: str) -> Origin | None:
+        """Return where the value at ``path``, or inside it, was given; None when it was not."""
+        return self.origins.get(path) or _inside(self.origins, path)
+
+
+@dataclass
+class _Draft:
+    """Tables under composition; every key remembers who set it last."""
+
+    tables: dict[str, Any] = field(default_factory=dict)
+    origins: dict[Path, Origin] = field(default_factory=dict)
+
+    def put(self, path: Path, value: Any, origin: Origin, lines: Mapping[Path, int]) -> None:
+        """Merge ``value`` in at ``path``: tables merge, everything else replaces."""
+        here = Origin(origin.source, lines.get(path, origin.line))
+        parent, key = self.table(path[:-1]), path[-1]
+        if not isinstance(value, dict) or not isinstance(parent.get(key), dict):
+            self._forget(path, parent.get(key))
+            parent[key] = {} if isinstance(value, dict) else value
+        self.origins.setdefault(path, here)
+        if isinstance(value, dict):
+            for inner, item in value.items():
+                self.put((*path, inner), item, here, lines)
+
+    def table(self, path: Path) -> dict[str, Any]:
+        """Return the table at ``path``, made when it is missing.
+
+        Raises:
+            LookupError: with the dotted path of the first part that is no table.
+        """
+        table = self.tables
+        for depth, key in enumerate(path):
+            inner = table.setdefault(key, {})
+            if not isinstance(inner, dict):
+                raise LookupError(".".join(path[: depth + 1]))
+            table = inner
+        return table
+
+    def drop(self, path: Path) -> bool:
+        """Remove the value at ``path``; say whether there was one."""
+        table: Any = self.tables
+        for key in path[:-1]:
+            table = table.get(key) if isinstance(table, dict) else None
+        if not isinstance(table, dict) or path[-1] not in table:
+            return False
+        self._forget(path, table.pop(path[-1]))
+        return True
+
+    def _forget(self, path: Path, value: Any) -> None:
+        self.origins.pop(path, None)
+        for key, inner in value.items() if isinstance(value, dict) else ():
+            self._forget((*path, key), inner)
+
+
+def compose(files: Sequence[ConfigFile], sets: Sequence[str] = ()) -> Composed:
+    """Compose ``files``, the base first, and ``sets`` into one config.
+
+    Raises:
+        ConfigError: with every problem of the files that could be read.
+    """
+    draft = _Draft()
+    problems: list[Problem] = []
+    for file in files:
+        problems += _merge(draft, file)
+    for assignment in sets:
+        problems += _assign(draft, assignment)
+    if problems:
+        raise ConfigError(problems)
+    notes = _without_platform_keys(draft)
+    _without_unset_keys(draft)
+    try:
+        config = RunConfig.validate_toml(draft.tables)
+    except ValidationError as error:
+        raise ConfigError(_problems(error, draft, files)) from None
+    return Composed(config, draft.origins, tuple(notes))
+
+
+def _merge(draft: _Draft, file: ConfigFile) -> list[Problem]:
+    try:
+        text, tables = _read(file)
+    except _UnreadableError as error:
+        return [Problem(Origin(file.name, error.line), error.sentence)]
+    lines = {} if _is_json(text) else key_lines(text)
+    for key, value in tables.items():
+        draft.put((key,), value, Origin(file.name), lines)
+    return []
+
+
+class _UnreadableError(Exception):
+    """A file that is no config."""
+
+    def __init__(self, sentence: str, line: int | None = None) -> None:
+        super().__init__(sentence)
+        self.sentence = sentence
+        self.line = line
+
+
+def _read(file: ConfigFile) -> tuple[str, dict[str, Any]]:
+    """Return the file's text, with plain line ends, and its tables."""
+    if len(file.data) > SIZE_LIMIT:
+        raise _UnreadableError(
+            f"the file is larger than {SIZE_LIMIT:,} bytes, the most that a config may have; "
+            "data belongs in the environment"
+        )
+    try:
+        text = file.data.decode("utf-8-sig").replace("\r\n", "\n")
+    except UnicodeDecodeError as error:
+        line = file.data.count(b"\n", 0, error.start) + 1
+        raise _UnreadableError("this is not UTF-8 text, which TOML must be", line) from None
+    try:
+        return text, _resolved_spec(text) if _is_json(text) else _tables(text)
+    except tomllib.TOMLDecodeError as error:
+        raise _syntax_error(str(error)) from None
+    except json.JSONDecodeError as error:
+        where = f"{error.msg} at column {error.colno}"
+        raise _UnreadableError(f"this is not JSON: {where}", error.lineno) from None
+    except ValueError:
+        raise _UnreadableError("a number has too many digits") from None
+
+
+def _is_json(text: str) -> bool:
+    """Say whether a file is JSON: no TOML begins with a brace."""
+    return text.lstrip().startswith("{")
+
+
+def _resolved_spec(text: str) -> dict[str, Any]:
+    """Read JSON: a config, or what ``flash train --dry-run -o json`` prints around one."""
+    try:
+        document: dict[str, Any] = json.loads(text, object_pairs_hook=_each_key_once)
+    except RecursionError:
+        raise _too_deep() from None
+    if _depth(document) > DEPTH_LIMIT:
+        raise _too_deep()
+    if not _is_text(json.dumps(document, ensure_ascii=False)):
+        raise _UnreadableError("a string holds half of a surrogate pair, which is no text")
+    spec = document.get("spec")
+    return spec if isinstance(spec, dict) and "state" in document else document
+
+
+def _is_text(text: str) -> bool:
+    """Say whether ``text`` can be written down: JSON and a shell can smuggle in lone surrogates."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    table = dict(pairs)
+    if len(table) < len(pairs):
+        raise _UnreadableError("a key is given twice in one object; JSON keeps only the last")
+    return table
+
+
+def _too_deep() -> _UnreadableError:
+    return _UnreadableError(f"tables and lists may nest at most {DEPTH_LIMIT} levels deep")
+
+
+def _tables(text: str) -> dict[str, Any]:
+    if (line := deep_key(text, DEPTH_LIMIT)) is not None:
+        error = _too_deep()
+        error.line = line
+        raise error
+    try:
+        tables = tomllib.loads(text)
+    except RecursionError:
+        raise _too_deep() from None
+    if _depth(tables) > DEPTH_LIMIT:
+        raise _too_deep()
+    return tables
+
+
+def _depth(tables: dict[str, Any]) -> int:
+    """Return how deep ``tables`` nest; without recursion, as the depth is not bounded yet."""
+    level: list[Any] = [tables]
+    depth = 0
+    while level and depth <= DEPTH_LIMIT:
+        values = [list(item.values()) if isinstance(item, dict) else item for item in level]
+        level = [inner for value in values for inner in value if isinstance(inner, dict | list)]
+        depth += 1
+    return depth
+
+
+def _syntax_error(message: str) -> _UnreadableError:
+    """Turn the parser's "… (at line 3, column 5)" into a sentence and a line."""
+    match = re.fullmatch(r"(.*) \(at (?:line (\d+), column (\d+)|end of document)\)", message)
+    if match is None:
+        return _UnreadableError(f"this is not TOML: {message}")
+    what, line, column = match.groups()
+    number = int(line) if line else None
+    if what == "Cannot overwrite a value" or what.startswith("Cannot declare"):
+        return _UnreadableError("this key or table was given before; TOML allows each once", number)
+    where = f"column {column}" if column else "the end of the file"
+    return _UnreadableError(f"this is not TOML: {what} at {where}", number)
+
+
+# --- --set --------------------------------------------------------------------------------------
+
+
+def assignments(sets: Iterable[str]) -> dict[str, Any]:
+    """Return the tables that ``key=value`` assignments make by themselves.
+
+    Raises:
+        ConfigError: an assignment is not one.
+    """
+    draft = _Draft()
+    if problems := [problem for text in sets for problem in _assign(draft, text)]:
+        raise ConfigError(problems)
+    return draft.tables
+
+
+def _assign(draft: _Draft, assignment: str) -> list[Problem]:
+    if not _is_text(assignment):
+        return [Problem(Origin("--set"), "an assignment is not UTF-8 text")]
+    key, equals, value = (part.strip() for part in assignment.partition("="))
+    origin = Origin(f"--set {shown(key)}" if secret_patterns.secret_value(key) else f"--set {key}")
+    if not equals:
+        return [Problem(origin, "write it as key=value, such as --set train.lora_rank=16")]
+    path = _dotted(key)
+    if not all(path):
+        return [Problem(origin, "the key is empty; write it as table.key=value")]
+    if len(path) > DEPTH_LIMIT or len(value) > SIZE_LIMIT:
+        return [Problem(origin, "this is too long for one value")]
+    try:
+        _past_no_value(path)
+        draft.put(path, _value(path, value), origin, {})
+    except _UnreadableError as error:
+        return [Problem(origin, error.sentence)]
+    except LookupError as error:
+        return [Problem(origin, f"{error.args[0]} is not a table, so nothing can be set inside it")]
+    return []
+
+
+def _past_no_value(path: Path) -> None:
+    """Raise ``LookupError`` with the key on the way that never holds a table."""
+    section: Any = RunConfig
+    for depth, key in enumerate(path[:-1], start=1):
+        if key not in section.model_fields:
+            return
+        section = section.model_fields[key].annotation
+        if get_origin(section) is dict:
+            return
+        if not hasattr(section, "model_fields"):
+            raise LookupError(".".join(path[:depth]))
+
+
+def _dotted(key: str) -> Path:
+    """Split a key at its dots; quoted parts keep theirs, as in ``environment.params."a.b"``."""
+    if '"' in key or "'" in key:
+        try:
+            tomllib.loads(f"{key} = 0")
+            return next(iter(key_lines(f"{key} = 0")), ("",))
+        except tomllib.TOMLDecodeError:
+            return ("",)
+    return tuple(part.strip() for part in key.split("."))
+
+
+def _value(path: Path, text: str) -> Any:
+    """Read the value of one ``--set``: TOML first, then a bare list, number or string."""
+    if path[0] in _TEXT_SECTIONS and len(path) > 1:
+        literal = _toml(text)
+        return literal if isinstance(literal, str) else text
+    literal = _toml(text)
+    if literal is None and text.startswith("[") and text.endswith("]"):
+        return [_scalar(piece) for piece in _pieces(text[1:-1])]
+    return _scalar(text) if literal is None else literal
+
+
+def _scalar(text: str) -> Any:
+    literal = _toml(text)
+    if literal is not None:
+        return literal
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    for number in (int, float):
+        try:
+            return number(text)
+        except ValueError:
+            continue
+    return text
+
+
+def _toml(text: str) -> Any:
+    """Return the TOML value that ``text`` is, or None: dates stay text, comments are no value.
+
+    The text stands inside an inline table because nothing can be appended to a value there.
+    """
+    try:
+        document = tomllib.loads(f"outer = {{inner = {text}}}")
+    except ValueError:
+        return None
+    except RecursionError:
+        raise _too_deep() from None
+    if document.keys() != {"outer"} or document["outer"].keys() != {"inner"}:
+        return None
+    value = document["outer"]["inner"]
+    if _depth({"": value}) > DEPTH_LIMIT:
+        raise _too_deep()
+    return None if isinstance(value, date | time) else value
+
+
+def _pieces(text: str) -> list[str]:
+    """Split a bare list at the commas outside quotes."""
+    pieces = re.findall(r"""(?:"[^"]*"|'[^']*'|[^,])+""", text)
+    return [piece.strip() for piece in pieces if piece.strip()]
+
+
+# --- what is accepted without effect ------------------------------------------------------------
+
+
+def _without_platform_keys(draft: _Draft) -> list[str]:
+    ignored = [".".join(path) for path in PLATFORM_KEYS if draft.drop(path)]
+    return [f"ignored {', '.join(ignored)}: the platform chooses this"] if ignored else []
+
+
+def _without_unset_keys(draft: _Draft) -> None:
+    """Drop what counts as not given: null, which only JSON has, and an algorithm that is empty."""
+    if not draft.tables.get("algorithm", True):
+        draft.drop(("algorithm",))
+    for section in ("environment", "train", "wandb"):
+        if isinstance(table := draft.tables.get(section), dict):
+            _drop_nulls(draft, table, (section,))
+    _drop_nulls(draft, draft.tables, ())
+
+
+def _drop_nulls(draft: _Draft, table: dict[str, Any], path: Path) -> None:
+    for key in [key for key, value in table.items() if value is None]:
+        draft.drop((*path, key))
+
+
+# --- from pydantic's errors to sentences --------------------------------------------------------
+
+
+def _problems(
+    error: ValidationError, draft: _Draft, files: Sequence[ConfigFile]
+) -> Iterable[Problem]:
+    base = Origin(files[0].name if files else "config")
+    details = error.errors(include_url=False)
+    found = [
+        Problem(_origin(draft, detail, base), secret_patterns.redacted(sentence(detail)))
+        for detail in details[:PROBLEMS_SHOWN]
+    ]
+    found.sort(key=lambda problem: problem.origin.line or 0)
+    if (more := len(details) - PROBLEMS_SHOWN) > 0:
+        found.append(Problem(base, f"{more:,} more problems of this kind are not shown"))
+    return found
+
+
+def _origin(draft: _Draft, detail: ErrorDetails, base: Origin) -> Origin:
+    """Return where the nearest enclosing key of an error was given."""
+    path = (*map(str, detail["loc"]), *_inner_path(detail))
+    for length in range(len(path), 0, -1):
+        around = path[:length]
+        if found := draft.origins.get(around) or _inside(draft.origins, around):
+            return found
+    return base
+
+
+def _inside(origins: Mapping[Path, Origin], path: Path) -> Origin | None:
+    """Return where the first key of the table at ``path`` was given."""
+    return next((origin for known, origin in origins.items() if known[: len(path)] == path), None)
+
+
+def _inner_path(detail: ErrorDetails) -> Path:
+    """Return the keys below the field that a sentence about a free-form table begins with."""
+    first = str(detail.get("ctx", {}).get("error", "")).partition(" ")[0]
+    return tuple(filter(None, re.sub(r"\[\d+\]", "", first).split(".")))
+
+
+def sentence(detail: ErrorDetails) -> str:
+    """Say in one sentence what is wrong, what was given and what is allowed."""
+    loc = tuple(part for part in detail["loc"] if part != "[key]")
+    path, given, context = _path_text(loc), detail["input"], detail.get("ctx", {})
+    match detail["type"]:
+        case "missing":
+            return _missing(path)
+        case "extra_forbidden":
+            return _unknown(tuple(map(str, loc)), given)
+        case "value_error":
+            return _own_sentence(loc, path, str(context["error"]), given)
+        case "greater_than_equal":
+            return f"{path} must be at least {context['ge']}, not {shown(given)}"
+        case "greater_than":
+            return f"{path} must be greater than {context['gt']}, not {shown(given)}"
+        case "less_than_equal":
+            return f"{path} must be at most {context['le']}, not {shown(given)}"
+        case "too_long" if not isinstance(given, str):
+            return f"{path} has too many entries; at most {context['max_length']} are allowed"
+        case "too_long" | "string_too_long":
+            return f"{path} is too long; at most {context['max_length']} characters are allowed"
+        case "string_type":
+            return f"{path} must be a string, not {shown(given)}"
+        case "dict_type" | "model_type" | "model_attributes_type":
+            return f"{path} must be a table, not {shown(given)}: write [{path}]"
+        case _:
+            return f"{path} cannot be {shown(given)}: {detail['msg']}"
+
+
+def shown(value: Any) -> str:
+    """Return ``value`` as an error may show it: short, and never what looks like a secret."""
+    text = repr(value) if not isinstance(value, bool) else str(value).lower()
+    if (found := secret_patterns.secret_value(text)) is not None:
+        return f"a value that looks like {found}"
+    return text if len(text) <= 60 else f"{text[:56]}…{text[-1]}"
+
+
+def _path_text(loc: Sequence[int | str]) -> str:
+    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in loc)
+    return text.removeprefix(".")
+
+
+def _own_sentence(loc: Sequence[int | str], path: str, sentence: str, given: Any) -> str:
+    """Join a key with a sentence of ``flashrun.api.config``, which leaves the subject out."""
+    if re.match(r"must be\b", sentence) and ":" not in sentence:
+        return f"{path} {sentence}, not {shown(given)}"
+    if re.match(r"(must|is|looks|has|cannot|names)\b", sentence):
+        return f"{path} {sentence}"
+    if sentence.startswith((".", "[")):  # it goes on with a place inside the value
+        return f"{path}{sentence}"
+    return f"{path}{'.' if loc[-1] == 'params' else ': '}{sentence}"
+
+
+def _missing(path: str) -> str:
+    match path:
+        case "model":
+            return 'model is required, such as model = "Qwen/Qwen3.5-4B"; see flash models'
+        case "environment" | "environment.id":
+            return 'environment.id is required: write [environment] and id = "your-org/your-env"'
+        case _:
+            return f"{path} is required"
+
+
+def _unknown(path: Path, given: Any) -> str:
+    *parents, key = path
+    allowed = tuple(_section(parents).model_fields)
+    if isinstance(given, dict) and not parents:
+        subject, form = f"[{key}] is not a section", "[{}]"
+        allowed = tuple(name for name in allowed if name not in ("model", "algorithm", "thinking"))
+    else:
+        table = f"[{'.'.join(parents)}]" if parents else "the top level"
+        subject, form = f"{key} is not a key of {table}", "{}"
+    if key in ("sft", "grpo") and isinstance(given, dict):
+        return f'{subject}; write algorithm = "{key}" at the top and its keys in [train]'
+    if (elsewhere := _elsewhere(key, parents)) is not None:
+        return f"{subject}; did you mean {elsewhere}?"
+    if near := get_close_matches(_snake(key), allowed, n=1, cutoff=0.6):
+        return f"{subject}; did you mean {form.format(near[0])}?"
+    if not isinstance(given, dict) and (far := get_close_matches(_snake(key), _homes(), n=1)):
+        return f"{subject}; did you mean {_homes()[far[0]]}?"
+    return f"{subject}; allowed are {', '.join(form.format(name) for name in allowed)}"
+
+
+def _section(parents: Sequence[str]) -> type[Section]:
+    section: Any = RunConfig
+    for name in parents:
+        section = section.model_fields[name].annotation
+    return section  # type: ignore[no-any-return]
+
+
+def _elsewhere(key: str, parents: Sequence[str]) -> str | None:
+    """Return the full name of a key that stands in the wrong table, or has another name here."""
+    name = _snake(key)
+    home = _homes().get(name) or OTHER_NAMES.get(name)
+    return home if home is not None and home != ".".join((*parents, name)) else None
+
+
+def _homes() -> dict[str, str]:
+    """Return every key with its full name."""
+    return {
+        field: f"{table}.{field}" if table else field
+        for table in ("", "wandb", "environment", "train")
+        for field in _section([table] if table else []).model_fields
+    }
+
+
+def _snake(key: str) -> str:
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", key).replace("-", "_").lower()

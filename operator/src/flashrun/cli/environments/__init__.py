@@ -1,0 +1,1 @@
+"""Environments on the user's machine: template, package, check."""

@@ -1,0 +1,236 @@
+"""From values to text: what the commands print, as pure functions."""
+
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Final
+
+from flashrun.api.resource import (
+    TERMINAL,
+    TRAINING_WARNING,
+    CheckpointStatus,
+    FlashRun,
+    FlashRunStatus,
+    Phase,
+    ProgressStatus,
+)
+from flashrun.cli.output.tables import Cell, Table, Tone
+
+_TONES: Final = {
+    Phase.SUCCEEDED: Tone.GOOD,
+    Phase.FAILED: Tone.BAD,
+    Phase.CANCELLED: Tone.QUIET,
+    Phase.RUNNING: Tone.ACTIVE,
+}
+
+
+def tone_of(phase: Phase) -> Tone:
+    """Return how a phase is coloured."""
+    return _TONES.get(phase, Tone.PLAIN)
+
+
+# --- quantities ---------------------------------------------------------------------------------
+
+
+def size(count: int) -> str:
+    """Return a number of bytes in the largest unit that keeps it above one."""
+    amount = float(count)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if amount < 1024:
+            return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.1f} {unit}"
+        amount /= 1024
+    return f"{amount:.1f} TiB"
+
+
+def duration(seconds: float) -> str:
+    """Return a time span in its two largest units."""
+    whole = max(0, round(seconds))
+    days, hours, minutes = whole // 86400, whole // 3600 % 24, whole // 60 % 60
+    if days:
+        return f"{days}d{hours}h"
+    if hours:
+        return f"{hours}h{minutes}m"
+    return f"{minutes}m{whole % 60}s" if minutes else f"{whole}s"
+
+
+def age(since: datetime | None, now: datetime) -> str:
+    """Return how long ago something was; empty when that is unknown."""
+    return duration((now - since).total_seconds()) if since else ""
+
+
+# --- one run ------------------------------------------------------------------------------------
+
+
+def progress_line(status: FlashRunStatus) -> str:
+    """Return the one line that says where a run is: phase, step, metric, time left."""
+    parts: list[str] = [status.phase]
+    if status.pending and status.phase not in TERMINAL:
+        parts.append(status.pending.message.rstrip("."))
+    elif (progress := status.progress) is not None:
+        parts += progress_parts(progress)
+    return " · ".join(part for part in parts if part)
+
+
+def progress_parts(progress: ProgressStatus) -> list[str]:
+    """Return step, metrics and time left, in this order, as far as they are known."""
+    parts = [progress.activity]
+    if progress.total_steps:
+        parts.append(f"step {progress.step}/{progress.total_steps} ({progress.percent}%)")
+    parts += [f"{name} {value}" for name, value in _headline(progress.metrics).items()]
+    if progress.eta_seconds is not None:
+        parts.append(f"{duration(progress.eta_seconds)} left")
+    return [part for part in parts if part]
+
+
+def _headline(metrics: Mapping[str, str]) -> dict[str, str]:
+    """Return the metric people look at first: the reward where there is one, else the loss."""
+    for name in ("reward", "loss"):
+        if name in metrics:
+            return {name: metrics[name]}
+    return dict(list(metrics.items())[:1])
+
+
+def summary(run: FlashRun, now: datetime) -> list[tuple[str, str]]:
+    """Return what ``flash status`` says, as pairs of a label and a text."""
+    status = run.status
+    rows = [
+        ("Run", f"{run.namespace}/{run.name}"),
+        ("Phase", status.phase),
+        ("Model", f"{run.spec.model} ({run.spec.algorithm})"),
+        ("Environment", run.spec.environment.id),
+        *_why(status),
+        *_times(run, now),
+    ]
+    if progress := status.progress:
+        if status.phase in TERMINAL:
+            progress = progress.model_copy(update={"activity": "", "eta_seconds": None})
+        if parts := progress_parts(progress):
+            rows.append(("Progress", " · ".join(parts)))
+    if status.resolved and status.resolved.pool:
+        nodes = f" on {status.resolved.nodes} nodes" if status.resolved.nodes > 1 else ""
+        rows.append(("GPU", f"{status.resolved.gpus} of pool {status.resolved.pool}{nodes}"))
+    rows += [("Attempt", line) for line in _attempts(status)]
+    if status.checkpoint_count:
+        newest = f", newest {status.checkpoints[0].ref}" if status.checkpoints else ""
+        rows.append(("Checkpoints", f"{status.checkpoint_count}{newest}"))
+    if status.adapter:
+        rows.append(("Adapter", f"{status.adapter.ref} ({size(status.adapter.bytes)})"))
+    if status.storage:
+        rows.append(("Storage", status.storage))
+    return rows
+
+
+def _why(status: FlashRunStatus) -> list[tuple[str, str]]:
+    if status.failure:
+        failure = status.failure
+        hint = [("Hint", failure.hint)] if failure.hint else []
+        peak = failure.peak_memory_bytes
+        memory = [("Peak memory", size(peak))] if peak else []
+        return [("Failure", f"{failure.message} ({failure.reason})"), *hint, *memory]
+    if status.pending and status.phase not in TERMINAL:
+        return [("Waiting", f"{status.pending.message} ({status.pending.reason})")]
+    ready = status.condition("Ready")
+    if ready is not None and ready.reason == TRAINING_WARNING:
+        return [("Warning", ready.message)]
+    return []
+
+
+def _times(run: FlashRun, now: datetime) -> list[tuple[str, str]]:
+    status = run.status
+    rows = [("Created", f"{age(run.created, now)} ago")] if run.created else []
+    if status.start_time:
+        end = status.completion_time or now
+        rows.append(("Duration", duration((end - status.start_time).total_seconds())))
+    if status.gpu_seconds:
+        rows.append(("GPU time", duration(status.gpu_seconds)))
+    return rows
+
+
+def _attempts(status: FlashRunStatus) -> list[str]:
+    if len(status.attempts) < 2 and not any(attempt.reason for attempt in status.attempts):
+        return []
+    lines = []
+    for attempt in status.attempts:
+        steps = f", steps {attempt.from_step or 0} to {attempt.to_step}" if attempt.to_step else ""
+        where = f" on {attempt.node}" if attempt.node else ""
+        number = attempt.number or "set-up"  # a pod that died before it could claim an attempt
+        line = f"{number}: {attempt.reason or 'running'}{where}{steps}"
+        lines.append(f"{line} ({attempt.message.rstrip('.')})" if attempt.message else line)
+    return lines
+
+
+def outcome(run: FlashRun) -> tuple[str, Tone]:
+    """Return the sentence that ends a followed run."""
+    status = run.status
+    match status.phase:
+        case Phase.SUCCEEDED:
+            return f"{run.name} succeeded. Get the adapter: flash pull {run.name}", Tone.GOOD
+        case Phase.CANCELLED:
+            return f"{run.name} was cancelled; {kept(run)}", Tone.QUIET
+        case Phase.FAILED:
+            failure = status.failure
+            why = f": {failure.message}" if failure else "."
+            hint = f" {failure.hint}" if failure and failure.hint else ""
+            return f"{run.name} failed{why}{hint}", Tone.BAD
+        case _:
+            return f"{run.name}: {progress_line(status)}", Tone.PLAIN
+
+
+def kept(run: FlashRun) -> str:
+    """Say what a run leaves behind."""
+    count = run.status.checkpoint_count
+    if run.status.adapter:
+        return f"its adapter is kept: flash pull {run.name}"
+    if not count:
+        return "it had saved nothing yet"
+    noun = "checkpoint is" if count == 1 else "checkpoints are"
+    return f"its {count} {noun} kept: flash checkpoints {run.name}"
+
+
+def checkpoint_lines(found: Iterable[CheckpointStatus]) -> list[str]:
+    """Return ``step N RUN/step-N`` for each checkpoint."""
+    return [f"step {checkpoint.step} {checkpoint.ref}" for checkpoint in found]
+
+
+# --- tables -------------------------------------------------------------------------------------
+
+
+def runs_table(runs: Iterable[FlashRun], now: datetime) -> Table:
+    """Return the runs, newest first."""
+    oldest = datetime.min.replace(tzinfo=UTC)
+    ordered = sorted(runs, key=lambda run: (run.created or oldest, run.name), reverse=True)
+    return Table(
+        ("RUN", "PHASE", "STEP", "ALGORITHM", "MODEL", "POOL", "AGE"),
+        tuple(
+            (
+                Cell(run.name),
+                Cell(run.status.phase, tone_of(run.status.phase)),
+                Cell(_step(run.status)),
+                Cell(run.spec.algorithm),
+                Cell(run.spec.model),
+                Cell(run.status.resolved.pool if run.status.resolved else ""),
+                Cell(age(run.created, now)),
+            )
+            for run in ordered
+        ),
+    )
+
+
+def _step(status: FlashRunStatus) -> str:
+    progress = status.progress
+    return f"{progress.step}/{progress.total_steps}" if progress and progress.total_steps else ""
+
+
+def checkpoints_table(found: Iterable[CheckpointStatus], now: datetime) -> Table:
+    """Return the checkpoints with size and age."""
+    return Table(
+        ("STEP", "REF", "SIZE", "AGE"),
+        tuple(
+            (
+                Cell(str(checkpoint.step)),
+                Cell(checkpoint.ref),
+                Cell(size(checkpoint.bytes)),
+                Cell(age(checkpoint.created_time, now)),
+            )
+            for checkpoint in found
+        ),
+    )

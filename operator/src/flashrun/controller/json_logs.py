@@ -1,0 +1,45 @@
+"""JSON log lines without secrets.
+
+Bodies are never logged. What looks like a credential all the same, in a foreign error message for
+instance, is taken out of every line, whichever library wrote it.
+"""
+
+import json
+import logging
+import sys
+from datetime import UTC, datetime
+from typing import Final
+
+from typing_extensions import override
+
+from flashrun.api.secret_patterns import redacted
+
+_QUIET: Final = ("kopf", "aiohttp.access", "urllib3")
+
+
+class _Lines(logging.Formatter):
+    @override
+    def format(self, record: logging.LogRecord) -> str:
+        line = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": redacted(record.getMessage()),
+        }
+        run = getattr(record, "run", None)
+        if run:
+            line["run"] = run
+        if record.exc_info:
+            line["error"] = redacted(self.formatException(record.exc_info))
+        return json.dumps(line)
+
+
+def set_up(level: str = "INFO") -> None:
+    """Send every logger's lines to standard output as JSON; libraries only warn."""
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(_Lines())
+    logging.basicConfig(level=level, handlers=[handler], force=True)
+    for name in _QUIET:
+        logging.getLogger(name).setLevel(logging.WARNING)
+    # It would warn that signals are ignored in its thread, where they belong to us.
+    logging.getLogger("kopf._core.reactor.running").setLevel(logging.ERROR)

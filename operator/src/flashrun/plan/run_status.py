@@ -1,0 +1,390 @@
+"""Status as a value: what was seen, then what a decision concludes from it.
+
+Status is rebuilt every pass. What storage and pods no longer show (pods are deleted in time) is
+carried over from the last status; nothing else is.
+"""
+
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+from flashrun.api import names
+from flashrun.api.platform import Platform
+from flashrun.api.records import Manifest, Progress, ResolvedRun
+from flashrun.api.resource import (
+    ATTEMPTS_SHOWN,
+    CHECKPOINTS_SHOWN,
+    TERMINAL,
+    TRAINING_WARNING,
+    AdapterStatus,
+    AttemptStatus,
+    BatchingStatus,
+    CheckpointStatus,
+    FlashRun,
+    FlashRunStatus,
+    Phase,
+    ProgressStatus,
+    ResolvedStatus,
+)
+from flashrun.plan import conditions, failures, objects
+from flashrun.plan.conditions import FALSE, TRUE, UNKNOWN, Wanted
+from flashrun.plan.pods import Attempt, Pod, attempts_of, crew_of
+from flashrun.plan.types import Decision, Object, Observed, RunEvent, StorageView
+
+PROGRESS_EVERY: Final = timedelta(seconds=5)
+"""Progress alone is written at most this often; the lossless history is in storage."""
+_METRICS_SHOWN: Final = 16
+
+
+def seen(
+    run: FlashRun,
+    observed: Observed,
+    pods: tuple[Pod, ...],
+    platform: Platform,
+    now: datetime,
+) -> FlashRunStatus:
+    """Return what was seen of a run; phase and conditions are still those of the last pass."""
+    before, storage = run.status, observed.storage
+    readable = not storage.problem
+    shown = tuple(map(_checkpoint(run), storage.checkpoints[::-1][:CHECKPOINTS_SHOWN]))
+    status = with_attempts(before, observed, pods).model_copy(
+        update={
+            "observed_generation": run.generation,
+            "start_time": before.start_time or _first_start(pods),
+            "storage": f"s3://{platform.storage.bucket}/{run.storage_prefix}",
+            "checkpoints": shown if readable else before.checkpoints,
+            "checkpoint_count": len(storage.checkpoints) if readable else before.checkpoint_count,
+            "adapter": _adapter(run, storage.adapter) if readable else before.adapter,
+            "progress": _progress(before.progress, observed, pods),
+            "resolved": before.resolved and _as_cut_up(before.resolved, storage),
+            "pending": None,
+            "failure": None,
+        }
+    )
+    return state(status, run, now, *_observations(before, pods, observed))
+
+
+def with_attempts(
+    before: FlashRunStatus, observed: Observed, pods: tuple[Pod, ...]
+) -> FlashRunStatus:
+    """Return ``before`` with what its pods did; a finished run's last pod ends late."""
+    attempts = _attempts(before, pods, observed)
+    return before.model_copy(
+        update={
+            "attempts": attempts[-ATTEMPTS_SHOWN:],
+            "gpu_seconds": max(before.gpu_seconds, _gpu_seconds(attempts)),
+        }
+    )
+
+
+def conclude(
+    status: FlashRunStatus,
+    run: FlashRun,
+    now: datetime,
+    *,
+    phase: Phase,
+    reason: str,
+    message: str,
+) -> FlashRunStatus:
+    """Return ``status`` with a phase and the conditions that follow from it."""
+    ended = {"completion_time": _whole(now)} if phase in TERMINAL else {}
+    running = Wanted("Running", TRUE if phase is Phase.RUNNING else FALSE, reason)
+    return state(
+        status.model_copy(update={"phase": phase, **ended}),
+        run,
+        now,
+        running,
+        *conditions.summary(phase, reason, message),
+    )
+
+
+def state(status: FlashRunStatus, run: FlashRun, now: datetime, *wanted: Wanted) -> FlashRunStatus:
+    """Return ``status`` with these conditions replaced or added.
+
+    Transition times are judged against the conditions that the API server has: concluding twice
+    in one pass (what is seen, then what follows) must not look like a transition.
+    """
+    stored = run.status.conditions
+    fresh = conditions.merge(stored, wanted, run.generation, _whole(now))
+    merged = {item.type: item for item in (*status.conditions, *fresh)}
+    return status.model_copy(update={"conditions": tuple(merged.values())})
+
+
+def resolved(
+    status: FlashRunStatus, run: FlashRun, resolved: ResolvedRun, job: Object, storage: StorageView
+) -> FlashRunStatus:
+    """Return ``status`` with what was chosen, read off the spec, the Job and the trainer's word."""
+    scale = objects.scale(job)
+    pool = job["metadata"].get("annotations", {}).get(objects.POOL_ANNOTATION, "")
+    train = resolved.train.model_dump(mode="json", exclude_none=True)
+    source = resolved.init_from_adapter
+    return status.model_copy(
+        update={
+            "resolved": ResolvedStatus(
+                image=resolved.image,
+                pool=pool,
+                gpus=scale.world_size,
+                nodes=scale.nodes,
+                sharded=scale.sharded,
+                batching=_batching(status.resolved, storage, scale.world_size),
+                environment_digest=resolved.environment.digest,
+                model_source=resolved.model.source,
+                model_revision=resolved.model.revision,
+                init_from_adapter_uid=source.uid if source else "",
+                init_from_adapter_prefix=source.prefix if source else "",
+                wall_clock_seconds=job["spec"].get("activeDeadlineSeconds", 0),
+                retries=objects.retries(job),
+                train={key: _text(value) for key, value in train.items()},
+                ignored_keys=run.spec.keys_of_the_other_algorithm(),
+            )
+        }
+    )
+
+
+def _as_cut_up(before: ResolvedStatus, storage: StorageView) -> ResolvedStatus:
+    return before.model_copy(update={"batching": _batching(before, storage, before.gpus)})
+
+
+def _batching(
+    before: ResolvedStatus | None, storage: StorageView, world_size: int
+) -> BatchingStatus | None:
+    """Return what the trainer said, now or earlier; a Job of another scale begins anew."""
+    records = (storage.result, storage.heartbeat)  # a heartbeat that was read may be an early one
+    told = next((record.batching for record in records if record and record.batching), None)
+    known = (
+        BatchingStatus(**told.model_dump()) if told else None,
+        before.batching if before else None,
+    )
+    return next((item for item in known if item and item.world_size == world_size), None)
+
+
+def coalesce(before: FlashRunStatus, decision: Decision, now: datetime) -> Decision:
+    """Keep the stored progress while it is fresh, and say once what changed."""
+    status, wait = decision.status, None
+    if _same_but_progress(before, status) and before.progress != status.progress:
+        written = before.progress.updated_time if before.progress else None
+        if written is not None and timedelta(0) <= (age := now - written) < PROGRESS_EVERY:
+            status = before
+            wait = (PROGRESS_EVERY - age).total_seconds()
+    elif _same_but_progress(before, status):
+        status = before
+    requeue = wait if decision.requeue_seconds is None else decision.requeue_seconds
+    return replace(
+        decision, status=status, requeue_seconds=requeue, events=tuple(_events(before, status))
+    )
+
+
+def _same_but_progress(before: FlashRunStatus, after: FlashRunStatus) -> bool:
+    ignore = {"progress": None, "gpu_seconds": 0}
+    return before.model_copy(update=ignore) == after.model_copy(update=ignore)
+
+
+def _events(before: FlashRunStatus, after: FlashRunStatus) -> Iterable[RunEvent]:
+    """Yield what people want to know that changed between two statuses."""
+    ready = after.condition("Ready")
+    reason, message = (ready.reason, ready.message) if ready else (after.phase.value, "")
+    if after.phase is not before.phase or (after.pending and after.pending != before.pending):
+        yield RunEvent(reason, message or after.phase.value, warning=_needs_people(after))
+    elif reason == TRAINING_WARNING and ready != before.condition("Ready"):
+        yield RunEvent(reason, message, warning=True)
+    for checkpoint in after.checkpoints[: max(0, after.checkpoint_count - before.checkpoint_count)]:
+        yield RunEvent("CheckpointUploaded", f"Checkpoint {checkpoint.ref} is in storage.")
+    known = {attempt.pod: attempt for attempt in before.attempts}
+    for attempt in after.attempts:
+        was = known.get(attempt.pod)
+        if attempt.end is not None and (was is None or was.end is None) and attempt.exit_code:
+            what = f"Pod {attempt.pod} ended: {attempt.reason}. {attempt.message}".rstrip()
+            yield RunEvent("AttemptEnded", what, warning=True)
+
+
+def _needs_people(status: FlashRunStatus) -> bool:
+    return status.phase is Phase.FAILED or status.pending is not None
+
+
+def _observations(
+    before: FlashRunStatus, pods: tuple[Pod, ...], observed: Observed
+) -> Iterable[Wanted]:
+    accepted = observed.resolved is not None
+    yield Wanted("Accepted", TRUE if accepted else UNKNOWN, "Accepted" if accepted else "Checking")
+    ready = observed.has_secrets
+    yield Wanted("SecretsReady", TRUE if ready else UNKNOWN, "Copied" if ready else "Checking")
+    yield _scheduled(before, crew_of(pods), observed.resolved)
+    yield _synced(observed)
+
+
+def _scheduled(
+    before: FlashRunStatus, crew: tuple[Pod, ...], resolved: ResolvedRun | None
+) -> Wanted:
+    if not crew:
+        known = before.condition("Scheduled")
+        status = known.status if known else UNKNOWN
+        return Wanted("Scheduled", status, known.reason if known else "NoPod")
+    wanted = resolved.scale.nodes if resolved else 1
+    held = [pod for pod in crew if pod.unschedulable]
+    if held:
+        share = f"{len(held)} of {wanted} pods: " if wanted > 1 else ""
+        return Wanted("Scheduled", FALSE, "Unschedulable", share + held[0].unschedulable)
+    nodes = [pod.node for pod in crew if pod.node]
+    if len(nodes) < wanted:
+        return Wanted("Scheduled", UNKNOWN, "Scheduling")
+    where = f"On node{'s' if wanted > 1 else ''} {', '.join(nodes)}."
+    return Wanted("Scheduled", TRUE, "Scheduled", where)
+
+
+def _synced(observed: Observed) -> Wanted:
+    storage = observed.storage
+    if storage.problem:
+        return Wanted("CheckpointsSynced", FALSE, "StorageUnavailable", storage.problem)
+    if not storage.checkpoints:
+        return Wanted("CheckpointsSynced", UNKNOWN, "NoCheckpoint")
+    newest = storage.checkpoints[-1]
+    return Wanted("CheckpointsSynced", TRUE, "Synced", f"The newest is step {newest.step}.")
+
+
+def _attempts(
+    before: FlashRunStatus, pods: tuple[Pod, ...], observed: Observed
+) -> tuple[AttemptStatus, ...]:
+    """One entry an attempt, oldest first; attempts whose pods are gone keep the entry they had."""
+    scales = {objects.number(job): objects.scale(job) for job in observed.jobs}
+    known = {attempt.pod: attempt for attempt in before.attempts}
+    for attempt in attempts_of(pods):
+        leader = attempt.leader
+        if leader.index == 0:
+            entry = _attempt(known.get(leader.name), attempt, observed.storage)
+            scale = scales.get(leader.job)
+            gpus = scale.world_size if scale else entry.gpus
+            known[leader.name] = entry.model_copy(update={"gpus": gpus})
+    for name in known.keys() - {pod.name for pod in pods}:
+        if known[name].end is None and before.phase not in TERMINAL:  # deleted between two looks
+            known[name] = known[name].model_copy(update={"reason": "PodLost"})
+    return tuple(sorted(known.values(), key=_age))
+
+
+def _age(attempt: AttemptStatus) -> tuple[str, str]:
+    return (attempt.start.isoformat() if attempt.start else "~", attempt.pod)
+
+
+def _attempt(before: AttemptStatus | None, attempt: Attempt, storage: StorageView) -> AttemptStatus:
+    pod, culprit = attempt.leader, attempt.culprit
+    heartbeat, done = storage.heartbeat, not pod.active
+    number = next((claim.attempt for claim in storage.claims if claim.pod == pod.name), 0)
+    other = f"Pod {culprit.name} failed first."[:256] if culprit is not pod else ""
+    step = (
+        heartbeat.progress.step
+        if heartbeat and heartbeat.progress and heartbeat.pod == pod.name
+        else None
+    )
+    if pod.termination is not None and pod.termination.step is not None:
+        step = pod.termination.step
+    before = before or AttemptStatus(number=number, pod=pod.name)
+    number, from_step = number or before.number, before.from_step
+    if from_step is None and number:  # known once: later looks may show less
+        from_step = _resumed_from(storage, number)
+    return AttemptStatus(
+        number=number,
+        pod=pod.name,
+        node=pod.node,
+        gpus=before.gpus,
+        start=pod.started or before.start,
+        end=pod.ended or before.end if done else None,
+        reason=failures.reason_of(culprit) if done else "",
+        exit_code=culprit.exit_code if done else None,
+        message=other if done else "",
+        from_step=from_step,
+        to_step=step if done and step is not None else before.to_step,
+    )
+
+
+def _resumed_from(storage: StorageView, number: int) -> int:
+    """Return the newest step that earlier attempts had committed."""
+    earlier = (m.step or 0 for m in storage.checkpoints if (m.attempt or 0) < number)
+    return max(earlier, default=0)
+
+
+def _checkpoint(run: FlashRun) -> Callable[[Manifest], CheckpointStatus]:
+    def shown(manifest: Manifest) -> CheckpointStatus:
+        step = manifest.step or 0
+        return CheckpointStatus(
+            ref=names.checkpoint_ref(run.name, step),
+            step=step,
+            bytes=manifest.size,
+            created_time=_whole(manifest.created),
+        )
+
+    return shown
+
+
+def _adapter(run: FlashRun, manifest: Manifest | None) -> AdapterStatus | None:
+    return None if manifest is None else AdapterStatus(ref=run.name, bytes=manifest.size)
+
+
+def _progress(
+    before: ProgressStatus | None, observed: Observed, pods: tuple[Pod, ...]
+) -> ProgressStatus | None:
+    """The live record's progress, else the result's, else what was known; unchanged stays equal."""
+    heartbeat, result = observed.storage.heartbeat, observed.storage.result
+    activity, updated, progress = "", None, None
+    if result is not None:
+        progress, updated = result.progress, result.finished
+    elif heartbeat is not None:
+        progress, updated = heartbeat.progress, heartbeat.updated
+        activity = heartbeat.activity[:64] if _works(heartbeat.pod, pods) else _at_work(pods)
+    if progress is None:
+        activity = activity or _at_work(pods)
+        known = before or ProgressStatus(step=0, total_steps=0, percent=0)
+        same = known.activity == activity
+        return before if same else known.model_copy(update={"activity": activity})
+    shown = _shown(progress, activity, updated)
+    same = before is not None and before.model_copy(
+        update={"updated_time": None, "eta_seconds": None}
+    ) == shown.model_copy(update={"updated_time": None, "eta_seconds": None})
+    return before if same else shown
+
+
+def _works(name: str, pods: tuple[Pod, ...]) -> bool:
+    """Say whether a pod is at work still; a heartbeat may be that of the attempt before."""
+    return any(pod.name == name and pod.active for pod in pods)
+
+
+def _at_work(pods: tuple[Pod, ...]) -> str:
+    return next((pod.activity for pod in reversed(pods) if pod.active), "")
+
+
+def _shown(progress: Progress, activity: str, updated: datetime | None) -> ProgressStatus:
+    total = progress.total_steps
+    metrics = sorted(progress.metrics.items())[:_METRICS_SHOWN]
+    return ProgressStatus(
+        step=progress.step,
+        total_steps=total,
+        percent=min(100, 100 * progress.step // total) if total else 0,
+        eta_seconds=progress.eta_seconds,
+        metrics={key: f"{value:.4g}" for key, value in metrics},
+        activity=activity,
+        updated_time=None if updated is None else _whole(updated),
+    )
+
+
+def _first_start(pods: tuple[Pod, ...]) -> datetime | None:
+    return min((pod.started for pod in pods if pod.started), default=None)
+
+
+def _gpu_seconds(attempts: tuple[AttemptStatus, ...]) -> int:
+    """GPUs times the seconds of every attempt that ended; a running one counts when it ends."""
+    seconds = (
+        attempt.gpus * (attempt.end - attempt.start).total_seconds()
+        for attempt in attempts
+        if attempt.start is not None and attempt.end is not None
+    )
+    return int(sum(seconds))
+
+
+def _text(value: Any) -> str:
+    """Write a knob as TOML would."""
+    return json.dumps(value) if isinstance(value, list | bool) else str(value)
+
+
+def _whole(moment: datetime) -> datetime:
+    """Cut to whole seconds, as the API server stores times, so that what is read back is equal."""
+    return moment.astimezone(UTC).replace(microsecond=0)

@@ -1,0 +1,150 @@
+"""What a decision looks at and what it answers.
+
+``Observed`` is everything one pass has seen of a run, in the API server and in storage;
+``Decision`` is everything the pass shall do. Secret values are in neither: a decision names where
+values come from and where they go, and ``cluster`` and ``store`` move them.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from flashrun.api.records import (
+    Claim,
+    EnvironmentPointer,
+    Heartbeat,
+    Manifest,
+    ResolvedAdapter,
+    ResolvedRun,
+    Result,
+    TrainerControl,
+)
+from flashrun.api.resource import FlashRunStatus
+
+Object = dict[str, Any]
+"""A Kubernetes object as plain data."""
+
+
+@dataclass(frozen=True)
+class SecretLookup:
+    """Where the names that a run lists were found; names only."""
+
+    sources: Mapping[str, str] = field(default_factory=dict)
+    """Name of the variable → name of the Secret that holds it."""
+    absent: tuple[str, ...] = ()
+    """Secrets named in ``secretRefs`` that do not exist."""
+    unlabelled: tuple[str, ...] = ()
+    """Secrets named in ``secretRefs`` that are not marked for use by runs."""
+
+
+@dataclass(frozen=True)
+class AdapterSource:
+    """The adapter that ``init_from_adapter`` resolved to."""
+
+    pinned: ResolvedAdapter
+    manifest: Manifest
+
+
+@dataclass(frozen=True)
+class StorageView:
+    """What storage says about a run. Only manifests that were checked are in here."""
+
+    problem: str = ""
+    """One sentence when storage could not be read; the rest is then empty."""
+    environment: EnvironmentPointer | None = None
+    """Looked up only while the run has no resolved spec."""
+    adapter_source: AdapterSource | None = None
+    """Looked up only while the run has no resolved spec."""
+    control: TrainerControl | None = None
+    heartbeat: Heartbeat | None = None
+    result: Result | None = None
+    claims: tuple[Claim, ...] = ()
+    checkpoints: tuple[Manifest, ...] = ()
+    """Committed checkpoints, by step; of one step in several attempts, the newest attempt's."""
+    adapter: Manifest | None = None
+
+
+@dataclass(frozen=True)
+class Observed:
+    """One run's world, as one pass saw it."""
+
+    jobs: tuple[Object, ...] = ()
+    pods: tuple[Object, ...] = ()
+    has_secrets: bool = False
+    """Whether ``<run>-secrets`` exists."""
+    resolved: ResolvedRun | None = None
+    """The newest Job's resolved spec, read back from its ConfigMap; None when there is none."""
+    has_peers: bool = False
+    """Whether the Service exists by which the pods of a newest Job on several nodes meet."""
+    has_access: bool = False
+    """Whether ``<run>-storage`` exists."""
+    access_expires: datetime | None = None
+    """When the credentials in it end; None for ones that do not."""
+    secrets: SecretLookup = SecretLookup()
+    storage: StorageView = StorageView()
+
+
+@dataclass(frozen=True)
+class SecretCopy:
+    """Make the immutable Secret ``metadata.name`` of the keys in ``sources``."""
+
+    metadata: Object
+    sources: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class AccessGrant:
+    """Make or renew the Secret with S3 credentials that ``policy`` limits."""
+
+    metadata: Object
+    policy: Object
+    seconds: int
+
+
+@dataclass(frozen=True)
+class Patch:
+    """A merge patch of one object."""
+
+    kind: str
+    name: str
+    body: Object
+
+
+@dataclass(frozen=True)
+class Delete:
+    """Delete one object; ``force`` skips the grace period (for a pod whose node is lost)."""
+
+    kind: str
+    name: str
+    force: bool = False
+
+
+@dataclass(frozen=True)
+class RunEvent:
+    """Something worth telling people, once."""
+
+    reason: str
+    message: str
+    warning: bool = False
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What one pass does, in this order: secrets, access, apply, patch, supersede, delete,
+    control, sweep, status, events."""
+
+    status: FlashRunStatus
+    secrets: SecretCopy | None = None
+    access: AccessGrant | None = None
+    apply: tuple[Object, ...] = ()
+    patch: tuple[Patch, ...] = ()
+    supersede: int | None = None
+    """Attempt whose claim shall be marked as lost."""
+    delete: tuple[Delete, ...] = ()
+    control: TrainerControl | None = None
+    """Request to put beside the run for its trainer."""
+    sweep: tuple[str, ...] = ()
+    """Storage keys to remove."""
+    events: tuple[RunEvent, ...] = ()
+    requeue_seconds: float | None = None

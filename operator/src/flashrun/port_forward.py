@@ -1,0 +1,166 @@
+"""Storage inside the cluster, opened from a laptop through the API server.
+
+A port-forward needs only the right to ``pods/portforward``. The API server speaks it over a
+WebSocket: frames begin with a channel number, 0 for data and 1 for errors, and each channel first
+repeats the port. Where the endpoint's name resolves from here, nothing is forwarded.
+"""
+
+import asyncio
+import contextlib
+import ipaddress
+import ssl
+from collections.abc import AsyncIterator
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import aiohttp
+
+from flashrun.api.records import StorageAccess
+from flashrun.cluster import Cluster, ClusterError, Forbidden, Unreachable
+
+_DATA: Final = 0
+_ERROR: Final = 1
+_CHUNK: Final = 64 * 1024
+
+
+@contextlib.asynccontextmanager
+async def forwarded_endpoint(
+    cluster: Cluster, access: StorageAccess
+) -> AsyncIterator[StorageAccess]:
+    """Yield ``access`` with an endpoint that this machine reaches, forwarded where need be."""
+    url = urlsplit(access.endpoint)
+    host, port = url.hostname or "", url.port or (443 if url.scheme == "https" else 80)
+    service = in_cluster_service(host)
+    if service is None or await _resolves(host, port):
+        yield access
+        return
+    await _check_right(cluster, service[1])
+    pod, target = await _behind(cluster, *service, port)
+    forward = _Forward(cluster, service[1], pod, target)
+    async with await forward.listen() as server:
+        local = server.sockets[0].getsockname()[1]
+        yield access.model_copy(update={"endpoint": f"{url.scheme}://127.0.0.1:{local}"})
+
+
+def in_cluster_service(host: str) -> tuple[str, str] | None:
+    """Return name and namespace of the service that ``host`` names inside a cluster, or None."""
+    with contextlib.suppress(ValueError):
+        ipaddress.ip_address(host)
+        return None
+    parts = host.split(".")
+    in_cluster = len(parts) == 2 or parts[2:3] == ["svc"]
+    return (parts[0], parts[1]) if in_cluster else None
+
+
+async def _check_right(cluster: Cluster, namespace: str) -> None:
+    """Refuse in words what would otherwise be a connection that breaks without any."""
+    verbs = ("get", "create")  # a WebSocket begins with GET; newer API servers ask for create
+    allowed = [await cluster.may(verb, "Pod", namespace, "portforward") for verb in verbs]
+    if not any(allowed):
+        raise Forbidden(
+            f"storage is inside the cluster, in namespace {namespace}, where you may not forward "
+            "ports: the cluster's administrator binds the ClusterRole flashrun-storage-forward "
+            "there (flash doctor prints the command)"
+        )
+
+
+async def _resolves(host: str, port: int) -> bool:
+    try:
+        await asyncio.get_running_loop().getaddrinfo(host, port)
+    except OSError:
+        return False
+    return True
+
+
+async def _behind(cluster: Cluster, name: str, namespace: str, port: int) -> tuple[str, int]:
+    """Return a ready pod behind a service, and the pod's port for the service's ``port``."""
+    service = await cluster.get("Service", namespace, name)
+    selector = service["spec"].get("selector") or {}
+    pods = await cluster.list("Pod", namespace, selector) if selector else []
+    ready = [pod for pod in pods if _is_ready(pod)]
+    if not ready:
+        raise Unreachable(f"storage is service {name} in namespace {namespace}: no pod is ready")
+    target = next(
+        (item.get("targetPort", port) for item in service["spec"]["ports"] if item["port"] == port),
+        port,
+    )
+    return ready[0]["metadata"]["name"], _number(ready[0], target)
+
+
+def _is_ready(pod: dict[str, Any]) -> bool:
+    conditions = pod.get("status", {}).get("conditions") or []
+    return any(item["type"] == "Ready" and item["status"] == "True" for item in conditions)
+
+
+def _number(pod: dict[str, Any], port: int | str) -> int:
+    """Return the number of a port that may be given by its name."""
+    if isinstance(port, int):
+        return port
+    ports = [item for box in pod["spec"]["containers"] for item in box.get("ports") or []]
+    found = next((item["containerPort"] for item in ports if item.get("name") == port), None)
+    if found is None:
+        raise Unreachable(f"pod {pod['metadata']['name']} has no port named {port}")
+    return int(found)
+
+
+class _Forward:
+    """A local port whose connections end at a port of a pod."""
+
+    def __init__(self, cluster: Cluster, namespace: str, pod: str, port: int) -> None:
+        self._cluster = cluster
+        self._path = f"/api/v1/namespaces/{namespace}/pods/{pod}/portforward?ports={port}"
+
+    async def listen(self) -> asyncio.Server:
+        """Listen on a free port of this machine; only this machine can connect."""
+        return await asyncio.start_server(self._serve, "127.0.0.1", 0)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(aiohttp.ClientError, OSError, ClusterError):
+            async with self._socket() as socket:
+                up = asyncio.create_task(_upwards(reader, socket))
+                try:
+                    await _downwards(socket, writer)
+                finally:
+                    up.cancel()
+        writer.close()
+
+    @contextlib.asynccontextmanager
+    async def _socket(self) -> AsyncIterator[aiohttp.ClientWebSocketResponse]:
+        found = await self._cluster.connection()
+        trust = ssl.create_default_context(cafile=found.ca_path)
+        if found.insecure:
+            trust.check_hostname, trust.verify_mode = False, ssl.CERT_NONE
+        if found.certificate_path:
+            trust.load_cert_chain(found.certificate_path, found.key_path)
+        headers = {"Authorization": f"Bearer {found.token}"} if found.token else {}
+        async with (
+            aiohttp.ClientSession(headers=headers) as session,
+            session.ws_connect(
+                found.server.rstrip("/") + self._path,
+                protocols=("v4.channel.k8s.io",),
+                ssl=trust,
+                max_msg_size=0,
+            ) as socket,
+        ):
+            yield socket
+
+
+async def _upwards(reader: asyncio.StreamReader, socket: aiohttp.ClientWebSocketResponse) -> None:
+    while data := await reader.read(_CHUNK):
+        await socket.send_bytes(bytes((_DATA,)) + data)
+    await socket.close()
+
+
+async def _downwards(socket: aiohttp.ClientWebSocketResponse, writer: asyncio.StreamWriter) -> None:
+    greeted: set[int] = set()
+    async for message in socket:
+        if message.type is not aiohttp.WSMsgType.BINARY or not message.data:
+            continue
+        channel, data = message.data[0], message.data[1:]
+        if channel not in greeted:
+            greeted.add(channel)  # the first frame of a channel repeats the port
+        elif channel == _ERROR:
+            return
+        else:
+            writer.write(data)
+            await writer.drain()

@@ -1,0 +1,71 @@
+"""docs/config.md says what the models say: each key with its bounds and defaults."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flashrun.api import secret_patterns
+from flashrun.api.config import RunConfig
+from flashrun.api.generate.config_schema import toml_schema
+from flashrun.cli.config import compose
+from flashrun.plan.resolve import resolve_train
+
+TEXT = (Path(__file__).parents[2] / "docs" / "config.md").read_text()
+SCHEMA = toml_schema()
+NODES = SCHEMA["$defs"]["TrainConfig"]["properties"]
+ROWS = {
+    key: tuple(cell.strip() for cell in rest.split("|")[:-1])
+    for key, rest in re.findall(r"^\| `(\w+)` \|(.*)$", TEXT, re.MULTILINE)
+}
+NUMBERS = [key for key, node in NODES.items() if node.get("type") in ("integer", "number")]
+
+
+def bounds(node: dict[str, Any]) -> str:
+    """A number's type and bounds, as the page writes them."""
+    kind = "int" if node["type"] == "integer" else "number"
+    if "exclusiveMinimum" in node:
+        return f"{kind}, above {node['exclusiveMinimum']:,}"
+    low = f"{node['minimum']:,}"
+    return f"{kind}, {low} to {node['maximum']:,}" if "maximum" in node else f"{kind}, from {low}"
+
+
+def default(key: str, algorithm: str) -> str:
+    """A key's default, as the page writes it."""
+    plain, reasoning = (
+        getattr(resolve_train(RunConfig.validate_toml(table)), key)
+        for table in (
+            {"model": "m", "environment": {"id": "a/b"}, "algorithm": algorithm, "thinking": on}
+            for on in (False, True)
+        )
+    )
+    if plain is None:
+        return "-"
+    return str(plain) if plain == reasoning else f"{plain} ({reasoning})"
+
+
+def test_every_key_has_a_row() -> None:
+    assert set(NODES) <= ROWS.keys()
+    assert set(SCHEMA["$defs"]["EnvironmentConfig"]["properties"]) <= ROWS.keys()
+    assert set(SCHEMA["$defs"]["WandbConfig"]["properties"]) <= ROWS.keys()
+    assert {"model", "algorithm", "thinking"} <= ROWS.keys()
+
+
+@pytest.mark.parametrize("key", NUMBERS)
+def test_a_number_has_its_bounds_and_both_defaults(key: str) -> None:
+    kind, sft, grpo, _ = ROWS[key]
+
+    assert kind == bounds(NODES[key])
+    assert sft == default(key, "sft")
+    assert grpo == ("-" if key == "max_steps" else default(key, "grpo"))  # a cap for SFT alone
+
+
+@pytest.mark.parametrize("name", sorted(secret_patterns.RESERVED_NAMES))
+def test_every_reserved_name_is_listed(name: str) -> None:
+    assert f"`{name}`" in TEXT
+
+
+def test_limits_of_files_are_told() -> None:
+    assert f"{compose.SIZE_LIMIT:,} bytes and {compose.DEPTH_LIMIT} levels" in TEXT
+    assert f"the first {compose.PROBLEMS_SHOWN} and a count" in TEXT

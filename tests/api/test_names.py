@@ -1,0 +1,86 @@
+"""Names, labels, references and keys."""
+
+import re
+
+import pytest
+
+from flashrun.api import names
+
+LABEL = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
+LONGEST = "r" * names.RUN_NAME_LIMIT
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda run: names.job_name(run, 99),
+        names.secrets_name,
+        names.storage_secret_name,
+        names.spec_config_map_name,
+        names.submitted_secret_name,
+        lambda run: names.peers_service_name(names.job_name(run, 99)),
+        lambda run: names.leader_host(names.job_name(run, 99)).partition(".")[0],
+    ],
+)
+def test_every_object_of_the_longest_run_name_is_a_label_of_63_characters(build) -> None:
+    name = build(LONGEST)
+
+    assert len(name) <= 63
+    assert LABEL.fullmatch(name)
+
+
+def test_a_generated_name_is_a_label_and_a_reference() -> None:
+    name = names.run_name(1795348800, "0a1b2c3d9999")
+
+    assert name == "flash-1795348800-0a1b2c3d"
+    assert names.parse_ref(name) == names.Ref(name, None)
+
+
+@pytest.mark.parametrize(
+    ("text", "ref"),
+    [
+        ("flash-1-aa", names.Ref("flash-1-aa", None)),
+        ("flash-1-aa/step-0", names.Ref("flash-1-aa", 0)),
+        (" flash-1-aa/step-120 ", names.Ref("flash-1-aa", 120)),
+    ],
+)
+def test_a_short_reference_is_read_and_printed(text, ref) -> None:
+    assert names.parse_ref(text) == ref
+    assert str(ref) == text.strip()
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "s3://bucket/run", "run/step-", "run/step-01", "run/step--1", "run/checkpoint-3",
+     "org/run/step-3", "Run", "../run", "run/step-3/adapter", "run/../other", "r\nun"],
+)  # fmt: skip
+def test_a_longer_or_foreign_reference_is_refused_with_the_way_out(text) -> None:
+    with pytest.raises(ValueError, match="use <run> or <run>/step-N"):
+        names.parse_ref(text)
+
+
+def test_a_key_below_a_checkpoint_is_taken_apart_again() -> None:
+    prefix = names.run_prefix("team-a", "flash-1-aa", "uid")
+    key = names.step_prefix(prefix, 2, 40) + names.MANIFEST
+
+    assert names.parse_step_key(prefix, key) == names.StepKey(2, 40, "manifest.json")
+    assert names.parse_step_key(prefix, names.claim_key(prefix, 2)) is None
+    assert names.parse_step_key("runs/other/", key) is None
+
+
+def test_everything_of_a_run_lies_below_its_own_prefix() -> None:
+    prefix = names.run_prefix("team-a", "flash-1-aa", "uid")
+    keys = [
+        names.spec_key(prefix), names.metrics_key(prefix), names.result_key(prefix),
+        names.control_key(prefix), names.log_key(prefix, 1), names.rollouts_key(prefix, 3),
+        names.claim_key(prefix, 1), names.packages_key(prefix, 1), names.step_prefix(prefix, 1, 2),
+        names.adapter_prefix(prefix),
+    ]  # fmt: skip
+
+    assert prefix == "runs/team-a/flash-1-aa/uid/"
+    assert len(set(keys)) == len(keys)
+    assert all(key.startswith(prefix) for key in keys)
+
+
+def test_a_live_key_leads_back_to_its_run() -> None:
+    assert names.heartbeat_uid(names.heartbeat_key("uid-1")) == "uid-1"

@@ -1,0 +1,1 @@
+"""From the environment's dataset to tokens, completions and rewards."""

@@ -1,0 +1,1 @@
+"""The two init containers: the base model and the environment's packages."""

@@ -1,0 +1,1 @@
+"""Starting the worker processes of an attempt, on one node or several."""

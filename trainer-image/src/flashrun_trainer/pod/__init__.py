@@ -1,0 +1,1 @@
+"""What the trainer knows about its pod, its processes and their errors."""

@@ -1,0 +1,27 @@
+"""SIGTERM: before training it ends the process at once, in training it asks for one more save."""
+
+import signal
+from types import FrameType
+
+from flashrun_trainer.pod.trainer_errors import InterruptedBeforeTraining
+
+
+class Interruption:
+    """Whether the pod was asked to stop."""
+
+    def __init__(self) -> None:
+        self.requested = False
+        self._training = False
+
+    def listen(self) -> None:
+        """Take SIGTERM from now on."""
+        signal.signal(signal.SIGTERM, self._on_signal)
+
+    def training_begins(self) -> None:
+        """From now on a step boundary is near, and what was learned is worth saving."""
+        self._training = True
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        already, self.requested = self.requested, True
+        if not self._training and not already:
+            raise InterruptedBeforeTraining

@@ -1,0 +1,89 @@
+"""Where this container finds what the operator mounted, read from the environment once."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Self
+
+from pydantic import ValidationError
+
+from flashrun.api.exits import Exit
+from flashrun.api.records import ResolvedRun
+from flashrun.store import Store
+from flashrun_trainer.pod.trainer_errors import TrainerError
+
+LEADER_PORT: Final = 29400
+"""Where the launcher of the leading pod listens for those of the others."""
+
+
+@dataclass(frozen=True)
+class Pod:
+    """The mounted files and folders, and which pod this is."""
+
+    spec: Path
+    storage: Path
+    model: Path
+    packages: Path
+    work: Path
+    termination: Path
+    name: str
+    uid: str
+    node: str
+    index: int
+    """Position among the pods of one attempt; the first leads."""
+    leader: str
+    """Host at which the leading pod is reached."""
+    leader_port: int
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str]) -> Self:
+        """Read the ``FLASHRUN_*`` variables; what is missing gets its place inside a pod."""
+
+        def path(name: str, default: str) -> Path:
+            return Path(environment.get(f"FLASHRUN_{name}", default))
+
+        return cls(
+            spec=path("SPEC", "/etc/flashrun/spec/spec.json"),
+            storage=path("STORAGE", "/var/run/flashrun/storage/access.json"),
+            model=path("MODEL", "/flashrun/model"),
+            packages=path("PACKAGES", "/flashrun/packages"),
+            work=path("WORK", "/flashrun/work"),
+            termination=path("TERMINATION", "/dev/termination-log"),
+            name=environment.get("FLASHRUN_POD", "local"),
+            uid=environment.get("FLASHRUN_POD_UID", "local"),
+            node=environment.get("FLASHRUN_NODE", ""),
+            # Kubernetes sets it in the pods of an Indexed Job.
+            index=int(environment.get("JOB_COMPLETION_INDEX", "0")),
+            leader=environment.get("FLASHRUN_LEADER", "127.0.0.1"),
+            leader_port=int(environment.get("FLASHRUN_LEADER_PORT", LEADER_PORT)),
+        )
+
+    @property
+    def environment(self) -> Path:
+        """Folder of the unpacked environment package."""
+        return self.packages / "environment"
+
+    @property
+    def site(self) -> Path:
+        """Folder of the packages that the run's ``environment.pip`` asks for."""
+        return self.packages / "site"
+
+    def run(self) -> ResolvedRun:
+        """Return the resolved spec; raises ``TrainerError`` when it cannot be read."""
+        try:
+            return ResolvedRun.model_validate_json(self.spec.read_bytes())
+        except (OSError, ValidationError) as error:
+            raise TrainerError(
+                Exit.CONFIG,
+                "SpecInvalid",
+                f"the resolved spec {self.spec} cannot be read: {str(error).splitlines()[0]}",
+                "operator and trainer image must be of the same release",
+            ) from None
+
+    def store(self) -> Store:
+        """Return the storage that the run may use; raises ``StoreError``."""
+        return Store.from_file(self.storage)
+
+    def model_folder(self, run: ResolvedRun) -> Path:
+        """Return the folder of the base model: one a revision, so that pods can share a cache."""
+        return self.model / run.model.id.replace("/", "--") / run.model.revision.replace("/", "--")

@@ -1,0 +1,1 @@
+"""What an attempt leaves in storage: claims, checkpoints, metrics, how it ended."""
