@@ -8,9 +8,9 @@ import pytest
 import pytest_asyncio
 
 from flashrun import cluster as cluster_module
-from flashrun.cluster import (
+from flashrun.cluster import Cluster
+from flashrun.cluster_errors import (
     AlreadyExists,
-    Cluster,
     ClusterError,
     Conflict,
     Invalid,

@@ -13,7 +13,8 @@ import yaml
 from aiohttp import web
 
 from flashrun import cluster as cluster_module
-from flashrun.cluster import Cluster, ClusterError, Conflict, Forbidden, Invalid, Unreachable
+from flashrun.cluster import Cluster
+from flashrun.cluster_errors import ClusterError, Conflict, Forbidden, Invalid, Unreachable
 
 OBJECT = {"kind": "ConfigMap", "metadata": {"name": "x", "namespace": "n"}}
 MANIFEST = {"apiVersion": "v1", **OBJECT}

@@ -30,13 +30,15 @@ from flashrun.api.records import (
     StorageAccess,
 )
 from flashrun.api.resource import FlashRun
-from flashrun.cluster import Cluster, ClusterError
+from flashrun.cluster import Cluster
+from flashrun.cluster_errors import ClusterError
 from flashrun.controller.observe import Observer
 from flashrun.controller.poll import HeartbeatPoller
 from flashrun.controller.queue import RunKey
 from flashrun.controller.reconcile import Reconciler
 from flashrun.plan import objects
-from flashrun.store import Store, StoreError
+from flashrun.store import Store
+from flashrun.store_errors import StoreError
 from tests.servers import kubectl
 
 Object = dict[str, Any]

@@ -16,9 +16,11 @@ import yaml
 
 from flashrun.api import names
 from flashrun.cli.cluster.connection import Session
-from flashrun.cluster import Cluster, Forbidden
+from flashrun.cluster import Cluster
+from flashrun.cluster_errors import Forbidden
 from flashrun.controller import publish
-from flashrun.store import StorageForbidden, Store
+from flashrun.store import Store
+from flashrun.store_errors import StorageForbidden
 from tests.controller.stage import platform
 from tests.controller.test_rights import RIGHTS, SYSTEM, chart, log_in
 from tests.plan.test_access import use

@@ -14,13 +14,14 @@ import yaml
 from flashrun.api import names
 from flashrun.api.platform import Pool
 from flashrun.api.records import Heartbeat, RunIdentity
-from flashrun.cluster import Conflict
+from flashrun.cluster_errors import Conflict
 from flashrun.controller import json_logs, publish
 from flashrun.controller.__main__ import _storage
 from flashrun.controller.health import Health
 from flashrun.controller.lease import HOLD_SECONDS, LEASE_SECONDS, Lease
 from flashrun.controller.settings import load
-from flashrun.store import Store, StoreError
+from flashrun.store import Store
+from flashrun.store_errors import StoreError
 
 PLATFORM = {
     "storage": {"endpoint": "https://s3.example"},

@@ -13,7 +13,7 @@ from flashrun.api.records import Claim, Manifest, RunIdentity, TrainerControl
 from flashrun.cluster import Cluster, Request
 from flashrun.controller.reconcile import NotLeading
 from flashrun.plan import objects
-from flashrun.store import StorageForbidden
+from flashrun.store_errors import StorageForbidden
 from tests.controller.stage import ENVIRONMENT, Kubelet, World, flash_run, now
 
 pytestmark = pytest.mark.api

@@ -9,7 +9,8 @@ import pytest
 from flashrun.api import names
 from flashrun.api.public import FILE, PublicPlatform
 from flashrun.api.records import StorageAccess
-from flashrun.store import StorageForbidden, Store
+from flashrun.store import Store
+from flashrun.store_errors import StorageForbidden
 from tests.controller.conftest import Operators
 from tests.controller.stage import World
 

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from flashrun.api import names
-from flashrun.cluster import Cluster, Invalid
+from flashrun.cluster import Cluster
+from flashrun.cluster_errors import Invalid
 from tests.controller.stage import ENVIRONMENT, flash_run
 
 pytestmark = pytest.mark.api

@@ -10,7 +10,8 @@ import pytest_asyncio
 import yaml
 
 from flashrun.api import names
-from flashrun.cluster import Cluster, Forbidden
+from flashrun.cluster import Cluster
+from flashrun.cluster_errors import Forbidden
 from localcluster import toolchain
 from localcluster.steps import Steps
 from tests.controller.conftest import ROOT, Operators

@@ -6,7 +6,8 @@ import pytest
 
 from flashrun.api import names
 from flashrun.plan.storage_policies import POLICY_LIMIT, namespace_policy, run_policy
-from flashrun.store import StorageForbidden, Store
+from flashrun.store import Store
+from flashrun.store_errors import StorageForbidden
 
 PREFIX = names.run_prefix("team-a", "flash-1", "uid-1")
 LIVE = names.heartbeat_key("uid-1")

@@ -12,13 +12,12 @@ import pytest
 
 from flashrun import store as store_module
 from flashrun.api.records import Claim, FileEntry, Manifest, StorageAccess
-from flashrun.store import (
-    PART_BYTES,
+from flashrun.store import PART_BYTES, Store
+from flashrun.store_errors import (
     Corrupt,
     KeyExists,
     KeyNotFound,
     StorageForbidden,
-    Store,
     StoreError,
     Unauthorized,
     Unavailable,

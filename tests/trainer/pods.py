@@ -39,7 +39,8 @@ from flashrun.api.records import (
     RunIdentity,
     StorageAccess,
 )
-from flashrun.store import KeyExists, Store
+from flashrun.store import Store
+from flashrun.store_errors import KeyExists
 from flashrun_trainer import model as base_model
 from flashrun_trainer import run_attempt
 from flashrun_trainer.init import packages

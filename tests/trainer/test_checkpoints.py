@@ -12,7 +12,8 @@ import pytest
 
 from flashrun.api import names
 from flashrun.api.records import Claim, Manifest, StorageAccess
-from flashrun.store import StorageForbidden, Store, Unavailable
+from flashrun.store import Store
+from flashrun.store_errors import StorageForbidden, Unavailable
 from flashrun_trainer.pod.mounts import Pod
 from flashrun_trainer.records import attempt as attempts
 from flashrun_trainer.records import checkpoint_uploads

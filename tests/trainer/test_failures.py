@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from flashrun.api.exits import Exit, Termination
-from flashrun.store import Corrupt, StorageForbidden, Unavailable
+from flashrun.store_errors import Corrupt, StorageForbidden, Unavailable
 from flashrun_trainer.pod import trainer_errors
 from flashrun_trainer.pod.trainer_errors import InterruptedBeforeTraining, Redactor, TrainerError
 from tests.trainer.pods import resolved

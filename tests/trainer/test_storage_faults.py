@@ -13,7 +13,7 @@ from flashrun import store as store_module
 from flashrun.api import names
 from flashrun.api.exits import Exit
 from flashrun.api.records import Claim
-from flashrun.store import Unauthorized
+from flashrun.store_errors import Unauthorized
 from flashrun_trainer import model
 from flashrun_trainer.init import packages
 from flashrun_trainer.pod.mounts import Pod

@@ -28,6 +28,16 @@ from kubernetes.aio.config.kube_config import KUBE_CONFIG_DEFAULT_LOCATION
 from typing_extensions import override
 
 from flashrun.api import names
+from flashrun.cluster_errors import (
+    AlreadyExists,
+    ClusterError,
+    Conflict,
+    Forbidden,
+    Invalid,
+    NoCluster,
+    NotFound,
+    Unreachable,
+)
 
 CALL_SECONDS: Final = 30.0
 CONNECT_SECONDS: Final = 5.0
@@ -97,45 +107,6 @@ RESOURCES: Final[Mapping[str, Resource]] = {
         "apiextensions.k8s.io/v1", "customresourcedefinitions", namespaced=False
     ),
 }
-
-
-class ClusterError(Exception):
-    """The API server did not do what was asked; ``str`` is one sentence."""
-
-    temporary = False
-    """Whether the same call may succeed later without anyone changing anything."""
-
-
-class NotFound(ClusterError):
-    """The object, its namespace or its kind does not exist."""
-
-
-class AlreadyExists(ClusterError):
-    """The object exists and was to be created."""
-
-
-class Conflict(ClusterError):
-    """Someone else changed the object in between."""
-
-    temporary = True
-
-
-class Forbidden(ClusterError):
-    """The user is unknown, or not allowed to do this."""
-
-
-class Invalid(ClusterError):
-    """The API server refuses the object; the sentence names the fields."""
-
-
-class Unreachable(ClusterError):
-    """There is no answer, or only that the server is busy."""
-
-    temporary = True
-
-
-class NoCluster(ClusterError):
-    """There is no kubeconfig, or nothing usable in it."""
 
 
 class Connection(NamedTuple):

@@ -16,7 +16,8 @@ from urllib.parse import urlsplit
 import aiohttp
 
 from flashrun.api.records import StorageAccess
-from flashrun.cluster import Cluster, ClusterError, Forbidden, Unreachable
+from flashrun.cluster import Cluster
+from flashrun.cluster_errors import ClusterError, Forbidden, Unreachable
 
 _DATA: Final = 0
 _ERROR: Final = 1

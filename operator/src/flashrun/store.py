@@ -44,6 +44,15 @@ from urllib3.exceptions import TimeoutError as NetworkTimeoutError
 
 from flashrun.api import names
 from flashrun.api.records import FileEntry, Manifest, StorageAccess
+from flashrun.store_errors import (
+    Corrupt,
+    KeyExists,
+    KeyNotFound,
+    StorageForbidden,
+    StoreError,
+    Unauthorized,
+    Unavailable,
+)
 
 CONNECT_SECONDS: Final = 5.0
 READ_SECONDS: Final = 60.0
@@ -58,44 +67,6 @@ _CHUNK: Final = 1024 * 1024
 _TRANSIENT_STATUS: Final = frozenset({408, 429, 500, 502, 503, 504, 507})
 
 Model = TypeVar("Model", bound=BaseModel)
-
-
-class StoreError(Exception):
-    """A store did not do what was asked; ``str`` is one sentence with endpoint and key."""
-
-    temporary = False
-    """Whether the same call may succeed later without anyone changing anything."""
-
-    def __init__(self, message: str, *, temporary: bool | None = None) -> None:
-        super().__init__(message)
-        if temporary is not None:
-            self.temporary = temporary
-
-
-class KeyNotFound(StoreError):
-    """The key does not exist."""
-
-
-class KeyExists(StoreError):
-    """The key exists and was to be created."""
-
-
-class StorageForbidden(StoreError):
-    """The credentials are refused, or do not reach so far."""
-
-
-class Unauthorized(StorageForbidden):
-    """The credentials are not accepted, whatever the key; nothing is said about that."""
-
-
-class Unavailable(StoreError):
-    """The store cannot be reached or is overloaded."""
-
-    temporary = True
-
-
-class Corrupt(StoreError):
-    """What was read is not what its writer promised."""
 
 
 class Entry(NamedTuple):

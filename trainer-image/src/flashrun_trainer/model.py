@@ -14,7 +14,8 @@ from flashrun.api import names
 from flashrun.api.catalog import Source
 from flashrun.api.exits import Exit
 from flashrun.api.records import ResolvedAdapter, ResolvedRun
-from flashrun.store import KeyNotFound, StorageForbidden, Store, Unauthorized
+from flashrun.store import Store
+from flashrun.store_errors import KeyNotFound, StorageForbidden, Unauthorized
 from flashrun_trainer.data.packing import Layout
 from flashrun_trainer.pod.mounts import Pod
 from flashrun_trainer.pod.trainer_errors import TrainerError, first_line

@@ -15,7 +15,7 @@ from typing import Final
 from flashrun.api import names
 from flashrun.api.exits import Exit, Termination
 from flashrun.api.records import FileEntry, Manifest, Result
-from flashrun.store import KeyExists, StoreError
+from flashrun.store_errors import KeyExists, StoreError
 from flashrun_trainer.context import Session
 from flashrun_trainer.data import environment
 from flashrun_trainer.init.packages import pins

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from flashrun.api import names
-from flashrun.cluster import Cluster, ClusterError, Connection
+from flashrun.cluster import Cluster, Connection
+from flashrun.cluster_errors import ClusterError
 from flashrun.controller import json_logs, metrics, settings
 from flashrun.controller.health import OLDEST_SECONDS, Health
 from flashrun.controller.lease import Lease
@@ -27,7 +28,8 @@ from flashrun.controller.queue import Queue, RunKey
 from flashrun.controller.reconcile import Reconciler
 from flashrun.controller.settings import Settings, SettingsError
 from flashrun.controller.watch import Watch
-from flashrun.store import Store, StoreError
+from flashrun.store import Store
+from flashrun.store_errors import StoreError
 
 WORKERS: Final = 8
 PORT: Final = 8080

@@ -11,7 +11,8 @@ from typing import Final
 
 from flashrun.api import names
 from flashrun.api.resource import FlashRun
-from flashrun.cluster import AlreadyExists, Cluster, ClusterError
+from flashrun.cluster import Cluster
+from flashrun.cluster_errors import AlreadyExists, ClusterError
 from flashrun.plan.types import RunEvent
 
 _MESSAGE_LIMIT: Final = 1024

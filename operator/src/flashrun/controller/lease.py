@@ -12,7 +12,8 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from flashrun.cluster import AlreadyExists, Cluster, ClusterError, Conflict
+from flashrun.cluster import Cluster
+from flashrun.cluster_errors import AlreadyExists, ClusterError, Conflict
 
 LEASE_SECONDS: Final = 15
 """Others take over when they have seen no renewal for so long."""

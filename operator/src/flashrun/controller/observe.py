@@ -27,11 +27,13 @@ from flashrun.api.records import (
     TrainerControl,
 )
 from flashrun.api.resource import TERMINAL, FlashRun
-from flashrun.cluster import Cluster, Conflict
+from flashrun.cluster import Cluster
+from flashrun.cluster_errors import Conflict
 from flashrun.controller.poll import HeartbeatPoller
 from flashrun.plan import objects
 from flashrun.plan.types import AdapterSource, Object, Observed, SecretLookup, StorageView
-from flashrun.store import Corrupt, Entry, KeyNotFound, Store, StoreError
+from flashrun.store import Entry, Store
+from flashrun.store_errors import Corrupt, KeyNotFound, StoreError
 
 FRESH_SECONDS: Final = 60.0
 """How long a listing of a run's files is good while its heartbeat tells of no commit."""

@@ -14,9 +14,11 @@ from typing import Final
 
 from flashrun.api import names
 from flashrun.api.records import Heartbeat
-from flashrun.cluster import Cluster, ClusterError
+from flashrun.cluster import Cluster
+from flashrun.cluster_errors import ClusterError
 from flashrun.controller.queue import RunKey
-from flashrun.store import Corrupt, KeyNotFound, Store, StoreError
+from flashrun.store import Store
+from flashrun.store_errors import Corrupt, KeyNotFound, StoreError
 
 POLL_SECONDS: Final = 3.0
 RESYNC_SECONDS: Final = 300.0

@@ -16,10 +16,12 @@ from flashrun.api import names
 from flashrun.api.platform import Platform, Pool
 from flashrun.api.public import FILE, PublicPlatform
 from flashrun.api.records import StorageAccess
-from flashrun.cluster import Cluster, ClusterError
+from flashrun.cluster import Cluster
+from flashrun.cluster_errors import ClusterError
 from flashrun.plan import objects, storage_policies
 from flashrun.plan.types import Object
-from flashrun.store import Store, StoreError
+from flashrun.store import Store
+from flashrun.store_errors import StoreError
 
 EVERY_SECONDS: Final = 60.0
 _LABELS: Final = {names.MANAGED_BY_LABEL: "flashrun", "app.kubernetes.io/name": "flashrun"}

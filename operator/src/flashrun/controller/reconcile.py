@@ -15,20 +15,16 @@ from flashrun.api import names
 from flashrun.api.platform import Platform
 from flashrun.api.records import Claim, StorageAccess
 from flashrun.api.resource import TERMINAL, FlashRun, PendingStatus
-from flashrun.cluster import (
-    Cluster,
-    ClusterError,
-    Forbidden,
-    Invalid,
-    NotFound,
-)
+from flashrun.cluster import Cluster
+from flashrun.cluster_errors import ClusterError, Forbidden, Invalid, NotFound
 from flashrun.controller import events, metrics
 from flashrun.controller.observe import Observer
 from flashrun.controller.queue import RunKey
 from flashrun.plan import objects, run_status
 from flashrun.plan.decide import decide
 from flashrun.plan.types import AccessGrant, Decision, Object
-from flashrun.store import Store, StoreError
+from flashrun.store import Store
+from flashrun.store_errors import StoreError
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,8 @@ from pydantic import ValidationError
 
 from flashrun.api.platform import Platform
 from flashrun.api.records import StorageAccess
-from flashrun.store import Store, StoreError
+from flashrun.store import Store
+from flashrun.store_errors import StoreError
 
 KEYS_FOLDER: Final = Path("/var/run/flashrun/storage")
 """Folder of ``accessKey`` and ``secretKey``: the mounted Secret."""

@@ -17,7 +17,8 @@ from flashrun import archive
 from flashrun.api import names
 from flashrun.api.exits import Exit
 from flashrun.api.records import ResolvedEnvironment, ResolvedRun
-from flashrun.store import KeyNotFound, StorageForbidden, Store, Unauthorized
+from flashrun.store import Store
+from flashrun.store_errors import KeyNotFound, StorageForbidden, Unauthorized
 from flashrun_trainer.pod.mounts import Pod
 from flashrun_trainer.pod.trainer_errors import TrainerError, first_line
 

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 from flashrun.api import names
 from flashrun.api.records import ResolvedRun
-from flashrun.store import Store, StoreError
+from flashrun.store import Store
+from flashrun.store_errors import StoreError
 from flashrun_trainer import run_attempt
 from flashrun_trainer.launch import rendezvous
 from flashrun_trainer.launch.rendezvous import Ended, Link, Meeting, Start

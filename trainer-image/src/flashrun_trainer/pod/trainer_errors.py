@@ -20,7 +20,7 @@ from typing import Final, Self
 from flashrun.api import names, secret_patterns
 from flashrun.api.exits import MESSAGE_LIMIT, Exit
 from flashrun.api.records import ResolvedRun
-from flashrun.store import StoreError
+from flashrun.store_errors import StoreError
 
 UNEXPECTED: Final = 1
 """Exit code of an error that nobody foresaw; it is retried, and counted."""

@@ -13,7 +13,8 @@ from itertools import count
 from flashrun.api import names
 from flashrun.api.exits import RETRIES, Exit, Retry
 from flashrun.api.records import Claim, Manifest, ResolvedRun, Result
-from flashrun.store import KeyExists, KeyNotFound, Store
+from flashrun.store import Store
+from flashrun.store_errors import KeyExists, KeyNotFound
 from flashrun_trainer.pod.mounts import Pod
 from flashrun_trainer.pod.trainer_errors import TrainerError
 

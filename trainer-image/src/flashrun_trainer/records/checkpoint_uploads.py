@@ -24,7 +24,8 @@ from typing import Final, NamedTuple
 
 from flashrun.api import names
 from flashrun.api.records import FileEntry, Manifest
-from flashrun.store import Corrupt, KeyExists, KeyNotFound, Store, StoreError
+from flashrun.store import Store
+from flashrun.store_errors import Corrupt, KeyExists, KeyNotFound, StoreError
 from flashrun_trainer.pod.trainer_errors import TrainerError, explain
 from flashrun_trainer.records.attempt import Attempt
 

@@ -21,7 +21,7 @@ from typing import Any, Final
 
 from flashrun.api import names
 from flashrun.api.records import Batching, Heartbeat, MetricsRow, Progress, TrainerControl
-from flashrun.store import KeyNotFound, StoreError
+from flashrun.store_errors import KeyNotFound, StoreError
 from flashrun_trainer.pod.mounts import Pod
 from flashrun_trainer.pod.trainer_errors import Redactor, TrainerError, shortened
 from flashrun_trainer.records.attempt import Attempt

@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from flashrun.api.exits import Termination
-from flashrun.store import StoreError
+from flashrun.store_errors import StoreError
 from flashrun_trainer.pod.log_tee import Tee
 from flashrun_trainer.pod.mounts import Pod
 from flashrun_trainer.pod.trainer_errors import (

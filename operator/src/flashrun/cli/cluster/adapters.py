@@ -77,7 +77,7 @@ def _markers(namespace: str, run: str, entries: Iterable[str]) -> Iterator[_Mark
 
 def _committed(store: "Store", marker: _Marker, entries: Mapping[str, "Entry"]) -> Manifest | None:
     """Return the manifest if it is of this run and place, and all that it lists is there."""
-    from flashrun.store import Corrupt, KeyNotFound
+    from flashrun.store_errors import Corrupt, KeyNotFound
 
     folder = marker.key.removesuffix(names.MANIFEST)
 

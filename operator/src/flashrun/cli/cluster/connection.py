@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import ValidationError
 
+from flashrun import cluster_errors, store_errors
 from flashrun.api import names, public
 from flashrun.api.public import PublicPlatform
 from flashrun.api.records import StorageAccess
@@ -70,7 +71,7 @@ class Session:
 
     async def platform(self) -> PublicPlatform | None:
         """Return what the platform says of itself; None when it cannot be read."""
-        from flashrun.cluster import Forbidden
+        from flashrun.cluster_errors import Forbidden
 
         name = names.PUBLIC_CONFIG_MAP
         with contextlib.suppress(Forbidden, ValidationError, KeyError, ValueError):
@@ -92,7 +93,7 @@ class Session:
         return self._store
 
     async def _open_store(self) -> "Store":
-        from flashrun.cluster import Forbidden, NotFound
+        from flashrun.cluster_errors import Forbidden, NotFound
         from flashrun.store import Store
 
         try:
@@ -144,15 +145,13 @@ async def connect(context: str | None, namespace: str | None) -> AsyncIterator[S
 
 @contextlib.contextmanager
 def _explained() -> Iterator[None]:
-    from flashrun import cluster, store
-
     try:
         yield
-    except (cluster.NotFound, store.KeyNotFound) as error:
+    except (cluster_errors.NotFound, store_errors.KeyNotFound) as error:
         raise NotFoundFailure(str(error)) from None
-    except (cluster.Invalid, cluster.NoCluster) as error:
+    except (cluster_errors.Invalid, cluster_errors.NoCluster) as error:
         raise UsageFailure(str(error)) from None
-    except (cluster.ClusterError, store.StoreError) as error:
+    except (cluster_errors.ClusterError, store_errors.StoreError) as error:
         raise Failure(str(error)) from None
 
 

@@ -27,7 +27,7 @@ async def find(session: Session, name: str) -> FlashRun:
 
 async def _record(session: Session, name: str) -> ResolvedRun | None:
     """Return the resolved spec of the newest run of this name, or None."""
-    from flashrun.store import StoreError
+    from flashrun.store_errors import StoreError
 
     prefix = names.run_name_prefix(session.namespace, name)
     try:

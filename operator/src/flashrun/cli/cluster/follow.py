@@ -161,7 +161,7 @@ class LogStreams:
         await _cancelled(self.tasks)
 
     async def _show(self, log: PodLog, prefix: str) -> None:
-        from flashrun.cluster import ClusterError
+        from flashrun.cluster_errors import ClusterError
 
         try:
             async for line in log.lines():
@@ -171,7 +171,7 @@ class LogStreams:
 
     async def _show_stored(self, attempt: int, shown: Sequence[str]) -> None:
         """Show from storage what an attempt wrote after the lines ``shown``."""
-        from flashrun.store import StoreError
+        from flashrun.store_errors import StoreError
 
         try:
             lines = await stored_log(self.session, self.run, attempt)

@@ -80,7 +80,7 @@ class PodLog:
         Raises:
             ClusterError: the log may not be read.
         """
-        from flashrun.cluster import ClusterError, Invalid, NotFound
+        from flashrun.cluster_errors import ClusterError, Invalid, NotFound
 
         while not self.whole:
             over = False

@@ -118,7 +118,7 @@ async def ask(session: Session, composed: Composed, folders: Iterable[Path]) -> 
 
 async def _admission(case: _Case) -> None:
     """Have the API server check schema, rules, quota and webhooks, as for a real run."""
-    from flashrun.cluster import Forbidden, Invalid, NotFound
+    from flashrun.cluster_errors import Forbidden, Invalid, NotFound
 
     session, config = case.session, case.config
     refs = [names.submitted_secret_name(_NAME)] if config.environment.secrets else []
@@ -152,7 +152,7 @@ async def _platform(case: _Case) -> None:
 
 
 async def _storage(case: _Case) -> None:
-    from flashrun.store import StoreError
+    from flashrun.store_errors import StoreError
 
     try:
         store = await case.session.store()
@@ -227,7 +227,7 @@ async def _pool(case: _Case) -> None:
 
 async def _quota(case: _Case) -> None:
     """Compare the namespace's quota of the pool's resource with what the run asks for."""
-    from flashrun.cluster import Forbidden
+    from flashrun.cluster_errors import Forbidden
 
     if case.place is None:
         return

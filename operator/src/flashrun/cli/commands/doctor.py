@@ -124,8 +124,8 @@ async def _checked(
     session: Session, name: str, check: Callable[[Session], Awaitable[list[Found]]]
 ) -> list[Found]:
     """Run one check; one that fails says so and lets the others run."""
-    from flashrun.cluster import ClusterError
-    from flashrun.store import StoreError
+    from flashrun.cluster_errors import ClusterError
+    from flashrun.store_errors import StoreError
 
     try:
         return await check(session)
@@ -152,7 +152,7 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 async def _crd(session: Session) -> list[Found]:
     """Whether the cluster knows FlashRuns, and takes the spec as this program writes it."""
-    from flashrun.cluster import NotFound
+    from flashrun.cluster_errors import NotFound
 
     try:
         runs = await session.manifests()
@@ -215,8 +215,8 @@ def _operator(platform: PublicPlatform | None, namespace: str, now: datetime) ->
 
 async def _storage(session: Session) -> list[Found]:
     """Whether runs can be read and environments listed, and by which way."""
-    from flashrun.cluster import ClusterError
-    from flashrun.store import StoreError
+    from flashrun.cluster_errors import ClusterError
+    from flashrun.store_errors import StoreError
 
     platform = await session.platform()
     published = platform.storage_endpoint if platform else ""
@@ -277,7 +277,7 @@ def _pools(platform: PublicPlatform) -> list[Found]:
 
 
 async def _kueue(session: Session, platform: PublicPlatform) -> list[Found]:
-    from flashrun.cluster import Forbidden, NotFound
+    from flashrun.cluster_errors import Forbidden, NotFound
 
     if not platform.queue:
         return [Found("Kueue", Level.OK, "not used")]

@@ -218,7 +218,7 @@ async def _keys(session: Session, identifier: str) -> list[str]:
 
 async def pointer(session: Session, identifier: str) -> EnvironmentPointer:
     """Return the newest version of an environment; raises ``NotFoundFailure``."""
-    from flashrun.store import KeyNotFound
+    from flashrun.store_errors import KeyNotFound
 
     latest = names.environment_latest_key(identifier)
     try:
@@ -316,7 +316,7 @@ async def _delete(identifier: str, sure: bool, namespace: str | None, context: s
 
 async def _needing(session: Session, identifier: str) -> list[str]:
     """Return the runs that have not ended and use the environment, as far as they can be seen."""
-    from flashrun.cluster import Forbidden
+    from flashrun.cluster_errors import Forbidden
 
     try:
         visible = await session.cluster.list(names.KIND)

@@ -48,7 +48,7 @@ async def _log(
 
 async def _lines(session: Session, run: FlashRun, attempt: int | None) -> AsyncIterator[str]:
     """Yield what an attempt wrote: from its pod, or from storage when that cannot be read."""
-    from flashrun.cluster import ClusterError
+    from flashrun.cluster_errors import ClusterError
 
     pod, begun = await _pod(session, run, attempt), False
     try:
@@ -84,7 +84,7 @@ async def _pod_log(
 
 
 async def _stored(session: Session, run: FlashRun, attempt: int | None) -> list[str]:
-    from flashrun.store import KeyNotFound
+    from flashrun.store_errors import KeyNotFound
 
     known = [item.number for item in run.status.attempts]
     number = attempt or max(known, default=1)
