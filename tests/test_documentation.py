@@ -1,14 +1,24 @@
 """What the documents say is what the code has."""
 
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
 
 from flashrun.api.config import EnvironmentConfig, RunConfig, TrainConfig, WandbConfig
 from flashrun.api.exits import Exit
 
 ROOT = Path(__file__).parents[1]
+DOCUMENTS = [
+    *sorted(ROOT.glob("*.md")),
+    *sorted((ROOT / "docs").rglob("*.md")),
+    *sorted((ROOT / "examples").rglob("*.md")),
+    ROOT / "bench" / "README.md",
+    ROOT / "tests" / "runs" / "README.md",
+]
+"""Every page that people read."""
 CONFIG = (ROOT / "docs" / "config.md").read_text()
 KEYS = [
     *(name for name in RunConfig.model_fields if name not in ("environment", "train")),
@@ -57,10 +67,19 @@ def test_every_exit_code_is_documented(code: Exit) -> None:
     assert re.search(rf"^\|.*\b{int(code)}\b.*\|", table, re.MULTILINE)
 
 
-def test_every_link_leads_somewhere() -> None:
-    for document in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]:
-        for target in re.findall(r"\]\(([^)#:]+)\)", document.read_text()):
-            assert (document.parent / target).exists(), f"{document.name}: {target}"
+def anchors(document: Path) -> set[str]:
+    """The names that GitHub gives to the headings of a page."""
+    headings = re.findall(r"^#+ (.+)$", document.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_link_leads_somewhere(document: Path) -> None:
+    text = document.read_text()
+    for target, anchor in re.findall(r"\]\(([^)#:]*)(?:#([^)]+))?\)", text):
+        place = document.parent / target if target else document
+        assert place.exists(), target
+        assert not anchor or anchor in anchors(place), f"{target}#{anchor}"
 
 
 def test_every_folder_of_the_tree_in_the_readme_exists() -> None:
@@ -71,3 +90,25 @@ def test_every_folder_of_the_tree_in_the_readme_exists() -> None:
         packages = [operator, operator / "api", operator / "cli", trainer / "src/flashrun_trainer"]
         places = [ROOT, ROOT / "operator", *packages, trainer]
         assert any((place / name).exists() for place in places), name
+
+
+def test_the_workflow_runs_what_ci_run_runs() -> None:
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())
+    (job,) = workflow["jobs"].values()
+
+    assert job["steps"][-1]["run"] == ".ci/run"
+
+
+def test_every_action_of_the_workflow_is_pinned_to_a_version() -> None:
+    text = (ROOT / ".github" / "workflows" / "ci.yml").read_text()
+
+    actions = re.findall(r"uses: (\S+)", text)
+    assert actions
+    assert all(re.fullmatch(r"[\w/-]+@v\d+\.\d+\.\d+", action) for action in actions)
+
+
+def test_the_changelog_has_the_version_of_the_project() -> None:
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    headings = re.findall(r"^## \[(.+?)\]", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+
+    assert headings[:2] == ["Unreleased", version]
