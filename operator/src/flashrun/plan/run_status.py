@@ -176,6 +176,12 @@ def coalesce(before: FlashRunStatus, decision: Decision, now: datetime) -> Decis
     )
 
 
+def checkpoints_text(status: FlashRunStatus) -> str:
+    """Return how many checkpoints a run has, such as "1 checkpoint"."""
+    count = status.checkpoint_count
+    return f"{count} checkpoint{'' if count == 1 else 's'}"
+
+
 def _same_but_progress(before: FlashRunStatus, after: FlashRunStatus) -> bool:
     ignore = {"progress": None, "gpu_seconds": 0}
     return before.model_copy(update=ignore) == after.model_copy(update=ignore)

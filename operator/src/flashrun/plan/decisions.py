@@ -1,0 +1,47 @@
+"""The decisions that several policies reach: the run failed, or the run has to wait."""
+
+from typing import Final
+
+from flashrun.api.resource import FailureStatus, PendingStatus, Phase
+from flashrun.plan import run_status
+from flashrun.plan.conditions import FALSE, Wanted
+from flashrun.plan.run_context import RunContext
+from flashrun.plan.types import Decision, Delete
+
+RECHECK_SECONDS: Final = 10.0
+"""Time to the next pass when the run waits for something that the operator does not watch."""
+
+
+def fail_run(context: RunContext, failure: FailureStatus, *, delete_jobs: bool = False) -> Decision:
+    """End the run as failed because of ``failure``; ``delete_jobs`` stops pods that still run."""
+    jobs = tuple(Delete("Job", job["metadata"]["name"]) for job in context.observed.jobs)
+    status = context.status.model_copy(update={"failure": failure})
+    return Decision(
+        status=run_status.conclude(
+            status,
+            context.run,
+            context.now,
+            phase=Phase.FAILED,
+            reason=failure.reason,
+            message=" ".join(part for part in (failure.message, failure.hint) if part),
+        ),
+        delete=jobs if delete_jobs else (),
+    )
+
+
+def wait(context: RunContext, reason: str, message: str, condition: str) -> Decision:
+    """Let the run wait; say for what, in ``pending`` and in the condition that is not met."""
+    pending = PendingStatus(reason=reason, message=message[:2048])
+    status = run_status.conclude(
+        context.status.model_copy(update={"pending": pending}),
+        context.run,
+        context.now,
+        phase=Phase.PENDING,
+        reason=reason,
+        message=message,
+    )
+    unmet = Wanted(condition, FALSE, reason, message)
+    return Decision(
+        status=run_status.state(status, context.run, context.now, unmet),
+        requeue_seconds=RECHECK_SECONDS,
+    )

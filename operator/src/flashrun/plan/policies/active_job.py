@@ -1,0 +1,113 @@
+"""Active Job: report what its pods do, and repair what keeps them from working."""
+
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Final
+
+from flashrun.api.resource import TRAINING_WARNING, FailureStatus, PendingStatus, Phase
+from flashrun.plan import failures, objects, run_status
+from flashrun.plan.decisions import fail_run
+from flashrun.plan.job_start import (
+    access_grant,
+    missing_objects,
+    missing_secrets,
+    resolve_run,
+    suspend_patch,
+)
+from flashrun.plan.pods import Pod
+from flashrun.plan.policies.stalled_attempt import end_stalled_attempt
+from flashrun.plan.run_context import RunContext, job_condition
+from flashrun.plan.types import Decision, Object
+
+IMAGE_PATIENCE: Final = timedelta(minutes=10)
+
+
+def follow_job(context: RunContext) -> Decision:
+    """Report what the pods of a Job do that has not ended, and repair what holds them up."""
+    job, resolved = context.job, context.observed.resolved
+    assert job is not None  # the policy job_launch has answered
+    if resolved is None:  # the ConfigMap was deleted under the run
+        resolved = resolve_run(context, objects.scale(job))
+    wake = job["spec"].get("suspend") and not context.platform.trainer.queue
+    repair = Decision(
+        status=context.status,
+        secrets=missing_secrets(context),
+        access=access_grant(context, resolved),
+        apply=missing_objects(context, objects.number(job), resolved),
+        patch=suspend_patch(job, False) if wake else (),
+    )
+    without_image = next((pod for pod in context.crew if _image_overdue(pod, context.now)), None)
+    if without_image is not None:
+        failure = FailureStatus(
+            reason="ImagePullFailed",
+            message=f"The trainer image cannot be pulled: {without_image.waiting_message}"[:2048],
+            hint="Ask the platform's administrator: trainer.image and its pull secret.",
+        )
+        return fail_run(context, failure, delete_jobs=True)
+    phase, reason, message = _progress(context, job, resolved.scale.nodes)
+    waits = phase is not Phase.RUNNING and reason not in _PREPARING
+    pending = PendingStatus(reason=reason, message=message) if waits else None
+    status = run_status.resolved(
+        context.status, context.run, resolved, job, context.observed.storage
+    )
+    status = run_status.conclude(
+        status.model_copy(update={"pending": pending}),
+        context.run,
+        context.now,
+        phase=phase,
+        reason=reason,
+        message=message,
+    )
+    stalled = end_stalled_attempt(context, resolved.scale.nodes)
+    return replace(repair, status=status, delete=stalled)
+
+
+def _progress(context: RunContext, job: Object, nodes: int) -> tuple[Phase, str, str]:
+    """Return phase, reason and one sentence about the pods of ``job``."""
+    crew = context.crew
+    active = [pod for pod in crew if pod.active]
+    waiting = Phase.STARTING if len(active) == len(context.pods) else Phase.RETRYING
+    if job["spec"].get("suspend"):
+        return Phase.PENDING, "Queued", "Waits for quota in the queue."
+    if job_condition(job, "Complete") is not None:
+        return Phase.RUNNING, "Finishing", "The trainer is done; its result cannot be read yet."
+    if not active or any(not pod.active and pod.exit_code != 0 for pod in crew):
+        return waiting, "PodPending", _between_attempts(context, active)
+    if held := [pod for pod in active if pod.unschedulable]:
+        share = f"{len(held)} of {nodes} pods: " if nodes > 1 else ""
+        return waiting, "Unschedulable", f"No node fits: {share}{held[0].unschedulable}"[:2048]
+    if barred := next((pod for pod in active if pod.waiting_reason), None):
+        detail = barred.waiting_message or barred.waiting_reason
+        return waiting, barred.waiting_reason, f"The pod cannot start: {detail}"[:2048]
+    if late := next((pod for pod in active if pod.started is None), None):
+        activity = late.activity or "Starting"
+        return waiting, activity, _PREPARING[activity]
+    if len(crew) < nodes:
+        return waiting, "PodPending", f"Waits for the Job controller: {len(crew)} of {nodes} pods."
+    heartbeat = context.observed.storage.heartbeat
+    if heartbeat is not None and heartbeat.warning and heartbeat.pod == crew[0].name:
+        return Phase.RUNNING, TRAINING_WARNING, heartbeat.warning[:2048]
+    return Phase.RUNNING, "Training", "The trainer is at work."
+
+
+def _between_attempts(context: RunContext, active: list[Pod]) -> str:
+    """Return a sentence about how the last attempt ended and what the next one waits for."""
+    ended = [attempt.culprit for attempt in context.attempts if not attempt.culprit.active]
+    last = f"The last attempt ended: {failures.reason_of(ended[-1])}. " if ended else ""
+    if active:
+        return f"{last}Waits for its other pods to end."
+    return f"{last}Waits for the Job controller to start a pod."
+
+
+_PREPARING: Final = {
+    "Starting": "The pod starts.",
+    "Downloading": "The base model is being fetched.",
+    "Installing": "The environment is being installed.",
+}
+
+
+def _image_overdue(pod: Pod, now: datetime) -> bool:
+    """Return whether to stop waiting for a pod's image."""
+    if not pod.active or not pod.image_trouble:
+        return False
+    return pod.waiting_reason == "InvalidImageName" or now - pod.created > IMAGE_PATIENCE

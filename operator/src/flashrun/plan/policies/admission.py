@@ -1,0 +1,63 @@
+"""Admission: a run starts when its spec can work and storage has what the spec names."""
+
+from dataclasses import replace
+
+from flashrun.api.catalog import Catalog
+from flashrun.api.resource import FailureStatus
+from flashrun.plan import placement, resolve, run_status
+from flashrun.plan.conditions import FALSE, Wanted
+from flashrun.plan.decisions import fail_run, wait
+from flashrun.plan.run_context import RunContext
+from flashrun.plan.types import Decision
+
+
+def refuse_invalid_spec(context: RunContext) -> Decision | None:
+    """Fail a run whose spec can never work: a spec does not change."""
+    if context.observed.resolved is not None:
+        return None
+    spec, platform = context.run.spec, context.platform
+    catalog, hosts = Catalog(platform.models), platform.trainer.pip_url_hosts
+    problems = list(resolve.check(spec, catalog, pip_url_hosts=hosts).problems)
+    model = context.model
+    if model is not None and context.place() is None:
+        train = resolve.resolve_train(spec)
+        problems.append(placement.refusal(platform.pools, model, spec.algorithm, train))
+    source = context.observed.storage.adapter_source
+    if source is not None:
+        mismatch = resolve.adapter_mismatch(spec, source.manifest)
+        problems += [] if mismatch is None else [mismatch]
+    if not problems:
+        return None
+    failure = FailureStatus(
+        reason="SpecInvalid",
+        message="; ".join(map(str, problems)),
+        hint="Change the config and submit it as a new run.",
+    )
+    decision = fail_run(context, failure)
+    refused = Wanted("Accepted", FALSE, "SpecInvalid", failure.message)
+    return replace(
+        decision, status=run_status.state(decision.status, context.run, context.now, refused)
+    )
+
+
+def wait_for_storage(context: RunContext) -> Decision | None:
+    """Wait for what the spec names and storage does not have yet."""
+    if context.observed.resolved is not None:
+        return None
+    spec, storage = context.run.spec, context.observed.storage
+    if storage.problem:
+        return wait(context, "StorageUnavailable", storage.problem, "Accepted")
+    if storage.environment is None:
+        identifier = spec.environment.id
+        message = (
+            f"Environment {identifier} is not in storage: push it with "
+            f"flash env push --name {identifier}."
+        )
+        return wait(context, "EnvironmentNotFound", message, "Accepted")
+    if spec.train.init_from_adapter is not None and storage.adapter_source is None:
+        message = (
+            f"Adapter {spec.train.init_from_adapter} has no finished upload in namespace "
+            f"{context.run.namespace}: see flash checkpoints."
+        )
+        return wait(context, "AdapterNotFound", message, "Accepted")
+    return None

@@ -1,0 +1,30 @@
+"""Cancellation: ``spec.control.cancel`` ends a run; its checkpoints stay in storage."""
+
+from flashrun.api.resource import Phase
+from flashrun.plan import run_status
+from flashrun.plan.run_context import RunContext
+from flashrun.plan.types import Decision, Delete
+
+
+def cancel_run(context: RunContext) -> Decision | None:
+    """Delete the Jobs of a run that was cancelled; it has ended when its pods have."""
+    if not context.run.spec.control.cancel:
+        return None
+    waiting = bool(context.observed.jobs) or context.active
+    kept = f"{run_status.checkpoints_text(context.status)} kept"
+    if context.status.checkpoints:
+        kept += f", the newest is {context.status.checkpoints[0].ref}"
+    status = run_status.conclude(
+        context.status,
+        context.run,
+        context.now,
+        phase=Phase.CANCELLING if waiting else Phase.CANCELLED,
+        reason="Cancelling" if waiting else "Cancelled",
+        message="The trainer saves and stops." if waiting else f"Cancelled; {kept}.",
+    )
+    deletes = tuple(
+        Delete("Job", job["metadata"]["name"])
+        for job in context.observed.jobs
+        if "deletionTimestamp" not in job["metadata"]
+    )
+    return Decision(status=status, delete=deletes)

@@ -1,0 +1,73 @@
+"""Failed Job: retry what failed because of its pool or node somewhere else, else fail the run.
+
+Failures that have nothing to do with the place are retried by the Job itself, and counted there.
+"""
+
+from flashrun.api.catalog import Catalog
+from flashrun.api.exits import Retry
+from flashrun.api.records import ResolvedRun
+from flashrun.api.resource import Phase
+from flashrun.plan import failures, objects, placement
+from flashrun.plan.decisions import fail_run
+from flashrun.plan.job_start import start_job
+from flashrun.plan.pods import Pod
+from flashrun.plan.run_context import RunContext, job_condition
+from flashrun.plan.types import Decision, Object
+
+
+def retry_or_fail(context: RunContext) -> Decision | None:
+    """Answer a Job that ended, or a pod that needs more memory than its pool has."""
+    job, resolved = context.job, context.observed.resolved
+    if job is None or resolved is None:
+        return None
+    if job_condition(job, "Complete") is not None and not context.observed.storage.problem:
+        return fail_run(context, failures.NO_RESULT)  # storage was read after the Job
+    failed = job_condition(job, "Failed")
+    last = _last_failed_pod(context, objects.number(job))
+    outgrown = last is not None and failures.retry_of(last) is Retry.LARGER_POOL
+    if failed is None and not outgrown:
+        return None
+    retry = _retry_placement(context, job, resolved, last)
+    if retry is not None:
+        reason = failures.reason_of(last) if last else "Retrying"
+        gpus = f" on {retry.scale.world_size} GPUs" if retry.scale.world_size > 1 else ""
+        message = f"{reason}: goes on in pool {retry.pool.name}{gpus} from the newest checkpoint."
+        resolved = resolved.model_copy(update={"scale": retry.scale})
+        return start_job(
+            context, resolved, retry, reason, message, phase=Phase.RETRYING, retire=job
+        )
+    if failed is None:
+        return None  # the Job's own counted retries go on
+    failure = failures.of_job(failed.get("reason", ""), failed.get("message", ""), last)
+    return fail_run(context, failure)
+
+
+def _retry_placement(
+    context: RunContext, job: Object, resolved: ResolvedRun, last: Pod | None
+) -> objects.Placement | None:
+    """Return where another Job can continue, for failures that this Job cannot retry."""
+    number, pools, scale = objects.number(job), context.platform.pools, objects.scale(job)
+    pool_name = job["metadata"]["annotations"][objects.POOL_ANNOTATION]
+    pool = next((pool for pool in pools if pool.name == pool_name), None)
+    if last is None or pool is None or number >= context.platform.trainer.retries:
+        return None
+    match failures.retry_of(last):
+        case Retry.LARGER_POOL:
+            model = Catalog(context.platform.models).get(resolved.model.id)
+            need = 0 if model is None else model.vram(resolved.algorithm)
+            larger = placement.larger(pools, need, resolved.train, placement.Place(pool, scale))
+            if larger is None:
+                return None
+            return objects.Placement(number + 1, larger.pool, larger.scale)
+        case Retry.OTHER_NODE:
+            bad = {pod.node for pod in context.pods if failures.retry_of(pod) is Retry.OTHER_NODE}
+            return objects.Placement(number + 1, pool, scale, tuple(sorted(bad - {""})))
+        case _:
+            return None
+
+
+def _last_failed_pod(context: RunContext, number: int) -> Pod | None:
+    """Return the pod because of which the newest failed attempt of Job ``number`` ended."""
+    culprits = [attempt.culprit for attempt in context.attempts if attempt.leader.job == number]
+    failed = [pod for pod in culprits if not pod.active and pod.exit_code != 0]
+    return failed[-1] if failed else None

@@ -1,0 +1,21 @@
+"""Job launch: a run without a Job gets one, the first or again after somebody deleted it."""
+
+from flashrun.api.resource import FailureStatus
+from flashrun.plan import objects
+from flashrun.plan.decisions import fail_run
+from flashrun.plan.job_start import resolve_run, start_job
+from flashrun.plan.run_context import RunContext
+from flashrun.plan.types import Decision
+
+
+def launch_job(context: RunContext) -> Decision | None:
+    """Create all that a first pod needs at once; a Job that vanished is made again and resumes."""
+    if context.job is not None:
+        return None
+    place = context.place()
+    if place is None:  # the platform changed under a run that it had accepted
+        message = f"No pool of this cluster fits {context.run.spec.model} any more."
+        return fail_run(context, FailureStatus(reason="NoPool", message=message))
+    resolved = context.observed.resolved or resolve_run(context, place.scale)
+    placement = objects.Placement(0, place.pool, place.scale)
+    return start_job(context, resolved, placement, "Launched", "The Job was created.")

@@ -1,0 +1,28 @@
+"""Retention: a finished run stays as it is, and what it no longer needs goes away."""
+
+from flashrun.api import names
+from flashrun.api.platform import Platform
+from flashrun.api.resource import FlashRun
+from flashrun.plan import run_status
+from flashrun.plan.pods import Pod
+from flashrun.plan.types import Decision, Observed, Patch
+
+
+def retain_finished(
+    run: FlashRun, observed: Observed, pods: tuple[Pod, ...], platform: Platform
+) -> Decision:
+    """Keep a finished run's status, whatever happens to its Job; let Job and heartbeat expire."""
+    seconds = platform.retention.finished_job_seconds
+    expiring = tuple(
+        Patch("Job", job["metadata"]["name"], {"spec": {"ttlSecondsAfterFinished": seconds}})
+        for job in observed.jobs
+        if "ttlSecondsAfterFinished" not in job["spec"]
+    )
+    stale = (names.heartbeat_key(run.uid),) if observed.storage.heartbeat is not None else ()
+    return Decision(
+        status=run_status.with_attempts(run.status, observed, pods).model_copy(
+            update={"observed_generation": run.generation}
+        ),
+        patch=expiring,
+        sweep=stale,
+    )

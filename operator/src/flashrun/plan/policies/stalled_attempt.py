@@ -1,0 +1,22 @@
+"""Stalled attempt: pods that have shown no sign of life for too long are ended."""
+
+from datetime import timedelta
+
+from flashrun.plan.run_context import RunContext
+from flashrun.plan.types import Delete
+
+
+def end_stalled_attempt(context: RunContext, nodes: int) -> tuple[Delete, ...]:
+    """Return the deletion of all pods of an attempt that shows no sign of life.
+
+    The heartbeat is that of the pod that leads, and begins when all pods have met; how long they
+    wait for one that cannot start is for them to decide.
+    """
+    crew = context.crew
+    started = [pod.started for pod in crew if pod.started and pod.active and not pod.deleted]
+    if len(started) < nodes:
+        return ()
+    silence = context.now - max(context.last_sign_of_life(crew[0]), *started)
+    if silence < timedelta(seconds=context.platform.trainer.stall_seconds):
+        return ()
+    return tuple(Delete("Pod", pod.name) for pod in crew)

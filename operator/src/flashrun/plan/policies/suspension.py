@@ -1,0 +1,22 @@
+"""Suspension: ``spec.control.suspend`` pauses a run, and the run keeps its Job."""
+
+from flashrun.api.resource import Phase
+from flashrun.plan import run_status
+from flashrun.plan.job_start import suspend_patch
+from flashrun.plan.run_context import RunContext
+from flashrun.plan.types import Decision
+
+
+def suspend_run(context: RunContext) -> Decision | None:
+    """Suspend the Job of a run that is to pause."""
+    if not context.run.spec.control.suspend:
+        return None
+    status = run_status.conclude(
+        context.status,
+        context.run,
+        context.now,
+        phase=Phase.RUNNING if context.active else Phase.SUSPENDED,
+        reason="Suspending" if context.active else "Suspended",
+        message="The trainer saves and stops." if context.active else "Paused by spec.control.",
+    )
+    return Decision(status=status, patch=suspend_patch(context.job, True))

@@ -1,0 +1,85 @@
+"""``RunContext``: everything that one reconcile pass knows about one run."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from flashrun.api.catalog import Catalog, Model
+from flashrun.api.platform import Platform, Pool
+from flashrun.api.resource import FlashRun, FlashRunStatus
+from flashrun.plan import objects, placement, resolve
+from flashrun.plan.pods import Attempt, Pod, attempts_of, crew_of
+from flashrun.plan.types import Object, Observed
+
+
+@dataclass(frozen=True)
+class RunContext:
+    """What every policy reads; policies change nothing in it."""
+
+    run: FlashRun
+    observed: Observed
+    platform: Platform
+    now: datetime
+    pods: tuple[Pod, ...]
+    status: FlashRunStatus
+    """The observed status, before any policy has concluded something from it."""
+
+    @property
+    def job(self) -> Object | None:
+        """The newest Job, which is the only one that may run pods."""
+        return max(self.observed.jobs, key=objects.number, default=None)
+
+    @property
+    def crew(self) -> tuple[Pod, ...]:
+        """The pods that work together now, or did last; the one that leads first."""
+        return crew_of(self.pods)
+
+    @property
+    def attempts(self) -> tuple[Attempt, ...]:
+        """All pods, grouped by the attempts they worked on."""
+        return attempts_of(self.pods)
+
+    @property
+    def active(self) -> bool:
+        """Whether a pod may still write to storage."""
+        return any(pod.active for pod in self.pods)
+
+    @property
+    def model(self) -> Model | None:
+        """The run's model in the platform's catalog, or None when the catalog lacks it."""
+        return Catalog(self.platform.models).get(self.run.spec.model)
+
+    def place(self) -> placement.Place[Pool] | None:
+        """Return where the run goes; a run that has begun keeps its scale. None: nowhere."""
+        model, pools, pinned = self.model, self.platform.pools, self.observed.resolved
+        algorithm = self.run.spec.algorithm
+        if model is None:
+            return None
+        if pinned is not None:
+            return placement.again(pools, model.vram(algorithm), pinned.scale)
+        return placement.choose(pools, model, algorithm, resolve.resolve_train(self.run.spec))
+
+    def last_sign_of_life(self, pod: Pod) -> datetime:
+        """Return when ``pod`` last showed that it lives; now, while storage cannot be read."""
+        heartbeat = self.observed.storage.heartbeat
+        synced = self.status.condition("CheckpointsSynced")
+        if self.observed.storage.problem:
+            return self.now
+        signs = (
+            pod.started or pod.created,
+            heartbeat.updated
+            if heartbeat is not None and heartbeat.pod == pod.name
+            else pod.created,
+            synced.last_transition_time if synced is not None else pod.created,
+        )
+        return max(signs)
+
+
+def job_condition(job: Object, kind: str) -> dict[str, Any] | None:
+    """Return the condition ``kind`` of a Job where it is True, else None."""
+    matching = (
+        condition
+        for condition in (job.get("status") or {}).get("conditions") or []
+        if condition.get("type") == kind and condition.get("status") == "True"
+    )
+    return next(matching, None)
