@@ -343,7 +343,7 @@ def main() -> int:
             results += speed(bench(access), given.pairs)
         if given.only in (None, "stall"):
             with slowed(access.endpoint, UPLOAD_SECONDS) as endpoint:
-                results += stall(bench(access.model_copy(update={"endpoint": endpoint})))
+                results += stall(bench(access.replace(endpoint=endpoint)))
         if given.only in (None, "packing"):
             results += packed(bench(access), max(1, given.pairs // 2))
         if given.only in (None, "grpo"):

@@ -40,7 +40,7 @@ async def forwarded_endpoint(
     forward = _Forward(cluster, service[1], pod, target)
     async with await forward.listen() as server:
         local = server.sockets[0].getsockname()[1]
-        yield access.model_copy(update={"endpoint": f"{url.scheme}://127.0.0.1:{local}"})
+        yield access.replace(endpoint=f"{url.scheme}://127.0.0.1:{local}")
 
 
 def in_cluster_service(host: str) -> tuple[str, str] | None:

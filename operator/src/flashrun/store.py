@@ -248,7 +248,7 @@ class Store:
 
         def upload(path: Path) -> FileEntry:
             name = path.relative_to(folder).as_posix()
-            return self.put_file(prefix + name, path).model_copy(update={"path": name})
+            return self.put_file(prefix + name, path).replace(path=name)
 
         record = manifest(tuple(_parallel(upload, paths)))
         self.create_json(prefix + marker, record)
@@ -309,13 +309,11 @@ class Store:
         with self._errors("credentials (AssumeRole)"):
             answer = ElementTree.fromstring(self._sts(urllib.parse.urlencode(form)))
             found = {item.tag.rpartition("}")[2]: item.text or "" for item in answer.iter()}
-            return self._access.model_copy(
-                update={
-                    "access_key": found["AccessKeyId"],
-                    "secret_key": found["SecretAccessKey"],
-                    "session_token": found["SessionToken"],
-                    "expires": datetime.fromisoformat(found["Expiration"]),
-                }
+            return self._access.replace(
+                access_key=found["AccessKeyId"],
+                secret_key=found["SecretAccessKey"],
+                session_token=found["SessionToken"],
+                expires=datetime.fromisoformat(found["Expiration"]),
             )
 
     def _sts(self, form: str) -> bytes:

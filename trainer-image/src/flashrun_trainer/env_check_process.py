@@ -255,9 +255,7 @@ def _scored(
     junk = answers.junk(gold)
     play = _episode if environment.is_multi_turn else _answer
     plays = [play(stage, environment, example, texts) for texts in ([gold] if gold else []) + junk]
-    return row.model_copy(
-        update={"gold": plays[0] if gold else None, "junk": tuple(plays[len(plays) - len(junk) :])}
-    )
+    return row.replace(gold=plays[0] if gold else None, junk=tuple(plays[len(plays) - len(junk) :]))
 
 
 def _answer(stage: Stage, environment: Environment, example: Any, texts: list[str]) -> ScoredAnswer:

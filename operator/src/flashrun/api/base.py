@@ -18,13 +18,32 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
 
-class Record(BaseModel):
+class Model(BaseModel):
+    """What both kinds of models can do."""
+
+    def replace(self, **changes: Any) -> Self:
+        """Return this value with other values in some fields, which are validated.
+
+        The type checker knows the fields (``operator/mypy_plugin.py``). Pydantic's own
+        ``model_copy(update=...)`` accepts any name and any value.
+
+        Raises:
+            TypeError: the model has no field of this name.
+            pydantic.ValidationError: a field does not accept its value.
+        """
+        if unknown := changes.keys() - type(self).model_fields.keys():
+            raise TypeError(f"{type(self).__name__} has no field {', '.join(sorted(unknown))}")
+        given = {name: getattr(self, name) for name in self.model_fields_set}
+        return self.model_validate({**given, **changes}, by_name=True, by_alias=False)
+
+
+class Record(Model):
     """A frozen value that crosses a boundary between our own programs."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, defer_build=True)
 
 
-class Section(BaseModel):
+class Section(Model):
     """A frozen table that people write, in snake_case TOML or in a camelCase manifest."""
 
     model_config = ConfigDict(

@@ -49,11 +49,12 @@ async def describe(cluster: Cluster, platform: Platform, now: datetime) -> Publi
         nodes, pods = await asyncio.gather(cluster.list("Node"), cluster.list("Pod"))
     except ClusterError:
         return public
+    counts = (count(pool, nodes, pods) for pool in platform.pools)
     counted = tuple(
-        shown.model_copy(update=dict(zip(("total", "free"), count(pool, nodes, pods), strict=True)))
-        for shown, pool in zip(public.pools, platform.pools, strict=True)
+        shown.replace(total=total, free=free)
+        for shown, (total, free) in zip(public.pools, counts, strict=True)
     )
-    return public.model_copy(update={"pools": counted})
+    return public.replace(pools=counted)
 
 
 def count(pool: Pool, nodes: Iterable[Object], pods: Iterable[Object]) -> tuple[int, int]:

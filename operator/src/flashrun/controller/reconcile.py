@@ -135,7 +135,7 @@ class Reconciler:
         claim = self._store.get_json(key, Claim)
         if not claim.superseded:
             self._check()
-            self._store.put_json(key, claim.model_copy(update={"superseded": True}))
+            self._store.put_json(key, claim.replace(superseded=True))
 
     def _check(self) -> None:
         if not self._leading():
@@ -169,11 +169,9 @@ class Reconciler:
     async def _tell(self, run: FlashRun, message: str) -> None:
         """Say on the run what the cluster refuses: quota, policy, rights. It is tried again."""
         status = run_status.conclude(
-            run.status.model_copy(
-                update={
-                    "observed_generation": run.generation,
-                    "pending": PendingStatus(reason="ClusterRefuses", message=message[:2048]),
-                }
+            run.status.replace(
+                observed_generation=run.generation,
+                pending=PendingStatus(reason="ClusterRefuses", message=message[:2048]),
             ),
             run,
             self._clock(),

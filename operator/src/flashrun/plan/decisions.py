@@ -15,7 +15,7 @@ RECHECK_SECONDS: Final = 10.0
 def fail_run(context: RunContext, failure: FailureStatus, *, delete_jobs: bool = False) -> Decision:
     """End the run as failed because of ``failure``; ``delete_jobs`` stops pods that still run."""
     jobs = tuple(Delete("Job", job["metadata"]["name"]) for job in context.observed.jobs)
-    status = context.status.model_copy(update={"failure": failure})
+    status = context.status.replace(failure=failure)
     return Decision(
         status=run_status.conclude(
             status,
@@ -33,7 +33,7 @@ def wait(context: RunContext, reason: str, message: str, condition: str) -> Deci
     """Let the run wait; say for what, in ``pending`` and in the condition that is not met."""
     pending = PendingStatus(reason=reason, message=message[:2048])
     status = run_status.conclude(
-        context.status.model_copy(update={"pending": pending}),
+        context.status.replace(pending=pending),
         context.run,
         context.now,
         phase=Phase.PENDING,

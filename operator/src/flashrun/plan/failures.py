@@ -86,7 +86,7 @@ def of_pod(pod: Pod) -> FailureStatus:
     found = _of_pod(pod)
     if pod.index == 0:
         return found
-    return found.model_copy(update={"message": f"In pod {pod.name}: {found.message}"[:2048]})
+    return found.replace(message=f"In pod {pod.name}: {found.message}"[:2048])
 
 
 def _of_pod(pod: Pod) -> FailureStatus:

@@ -1,7 +1,6 @@
 """Starting a Job: the Job itself, and everything that its pods need."""
 
 from datetime import timedelta
-from typing import Any
 
 from flashrun.api import names
 from flashrun.api.records import ResolvedRun, RunIdentity, Scale
@@ -81,14 +80,13 @@ def resolve_run(context: RunContext, scale: Scale) -> ResolvedRun:
         adapter=source.pinned if source else None,
         adapter_manifest=source.manifest if source else None,
     )
-    platform: dict[str, Any] = {
-        "scale": scale,
-        "image": trainer.image,
-        "hub_endpoint": trainer.hub_endpoint,
-        "pip_index_url": trainer.pip_index_url,
-        "upload_timeout_seconds": trainer.upload_timeout_seconds,
-    }
-    return resolved.model_copy(update=platform)
+    return resolved.replace(
+        scale=scale,
+        image=trainer.image,
+        hub_endpoint=trainer.hub_endpoint,
+        pip_index_url=trainer.pip_index_url,
+        upload_timeout_seconds=trainer.upload_timeout_seconds,
+    )
 
 
 def access_grant(context: RunContext, resolved: ResolvedRun) -> AccessGrant | None:

@@ -7,6 +7,7 @@ operator asks the same function again: a run that came by ``kubectl`` gets the s
 import difflib
 from collections.abc import Collection
 from dataclasses import dataclass
+from typing import Any
 
 from flashrun.api import catalog as recipes
 from flashrun.api import names
@@ -68,7 +69,7 @@ def resolve_train(config: RunConfig, adapter: Manifest | None = None) -> Resolve
     """Fill in every default; rank and alpha of a warm start come from the adapter's manifest."""
     train, grpo = config.train, config.algorithm is Algorithm.GRPO
     max_tokens = train.max_tokens or recipes.max_tokens_default(config.thinking)
-    shared = {
+    shared: dict[str, Any] = {
         "lora_rank": (adapter and adapter.lora_rank) or train.lora_rank or 32,
         "lora_alpha": (adapter and adapter.lora_alpha) or train.lora_alpha or 64,
         "max_length": train.max_length

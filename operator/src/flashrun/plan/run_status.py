@@ -49,19 +49,17 @@ def seen(
     before, storage = run.status, observed.storage
     readable = not storage.problem
     shown = tuple(map(_checkpoint(run), storage.checkpoints[::-1][:CHECKPOINTS_SHOWN]))
-    status = with_attempts(before, observed, pods).model_copy(
-        update={
-            "observed_generation": run.generation,
-            "start_time": before.start_time or _first_start(pods),
-            "storage": f"s3://{platform.storage.bucket}/{run.storage_prefix}",
-            "checkpoints": shown if readable else before.checkpoints,
-            "checkpoint_count": len(storage.checkpoints) if readable else before.checkpoint_count,
-            "adapter": _adapter(run, storage.adapter) if readable else before.adapter,
-            "progress": _progress(before.progress, observed, pods),
-            "resolved": before.resolved and _as_cut_up(before.resolved, storage),
-            "pending": None,
-            "failure": None,
-        }
+    status = with_attempts(before, observed, pods).replace(
+        observed_generation=run.generation,
+        start_time=before.start_time or _first_start(pods),
+        storage=f"s3://{platform.storage.bucket}/{run.storage_prefix}",
+        checkpoints=shown if readable else before.checkpoints,
+        checkpoint_count=len(storage.checkpoints) if readable else before.checkpoint_count,
+        adapter=_adapter(run, storage.adapter) if readable else before.adapter,
+        progress=_progress(before.progress, observed, pods),
+        resolved=before.resolved and _as_cut_up(before.resolved, storage),
+        pending=None,
+        failure=None,
     )
     return state(status, run, now, *_observations(before, pods, observed))
 
@@ -71,11 +69,9 @@ def with_attempts(
 ) -> FlashRunStatus:
     """Return ``before`` with what its pods did; a finished run's last pod ends late."""
     attempts = _attempts(before, pods, observed)
-    return before.model_copy(
-        update={
-            "attempts": attempts[-ATTEMPTS_SHOWN:],
-            "gpu_seconds": max(before.gpu_seconds, _gpu_seconds(attempts)),
-        }
+    return before.replace(
+        attempts=attempts[-ATTEMPTS_SHOWN:],
+        gpu_seconds=max(before.gpu_seconds, _gpu_seconds(attempts)),
     )
 
 
@@ -89,10 +85,10 @@ def conclude(
     message: str,
 ) -> FlashRunStatus:
     """Return ``status`` with a phase and the conditions that follow from it."""
-    ended = {"completion_time": _whole(now)} if phase in TERMINAL else {}
+    ended = _whole(now) if phase in TERMINAL else status.completion_time
     running = Wanted("Running", TRUE if phase is Phase.RUNNING else FALSE, reason)
     return state(
-        status.model_copy(update={"phase": phase, **ended}),
+        status.replace(phase=phase, completion_time=ended),
         run,
         now,
         running,
@@ -109,7 +105,7 @@ def state(status: FlashRunStatus, run: FlashRun, now: datetime, *wanted: Wanted)
     stored = run.status.conditions
     fresh = conditions.merge(stored, wanted, run.generation, _whole(now))
     merged = {item.type: item for item in (*status.conditions, *fresh)}
-    return status.model_copy(update={"conditions": tuple(merged.values())})
+    return status.replace(conditions=tuple(merged.values()))
 
 
 def resolved(
@@ -120,31 +116,29 @@ def resolved(
     pool = job["metadata"].get("annotations", {}).get(objects.POOL_ANNOTATION, "")
     train = resolved.train.model_dump(mode="json", exclude_none=True)
     source = resolved.init_from_adapter
-    return status.model_copy(
-        update={
-            "resolved": ResolvedStatus(
-                image=resolved.image,
-                pool=pool,
-                gpus=scale.world_size,
-                nodes=scale.nodes,
-                sharded=scale.sharded,
-                batching=_batching(status.resolved, storage, scale.world_size),
-                environment_digest=resolved.environment.digest,
-                model_source=resolved.model.source,
-                model_revision=resolved.model.revision,
-                init_from_adapter_uid=source.uid if source else "",
-                init_from_adapter_prefix=source.prefix if source else "",
-                wall_clock_seconds=job["spec"].get("activeDeadlineSeconds", 0),
-                retries=objects.retries(job),
-                train={key: _text(value) for key, value in train.items()},
-                ignored_keys=run.spec.keys_of_the_other_algorithm(),
-            )
-        }
+    return status.replace(
+        resolved=ResolvedStatus(
+            image=resolved.image,
+            pool=pool,
+            gpus=scale.world_size,
+            nodes=scale.nodes,
+            sharded=scale.sharded,
+            batching=_batching(status.resolved, storage, scale.world_size),
+            environment_digest=resolved.environment.digest,
+            model_source=resolved.model.source,
+            model_revision=resolved.model.revision,
+            init_from_adapter_uid=source.uid if source else "",
+            init_from_adapter_prefix=source.prefix if source else "",
+            wall_clock_seconds=job["spec"].get("activeDeadlineSeconds", 0),
+            retries=objects.retries(job),
+            train={key: _text(value) for key, value in train.items()},
+            ignored_keys=run.spec.keys_of_the_other_algorithm(),
+        )
     )
 
 
 def _as_cut_up(before: ResolvedStatus, storage: StorageView) -> ResolvedStatus:
-    return before.model_copy(update={"batching": _batching(before, storage, before.gpus)})
+    return before.replace(batching=_batching(before, storage, before.gpus))
 
 
 def _batching(
@@ -183,8 +177,11 @@ def checkpoints_text(status: FlashRunStatus) -> str:
 
 
 def _same_but_progress(before: FlashRunStatus, after: FlashRunStatus) -> bool:
-    ignore = {"progress": None, "gpu_seconds": 0}
-    return before.model_copy(update=ignore) == after.model_copy(update=ignore)
+    return _without_progress(before) == _without_progress(after)
+
+
+def _without_progress(status: FlashRunStatus) -> FlashRunStatus:
+    return status.replace(progress=None, gpu_seconds=0)
 
 
 def _events(before: FlashRunStatus, after: FlashRunStatus) -> Iterable[RunEvent]:
@@ -261,10 +258,10 @@ def _attempts(
             entry = _attempt(known.get(leader.name), attempt, observed.storage)
             scale = scales.get(leader.job)
             gpus = scale.world_size if scale else entry.gpus
-            known[leader.name] = entry.model_copy(update={"gpus": gpus})
+            known[leader.name] = entry.replace(gpus=gpus)
     for name in known.keys() - {pod.name for pod in pods}:
         if known[name].end is None and before.phase not in TERMINAL:  # deleted between two looks
-            known[name] = known[name].model_copy(update={"reason": "PodLost"})
+            known[name] = known[name].replace(reason="PodLost")
     return tuple(sorted(known.values(), key=_age))
 
 
@@ -341,12 +338,14 @@ def _progress(
         activity = activity or _at_work(pods)
         known = before or ProgressStatus(step=0, total_steps=0, percent=0)
         same = known.activity == activity
-        return before if same else known.model_copy(update={"activity": activity})
+        return before if same else known.replace(activity=activity)
     shown = _shown(progress, activity, updated)
-    same = before is not None and before.model_copy(
-        update={"updated_time": None, "eta_seconds": None}
-    ) == shown.model_copy(update={"updated_time": None, "eta_seconds": None})
+    same = before is not None and _without_times(before) == _without_times(shown)
     return before if same else shown
+
+
+def _without_times(progress: ProgressStatus) -> ProgressStatus:
+    return progress.replace(updated_time=None, eta_seconds=None)
 
 
 def _works(name: str, pods: tuple[Pod, ...]) -> bool:

@@ -204,7 +204,7 @@ class Team:
             self._done_pods.add(index)
             return None
         if ended.code in (Exit.DONE, Exit.INTERRUPTED_SAVED):
-            return ended.model_copy(update={"log": ""})
+            return ended.replace(log="")
         for line in ended.log.splitlines():
             log.error("[pod %d] %s", index, self.redact(line))
         return _because_of(index, ended)

@@ -102,7 +102,7 @@ def summary(run: FlashRun, now: datetime) -> list[tuple[str, str]]:
     ]
     if progress := status.progress:
         if status.phase in TERMINAL:
-            progress = progress.model_copy(update={"activity": "", "eta_seconds": None})
+            progress = progress.replace(activity="", eta_seconds=None)
         if parts := progress_parts(progress):
             rows.append(("Progress", " · ".join(parts)))
     if status.resolved and status.resolved.pool:

@@ -51,7 +51,7 @@ def follow_job(context: RunContext) -> Decision:
         context.status, context.run, resolved, job, context.observed.storage
     )
     status = run_status.conclude(
-        status.model_copy(update={"pending": pending}),
+        status.replace(pending=pending),
         context.run,
         context.now,
         phase=phase,

@@ -32,7 +32,7 @@ def retry_or_fail(context: RunContext) -> Decision | None:
         reason = failures.reason_of(last) if last else "Retrying"
         gpus = f" on {retry.scale.world_size} GPUs" if retry.scale.world_size > 1 else ""
         message = f"{reason}: goes on in pool {retry.pool.name}{gpus} from the newest checkpoint."
-        resolved = resolved.model_copy(update={"scale": retry.scale})
+        resolved = resolved.replace(scale=retry.scale)
         return start_job(
             context, resolved, retry, reason, message, phase=Phase.RETRYING, retire=job
         )

@@ -20,8 +20,8 @@ def retain_finished(
     )
     stale = (names.heartbeat_key(run.uid),) if observed.storage.heartbeat is not None else ()
     return Decision(
-        status=run_status.with_attempts(run.status, observed, pods).model_copy(
-            update={"observed_generation": run.generation}
+        status=run_status.with_attempts(run.status, observed, pods).replace(
+            observed_generation=run.generation
         ),
         patch=expiring,
         sweep=stale,
