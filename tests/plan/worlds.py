@@ -83,6 +83,10 @@ def make_run(
     )
 
 
+def _text(moment: datetime) -> str:
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
 PUSHED = StorageView(environment=EnvironmentPointer(digest=DIGEST, size=10, pushed=NOW))
 
 
@@ -152,6 +156,15 @@ def make_pod(
             kind: [{"name": container, "state": states}] if states else [],
         },
     }
+
+
+def member(**state: Any) -> Object:
+    """The pod of index 1 of a run on two nodes."""
+    return make_pod("pod-2", index=1, node="node-2", **state)
+
+
+LEADER = make_pod(index=0)
+MEMBER = member()
 
 
 def checkpoint(step: int, attempt: int = 1, **changes: Any) -> Manifest:
@@ -291,8 +304,7 @@ def running(config: Mapping[str, Any] | None = None, **storage: Any) -> World:
 def on_two_nodes(*pods: Object, **storage: Any) -> World:
     """A world in which a run on two nodes trains; ``pods`` instead of a leader and a member."""
     world = World(make_run({"model": WIDE}), platform=NODES).settled()
-    pair = (make_pod(index=0), make_pod("pod-2", index=1, node="node-2"))
-    seen = world.seeing(pods=pods or pair)
+    seen = world.seeing(pods=pods or (LEADER, MEMBER))
     return seen.stored(**{"heartbeat": heartbeat(10), "claims": (claim(),), **storage}).settled()
 
 
@@ -310,7 +322,3 @@ def termination(reason: str = "RewardFailed", message: str = "The reward raised.
 def lookup(**sources: str) -> SecretLookup:
     """Names found, each in a Secret."""
     return SecretLookup(sources=sources)
-
-
-def _text(moment: datetime) -> str:
-    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")

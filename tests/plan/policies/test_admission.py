@@ -1,0 +1,90 @@
+"""Admission: which specs are refused, and what in storage a run waits for."""
+
+import pytest
+
+from flashrun.api.resource import ConditionStatus, Phase
+from flashrun.plan.types import StorageView
+from tests.plan import worlds
+from tests.plan.worlds import World, make_run
+
+WAITING = [
+    ("the environment was not pushed", make_run(), {"storage": StorageView()},
+     "EnvironmentNotFound", "flash env push --name examples/sums", "Accepted"),
+    ("storage does not answer", make_run(), {"storage": StorageView(problem="S3 is away.")},
+     "StorageUnavailable", "S3 is away.", "Accepted"),
+    ("the adapter to start from is not finished",
+     make_run({"train": {"init_from_adapter": "flash-1-aa/step-20"}}), {},
+     "AdapterNotFound", "Adapter flash-1-aa/step-20 has no finished upload", "Accepted"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("run", "seen", "reason", "sentence", "condition"),
+    [row[1:] for row in WAITING],
+    ids=[row[0] for row in WAITING],
+)
+def test_a_run_waits_and_says_why(run, seen, reason, sentence, condition) -> None:
+    decision = World(run).seeing(**seen).decide()
+
+    assert decision.status.phase is Phase.PENDING
+    assert decision.apply == ()
+    assert decision.status.pending is not None
+    assert decision.status.pending.reason == reason
+    assert sentence in decision.status.pending.message
+    found = decision.status.condition(condition)
+    assert found is not None
+    assert (found.status, found.reason) == (ConditionStatus.FALSE, reason)
+    assert decision.requeue_seconds is not None
+
+
+REFUSED = [
+    ("an unknown model", {"model": "Qwen/Qwen3.5-5B"}, "did you mean 'Qwen/Qwen3.5-"),
+    ("a rank above the cap", {"train": {"lora_rank": 65}}, "use at most 64"),
+    ("a length above the context", {"train": {"max_length": 513}}, "use at most 512"),
+    ("a completion without a prompt",
+     {"algorithm": "grpo", "train": {"max_tokens": 128}}, "use at most 127"),
+    ("a model for which no GPU is large enough",
+     {"model": "flashrun/huge"}, "needs 800 GiB of GPU memory, and a run can get at most 80 GiB"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("config", "sentence"), [row[1:] for row in REFUSED], ids=[row[0] for row in REFUSED]
+)
+def test_a_spec_that_can_never_work_fails_at_once(config, sentence) -> None:
+    decision = World(make_run(config)).decide()
+
+    assert decision.status.phase is Phase.FAILED
+    assert decision.apply == ()
+    assert decision.status.failure is not None
+    assert decision.status.failure.reason == "SpecInvalid"
+    assert sentence in decision.status.failure.message
+    accepted = decision.status.condition("Accepted")
+    assert accepted is not None
+    assert accepted.status is ConditionStatus.FALSE
+
+
+ADAPTERS = [
+    ("another model", {"base_model": "Qwen/Qwen3.5-2B"}, {}, "was trained on Qwen/Qwen3.5-2B"),
+    ("another rank", {}, {"lora_rank": 8}, "comes from the adapter, which has 16"),
+]
+
+
+@pytest.mark.parametrize(
+    ("found", "train", "sentence"), [row[1:] for row in ADAPTERS], ids=[row[0] for row in ADAPTERS]
+)
+def test_an_adapter_that_does_not_fit_is_refused(found, train, sentence) -> None:
+    run = make_run({"train": {"init_from_adapter": "flash-1-aa/step-20", **train}})
+    decision = World(run).stored(adapter_source=worlds.source_adapter(**found)).decide()
+
+    assert decision.status.failure is not None
+    assert sentence in decision.status.failure.message
+
+
+def test_a_batch_that_the_gpus_cannot_share_is_refused_with_the_number_that_works() -> None:
+    run = make_run({"model": worlds.WIDE, "train": {"batch_size": 6}})
+    status = World(run, platform=worlds.NODES).decide().status
+
+    assert status.failure is not None
+    assert "train.batch_size: 6 cannot be divided" in status.failure.message
+    assert "use a multiple of 4" in status.failure.message

@@ -1,0 +1,27 @@
+"""Cancellation: the Job goes, the checkpoints stay."""
+
+from flashrun.api.resource import Phase
+from tests.plan import worlds
+from tests.plan.worlds import World, checkpoint, make_pod, make_run, running
+
+
+def test_cancel_stops_the_job_and_says_what_was_kept() -> None:
+    world = running(checkpoints=(checkpoint(10),)).switched(cancel=True)
+
+    first = world.decide()
+    ended = world.act(first).seeing(pods=(make_pod(exit_code=40),))
+    last = ended.decide()
+
+    assert [delete.name for delete in first.delete] == [worlds.NAME]
+    assert first.status.phase is Phase.CANCELLING
+    assert last.status.phase is Phase.CANCELLED
+    assert last.status.condition("Ready").message == (  # type: ignore[union-attr]
+        f"Cancelled; 1 checkpoint kept, the newest is {worlds.NAME}/step-10."
+    )
+
+
+def test_a_run_cancelled_before_it_began_makes_nothing() -> None:
+    decision = World(make_run(cancel=True)).decide()
+
+    assert decision.status.phase is Phase.CANCELLED
+    assert decision.apply == ()

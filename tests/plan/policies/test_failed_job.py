@@ -1,0 +1,142 @@
+"""A failed Job: how it is explained, and where a run is retried."""
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from flashrun.api.records import ResolvedRun, Scale
+from flashrun.api.resource import Phase
+from flashrun.plan import objects
+from tests.plan import worlds
+from tests.plan.worlds import (
+    make_pod,
+    member,
+    running,
+)
+
+SECOND = timedelta(seconds=1)
+
+
+ENDED = [
+    ("the index does not know the requirement", 70, worlds.termination("PackageNotFound", "None."),
+     "packages", "PodFailurePolicy", "PackageNotFound", "None."),
+    ("the dataset is unusable", 72, None, "trainer", "PodFailurePolicy", "DataInvalid", "dataset"),
+    ("storage stayed away", 75, None, "trainer", "BackoffLimitExceeded", "StorageUnavailable",
+     "did not answer"),
+    ("a crash without words", 139, None, "trainer", "BackoffLimitExceeded", "TrainerFailed",
+     "killed by signal 11"),
+    ("an unknown code", 3, None, "trainer", "BackoffLimitExceeded", "TrainerFailed",
+     "exit code 3"),
+    ("the limit of time", 143, None, "trainer", "DeadlineExceeded", "WallClockExceeded",
+     "wall-clock"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("code", "termination", "container", "job_reason", "reason", "sentence"),
+    [row[1:] for row in ENDED],
+    ids=[row[0] for row in ENDED],
+)
+def test_a_failed_job_is_explained_by_its_last_pod(
+    code, termination, container, job_reason, reason, sentence
+) -> None:
+    world = running()
+    [job] = world.observed.jobs
+    pod = make_pod(exit_code=code, termination=termination, container=container)
+    decision = world.seeing(pods=(pod,), jobs=(worlds.failed_job(job, job_reason),)).decide()
+
+    assert decision.status.phase is Phase.FAILED
+    assert decision.status.failure is not None
+    assert decision.status.failure.reason == reason
+    assert sentence in decision.status.failure.message
+
+
+ONWARD = [
+    ("CUDA ran out of memory", {"exit_code": 65}, "large", ()),
+    ("the host ran out of memory", {"exit_code": 137, "reason": "OOMKilled"}, "large", ()),
+    ("the GPU is broken", {"exit_code": 66}, "small", ("node-1",)),
+]
+
+
+@pytest.mark.parametrize(
+    ("ending", "pool", "avoided"), [row[1:] for row in ONWARD], ids=[row[0] for row in ONWARD]
+)
+def test_a_failure_of_the_place_goes_on_in_another_place(ending, pool, avoided) -> None:
+    world = running()
+    [job] = world.observed.jobs
+    pod = make_pod(**ending)
+    decision = world.seeing(pods=(pod,), jobs=(worlds.failed_job(job),)).decide()
+    after = world.seeing(pods=(pod,), jobs=(worlds.failed_job(job),)).settled()
+
+    config_map, second = decision.apply
+    assert config_map["metadata"]["name"] == f"{worlds.NAME}-1-spec"
+    assert second["metadata"]["name"] == f"{worlds.NAME}-1"
+    assert decision.status.resolved is not None
+    assert decision.status.resolved.pool == pool
+    affinity = str(second["spec"]["template"]["spec"].get("affinity", ""))
+    assert all(node in affinity for node in avoided)
+    assert after.run.status.phase is Phase.RETRYING
+    assert {job["spec"].get("suspend") for job in after.observed.jobs} == {None, True}
+
+
+def test_memory_that_no_pool_has_more_of_fails_the_run() -> None:
+    world = running()
+    large = replace(
+        world, platform=worlds.PLATFORM.model_copy(update={"pools": (worlds.PLATFORM.pools[0],)})
+    )
+    [job] = world.observed.jobs
+    status = (
+        large.seeing(pods=(make_pod(exit_code=65),), jobs=(worlds.failed_job(job),)).decide().status
+    )
+
+    assert status.failure is not None
+    assert status.failure.reason == "CudaOutOfMemory"
+    assert "train.batch_size" in status.failure.hint
+
+
+def test_members_whose_leader_is_gone_explain_a_failed_job_themselves() -> None:
+    world = worlds.on_two_nodes()
+    [job] = world.observed.jobs
+    pods = (member(exit_code=72),)
+    status = world.seeing(pods=pods, jobs=(worlds.failed_job(job),)).decide().status
+
+    assert status.failure is not None
+    assert status.failure.reason == "DataInvalid"
+    assert status.failure.message.startswith("In pod pod-2: ")
+    assert [attempt.pod for attempt in status.attempts] == ["pod-1"]
+
+
+def test_a_member_without_memory_takes_the_run_to_a_larger_place() -> None:
+    pools = (
+        *worlds.NODES.pools,
+        worlds.NODES.pools[0].model_copy(update={"name": "more", "max_nodes": 4}),
+    )
+    world = replace(
+        worlds.on_two_nodes(), platform=worlds.NODES.model_copy(update={"pools": pools})
+    )
+    [job] = world.observed.jobs
+    pods = (make_pod(index=0, exit_code=67), member(exit_code=65, ended=SECOND))
+    decision = world.seeing(pods=pods, jobs=(worlds.failed_job(job),)).decide()
+
+    config_map, service, second = decision.apply
+    assert objects.scale(second) == Scale(nodes=4, gpus=2, sharded=True)
+    assert service["metadata"]["name"] == f"{worlds.NAME}-1-peers"
+    spec = ResolvedRun.model_validate_json(config_map["data"]["spec.json"])
+    assert spec.scale == objects.scale(second)
+    ready = decision.status.condition("Ready")
+    assert ready is not None
+    assert ready.message == (
+        "CudaOutOfMemory: goes on in pool more on 8 GPUs from the newest checkpoint."
+    )
+
+
+def test_every_node_with_a_broken_gpu_is_avoided() -> None:
+    world = worlds.on_two_nodes()
+    [job] = world.observed.jobs
+    pods = (make_pod(index=0, exit_code=67), member(exit_code=66, ended=SECOND))
+    *_, second = world.seeing(pods=pods, jobs=(worlds.failed_job(job),)).decide().apply
+
+    assert "node-2" in str(second["spec"]["template"]["spec"]["affinity"])
+    assert "node-1" not in str(second["spec"]["template"]["spec"]["affinity"])
+    assert objects.scale(second) == objects.scale(job)

@@ -1,0 +1,68 @@
+"""Launching a Job: what is created with it, and what a vanished Job leads to."""
+
+from dataclasses import replace
+
+from flashrun.api.records import Scale
+from flashrun.api.resource import Phase
+from flashrun.plan import objects
+from tests.plan import worlds
+from tests.plan.worlds import (
+    World,
+    make_run,
+    running,
+)
+
+
+def test_a_first_pass_makes_everything_a_pod_needs_before_the_job() -> None:
+    decision = World(make_run()).decide()
+
+    assert decision.status.phase is Phase.STARTING
+    assert decision.secrets is not None
+    assert decision.access is not None
+    assert [manifest["kind"] for manifest in decision.apply] == ["ConfigMap", "Job"]
+
+
+def test_every_object_belongs_to_the_run() -> None:
+    decision = World(make_run()).decide()
+    assert decision.secrets is not None
+    assert decision.access is not None
+    made = [manifest["metadata"] for manifest in decision.apply]
+
+    for metadata in (*made, decision.secrets.metadata, decision.access.metadata):
+        [owner] = metadata["ownerReferences"]
+        assert (owner["uid"], owner["controller"]) == (worlds.UID, True)
+
+
+def test_a_run_on_two_nodes_gets_a_service_before_its_job() -> None:
+    world = World(make_run({"model": worlds.WIDE}), platform=worlds.NODES)
+    decision = world.decide()
+
+    assert [manifest["kind"] for manifest in decision.apply] == ["ConfigMap", "Service", "Job"]
+    assert decision.status.resolved is not None
+    assert (decision.status.resolved.gpus, decision.status.resolved.nodes) == (4, 2)
+    assert decision.status.resolved.sharded
+
+
+def test_a_job_that_vanishes_under_a_live_run_is_made_again() -> None:
+    decision = running().seeing(jobs=(), pods=()).decide()
+
+    assert [manifest["kind"] for manifest in decision.apply] == ["Job"]
+
+
+def test_a_job_that_vanishes_is_made_again_at_the_same_scale() -> None:
+    world = worlds.on_two_nodes().seeing(jobs=(), pods=())
+    wider = worlds.NODES.pools[0].model_copy(update={"gpus_per_node": 8, "max_nodes": 4})
+    changed = replace(world, platform=worlds.NODES.model_copy(update={"pools": (wider,)}))
+
+    for place in (world, changed):
+        [job] = place.decide().apply
+        assert objects.scale(job) == Scale(nodes=2, gpus=2, sharded=True)
+
+
+def test_a_run_whose_scale_no_pool_has_any_more_says_so() -> None:
+    world = worlds.on_two_nodes().seeing(jobs=(), pods=())
+    narrow = worlds.NODES.pools[0].model_copy(update={"max_nodes": 1})
+    status = replace(world, platform=worlds.NODES.model_copy(update={"pools": (narrow,)})).decide()
+
+    assert status.status.failure is not None
+    assert status.status.failure.reason == "NoPool"

@@ -1,0 +1,50 @@
+"""Required secrets: a run waits for the values of the secrets that it lists."""
+
+import pytest
+
+from flashrun.api.resource import ConditionStatus, Phase
+from flashrun.plan.types import SecretLookup
+from tests.plan import worlds
+from tests.plan.worlds import World, make_run
+
+WAITING = [
+    ("a listed secret has no value",
+     make_run({"environment": {"id": "a/b", "secrets": ["ONE", "TWO"]}}),
+     {"secrets": SecretLookup(sources={"ONE": "s"})},
+     "SecretMissing", "No value for TWO in spec.secretRefs (empty).", "SecretsReady"),
+    ("the Secret is not marked for runs",
+     make_run({"environment": {"id": "a/b", "secrets": ["ONE"]}, "secret_refs": [{"name": "s"}]}),
+     {"secrets": SecretLookup(unlabelled=("s",))},
+     "SecretMissing", 'label it flashrun.dev/secrets: "true"', "SecretsReady"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("run", "seen", "reason", "sentence", "condition"),
+    [row[1:] for row in WAITING],
+    ids=[row[0] for row in WAITING],
+)
+def test_a_run_waits_and_says_why(run, seen, reason, sentence, condition) -> None:
+    decision = World(run).seeing(**seen).decide()
+
+    assert decision.status.phase is Phase.PENDING
+    assert decision.apply == ()
+    assert decision.status.pending is not None
+    assert decision.status.pending.reason == reason
+    assert sentence in decision.status.pending.message
+    found = decision.status.condition(condition)
+    assert found is not None
+    assert (found.status, found.reason) == (ConditionStatus.FALSE, reason)
+    assert decision.requeue_seconds is not None
+
+
+def test_a_run_goes_on_when_the_secret_arrives() -> None:
+    run = make_run({"environment": {"id": "examples/sums", "secrets": ["ONE"]}})
+    waiting = World(run).settled()
+
+    decision = waiting.seeing(secrets=worlds.lookup(ONE="team-keys")).decide()
+
+    assert decision.secrets is not None
+    assert decision.secrets.sources == {"ONE": "team-keys"}
+    assert decision.status.phase is Phase.STARTING
+    assert decision.status.pending is None

@@ -1,0 +1,41 @@
+"""Retention: a finished run keeps its status, and its leftovers go."""
+
+from datetime import timedelta
+
+from flashrun.api.resource import Phase
+from flashrun.plan.types import StorageView
+from tests.plan import worlds
+from tests.plan.worlds import ADAPTER, make_pod, running
+
+
+def test_a_finished_run_stays_finished_when_its_job_goes_away() -> None:
+    done = running(result=worlds.result(), adapter=ADAPTER).settled()
+    swept = done.seeing(jobs=(), pods=(), resolved=None, has_secrets=False)
+
+    decision = swept.decide()
+
+    assert decision.status.phase is Phase.SUCCEEDED
+    assert decision.apply == ()
+    assert decision.secrets is None
+
+
+def test_the_last_pod_of_a_finished_run_is_still_accounted_for() -> None:
+    done = running(result=worlds.result(), adapter=ADAPTER).settled()
+    ended = done.seeing(
+        pods=(make_pod(exit_code=0, age=timedelta(minutes=2)),), storage=StorageView()
+    ).settled()
+
+    assert done.run.status.gpu_seconds == 0
+    assert ended.run.status.gpu_seconds == 120
+    assert ended.run.status.attempts[0].end == worlds.NOW
+    assert ended.run.status.phase is Phase.SUCCEEDED
+
+
+def test_a_jobs_time_to_live_starts_only_after_the_outcome_is_written() -> None:
+    finishing = running().stored(result=worlds.result(), adapter=ADAPTER)
+    first = finishing.decide()
+    second = finishing.act(first).decide()
+
+    assert first.patch == ()
+    assert second.patch[0].body == {"spec": {"ttlSecondsAfterFinished": 3600}}
+    assert second.sweep == ("live/0b5e-uid.json",)

@@ -1,0 +1,40 @@
+"""Starting a Job: secrets, access to storage, and what is pinned for the trainer."""
+
+from flashrun.api.records import Scale
+from tests.plan import worlds
+from tests.plan.worlds import World, make_run, running
+
+
+def test_the_wandb_key_goes_along_only_when_it_is_there() -> None:
+    without = World(make_run()).decide()
+    found = World(make_run()).seeing(secrets=worlds.lookup(WANDB_API_KEY="x-env")).decide()
+
+    assert without.secrets is not None
+    assert found.secrets is not None
+    assert without.secrets.sources == {}
+    assert found.secrets.sources == {"WANDB_API_KEY": "x-env"}
+
+
+def test_access_is_renewed_at_half_life() -> None:
+    world = running()
+
+    assert world.later(hours=5).decide().access is None
+    assert world.later(hours=7).decide().access is not None
+
+
+def test_rank_and_alpha_of_a_warm_start_come_from_the_adapter() -> None:
+    run = make_run({"train": {"init_from_adapter": "flash-1-aa/step-20"}})
+    world = World(run).stored(adapter_source=worlds.source_adapter()).settled()
+
+    assert world.observed.resolved is not None
+    train = world.observed.resolved.train
+    assert (train.lora_rank, train.lora_alpha) == (16, 32)
+    assert world.run.status.resolved is not None
+    assert world.run.status.resolved.init_from_adapter_uid == "old"
+
+
+def test_the_trainer_reads_the_scale_that_its_pods_have() -> None:
+    settled = World(make_run({"model": worlds.WIDE}), platform=worlds.NODES).settled()
+
+    assert settled.observed.resolved is not None
+    assert settled.observed.resolved.scale == Scale(nodes=2, gpus=2, sharded=True)
