@@ -23,7 +23,7 @@ from flashrun.store import Store
 from flashrun.store_errors import StorageForbidden
 from tests.controller.stage import platform
 from tests.controller.test_rights import RIGHTS, SYSTEM, chart, log_in
-from tests.plan.test_access import use
+from tests.plan.test_storage_policies import use
 from tests.servers import kubectl
 
 pytestmark = pytest.mark.api
