@@ -17,8 +17,8 @@ The modules, from the ground up:
 - `node`         containerd, kubelet, kube-proxy
 - `services`     the S3 server and the image registry
 - `docker`       clusters that a Docker engine runs: kind and k3d
-- `choose`       which cluster this machine gets
-- `cluster`      up, down and status of the whole
+- `cluster_kind` which cluster this machine gets
+- `lifecycle`    up, down and status of the whole
 - `images`       the project's two images, built, pushed, known by digest
 - `chart`        the Helm chart, installed and ready
 - `tiny_model`   the model the examples train, made in a pod

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import typer
 
-from localcluster import cluster, demo, folders, images
-from localcluster.steps import Steps, Stop, disk_full
+from localcluster import demo, folders, images, lifecycle
+from localcluster.steps import FatalError, StepRunner, disk_full
 
 app = typer.Typer(
     help="A Kubernetes cluster for a machine that has none, and the demo that runs on it.",
@@ -23,8 +23,8 @@ app = typer.Typer(
 def up() -> None:
     """Start a cluster, S3 storage and an image registry; what runs already stays as it is."""
 
-    def story(steps: Steps) -> None:
-        local = cluster.up(steps)
+    def story(steps: StepRunner) -> None:
+        local = lifecycle.up(steps)
         steps.say(f"export KUBECONFIG={local.kubeconfig}")
 
     _tell("up", story)
@@ -33,23 +33,23 @@ def up() -> None:
 @app.command()
 def down() -> None:
     """Remove everything that was started; the cache of built programs and layers stays."""
-    _tell("down", cluster.down)
+    _tell("down", lifecycle.down)
 
 
 @app.command()
 def clean() -> None:
     """Remove everything that was started and everything that was built."""
-    _tell("clean", cluster.clean)
+    _tell("clean", lifecycle.clean)
 
 
 @app.command(name="images")
 def build_images() -> None:
     """Build the operator and the trainer image and push them to the cluster's registry."""
 
-    def story(steps: Steps) -> None:
-        with cluster.only_command():
-            built = images.build(cluster.up(steps), steps)
-            cluster.forget_images([built.operator, built.trainer], steps)
+    def story(steps: StepRunner) -> None:
+        with lifecycle.exclusive_command():
+            built = images.build(lifecycle.up(steps), steps)
+            lifecycle.delete_unused_images([built.operator, built.trainer], steps)
         steps.say(f"operator: {built.operator}")
         steps.say(f"trainer: {built.trainer}")
 
@@ -65,7 +65,7 @@ def whole_demo() -> None:
 @app.command()
 def status() -> None:
     """Say what runs."""
-    _tell("status", cluster.status, show_log=False)
+    _tell("status", lifecycle.status, show_log=False)
 
 
 @app.command(
@@ -78,21 +78,23 @@ def status() -> None:
 def kubectl(context: typer.Context) -> None:
     """Run kubectl against the cluster that is up."""
 
-    def story(steps: Steps) -> None:
-        argv = cluster.kubectl(context.args, steps)
+    def story(steps: StepRunner) -> None:
+        argv = lifecycle.kubectl(context.args, steps)
         os.execv(argv[0], argv)
 
     _tell("kubectl", story, show_log=False)
 
 
-def _tell(command: str, story: Callable[[Steps], None], *, show_log: bool = True) -> None:
+def _tell(command: str, story: Callable[[StepRunner], None], *, show_log: bool = True) -> None:
     """Run one command; whatever goes wrong ends in one sentence, with the log beside it."""
     try:
-        steps = Steps.named(command) if show_log else Steps(folders.logs() / f"{command}.log")
+        steps = (
+            StepRunner.named(command) if show_log else StepRunner(folders.logs() / f"{command}.log")
+        )
         if show_log:
             steps.say(f"log: {steps.log}")
         story(steps)
-    except Stop as stop:
+    except FatalError as stop:
         _fail(str(stop), 1)
     except KeyboardInterrupt:
         _fail(

@@ -10,12 +10,12 @@ from typing import Any
 
 import yaml
 
-from localcluster import cluster, folders, toolchain
-from localcluster.choose import Choice
-from localcluster.cluster import Local
+from localcluster import folders, lifecycle, toolchain
+from localcluster.cluster_kind import ClusterKind
 from localcluster.images import CERTIFICATES, Images, pip_settings
+from localcluster.lifecycle import DevCluster
 from localcluster.node import GPU, GPUS
-from localcluster.steps import Steps
+from localcluster.steps import StepRunner
 
 RELEASE = "flashrun"
 NAMESPACE = "flashrun-system"
@@ -26,12 +26,12 @@ MODEL_REVISION = "1"
 PROXIES = ("http_proxy", "https_proxy", "no_proxy")
 
 
-def install(local: Local, images: Images, steps: Steps, more: Mapping[str, Any]) -> None:
+def install(local: DevCluster, images: Images, steps: StepRunner, more: Mapping[str, Any]) -> None:
     """Install or upgrade the chart, with `more` values, and wait until the operator is ready."""
     helm = toolchain.program("helm", steps)
     folder = folders.repository() / "charts" / "flashrun"
     with steps.step("install the Helm chart") as step, tempfile.TemporaryDirectory() as scratch:
-        if local.choice is not Choice.CURRENT:
+        if local.kind is not ClusterKind.CURRENT:
             _restrict_pods(steps)
         _forget_interrupted(helm, local, steps)
         file = Path(scratch) / "values.yaml"
@@ -47,7 +47,7 @@ def install(local: Local, images: Images, steps: Steps, more: Mapping[str, Any])
         step.detail = f"the operator is ready in {NAMESPACE}"
 
 
-def values(local: Local, images: Images) -> dict[str, Any]:
+def values(local: DevCluster, images: Images) -> dict[str, Any]:
     """The chart's values: a small pool for the local node, the cluster's own defaults elsewhere."""
     common: dict[str, Any] = {
         "operator": {"image": images.operator},
@@ -59,7 +59,7 @@ def values(local: Local, images: Images) -> dict[str, Any]:
         "trainer": {"image": images.trainer},
         "models": [model(MODEL)],
     }
-    return common if local.choice is Choice.CURRENT else _merge(common, _small(local))
+    return common if local.kind is ClusterKind.CURRENT else _merge(common, _small(local))
 
 
 def model(name: str, **needs: float) -> dict[str, Any]:
@@ -68,7 +68,7 @@ def model(name: str, **needs: float) -> dict[str, Any]:
     return {"id": name, "parameters": 0.0002, **where, **needs}
 
 
-def _restrict_pods(steps: Steps) -> None:
+def _restrict_pods(steps: StepRunner) -> None:
     """Have the API server refuse every pod that does not meet the restricted standard."""
     labels = {"pod-security.kubernetes.io/enforce": "restricted"}
     spaces = [
@@ -77,10 +77,10 @@ def _restrict_pods(steps: Steps) -> None:
     ]
     objects = json.dumps({"apiVersion": "v1", "kind": "List", "items": spaces})
     apply = ["apply", "--server-side", "--force-conflicts", "-f", "-"]
-    steps.run(cluster.kubectl(apply, steps), stdin=objects, what="kubectl apply")
+    steps.run(lifecycle.kubectl(apply, steps), stdin=objects, what="kubectl apply")
 
 
-def _small(local: Local) -> dict[str, Any]:
+def _small(local: DevCluster) -> dict[str, Any]:
     """What differs on a developer's machine: no GPU memory to speak of, few cores, its network."""
     return {
         "caBundle": CERTIFICATES.read_text() if CERTIFICATES.exists() else "",
@@ -109,7 +109,7 @@ def _merge(base: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
     return base | more | both
 
 
-def _forget_interrupted(helm: Path, local: Local, steps: Steps) -> None:
+def _forget_interrupted(helm: Path, local: DevCluster, steps: StepRunner) -> None:
     """Uninstall a release that was cut off, or Helm refuses to go on; the CRD stays."""
     where = ["--namespace", NAMESPACE]
     ask = subprocess.run(
@@ -123,5 +123,5 @@ def _forget_interrupted(helm: Path, local: Local, steps: Steps) -> None:
         steps.run(remove, env=_environment(local), what="removing an interrupted Helm release")
 
 
-def _environment(local: Local) -> dict[str, str]:
+def _environment(local: DevCluster) -> dict[str, str]:
     return {"KUBECONFIG": str(local.kubeconfig), "HELM_CACHE_HOME": str(folders.cache() / "helm")}

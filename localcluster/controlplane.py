@@ -18,7 +18,7 @@ from localcluster import toolchain
 from localcluster.pki import Authority, Leaf
 from localcluster.ports import Ports
 from localcluster.process import Daemons
-from localcluster.steps import Steps
+from localcluster.steps import StepRunner
 
 SERVICES = "10.250.0.0/20"
 FIRST_SERVICE = "10.250.0.1"
@@ -63,10 +63,10 @@ class ControlPlane:
         """The API server's URL."""
         return f"https://{self.address}:{self._port('kube-apiserver')}"
 
-    def start(self, steps: Steps | None = None) -> Path:
+    def start(self, steps: StepRunner | None = None) -> Path:
         """Start what does not run yet, wait until it answers, return the kubeconfig's path."""
         if steps is None:
-            with closing(Steps.silent(self.folder)) as steps:
+            with closing(StepRunner.silent(self.folder)) as steps:
                 return self.start(steps)
         toolchain.program("kubernetes", steps)
         with steps.step(f"start Kubernetes {toolchain.KUBERNETES}'s control plane") as step:
@@ -116,7 +116,7 @@ class ControlPlane:
             [f"DNS:{name}" for name in names] + [f"IP:{a}" for a in sorted(addresses)],
         )
 
-    def _start_api(self, steps: Steps) -> None:
+    def _start_api(self, steps: StepRunner) -> None:
         client = f"http://127.0.0.1:{self._port('etcd')}"
         peer = f"http://127.0.0.1:{self._port('etcd-peer')}"
         etcd = [
@@ -173,7 +173,7 @@ class ControlPlane:
             "--profiling=false",
         ]
 
-    def _start_controllers(self, steps: Steps) -> None:
+    def _start_controllers(self, steps: StepRunner) -> None:
         manager = [
             *self._controller_flags("kube-controller-manager"),
             f"--service-account-private-key-file={self.authority.folder / 'service-accounts.key'}",
@@ -205,7 +205,7 @@ class ControlPlane:
             *CLIENT_LIMITS,
         ]
 
-    def _start(self, name: str, flags: list[str], steps: Steps) -> None:
+    def _start(self, name: str, flags: list[str], steps: StepRunner) -> None:
         self.daemons.start(name, [toolchain.server(name, steps), *flags])
 
     def _healthy(self, name: str, path: str) -> bool:

@@ -14,21 +14,21 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from localcluster import chart, cluster, folders, images, tiny_model
+from localcluster import chart, folders, images, lifecycle, tiny_model
 from localcluster.chart import MODEL
-from localcluster.choose import Choice
-from localcluster.cluster import Local
-from localcluster.steps import Step, Steps, Stop
+from localcluster.cluster_kind import ClusterKind
+from localcluster.lifecycle import DevCluster
+from localcluster.steps import FatalError, Step, StepRunner
 
 EXAMPLE = Path("examples/sums")
 CONFIGS = ("configs/sft.toml", "configs/rl.toml")
 RUN = re.compile(r"\bflash-\d+-[0-9a-f]{8}\b")
 
 
-def run(steps: Steps) -> None:
+def run(steps: StepRunner) -> None:
     """Bring everything up, train twice, and say where the adapters are."""
     began = time.monotonic()
-    with cluster.only_command():
+    with lifecycle.exclusive_command():
         local = install(steps)
         runs = _train_all(local, steps)
     for name in runs:
@@ -42,24 +42,24 @@ def run(steps: Steps) -> None:
 
 
 def install(
-    steps: Steps, values: Mapping[str, Any] | None = None, models: Sequence[str] = (MODEL,)
-) -> Local:
+    steps: StepRunner, values: Mapping[str, Any] | None = None, models: Sequence[str] = (MODEL,)
+) -> DevCluster:
     """A cluster with the operator, the tiny model and the example's environment.
 
     Tests have further values for the chart, and mirror the model under further names.
     """
-    local = cluster.up(steps)
+    local = lifecycle.up(steps)
     built = images.build(local, steps)
     chart.install(local, built, steps, values or {})
     tiny_model.mirror(local, built, steps, models)
     push = ["env", "push", str(EXAMPLE), "--name", str(EXAMPLE)]
     with steps.step(f"flash {' '.join(push)}"):
         flash(push, local, steps)
-    cluster.forget_images([built.operator, built.trainer], steps)
+    lifecycle.delete_unused_images([built.operator, built.trainer], steps)
     return local
 
 
-def _train_all(local: Local, steps: Steps) -> list[str]:
+def _train_all(local: DevCluster, steps: StepRunner) -> list[str]:
     """Train both examples at once, each followed by a `flash train` of its own; the runs' names."""
     title = f"flash train {' and '.join(str(EXAMPLE / config) for config in CONFIGS)}"
     with steps.step(title, total=len(CONFIGS)) as step, ThreadPoolExecutor() as pool:
@@ -73,7 +73,9 @@ def _train_all(local: Local, steps: Steps) -> list[str]:
     return runs
 
 
-def _train(config: str, local: Local, steps: Steps, progress: Callable[[float], None]) -> str:
+def _train(
+    config: str, local: DevCluster, steps: StepRunner, progress: Callable[[float], None]
+) -> str:
     """Run `flash train` to its end; the run's name."""
 
     def on_line(line: str) -> None:
@@ -84,7 +86,7 @@ def _train(config: str, local: Local, steps: Steps, progress: Callable[[float], 
     output = flash(["train", str(EXAMPLE / config)], local, steps, on_line)
     named = RUN.search(output)
     if not named:
-        raise Stop(f"flash train {config} named no run; what it said is in {steps.log}")
+        raise FatalError(f"flash train {config} named no run; what it said is in {steps.log}")
     progress(1.0)
     return named[0]
 
@@ -103,36 +105,36 @@ def _shares(step: Step, count: int) -> Callable[[int], Callable[[float], None]]:
     return share
 
 
-def _say_what_was_real(local: Local, steps: Steps) -> None:
-    if local.choice is not Choice.CURRENT:
+def _say_what_was_real(local: DevCluster, steps: StepRunner) -> None:
+    if local.kind is not ClusterKind.CURRENT:
         steps.say(
             "\nThe node has no GPU: scheduling was real, the device was not, and training ran on "
             "the CPU with a tiny random model."
         )
 
 
-def _pull(name: str, local: Local, steps: Steps) -> None:
+def _pull(name: str, local: DevCluster, steps: StepRunner) -> None:
     folder = folders.repository() / "adapters" / name
     with steps.step(f"flash pull {name}") as step:
         said = flash(["pull", name, str(folder)], local, steps)
         step.detail = f"the trained adapter is in {said.split()[-1]}"
 
 
-def _show(words: list[str], local: Local, steps: Steps) -> None:
+def _show(words: list[str], local: DevCluster, steps: StepRunner) -> None:
     steps.say(f"\n$ flash {' '.join(words)}")
     steps.say(flash(words, local, steps).rstrip())
 
 
 def flash(
     words: list[str],
-    local: Local,
-    steps: Steps,
+    local: DevCluster,
+    steps: StepRunner,
     on_line: Callable[[str], None] | None = None,
 ) -> str:
     """Run the `flash` of this environment against the cluster."""
     beside = Path(sys.executable).parent / "flash"
     if not beside.exists():
-        raise Stop(
+        raise FatalError(
             f"flash is not installed beside {sys.executable}; run `make demo`, which does it"
         )
     env = {"KUBECONFIG": str(local.kubeconfig), "COLUMNS": os.environ.get("COLUMNS", "120")}

@@ -14,9 +14,9 @@ from typing import Any
 from localcluster import toolchain
 from localcluster.controlplane import DNS_SERVICE, DOMAIN, ControlPlane
 from localcluster.ports import Ports
-from localcluster.process import Daemons, settle
+from localcluster.process import Daemons, write_if_changed
 from localcluster.services import answers
-from localcluster.steps import Steps
+from localcluster.steps import StepRunner
 
 NAME = "kube-dns"
 USER = "system:coredns"
@@ -45,12 +45,12 @@ class NameServer:
         """Its port for questions, over UDP and TCP."""
         return self._port("coredns", self.address)
 
-    def start(self, steps: Steps) -> None:
+    def start(self, steps: StepRunner) -> None:
         """Start it and wait until it knows what is in the cluster."""
         program = toolchain.program("coredns", steps)
         with steps.step("start the DNS server (CoreDNS)") as step:
             self._publish(steps)
-            config = settle(self.folder / "Corefile", self._corefile())
+            config = write_if_changed(self.folder / "Corefile", self._corefile())
             reads = [config, self.upstream] if self.upstream.exists() else [config]
             self.daemons.start("coredns", [program, "-quiet", "-conf", config], reads=reads)
             ready = f"http://127.0.0.1:{self._port('coredns-ready')}/ready"
@@ -86,7 +86,7 @@ class NameServer:
 }}
 """
 
-    def _publish(self, steps: Steps) -> None:
+    def _publish(self, steps: StepRunner) -> None:
         """Let the server read what it answers from, and pods find it by the Service."""
         # A loopback address cannot be behind a Service.
         service = [] if self.address.startswith("127.") else _service(self.address, self.port)

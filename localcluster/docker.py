@@ -12,8 +12,8 @@ from pathlib import Path
 
 import yaml
 
-from localcluster.choose import Choice
-from localcluster.steps import Steps, Stop
+from localcluster.cluster_kind import ClusterKind
+from localcluster.steps import FatalError, StepRunner
 
 NAME = "flashrun"
 
@@ -22,38 +22,38 @@ NAME = "flashrun"
 class DockerCluster:
     """A cluster of one node, named flashrun, made by `kind` or `k3d`."""
 
-    tool: Choice
+    tool: ClusterKind
     kubeconfig: Path
 
     @property
     def network(self) -> str:
         """The Docker network the nodes are on."""
-        return "kind" if self.tool is Choice.KIND else f"k3d-{NAME}"
+        return "kind" if self.tool is ClusterKind.KIND else f"k3d-{NAME}"
 
-    def start(self, registry_port: int, steps: Steps) -> None:
+    def start(self, registry_port: int, steps: StepRunner) -> None:
         """Create the cluster unless it is there, and write its kubeconfig."""
         self.kubeconfig.parent.mkdir(parents=True, exist_ok=True)
         with steps.step(f"start a cluster with {self.tool}") as step:
             if not self.exists():
                 self._create(registry_port, steps)
             self._write_kubeconfig()
-            if self.tool is Choice.KIND:
+            if self.tool is ClusterKind.KIND:
                 self._mirror_registry(registry_port, steps)
             step.detail = self.gateway()
 
-    def stop(self, steps: Steps) -> None:
+    def stop(self, steps: StepRunner) -> None:
         """Delete the cluster; one that is not there is fine."""
         if not self.exists():
             return
         with steps.step(f"delete the {self.tool} cluster {NAME}"):
-            if self.tool is Choice.KIND:
+            if self.tool is ClusterKind.KIND:
                 steps.run(["kind", "delete", "cluster", "--name", NAME])
             else:
                 steps.run(["k3d", "cluster", "delete", NAME])
 
     def exists(self) -> bool:
         """Whether the tool knows a cluster of our name."""
-        if self.tool is Choice.KIND:
+        if self.tool is ClusterKind.KIND:
             return NAME in _output("kind", "get", "clusters").split()
         clusters = json.loads(_output("k3d", "cluster", "list", "-o", "json") or "[]")
         return any(cluster["name"] == NAME for cluster in clusters)
@@ -64,16 +64,16 @@ class DockerCluster:
         ranges = [r for network in inspected for r in network["IPAM"]["Config"]]
         found = next((r["Gateway"] for r in ranges if "." in r.get("Gateway", "")), None)
         if not found:
-            raise Stop(
+            raise FatalError(
                 f"the Docker network {self.network} has no IPv4 gateway, so its nodes cannot "
                 "reach this machine; use CLUSTER=local, or CLUSTER=current with storage of your own"
             )
         return str(found)
 
-    def _create(self, registry_port: int, steps: Steps) -> None:
+    def _create(self, registry_port: int, steps: StepRunner) -> None:
         with tempfile.TemporaryDirectory() as folder:
             config = Path(folder) / "config.yaml"
-            if self.tool is Choice.KIND:
+            if self.tool is ClusterKind.KIND:
                 config.write_text(yaml.safe_dump(_kind_config()))
                 target = ["--config", config, "--kubeconfig", self.kubeconfig, "--wait", "120s"]
                 steps.run(["kind", "create", "cluster", "--name", NAME, *target])
@@ -83,14 +83,14 @@ class DockerCluster:
                 steps.run(["k3d", "cluster", "create", NAME, *flags, "--wait"])
 
     def _write_kubeconfig(self) -> None:
-        if self.tool is Choice.KIND:
+        if self.tool is ClusterKind.KIND:
             text = _output("kind", "get", "kubeconfig", "--name", NAME)
         else:
             text = _output("k3d", "kubeconfig", "get", NAME)
         self.kubeconfig.touch(mode=0o600)
         self.kubeconfig.write_text(text)
 
-    def _mirror_registry(self, registry_port: int, steps: Steps) -> None:
+    def _mirror_registry(self, registry_port: int, steps: StepRunner) -> None:
         """Tell kind's nodes where 127.0.0.1:<port> is; k3d was told when it was created."""
         hosts = f'server = "http://{self.gateway()}:{registry_port}"\n'
         folder = f"/etc/containerd/certs.d/127.0.0.1:{registry_port}"

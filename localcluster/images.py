@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from localcluster import folders, toolchain
-from localcluster.choose import Choice
-from localcluster.cluster import Local
-from localcluster.steps import Steps, Stop
+from localcluster.cluster_kind import ClusterKind
+from localcluster.lifecycle import DevCluster
+from localcluster.steps import FatalError, StepRunner
 
 PACKAGES = ("buildah", "mmdebstrap", "debian-archive-keyring", "ca-certificates")
 DOCKERFILES = {"operator": "operator/Dockerfile", "trainer": "trainer-image/Dockerfile"}
@@ -62,16 +62,18 @@ class Images:
     trainer: str
 
 
-def build(local: Local, steps: Steps) -> Images:
+def build(local: DevCluster, steps: StepRunner) -> Images:
     """Build both images and push them to the cluster's registry."""
     missing = [p for p in DOCKERFILES.values() if not (folders.repository() / p).exists()]
     if missing:
-        raise Stop(f"{' and '.join(missing)} is not in {folders.repository()}; run from a checkout")
-    if local.choice in (Choice.KIND, Choice.K3D):
+        raise FatalError(
+            f"{' and '.join(missing)} is not in {folders.repository()}; run from a checkout"
+        )
+    if local.kind in (ClusterKind.KIND, ClusterKind.K3D):
         return Images(**{name: _with_docker(name, local, steps) for name in DOCKERFILES})
     toolchain.debian(PACKAGES, steps)
     folders.cache().mkdir(parents=True, exist_ok=True)
-    with toolchain.only_one(folders.cache() / "buildah"):
+    with toolchain.exclusive_build(folders.cache() / "buildah"):
         python = _python_base(steps)
         bases = {"operator": python, "trainer": _torch_base(python, steps)}
         layers = {
@@ -95,7 +97,7 @@ def pip_settings() -> dict[str, str]:
     return {key: settings[key] for key in PIP_KEYS if key in settings}
 
 
-def recipe(*parts: Sequence[str]) -> str:
+def recipe_hash(*parts: Sequence[str]) -> str:
     """A short hash of what a base image is made from; it is the image's tag."""
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
 
@@ -103,7 +105,7 @@ def recipe(*parts: Sequence[str]) -> str:
 # Docker
 
 
-def _with_docker(name: str, local: Local, steps: Steps) -> str:
+def _with_docker(name: str, local: DevCluster, steps: StepRunner) -> str:
     image = f"{local.registry}/flashrun/{name}:local"
     root = folders.repository()
     with steps.step(f"build the {name} image with Docker"):
@@ -131,21 +133,21 @@ def _command(*arguments: object) -> list[object]:
     return ["buildah", *store, *arguments]
 
 
-def _buildah(steps: Steps, *arguments: object, what: str = "") -> str:
+def _buildah(steps: StepRunner, *arguments: object, what: str = "") -> str:
     return steps.run(_command(*arguments), what=what or f"buildah {arguments[0]}")
 
 
-def have(image: str) -> bool:
+def image_exists(image: str) -> bool:
     """Whether our store has an image of that name."""
     argv = [str(word) for word in _command("images", "-q", image)]
     return bool(subprocess.run(argv, capture_output=True, text=True).stdout.strip())
 
 
-def _python_base(steps: Steps) -> str:
+def _python_base(steps: StepRunner) -> str:
     """Debian with Python: the first layer of both images."""
-    made_from = recipe([SUITE], PYTHON, UNNEEDED, [VENV], ENVIRONMENT)
+    made_from = recipe_hash([SUITE], PYTHON, UNNEEDED, [VENV], ENVIRONMENT)
     image = f"localhost/flashrun/python:{made_from}"
-    if have(image):
+    if image_exists(image):
         return image
     with (
         steps.step(f"make a base image: Debian {SUITE} with Python"),
@@ -161,7 +163,7 @@ def _python_base(steps: Steps) -> str:
     return image
 
 
-def _debian(root: str, settings: Path, steps: Steps) -> None:
+def _debian(root: str, settings: Path, steps: StepRunner) -> None:
     """Fill a folder with Debian, Python and an empty virtual environment."""
     lent = '"$1"/etc/apt/apt.conf.d/99host'
     options = [
@@ -181,11 +183,11 @@ def _debian(root: str, settings: Path, steps: Steps) -> None:
     steps.run(["mmdebstrap", *options, SUITE, root, *_mirrors()], what="mmdebstrap")
 
 
-def _torch_base(python: str, steps: Steps) -> str:
+def _torch_base(python: str, steps: StepRunner) -> str:
     """The Python base and Debian's torch for CPUs in a layer of its own."""
-    made_from = recipe([python], TORCH, [NO_ACCELERATOR])
+    made_from = recipe_hash([python], TORCH, [NO_ACCELERATOR])
     image = f"localhost/flashrun/torch:{made_from}"
-    if have(image):
+    if image_exists(image):
         return image
     install = "apt-get update -q && apt-get install -q -y --no-install-recommends"
     clean = "rm -rf /var/lib/apt/lists/* /var/cache/apt/*.bin"
@@ -203,7 +205,7 @@ def _torch_base(python: str, steps: Steps) -> str:
     return image
 
 
-def _with_buildah(name: str, base: str, steps: Steps) -> set[str]:
+def _with_buildah(name: str, base: str, steps: StepRunner) -> set[str]:
     """Build an image; the ids, perhaps shortened, of every layer that this took."""
     root = folders.repository()
     with steps.step(f"build the {name} image"), _lent() as volumes:
@@ -211,7 +213,7 @@ def _with_buildah(name: str, base: str, steps: Steps) -> set[str]:
         what = ["--build-arg", f"BASE_IMAGE={base}", "-f", root / DOCKERFILES[name]]
         tag = ["-t", built(name)]
         said = _buildah(steps, "bud", *how, *what, *tag, root, what=f"building the {name} image")
-    return layers_of(said)
+    return layers_in_build_log(said)
 
 
 def built(name: str) -> str:
@@ -219,9 +221,9 @@ def built(name: str) -> str:
     return f"localhost/flashrun/{name}:local"
 
 
-def _push(name: str, local: Local, steps: Steps) -> str:
+def _push(name: str, local: DevCluster, steps: StepRunner) -> str:
     """Push an image; a registry on this very disk gains nothing from compressed layers."""
-    own = local.choice is not Choice.CURRENT
+    own = local.kind is not ClusterKind.CURRENT
     how = ["--tls-verify=false", "--disable-compression"] if own else []
     target = f"{local.registry}/flashrun/{name}"
     with tempfile.NamedTemporaryFile("r") as file, steps.step(f"push the {name} image") as step:
@@ -231,12 +233,12 @@ def _push(name: str, local: Local, steps: Steps) -> str:
     return step.detail
 
 
-def layers_of(said: str) -> set[str]:
+def layers_in_build_log(said: str) -> set[str]:
     """The ids in what `buildah bud --layers` says, of layers it made and of those it found."""
     return set(re.findall(r"(?m)^--> (?:Using cache )?([0-9a-f]{8,64})$", said))
 
 
-def outdated(
+def outdated_images(
     images: Sequence[dict[str, Any]], layers: Collection[str], bases: Collection[str]
 ) -> list[str]:
     """The ids of images that are neither a layer of the newest build nor a base, newest first.
@@ -252,7 +254,7 @@ def outdated(
     return list(dict.fromkeys(ids))
 
 
-def _prune(layers: Collection[str], bases: Collection[str], steps: Steps) -> None:
+def _prune(layers: Collection[str], bases: Collection[str], steps: StepRunner) -> None:
     """Remove from our store what no build would find again."""
     listed = subprocess.run(
         [str(word) for word in _command("images", "--all", "--no-trunc", "--json")],
@@ -260,13 +262,13 @@ def _prune(layers: Collection[str], bases: Collection[str], steps: Steps) -> Non
         text=True,
         check=True,
     )
-    if old := outdated(json.loads(listed.stdout), layers, bases):
+    if old := outdated_images(json.loads(listed.stdout), layers, bases):
         with steps.step("remove layers of older images"):
             _buildah(steps, "rmi", "--force", *old)
 
 
 @contextmanager
-def _container(base: str, steps: Steps) -> Iterator[str]:
+def _container(base: str, steps: StepRunner) -> Iterator[str]:
     """A working container; those that an interrupted build left are removed first."""
     _buildah(steps, "rm", "--all")
     name = _buildah(steps, "from", "--pull-never", base).split()[-1]

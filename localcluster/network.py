@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from localcluster.steps import Stop
+from localcluster.steps import FatalError
 
 BRIDGE = "flashrun0"
 CANDIDATES = tuple(f"10.{second}.0.0/24" for second in range(244, 250))
@@ -132,13 +132,13 @@ def free_subnet(routes: Iterable[str]) -> str:
     for candidate in CANDIDATES:
         if not any(ipaddress.ip_network(candidate).overlaps(network) for network in taken):
             return candidate
-    raise Stop(
+    raise FatalError(
         f"this machine has routes to all of {', '.join(CANDIDATES)}, and pods need one of them; "
         "leave the VPN that brings these routes, or use CLUSTER=current"
     )
 
 
-def removal(dump: str) -> str:
+def removal_rules(dump: str) -> str:
     """What to feed `iptables-restore --noflush` so that our chains and rules in `dump` go.
 
     Ours are the rules that carry the bridge's name, the chains they lead to, and those of
@@ -177,7 +177,7 @@ def _target(rule: str) -> str:
 
 def _remove_rules(family: str) -> None:
     dump = subprocess.run([f"{family}-save"], capture_output=True, text=True).stdout
-    changes = removal(dump)
+    changes = removal_rules(dump)
     if changes:
         subprocess.run([f"{family}-restore", "--noflush"], input=changes, text=True, check=True)
 
@@ -205,7 +205,9 @@ def _run(*argv: str) -> str:
         return subprocess.run(argv, capture_output=True, text=True, check=True).stdout
     except subprocess.CalledProcessError as error:
         why = error.stderr.strip().splitlines()
-        raise Stop(f"`{' '.join(argv)}` failed: {why[-1] if why else 'no reason given'}") from None
+        raise FatalError(
+            f"`{' '.join(argv)}` failed: {why[-1] if why else 'no reason given'}"
+        ) from None
 
 
 def _succeeds(*argv: str) -> bool:

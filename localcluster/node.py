@@ -26,9 +26,9 @@ from localcluster import folders, toolchain
 from localcluster.controlplane import DNS_SERVICE, DOMAIN, NODE, ControlPlane
 from localcluster.network import BRIDGE, Network
 from localcluster.ports import Ports
-from localcluster.process import Daemons, settle, until
+from localcluster.process import Daemons, wait_until, write_if_changed
 from localcluster.services import answers
-from localcluster.steps import Steps, Stop
+from localcluster.steps import FatalError, StepRunner
 
 PACKAGES = ("containerd", "runc", "containernetworking-plugins", "iptables", "iproute2", "kmod")
 EVICTION = {
@@ -79,7 +79,7 @@ class Node:
         """Where containerd keeps layers: in the cache, because unpacking them again is slow."""
         return folders.cache() / "containerd"
 
-    def start(self, steps: Steps) -> None:
+    def start(self, steps: StepRunner) -> None:
         """Start what does not run yet and wait until the node is Ready, with its GPUs."""
         with steps.step("start containerd"):
             self._start_containerd()
@@ -115,7 +115,7 @@ class Node:
     def _start_containerd(self) -> None:
         for folder in (self.folder, folders.sockets(), self.images):
             folder.mkdir(parents=True, exist_ok=True)
-        config = settle(self.folder / "containerd.toml", self._containerd_config())
+        config = write_if_changed(self.folder / "containerd.toml", self._containerd_config())
         if not self.daemons.running("containerd"):
             self.socket.unlink(missing_ok=True)
         self.daemons.start("containerd", ["containerd", "--config", config], reads=[config])
@@ -154,7 +154,7 @@ class Node:
         argv = ["ctr", "--address", str(self.socket), "--namespace", "k8s.io", *arguments]
         return subprocess.run(argv, capture_output=True, text=True)
 
-    def _import_pause(self, steps: Steps) -> None:
+    def _import_pause(self, steps: StepRunner) -> None:
         if PAUSE in self._ctr("images", "list", "-q").stdout.split():
             return
         archive = self.folder / "pause.tar"
@@ -171,17 +171,17 @@ class Node:
         for container in self._ctr("containers", "list", "-q").stdout.split():
             self._ctr("containers", "delete", container)
 
-    def forget_images(self, used: Collection[str]) -> None:
+    def delete_unused_images(self, used: Collection[str]) -> None:
         """Remove our images from containerd, except those in use; their layers go with them."""
         lines = self._ctr("images", "list").stdout.splitlines()[1:]
         digests = {name: digest for name, _, digest, *_ in map(str.split, lines)}
-        old = old_images(digests, used)
+        old = unused_images(digests, used)
         if old:
             self._ctr("images", "remove", *old)
 
     # kubelet and kube-proxy
 
-    def _start_kubelet(self, steps: Steps) -> None:
+    def _start_kubelet(self, steps: StepRunner) -> None:
         serving = self.control.authority.leaf(
             "node",
             f"/O=system:nodes/CN=system:node:{NODE}",
@@ -225,7 +225,7 @@ class Node:
             "nodeStatusUpdateFrequency": "5s",
             "maxPods": 200,
         }
-        file = settle(self.folder / "kubelet.yaml", yaml.safe_dump(config))
+        file = write_if_changed(self.folder / "kubelet.yaml", yaml.safe_dump(config))
         self.daemons.start(
             "kubelet",
             [
@@ -240,7 +240,7 @@ class Node:
             reads=[file],
         )
 
-    def _start_proxy(self, steps: Steps) -> None:
+    def _start_proxy(self, steps: StepRunner) -> None:
         config = {
             "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
             "kind": "KubeProxyConfiguration",
@@ -255,15 +255,15 @@ class Node:
             "conntrack": {"maxPerCore": 0},
             "oomScoreAdj": 0,
         }
-        file = settle(self.folder / "kube-proxy.yaml", yaml.safe_dump(config))
+        file = write_if_changed(self.folder / "kube-proxy.yaml", yaml.safe_dump(config))
         program = toolchain.server("kube-proxy", steps)
         self.daemons.start("kube-proxy", [program, f"--config={file}"], reads=[file])
 
-    def _wait_ready(self, steps: Steps) -> None:
+    def _wait_ready(self, steps: StepRunner) -> None:
         health = f"http://127.0.0.1:{self._port('kubelet-health')}/healthz"
 
         def ready() -> bool:
-            if self.kubelet_came_too_early():
+            if self.kubelet_started_too_early():
                 self._start_kubelet(steps)
             if not answers(health):  # the node object may still tell of the time before a reboot
                 return False
@@ -272,30 +272,30 @@ class Node:
 
         self.daemons.wait("kubelet", ready, 120)
         if not self.daemons.running("kube-proxy"):
-            raise Stop(f"kube-proxy ended: {self.daemons.last_words('kube-proxy')}")
+            raise FatalError(f"kube-proxy ended: {self.daemons.last_log_line('kube-proxy')}")
 
-    def kubelet_came_too_early(self) -> bool:
+    def kubelet_started_too_early(self) -> bool:
         """Whether kubelet has ended because containerd answers before it takes pods.
 
         Only kubelet asks containerd for that, and it asks once.
         """
-        words = self.daemons.last_words("kubelet")
+        words = self.daemons.last_log_line("kubelet")
         return not self.daemons.running("kubelet") and "server is not initialized yet" in words
 
-    def _node(self, steps: Steps) -> dict[str, Any]:
+    def _node(self, steps: StepRunner) -> dict[str, Any]:
         argv = [str(toolchain.server("kubectl", steps)), f"--kubeconfig={self.control.kubeconfig}"]
         got = subprocess.run([*argv, "get", "node", NODE, "-ojson"], capture_output=True, text=True)
         loaded: dict[str, Any] = json.loads(got.stdout) if got.returncode == 0 else {}
         return loaded
 
-    def _advertise_gpus(self, steps: Steps) -> None:
+    def _advertise_gpus(self, steps: StepRunner) -> None:
         gpus = {GPU: str(GPUS)}
         patch = json.dumps({"status": {"capacity": gpus, "allocatable": gpus}})
         kubectl = [toolchain.server("kubectl", steps), f"--kubeconfig={self.control.kubeconfig}"]
         steps.run([*kubectl, "patch", "node", NODE, "--subresource=status", "-p", patch])
 
 
-def old_images(digests: Mapping[str, str], used: Collection[str]) -> list[str]:
+def unused_images(digests: Mapping[str, str], used: Collection[str]) -> list[str]:
     """Which names go, of all that containerd knows: our images that nothing uses.
 
     Kubelet has containerd know each image by its id too; that name goes with the last other one.
@@ -342,7 +342,7 @@ def mounts_below(roots: list[Path]) -> list[str]:
     return sorted(inside, key=len, reverse=True)
 
 
-def other_kubelet(own: Path) -> str:
+def foreign_kubelet(own: Path) -> str:
     """The command line of a kubelet that is not ours (its files are not in `own`), or empty."""
     for file in Path("/proc").glob("[0-9]*/cmdline"):
         try:
@@ -365,7 +365,7 @@ def _kill_pods() -> None:
             _kill(pid)
         return not left
 
-    until(gone, 10)
+    wait_until(gone, 10)
 
 
 def _processes(file: Path) -> list[int]:
@@ -402,7 +402,7 @@ def _remove_cgroups() -> None:
     for root in _pod_cgroups():
         folders_inside = [p for p in root.glob("**/") if p.is_dir()]
         for folder in sorted(folders_inside, key=lambda p: len(p.parts), reverse=True):
-            until(lambda folder=folder: _rmdir(folder), 2)  # type: ignore[misc]
+            wait_until(lambda folder=folder: _rmdir(folder), 2)  # type: ignore[misc]
 
 
 def _rmdir(folder: Path) -> bool:

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import yaml
 
-from localcluster.process import settle
-from localcluster.steps import Stop
+from localcluster.process import write_if_changed
+from localcluster.steps import FatalError
 
 DAYS = "3650"
 
@@ -103,7 +103,7 @@ class Authority:
             ],
             "current-context": "flashrun-local",
         }
-        return settle(path, yaml.safe_dump(config), mode=0o600)
+        return write_if_changed(path, yaml.safe_dump(config), mode=0o600)
 
 
 @dataclass(frozen=True)
@@ -123,9 +123,9 @@ def _openssl(*arguments: object) -> None:
     try:
         subprocess.run(argv, capture_output=True, text=True, check=True)
     except FileNotFoundError:
-        raise Stop("the program openssl is missing; install it and run again") from None
+        raise FatalError("the program openssl is missing; install it and run again") from None
     except subprocess.CalledProcessError as error:
-        raise Stop(f"openssl could not {arguments[0]}: {error.stderr.strip()}") from None
+        raise FatalError(f"openssl could not {arguments[0]}: {error.stderr.strip()}") from None
 
 
 def _base64(path: Path) -> str:

@@ -10,7 +10,7 @@ import socket
 from dataclasses import dataclass
 from pathlib import Path
 
-from localcluster.steps import Stop
+from localcluster.steps import FatalError
 
 LOWEST, HIGHEST = 20_000, 32_000
 
@@ -29,7 +29,7 @@ class Ports:
             self.file.parent.mkdir(parents=True, exist_ok=True)
             self.file.write_text(json.dumps(known, indent=1))
         elif not running and not _free(address, known[name]):
-            raise Stop(
+            raise FatalError(
                 f"port {known[name]}, which {name} had before, is taken by another program; stop "
                 f"that program (ss -ltnp 'sport = :{known[name]}' names it), or run `make down` "
                 "and start again with new ports"
@@ -42,7 +42,9 @@ def _pick(address: str, taken: set[int]) -> int:
         port = random.randint(LOWEST, HIGHEST)
         if port not in taken and _free(address, port):
             return port
-    raise Stop(f"no port between {LOWEST} and {HIGHEST} is free on {address}; stop some servers")
+    raise FatalError(
+        f"no port between {LOWEST} and {HIGHEST} is free on {address}; stop some servers"
+    )
 
 
 def _free(address: str, port: int) -> bool:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from localcluster.steps import Stop
+from localcluster.steps import FatalError
 
 KILLED_WITHIN = 10.0  # seconds; only a process stuck in the kernel takes longer
 STATE_FIELD, THREADS_FIELD, START_FIELD = (
@@ -71,19 +71,19 @@ class Daemons:
         pid = self.pid(name)
         if pid:
             os.kill(pid, signal.SIGTERM)
-            if not until(lambda: not self.running(name), grace):
+            if not wait_until(lambda: not self.running(name), grace):
                 os.kill(pid, signal.SIGKILL)
-                until(lambda: not self.running(name), KILLED_WITHIN)
+                wait_until(lambda: not self.running(name), KILLED_WITHIN)
         self._file(name).unlink(missing_ok=True)
 
     def wait(self, name: str, ready: Callable[[], bool], seconds: float = 60.0) -> None:
         """Wait until a server is ready; Stop, with its last words, when it ends or takes longer."""
-        if until(lambda: ready() or not self.running(name), seconds) and self.running(name):
+        if wait_until(lambda: ready() or not self.running(name), seconds) and self.running(name):
             return
         end = "does not answer" if self.running(name) else "ended"
-        raise Stop(f"{name} {end}: {self.last_words(name)} (all of it: {self.log(name)})")
+        raise FatalError(f"{name} {end}: {self.last_log_line(name)} (all of it: {self.log(name)})")
 
-    def last_words(self, name: str) -> str:
+    def last_log_line(self, name: str) -> str:
         """The last line of a server's log."""
         try:
             lines = self.log(name).read_text(errors="replace").splitlines()
@@ -110,7 +110,7 @@ class Daemons:
         return loaded
 
 
-def settle(file: Path, text: str, mode: int = 0o644) -> Path:
+def write_if_changed(file: Path, text: str, mode: int = 0o644) -> Path:
     """Make a file say `text`; one that says so already is not touched, for servers watch theirs."""
     file.parent.mkdir(parents=True, exist_ok=True)
     if not file.exists() or file.read_text() != text:
@@ -119,7 +119,7 @@ def settle(file: Path, text: str, mode: int = 0o644) -> Path:
     return file
 
 
-def until(ready: Callable[[], bool], seconds: float, every: float = 0.1) -> bool:
+def wait_until(ready: Callable[[], bool], seconds: float, every: float = 0.1) -> bool:
     """Ask again and again until the answer is yes; False when `seconds` pass first."""
     end = time.monotonic() + seconds
     while not ready():
@@ -147,7 +147,7 @@ def _spawn(words: list[str], log: Path, env: Mapping[str, str]) -> int:
             setsid=True,
         )
     except FileNotFoundError:
-        raise Stop(f"the program {words[0]} is missing; install it and run again") from None
+        raise FatalError(f"the program {words[0]} is missing; install it and run again") from None
 
 
 def _descriptors() -> list[int]:

@@ -10,8 +10,8 @@ import yaml
 
 from localcluster import folders, toolchain
 from localcluster.ports import Ports
-from localcluster.process import Daemons, settle
-from localcluster.steps import Steps
+from localcluster.process import Daemons, write_if_changed
+from localcluster.steps import StepRunner
 
 ACCESS_KEY = "flashrun-local"
 
@@ -52,10 +52,10 @@ class Services:
         """The S3 server's secret key, made up once."""
         file = self.folder / "secret-key"
         if not file.exists():
-            settle(file, secrets.token_urlsafe(24), mode=0o600)
+            write_if_changed(file, secrets.token_urlsafe(24), mode=0o600)
         return file.read_text()
 
-    def start_storage(self, steps: Steps) -> None:
+    def start_storage(self, steps: StepRunner) -> None:
         """Start the S3 server and wait until it answers."""
         program = toolchain.program("minio", steps)
         with steps.step("start S3 storage (MinIO)") as step:
@@ -76,18 +76,18 @@ class Services:
             self.daemons.wait("minio", lambda: answers(f"{self.endpoint}/minio/health/ready"))
             step.detail = self.endpoint
 
-    def start_registry(self, steps: Steps) -> None:
+    def start_registry(self, steps: StepRunner) -> None:
         """Start the image registry, its layers in the cache, and wait until it answers."""
         program = toolchain.program("registry", steps)
         with steps.step("start the image registry") as step:
             settings = yaml.safe_dump(self._registry_config())
-            config = settle(self.folder / "registry.yaml", settings, mode=0o600)
+            config = write_if_changed(self.folder / "registry.yaml", settings, mode=0o600)
             no_traces = {"OTEL_TRACES_EXPORTER": "none"}
             self.daemons.start("registry", [program, "serve", config], no_traces, reads=[config])
             self.daemons.wait("registry", lambda: answers(f"http://{self.registry}/v2/"))
             step.detail = self.registry
 
-    def forget_images(self, steps: Steps) -> None:
+    def delete_unused_images(self, steps: StepRunner) -> None:
         """Delete the layers of every image that no tag names; nobody may push meanwhile."""
         program, config = toolchain.program("registry", steps), self.folder / "registry.yaml"
         steps.run([program, "garbage-collect", "--quiet", "--delete-untagged", config])

@@ -27,14 +27,14 @@ from localcluster import folders
 KEPT_LOGS = 10
 
 
-class Stop(Exception):
+class FatalError(Exception):
     """The end of the road, said in one sentence: what is wrong and what to do next."""
 
 
-def disk_full(path: Path | None = None) -> Stop:
+def disk_full(path: Path | None = None) -> FatalError:
     """The sentence for a full disk; `path` is where the write went, when that is known."""
     where = f"the disk that holds {path}" if path else "the disk"
-    return Stop(
+    return FatalError(
         f"{where} is full; free some space there, or set XDG_CACHE_HOME and XDG_STATE_HOME to "
         "folders on another disk, and run the same command again"
     )
@@ -60,7 +60,7 @@ class Step:
         self.on_change(self)
 
 
-class Steps:
+class StepRunner:
     """Runs steps and commands, tells a person the short story and the log the long one."""
 
     def __init__(self, log: Path, *, quiet: bool = False) -> None:
@@ -72,7 +72,7 @@ class Steps:
         self._live = self._console.is_terminal and not os.environ.get("CI")
 
     @classmethod
-    def named(cls, command: str) -> "Steps":
+    def named(cls, command: str) -> "StepRunner":
         """Steps that log to a new file of their own; the oldest files go."""
         folder = folders.logs()
         folder.mkdir(parents=True, exist_ok=True)
@@ -82,7 +82,7 @@ class Steps:
         return cls(folder / f"{moment}-{command}.log")
 
     @classmethod
-    def silent(cls, folder: Path) -> "Steps":
+    def silent(cls, folder: Path) -> "StepRunner":
         """Steps for tests: nothing on the screen, all in a file under `folder`."""
         return cls(folder / "steps.log", quiet=True)
 
@@ -149,11 +149,13 @@ class Steps:
             raise self._failure(what or words[0], status, output)
         return output
 
-    def _failure(self, what: str, status: int, output: str) -> Stop:
+    def _failure(self, what: str, status: int, output: str) -> FatalError:
         if "no space left on device" in output.lower():
             return disk_full()
         last = next((line for line in reversed(output.splitlines()) if line.strip()), "no output")
-        return Stop(f"{what} failed with status {status}: {last.strip()} (all of it: {self.log})")
+        return FatalError(
+            f"{what} failed with status {status}: {last.strip()} (all of it: {self.log})"
+        )
 
     @contextmanager
     def _shown(self, step: Step) -> Iterator[None]:
@@ -229,7 +231,7 @@ def _child(
             errors="replace",
         )
     except FileNotFoundError:
-        raise Stop(f"the program {words[0]} is missing; install it and run again") from None
+        raise FatalError(f"the program {words[0]} is missing; install it and run again") from None
     except OSError as error:
         if error.errno == errno.ENOSPC:
             raise disk_full() from None

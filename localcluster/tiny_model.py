@@ -6,46 +6,46 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from localcluster import cluster, folders
+from localcluster import folders, lifecycle
 from localcluster.chart import MODEL_REVISION, NAMESPACE, RELEASE
-from localcluster.cluster import Local
 from localcluster.images import Images
-from localcluster.steps import Steps, Stop
+from localcluster.lifecycle import DevCluster
+from localcluster.steps import FatalError, StepRunner
 
 JOB = "tiny-model"
 SCRIPT = "mirror_model.py"
 
 
-def mirror(local: Local, built: Images, steps: Steps, ids: Sequence[str]) -> None:
+def mirror(local: DevCluster, built: Images, steps: StepRunner, ids: Sequence[str]) -> None:
     """Make the tiny model in a pod of the trainer image and commit it to the mirror as `ids`."""
     with steps.step(f"make the model {' and '.join(ids)} and put it into the mirror"):
         delete = ["delete", "job", JOB, "--namespace", NAMESPACE, "--ignore-not-found"]
-        steps.run(cluster.kubectl(delete, steps))
+        steps.run(lifecycle.kubectl(delete, steps))
         objects = {"apiVersion": "v1", "kind": "List", "items": _objects(local, built, ids)}
-        apply = cluster.kubectl(["apply", "--namespace", NAMESPACE, "-f", "-"], steps)
+        apply = lifecycle.kubectl(["apply", "--namespace", NAMESPACE, "-f", "-"], steps)
         steps.run(apply, stdin=json.dumps(objects), what="kubectl apply")
         _wait_for_job(steps)
 
 
-def _wait_for_job(steps: Steps) -> None:
+def _wait_for_job(steps: StepRunner) -> None:
     """Wait until the Job has succeeded; Stop, with its last words, when it fails."""
     where = ["--namespace", NAMESPACE]
     end = time.monotonic() + 600
     while time.monotonic() < end:
-        got = cluster.kubectl(["get", "job", JOB, *where, "-o", "json"], steps)
+        got = lifecycle.kubectl(["get", "job", JOB, *where, "-o", "json"], steps)
         status = json.loads(subprocess.check_output(got)).get("status", {})
         if status.get("succeeded"):
             return
         if status.get("failed"):
             break
         time.sleep(0.5)
-    steps.run(cluster.kubectl(["describe", "pods", "-l", f"job-name={JOB}", *where], steps))
-    words = steps.run(cluster.kubectl(["logs", f"job/{JOB}", *where, "--tail=50"], steps))
+    steps.run(lifecycle.kubectl(["describe", "pods", "-l", f"job-name={JOB}", *where], steps))
+    words = steps.run(lifecycle.kubectl(["logs", f"job/{JOB}", *where, "--tail=50"], steps))
     last = words.strip().splitlines()[-1:] or ["its pod said nothing"]
-    raise Stop(f"the tiny model could not be made: {last[0]} (all of it: {steps.log})")
+    raise FatalError(f"the tiny model could not be made: {last[0]} (all of it: {steps.log})")
 
 
-def _objects(local: Local, built: Images, ids: Sequence[str]) -> list[dict[str, Any]]:
+def _objects(local: DevCluster, built: Images, ids: Sequence[str]) -> list[dict[str, Any]]:
     """The ConfigMap with the two scripts and the Job that runs them."""
     root = folders.repository()
     scripts = [root / "examples/tiny-model/make_tiny_model.py", root / "localcluster" / SCRIPT]

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from localcluster import folders
-from localcluster.steps import Step, Steps, Stop
+from localcluster.steps import FatalError, Step, StepRunner
 
 KUBERNETES = "1.34.4"
 GO_AT_LEAST = (1, 24)
@@ -86,21 +86,24 @@ PROGRAMS = {
 }
 
 
-def program(name: str, steps: Steps) -> Path:
+def program(name: str, steps: StepRunner) -> Path:
     """The path of a Go program, built first when the cache lacks it."""
     wanted = PROGRAMS[name]
     path = folders.cache() / "bin" / f"{name}-{_digest(wanted)}"
     if path.exists():
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
-    with only_one(path), steps.step(f"build {name} {wanted.version}", wanted.packages) as step:
+    with (
+        exclusive_build(path),
+        steps.step(f"build {name} {wanted.version}", wanted.packages) as step,
+    ):
         if not path.exists():  # somebody else may have built it while we waited
             _build(wanted, path, steps, step)
         step.detail = f"{path.stat().st_size / 1e6:.0f} MB"
     return path
 
 
-def server(name: str, steps: Steps) -> Path:
+def server(name: str, steps: StepRunner) -> Path:
     """The path of a Kubernetes server or of kubectl: a link to the one program they all are."""
     target = program("kubernetes", steps)
     link = target.parent / f"{target.name}.d" / name
@@ -111,15 +114,17 @@ def server(name: str, steps: Steps) -> Path:
     return link
 
 
-def debian(packages: Iterable[str], steps: Steps) -> None:
+def debian(packages: Iterable[str], steps: StepRunner) -> None:
     """Install the Debian packages that are missing, without starting their services."""
     missing = [package for package in packages if not _installed(package)]
     if not missing:
         return
     if not shutil.which("apt-get"):
-        raise Stop(f"these programs are missing: {', '.join(missing)}; install them and run again")
+        raise FatalError(
+            f"these programs are missing: {', '.join(missing)}; install them and run again"
+        )
     if os.geteuid() != 0:
-        raise Stop(
+        raise FatalError(
             f"these Debian packages are missing: {', '.join(missing)}; run as root, or install "
             f"them first: apt-get install {' '.join(missing)}"
         )
@@ -134,7 +139,7 @@ def debian(packages: Iterable[str], steps: Steps) -> None:
 
 
 @contextmanager
-def only_one(path: Path) -> Iterator[None]:
+def exclusive_build(path: Path) -> Iterator[None]:
     """Hold a lock beside `path`: of several commands that want to make it, one does."""
     lock = path.with_name(f".{path.name}.lock")
     with lock.open("w") as file:
@@ -142,7 +147,7 @@ def only_one(path: Path) -> Iterator[None]:
         yield
 
 
-def _build(wanted: Program, path: Path, steps: Steps, step: Step) -> None:
+def _build(wanted: Program, path: Path, steps: StepRunner, step: Step) -> None:
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".build-") as folder:
         built = Path(folder) / wanted.name
         env = {**GO_ENV, "GOBIN": folder} if wanted.module else GO_ENV
@@ -179,13 +184,13 @@ def _digest(wanted: Program) -> str:
 def _go_version() -> str:
     """`go version go1.26.8 linux/amd64`; Stop when Go is missing or too old."""
     if not shutil.which("go"):
-        raise Stop("Go is missing; install Go 1.26 or newer, put it into PATH, and run again")
+        raise FatalError("Go is missing; install Go 1.26 or newer, put it into PATH, and run again")
     output = subprocess.run(
         ["go", "version"], env={**os.environ, **GO_ENV}, capture_output=True, text=True, check=True
     ).stdout.strip()
     found = re.search(r"go(\d+)\.(\d+)", output)
     if found and (int(found[1]), int(found[2])) < GO_AT_LEAST:
-        raise Stop(f"{output} is too old; install Go 1.26 or newer and run again")
+        raise FatalError(f"{output} is too old; install Go 1.26 or newer and run again")
     return output
 
 

@@ -16,7 +16,7 @@ from localcluster import toolchain
 from localcluster.controlplane import ControlPlane
 from localcluster.ports import Ports
 from localcluster.process import Daemons
-from localcluster.steps import Steps
+from localcluster.steps import StepRunner
 
 CRD = Path(__file__).parents[1] / "crds" / "flashruns.yaml"
 ROOT_USER, ROOT_PASSWORD = "root-of-tests", "root-password-of-tests"
@@ -38,7 +38,7 @@ class Minio:
         return f"http://127.0.0.1:{Ports(self.folder / 'ports.json').get('minio', running=running)}"
 
     def start(self) -> None:
-        with closing(Steps.silent(self.folder)) as steps:
+        with closing(StepRunner.silent(self.folder)) as steps:
             program = toolchain.program("minio", steps)
         address = self.endpoint.removeprefix("http://")
         self.daemons.start(
@@ -81,14 +81,14 @@ class Minio:
 def start_control_plane(folder: Path) -> ControlPlane:
     """Start an API server with its controllers and without a scheduler."""
     control_plane = ControlPlane(folder, scheduler=False, ephemeral=True)
-    with closing(Steps.silent(folder)) as steps:
+    with closing(StepRunner.silent(folder)) as steps:
         control_plane.start(steps)
     return control_plane
 
 
 def kubectl(kubeconfig: Path, *words: str, stdin: str | None = None) -> str:
     """Run kubectl; raises ``CalledProcessError`` with its words when it fails."""
-    with closing(Steps.silent(kubeconfig.parent)) as steps:
+    with closing(StepRunner.silent(kubeconfig.parent)) as steps:
         program = toolchain.server("kubectl", steps)
     return subprocess.run(
         [program, "--kubeconfig", kubeconfig, *words],

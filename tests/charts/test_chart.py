@@ -10,7 +10,7 @@ import yaml
 from flashrun.api.generate import chart_values
 from flashrun.api.platform import Platform
 from localcluster import toolchain
-from localcluster.steps import Steps
+from localcluster.steps import StepRunner
 
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "charts" / "flashrun"
@@ -23,7 +23,7 @@ NEEDED = {
 
 @pytest.fixture(scope="session")
 def helm(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    with closing(Steps.silent(tmp_path_factory.mktemp("helm"))) as steps:
+    with closing(StepRunner.silent(tmp_path_factory.mktemp("helm"))) as steps:
         return Path(toolchain.program("helm", steps))
 
 

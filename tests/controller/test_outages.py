@@ -12,7 +12,7 @@ import pytest
 from flashrun.cluster import Cluster
 from flashrun.store import Store
 from localcluster.controlplane import ControlPlane
-from localcluster.steps import Steps
+from localcluster.steps import StepRunner
 from tests.controller.conftest import Operators
 from tests.controller.stage import World, platform, push_environment
 from tests.controller.test_processes import phase
@@ -30,7 +30,7 @@ def fragile(tmp_path: Path) -> Iterator[ControlPlane]:
 
 
 def restart(plane: ControlPlane) -> None:
-    with closing(Steps.silent(plane.folder)) as steps:
+    with closing(StepRunner.silent(plane.folder)) as steps:
         plane.start(steps)
 
 

@@ -13,7 +13,7 @@ from flashrun.api import names
 from flashrun.cluster import Cluster
 from flashrun.cluster_errors import Forbidden
 from localcluster import toolchain
-from localcluster.steps import Steps
+from localcluster.steps import StepRunner
 from tests.controller.conftest import ROOT, Operators
 from tests.controller.stage import World
 from tests.controller.test_processes import phase
@@ -26,7 +26,7 @@ RIGHTS = {"ServiceAccount", "Role", "RoleBinding", "ClusterRole", "ClusterRoleBi
 
 
 def chart(folder: Path, *values: str) -> list[dict]:
-    with closing(Steps.silent(folder)) as steps:
+    with closing(StepRunner.silent(folder)) as steps:
         helm = toolchain.program("helm", steps)
     given = [
         *("operator.image=operator@sha256:1", "trainer.image=trainer@sha256:2"),

@@ -24,8 +24,8 @@ import yaml
 
 from flashrun.api.records import StorageAccess
 from flashrun.store import Store
-from localcluster import cluster, demo
-from localcluster.steps import Steps
+from localcluster import demo, lifecycle
+from localcluster.steps import StepRunner
 from tests.e2e import pools
 
 ROOT = Path(__file__).parents[2]
@@ -38,8 +38,8 @@ PATIENCE_SECONDS = 420
 class Product:
     """The installed product as its users reach it: by ``flash``, by ``kubectl``, by storage."""
 
-    local: cluster.Local
-    steps: Steps
+    local: lifecycle.DevCluster
+    steps: StepRunner
     folder: Path
 
     @property
@@ -70,7 +70,7 @@ class Product:
     def kubectl(self, *words: str, stdin: str | None = None, check: bool = True) -> str:
         """Run ``kubectl`` as the administrator and return what it prints."""
         done = subprocess.run(
-            cluster.kubectl(list(words), self.steps),
+            lifecycle.kubectl(list(words), self.steps),
             input=stdin,
             capture_output=True,
             text=True,
@@ -118,7 +118,7 @@ class Product:
         condition: dict[str, Any] = found[kind]
         return condition
 
-    def until(self, done: Callable[[], Any], what: str) -> None:
+    def wait_until(self, done: Callable[[], Any], what: str) -> None:
         """Wait until ``done``."""
         deadline = time.monotonic() + PATIENCE_SECONDS
         while not done():
@@ -188,7 +188,7 @@ class Product:
 
     def output_of(self, name: str) -> str:
         """Wait until what was started as ``name`` has ended, and return what it printed."""
-        self.until(lambda: self._ended(name), f"Job {name}")
+        self.wait_until(lambda: self._ended(name), f"Job {name}")
         return self.kubectl("logs", f"job/{name}", "-n", SYSTEM)
 
     def _ended(self, job: str) -> bool:
@@ -279,10 +279,10 @@ def _installed(module: str) -> tuple[str, Path]:
 @pytest.fixture(scope="session")
 def product(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Product]:
     folder = tmp_path_factory.mktemp("user")
-    found = cluster.remembered() is not None
-    with closing(Steps.named("test-e2e")) as steps:
-        with cluster.only_command():
+    found = lifecycle.remembered_kind() is not None
+    with closing(StepRunner.named("test-e2e")) as steps:
+        with lifecycle.exclusive_command():
             local = demo.install(steps, pools.VALUES, pools.MODELS)
         yield Product(local, steps, folder)
         if not found:
-            cluster.down(steps)
+            lifecycle.down(steps)

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from localcluster import cluster, folders, images
-from localcluster.choose import Choice
+from localcluster import folders, images, lifecycle
+from localcluster.cluster_kind import ClusterKind
 from localcluster.node import PAUSE
 from tests.e2e.conftest import SYSTEM, Product
 
@@ -17,7 +17,7 @@ OLD = "127.0.0.1:1/flashrun/trainer:old"
 
 @pytest.fixture(autouse=True)
 def on_the_local_cluster(product: Product) -> None:
-    if product.local.choice is not Choice.LOCAL:
+    if product.local.kind is not ClusterKind.LOCAL:
         pytest.skip("what other clusters keep is not ours to remove")
 
 
@@ -44,7 +44,7 @@ def test_the_node_forgets_old_images_and_keeps_those_in_use(product: Product) ->
         product.kubectl("get", "job/tiny-model", *where),
     }
     assert OLD in ctr("list", "-q")
-    cluster.forget_images([], product.steps)
+    lifecycle.delete_unused_images([], product.steps)
     kept = ctr("list", "-q")
 
     assert OLD not in kept
@@ -53,4 +53,4 @@ def test_the_node_forgets_old_images_and_keeps_those_in_use(product: Product) ->
 
 @pytest.mark.parametrize("name", images.DOCKERFILES)
 def test_what_was_built_last_is_still_there_for_the_next_build(name: str) -> None:
-    assert images.have(images.built(name))
+    assert images.image_exists(images.built(name))

@@ -8,14 +8,14 @@ import pytest
 
 from localcluster import toolchain
 from localcluster.controlplane import SERVERS, ControlPlane
-from localcluster.steps import Steps
+from localcluster.steps import StepRunner
 
 pytestmark = pytest.mark.api
 
 
 @pytest.fixture(scope="module")
 def steps(tmp_path_factory):
-    steps = Steps.silent(tmp_path_factory.mktemp("steps"))
+    steps = StepRunner.silent(tmp_path_factory.mktemp("steps"))
     yield steps
     steps.close()
 

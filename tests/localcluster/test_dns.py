@@ -13,8 +13,8 @@ import pytest
 from localcluster import toolchain
 from localcluster.controlplane import ControlPlane
 from localcluster.dns import NameServer, names_a_server
-from localcluster.process import until
-from localcluster.steps import Steps
+from localcluster.process import wait_until
+from localcluster.steps import StepRunner
 
 pytestmark = pytest.mark.api
 
@@ -23,7 +23,7 @@ OUTSIDE = "192.0.2.7"
 
 @pytest.fixture(scope="module")
 def steps(tmp_path_factory):
-    steps = Steps.silent(tmp_path_factory.mktemp("steps"))
+    steps = StepRunner.silent(tmp_path_factory.mktemp("steps"))
     yield steps
     steps.close()
 
@@ -126,7 +126,7 @@ def test_a_service_is_found_by_its_name(server, steps):
     )
 
     name = "web.default.svc.cluster.local"
-    assert until(lambda: addresses(server, name) == ["10.250.0.77"], 5)
+    assert wait_until(lambda: addresses(server, name) == ["10.250.0.77"], 5)
 
 
 def test_a_pod_is_found_by_its_host_name_as_soon_as_it_is_there(server, steps):
@@ -134,7 +134,7 @@ def test_a_pod_is_found_by_its_host_name_as_soon_as_it_is_there(server, steps):
     assert addresses(server, f"one.{name}") == []
     apply(server, steps, *headless("peers", {"one": "10.1.0.1", "two": "10.1.0.2"}))
 
-    assert until(lambda: addresses(server, f"one.{name}") == ["10.1.0.1"], 5)
+    assert wait_until(lambda: addresses(server, f"one.{name}") == ["10.1.0.1"], 5)
     assert addresses(server, name) == ["10.1.0.1", "10.1.0.2"]
 
 

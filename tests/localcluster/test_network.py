@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from localcluster import toolchain
-from localcluster.network import CANDIDATES, free_subnet, removal
-from localcluster.steps import Steps, Stop
+from localcluster.network import CANDIDATES, free_subnet, removal_rules
+from localcluster.steps import FatalError, StepRunner
 
 SUBNETS = {
     "no route": ([], "10.244.0.0/24"),
@@ -27,7 +27,7 @@ def test_pods_get_addresses_this_machine_has_no_route_to(routes, subnet):
 
 
 def test_a_machine_with_routes_to_all_of_them_is_told_so():
-    with pytest.raises(Stop, match="leave the VPN"):
+    with pytest.raises(FatalError, match="leave the VPN"):
         free_subnet(["10.0.0.0/8"])
     assert len(CANDIDATES) > 1
 
@@ -72,20 +72,20 @@ COMMIT
 
 
 def test_only_our_rules_and_chains_are_removed():
-    assert removal(DUMP) == CHANGES
+    assert removal_rules(DUMP) == CHANGES
 
 
 def test_where_nothing_is_ours_nothing_is_changed():
     others = "\n".join(
         line for line in DUMP.splitlines() if not any(w in line for w in ("KUBE", "flashrun0"))
     )
-    assert removal(others.replace(":CNI-0a1b - [0:0]\n", "")) == ""
-    assert removal("") == ""
+    assert removal_rules(others.replace(":CNI-0a1b - [0:0]\n", "")) == ""
+    assert removal_rules("") == ""
 
 
 @pytest.fixture
 def packet_filter(tmp_path: Path) -> None:
-    with closing(Steps.silent(tmp_path)) as steps:
+    with closing(StepRunner.silent(tmp_path)) as steps:
         toolchain.debian(["iptables"], steps)
 
 

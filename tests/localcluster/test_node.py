@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from localcluster.node import Node
-from localcluster.process import until
+from localcluster.process import wait_until
 
 LAST_WORDS = {
     "containerd is not ready for it": ("rpc error: desc = server is not initialized yet", True),
@@ -19,7 +19,7 @@ def test_a_kubelet_is_started_again_when_it_came_too_early(tmp_path: Path, words
     nobody: Any = None
     node = Node(tmp_path, nobody, nobody)
     node.daemons.start("kubelet", ["sh", "-c", f"echo '{words}'; exec sleep 600"])
-    assert until(lambda: node.daemons.last_words("kubelet") == words, 10)
-    assert not node.kubelet_came_too_early()
+    assert wait_until(lambda: node.daemons.last_log_line("kubelet") == words, 10)
+    assert not node.kubelet_started_too_early()
     node.daemons.stop("kubelet")
-    assert node.kubelet_came_too_early() == early
+    assert node.kubelet_started_too_early() == early

@@ -5,7 +5,7 @@ import socket
 import pytest
 
 from localcluster.ports import HIGHEST, LOWEST, Ports
-from localcluster.steps import Stop
+from localcluster.steps import FatalError
 
 
 def test_a_port_is_remembered(tmp_path):
@@ -24,7 +24,7 @@ def test_a_remembered_port_that_somebody_took_ends_in_a_sentence(tmp_path):
     with socket.socket() as stranger:
         stranger.bind(("127.0.0.1", ports.get("etcd")))
         stranger.listen()
-        with pytest.raises(Stop, match=r"which etcd had before, is taken .* run `make down`"):
+        with pytest.raises(FatalError, match=r"which etcd had before, is taken .* run `make down`"):
             ports.get("etcd")
 
 

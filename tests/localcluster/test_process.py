@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from localcluster.process import Daemons, settle, until
-from localcluster.steps import Stop
+from localcluster.process import Daemons, wait_until, write_if_changed
+from localcluster.steps import FatalError
 
 SLEEP = ["sleep", "300"]
 
@@ -48,12 +48,12 @@ def test_a_server_with_other_arguments_is_restarted(daemons):
 
 
 def test_a_server_whose_settings_changed_is_restarted(daemons):
-    settings = settle(daemons.folder / "settings", "a")
+    settings = write_if_changed(daemons.folder / "settings", "a")
     daemons.start("sleeper", SLEEP, reads=[settings])
     pid = daemons.pid("sleeper")
-    daemons.start("sleeper", SLEEP, reads=[settle(settings, "a")])
+    daemons.start("sleeper", SLEEP, reads=[write_if_changed(settings, "a")])
     assert daemons.pid("sleeper") == pid
-    daemons.start("sleeper", SLEEP, reads=[settle(settings, "b")])
+    daemons.start("sleeper", SLEEP, reads=[write_if_changed(settings, "b")])
     assert daemons.pid("sleeper") not in (None, pid)
 
 
@@ -67,12 +67,14 @@ def test_a_server_holds_nothing_that_its_starter_left_open(daemons, tmp_path):
             descriptor.name for descriptor in Path(f"/proc/{daemons.pid('sleeper')}/fd").iterdir()
         }
 
-    assert until(lambda: held() == {"0", "1", "2"}, 10)  # a program that starts opens libraries
+    assert wait_until(
+        lambda: held() == {"0", "1", "2"}, 10
+    )  # a program that starts opens libraries
 
 
 def test_a_file_that_already_says_so_is_not_touched(tmp_path):
-    before = settle(tmp_path / "file", "a").stat().st_mtime_ns
-    assert settle(tmp_path / "file", "a").stat().st_mtime_ns == before
+    before = write_if_changed(tmp_path / "file", "a").stat().st_mtime_ns
+    assert write_if_changed(tmp_path / "file", "a").stat().st_mtime_ns == before
 
 
 @pytest.mark.parametrize("forged", [{"start": 1}, {"boot": "another boot"}])
@@ -96,38 +98,39 @@ def test_half_a_pid_file_is_no_server(daemons):
 
 def test_a_server_that_ends_is_told_with_its_last_words(daemons):
     daemons.start("brief", [sys.executable, "-c", "print('no such flag: --x')"])
-    with pytest.raises(Stop, match="brief ended: no such flag: --x"):
+    with pytest.raises(FatalError, match="brief ended: no such flag: --x"):
         daemons.wait("brief", lambda: False, 10)
 
 
 def test_a_server_that_never_answers_is_told(daemons):
     daemons.start("sleeper", SLEEP)
-    with pytest.raises(Stop, match="sleeper does not answer"):
+    with pytest.raises(FatalError, match="sleeper does not answer"):
         daemons.wait("sleeper", lambda: False, 0.2)
 
 
 def test_a_server_that_ignores_a_polite_end_is_killed(daemons):
     script = "import signal,time; signal.signal(15, signal.SIG_IGN); print('up', flush=True)"
     daemons.start("stubborn", [sys.executable, "-c", script + "; time.sleep(300)"])
-    assert until(lambda: "up" in daemons.log("stubborn").read_text(), 10)
+    assert wait_until(lambda: "up" in daemons.log("stubborn").read_text(), 10)
     daemons.stop("stubborn", grace=0.2)
     assert not daemons.running("stubborn")
 
 
 def test_ephemeral_servers_end_with_whoever_started_them(tmp_path):
     script = (
-        "from pathlib import Path; from localcluster.process import Daemons, until; import os\n"
+        "import os; from pathlib import Path\n"
+        "from localcluster.process import Daemons, wait_until\n"
         f"daemons = Daemons(Path({str(tmp_path)!r}), ephemeral=True)\n"
         f"daemons.start('sleeper', {SLEEP!r})\n"
         "program = Path(f'/proc/{daemons.pid(\"sleeper\")}/comm')\n"
-        "assert until(lambda: program.read_text() == 'sleep\\n', 30)\n"  # it is tied by now
+        "assert wait_until(lambda: program.read_text() == 'sleep\\n', 30)\n"  # it is tied by now
         "os.kill(os.getpid(), 9)"
     )
     ended = subprocess.run([sys.executable, "-c", script], capture_output=True)
     assert ended.returncode == -9, ended.stderr
-    assert until(lambda: not Daemons(tmp_path).running("sleeper"), 30)
+    assert wait_until(lambda: not Daemons(tmp_path).running("sleeper"), 30)
 
 
 def test_a_missing_program_is_named(daemons):
-    with pytest.raises(Stop, match="the program no-such-program is missing"):
+    with pytest.raises(FatalError, match="the program no-such-program is missing"):
         Daemons(daemons.folder).start("missing", ["no-such-program"])

@@ -2,11 +2,11 @@
 
 import pytest
 
-from localcluster import cluster
-from localcluster.choose import Choice
-from localcluster.images import layers_of, outdated
-from localcluster.node import old_images
-from localcluster.steps import Steps
+from localcluster import lifecycle
+from localcluster.cluster_kind import ClusterKind
+from localcluster.images import layers_in_build_log, outdated_images
+from localcluster.node import unused_images
+from localcluster.steps import StepRunner
 
 BUILD = f"""\
 [1/2] STEP 1/3: FROM localhost/flashrun/python:f6c0 AS build
@@ -30,7 +30,7 @@ def image(letters: str, made: int, *names: str) -> dict:
 
 
 def test_a_build_names_every_layer_that_it_made_or_found():
-    assert layers_of(BUILD) == {"c" * 64, "c" * 12, "3454c88f5fb", "dca2d44cd1a"}
+    assert layers_in_build_log(BUILD) == {"c" * 64, "c" * 12, "3454c88f5fb", "dca2d44cd1a"}
 
 
 KEPT = {
@@ -47,17 +47,24 @@ GONE = {
 
 @pytest.mark.parametrize("one", KEPT.values(), ids=KEPT.keys())
 def test_what_the_next_build_can_use_stays(one):
-    assert outdated([one], layers_of(BUILD), ["localhost/flashrun/python:f6c0"]) == []
+    assert (
+        outdated_images([one], layers_in_build_log(BUILD), ["localhost/flashrun/python:f6c0"]) == []
+    )
 
 
 @pytest.mark.parametrize("one", GONE.values(), ids=GONE.keys())
 def test_what_no_build_uses_goes(one):
-    assert outdated([one], layers_of(BUILD), ["localhost/flashrun/python:f6c0"]) == [one["id"]]
+    assert outdated_images(
+        [one], layers_in_build_log(BUILD), ["localhost/flashrun/python:f6c0"]
+    ) == [one["id"]]
 
 
 def test_an_image_goes_before_the_one_it_is_made_of():
     parent, child = image("a", 1), image("b", 2)
-    assert outdated([parent, child], layers_of(BUILD), []) == [child["id"], parent["id"]]
+    assert outdated_images([parent, child], layers_in_build_log(BUILD), []) == [
+        child["id"],
+        parent["id"],
+    ]
 
 
 OURS = "127.0.0.1:20000/flashrun/trainer@sha256:"
@@ -72,18 +79,18 @@ STORED = {
 
 
 def test_the_node_forgets_our_images_that_nothing_uses():
-    assert old_images(STORED, {f"{OURS}new"}) == [f"{OURS}old", "sha256:id-of-old"]
+    assert unused_images(STORED, {f"{OURS}new"}) == [f"{OURS}old", "sha256:id-of-old"]
 
 
 def test_an_image_known_by_another_name_too_keeps_its_layers():
     before_the_port_changed = {"127.0.0.1:1/flashrun/trainer@sha256:new": "sha256:new"}
     stored = STORED | before_the_port_changed
-    assert set(old_images(stored, {f"{OURS}new", f"{OURS}old"})) == set(before_the_port_changed)
+    assert set(unused_images(stored, {f"{OURS}new", f"{OURS}old"})) == set(before_the_port_changed)
 
 
 def test_somebody_elses_registry_is_left_alone(monkeypatch, tmp_path):
-    monkeypatch.setattr(cluster, "remembered", lambda: Choice.CURRENT)
+    monkeypatch.setattr(lifecycle, "remembered_kind", lambda: ClusterKind.CURRENT)
     monkeypatch.setenv("PATH", "")  # nothing can be run
-    steps = Steps.silent(tmp_path)
-    cluster.forget_images([], steps)
+    steps = StepRunner.silent(tmp_path)
+    lifecycle.delete_unused_images([], steps)
     steps.close()

@@ -8,18 +8,18 @@ import pytest
 import yaml
 
 from localcluster import chart, folders, images
-from localcluster.choose import Choice
-from localcluster.cluster import Local
+from localcluster.cluster_kind import ClusterKind
 from localcluster.images import Images, pip_settings
+from localcluster.lifecycle import DevCluster
 from tests.e2e import pools
 
 CHART = folders.repository() / "charts" / "flashrun"
 BUILT = Images(operator="r/flashrun/operator@sha256:1", trainer="r/flashrun/trainer@sha256:2")
 
 
-def local(choice: Choice) -> Local:
-    return Local(
-        choice=choice,
+def local(choice: ClusterKind) -> DevCluster:
+    return DevCluster(
+        kind=choice,
         kubeconfig=Path("kubeconfig"),
         registry="127.0.0.1:5000",
         storage_endpoint="http://10.244.0.1:9000",
@@ -29,7 +29,7 @@ def local(choice: Choice) -> Local:
     )
 
 
-def given(choice: Choice, extra: dict) -> dict:
+def given(choice: ClusterKind, extra: dict) -> dict:
     """The chart's own values with ours on top, as Helm merges them."""
     base = yaml.safe_load((CHART / "values.yaml").read_text())
     more = chart.values(local(choice), BUILT) | extra
@@ -40,20 +40,20 @@ def given(choice: Choice, extra: dict) -> dict:
 
 
 @pytest.mark.parametrize("extra", [{}, pools.VALUES], ids=["demo", "tests"])
-@pytest.mark.parametrize("choice", list(Choice))
+@pytest.mark.parametrize("choice", list(ClusterKind))
 def test_the_chart_takes_our_values_for_every_cluster(choice, extra):
     schema = json.loads((CHART / "values.schema.json").read_text())
     jsonschema.validate(given(choice, extra), schema)
 
 
 def test_a_cluster_of_somebody_else_keeps_its_pools_and_its_certificates():
-    own = chart.values(local(Choice.CURRENT), BUILT)
+    own = chart.values(local(ClusterKind.CURRENT), BUILT)
     assert not {"pools", "caBundle"} & own.keys()
     assert own["trainer"] == {"image": BUILT.trainer}
 
 
 def test_the_local_pool_has_what_the_node_says_it_has():
-    [pool] = chart.values(local(Choice.LOCAL), BUILT)["pools"]
+    [pool] = chart.values(local(ClusterKind.LOCAL), BUILT)["pools"]
     assert (pool["resource"], pool["gpusPerNode"]) == ("nvidia.com/gpu", 8)
 
 
@@ -68,5 +68,9 @@ def test_pip_settings_come_from_files_and_the_environment_wins(tmp_path, monkeyp
 
 
 def test_a_base_image_is_made_again_when_its_recipe_changes():
-    assert images.recipe(["trixie"], ["python3"]) == images.recipe(["trixie"], ["python3"])
-    assert images.recipe(["trixie"], ["python3"]) != images.recipe(["trixie"], ["python3", "git"])
+    assert images.recipe_hash(["trixie"], ["python3"]) == images.recipe_hash(
+        ["trixie"], ["python3"]
+    )
+    assert images.recipe_hash(["trixie"], ["python3"]) != images.recipe_hash(
+        ["trixie"], ["python3", "git"]
+    )

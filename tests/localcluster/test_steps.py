@@ -4,12 +4,12 @@ import sys
 
 import pytest
 
-from localcluster.steps import Steps, Stop
+from localcluster.steps import FatalError, StepRunner
 
 
 @pytest.fixture
 def steps(tmp_path):
-    steps = Steps(tmp_path / "log")
+    steps = StepRunner(tmp_path / "log")
     yield steps
     steps.close()
 
@@ -65,11 +65,11 @@ FAILURES = {
 
 @pytest.mark.parametrize(("script", "sentence"), FAILURES.values(), ids=FAILURES.keys())
 def test_a_command_that_fails(steps, script, sentence):
-    with pytest.raises(Stop) as stop:
+    with pytest.raises(FatalError) as stop:
         steps.run([sys.executable, "-c", script], what="baking")
     assert sentence in str(stop.value)
 
 
 def test_a_missing_program_is_named(steps):
-    with pytest.raises(Stop, match="the program no-such-program is missing"):
+    with pytest.raises(FatalError, match="the program no-such-program is missing"):
         steps.run(["no-such-program"])

@@ -6,7 +6,7 @@ import subprocess
 import pytest
 
 from localcluster import toolchain
-from localcluster.steps import Steps, Stop
+from localcluster.steps import FatalError, StepRunner
 
 pytestmark = pytest.mark.api  # it builds programs, which takes seconds
 
@@ -23,7 +23,7 @@ def sources(tmp_path, monkeypatch):
 
 @pytest.fixture
 def steps(tmp_path):
-    steps = Steps.silent(tmp_path)
+    steps = StepRunner.silent(tmp_path)
     yield steps
     steps.close()
 
@@ -46,7 +46,7 @@ def test_other_sources_are_another_program(sources, steps):
 
 def test_a_build_that_fails_leaves_nothing_that_looks_finished(sources, steps, tmp_path):
     (sources / "main.go").write_text("package main\nfunc main() { undefined() }\n")
-    with pytest.raises(Stop, match=r"building pause with Go failed .*undefined"):
+    with pytest.raises(FatalError, match=r"building pause with Go failed .*undefined"):
         toolchain.program("pause", steps)
     left = [p.name for p in (tmp_path / "cache/flashrun/bin").iterdir() if p.suffix != ".lock"]
     assert left == []
@@ -66,5 +66,5 @@ def test_no_program_names_where_its_modules_are_downloaded_from():
 
 def test_a_machine_without_go_is_told(monkeypatch, steps, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(Stop, match="Go is missing; install Go"):
+    with pytest.raises(FatalError, match="Go is missing; install Go"):
         toolchain.program("pause", steps)

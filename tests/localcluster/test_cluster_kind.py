@@ -4,39 +4,39 @@ from dataclasses import replace
 
 import pytest
 
-from localcluster.choose import Choice, Facts, choose, look
-from localcluster.steps import Stop
+from localcluster.cluster_kind import ClusterKind, MachineFacts, choose, machine_facts
+from localcluster.steps import FatalError
 
-DEBIAN = Facts(root=True, debian=True)
+DEBIAN = MachineFacts(root=True, debian=True)
 DOCKER = replace(DEBIAN, docker=True)
 OWN = replace(
     DEBIAN, asked="current", context="prod", registry="r.example.com", s3_endpoint="https://s3"
 )
 
 CHOICES = {
-    "Debian and root alone: the one built here": (DEBIAN, Choice.LOCAL),
-    "a kubeconfig is never used by accident": (replace(DEBIAN, context="prod"), Choice.LOCAL),
-    "nor with its registry and storage named": (replace(OWN, asked=""), Choice.LOCAL),
-    "asked for, with all it needs: current": (OWN, Choice.CURRENT),
+    "Debian and root alone: the one built here": (DEBIAN, ClusterKind.LOCAL),
+    "a kubeconfig is never used by accident": (replace(DEBIAN, context="prod"), ClusterKind.LOCAL),
+    "nor with its registry and storage named": (replace(OWN, asked=""), ClusterKind.LOCAL),
+    "asked for, with all it needs: current": (OWN, ClusterKind.CURRENT),
     "current needs neither root nor Debian": (
         replace(OWN, root=False, debian=False),
-        Choice.CURRENT,
+        ClusterKind.CURRENT,
     ),
-    "Docker without kind or k3d: the one built here": (DOCKER, Choice.LOCAL),
-    "Docker and kind: kind": (replace(DOCKER, kind=True, root=False), Choice.KIND),
-    "Docker and k3d: k3d": (replace(DOCKER, k3d=True, root=False), Choice.K3D),
-    "both: kind": (replace(DOCKER, kind=True, k3d=True), Choice.KIND),
+    "Docker without kind or k3d: the one built here": (DOCKER, ClusterKind.LOCAL),
+    "Docker and kind: kind": (replace(DOCKER, kind=True, root=False), ClusterKind.KIND),
+    "Docker and k3d: k3d": (replace(DOCKER, k3d=True, root=False), ClusterKind.K3D),
+    "both: kind": (replace(DOCKER, kind=True, k3d=True), ClusterKind.KIND),
     "both, and k3d asked for: k3d": (
         replace(DOCKER, kind=True, k3d=True, asked="k3d"),
-        Choice.K3D,
+        ClusterKind.K3D,
     ),
     "kind without an engine that answers: the one built here": (
         replace(DEBIAN, kind=True),
-        Choice.LOCAL,
+        ClusterKind.LOCAL,
     ),
     "local asked for beside Docker: local": (
         replace(DOCKER, kind=True, asked="local"),
-        Choice.LOCAL,
+        ClusterKind.LOCAL,
     ),
 }
 
@@ -54,10 +54,10 @@ SENTENCES = {
     ),
     "kind without Docker": (replace(DEBIAN, asked="kind", kind=True), "none answers; start it"),
     "kind without the tool": (replace(DOCKER, asked="kind"), "kind is not in PATH; install it"),
-    "local without root": (Facts(debian=True), "needs root; run the same command as root"),
-    "local without Debian": (Facts(root=True), "needs Debian or a system like it"),
+    "local without root": (MachineFacts(debian=True), "needs root; run the same command as root"),
+    "local without Debian": (MachineFacts(root=True), "needs Debian or a system like it"),
     "local on a node of another cluster": (
-        replace(DEBIAN, other_kubelet="/usr/bin/k3s server"),
+        replace(DEBIAN, foreign_kubelet="/usr/bin/k3s server"),
         "already a node of another cluster (/usr/bin/k3s server)",
     ),
 }
@@ -70,7 +70,7 @@ def test_a_machine_gets_the_cluster_it_can_have(facts, choice):
 
 @pytest.mark.parametrize(("facts", "sentence"), SENTENCES.values(), ids=SENTENCES.keys())
 def test_a_machine_that_cannot_have_one_is_told_why(facts, sentence):
-    with pytest.raises(Stop) as stop:
+    with pytest.raises(FatalError) as stop:
         choose(facts)
     assert sentence in str(stop.value)
     assert ";" in str(stop.value), "what is wrong; what to do"
@@ -88,4 +88,4 @@ CONTEXTS = {
 def test_the_current_context_is_read_without_kubectl(tmp_path, monkeypatch, text, context):
     (tmp_path / "config").write_text(text)
     monkeypatch.setenv("KUBECONFIG", f"{tmp_path / 'missing'}:{tmp_path / 'config'}")
-    assert look().context == context
+    assert machine_facts().context == context

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TextIO
 
 from localcluster import folders, toolchain
-from localcluster.choose import Choice, choose, look
+from localcluster.cluster_kind import ClusterKind, choose, machine_facts
 from localcluster.controlplane import ControlPlane
 from localcluster.dns import NameServer
 from localcluster.docker import DockerCluster
@@ -24,12 +24,12 @@ from localcluster.node import (
     OWNER,
     PACKAGES,
     Node,
+    foreign_kubelet,
     mounts_below,
-    other_kubelet,
 )
-from localcluster.process import Daemons, settle
+from localcluster.process import Daemons, write_if_changed
 from localcluster.services import ACCESS_KEY, Services, answers
-from localcluster.steps import Steps, Stop
+from localcluster.steps import FatalError, StepRunner
 
 GIB = 1024**3
 COLD_GIB = 14
@@ -40,10 +40,10 @@ _HELD: set[str] = set()
 
 
 @dataclass(frozen=True)
-class Local:
+class DevCluster:
     """A running cluster and what FlashRun needs beside it."""
 
-    choice: Choice
+    kind: ClusterKind
     kubeconfig: Path
     registry: str
     """Where images are pushed to and pulled from: `host:port` or `host/path`."""
@@ -54,33 +54,33 @@ class Local:
     """The address of this machine that pods can reach; empty when it is not known."""
 
 
-def up(steps: Steps) -> Local:
+def up(steps: StepRunner) -> DevCluster:
     """Start whatever does not run yet; running it again is harmless, also after a crash."""
-    choice = choose(look())
-    with only_command():
+    choice = choose(machine_facts())
+    with exclusive_command():
         _remember(choice)
         match choice:
-            case Choice.CURRENT:
+            case ClusterKind.CURRENT:
                 return _current()
-            case Choice.KIND | Choice.K3D:
+            case ClusterKind.KIND | ClusterKind.K3D:
                 return _up_docker(choice, steps)
-            case Choice.LOCAL:
+            case ClusterKind.LOCAL:
                 return _up_local(steps)
 
 
-def down(steps: Steps) -> None:
+def down(steps: StepRunner) -> None:
     """Remove everything that `up` started, whatever state it is in; the cache stays.
 
     What belongs to the whole machine (pods' processes, the bridge, packet filter chains) is touched
     only when this very state folder brought it up.
     """
     state = folders.state()
-    with only_command():
-        local = remembered() is Choice.LOCAL or owner() == state
+    with exclusive_command():
+        local = remembered_kind() is ClusterKind.LOCAL or owner_folder() == state
         if local:
             _check_owner()
-        for tool in (Choice.KIND, Choice.K3D):
-            if remembered() is tool:
+        for tool in (ClusterKind.KIND, ClusterKind.K3D):
+            if remembered_kind() is tool:
                 DockerCluster(tool, state / "kubeconfig").stop(steps)
         with steps.step("stop the S3 server and the registry"):
             _services(Network(state / "network")).stop()
@@ -89,10 +89,10 @@ def down(steps: Steps) -> None:
         shutil.rmtree(state, ignore_errors=True)
 
 
-def clean(steps: Steps) -> None:
+def clean(steps: StepRunner) -> None:
     """Remove everything that `up` started, and the cache; Go's own caches are not ours."""
     cache = folders.cache()
-    with only_command():
+    with exclusive_command():
         down(steps)
         with steps.step(f"remove {cache}"):
             for mount in mounts_below([cache]):
@@ -100,59 +100,61 @@ def clean(steps: Steps) -> None:
             shutil.rmtree(cache, ignore_errors=True)
 
 
-def existing() -> Local:
+def existing_cluster() -> DevCluster:
     """The cluster that is up; Stop when there is none."""
     state = folders.state()
     kubeconfig = state / "kubeconfig"
-    match remembered():
-        case Choice.CURRENT:
+    match remembered_kind():
+        case ClusterKind.CURRENT:
             return _current()
-        case Choice.LOCAL if (state / "control-plane" / "kubeconfig").exists():
+        case ClusterKind.LOCAL if (state / "control-plane" / "kubeconfig").exists():
             network = Network(state / "network")
             control = _control(network)
-            return _local(Choice.LOCAL, control.kubeconfig, _services(network), network.address)
-        case (Choice.KIND | Choice.K3D) as tool if kubeconfig.exists():
+            return _local(
+                ClusterKind.LOCAL, control.kubeconfig, _services(network), network.address
+            )
+        case (ClusterKind.KIND | ClusterKind.K3D) as tool if kubeconfig.exists():
             gateway = DockerCluster(tool, kubeconfig).gateway()
             return _local(tool, kubeconfig, _docker_services(gateway), gateway)
         case _:
-            raise Stop("no cluster is up; start one with `make up`")
+            raise FatalError("no cluster is up; start one with `make up`")
 
 
-def status(steps: Steps) -> None:
+def status(steps: StepRunner) -> None:
     """Say what runs, one line a server."""
     state = folders.state()
-    steps.say(f"cluster: {remembered() or 'none; start one with `make up`'}")
+    steps.say(f"cluster: {remembered_kind() or 'none; start one with `make up`'}")
     for folder in ("control-plane", "dns", "node", "services"):
         daemons = Daemons(state / folder / "servers")
         for name in daemons.names():
             pid = daemons.pid(name)
-            life = f"runs as pid {pid}" if pid else f"ended: {daemons.last_words(name)}"
+            life = f"runs as pid {pid}" if pid else f"ended: {daemons.last_log_line(name)}"
             steps.say(f"{name}: {life}")
 
 
-def kubectl(arguments: list[str], steps: Steps) -> list[str]:
+def kubectl(arguments: list[str], steps: StepRunner) -> list[str]:
     """The command line of kubectl for the cluster that is up."""
-    own = shutil.which("kubectl") if remembered() is not Choice.LOCAL else None
+    own = shutil.which("kubectl") if remembered_kind() is not ClusterKind.LOCAL else None
     program = own or str(toolchain.server("kubectl", steps))
-    return [program, f"--kubeconfig={existing().kubeconfig}", *arguments]
+    return [program, f"--kubeconfig={existing_cluster().kubeconfig}", *arguments]
 
 
-def forget_images(new: Collection[str], steps: Steps) -> None:
+def delete_unused_images(new: Collection[str], steps: StepRunner) -> None:
     """Drop images of ours that are neither new nor named by anything in the cluster.
 
     Call it once the new ones run: what they share with the older ones is not fetched again then.
     What somebody else's registry and Docker keep is not ours to drop.
     """
-    if remembered() is not Choice.LOCAL:
+    if remembered_kind() is not ClusterKind.LOCAL:
         return
     with steps.step("forget older images"):
         network = Network(folders.state() / "network")
         node = Node(folders.state() / "node", _control(network), network)
-        node.forget_images({*new, *_images_in_use(steps)})
-        _services(network).forget_images(steps)
+        node.delete_unused_images({*new, *_images_in_use(steps)})
+        _services(network).delete_unused_images(steps)
 
 
-def _images_in_use(steps: Steps) -> set[str]:
+def _images_in_use(steps: StepRunner) -> set[str]:
     """What pods run, and what Jobs, Deployments and runs may start again."""
     named: set[str] = set()
     for kinds in ("pods,jobs,deployments", "flashruns"):  # the latter exist once they are installed
@@ -162,14 +164,14 @@ def _images_in_use(steps: Steps) -> set[str]:
     return named
 
 
-def remembered() -> Choice | None:
+def remembered_kind() -> ClusterKind | None:
     """The kind of cluster that `up` started last, if any."""
     file = folders.state() / "choice"
-    return Choice(file.read_text()) if file.exists() else None
+    return ClusterKind(file.read_text()) if file.exists() else None
 
 
 @contextmanager
-def only_command() -> Iterator[None]:
+def exclusive_command() -> Iterator[None]:
     """Refuse to run while another command changes the same cluster; may be nested."""
     lock = folders.state().parent / "lock"
     if str(lock) in _HELD:
@@ -190,7 +192,7 @@ def _take(file: TextIO) -> None:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         file.seek(0)
-        raise Stop(
+        raise FatalError(
             f"another command (pid {file.read() or 'unknown'}) is changing the local cluster; "
             "wait until it is done, or stop it, and run again"
         ) from None
@@ -199,10 +201,10 @@ def _take(file: TextIO) -> None:
     file.flush()
 
 
-def _remember(choice: Choice) -> None:
-    before = remembered()
+def _remember(choice: ClusterKind) -> None:
+    before = remembered_kind()
     if before not in (None, choice):
-        raise Stop(
+        raise FatalError(
             f"a cluster of the kind {before} is up and {choice} was asked for; run `make down` "
             f"first, or say CLUSTER={before}"
         )
@@ -210,16 +212,16 @@ def _remember(choice: Choice) -> None:
     (folders.state() / "choice").write_text(choice)
 
 
-def _current() -> Local:
+def _current() -> DevCluster:
     endpoint = os.environ.get("S3_ENDPOINT", "")
-    if not answers_at_all(endpoint):
-        raise Stop(
+    if not speaks_http(endpoint):
+        raise FatalError(
             f"the S3 endpoint {endpoint} does not answer; check S3_ENDPOINT, and that this "
             "machine can reach it"
         )
     default = Path.home() / ".kube" / "config"
-    return Local(
-        choice=Choice.CURRENT,
+    return DevCluster(
+        kind=ClusterKind.CURRENT,
         kubeconfig=Path(os.environ.get("KUBECONFIG") or default),
         registry=os.environ.get("REGISTRY", ""),
         storage_endpoint=endpoint,
@@ -229,7 +231,7 @@ def _current() -> Local:
     )
 
 
-def answers_at_all(endpoint: str) -> bool:
+def speaks_http(endpoint: str) -> bool:
     """Whether anything speaks HTTP there; an S3 server denies a stranger, which is an answer."""
     argv = ["curl", "-sS", "-m", "10", "-o", "/dev/null", endpoint]
     if shutil.which("curl"):
@@ -237,7 +239,7 @@ def answers_at_all(endpoint: str) -> bool:
     return answers(endpoint)
 
 
-def _up_docker(tool: Choice, steps: Steps) -> Local:
+def _up_docker(tool: ClusterKind, steps: StepRunner) -> DevCluster:
     kubeconfig = folders.state() / "kubeconfig"
     cluster = DockerCluster(tool, kubeconfig)
     registry_first = _docker_services("127.0.0.1")
@@ -251,13 +253,13 @@ def _up_docker(tool: Choice, steps: Steps) -> Local:
     return _local(tool, kubeconfig, services, cluster.gateway())
 
 
-def _up_local(steps: Steps) -> Local:
+def _up_local(steps: StepRunner) -> DevCluster:
     _check_owner()
     _check_room()
     toolchain.debian([*PACKAGES, "openssl"], steps)
     for name in ("pause", "registry", "minio", "kubernetes", "coredns"):
         toolchain.program(name, steps)
-    settle(folders.sockets() / OWNER, str(folders.state()))
+    write_if_changed(folders.sockets() / OWNER, str(folders.state()))
     network = Network(folders.state() / "network")
     network.start()
     control, services = _control(network), _services(network)
@@ -266,10 +268,10 @@ def _up_local(steps: Steps) -> Local:
     Node(folders.state() / "node", control, network).start(steps)
     services.start_storage(steps)
     services.start_registry(steps)
-    return _local(Choice.LOCAL, control.kubeconfig, services, network.address)
+    return _local(ClusterKind.LOCAL, control.kubeconfig, services, network.address)
 
 
-def _down_local(steps: Steps) -> None:
+def _down_local(steps: StepRunner) -> None:
     network = Network(folders.state() / "network")
     control = _control(network)
     with steps.step("stop the node, its pods and their mounts"):
@@ -281,7 +283,7 @@ def _down_local(steps: Steps) -> None:
         network.remove()
 
 
-def owner() -> Path | None:
+def owner_folder() -> Path | None:
     """The state folder of the cluster that this machine runs, or ran until it crashed."""
     file = folders.sockets() / OWNER
     return Path(file.read_text()) if file.exists() else None
@@ -289,14 +291,14 @@ def owner() -> Path | None:
 
 def _check_owner() -> None:
     """Stop when the machine is somebody else's: another state folder's, or another cluster's."""
-    folder = owner()
+    folder = owner_folder()
     if folder not in (None, folders.state()) and folder.exists():
-        raise Stop(
+        raise FatalError(
             f"this machine already runs the local cluster of {folder}; use that one, or remove it "
             f"with `make down XDG_STATE_HOME={folder.parent.parent}`"
         )
-    if other := other_kubelet(folders.state()):
-        raise Stop(
+    if other := foreign_kubelet(folders.state()):
+        raise FatalError(
             f"this machine is a node of another cluster ({other}), whose pods nothing here may "
             "touch; stop that cluster first"
         )
@@ -308,7 +310,7 @@ def _check_room() -> None:
     wanted = WARM_GIB if (cache / "buildah").exists() else COLD_GIB
     free = shutil.disk_usage(cache).free / GIB
     if free < wanted:
-        raise Stop(
+        raise FatalError(
             f"the disk that holds {cache} has {free:.1f} GiB left and this needs {wanted}; free "
             "some, or set XDG_CACHE_HOME and XDG_STATE_HOME to folders on another disk"
         )
@@ -330,9 +332,9 @@ def _docker_services(gateway: str) -> Services:
     return Services(folders.state() / "services", address=gateway, exposed=True)
 
 
-def _local(choice: Choice, kubeconfig: Path, services: Services, host_ip: str) -> Local:
-    return Local(
-        choice=choice,
+def _local(kind: ClusterKind, kubeconfig: Path, services: Services, host_ip: str) -> DevCluster:
+    return DevCluster(
+        kind=kind,
         kubeconfig=kubeconfig,
         registry=services.registry,
         storage_endpoint=services.endpoint,

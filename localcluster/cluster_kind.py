@@ -15,10 +15,10 @@ from pathlib import Path
 import yaml
 
 from localcluster import folders, node
-from localcluster.steps import Stop
+from localcluster.steps import FatalError
 
 
-class Choice(StrEnum):
+class ClusterKind(StrEnum):
     """The clusters there are; the values are what CLUSTER may say."""
 
     CURRENT = "current"
@@ -28,7 +28,7 @@ class Choice(StrEnum):
 
 
 @dataclass(frozen=True)
-class Facts:
+class MachineFacts:
     """What is asked for, and what is there."""
 
     asked: str = ""
@@ -43,30 +43,32 @@ class Facts:
     k3d: bool = False
     root: bool = False
     debian: bool = False
-    other_kubelet: str = ""
+    foreign_kubelet: str = ""
     """The command line of a kubelet of somebody else on this machine, or empty."""
 
 
-def choose(facts: Facts) -> Choice:
+def choose(facts: MachineFacts) -> ClusterKind:
     """The cluster to use; Stop, with what is missing, when there is none to be had."""
-    if facts.asked not in ("", *Choice):
-        allowed = ", ".join(Choice)
-        raise Stop(f"CLUSTER={facts.asked} is none of {allowed}; name one of them or leave it out")
-    choice = Choice(facts.asked) if facts.asked else _best(facts)
+    if facts.asked not in ("", *ClusterKind):
+        allowed = ", ".join(ClusterKind)
+        raise FatalError(
+            f"CLUSTER={facts.asked} is none of {allowed}; name one of them or leave it out"
+        )
+    choice = ClusterKind(facts.asked) if facts.asked else _best(facts)
     match choice:
-        case Choice.CURRENT:
+        case ClusterKind.CURRENT:
             _check_current(facts)
-        case Choice.KIND | Choice.K3D:
+        case ClusterKind.KIND | ClusterKind.K3D:
             _check_docker(facts, choice)
-        case Choice.LOCAL:
+        case ClusterKind.LOCAL:
             _check_local(facts)
     return choice
 
 
-def look() -> Facts:
+def machine_facts() -> MachineFacts:
     """The facts of this machine and this environment."""
     docker = _output("docker", "version", "--format", "{{.Server.Version}}") != ""
-    return Facts(
+    return MachineFacts(
         asked=os.environ.get("CLUSTER", ""),
         context=_current_context(),
         registry=os.environ.get("REGISTRY", ""),
@@ -76,28 +78,28 @@ def look() -> Facts:
         k3d=shutil.which("k3d") is not None,
         root=os.geteuid() == 0,
         debian=shutil.which("apt-get") is not None,
-        other_kubelet=node.other_kubelet(folders.state()),
+        foreign_kubelet=node.foreign_kubelet(folders.state()),
     )
 
 
-def _best(facts: Facts) -> Choice:
+def _best(facts: MachineFacts) -> ClusterKind:
     if facts.docker and facts.kind:
-        return Choice.KIND
+        return ClusterKind.KIND
     if facts.docker and facts.k3d:
-        return Choice.K3D
-    return Choice.LOCAL
+        return ClusterKind.K3D
+    return ClusterKind.LOCAL
 
 
-def _check_current(facts: Facts) -> None:
+def _check_current(facts: MachineFacts) -> None:
     if not facts.context:
-        raise Stop(
+        raise FatalError(
             "CLUSTER=current, but the kubeconfig has no current context; choose one with "
             "`kubectl config use-context`, or leave CLUSTER out to start a cluster here"
         )
     missing = {"REGISTRY": facts.registry, "S3_ENDPOINT": facts.s3_endpoint}
     names = [name for name, value in missing.items() if not value]
     if names:
-        raise Stop(
+        raise FatalError(
             f"CLUSTER=current needs an image registry and an S3 endpoint that the cluster "
             f"{facts.context} can reach, and {' and '.join(names)} "
             f"{'is' if len(names) == 1 else 'are'} not set; say for example `make demo "
@@ -105,22 +107,26 @@ def _check_current(facts: Facts) -> None:
         )
 
 
-def _check_docker(facts: Facts, choice: Choice) -> None:
+def _check_docker(facts: MachineFacts, choice: ClusterKind) -> None:
     if not facts.docker:
-        raise Stop(f"CLUSTER={choice} needs a Docker engine and none answers; start it")
-    if not (facts.kind if choice is Choice.KIND else facts.k3d):
-        raise Stop(f"CLUSTER={choice}, but the program {choice} is not in PATH; install it")
+        raise FatalError(f"CLUSTER={choice} needs a Docker engine and none answers; start it")
+    if not (facts.kind if choice is ClusterKind.KIND else facts.k3d):
+        raise FatalError(f"CLUSTER={choice}, but the program {choice} is not in PATH; install it")
 
 
-def _check_local(facts: Facts) -> None:
+def _check_local(facts: MachineFacts) -> None:
     instead = "or start a Docker engine and install kind or k3d, or use CLUSTER=current"
     if not facts.root:
-        raise Stop(f"a cluster without Docker needs root; run the same command as root, {instead}")
+        raise FatalError(
+            f"a cluster without Docker needs root; run the same command as root, {instead}"
+        )
     if not facts.debian:
-        raise Stop(f"a cluster without Docker needs Debian or a system like it; use one, {instead}")
-    if facts.other_kubelet:
-        raise Stop(
-            f"this machine is already a node of another cluster ({facts.other_kubelet}), and two "
+        raise FatalError(
+            f"a cluster without Docker needs Debian or a system like it; use one, {instead}"
+        )
+    if facts.foreign_kubelet:
+        raise FatalError(
+            f"this machine is already a node of another cluster ({facts.foreign_kubelet}), and two "
             "share no machine; use that cluster with CLUSTER=current, or stop it"
         )
 
