@@ -10,7 +10,8 @@ import pytest
 from flashrun.api import names
 from flashrun.api.exits import Exit, Termination
 from flashrun.api.records import Claim, Manifest, RunIdentity, TrainerControl
-from flashrun.cluster import Cluster, Request
+from flashrun.cluster import Cluster
+from flashrun.cluster_requests import Request
 from flashrun.controller.reconcile import NotLeading
 from flashrun.plan import objects
 from flashrun.store_errors import StorageForbidden

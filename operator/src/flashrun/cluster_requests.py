@@ -1,0 +1,192 @@
+"""Requests to the Kubernetes API, and the error for each answer that refuses one.
+
+Pure functions: nothing here opens a connection.
+"""
+
+import json
+from collections.abc import Mapping
+from typing import Any, Final, NamedTuple
+
+from typing_extensions import override
+
+from flashrun.api import names
+from flashrun.cluster_errors import (
+    AlreadyExists,
+    ClusterError,
+    Conflict,
+    Forbidden,
+    Invalid,
+    NotFound,
+    Unreachable,
+)
+
+Object = dict[str, Any]
+
+
+class Resource(NamedTuple):
+    """Where the API keeps objects of one kind."""
+
+    api_version: str
+    plural: str
+    namespaced: bool = True
+
+    @property
+    def full_name(self) -> str:
+        """Plural and group, as RBAC rules and ``kubectl`` take it."""
+        group, slash, _ = self.api_version.partition("/")
+        return f"{self.plural}.{group}" if slash else self.plural
+
+    def path(self, namespace: str | None, name: str = "") -> str:
+        """Return the URL path of a collection, or of one object in it."""
+        root = "/apis" if "/" in self.api_version else "/api"
+        inside = f"/namespaces/{namespace}" if self.namespaced and namespace else ""
+        return f"{root}/{self.api_version}{inside}/{self.plural}{name and '/' + name}"
+
+
+class ServerDocument(Resource):
+    """A document about the API server itself, at the path that ``api_version`` holds."""
+
+    @override
+    def path(self, namespace: str | None, name: str = "") -> str:
+        return self.api_version
+
+
+RESOURCES: Final[Mapping[str, Resource]] = {
+    names.KIND: Resource(names.API_VERSION, names.PLURAL),
+    "Job": Resource("batch/v1", "jobs"),
+    "Pod": Resource("v1", "pods"),
+    "Secret": Resource("v1", "secrets"),
+    "ConfigMap": Resource("v1", "configmaps"),
+    "Event": Resource("v1", "events"),
+    "ResourceQuota": Resource("v1", "resourcequotas"),
+    "LocalQueue": Resource("kueue.x-k8s.io/v1beta1", "localqueues"),
+    "Service": Resource("v1", "services"),
+    "Lease": Resource("coordination.k8s.io/v1", "leases"),
+    "Namespace": Resource("v1", "namespaces", namespaced=False),
+    "Node": Resource("v1", "nodes", namespaced=False),
+    "CustomResourceDefinition": Resource(
+        "apiextensions.k8s.io/v1", "customresourcedefinitions", namespaced=False
+    ),
+}
+
+
+class ListExpired(ClusterError):
+    """A list was read page by page for too long and has to begin again."""
+
+
+class Request(NamedTuple):
+    """One call, in the words that its errors use."""
+
+    verb: str
+    method: str
+    resource: Resource
+    namespace: str | None
+    name: str = ""
+    subresource: str = ""
+    query: tuple[tuple[str, str], ...] = ()
+    body: Object | None = None
+    content_type: str = "application/json"
+    accept: str = "application/json"
+
+    @property
+    def path(self) -> str:
+        """URL path of the call."""
+        path = self.resource.path(self.namespace, self.name)
+        return f"{path}/{self.subresource}" if self.subresource else path
+
+    @property
+    def target(self) -> str:
+        """The object or the collection, as errors name it."""
+        kind = self.resource.plural + (f"/{self.subresource}" if self.subresource else "")
+        named = f"{kind} {self.name}" if self.name else kind
+        return f"{named} in namespace {self.namespace}" if self.namespace else named
+
+
+def manifest_request(
+    manifest: Object, verb: str, method: str, manager: str, *, named: bool = True
+) -> Request:
+    """Return the request that sends ``manifest``; ``named`` puts its name into the path."""
+    metadata = manifest["metadata"]
+    return Request(
+        verb,
+        method,
+        RESOURCES[manifest["kind"]],
+        metadata.get("namespace"),
+        metadata["name"] if named else "",
+        query=(("fieldManager", manager),),
+        body=manifest,
+    )
+
+
+def refusal(request: Request, status: int, text: bytes) -> ClusterError:
+    """Return the error that an HTTP answer with this status and body stands for."""
+    answer = status_object(text)
+    message, reason = str(answer.get("message") or f"HTTP {status}"), answer.get("reason")
+    details = answer.get("details") or {}
+    match status:
+        case 401:
+            return Forbidden(
+                "the API server does not accept these credentials; log in again with the tool "
+                "of your cluster (kubectl auth whoami shows whether it worked)"
+            )
+        case 403 if reason == "Forbidden" and "exceeded quota" in message:
+            return Forbidden(f"{request.target} cannot be created: {one_line(message)}")
+        case 403:
+            return Forbidden(_forbidden(request, message))
+        case 404 if request.verb in {"create", "list"} and details.get("kind") != "namespaces":
+            return NotFound(
+                f"the cluster does not know {request.resource.full_name}; "
+                "its administrator installs the flashrun chart"
+            )
+        case 404 if details.get("kind") == "namespaces":
+            return NotFound(f"namespace {request.namespace} does not exist")
+        case 404:
+            return NotFound(f"{request.target} does not exist")
+        case 409 if reason == "AlreadyExists":
+            return AlreadyExists(f"{details.get('name') or request.target} exists already")
+        case 409:
+            return Conflict(f"{request.target} was changed by someone else in between")
+        case 410:
+            return ListExpired(message)
+        case 400 | 405 | 406 | 413 | 415 | 422:
+            return Invalid(f"{request.target} is refused: {_causes(details) or one_line(message)}")
+        case _:
+            return Unreachable(
+                f"the API server is not able to {request.verb} {request.target} now: {message}"
+            )
+
+
+def status_object(text: bytes) -> Object:
+    """Return the JSON object that an answer holds; empty when it holds none."""
+    try:
+        answer = json.loads(text)
+    except ValueError:
+        return {}
+    return answer if isinstance(answer, dict) else {}
+
+
+def one_line(message: object) -> str:
+    """Return a message of another program as one line."""
+    return " ".join(str(message).split())
+
+
+def _forbidden(request: Request, message: str) -> str:
+    place = f" in namespace {request.namespace}" if request.namespace else ""
+    flag = f" -n {request.namespace}" if request.namespace else ""
+    kind = request.resource.full_name + (f"/{request.subresource}" if request.subresource else "")
+    if " cannot " not in message:  # RBAC says "cannot"; admission policies and webhooks do not
+        return f"{request.target} is refused by the cluster's policy: {one_line(message)}"
+    return (
+        f"you may not {request.verb} {kind}{place}; ask the cluster's administrator for this "
+        f"right (kubectl auth can-i {request.verb} {kind}{flag} checks it)"
+    )
+
+
+def _causes(details: Mapping[str, Any]) -> str:
+    """Return what the API server objects to, field by field."""
+    causes = details.get("causes") or []
+    sentences = (
+        f"{cause.get('field')}: {one_line(cause.get('message', ''))}".removeprefix("<nil>: ")
+        for cause in causes
+    )
+    return "; ".join(dict.fromkeys(sentences))
