@@ -9,7 +9,7 @@ import yaml
 
 from flashrun.api.catalog import Catalog
 from flashrun.api.public import PublicPool
-from flashrun.api.resource import TRAINING_WARNING, FlashRun
+from flashrun.api.resource import FlashRun
 from flashrun.cli.cluster import pod_log
 from flashrun.cli.commands import diff, gpus, models
 from flashrun.cli.output import formatting, tables
@@ -53,7 +53,7 @@ def test_a_warning_of_the_trainer_is_told_while_there_is_time() -> None:
     ready = {
         "type": "Ready",
         "status": "True",
-        "reason": TRAINING_WARNING,
+        "reason": "TrainingWarning",
         "message": sentence,
         "lastTransitionTime": "2026-11-22T12:00:00Z",
     }

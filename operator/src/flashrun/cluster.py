@@ -27,6 +27,7 @@ from kubernetes.aio.config.incluster_config import SERVICE_TOKEN_FILENAME
 from kubernetes.aio.config.kube_config import KUBE_CONFIG_DEFAULT_LOCATION
 
 from flashrun.api import names
+from flashrun.api.reasons import Reason
 from flashrun.cluster_errors import (
     AlreadyExists,
     Conflict,
@@ -277,11 +278,11 @@ class Cluster:
         lost = {
             "type": _DISRUPTED,
             "status": "True",
-            "reason": "NodeLost",
+            "reason": Reason.NODE_LOST,
             "message": message,
             "lastTransitionTime": moment,
         }
-        status = {"phase": "Failed", "reason": "NodeLost", "conditions": [*before, lost]}
+        status = {"phase": "Failed", "reason": Reason.NODE_LOST, "conditions": [*before, lost]}
         await self.patch_status("Pod", namespace, pod, status)
         await self.delete("Pod", namespace, pod, uid=found["metadata"]["uid"], grace_seconds=0)
 

@@ -17,6 +17,7 @@ from peft import LoraConfig
 from trl import GRPOConfig, GRPOTrainer
 
 from flashrun.api.exits import Exit
+from flashrun.api.reasons import Reason
 from flashrun.api.records import Batching, ResolvedRun
 from flashrun_trainer import loop, model, trl_arguments
 from flashrun_trainer.context import Session
@@ -132,7 +133,7 @@ def usable_prompts(environment: Environment, tokenizer: Any, run: ResolvedRun) -
     if not kept:
         raise TrainerError(
             Exit.DATA,
-            "PromptsTooLong",
+            Reason.PROMPTS_TOO_LONG,
             f"all {len(prompts)} prompts are longer than {room}",
             "raise train.max_length or lower train.max_tokens",
         )

@@ -22,6 +22,7 @@ from transformers.trainer_callback import PrinterCallback
 
 from flashrun.api import names
 from flashrun.api.exits import Exit
+from flashrun.api.reasons import Activity, Reason
 from flashrun.api.records import MetricsRow, Progress
 from flashrun_trainer import model, sharding, trl_arguments
 from flashrun_trainer.context import Session
@@ -74,7 +75,7 @@ class Link(TrainerCallback):
         self.meter.started("loading")
         self.meter.resumed(self._tokens(state))
         self._session.reporter.progress(self._progress(state, {}))
-        self._session.reporter.activity("Training")
+        self._session.reporter.activity(Activity.TRAINING)
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
@@ -197,7 +198,7 @@ def same_everywhere(ranks: Ranks, examples: Iterable[Sequence[int]]) -> None:
     if len(set(ranks.gathered(found.hexdigest()))) > 1:
         raise TrainerError(
             Exit.ENVIRONMENT,
-            "ExamplesDiffer",
+            Reason.EXAMPLES_DIFFER,
             "the environment gives different examples to the processes of this run: its code draws "
             "at random",
             "let environment.py draw from a random.Random with a seed of its own",

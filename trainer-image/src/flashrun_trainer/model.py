@@ -13,6 +13,7 @@ from typing import Any, Final
 from flashrun.api import names
 from flashrun.api.catalog import Source
 from flashrun.api.exits import Exit
+from flashrun.api.reasons import Activity, Reason
 from flashrun.api.records import ResolvedAdapter, ResolvedRun
 from flashrun.store import Store
 from flashrun.store_errors import KeyNotFound, StorageForbidden, Unauthorized
@@ -77,7 +78,7 @@ def doing(pod: Pod) -> str:
     files = (path for path in _part(pod, pod.run()).rglob("*") if path.is_file())
     # Of files that are filled from several places at once, only what is there counts.
     there = sum(path.stat().st_blocks * 512 for path in files)
-    return f"Downloading ({there / 2**30:.1f} GiB)"
+    return Activity.DOWNLOADING.with_detail(f"{there / 2**30:.1f} GiB")
 
 
 def _part(pod: Pod, run: ResolvedRun) -> Path:
@@ -134,7 +135,7 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 def _unavailable(spec: ResolvedRun, why: str, hint: str) -> TrainerError:
     return TrainerError(
         Exit.MODEL_UNAVAILABLE,
-        "ModelUnavailable",
+        Reason.MODEL_UNAVAILABLE,
         f"model {spec.model.id} at revision {spec.model.revision} cannot be had: {why}",
         hint,
     )
@@ -143,7 +144,7 @@ def _unavailable(spec: ResolvedRun, why: str, hint: str) -> TrainerError:
 def _hub_trouble(error: Exception) -> TrainerError:
     return TrainerError(
         Exit.TEMPORARY,
-        "HubUnavailable",
+        Reason.HUB_UNAVAILABLE,
         f"the model hub is in trouble: {first_line(str(error))}",
         "it is tried again; the platform sets the hub, and can mirror the model",
     )
@@ -160,14 +161,14 @@ def load_tokenizer(folder: Path) -> Any:
     if not tokenizer.chat_template:
         raise TrainerError(
             Exit.MODEL_UNAVAILABLE,
-            "ChatTemplateMissing",
+            Reason.CHAT_TEMPLATE_MISSING,
             "the base model has no chat template, so prompts cannot be rendered",
             "use an instruction-tuned model",
         )
     if tokenizer.eos_token is None:
         raise TrainerError(
             Exit.MODEL_UNAVAILABLE,
-            "EndTokenMissing",
+            Reason.END_TOKEN_MISSING,
             "the base model's tokenizer has no end-of-sequence token, so no answer would ever end",
             "use an instruction-tuned model",
         )
@@ -244,7 +245,7 @@ def download_adapter(store: Store, adapter: ResolvedAdapter, folder: Path) -> No
     except (KeyNotFound, StorageForbidden) as error:
         raise TrainerError(
             Exit.MODEL_UNAVAILABLE,
-            "AdapterUnavailable",
+            Reason.ADAPTER_UNAVAILABLE,
             f"adapter {adapter.ref} cannot be had: {error}",
             "flash checkpoints lists what train.init_from_adapter can name",
         ) from None
@@ -287,7 +288,7 @@ def with_adapter(model: Any, folder: Path, ref: str) -> Any:
 def _misfit(ref: str, why: str) -> TrainerError:
     return TrainerError(
         Exit.CONFIG,
-        "AdapterMismatch",
+        Reason.ADAPTER_MISMATCH,
         f"adapter {ref} does not fit the base model: {why}",
         "train.init_from_adapter must name an adapter of the same model",
     )

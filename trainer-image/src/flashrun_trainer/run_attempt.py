@@ -14,6 +14,7 @@ from typing import Final
 
 from flashrun.api import names
 from flashrun.api.exits import Exit, Termination
+from flashrun.api.reasons import Activity, Reason
 from flashrun.api.records import FileEntry, Manifest, Result
 from flashrun.store_errors import KeyExists, StoreError
 from flashrun_trainer.context import Session
@@ -113,7 +114,7 @@ def _attempt(
         if not ranks.leads:
             # What is left to do is the first process's, and how it ends is for it to say.
             return int(Exit.DONE)
-        reporter.activity("Uploading")
+        reporter.activity(Activity.UPLOADING)
         _finish(attempt, uploader, reporter, adapter, loaded)
     except BaseException as error:
         # For the launcher: from here on this process ends by itself.
@@ -122,7 +123,7 @@ def _attempt(
         termination.report(error, end, redact)
         uploader.finish(spec.upload_timeout_seconds)
     code = end.code if end else int(Exit.DONE)
-    reason = end.reason if end else "Succeeded"
+    reason = end.reason if end else Reason.SUCCEEDED
     log.info("attempt %d ends with code %d (%s)", attempt.number, code, reason)
     if tee is not None:
         tee.sync()
@@ -166,7 +167,7 @@ def _machine(ranks: Ranks) -> Machine:
     if torch.version.cuda and any(_DEVICES.glob("nvidia[0-9]*")) and not hidden:
         raise TrainerError(
             Exit.GPU_FAULT,
-            "GpuFault",
+            Reason.GPU_FAULT,
             "PyTorch cannot use the GPU of this pod",
             "the run goes on on another node; when it ends there, too, the nodes' driver and the "
             "trainer image do not go together",
@@ -198,7 +199,7 @@ def _finish(
     if not arrived:
         raise TrainerError(
             Exit.TEMPORARY,
-            "UploadTimeout",
+            Reason.UPLOAD_TIMEOUT,
             f"the last checkpoints were not uploaded within {seconds} s: "
             f"{uploader.trouble or 'storage takes its time'}",
             "the next attempt goes on from the newest checkpoint that arrived",
@@ -211,13 +212,13 @@ def _interrupted(step: int, saved: bool) -> TrainerError:
     if saved:
         return TrainerError(
             Exit.INTERRUPTED_SAVED,
-            "Interrupted",
+            Reason.INTERRUPTED,
             f"the pod was asked to stop; step {step} is saved, and the run goes on from there",
             "it is started again by itself",
         )
     return TrainerError(
         Exit.INTERRUPTED_UNSAVED,
-        "Interrupted",
+        Reason.INTERRUPTED,
         f"the pod was asked to stop, and step {step} could not be saved in time",
         "it is started again by itself, from the last checkpoint",
     )
@@ -268,7 +269,7 @@ def _settle(
     progress = reporter.latest
     code = end.code if end else int(Exit.DONE)
     message = termination.termination(
-        end or TrainerError(code, "Succeeded", "training is complete", hint=""),
+        end or TrainerError(code, Reason.SUCCEEDED, "training is complete", hint=""),
         redact,
         attempt=attempt.number,
         step=progress.step if progress else None,

@@ -11,6 +11,7 @@ from peft import LoraConfig
 from trl import SFTConfig, SFTTrainer
 
 from flashrun.api.exits import Exit
+from flashrun.api.reasons import Reason
 from flashrun.api.records import Batching, ResolvedRun
 from flashrun_trainer import loop, model, trl_arguments
 from flashrun_trainer.context import Session
@@ -148,7 +149,7 @@ def conversations(environment: Environment, run: ResolvedRun) -> list[Conversati
     if not kept:
         raise TrainerError(
             Exit.DATA,
-            "NothingToLearn",
+            Reason.NOTHING_TO_LEARN,
             f"not one of {len(found)} examples has an output",
             "SFT imitates outputs: add them to the rows of the dataset",
         )
@@ -176,7 +177,7 @@ def training_rows(pairs: Sequence[Conversation], tokenizer: Any, run: ResolvedRu
     if not kept:
         raise TrainerError(
             Exit.DATA,
-            "NothingToLearn",
+            Reason.NOTHING_TO_LEARN,
             f"not one of {len(rows)} examples has a completion within max_length = "
             f"{run.train.max_length} tokens",
             "raise train.max_length, or shorten the prompts",

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from flashrun.api.catalog import WARM_UP_SHARE
 from flashrun.api.exits import Exit
+from flashrun.api.reasons import Reason
 from flashrun.api.records import ResolvedRun
 from flashrun_trainer.pod.trainer_errors import TrainerError
 
@@ -73,7 +74,7 @@ def prompts_per_step(run: ResolvedRun, prompts: int, world_size: int) -> int:
         return found
     raise TrainerError(
         Exit.CONFIG,
-        "BatchIndivisible",
+        Reason.BATCH_INDIVISIBLE,
         f"{most} prompts with {group} completions each cannot be spread over {world_size} GPUs",
         f"make train.batch_size times train.group_size a multiple of {world_size}",
     )
@@ -89,7 +90,7 @@ def grpo(run: ResolvedRun, machine: Machine, output: Path, prompts: int) -> dict
     if not train.temperature:
         raise TrainerError(
             Exit.CONFIG,
-            "TemperatureZero",
+            Reason.TEMPERATURE_ZERO,
             "train.temperature is 0, so all completions of a group would be the same and nothing "
             "could be learned from them",
             "set train.temperature above 0",

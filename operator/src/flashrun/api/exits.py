@@ -1,15 +1,16 @@
-"""How an attempt ends: exit codes, reasons and the termination message.
+"""How an attempt ends: exit codes and the termination message.
 
 One table serves the trainer (which exits), the Job (whose failure policy reads the code) and the
 operator (which explains it). The codes follow sysexits.h where it has a fitting one.
 """
 
-from enum import IntEnum, StrEnum
-from typing import Final
+from enum import IntEnum
+from typing import Annotated, Final, Self
 
 from pydantic import Field, ValidationError
 
 from flashrun.api.base import Record
+from flashrun.api.reasons import ForeignReason, Owner, Reason, ReasonText, Retry
 
 MESSAGE_LIMIT: Final = 1024
 """Longest message and hint, in characters; the kubelet keeps 4,096 bytes in all."""
@@ -18,58 +19,87 @@ MESSAGE_LIMIT: Final = 1024
 class Exit(IntEnum):
     """Exit codes of every container of a trainer pod."""
 
-    DONE = 0
-    INTERRUPTED_SAVED = 40
-    INTERRUPTED_UNSAVED = 41
-    CONFIG = 64
-    CUDA_OUT_OF_MEMORY = 65
-    GPU_FAULT = 66
-    NCCL = 67
-    MODEL_UNAVAILABLE = 69
-    ENVIRONMENT = 70
-    DIVERGED = 71
-    DATA = 72
-    TEMPORARY = 75
-    TERMINATED = 143
+    reason: Reason
+    """The reason of an attempt whose trainer left no termination message."""
+    sentence: str
+    hint: str
+    """What to do next."""
+
+    def __new__(
+        cls, code: int, reason: Reason = Reason.TRAINER_FAILED, sentence: str = "", hint: str = ""
+    ) -> Self:
+        """Return the member that is equal to ``code``."""
+        member = int.__new__(cls, code)
+        member._value_ = code
+        member.reason, member.sentence, member.hint = reason, sentence, hint
+        return member
+
+    DONE = 0, Reason.SUCCEEDED, "The trainer is done; result and adapter are in storage."
+    INTERRUPTED_SAVED = 40, Reason.INTERRUPTED, "The pod was asked to stop and saved its state."
+    INTERRUPTED_UNSAVED = (
+        41,
+        Reason.INTERRUPTED,
+        "The pod was asked to stop before it could save.",
+    )
+    CONFIG = 64, Reason.CONFIG_INVALID, "The trainer refused the resolved spec.", "See flash log."
+    CUDA_OUT_OF_MEMORY = (
+        65,
+        Reason.CUDA_OUT_OF_MEMORY,
+        "The GPU ran out of memory.",
+        "Lower train.batch_size, train.max_length or train.max_tokens.",
+    )
+    GPU_FAULT = 66, Reason.GPU_FAULT, "The GPU reported a hardware fault.", "Try again."
+    NCCL = 67, Reason.NCCL_FAILURE, "The GPUs lost contact with each other.", "Try again."
+    MODEL_UNAVAILABLE = (
+        69,
+        Reason.MODEL_UNAVAILABLE,
+        "The base model or the adapter to start from could not be downloaded.",
+        "Check model and train.init_from_adapter.",
+    )
+    ENVIRONMENT = (
+        70,
+        Reason.ENVIRONMENT_FAILED,
+        "The environment's own code failed.",
+        "See flash log; correct the environment, push it and train again.",
+    )
+    DIVERGED = (
+        71,
+        Reason.DIVERGED,
+        "The loss, a gradient or a weight is not finite.",
+        "Lower train.learning_rate.",
+    )
+    DATA = 72, Reason.DATA_INVALID, "The dataset cannot be used.", "See flash log."
+    TEMPORARY = (
+        75,
+        Reason.STORAGE_UNAVAILABLE,
+        "Storage, model hub or package index did not answer.",
+        "Try again; if it happens again, ask the platform's administrator.",
+    )
+    TERMINATED = 143, Reason.INTERRUPTED, "The pod was stopped before it could save."
+
+    @property
+    def owner(self) -> Owner:
+        """Who can do something about it."""
+        return self.reason.owner
+
+    @property
+    def retry(self) -> Retry:
+        """What follows an attempt that ended with this code."""
+        assert self.reason.retry is not None  # a test goes through all codes
+        return self.reason.retry
 
 
-class Retry(StrEnum):
-    """What follows an attempt that ended with a code."""
-
-    NEVER = "never"
-    """The same again would fail the same way."""
-    FREE = "free"
-    """Nobody's fault: again, without counting it."""
-    COUNTED = "counted"
-    """Again, within the platform's number of retries."""
-    LARGER_POOL = "larger-pool"
-    """Again in a new Job on GPUs with more memory, when there are any."""
-    OTHER_NODE = "other-node"
-    """Again in a new Job away from the node that failed."""
+def exit_of(code: int | None) -> Exit | None:
+    """Return the member for ``code``; None for a code that the trainer never ends with itself."""
+    return Exit(code) if code in set(Exit) else None
 
 
-RETRIES: Final[dict[Exit, Retry]] = {
-    Exit.DONE: Retry.NEVER,
-    Exit.INTERRUPTED_SAVED: Retry.FREE,
-    Exit.INTERRUPTED_UNSAVED: Retry.FREE,
-    Exit.TERMINATED: Retry.FREE,
-    Exit.CONFIG: Retry.NEVER,
-    Exit.CUDA_OUT_OF_MEMORY: Retry.LARGER_POOL,
-    Exit.GPU_FAULT: Retry.OTHER_NODE,
-    Exit.NCCL: Retry.COUNTED,
-    Exit.MODEL_UNAVAILABLE: Retry.NEVER,
-    Exit.ENVIRONMENT: Retry.NEVER,
-    Exit.DIVERGED: Retry.NEVER,
-    Exit.DATA: Retry.NEVER,
-    Exit.TEMPORARY: Retry.COUNTED,
-}
-
-IGNORED_CODES: Final = tuple(int(code) for code, retry in RETRIES.items() if retry is Retry.FREE)
+IGNORED_CODES: Final = tuple(int(code) for code in Exit if code.retry is Retry.UNCOUNTED)
 """Exit codes that the Job does not count."""
 FAILING_CODES: Final = tuple(
     int(code)
-    for code, retry in RETRIES.items()
-    if code is not Exit.DONE and retry in (Retry.NEVER, Retry.LARGER_POOL, Retry.OTHER_NODE)
+    for code in Exit
+    if code is not Exit.DONE and code.retry in (Retry.NEVER, Retry.LARGER_POOL, Retry.OTHER_NODE)
 )
 """Exit codes that fail the Job at once."""
 
@@ -77,8 +107,8 @@ FAILING_CODES: Final = tuple(
 class Termination(Record):
     """What a container leaves in its termination message, as JSON."""
 
-    reason: str = Field(pattern=r"^[A-Z][A-Za-z]{1,62}$")
-    """CamelCase, stable, for programs."""
+    reason: Annotated[Reason | ForeignReason, ReasonText(pattern=r"^[A-Z][A-Za-z]{1,62}$")]
+    """CamelCase, stable, for programs; a newer trainer may have reasons that we do not know."""
     message: str = Field(max_length=MESSAGE_LIMIT)
     """One sentence, for people."""
     hint: str = Field(default="", max_length=MESSAGE_LIMIT)

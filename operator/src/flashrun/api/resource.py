@@ -15,12 +15,18 @@ from pydantic import Field
 from flashrun.api import names
 from flashrun.api.base import Section
 from flashrun.api.config import Flag, RunConfig
+from flashrun.api.reasons import (
+    NO_REASON,
+    AnyReason,
+    ConditionType,
+    ForeignReason,
+    Reason,
+    ReasonText,
+)
 
 CHECKPOINTS_SHOWN = 20
 """Newest checkpoints that status lists; the catalogue in storage has all."""
 ATTEMPTS_SHOWN = 20
-TRAINING_WARNING = "TrainingWarning"
-"""Reason of Ready while a run trains, and its trainer has something to say about that."""
 
 _OBJECT_NAME = r"^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$"
 
@@ -88,7 +94,7 @@ class Condition(Section):
 
     type: Annotated[str, Field(max_length=64)]
     status: ConditionStatus
-    reason: Annotated[str, Field(max_length=64)]
+    reason: Annotated[Reason | ForeignReason, ReasonText(max_length=64)]
     message: Annotated[str, Field(max_length=2048)] = ""
     last_transition_time: datetime
     observed_generation: int | None = None
@@ -117,7 +123,7 @@ class AttemptStatus(Section):
     """GPUs of all its pods together."""
     start: datetime | None = None
     end: datetime | None = None
-    reason: str = ""
+    reason: AnyReason = NO_REASON
     exit_code: int | None = None
     message: Annotated[str, Field(max_length=256)] = ""
     """Which pod ended the attempt, when it was not the one that leads."""
@@ -144,7 +150,7 @@ class AdapterStatus(Section):
 class FailureStatus(Section):
     """Why the run failed, in one sentence and a hint."""
 
-    reason: str
+    reason: AnyReason
     message: Annotated[str, Field(max_length=2048)]
     hint: Annotated[str, Field(max_length=2048)] = ""
     exit_code: int | None = None
@@ -155,7 +161,7 @@ class FailureStatus(Section):
 class PendingStatus(Section):
     """Why the run waits, in one sentence."""
 
-    reason: str
+    reason: AnyReason
     message: Annotated[str, Field(max_length=2048)]
 
 
@@ -224,7 +230,7 @@ class FlashRunStatus(Section):
     pending: PendingStatus | None = None
     gpu_seconds: int = 0
 
-    def condition(self, kind: str) -> Condition | None:
+    def condition(self, kind: ConditionType) -> Condition | None:
         """Return the condition of type ``kind``, or None."""
         return next((found for found in self.conditions if found.type == kind), None)
 

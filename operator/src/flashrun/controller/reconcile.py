@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from flashrun.api import names
 from flashrun.api.platform import Platform
+from flashrun.api.reasons import ConditionType, Reason
 from flashrun.api.records import Claim, StorageAccess
 from flashrun.api.resource import TERMINAL, FlashRun, PendingStatus
 from flashrun.cluster import Cluster
@@ -171,12 +172,12 @@ class Reconciler:
         status = run_status.conclude(
             run.status.replace(
                 observed_generation=run.generation,
-                pending=PendingStatus(reason="ClusterRefuses", message=message[:2048]),
+                pending=PendingStatus(reason=Reason.CLUSTER_REFUSES, message=message[:2048]),
             ),
             run,
             self._clock(),
             phase=run.status.phase,
-            reason="ClusterRefuses",
+            reason=Reason.CLUSTER_REFUSES,
             message=message[:2048],
         )
         if status != run.status:
@@ -192,15 +193,15 @@ class Reconciler:
         message = f"This operator cannot read the spec: {'; '.join(told)}"[:2048]
         moment = self._clock().strftime("%Y-%m-%dT%H:%M:%SZ")
         fixed = {
-            "reason": "SpecUnreadable",
+            "reason": Reason.SPEC_UNREADABLE,
             "message": message,
             "lastTransitionTime": moment,
             "observedGeneration": metadata.get("generation", 1),
         }
         conditions = [
-            {"type": "Accepted", "status": "False", **fixed},
-            {"type": "Ready", "status": "False", **fixed},
-            {"type": "Stalled", "status": "True", **fixed},
+            {"type": ConditionType.ACCEPTED, "status": "False", **fixed},
+            {"type": ConditionType.READY, "status": "False", **fixed},
+            {"type": ConditionType.STALLED, "status": "True", **fixed},
         ]
         if _messages(manifest) == {message}:
             return
@@ -212,7 +213,7 @@ class Reconciler:
                 "observedGeneration": metadata.get("generation", 1),
                 "phase": "Pending",
                 "conditions": conditions,
-                "pending": {"reason": "SpecUnreadable", "message": message},
+                "pending": {"reason": Reason.SPEC_UNREADABLE, "message": message},
             },
         }
         await self._cluster.patch(names.KIND, key.namespace, key.name, body, subresource="status")

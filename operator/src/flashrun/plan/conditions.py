@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
+from flashrun.api.reasons import AnyReason, ConditionType
 from flashrun.api.resource import Condition, ConditionStatus, Phase
 
 TRUE, FALSE, UNKNOWN = ConditionStatus.TRUE, ConditionStatus.FALSE, ConditionStatus.UNKNOWN
@@ -18,9 +19,9 @@ TRUE, FALSE, UNKNOWN = ConditionStatus.TRUE, ConditionStatus.FALSE, ConditionSta
 class Wanted:
     """A condition as a decision states it, without times."""
 
-    type: str
+    type: ConditionType
     status: ConditionStatus
-    reason: str
+    reason: AnyReason
     message: str = ""
 
 
@@ -32,7 +33,7 @@ def merge(
     return tuple(_dated(before.get(item.type), item, generation, now) for item in wanted)
 
 
-def summary(phase: Phase, reason: str, message: str) -> tuple[Wanted, ...]:
+def summary(phase: Phase, reason: AnyReason, message: str) -> tuple[Wanted, ...]:
     """Return Succeeded, Ready, Reconciling and Stalled for a phase."""
     match phase:
         case Phase.SUCCEEDED:
@@ -46,10 +47,10 @@ def summary(phase: Phase, reason: str, message: str) -> tuple[Wanted, ...]:
         case Phase.STARTING | Phase.RUNNING | Phase.RETRYING | Phase.SUSPENDED:
             succeeded, ready, reconciling, stalled = UNKNOWN, TRUE, FALSE, FALSE
     return (
-        Wanted("Succeeded", succeeded, reason, message),
-        Wanted("Ready", ready, reason, message),
-        Wanted("Reconciling", reconciling, reason),
-        Wanted("Stalled", stalled, reason, message if stalled is TRUE else ""),
+        Wanted(ConditionType.SUCCEEDED, succeeded, reason, message),
+        Wanted(ConditionType.READY, ready, reason, message),
+        Wanted(ConditionType.RECONCILING, reconciling, reason),
+        Wanted(ConditionType.STALLED, stalled, reason, message if stalled is TRUE else ""),
     )
 
 

@@ -2,6 +2,7 @@
 
 from typing import Final
 
+from flashrun.api.reasons import ConditionType, Reason
 from flashrun.api.resource import FailureStatus, PendingStatus, Phase
 from flashrun.plan import run_status
 from flashrun.plan.conditions import FALSE, Wanted
@@ -29,7 +30,7 @@ def fail_run(context: RunContext, failure: FailureStatus, *, delete_jobs: bool =
     )
 
 
-def wait(context: RunContext, reason: str, message: str, condition: str) -> Decision:
+def wait(context: RunContext, reason: Reason, message: str, condition: ConditionType) -> Decision:
     """Let the run wait; say for what, in ``pending`` and in the condition that is not met."""
     pending = PendingStatus(reason=reason, message=message[:2048])
     status = run_status.conclude(

@@ -3,6 +3,7 @@
 from datetime import timedelta
 
 from flashrun.api import names
+from flashrun.api.reasons import AnyReason, ConditionType, Reason
 from flashrun.api.records import ResolvedRun, RunIdentity, Scale
 from flashrun.api.resource import Phase
 from flashrun.plan import objects, resolve, run_status, storage_policies
@@ -15,7 +16,7 @@ def start_job(
     context: RunContext,
     resolved: ResolvedRun,
     placement: objects.Placement,
-    reason: str,
+    reason: AnyReason,
     message: str,
     *,
     phase: Phase = Phase.STARTING,
@@ -28,8 +29,8 @@ def start_job(
         run_status.resolved(context.status, context.run, resolved, job, context.observed.storage),
         context.run,
         context.now,
-        Wanted("Accepted", TRUE, "Accepted"),
-        Wanted("SecretsReady", TRUE, "Copied"),
+        Wanted(ConditionType.ACCEPTED, TRUE, Reason.ACCEPTED),
+        Wanted(ConditionType.SECRETS_READY, TRUE, Reason.COPIED),
     )
     return Decision(
         status=run_status.conclude(

@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from flashrun.api.exits import IGNORED_CODES, Exit, Termination, parse_termination
+from flashrun.api.reasons import Activity, KubernetesReason
 from flashrun.plan.objects import INDEX_LABEL, NUMBER_LABEL
 from flashrun.plan.types import Object
 
@@ -17,7 +18,19 @@ _EPOCH: Final = datetime.fromtimestamp(0, UTC)
 _END: Final = datetime.max.replace(tzinfo=UTC)
 _DRAWN: Final = frozenset({*IGNORED_CODES, Exit.NCCL})
 """Exit codes of pods that ended because another one did."""
-_IMAGE_REASONS: Final = frozenset({"ErrImagePull", "ImagePullBackOff", "InvalidImageName"})
+_IMAGE_REASONS: Final = frozenset(
+    {
+        KubernetesReason.ERR_IMAGE_PULL,
+        KubernetesReason.IMAGE_PULL_BACK_OFF,
+        KubernetesReason.INVALID_IMAGE_NAME,
+    }
+)
+_ACTIVITIES: Final = {
+    "model": Activity.DOWNLOADING,
+    "packages": Activity.INSTALLING,
+    "trainer": Activity.TRAINING,
+}
+"""What the containers of a pod do."""
 
 
 @dataclass(frozen=True)
@@ -37,8 +50,8 @@ class Pod:
     started: datetime | None
     """When the trainer container started."""
     ended: datetime | None
-    activity: str
-    """Which container is at work, while none has failed."""
+    activity: Activity | None
+    """What the container that runs does; None while none runs."""
     exit_code: int | None
     """Code of the container that ended the pod."""
     killed_for_memory: bool
@@ -140,7 +153,7 @@ def read(pod: Object) -> Pod:
         ended=_time(ended.get("finishedAt")),
         activity=_activity(containers),
         exit_code=ended.get("exitCode"),
-        killed_for_memory=ended.get("reason") == "OOMKilled",
+        killed_for_memory=ended.get("reason") == KubernetesReason.OOM_KILLED,
         disrupted=_condition(status, "DisruptionTarget", "True").get("reason", ""),
         termination=parse_termination(ended.get("message") or ""),
         waiting_reason=waiting.get("reason", ""),
@@ -161,14 +174,13 @@ def _ending(containers: list[dict[str, Any]]) -> dict[str, Any]:
 
 def _waiting(containers: list[dict[str, Any]]) -> dict[str, Any]:
     states = ((item.get("state") or {}).get("waiting") for item in containers)
-    ordinary = ("PodInitializing", "ContainerCreating")
+    ordinary = (KubernetesReason.POD_INITIALIZING, KubernetesReason.CONTAINER_CREATING)
     return next((state for state in states if state and state.get("reason") not in ordinary), {})
 
 
-def _activity(containers: list[dict[str, Any]]) -> str:
+def _activity(containers: list[dict[str, Any]]) -> Activity | None:
     running = (item["name"] for item in containers if (item.get("state") or {}).get("running"))
-    names = {"model": "Downloading", "packages": "Installing", "trainer": "Training"}
-    return names.get(next(running, ""), "")
+    return _ACTIVITIES.get(next(running, ""))
 
 
 def _condition(status: dict[str, Any], kind: str, value: str) -> dict[str, Any]:

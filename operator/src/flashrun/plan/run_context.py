@@ -6,6 +6,7 @@ from typing import Any
 
 from flashrun.api.catalog import Catalog, Model
 from flashrun.api.platform import Platform, Pool
+from flashrun.api.reasons import ConditionType
 from flashrun.api.resource import FlashRun, FlashRunStatus
 from flashrun.plan import objects, placement, resolve
 from flashrun.plan.pods import Attempt, Pod, attempts_of, crew_of
@@ -62,7 +63,7 @@ class RunContext:
     def last_sign_of_life(self, pod: Pod) -> datetime:
         """Return when ``pod`` last showed that it lives; now, while storage cannot be read."""
         heartbeat = self.observed.storage.heartbeat
-        synced = self.status.condition("CheckpointsSynced")
+        synced = self.status.condition(ConditionType.CHECKPOINTS_SYNCED)
         if self.observed.storage.problem:
             return self.now
         signs = (

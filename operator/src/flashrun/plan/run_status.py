@@ -12,12 +12,12 @@ from typing import Any, Final
 
 from flashrun.api import names
 from flashrun.api.platform import Platform
+from flashrun.api.reasons import NO_REASON, AnyReason, ConditionType, Reason, reason_from
 from flashrun.api.records import Manifest, Progress, ResolvedRun
 from flashrun.api.resource import (
     ATTEMPTS_SHOWN,
     CHECKPOINTS_SHOWN,
     TERMINAL,
-    TRAINING_WARNING,
     AdapterStatus,
     AttemptStatus,
     BatchingStatus,
@@ -81,12 +81,12 @@ def conclude(
     now: datetime,
     *,
     phase: Phase,
-    reason: str,
+    reason: AnyReason,
     message: str,
 ) -> FlashRunStatus:
     """Return ``status`` with a phase and the conditions that follow from it."""
     ended = _whole(now) if phase in TERMINAL else status.completion_time
-    running = Wanted("Running", TRUE if phase is Phase.RUNNING else FALSE, reason)
+    running = Wanted(ConditionType.RUNNING, TRUE if phase is Phase.RUNNING else FALSE, reason)
     return state(
         status.replace(phase=phase, completion_time=ended),
         run,
@@ -186,20 +186,24 @@ def _without_progress(status: FlashRunStatus) -> FlashRunStatus:
 
 def _events(before: FlashRunStatus, after: FlashRunStatus) -> Iterable[RunEvent]:
     """Yield what people want to know that changed between two statuses."""
-    ready = after.condition("Ready")
-    reason, message = (ready.reason, ready.message) if ready else (after.phase.value, "")
+    ready = after.condition(ConditionType.READY)
+    reason, message = (
+        (ready.reason, ready.message) if ready else (reason_from(after.phase.value), "")
+    )
     if after.phase is not before.phase or (after.pending and after.pending != before.pending):
-        yield RunEvent(reason, message or after.phase.value, warning=_needs_people(after))
-    elif reason == TRAINING_WARNING and ready != before.condition("Ready"):
+        yield RunEvent(
+            reason or reason_from(after.phase), message or after.phase, warning=_needs_people(after)
+        )
+    elif reason is Reason.TRAINING_WARNING and ready != before.condition(ConditionType.READY):
         yield RunEvent(reason, message, warning=True)
     for checkpoint in after.checkpoints[: max(0, after.checkpoint_count - before.checkpoint_count)]:
-        yield RunEvent("CheckpointUploaded", f"Checkpoint {checkpoint.ref} is in storage.")
+        yield RunEvent(Reason.CHECKPOINT_UPLOADED, f"Checkpoint {checkpoint.ref} is in storage.")
     known = {attempt.pod: attempt for attempt in before.attempts}
     for attempt in after.attempts:
         was = known.get(attempt.pod)
         if attempt.end is not None and (was is None or was.end is None) and attempt.exit_code:
             what = f"Pod {attempt.pod} ended: {attempt.reason}. {attempt.message}".rstrip()
-            yield RunEvent("AttemptEnded", what, warning=True)
+            yield RunEvent(Reason.ATTEMPT_ENDED, what, warning=True)
 
 
 def _needs_people(status: FlashRunStatus) -> bool:
@@ -210,9 +214,17 @@ def _observations(
     before: FlashRunStatus, pods: tuple[Pod, ...], observed: Observed
 ) -> Iterable[Wanted]:
     accepted = observed.resolved is not None
-    yield Wanted("Accepted", TRUE if accepted else UNKNOWN, "Accepted" if accepted else "Checking")
+    yield Wanted(
+        ConditionType.ACCEPTED,
+        TRUE if accepted else UNKNOWN,
+        Reason.ACCEPTED if accepted else Reason.CHECKING,
+    )
     ready = observed.has_secrets
-    yield Wanted("SecretsReady", TRUE if ready else UNKNOWN, "Copied" if ready else "Checking")
+    yield Wanted(
+        ConditionType.SECRETS_READY,
+        TRUE if ready else UNKNOWN,
+        Reason.COPIED if ready else Reason.CHECKING,
+    )
     yield _scheduled(before, crew_of(pods), observed.resolved)
     yield _synced(observed)
 
@@ -221,29 +233,35 @@ def _scheduled(
     before: FlashRunStatus, crew: tuple[Pod, ...], resolved: ResolvedRun | None
 ) -> Wanted:
     if not crew:
-        known = before.condition("Scheduled")
+        known = before.condition(ConditionType.SCHEDULED)
         status = known.status if known else UNKNOWN
-        return Wanted("Scheduled", status, known.reason if known else "NoPod")
+        return Wanted(ConditionType.SCHEDULED, status, known.reason if known else Reason.NO_POD)
     wanted = resolved.scale.nodes if resolved else 1
     held = [pod for pod in crew if pod.unschedulable]
     if held:
         share = f"{len(held)} of {wanted} pods: " if wanted > 1 else ""
-        return Wanted("Scheduled", FALSE, "Unschedulable", share + held[0].unschedulable)
+        return Wanted(
+            ConditionType.SCHEDULED, FALSE, Reason.UNSCHEDULABLE, share + held[0].unschedulable
+        )
     nodes = [pod.node for pod in crew if pod.node]
     if len(nodes) < wanted:
-        return Wanted("Scheduled", UNKNOWN, "Scheduling")
+        return Wanted(ConditionType.SCHEDULED, UNKNOWN, Reason.SCHEDULING)
     where = f"On node{'s' if wanted > 1 else ''} {', '.join(nodes)}."
-    return Wanted("Scheduled", TRUE, "Scheduled", where)
+    return Wanted(ConditionType.SCHEDULED, TRUE, Reason.SCHEDULED, where)
 
 
 def _synced(observed: Observed) -> Wanted:
     storage = observed.storage
     if storage.problem:
-        return Wanted("CheckpointsSynced", FALSE, "StorageUnavailable", storage.problem)
+        return Wanted(
+            ConditionType.CHECKPOINTS_SYNCED, FALSE, Reason.STORAGE_UNAVAILABLE, storage.problem
+        )
     if not storage.checkpoints:
-        return Wanted("CheckpointsSynced", UNKNOWN, "NoCheckpoint")
+        return Wanted(ConditionType.CHECKPOINTS_SYNCED, UNKNOWN, Reason.NO_CHECKPOINT)
     newest = storage.checkpoints[-1]
-    return Wanted("CheckpointsSynced", TRUE, "Synced", f"The newest is step {newest.step}.")
+    return Wanted(
+        ConditionType.CHECKPOINTS_SYNCED, TRUE, Reason.SYNCED, f"The newest is step {newest.step}."
+    )
 
 
 def _attempts(
@@ -261,7 +279,7 @@ def _attempts(
             known[leader.name] = entry.replace(gpus=gpus)
     for name in known.keys() - {pod.name for pod in pods}:
         if known[name].end is None and before.phase not in TERMINAL:  # deleted between two looks
-            known[name] = known[name].replace(reason="PodLost")
+            known[name] = known[name].replace(reason=Reason.POD_LOST)
     return tuple(sorted(known.values(), key=_age))
 
 
@@ -292,7 +310,7 @@ def _attempt(before: AttemptStatus | None, attempt: Attempt, storage: StorageVie
         gpus=before.gpus,
         start=pod.started or before.start,
         end=pod.ended or before.end if done else None,
-        reason=failures.reason_of(culprit) if done else "",
+        reason=failures.reason_of(culprit) if done else NO_REASON,
         exit_code=culprit.exit_code if done else None,
         message=other if done else "",
         from_step=from_step,
@@ -354,7 +372,7 @@ def _works(name: str, pods: tuple[Pod, ...]) -> bool:
 
 
 def _at_work(pods: tuple[Pod, ...]) -> str:
-    return next((pod.activity for pod in reversed(pods) if pod.active), "")
+    return next((pod.activity or "" for pod in reversed(pods) if pod.active), "")
 
 
 def _shown(progress: Progress, activity: str, updated: datetime | None) -> ProgressStatus:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from flashrun.api.reasons import AnyReason
 from flashrun.api.records import (
     Claim,
     EnvironmentPointer,
@@ -124,7 +125,7 @@ class Delete:
 class RunEvent:
     """Something worth telling people, once."""
 
-    reason: str
+    reason: AnyReason
     message: str
     warning: bool = False
 

@@ -9,6 +9,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from flashrun.api.exits import Exit
+from flashrun.api.reasons import Reason
 from flashrun_trainer.data.environment import Message, shown
 from flashrun_trainer.data.packing import IGNORED
 from flashrun_trainer.pod.trainer_errors import TrainerError, sentence
@@ -161,7 +162,7 @@ def text_of(tokenizer: Any, messages: Sequence[Message], thinking: bool, answer:
         # A template is a program; whatever it raises, it is these messages that it cannot render.
         raise TrainerError(
             Exit.DATA,
-            "TemplateRefused",
+            Reason.TEMPLATE_REFUSED,
             f"the model's chat template refuses messages that end with {shown(messages[-1])}: "
             f"{sentence(error)}",
             "change the messages that the environment builds",
@@ -171,7 +172,7 @@ def text_of(tokenizer: Any, messages: Sequence[Message], thinking: bool, answer:
     except UnicodeEncodeError as error:
         raise TrainerError(
             Exit.DATA,
-            "TextInvalid",
+            Reason.TEXT_INVALID,
             f"messages that end with {shown(messages[-1])} have half a character (a lone "
             "surrogate), which no tokenizer takes",
             "write the text of the dataset as valid Unicode",

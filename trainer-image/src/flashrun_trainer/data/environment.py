@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from flashrun.api.exits import Exit
+from flashrun.api.reasons import Reason
 from flashrun.api.records import ResolvedEnvironment
 from flashrun_trainer.pod.mounts import Pod
 from flashrun_trainer.pod.trainer_errors import TrainerError, sentence
@@ -139,7 +140,9 @@ class Environment:
         Raises:
             TrainerError: the environment fails, or the output is of no known shape.
         """
-        with blamed(f"reading the output of {row_name(example)}", Exit.DATA, "DatasetInvalid"):
+        with blamed(
+            f"reading the output of {row_name(example)}", Exit.DATA, Reason.DATASET_INVALID
+        ):
             return checked(self.sdk.sft_completion(example))
 
     def turns(self, example: Any) -> int:
@@ -180,7 +183,7 @@ def load_folder(folder: Path, spec: ResolvedEnvironment) -> Environment:
     if not module.is_file():
         raise TrainerError(
             Exit.ENVIRONMENT,
-            "EnvironmentInvalid",
+            Reason.ENVIRONMENT_INVALID,
             f"the package of {spec.id} has no {_MODULE} at its root",
             _PUSH_HINT,
         )
@@ -192,12 +195,12 @@ def load_folder(folder: Path, spec: ResolvedEnvironment) -> Environment:
     extras |= {"contract_path": str(contract_path)} if contract_path.is_file() else {}
     with blamed(f"importing {_MODULE}"):
         sdk = load_environment(f"{module}:load_environment", **{**extras, **spec.params})
-    with blamed(_reading(data, folder), Exit.DATA, "DatasetInvalid"):
+    with blamed(_reading(data, folder), Exit.DATA, Reason.DATASET_INVALID):
         examples = _examples(sdk, spec.params, data)
     if not examples:
         raise TrainerError(
             Exit.DATA,
-            "DatasetEmpty",
+            Reason.DATASET_EMPTY,
             f"split {spec.split!r} of {spec.id} has no examples{_strange(folder)}",
             "add rows with an input, and for SFT an output, to the dataset",
         )
@@ -214,7 +217,7 @@ def load_folder(folder: Path, spec: ResolvedEnvironment) -> Environment:
 
 @contextmanager
 def blamed(
-    doing: str, code: Exit = Exit.ENVIRONMENT, reason: str = "EnvironmentFailed"
+    doing: str, code: Exit = Exit.ENVIRONMENT, reason: Reason = Reason.ENVIRONMENT_FAILED
 ) -> Iterator[None]:
     """Turn whatever the environment raises into an end that names the error."""
     try:
@@ -267,7 +270,7 @@ def dataset_path(folder: Path, spec: ResolvedEnvironment) -> Path | None:
     listed = ", ".join(there) if there else f"no dataset at all{_strange(folder)}"
     raise TrainerError(
         Exit.DATA,
-        "SplitMissing",
+        Reason.SPLIT_MISSING,
         f"the package of {spec.id} has no dataset/{spec.split}.jsonl; it has {listed}",
         "set [environment.params] split to one of these, or add the file and push again",
     )
@@ -294,7 +297,7 @@ def _packaged(folder: Path, given: str) -> Path:
         return path
     raise TrainerError(
         Exit.DATA,
-        "DatasetMissing",
+        Reason.DATASET_MISSING,
         f"params.dataset_path {given!r} is not a file of the environment's package",
         "give it relative to environment.py",
     )

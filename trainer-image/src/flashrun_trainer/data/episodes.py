@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from flashrun.api.exits import Exit
+from flashrun.api.reasons import Reason
 from flashrun_trainer.data.chat_template import token_ids, turn_end
 from flashrun_trainer.data.environment import FAILURES, Answer, Environment, Message, checked
 from flashrun_trainer.data.rewards import failed
@@ -110,7 +111,7 @@ def reply_ids(tokenizer: Any, replies: list[Message], thinking: bool, closed: bo
     if len(ends) <= before:
         raise TrainerError(
             Exit.CONFIG,
-            "TemplateUnsupported",
+            Reason.TEMPLATE_UNSUPPORTED,
             "the model's chat template does not end turns with a token of its own, which "
             "environments of several turns need",
             "choose another model",

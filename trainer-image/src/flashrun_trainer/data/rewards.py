@@ -16,6 +16,7 @@ from numbers import Real
 from typing import Any, Final, TypeVar
 
 from flashrun.api.exits import Exit
+from flashrun.api.reasons import Reason
 from flashrun_trainer.data.environment import FAILURES, Environment, shown
 from flashrun_trainer.pod.trainer_errors import TrainerError, sentence
 
@@ -150,7 +151,7 @@ def refuse_if_all_failed(scores: Sequence[Score], step: int) -> None:
     if all(score.error for score in scores):
         raise TrainerError(
             Exit.ENVIRONMENT,
-            "RewardFailed",
+            Reason.REWARD_FAILED,
             f"the reward failed for all {len(scores)} responses of step {step} with "
             f"{scores[0].error}",
             "correct how the environment scores and publish it again with flash env push",

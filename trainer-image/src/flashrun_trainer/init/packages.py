@@ -16,6 +16,7 @@ from typing import Any, Final
 from flashrun import archive
 from flashrun.api import names
 from flashrun.api.exits import Exit
+from flashrun.api.reasons import Activity, Reason
 from flashrun.api.records import ResolvedEnvironment, ResolvedRun
 from flashrun.store import Store
 from flashrun.store_errors import KeyNotFound, StorageForbidden, Unauthorized
@@ -41,7 +42,7 @@ def run(pod: Pod) -> None:
 
 def doing(_: Pod) -> str:
     """Say what this container does."""
-    return "Installing"
+    return Activity.INSTALLING
 
 
 def download(store: Store, environment: ResolvedEnvironment, path: Path) -> None:
@@ -55,14 +56,14 @@ def download(store: Store, environment: ResolvedEnvironment, path: Path) -> None
     except (KeyNotFound, StorageForbidden) as error:
         raise TrainerError(
             Exit.ENVIRONMENT,
-            "EnvironmentNotFound",
+            Reason.ENVIRONMENT_NOT_FOUND,
             f"the package of environment {environment.id} cannot be had: {error}",
             "publish it with flash env push",
         ) from None
     if found.sha256 != environment.digest:
         raise TrainerError(
             Exit.TEMPORARY,
-            "EnvironmentCorrupt",
+            Reason.ENVIRONMENT_CORRUPT,
             f"the package of {environment.id} has SHA-256 {found.sha256[:12]}…, "
             f"not {environment.digest[:12]}…",
             "it is tried again; when it stays like this, publish it again with flash env push",
@@ -78,7 +79,7 @@ def unpack(packed: Path, folder: Path) -> None:
     except archive.ArchiveError as error:
         raise TrainerError(
             Exit.ENVIRONMENT,
-            "EnvironmentInvalid",
+            Reason.ENVIRONMENT_INVALID,
             f"the environment's package {first_line(str(error))}",
             "publish it again with flash env push",
         ) from None
@@ -135,7 +136,7 @@ def _pip(*arguments: str) -> None:
     except subprocess.TimeoutExpired:
         raise TrainerError(
             Exit.TEMPORARY,
-            "IndexUnavailable",
+            Reason.INDEX_UNAVAILABLE,
             f"pip took longer than {_PIP_SECONDS} s",
             "it is tried again; shorten [environment].pip when the index is not to blame",
         ) from None
@@ -159,14 +160,14 @@ def pip_failure(output: str) -> TrainerError:
     if _OFFLINE.search(output):
         return TrainerError(
             Exit.TEMPORARY,
-            "IndexUnavailable",
+            Reason.INDEX_UNAVAILABLE,
             "the package index cannot be reached, so the pip list cannot be installed",
             "the platform sets the index: trainer.pip_index_url",
         )
     if (conflict := _CONFLICT.search(output)) is not None:
         return TrainerError(
             Exit.ENVIRONMENT,
-            "PackageConflict",
+            Reason.PACKAGE_CONFLICT,
             f"the pip list does not go together with the trainer's own packages: "
             f"{conflict['names'] or 'conflicting versions'}",
             "loosen the versions in [environment].pip",
@@ -174,14 +175,14 @@ def pip_failure(output: str) -> TrainerError:
     if (missing := _MISSING.search(output)) is not None:
         return TrainerError(
             Exit.ENVIRONMENT,
-            "PackageNotFound",
+            Reason.PACKAGE_NOT_FOUND,
             f"the package index has nothing for {missing['name'].strip()!r}",
             "correct its name or version in [environment].pip",
         )
     error = _ERROR.search(output)
     return TrainerError(
         Exit.ENVIRONMENT,
-        "PackageFailed",
+        Reason.PACKAGE_FAILED,
         f"the pip list cannot be installed: {first_line(error['text'] if error else output)}",
         "correct [environment].pip",
     )

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from flashrun.api.base import Record
 from flashrun.api.exits import Exit, Termination
+from flashrun.api.reasons import Reason
 from flashrun.api.records import ResolvedRun
 from flashrun_trainer.pod.mounts import Pod
 from flashrun_trainer.pod.trainer_errors import TrainerError
@@ -209,7 +210,7 @@ def follow(
 def _missing(run: ResolvedRun, seconds: float, who: str) -> TrainerError:
     return TrainerError(
         Exit.TEMPORARY,
-        "PeersMissing",
+        Reason.PEERS_MISSING,
         f"the run trains on {run.scale.nodes} pods, and {who} did not come within {seconds:.0f} s",
         "the cluster has to have room for all pods of the run at once",
     )

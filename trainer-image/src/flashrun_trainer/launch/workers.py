@@ -20,6 +20,7 @@ from queue import Empty, SimpleQueue
 from typing import IO, Final
 
 from flashrun.api.exits import Exit, Termination, parse_termination
+from flashrun.api.reasons import Reason
 from flashrun.api.records import ResolvedRun
 from flashrun_trainer.launch.rendezvous import Ended, Link, Start
 from flashrun_trainer.pod.distributed import ATTEMPT, RANK, threads
@@ -234,7 +235,7 @@ class Team:
         )
         end = TrainerError(
             code,
-            "ProcessKilled" if code > _SIGNALLED else "ProcessFailed",
+            Reason.PROCESS_KILLED if code > _SIGNALLED else Reason.PROCESS_FAILED,
             f"process {number} of {self.spec.scale.world_size} {how}",
             "most often the pod ran out of memory: lower train.batch_size or train.max_length"
             if killed
@@ -343,7 +344,7 @@ def _cut_off(index: int, silent: bool) -> Ended:
     else:
         code, what = Exit.INTERRUPTED_UNSAVED, "has gone away"
     message = f"pod {index} of this attempt {what}; the run goes on from its last checkpoint"
-    return Ended(code=code, termination=Termination(reason="PeerLost", message=message))
+    return Ended(code=code, termination=Termination(reason=Reason.PEER_LOST, message=message))
 
 
 def _because_of(index: int, ended: Ended) -> Ended:
@@ -358,7 +359,7 @@ def _because_of(index: int, ended: Ended) -> Ended:
     return Ended(
         code=Exit.INTERRUPTED_UNSAVED,
         termination=Termination(
-            reason="PeerFailed",
+            reason=Reason.PEER_FAILED,
             message=shortened(message),
             hint=said.hint if said is not None else "",
         ),

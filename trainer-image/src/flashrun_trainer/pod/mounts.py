@@ -8,6 +8,7 @@ from typing import Final, Self
 from pydantic import ValidationError
 
 from flashrun.api.exits import Exit
+from flashrun.api.reasons import Reason
 from flashrun.api.records import ResolvedRun
 from flashrun.store import Store
 from flashrun_trainer.pod.trainer_errors import TrainerError
@@ -75,7 +76,7 @@ class Pod:
         except (OSError, ValidationError) as error:
             raise TrainerError(
                 Exit.CONFIG,
-                "SpecInvalid",
+                Reason.SPEC_INVALID,
                 f"the resolved spec {self.spec} cannot be read: {str(error).splitlines()[0]}",
                 "operator and trainer image must be of the same release",
             ) from None

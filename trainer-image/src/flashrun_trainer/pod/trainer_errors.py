@@ -19,6 +19,7 @@ from typing import Final, Self
 
 from flashrun.api import names, secret_patterns
 from flashrun.api.exits import MESSAGE_LIMIT, Exit
+from flashrun.api.reasons import Reason
 from flashrun.api.records import ResolvedRun
 from flashrun.store_errors import StoreError
 
@@ -45,7 +46,7 @@ _IN_ADDRESSES: Final = re.compile(
 class TrainerError(Exception):
     """An end with a known reason."""
 
-    def __init__(self, code: int, reason: str, message: str, hint: str) -> None:
+    def __init__(self, code: int, reason: Reason, message: str, hint: str) -> None:
         super().__init__(message)
         self.code = code
         self.reason = reason
@@ -186,7 +187,7 @@ def explain(error: BaseException, own_code: Path | None = None) -> TrainerError:
         case InterruptedBeforeTraining():
             return TrainerError(
                 Exit.INTERRUPTED_UNSAVED,
-                "Interrupted",
+                Reason.INTERRUPTED,
                 "the pod was asked to stop before training began; there was nothing to save",
                 "it is started again by itself",
             )
@@ -194,7 +195,7 @@ def explain(error: BaseException, own_code: Path | None = None) -> TrainerError:
             # Denied and damaged storage is counted too: credentials are renewed, disks replaced.
             return TrainerError(
                 Exit.TEMPORARY,
-                "StorageUnavailable",
+                Reason.STORAGE_UNAVAILABLE,
                 str(error),
                 "it is tried again from the last checkpoint; storage is the platform's to look at",
             )
@@ -206,13 +207,13 @@ def explain(error: BaseException, own_code: Path | None = None) -> TrainerError:
 
 _HOST_MEMORY: Final = (
     UNEXPECTED,
-    "OutOfMemory",
+    Reason.OUT_OF_MEMORY,
     "the pod ran out of memory",
     "lower train.batch_size, or ask the platform for more memory a GPU",
 )
 _GPU_MEMORY: Final = (
     Exit.CUDA_OUT_OF_MEMORY,
-    "CudaOutOfMemory",
+    Reason.CUDA_OUT_OF_MEMORY,
     "the GPU ran out of memory",
     "lower train.max_length, train.batch_size or train.lora_rank; for GRPO also train.max_tokens "
     "and train.group_size",
@@ -243,7 +244,7 @@ _KNOWN_TEXTS: Final = (
             r"|CUDA-capable device\(s\) is/are busy|GPU is lost|CUDA unknown error"
             r"|no CUDA-capable device|CUDA driver initialization failed"
         ),
-        (Exit.GPU_FAULT, "GpuFault", "the GPU failed", "the run goes on on another node"),
+        (Exit.GPU_FAULT, Reason.GPU_FAULT, "the GPU failed", "the run goes on on another node"),
     ),
     (
         _TORCH,
@@ -253,7 +254,7 @@ _KNOWN_TEXTS: Final = (
         ),
         (
             Exit.NCCL,
-            "NcclFailed",
+            Reason.NCCL_FAILED,
             "the GPUs lost touch with each other",
             "it is tried again from the last checkpoint; when that happens each time, the nodes' "
             "network is the platform's to look at",
@@ -264,7 +265,7 @@ _KNOWN_TEXTS: Final = (
         re.compile(r"No space left on device"),
         (
             UNEXPECTED,
-            "DiskFull",
+            Reason.DISK_FULL,
             "the pod's disk is full",
             "lower train.lora_rank, or ask for disk",
         ),
@@ -294,7 +295,7 @@ def _from_place(error: BaseException, own_code: Path | None) -> TrainerError | N
     place = f"{Path(inside[-1].filename).relative_to(own_code)}:{inside[-1].lineno}"
     return TrainerError(
         Exit.ENVIRONMENT,
-        "EnvironmentFailed",
+        Reason.ENVIRONMENT_FAILED,
         f"the environment failed in {place} with {sentence(error)}",
         "correct the environment and publish it again with flash env push",
     )
@@ -303,7 +304,7 @@ def _from_place(error: BaseException, own_code: Path | None) -> TrainerError | N
 def _unexpected(error: BaseException) -> TrainerError:
     return TrainerError(
         UNEXPECTED,
-        "Unexpected",
+        Reason.UNEXPECTED,
         f"the trainer failed with {sentence(error)}",
         "the log has the traceback: flash log",
     )
@@ -339,7 +340,7 @@ def diverged(name: str, value: float, step: int) -> TrainerError | None:
         return None
     return TrainerError(
         Exit.DIVERGED,
-        "Diverged",
+        Reason.DIVERGED,
         f"{name} is {value} at step {step}: training diverged",
         "lower train.learning_rate; the checkpoints before this step are intact",
     )

@@ -11,7 +11,8 @@ from datetime import UTC, datetime
 from itertools import count
 
 from flashrun.api import names
-from flashrun.api.exits import RETRIES, Exit, Retry
+from flashrun.api.exits import Exit, exit_of
+from flashrun.api.reasons import Reason, Retry
 from flashrun.api.records import Claim, Manifest, ResolvedRun, Result
 from flashrun.store import Store
 from flashrun.store_errors import KeyExists, KeyNotFound
@@ -42,7 +43,7 @@ class Attempt:
         if taken or self.store.exists(names.claim_key(self.prefix, self.number + 1)):
             raise TrainerError(
                 Exit.INTERRUPTED_UNSAVED,
-                "Superseded",
+                Reason.SUPERSEDED,
                 f"attempt {self.number} is superseded: another pod owns the run now",
                 "that pod goes on from the last checkpoint",
             )
@@ -91,7 +92,8 @@ def settle(store: Store, result: Result) -> Result:
 
 def is_final(code: int) -> bool:
     """Say whether an exit code ends the run for good."""
-    return code in RETRIES and RETRIES[Exit(code)] is Retry.NEVER
+    known = exit_of(code)
+    return known is not None and known.retry is Retry.NEVER
 
 
 def claimed(store: Store, run: ResolvedRun, number: int) -> Attempt:

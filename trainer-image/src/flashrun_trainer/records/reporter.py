@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from flashrun.api import names
+from flashrun.api.reasons import Activity
 from flashrun.api.records import Batching, Heartbeat, MetricsRow, Progress, TrainerControl
 from flashrun.store_errors import KeyNotFound, StoreError
 from flashrun_trainer.pod.mounts import Pod
@@ -61,7 +62,7 @@ class Reporter:
         self._attempt = attempt
         self._redact = redact
         self._lock = threading.Lock()
-        self._activity = "Loading"
+        self._activity = Activity.LOADING
         self._progress: Progress | None = None
         self._batching: Batching | None = None
         self._warning = ""
@@ -89,8 +90,8 @@ class Reporter:
 
     # --- what training hands over ---------------------------------------------------------------
 
-    def activity(self, name: str) -> None:
-        """Say what the trainer is doing, in one CamelCase word."""
+    def activity(self, name: Activity) -> None:
+        """Report what the trainer does."""
         with self._lock:
             self._activity, self._heartbeat_changed = name, True
         self._wake.set()

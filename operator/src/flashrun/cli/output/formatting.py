@@ -4,9 +4,9 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Final
 
+from flashrun.api.reasons import ConditionType, Reason
 from flashrun.api.resource import (
     TERMINAL,
-    TRAINING_WARNING,
     CheckpointStatus,
     FlashRun,
     FlashRunStatus,
@@ -128,8 +128,8 @@ def _why(status: FlashRunStatus) -> list[tuple[str, str]]:
         return [("Failure", f"{failure.message} ({failure.reason})"), *hint, *memory]
     if status.pending and status.phase not in TERMINAL:
         return [("Waiting", f"{status.pending.message} ({status.pending.reason})")]
-    ready = status.condition("Ready")
-    if ready is not None and ready.reason == TRAINING_WARNING:
+    ready = status.condition(ConditionType.READY)
+    if ready is not None and ready.reason is Reason.TRAINING_WARNING:
         return [("Warning", ready.message)]
     return []
 

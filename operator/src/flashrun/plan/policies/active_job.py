@@ -4,7 +4,8 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Final
 
-from flashrun.api.resource import TRAINING_WARNING, FailureStatus, PendingStatus, Phase
+from flashrun.api.reasons import Activity, AnyReason, KubernetesReason, Reason, reason_from
+from flashrun.api.resource import FailureStatus, PendingStatus, Phase
 from flashrun.plan import failures, objects, run_status
 from flashrun.plan.decisions import fail_run
 from flashrun.plan.job_start import (
@@ -39,13 +40,13 @@ def follow_job(context: RunContext) -> Decision:
     without_image = next((pod for pod in context.crew if _image_overdue(pod, context.now)), None)
     if without_image is not None:
         failure = FailureStatus(
-            reason="ImagePullFailed",
+            reason=Reason.IMAGE_PULL_FAILED,
             message=f"The trainer image cannot be pulled: {without_image.waiting_message}"[:2048],
             hint="Ask the platform's administrator: trainer.image and its pull secret.",
         )
         return fail_run(context, failure, delete_jobs=True)
     phase, reason, message = _progress(context, job, resolved.scale.nodes)
-    waits = phase is not Phase.RUNNING and reason not in _PREPARING
+    waits = phase is not Phase.RUNNING and reason not in _PREPARING.values()
     pending = PendingStatus(reason=reason, message=message) if waits else None
     status = run_status.resolved(
         context.status, context.run, resolved, job, context.observed.storage
@@ -62,32 +63,34 @@ def follow_job(context: RunContext) -> Decision:
     return replace(repair, status=status, delete=stalled)
 
 
-def _progress(context: RunContext, job: Object, nodes: int) -> tuple[Phase, str, str]:
+def _progress(context: RunContext, job: Object, nodes: int) -> tuple[Phase, AnyReason, str]:
     """Return phase, reason and one sentence about the pods of ``job``."""
     crew = context.crew
     active = [pod for pod in crew if pod.active]
     waiting = Phase.STARTING if len(active) == len(context.pods) else Phase.RETRYING
     if job["spec"].get("suspend"):
-        return Phase.PENDING, "Queued", "Waits for quota in the queue."
+        return Phase.PENDING, Reason.QUEUED, "Waits for quota in the queue."
     if job_condition(job, "Complete") is not None:
-        return Phase.RUNNING, "Finishing", "The trainer is done; its result cannot be read yet."
+        return Phase.RUNNING, Reason.FINISHING, Reason.FINISHING.sentence
     if not active or any(not pod.active and pod.exit_code != 0 for pod in crew):
-        return waiting, "PodPending", _between_attempts(context, active)
+        return waiting, Reason.POD_PENDING, _between_attempts(context, active)
     if held := [pod for pod in active if pod.unschedulable]:
         share = f"{len(held)} of {nodes} pods: " if nodes > 1 else ""
-        return waiting, "Unschedulable", f"No node fits: {share}{held[0].unschedulable}"[:2048]
+        return waiting, Reason.UNSCHEDULABLE, f"No node fits: {share}{held[0].unschedulable}"[:2048]
     if barred := next((pod for pod in active if pod.waiting_reason), None):
         detail = barred.waiting_message or barred.waiting_reason
-        return waiting, barred.waiting_reason, f"The pod cannot start: {detail}"[:2048]
+        reason = reason_from(barred.waiting_reason)
+        return waiting, reason, f"The pod cannot start: {detail}"[:2048]
     if late := next((pod for pod in active if pod.started is None), None):
-        activity = late.activity or "Starting"
-        return waiting, activity, _PREPARING[activity]
+        preparing = _PREPARING.get(late.activity or Activity.STARTING, Reason.STARTING)
+        return waiting, preparing, preparing.sentence
     if len(crew) < nodes:
-        return waiting, "PodPending", f"Waits for the Job controller: {len(crew)} of {nodes} pods."
+        share = f"{len(crew)} of {nodes} pods"
+        return waiting, Reason.POD_PENDING, f"Waits for the Job controller: {share}."
     heartbeat = context.observed.storage.heartbeat
     if heartbeat is not None and heartbeat.warning and heartbeat.pod == crew[0].name:
-        return Phase.RUNNING, TRAINING_WARNING, heartbeat.warning[:2048]
-    return Phase.RUNNING, "Training", "The trainer is at work."
+        return Phase.RUNNING, Reason.TRAINING_WARNING, heartbeat.warning[:2048]
+    return Phase.RUNNING, Reason.TRAINING, Reason.TRAINING.sentence
 
 
 def _between_attempts(context: RunContext, active: list[Pod]) -> str:
@@ -100,14 +103,18 @@ def _between_attempts(context: RunContext, active: list[Pod]) -> str:
 
 
 _PREPARING: Final = {
-    "Starting": "The pod starts.",
-    "Downloading": "The base model is being fetched.",
-    "Installing": "The environment is being installed.",
+    Activity.STARTING: Reason.STARTING,
+    Activity.DOWNLOADING: Reason.DOWNLOADING,
+    Activity.INSTALLING: Reason.INSTALLING,
 }
+"""What a pod does before its trainer starts."""
 
 
 def _image_overdue(pod: Pod, now: datetime) -> bool:
     """Return whether to stop waiting for a pod's image."""
     if not pod.active or not pod.image_trouble:
         return False
-    return pod.waiting_reason == "InvalidImageName" or now - pod.created > IMAGE_PATIENCE
+    return (
+        pod.waiting_reason == KubernetesReason.INVALID_IMAGE_NAME
+        or now - pod.created > IMAGE_PATIENCE
+    )

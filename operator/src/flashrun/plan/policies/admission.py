@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from flashrun.api.catalog import Catalog
+from flashrun.api.reasons import ConditionType, Reason
 from flashrun.api.resource import FailureStatus
 from flashrun.plan import placement, resolve, run_status
 from flashrun.plan.conditions import FALSE, Wanted
@@ -29,12 +30,12 @@ def refuse_invalid_spec(context: RunContext) -> Decision | None:
     if not problems:
         return None
     failure = FailureStatus(
-        reason="SpecInvalid",
+        reason=Reason.SPEC_INVALID,
         message="; ".join(map(str, problems)),
         hint="Change the config and submit it as a new run.",
     )
     decision = fail_run(context, failure)
-    refused = Wanted("Accepted", FALSE, "SpecInvalid", failure.message)
+    refused = Wanted(ConditionType.ACCEPTED, FALSE, Reason.SPEC_INVALID, failure.message)
     return replace(
         decision, status=run_status.state(decision.status, context.run, context.now, refused)
     )
@@ -46,18 +47,18 @@ def wait_for_storage(context: RunContext) -> Decision | None:
         return None
     spec, storage = context.run.spec, context.observed.storage
     if storage.problem:
-        return wait(context, "StorageUnavailable", storage.problem, "Accepted")
+        return wait(context, Reason.STORAGE_UNAVAILABLE, storage.problem, ConditionType.ACCEPTED)
     if storage.environment is None:
         identifier = spec.environment.id
         message = (
             f"Environment {identifier} is not in storage: push it with "
             f"flash env push --name {identifier}."
         )
-        return wait(context, "EnvironmentNotFound", message, "Accepted")
+        return wait(context, Reason.ENVIRONMENT_NOT_FOUND, message, ConditionType.ACCEPTED)
     if spec.train.init_from_adapter is not None and storage.adapter_source is None:
         message = (
             f"Adapter {spec.train.init_from_adapter} has no finished upload in namespace "
             f"{context.run.namespace}: see flash checkpoints."
         )
-        return wait(context, "AdapterNotFound", message, "Accepted")
+        return wait(context, Reason.ADAPTER_NOT_FOUND, message, ConditionType.ACCEPTED)
     return None

@@ -1,5 +1,6 @@
 """Cancellation: ``spec.control.cancel`` ends a run; its checkpoints stay in storage."""
 
+from flashrun.api.reasons import Reason
 from flashrun.api.resource import Phase
 from flashrun.plan import run_status
 from flashrun.plan.run_context import RunContext
@@ -19,7 +20,7 @@ def cancel_run(context: RunContext) -> Decision | None:
         context.run,
         context.now,
         phase=Phase.CANCELLING if waiting else Phase.CANCELLED,
-        reason="Cancelling" if waiting else "Cancelled",
+        reason=Reason.CANCELLING if waiting else Reason.CANCELLED,
         message="The trainer saves and stops." if waiting else f"Cancelled; {kept}.",
     )
     deletes = tuple(

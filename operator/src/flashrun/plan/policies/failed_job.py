@@ -4,7 +4,7 @@ Failures that have nothing to do with the place are retried by the Job itself, a
 """
 
 from flashrun.api.catalog import Catalog
-from flashrun.api.exits import Retry
+from flashrun.api.reasons import Reason, Retry
 from flashrun.api.records import ResolvedRun
 from flashrun.api.resource import Phase
 from flashrun.plan import failures, objects, placement
@@ -29,7 +29,7 @@ def retry_or_fail(context: RunContext) -> Decision | None:
         return None
     retry = _retry_placement(context, job, resolved, last)
     if retry is not None:
-        reason = failures.reason_of(last) if last else "Retrying"
+        reason = failures.reason_of(last) if last else Reason.RETRYING
         gpus = f" on {retry.scale.world_size} GPUs" if retry.scale.world_size > 1 else ""
         message = f"{reason}: goes on in pool {retry.pool.name}{gpus} from the newest checkpoint."
         resolved = resolved.replace(scale=retry.scale)

@@ -1,5 +1,6 @@
 """Job launch: a run without a Job gets one, the first or again after somebody deleted it."""
 
+from flashrun.api.reasons import Reason
 from flashrun.api.resource import FailureStatus
 from flashrun.plan import objects
 from flashrun.plan.decisions import fail_run
@@ -15,7 +16,7 @@ def launch_job(context: RunContext) -> Decision | None:
     place = context.place()
     if place is None:  # the platform changed under a run that it had accepted
         message = f"No pool of this cluster fits {context.run.spec.model} any more."
-        return fail_run(context, FailureStatus(reason="NoPool", message=message))
+        return fail_run(context, FailureStatus(reason=Reason.NO_POOL, message=message))
     resolved = context.observed.resolved or resolve_run(context, place.scale)
     placement = objects.Placement(0, place.pool, place.scale)
-    return start_job(context, resolved, placement, "Launched", "The Job was created.")
+    return start_job(context, resolved, placement, Reason.LAUNCHED, "The Job was created.")

@@ -1,6 +1,7 @@
 """Required secrets: a run waits until every secret that it lists has a value."""
 
 from flashrun.api import names
+from flashrun.api.reasons import ConditionType, Reason
 from flashrun.plan.decisions import wait
 from flashrun.plan.run_context import RunContext
 from flashrun.plan.types import Decision
@@ -22,7 +23,7 @@ def wait_for_secrets(context: RunContext) -> Decision | None:
             f" Secret {', '.join(lookup.unlabelled)} is not for runs: label it "
             f'{names.SECRETS_LABEL}: "true".'
         )
-    return wait(context, "SecretMissing", message, "SecretsReady")
+    return wait(context, Reason.SECRET_MISSING, message, ConditionType.SECRETS_READY)
 
 
 def _searched_secrets(context: RunContext) -> str:

@@ -1,5 +1,6 @@
 """Suspension: ``spec.control.suspend`` pauses a run, and the run keeps its Job."""
 
+from flashrun.api.reasons import Reason
 from flashrun.api.resource import Phase
 from flashrun.plan import run_status
 from flashrun.plan.job_start import suspend_patch
@@ -16,7 +17,7 @@ def suspend_run(context: RunContext) -> Decision | None:
         context.run,
         context.now,
         phase=Phase.RUNNING if context.active else Phase.SUSPENDED,
-        reason="Suspending" if context.active else "Suspended",
+        reason=Reason.SUSPENDING if context.active else Reason.SUSPENDED,
         message="The trainer saves and stops." if context.active else "Paused by spec.control.",
     )
     return Decision(status=status, patch=suspend_patch(context.job, True))

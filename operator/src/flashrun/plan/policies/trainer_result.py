@@ -1,6 +1,7 @@
 """Trainer result: the record in storage with which a trainer ends decides how the run ended."""
 
 from flashrun.api.exits import Exit
+from flashrun.api.reasons import Reason
 from flashrun.api.resource import Phase
 from flashrun.plan import failures, run_status
 from flashrun.plan.decisions import fail_run
@@ -24,7 +25,7 @@ def finish_run(context: RunContext) -> Decision | None:
             context.run,
             context.now,
             phase=Phase.SUCCEEDED,
-            reason="Trained",
+            reason=Reason.TRAINED,
             message=f"Trained; adapter {context.run.name} and {checkpoints} are in storage.",
         )
     )

@@ -1,0 +1,534 @@
+"""The words that programs read: reasons, condition types and activities, each with its meaning.
+
+A reason is one CamelCase word that appears in conditions, in ``status.pending`` and
+``status.failure``, in attempts, in Events and in the termination messages of containers. Its text
+never changes. Our own code produces only members of ``Reason``; a word of another program (a
+kubelet, the Job controller, a newer FlashRun) enters through ``reason_from``.
+
+``docs/reasons.md`` is printed from these tables.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Annotated, Any, Final, NewType, Self
+
+from pydantic import GetCoreSchemaHandler
+from pydantic_core import core_schema
+
+
+class Word(StrEnum):
+    """A word for programs, with a sentence for people."""
+
+    sentence: str
+
+    def __new__(cls, word: str, sentence: str = "") -> Self:
+        """Return the member that is equal to ``word``."""
+        member = str.__new__(cls, word)
+        member._value_ = word
+        member.sentence = sentence
+        return member
+
+
+class Owner(Word):
+    """Who can do something about a reason."""
+
+    USER = "user", "The person who submitted the run: config, environment, dataset or Secrets."
+    PLATFORM = (
+        "platform",
+        "The platform's administrator: cluster, nodes, images, model hub or package index.",
+    )
+    STORAGE = "storage", "The administrator of the S3 storage."
+    INTERNAL = "internal", "FlashRun itself: a person has nothing to do, or reports an error."
+
+
+class Retry(Word):
+    """What follows an attempt that has ended."""
+
+    NEVER = "never", "The run ends: another attempt would end in the same way."
+    UNCOUNTED = "uncounted", "Retried at once; it does not count against the number of retries."
+    COUNTED = "counted", "Retried, within the platform's number of retries."
+    LARGER_POOL = (
+        "larger-pool",
+        "Retried in a new Job on GPUs with more memory; the run ends when there are none.",
+    )
+    OTHER_NODE = "other-node", "Retried in a new Job that avoids the node that failed."
+
+
+class Reason(Word):
+    """Why something is as it is, in one word."""
+
+    owner: Owner
+    retry: Retry | None
+    """What follows an attempt that ended with it; None for a reason that ends no attempt."""
+
+    def __new__(
+        cls,
+        word: str,
+        sentence: str = "",
+        owner: Owner = Owner.INTERNAL,
+        retry: Retry | None = None,
+    ) -> Self:
+        """Return the member that is equal to ``word``."""
+        member = str.__new__(cls, word)
+        member._value_ = word
+        member.sentence, member.owner, member.retry = sentence, owner, retry
+        return member
+
+    # --- what a run does --------------------------------------------------------------------------
+
+    CHECKING = "Checking", "The operator has not checked this yet."
+    ACCEPTED = "Accepted", "The spec is valid, and everything that it names exists."
+    COPIED = "Copied", "The values of the run's secrets are in a Secret of its own."
+    LAUNCHED = "Launched", "The Job was created."
+    NO_POD = "NoPod", "The Job has no pod yet."
+    POD_PENDING = "PodPending", "The Job controller has not created all pods of the attempt yet."
+    SCHEDULING = "Scheduling", "The scheduler has not chosen nodes for all pods yet."
+    SCHEDULED = "Scheduled", "All pods of the attempt are on nodes."
+    STARTING = "Starting", "The pod starts."
+    DOWNLOADING = "Downloading", "The base model is being downloaded."
+    INSTALLING = "Installing", "The environment is being installed."
+    TRAINING = "Training", "The trainer is at work."
+    TRAINING_WARNING = (
+        "TrainingWarning",
+        "The trainer is at work, but something wastes GPU time, such as a constant reward.",
+        Owner.USER,
+    )
+    FINISHING = "Finishing", "The trainer is done; its result cannot be read from storage yet."
+    TRAINED = "Trained", "The run has succeeded: result and adapter are in storage."
+    SUSPENDING = "Suspending", "The run was suspended; the trainer saves and stops."
+    SUSPENDED = "Suspended", "The run is paused by spec.control.suspend."
+    CANCELLING = "Cancelling", "The run was cancelled; the trainer saves and stops."
+    CANCELLED = "Cancelled", "The run was cancelled; its checkpoints are kept."
+    RETRYING = "Retrying", "The next attempt starts in another Job."
+    NO_CHECKPOINT = "NoCheckpoint", "No checkpoint is in storage yet."
+    SYNCED = "Synced", "The checkpoints in storage were listed."
+    CHECKPOINT_UPLOADED = "CheckpointUploaded", "A checkpoint is in storage."
+    ATTEMPT_ENDED = "AttemptEnded", "An attempt ended without success; the message has its reason."
+
+    # --- what a run waits for ---------------------------------------------------------------------
+
+    QUEUED = "Queued", "The run waits for quota in Kueue's queue.", Owner.PLATFORM
+    UNSCHEDULABLE = "Unschedulable", "No node has room for a pod of the run.", Owner.PLATFORM
+    SECRET_MISSING = (
+        "SecretMissing",
+        "A name in environment.secrets has no value in the Secrets of spec.secretRefs.",
+        Owner.USER,
+    )
+    ADAPTER_NOT_FOUND = (
+        "AdapterNotFound",
+        "The adapter in train.init_from_adapter is not in storage.",
+        Owner.USER,
+    )
+    CLUSTER_REFUSES = (
+        "ClusterRefuses",
+        "The API server refuses an object of the run, because of quota, policy or rights.",
+        Owner.PLATFORM,
+    )
+    SPEC_UNREADABLE = (
+        "SpecUnreadable",
+        "The operator cannot read the spec, which was written for another version.",
+        Owner.PLATFORM,
+    )
+
+    # --- how an attempt or a run ends -------------------------------------------------------------
+
+    SUCCEEDED = "Succeeded", "Training is complete.", Owner.INTERNAL, Retry.NEVER
+    COMPLETED = "Completed", "The pod ended with exit code 0.", Owner.INTERNAL, Retry.NEVER
+    INTERRUPTED = (
+        "Interrupted",
+        "The pod was asked to stop: preemption, eviction, a node shutdown or a suspended run.",
+        Owner.PLATFORM,
+        Retry.UNCOUNTED,
+    )
+    SUPERSEDED = (
+        "Superseded",
+        "Another pod owns the run now.",
+        Owner.INTERNAL,
+        Retry.UNCOUNTED,
+    )
+    NODE_LOST = (
+        "NodeLost",
+        "The pod's node did not answer for 10 minutes.",
+        Owner.PLATFORM,
+        Retry.UNCOUNTED,
+    )
+    POD_LOST = (
+        "PodLost",
+        "The pod was deleted before the operator saw how it ended.",
+        Owner.PLATFORM,
+        Retry.COUNTED,
+    )
+    PEER_FAILED = (
+        "PeerFailed",
+        "Another pod of the attempt failed; that pod has the reason.",
+        Owner.INTERNAL,
+        Retry.UNCOUNTED,
+    )
+    PEER_LOST = (
+        "PeerLost",
+        "Another pod of the attempt went away. It counts when that pod's node does not answer.",
+        Owner.PLATFORM,
+        Retry.UNCOUNTED,
+    )
+    PEERS_MISSING = (
+        "PeersMissing",
+        "The pods of the attempt did not all start within 30 minutes.",
+        Owner.PLATFORM,
+        Retry.COUNTED,
+    )
+    SPEC_INVALID = (
+        "SpecInvalid",
+        "The spec cannot work on this platform, or the trainer cannot read it.",
+        Owner.USER,
+        Retry.NEVER,
+    )
+    CONFIG_INVALID = (
+        "ConfigInvalid",
+        "The trainer refused the resolved spec.",
+        Owner.USER,
+        Retry.NEVER,
+    )
+    BATCH_INDIVISIBLE = (
+        "BatchIndivisible",
+        "The completions of a step cannot be divided among the GPUs.",
+        Owner.USER,
+        Retry.NEVER,
+    )
+    TEMPERATURE_ZERO = (
+        "TemperatureZero",
+        "train.temperature is 0, so that all completions of a group would be equal.",
+        Owner.USER,
+        Retry.NEVER,
+    )
+    TEMPLATE_UNSUPPORTED = (
+        "TemplateUnsupported",
+        "The model's chat template cannot be used for episodes of several turns.",
+        Owner.USER,
+        Retry.NEVER,
+    )
+    ADAPTER_MISMATCH = (
+        "AdapterMismatch",
+        "The adapter in train.init_from_adapter does not fit the base model.",
+        Owner.USER,
+        Retry.NEVER,
+    )
+    NO_POOL = "NoPool", "No pool of the cluster fits the model.", Owner.PLATFORM, Retry.NEVER
+    IMAGE_PULL_FAILED = (
+        "ImagePullFailed",
+        "The trainer image cannot be pulled.",
+        Owner.PLATFORM,
+        Retry.NEVER,
+    )
+    WALL_CLOCK_EXCEEDED = (
+        "WallClockExceeded",
+        "The run reached the platform's wall-clock limit.",
+        Owner.USER,
+        Retry.NEVER,
+    )
+    CUDA_OUT_OF_MEMORY = (
+        "CudaOutOfMemory",
+        "The GPU ran out of memory.",
+        Owner.USER,
+        Retry.LARGER_POOL,
+    )
+    HOST_OUT_OF_MEMORY = (
+        "HostOutOfMemory",
+        "The kernel ended the pod, which used more main memory than its pool allows.",
+        Owner.USER,
+        Retry.LARGER_POOL,
+    )
+    OUT_OF_MEMORY = (
+        "OutOfMemory",
+        "The trainer could not allocate main memory.",
+        Owner.USER,
+        Retry.COUNTED,
+    )
+    DISK_FULL = "DiskFull", "The pod's disk is full.", Owner.USER, Retry.COUNTED
+    GPU_FAULT = (
+        "GpuFault",
+        "The GPU failed, or PyTorch cannot use it.",
+        Owner.PLATFORM,
+        Retry.OTHER_NODE,
+    )
+    NCCL_FAILED = (
+        "NcclFailed",
+        "The GPUs lost contact with each other.",
+        Owner.PLATFORM,
+        Retry.COUNTED,
+    )
+    NCCL_FAILURE = (
+        "NcclFailure",
+        "The GPUs lost contact with each other, and the trainer left no message.",
+        Owner.PLATFORM,
+        Retry.COUNTED,
+    )
+    MODEL_UNAVAILABLE = (
+        "ModelUnavailable",
+        "The base model or the adapter to start from cannot be downloaded.",
+        Owner.PLATFORM,
+        Retry.NEVER,
+    )
+    ADAPTER_UNAVAILABLE = (
+        "AdapterUnavailable",
+        "The adapter in train.init_from_adapter cannot be downloaded.",
+        Owner.USER,
+        Retry.NEVER,
+    )
+    CHAT_TEMPLATE_MISSING = (
+        "ChatTemplateMissing",
+        "The base model has no chat template.",
+        Owner.USER,
+        Retry.NEVER,
+    )
+    END_TOKEN_MISSING = (
+        "EndTokenMissing",
+        "The base model's tokenizer has no end-of-sequence token.",
+        Owner.USER,
+        Retry.NEVER,
+    )
+    HUB_UNAVAILABLE = (
+        "HubUnavailable",
+        "The model hub does not answer.",
+        Owner.PLATFORM,
+        Retry.COUNTED,
+    )
+    INDEX_UNAVAILABLE = (
+        "IndexUnavailable",
+        "The package index does not answer.",
+        Owner.PLATFORM,
+        Retry.COUNTED,
+    )
+    PACKAGE_CONFLICT = (
+        "PackageConflict",
+        "environment.pip conflicts with the trainer's own packages.",
+        Owner.USER,
+        Retry.NEVER,
+    )
+    PACKAGE_NOT_FOUND = (
+        "PackageNotFound",
+        "The package index does not have a package of environment.pip.",
+        Owner.USER,
+        Retry.NEVER,
+    )
+    PACKAGE_FAILED = (
+        "PackageFailed",
+        "A package of environment.pip cannot be installed.",
+        Owner.USER,
+        Retry.NEVER,
+    )
+    ENVIRONMENT_NOT_FOUND = (
+        "EnvironmentNotFound",
+        "The environment is not in storage. A run waits for it before its first attempt.",
+        Owner.USER,
+        Retry.NEVER,
+    )
+    ENVIRONMENT_CORRUPT = (
+        "EnvironmentCorrupt",
+        "The environment's package in storage has another SHA-256 than the run recorded.",
+        Owner.STORAGE,
+        Retry.COUNTED,
+    )
+    ENVIRONMENT_INVALID = (
+        "EnvironmentInvalid",
+        "The environment's package cannot be unpacked, or has no environment.py.",
+        Owner.USER,
+        Retry.NEVER,
+    )
+    ENVIRONMENT_FAILED = (
+        "EnvironmentFailed",
+        "The environment's own code failed.",
+        Owner.USER,
+        Retry.NEVER,
+    )
+    REWARD_FAILED = (
+        "RewardFailed",
+        "The environment could not score a single response of a step.",
+        Owner.USER,
+        Retry.NEVER,
+    )
+    EXAMPLES_DIFFER = (
+        "ExamplesDiffer",
+        "The environment gives different examples to the processes of one run.",
+        Owner.USER,
+        Retry.NEVER,
+    )
+    DATA_INVALID = "DataInvalid", "The dataset cannot be used.", Owner.USER, Retry.NEVER
+    DATASET_INVALID = (
+        "DatasetInvalid",
+        "A row of the dataset cannot be read.",
+        Owner.USER,
+        Retry.NEVER,
+    )
+    DATASET_MISSING = (
+        "DatasetMissing",
+        "The file in params.dataset_path is not in the environment's package.",
+        Owner.USER,
+        Retry.NEVER,
+    )
+    DATASET_EMPTY = (
+        "DatasetEmpty",
+        "The split has no examples.",
+        Owner.USER,
+        Retry.NEVER,
+    )
+    SPLIT_MISSING = (
+        "SplitMissing",
+        "The environment's package does not have the split.",
+        Owner.USER,
+        Retry.NEVER,
+    )
+    PROMPTS_TOO_LONG = (
+        "PromptsTooLong",
+        "All prompts are longer than max_length - max_tokens.",
+        Owner.USER,
+        Retry.NEVER,
+    )
+    NOTHING_TO_LEARN = (
+        "NothingToLearn",
+        "None of the examples has an output within max_length.",
+        Owner.USER,
+        Retry.NEVER,
+    )
+    TEMPLATE_REFUSED = (
+        "TemplateRefused",
+        "The model's chat template refuses messages of the environment.",
+        Owner.USER,
+        Retry.NEVER,
+    )
+    TEXT_INVALID = (
+        "TextInvalid",
+        "The dataset has text that is not valid Unicode.",
+        Owner.USER,
+        Retry.NEVER,
+    )
+    DIVERGED = (
+        "Diverged",
+        "The loss, a gradient or a weight is not finite.",
+        Owner.USER,
+        Retry.NEVER,
+    )
+    STORAGE_UNAVAILABLE = (
+        "StorageUnavailable",
+        "S3 storage cannot be read or written. A run waits for it before its first attempt.",
+        Owner.STORAGE,
+        Retry.COUNTED,
+    )
+    UPLOAD_TIMEOUT = (
+        "UploadTimeout",
+        "The last checkpoints were not uploaded in time.",
+        Owner.STORAGE,
+        Retry.COUNTED,
+    )
+    PROCESS_KILLED = (
+        "ProcessKilled",
+        "A signal ended a process of the trainer, most often because main memory ran out.",
+        Owner.USER,
+        Retry.COUNTED,
+    )
+    PROCESS_FAILED = (
+        "ProcessFailed",
+        "A process of the trainer ended without a message.",
+        Owner.INTERNAL,
+        Retry.COUNTED,
+    )
+    UNEXPECTED = (
+        "Unexpected",
+        "The trainer failed with an error that it does not know.",
+        Owner.INTERNAL,
+        Retry.COUNTED,
+    )
+    TRAINER_FAILED = (
+        "TrainerFailed",
+        "The trainer ended without a message.",
+        Owner.INTERNAL,
+        Retry.COUNTED,
+    )
+    RESULT_MISSING = (
+        "ResultMissing",
+        "The trainer ended with exit code 0, but its result is not in storage.",
+        Owner.USER,
+        Retry.NEVER,
+    )
+    JOB_FAILED = (
+        "JobFailed",
+        "The Job failed, and no pod is left that says why.",
+        Owner.INTERNAL,
+        Retry.NEVER,
+    )
+
+
+ForeignReason = NewType("ForeignReason", str)
+"""A reason of another program; only ``reason_from`` makes one."""
+
+NO_REASON: Final = ForeignReason("")
+"""What stands in the place of a reason while nothing has ended."""
+
+
+def reason_from(text: str) -> Reason | ForeignReason:
+    """Return a reason that another program gave: as a member where it is one of ours."""
+    try:
+        return Reason(text)
+    except ValueError:
+        return ForeignReason(text)
+
+
+@dataclass(frozen=True)
+class ReasonText:
+    """Annotation of a field that is stored as text and read with ``reason_from``."""
+
+    max_length: int | None = None
+    pattern: str | None = None
+
+    def __get_pydantic_core_schema__(
+        self, source: Any, handler: GetCoreSchemaHandler
+    ) -> core_schema.CoreSchema:
+        """Return the schema of a string that becomes a reason."""
+        text = core_schema.str_schema(max_length=self.max_length, pattern=self.pattern)
+        return core_schema.no_info_after_validator_function(reason_from, text)
+
+
+AnyReason = Annotated[Reason | ForeignReason, ReasonText()]
+"""The field of a record that holds a reason, our own or another program's."""
+
+
+class KubernetesReason(StrEnum):
+    """Reasons that Kubernetes gives and that we look for."""
+
+    DEADLINE_EXCEEDED = "DeadlineExceeded"
+    """Of a Job that reached ``activeDeadlineSeconds``."""
+    OOM_KILLED = "OOMKilled"
+    """Of a container that used more memory than its limit."""
+    ERR_IMAGE_PULL = "ErrImagePull"
+    IMAGE_PULL_BACK_OFF = "ImagePullBackOff"
+    INVALID_IMAGE_NAME = "InvalidImageName"
+    POD_INITIALIZING = "PodInitializing"
+    CONTAINER_CREATING = "ContainerCreating"
+
+
+class ConditionType(Word):
+    """The conditions of a run."""
+
+    ACCEPTED = "Accepted", "The spec is valid, and everything that it names was found and pinned."
+    SECRETS_READY = "SecretsReady", "Every name in environment.secrets has a value."
+    SCHEDULED = "Scheduled", "All pods of the attempt are on nodes."
+    RUNNING = "Running", "The trainer is at work."
+    CHECKPOINTS_SYNCED = "CheckpointsSynced", "The run's files in storage can be read."
+    SUCCEEDED = "Succeeded", "The run has succeeded; Unknown until it has ended."
+    READY = "Ready", "The run is as it should be (kstatus): not waiting for a person, not failed."
+    RECONCILING = "Reconciling", "The operator is not done with a change (kstatus)."
+    STALLED = "Stalled", "The run has failed and stays so (kstatus)."
+
+
+class Activity(Word):
+    """What a pod does."""
+
+    STARTING = "Starting", "The pod's containers are being created."
+    DOWNLOADING = "Downloading", "The base model is being downloaded."
+    INSTALLING = "Installing", "The environment and its packages are being installed."
+    LOADING = "Loading", "The trainer loads the environment and the model."
+    TRAINING = "Training", "The trainer is at work."
+    UPLOADING = "Uploading", "Training is done; the last checkpoints and the adapter are uploaded."
+
+    def with_detail(self, detail: str) -> str:
+        """Return the activity as a heartbeat shows it, with how far it is."""
+        return f"{self} ({detail})"
