@@ -103,6 +103,10 @@ crd: $(READY) ## print the CRD and the chart's schema from the models again
 check-generated: $(READY) ## whether they are what the models say
 	@$(foreach file,$(GENERATED),$(print-$(file)) | diff -u $(file) - || { echo "stopped: $(file) is old; run make crd"; exit 1; };)
 
+.PHONY: pictures
+pictures: $(READY) ## render the pictures of the docs again; needs graphviz
+	@$(BIN)/python docs/images/pictures.py
+
 # Hashed, for Python 3.11 to 3.13, without addresses of any index.
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
   --no-header --no-annotate --no-emit-index-url --no-emit-find-links pyproject.toml

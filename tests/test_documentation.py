@@ -1,5 +1,6 @@
 """What the documents say is what the code has."""
 
+import hashlib
 import re
 import tomllib
 from pathlib import Path
@@ -112,3 +113,64 @@ def test_the_changelog_has_the_version_of_the_project() -> None:
     headings = re.findall(r"^## \[(.+?)\]", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
 
     assert headings[:2] == ["Unreleased", version]
+
+
+PICTURES = sorted((ROOT / "docs" / "images").glob("*.svg"))
+
+
+@pytest.mark.parametrize("picture", PICTURES, ids=lambda path: path.name)
+def test_a_picture_is_rendered_from_its_source_as_it_is_now(picture: Path) -> None:
+    source, digest = re.findall(r"<!-- (\S+) sha256:(\w+) -->$", picture.read_text().rstrip())[0]
+
+    now = hashlib.sha256((picture.parent / source).read_bytes()).hexdigest()
+    assert digest == now, "render it again: make pictures"
+
+
+SOURCES = (ROOT / "operator" / "src", ROOT / "trainer-image" / "src", ROOT)
+FILES = [
+    f"/{path.relative_to(ROOT)}"
+    for folder in (
+        "operator",
+        "trainer-image",
+        "localcluster",
+        "tests",
+        "bench",
+        "docs",
+        "examples",
+    )
+    for path in (ROOT / folder).rglob("*.py")
+]
+
+
+def names_of_code(text: str) -> set[str]:
+    """The Python files and modules that a page names between backticks."""
+    files = re.findall(r"`([\w/-]+\.py)(?:::\w+)?`", text)
+    modules = re.findall(r"`((?:flashrun|flashrun_trainer|localcluster)(?:\.[a-z_]\w*)+)`", text)
+    return {*files, *(name for name in modules if not name.endswith(".yaml"))}
+
+
+def is_in_the_tree(name: str) -> bool:
+    """Whether ``name`` is a file, a module, or something that a module defines."""
+    if name.endswith(".py"):
+        return any(path.endswith(f"/{name}") for path in FILES)
+    *parents, last = name.split(".")
+    for source in SOURCES:
+        place, parent = source.joinpath(*parents, last), source.joinpath(*parents)
+        if place.is_dir() or place.with_suffix(".py").exists():
+            return True
+        module = parent.with_suffix(".py")
+        if module.exists() and re.search(
+            rf"^(async def|def|class) {last}\b", module.read_text(), re.M
+        ):
+            return True
+    return False
+
+
+@pytest.mark.parametrize(
+    "document",
+    [document for document in DOCUMENTS if document.name != "CHANGELOG.md"],
+    ids=lambda path: str(path.relative_to(ROOT)),
+)
+def test_every_file_and_module_that_a_page_names_is_in_the_tree(document: Path) -> None:
+    names = names_of_code(document.read_text())
+    assert not [name for name in names if not is_in_the_tree(name)]
