@@ -280,7 +280,7 @@ def test_an_endpoint_that_is_no_address_is_refused(minio: Minio, endpoint: str):
 @pytest.mark.parametrize("text", ["{}", "no json", '{"attempt": 0}', "[1]"])
 def test_a_record_that_is_none_is_corrupt(store: Store, text: str):
     store.put_bytes("claim.json", text.encode())
-    with pytest.raises(Corrupt, match="no valid Claim record"):
+    with pytest.raises(Corrupt, match="not a valid Claim record"):
         store.get_json("claim.json", Claim)
 
 

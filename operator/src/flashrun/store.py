@@ -1,11 +1,12 @@
 """The only module that talks to S3.
 
-It translates: keys and records in, bytes out, and every way that a store can fail into one of six
-errors with one sentence that names the endpoint and the key. It never decides. The commit protocol
-rests on one function here, the conditional PUT, which minio's client has no public call for.
+It translates and never decides: keys and records go in, bytes come out, and each kind of failure
+becomes one error of ``store_errors`` with one sentence that names the endpoint and the key. The
+commit protocol needs one conditional PUT, ``Store.create_json``; minio's client has no public call
+for it.
 
-All calls are synchronous and bounded in time; callers in asyncio use ``asyncio.to_thread``. A
-``Store`` may be shared by threads.
+All calls are synchronous and have time limits; callers in asyncio use ``asyncio.to_thread``.
+Threads may share a ``Store``.
 """
 
 import contextlib
@@ -32,15 +33,7 @@ from minio.error import InvalidResponseError, MinioException, S3Error, ServerErr
 from minio.signer import sign_v4_sts
 from minio.time import to_amz_date, utcnow
 from pydantic import BaseModel, TypeAdapter, ValidationError
-from urllib3.exceptions import (
-    ConnectTimeoutError,
-    HTTPError,
-    MaxRetryError,
-    NameResolutionError,
-    NewConnectionError,
-    SSLError,
-)
-from urllib3.exceptions import TimeoutError as NetworkTimeoutError
+from urllib3.exceptions import HTTPError
 
 from flashrun.api import names
 from flashrun.api.records import FileEntry, Manifest, StorageAccess
@@ -50,27 +43,33 @@ from flashrun.store_errors import (
     KeyNotFound,
     StorageForbidden,
     StoreError,
-    Unauthorized,
     Unavailable,
+)
+from flashrun.store_refusals import (
+    TRANSIENT_STATUS,
+    KeyExistsAfterRetry,
+    ReadBeyondEnd,
+    network_cause,
+    object_name,
+    refusal,
 )
 
 CONNECT_SECONDS: Final = 5.0
 READ_SECONDS: Final = 60.0
-"""Longest silence on a connection; a slow but moving transfer is not cut off."""
+"""Longest silence on a connection; a slow but moving transfer is not interrupted."""
 RETRIES: Final = 4
 PART_BYTES: Final = 16 * 1024 * 1024
 PARALLEL_FILES: Final = 4
 RECORD_LIMIT: Final = 8 * 1024 * 1024
-"""Longest JSON record that is read, in bytes; a store is no place to trust sizes."""
+"""Longest JSON record that is read, in bytes; others may have written it."""
 
 _CHUNK: Final = 1024 * 1024
-_TRANSIENT_STATUS: Final = frozenset({408, 429, 500, 502, 503, 504, 507})
 
 Model = TypeVar("Model", bound=BaseModel)
 
 
 class Entry(NamedTuple):
-    """One key of a listing; a folder of a shallow listing ends in ``/`` and has no etag."""
+    """One key of a listing. A folder in a shallow listing ends in ``/`` and has no etag."""
 
     key: str
     size: int
@@ -90,10 +89,10 @@ class Store:
 
     @classmethod
     def from_file(cls, path: Path) -> Self:
-        """Return a store whose credentials are re-read when ``path`` changes.
+        """Return a store that reads its credentials again when the file ``path`` changes.
 
         Raises:
-            StoreError: the file is missing or holds no storage access.
+            StoreError: the file is missing or is not a valid storage access file.
         """
         return cls.following(lambda: _read_access(path), path)
 
@@ -101,7 +100,7 @@ class Store:
     def following(cls, read: Callable[[], StorageAccess], *watched: Path) -> Self:
         """Return a store that calls ``read`` again when one of the ``watched`` files has changed.
 
-        Credentials are renewed under a running process; no caller has to know.
+        So a running process follows renewed credentials.
         """
         seen = tuple(map(_version, watched))
         store = cls(read())
@@ -110,7 +109,7 @@ class Store:
 
     @property
     def access(self) -> StorageAccess:
-        """How the bucket is reached at present."""
+        """Endpoint, bucket and credentials as of now."""
         self._refresh()
         return self._access
 
@@ -122,7 +121,7 @@ class Store:
     # --- one object ---------------------------------------------------------------------------
 
     def get_bytes(self, key: str, *, offset: int = 0, limit: int | None = None) -> bytes:
-        """Return the content of ``key`` from byte ``offset`` on; empty when there is no more.
+        """Return the content of ``key`` from byte ``offset`` on; empty at or behind its end.
 
         Raises:
             Corrupt: the object is longer than ``limit`` bytes.
@@ -136,7 +135,7 @@ class Store:
                         if limit is not None and len(data) > limit:
                             raise Corrupt(f"{self._name(key)} is longer than {limit} bytes")
                     return bytes(data)
-            except _PastTheEnd:
+            except ReadBeyondEnd:
                 return b""
             except Unavailable:
                 if last:
@@ -144,20 +143,20 @@ class Store:
         raise AssertionError  # the last round returns or raises
 
     def get_json(self, key: str, model: type[Model]) -> Model:
-        """Return the record at ``key``; raises ``Corrupt`` when it is no ``model``."""
+        """Return the record at ``key``; raises ``Corrupt`` when it is not a valid ``model``."""
         try:
             return model.model_validate_json(self.get_bytes(key, limit=RECORD_LIMIT))
         except ValidationError as error:
             what = error.errors(include_input=False, include_url=False)[0]
             where = ".".join(map(str, what["loc"])) or "its text"
             raise Corrupt(
-                f"{self._name(key)} is no valid {model.__name__} record: {where}: {what['msg']}"
+                f"{self._name(key)} is not a valid {model.__name__} record: {where}: {what['msg']}"
             ) from None
 
     def put_bytes(
         self, key: str, data: bytes, content_type: str = "application/octet-stream"
     ) -> None:
-        """Write ``data`` to ``key``, replacing what was there."""
+        """Write ``data`` to ``key``; an existing object is replaced."""
         with self._errors(key):
             self._client().put_object(
                 self._access.bucket,
@@ -169,7 +168,7 @@ class Store:
             )
 
     def put_json(self, key: str, record: BaseModel) -> None:
-        """Write ``record`` to ``key``, replacing what was there."""
+        """Write ``record`` to ``key`` as JSON; an existing object is replaced."""
         self.put_bytes(key, _json(record), "application/json")
 
     def create_json(self, key: str, record: BaseModel) -> None:
@@ -177,7 +176,7 @@ class Store:
         self._create(key, _json(record))
 
     def exists(self, key: str) -> bool:
-        """Say whether ``key`` exists."""
+        """Return whether ``key`` exists."""
         try:
             with self._reading(key):
                 self._client().stat_object(self._access.bucket, key)
@@ -186,7 +185,7 @@ class Store:
         return True
 
     def put_file(self, key: str, path: Path) -> FileEntry:
-        """Upload ``path``; size and SHA-256 are of the bytes that were sent."""
+        """Upload the file ``path``; return size and SHA-256 of the bytes that were sent."""
         try:
             with path.open("rb") as file, self._errors(key):
                 source = _Hashing(file)
@@ -202,7 +201,7 @@ class Store:
         return FileEntry(path=path.name, size=source.size, sha256=source.sha256.hexdigest())
 
     def get_file(self, key: str, path: Path) -> FileEntry:
-        """Download ``key`` to ``path``, which appears whole or not at all."""
+        """Download ``key`` to the file ``path``, which appears complete or not at all."""
         for last in (False, False, True):
             try:
                 return self._download(key, path)
@@ -216,18 +215,18 @@ class Store:
     def list(self, prefix: str, recursive: bool = True) -> Iterator[Entry]:
         """Yield the keys below ``prefix`` in order; shallow listings end folders in ``/``."""
         with self._errors(prefix):
-            found = self._client().list_objects(
+            items = self._client().list_objects(
                 self._access.bucket, prefix=prefix, recursive=recursive
             )
-            for item in found:
+            for item in items:
                 etag = "" if item.is_dir else (item.etag or "").strip('"')
                 yield Entry(item.object_name, item.size or 0, etag, item.last_modified)
 
     def delete(self, keys: Iterable[str]) -> None:
-        """Delete ``keys`` in order of batches of 1,000; missing ones are no error."""
-        doomed = (DeleteObject(key) for key in keys)
+        """Delete ``keys``, up to 1,000 per request; a missing key is not an error."""
+        objects = (DeleteObject(key) for key in keys)
         with self._errors("the keys to delete"):
-            for failed in self._client().remove_objects(self._access.bucket, doomed):
+            for failed in self._client().remove_objects(self._access.bucket, objects):
                 kind = StorageForbidden if failed.code == "AccessDenied" else StoreError
                 name = self._name(failed.name or "")
                 raise kind(f"{name} was not deleted: {failed.code}: {failed.message}")
@@ -239,10 +238,10 @@ class Store:
         manifest: Callable[[tuple[FileEntry, ...]], Manifest],
         marker: str = names.MANIFEST,
     ) -> Manifest:
-        """Upload every file below ``folder``, then create the commit marker, last.
+        """Upload every file below ``folder``; create the commit marker last, with the manifest.
 
         Raises:
-            KeyExists: the marker is there: someone committed this prefix before.
+            KeyExists: the marker exists: this prefix was committed before.
         """
         paths = sorted(path for path in folder.rglob("*") if path.is_file())
 
@@ -255,10 +254,10 @@ class Store:
         return record
 
     def download_folder(self, prefix: str, folder: Path, marker: str = names.MANIFEST) -> Manifest:
-        """Download what the marker below ``prefix`` lists, checking every size and SHA-256.
+        """Download the files that the marker below ``prefix`` lists; check sizes and SHA-256.
 
         Raises:
-            KeyNotFound: there is no marker, so there is nothing.
+            KeyNotFound: there is no marker: nothing is committed below ``prefix``.
             Corrupt: a file differs from the manifest, or would be written outside ``folder``.
         """
         record = self.get_json(prefix + marker, Manifest)
@@ -266,12 +265,12 @@ class Store:
 
         def download(target: tuple[FileEntry, Path]) -> None:
             entry, path = target
-            found = self.get_file(prefix + entry.path, path)
-            if (found.size, found.sha256) != (entry.size, entry.sha256):
+            saved = self.get_file(prefix + entry.path, path)
+            if (saved.size, saved.sha256) != (entry.size, entry.sha256):
                 path.unlink()
                 raise Corrupt(
                     f"{self._name(prefix + entry.path)} is not what its manifest lists: "
-                    f"{found.size} bytes with SHA-256 {found.sha256[:12]}… instead of "
+                    f"{saved.size} bytes with SHA-256 {saved.sha256[:12]}… instead of "
                     f"{entry.size} with {entry.sha256[:12]}…"
                 )
 
@@ -281,7 +280,7 @@ class Store:
     # --- the bucket and its credentials -------------------------------------------------------
 
     def ensure_bucket(self) -> None:
-        """Create the bucket unless it is there."""
+        """Create the bucket unless it exists."""
         with self._errors(""):
             if self._client().bucket_exists(self._access.bucket):
                 return
@@ -292,10 +291,10 @@ class Store:
                     raise
 
     def assume(self, policy: dict[str, Any], seconds: int, role_arn: str = "") -> StorageAccess:
-        """Return credentials that do at most what ``policy`` allows, for ``seconds`` (STS).
+        """Return credentials limited to ``policy`` and to ``seconds`` (AssumeRole of STS).
 
         Raises:
-            StorageForbidden: the store refuses; stores without AssumeRole answer so, too.
+            StorageForbidden: the store refuses, or does not support AssumeRole.
         """
         form = {
             "Action": "AssumeRole",
@@ -308,12 +307,12 @@ class Store:
             form["RoleArn"] = role_arn
         with self._errors("credentials (AssumeRole)"):
             answer = ElementTree.fromstring(self._sts(urllib.parse.urlencode(form)))
-            found = {item.tag.rpartition("}")[2]: item.text or "" for item in answer.iter()}
+            values = {item.tag.rpartition("}")[2]: item.text or "" for item in answer.iter()}
             return self._access.replace(
-                access_key=found["AccessKeyId"],
-                secret_key=found["SecretAccessKey"],
-                session_token=found["SessionToken"],
-                expires=datetime.fromisoformat(found["Expiration"]),
+                access_key=values["AccessKeyId"],
+                secret_key=values["SecretAccessKey"],
+                session_token=values["SessionToken"],
+                expires=datetime.fromisoformat(values["Expiration"]),
             )
 
     def _sts(self, form: str) -> bytes:
@@ -339,7 +338,7 @@ class Store:
         response = self._pool.urlopen("POST", url.geturl(), body=form, headers=signed)
         if response.status != 200:
             code, message = _sts_error(response.data)
-            self._refuse(response.status, code, message, "credentials (AssumeRole)")
+            raise refusal(access, "credentials (AssumeRole)", response.status, code, message)
         return response.data
 
     # --- below ----------------------------------------------------------------------------------
@@ -376,16 +375,16 @@ class Store:
         return self._minio
 
     def _create(self, key: str, data: bytes) -> None:
-        """PUT with ``If-None-Match: *``: the one place where the commit protocol meets the wire.
+        """PUT with ``If-None-Match: *``, on which the commit protocol rests.
 
-        An answer can get lost after the store wrote; the repeated PUT then meets our own object.
-        Only after such a repetition does an equal object count as created by us.
+        When an answer is lost after the store wrote the object, the repeated PUT is refused. Only
+        after such a repetition does an equal object count as created by this call.
         """
         headers = {"Content-Type": "application/json", "If-None-Match": "*"}
         try:
             with self._errors(key):
                 self._client()._execute("PUT", self._access.bucket, key, body=data, headers=headers)
-        except _KeyExistsAfterRetry:
+        except KeyExistsAfterRetry:
             if self.get_bytes(key) != data:
                 raise KeyExists(f"{self._name(key)} exists already") from None
 
@@ -400,20 +399,20 @@ class Store:
 
     @contextlib.contextmanager
     def _reading(self, key: str) -> Iterator[None]:
-        """Tell a missing key from a refused one.
+        """Distinguish a key that is missing from a key that may not be read.
 
-        Who may not list the whole bucket is answered 403 by AWS in both cases; a listing of the
-        key alone is allowed where reading is, and knows.
+        To a user who may not list the whole bucket, AWS answers 403 in both cases. Listing this one
+        key is allowed wherever reading it is, and shows whether it exists.
         """
         try:
             with self._errors(key):
                 yield
         except StorageForbidden as refused:
             try:
-                there = any(entry.key == key for entry in self.list(key))
+                exists = any(entry.key == key for entry in self.list(key))
             except StoreError:
                 raise refused from None
-            if there:
+            if exists:
                 raise
             raise KeyNotFound(f"{self._name(key)} does not exist") from None
 
@@ -451,72 +450,31 @@ class Store:
         return folder.joinpath(name)
 
     def _name(self, key: str) -> str:
-        return f"{key or 'the bucket'} in storage {self.location}"
+        return object_name(self._access, key)
 
     @contextlib.contextmanager
     def _errors(self, key: str) -> Iterator[None]:
-        """Turn everything that minio and urllib3 raise into our errors."""
+        """Turn every error of minio and urllib3 into one of ours."""
         try:
             yield
         except S3Error as error:
             retried = bool(getattr(error.response.retries, "history", ()))
-            self._refuse(error.response.status, error.code or "", error.message, key, retried)
+            status, code = error.response.status, error.code or ""
+            raise refusal(self._access, key, status, code, error.message, retried=retried) from None
         except ServerError as error:
-            self._refuse(error.status_code, "", str(error), key)
+            raise refusal(self._access, key, error.status_code, "", str(error)) from None
         except InvalidResponseError as error:
-            self._refuse(error._code, "", "the answer is not S3's; is this an S3 endpoint?", key)
+            message = "the answer is not S3's; is this an S3 endpoint?"
+            raise refusal(self._access, key, error._code, "", message) from None
         except HTTPError as error:
-            raise Unavailable(f"{self._name(key)}: {_network_cause(error)}") from None
+            cause = network_cause(error, CONNECT_SECONDS, READ_SECONDS)
+            raise Unavailable(f"{self._name(key)}: {cause}") from None
         except (MinioException, ElementTree.ParseError, KeyError, ValueError) as error:
             raise StoreError(f"{self._name(key)}: {error}") from None
 
-    def _refuse(
-        self, status: int, code: str, message: str | None, key: str, retried: bool = False
-    ) -> None:
-        """Raise the error that an HTTP answer stands for; ``code`` is S3's own word."""
-        name, said = self._name(key), f"{code or status}: {message or 'no explanation'}"
-        if code == "NoSuchBucket":
-            raise StoreError(
-                f"storage {self._access.endpoint} has no bucket {self._access.bucket!r}; "
-                "create it, or correct storage.bucket"
-            )
-        if status == 404:
-            raise KeyNotFound(f"{name} does not exist")
-        if status == 412:
-            kind = _KeyExistsAfterRetry if retried else KeyExists
-            raise kind(f"{name} exists already")
-        if status == 416:
-            raise _PastTheEnd(f"{name} is shorter")
-        if code in _UNAUTHORIZED:
-            raise Unauthorized(f"{name}: {_UNAUTHORIZED[code]}", temporary=code in _RENEWABLE)
-        if status in {401, 403}:
-            raise StorageForbidden(f"{name}: access was refused ({said})")
-        # 409 is the answer to a conditional PUT that met another one in flight.
-        if status in _TRANSIENT_STATUS or status == 409 or code == "SlowDown":
-            raise Unavailable(f"{name}: the store is not available at the moment ({said})")
-        raise StoreError(f"{name}: the store refused ({said})", temporary=code == "NoSuchUpload")
-
-
-class _KeyExistsAfterRetry(KeyExists):
-    """The key exists, and an earlier try of the same request may have made it."""
-
-
-class _PastTheEnd(StoreError):
-    """A read began behind the last byte."""
-
-
-_UNAUTHORIZED: Final = {
-    "ExpiredToken": "the storage credentials have expired; they are renewed by the operator",
-    "InvalidTokenId": "the storage credentials have expired or belong to another store",
-    "InvalidAccessKeyId": "the store does not know the access key; check the storage credentials",
-    "SignatureDoesNotMatch": "the secret key is wrong; check the storage credentials",
-    "RequestTimeTooSkewed": "the clocks of store and client differ by more than 15 minutes",
-}
-_RENEWABLE: Final = frozenset({"ExpiredToken", "InvalidTokenId", "RequestTimeTooSkewed"})
-
 
 class _Hashing:
-    """A file that is hashed while it is read."""
+    """A file whose SHA-256 and size are computed while it is read."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
@@ -535,7 +493,7 @@ _Result = TypeVar("_Result")
 
 
 def _parallel(work: Callable[[_Item], _Result], items: list[_Item]) -> list[_Result]:
-    """Return the results in order; the first error ends what has not begun."""
+    """Return the results in order; after an error, work that has not begun is cancelled."""
     with ThreadPoolExecutor(PARALLEL_FILES, thread_name_prefix="store") as pool:
         futures = [pool.submit(work, item) for item in items]
         try:
@@ -558,8 +516,8 @@ def _pool() -> urllib3.PoolManager:
             backoff_factor=0.25,
             backoff_jitter=0.25,
             backoff_max=10,
-            status_forcelist=_TRANSIENT_STATUS,
-            # Every request here may be sent twice: objects are immutable or overwritten whole.
+            status_forcelist=TRANSIENT_STATUS,
+            # Any request may be sent twice: an object is immutable or replaced as a whole.
             allowed_methods=None,
             raise_on_status=False,
             redirect=False,
@@ -568,7 +526,7 @@ def _pool() -> urllib3.PoolManager:
 
 
 def _sts_endpoint(access: StorageAccess) -> str:
-    """Return where AssumeRole is asked for: S3's own endpoint, except on AWS."""
+    """Return the URL of AssumeRole: the S3 endpoint itself, except on AWS."""
     host = urllib.parse.urlsplit(access.endpoint).hostname or ""
     if host.endswith(".amazonaws.com"):
         return f"https://sts.{access.region}.amazonaws.com/"
@@ -580,34 +538,17 @@ def _sts_error(body: bytes) -> tuple[str, str]:
         answer = ElementTree.fromstring(body)
     except ElementTree.ParseError:
         return "", "the answer is not STS's; does the store offer AssumeRole?"
-    found = {item.tag.rpartition("}")[2]: item.text or "" for item in answer.iter()}
-    return found.get("Code", ""), found.get("Message", "")
-
-
-def _network_cause(error: HTTPError) -> str:
-    cause: object = error.reason if isinstance(error, MaxRetryError) else error
-    match cause:
-        case NameResolutionError():
-            return "the host name of the endpoint does not resolve"
-        case NewConnectionError():  # before the timeout, which it inherits from
-            return "the connection was refused; is the store running and reachable from here?"
-        case ConnectTimeoutError():
-            return f"no connection within {CONNECT_SECONDS:.0f} s"
-        case SSLError():
-            return f"the TLS connection failed ({cause}); a private CA goes into the CA bundle"
-        case NetworkTimeoutError():
-            return f"no answer within {READ_SECONDS:.0f} s"
-        case _:
-            return f"the connection broke ({type(cause).__name__})"
+    values = {item.tag.rpartition("}")[2]: item.text or "" for item in answer.iter()}
+    return values.get("Code", ""), values.get("Message", "")
 
 
 def _version(path: Path) -> tuple[int, int] | None:
-    """Return what changes when the file is replaced, also behind the link of a mounted Secret."""
+    """Return a mark that changes with the file, also behind the link of a mounted Secret."""
     try:
-        found = path.stat()
+        status = path.stat()
     except OSError:
         return None
-    return (found.st_mtime_ns, found.st_ino) if stat.S_ISREG(found.st_mode) else None
+    return (status.st_mtime_ns, status.st_ino) if stat.S_ISREG(status.st_mode) else None
 
 
 def _read_access(path: Path) -> StorageAccess:
