@@ -25,7 +25,7 @@ from bench import sides
 from flashrun.api.catalog import BUILT_IN, Catalog
 from flashrun.api.config import RunConfig, Train
 from flashrun.cli.config.compose import ConfigError, ConfigFile, compose
-from flashrun.plan.resolve import check
+from flashrun.plan.resolve import check_config
 
 INCUMBENT = "freesolo-flash==0.2.42"
 PATIENCE = 10
@@ -258,7 +258,7 @@ def ours(case: Case) -> Answer:
         config = compose(files, case.sets).config
     except ConfigError as error:
         return Answer(refusals=tuple(problem.sentence for problem in error.problems))
-    if problems := check(config, Catalog()).problems:
+    if problems := check_config(config, Catalog()).problems:
         return Answer(refusals=tuple(map(str, problems)))
     return Answer(values=our_values(config))
 

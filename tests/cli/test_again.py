@@ -13,7 +13,7 @@ from flashrun.api.config import Algorithm
 from flashrun.api.records import RunIdentity
 from flashrun.api.resource import FlashRun
 from flashrun.cli.output.failure import ExitCode
-from flashrun.plan.resolve import resolve
+from flashrun.plan.resolve import resolve_run
 from tests.cli.conftest import REFERENCE, Served, Shell
 
 pytestmark = pytest.mark.api
@@ -99,7 +99,7 @@ def test_a_rerun_keeps_pointing_to_secrets_that_were_not_made_for_the_old_run(
 def test_a_run_that_was_deleted_is_trained_again_from_storage(served: Served, run: str) -> None:
     old = served.get("flashrun", run)
     uid, spec = old["metadata"]["uid"], FlashRun.from_manifest(old).spec
-    record = resolve(
+    record = resolve_run(
         spec,
         identity=RunIdentity(namespace=served.namespace, name=run, uid=uid),
         model=next(model for model in Catalog() if model.id == spec.model),

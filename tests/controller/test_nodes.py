@@ -66,8 +66,8 @@ async def test_two_nodes_are_an_indexed_job_and_a_service_that_belong_to_the_run
     service = await world.cluster.get("Service", world.namespace, f"{RUN}-peers")
     assert [owner["uid"] for owner in service["metadata"]["ownerReferences"]] == [run.uid]
     assert service["spec"]["clusterIP"] == "None"
-    assert objects.scale(job) == Scale(nodes=2, gpus=2, sharded=True)
-    assert objects.retries(job) == 3
+    assert objects.job_scale(job) == Scale(nodes=2, gpus=2, sharded=True)
+    assert objects.job_retries(job) == 3
 
     for index, pod in enumerate(await pods(world)):
         assert pod["spec"]["hostname"] == f"{RUN}-{index}"
@@ -77,7 +77,7 @@ async def test_two_nodes_are_an_indexed_job_and_a_service_that_belong_to_the_run
         assert {"JOB_COMPLETION_INDEX", "FLASHRUN_LEADER"} <= env
     config_map = await world.cluster.get("ConfigMap", world.namespace, f"{RUN}-spec")
     spec = ResolvedRun.model_validate_json(config_map["data"]["spec.json"])
-    assert spec.scale == objects.scale(job)
+    assert spec.scale == objects.job_scale(job)
 
     await world.cluster.delete("Service", world.namespace, f"{RUN}-peers")
     await world.pass_over(RUN)

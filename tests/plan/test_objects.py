@@ -10,8 +10,8 @@ from tests.plan.worlds import PLATFORM, make_run
 
 
 def pod_of(platform: Platform = PLATFORM, **config) -> dict:
-    placement = objects.Placement(0, platform.pools[0])
-    made = objects.job(make_run(config), placement, platform, platform.trainer.image)
+    placement = objects.JobPlacement(0, platform.pools[0])
+    made = objects.trainer_job(make_run(config), placement, platform, platform.trainer.image)
     return made["spec"]["template"]["spec"]
 
 
@@ -106,15 +106,15 @@ def test_a_model_cache_replaces_the_fresh_folder() -> None:
 
 def test_kueue_finds_its_queue_on_the_job() -> None:
     platform = with_trainer(queue="team-queue")
-    placement = objects.Placement(0, platform.pools[0])
-    made = objects.job(make_run(), placement, platform, "image")
+    placement = objects.JobPlacement(0, platform.pools[0])
+    made = objects.trainer_job(make_run(), placement, platform, "image")
 
     assert made["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "team-queue"
 
 
 def test_the_job_ignores_disruptions_before_it_judges_exit_codes() -> None:
-    placement = objects.Placement(0, PLATFORM.pools[0])
-    made = objects.job(make_run(), placement, PLATFORM, "image")
+    placement = objects.JobPlacement(0, PLATFORM.pools[0])
+    made = objects.trainer_job(make_run(), placement, PLATFORM, "image")
     rules = made["spec"]["podFailurePolicy"]["rules"]
 
     assert [rule["action"] for rule in rules] == ["Ignore", "Ignore", "FailJob"]
@@ -128,8 +128,8 @@ def test_the_job_ignores_disruptions_before_it_judges_exit_codes() -> None:
 )
 def test_requests_grow_with_the_gpus(quantity, gpus, product) -> None:
     pool = PLATFORM.pools[0].model_copy(update={"memory": quantity})
-    placement = objects.Placement(0, pool, Scale(gpus=gpus))
-    made = objects.job(make_run(), placement, PLATFORM, "image")
+    placement = objects.JobPlacement(0, pool, Scale(gpus=gpus))
+    made = objects.trainer_job(make_run(), placement, PLATFORM, "image")
     [trainer] = made["spec"]["template"]["spec"]["containers"]
 
     assert trainer["resources"]["limits"] == {"memory": product, "nvidia.com/gpu": str(gpus)}
@@ -139,8 +139,8 @@ def test_requests_grow_with_the_gpus(quantity, gpus, product) -> None:
 
 
 def job_on(nodes: int, number: int = 0) -> dict:
-    placement = objects.Placement(number, PLATFORM.pools[0], Scale(nodes=nodes, gpus=8))
-    return objects.job(make_run(), placement, PLATFORM, "image")
+    placement = objects.JobPlacement(number, PLATFORM.pools[0], Scale(nodes=nodes, gpus=8))
+    return objects.trainer_job(make_run(), placement, PLATFORM, "image")
 
 
 def test_one_node_needs_neither_an_index_nor_a_name_for_its_pod() -> None:
@@ -179,16 +179,16 @@ def test_an_attempt_of_several_pods_counts_once() -> None:
 
     assert "backoffLimit" not in spec
     assert (spec["backoffLimitPerIndex"], spec["maxFailedIndexes"]) == (3, 0)
-    assert objects.retries(job_on(2)) == objects.retries(job_on(1)) == 3
+    assert objects.job_retries(job_on(2)) == objects.job_retries(job_on(1)) == 3
 
 
 @pytest.mark.parametrize(
     "scale", [Scale(), Scale(gpus=8), Scale(gpus=4, sharded=True), Scale(nodes=2, gpus=8)]
 )
 def test_a_job_says_at_which_scale_it_was_made(scale: Scale) -> None:
-    made = objects.job(
-        make_run(), objects.Placement(2, PLATFORM.pools[0], scale), PLATFORM, "image"
+    made = objects.trainer_job(
+        make_run(), objects.JobPlacement(2, PLATFORM.pools[0], scale), PLATFORM, "image"
     )
 
-    assert objects.scale(made) == scale
-    assert objects.number(made) == 2
+    assert objects.job_scale(made) == scale
+    assert objects.job_number(made) == 2

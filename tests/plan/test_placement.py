@@ -61,7 +61,7 @@ GPUS = [
     ("where", "need", "step", "gpus"), [row[1:] for row in GPUS], ids=[row[0] for row in GPUS]
 )
 def test_the_number_of_gpus_holds_the_model_and_divides_the_batch(where, need, step, gpus) -> None:
-    assert placement.gpus(where, need, step) == gpus
+    assert placement.gpu_count(where, need, step) == gpus
 
 
 PLACES = [
@@ -91,12 +91,14 @@ PLACES = [
 )
 def test_a_run_goes_to_the_cheapest_place(pools, need, expected) -> None:
     for order in (pools, pools[::-1]):
-        found = placement.choose(order, model(need), Algorithm.SFT, train())
+        found = placement.choose_placement(order, model(need), Algorithm.SFT, train())
         assert (found and (found.pool.name, found.scale)) == expected
 
 
 def test_a_grpo_step_has_a_sequence_for_each_completion() -> None:
-    found = placement.choose([FAST], model(10), Algorithm.GRPO, train(batch_size=2, group_size=4))
+    found = placement.choose_placement(
+        [FAST], model(10), Algorithm.GRPO, train(batch_size=2, group_size=4)
+    )
     assert found is not None
     assert found.scale == Scale(gpus=8)
 
@@ -123,22 +125,24 @@ REFUSALS = [
     ids=[row[0] for row in REFUSALS],
 )
 def test_a_refusal_names_the_numbers_that_would_work(pools, need, knobs, sentence) -> None:
-    assert placement.choose(pools, model(need), Algorithm.SFT, knobs) is None
-    assert sentence in str(placement.refusal(pools, model(need), Algorithm.SFT, knobs))
+    assert placement.choose_placement(pools, model(need), Algorithm.SFT, knobs) is None
+    assert sentence in str(placement.explain_no_placement(pools, model(need), Algorithm.SFT, knobs))
 
 
 SMALL, LARGE = pool("small", 24, cost=1), pool("large", 80, cost=4, gpus_per_node=4)
 LARGER = [
-    ("a larger GPU", [SMALL, LARGE], 20, placement.Place(SMALL, Scale()), ("large", Scale())),
-    ("none is larger", [SMALL, LARGE], 20, placement.Place(LARGE, Scale()), None),
+    ("a larger GPU", [SMALL, LARGE], 20, placement.Placement(SMALL, Scale()), ("large", Scale())),
+    ("none is larger", [SMALL, LARGE], 20, placement.Placement(LARGE, Scale()), None),
     ("a spread model goes to more GPUs", [SMALL, LARGE], 100,
-     placement.Place(LARGE, Scale(gpus=2, sharded=True)), ("large", Scale(gpus=4, sharded=True))),
+     placement.Placement(LARGE, Scale(gpus=2, sharded=True)),
+     ("large", Scale(gpus=4, sharded=True))),
     ("as far as there are any", [SMALL, LARGE], 100,
-     placement.Place(LARGE, Scale(gpus=4, sharded=True)), None),
+     placement.Placement(LARGE, Scale(gpus=4, sharded=True)), None),
     ("or to one larger GPU when that costs less", [LARGE, pool("huge", 192, cost=9)], 100,
-     placement.Place(LARGE, Scale(gpus=2, sharded=True)), ("huge", Scale())),
+     placement.Placement(LARGE, Scale(gpus=2, sharded=True)), ("huge", Scale())),
     ("but not to one with less to spare", [LARGE, pool("tight", 101, cost=9)], 100,
-     placement.Place(LARGE, Scale(gpus=2, sharded=True)), ("large", Scale(gpus=4, sharded=True))),
+     placement.Placement(LARGE, Scale(gpus=2, sharded=True)),
+     ("large", Scale(gpus=4, sharded=True))),
 ]  # fmt: skip
 
 
@@ -148,7 +152,7 @@ LARGER = [
 def test_what_ran_out_of_memory_goes_where_a_gpu_has_more_to_spare(
     pools, need, than, expected
 ) -> None:
-    found = placement.larger(pools, need, train(), than)
+    found = placement.larger_placement(pools, need, train(), than)
     assert (found and (found.pool.name, found.scale)) == expected
 
 
@@ -167,7 +171,7 @@ AGAIN = [
     ("pools", "need", "scale", "name"), [row[1:] for row in AGAIN], ids=[row[0] for row in AGAIN]
 )
 def test_a_run_that_has_begun_keeps_its_scale(pools, need, scale, name) -> None:
-    found = placement.again(pools, need, scale)
+    found = placement.placement_of_scale(pools, need, scale)
     assert (found and found.pool.name) == name
     assert found is None or found.scale == scale
 
@@ -184,12 +188,14 @@ shapes = st.builds(
 
 @given(st.lists(shapes, min_size=1, max_size=3), st.floats(0, 4000), st.integers(1, 256))
 def test_every_run_gets_a_place_or_a_sentence(pools, need, batch) -> None:
-    found = placement.choose(pools, model(need), Algorithm.SFT, train(batch))
+    found = placement.choose_placement(pools, model(need), Algorithm.SFT, train(batch))
     if found is None:
-        assert placement.refusal(pools, model(need), Algorithm.SFT, train(batch)).message
+        assert placement.explain_no_placement(
+            pools, model(need), Algorithm.SFT, train(batch)
+        ).message
         return
     assert batch % found.scale.world_size == 0
     assert found.spare(need) >= 0
     assert found.scale.gpus <= found.pool.gpus_per_node
     assert found.scale.nodes <= found.pool.max_nodes
-    assert placement.again(pools, need, found.scale) is not None
+    assert placement.placement_of_scale(pools, need, found.scale) is not None

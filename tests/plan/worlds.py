@@ -263,7 +263,7 @@ class World:
         storage = observed.storage
         if decision.control is not None:
             storage = replace(storage, control=decision.control)
-        if decision.sweep:
+        if decision.delete_keys:
             storage = replace(storage, heartbeat=None)
         observed = replace(observed, storage=storage)
         stored = FlashRunStatus.validate_manifest(decision.status.to_patch())

@@ -120,10 +120,10 @@ def test_a_member_without_memory_takes_the_run_to_a_larger_place() -> None:
     decision = world.seeing(pods=pods, jobs=(worlds.failed_job(job),)).decide()
 
     config_map, service, second = decision.apply
-    assert objects.scale(second) == Scale(nodes=4, gpus=2, sharded=True)
+    assert objects.job_scale(second) == Scale(nodes=4, gpus=2, sharded=True)
     assert service["metadata"]["name"] == f"{worlds.NAME}-1-peers"
     spec = ResolvedRun.model_validate_json(config_map["data"]["spec.json"])
-    assert spec.scale == objects.scale(second)
+    assert spec.scale == objects.job_scale(second)
     ready = decision.status.condition("Ready")
     assert ready is not None
     assert ready.message == (
@@ -139,4 +139,4 @@ def test_every_node_with_a_broken_gpu_is_avoided() -> None:
 
     assert "node-2" in str(second["spec"]["template"]["spec"]["affinity"])
     assert "node-1" not in str(second["spec"]["template"]["spec"]["affinity"])
-    assert objects.scale(second) == objects.scale(job)
+    assert objects.job_scale(second) == objects.job_scale(job)

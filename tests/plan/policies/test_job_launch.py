@@ -56,7 +56,7 @@ def test_a_job_that_vanishes_is_made_again_at_the_same_scale() -> None:
 
     for place in (world, changed):
         [job] = place.decide().apply
-        assert objects.scale(job) == Scale(nodes=2, gpus=2, sharded=True)
+        assert objects.job_scale(job) == Scale(nodes=2, gpus=2, sharded=True)
 
 
 def test_a_run_whose_scale_no_pool_has_any_more_says_so() -> None:

@@ -38,4 +38,4 @@ def test_a_jobs_time_to_live_starts_only_after_the_outcome_is_written() -> None:
 
     assert first.patch == ()
     assert second.patch[0].body == {"spec": {"ttlSecondsAfterFinished": 3600}}
-    assert second.sweep == ("live/0b5e-uid.json",)
+    assert second.delete_keys == ("live/0b5e-uid.json",)

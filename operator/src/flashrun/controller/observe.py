@@ -289,7 +289,7 @@ class Observer:
 
 def _newest(run: FlashRun, jobs: tuple[Object, ...]) -> str:
     """Return the name of the run's newest Job, or of the one that will be its first."""
-    return names.job_name(run.name, max(map(objects.number, jobs), default=0))
+    return names.job_name(run.name, max(map(objects.job_number, jobs), default=0))
 
 
 def _check_owner(run: FlashRun, kind: str, metadata: Object) -> None:

@@ -111,8 +111,8 @@ class Reconciler:
         if decision.control is not None:
             key = names.control_key(run.storage_prefix)
             await asyncio.to_thread(self._store.put_json, key, decision.control)
-        if decision.sweep:
-            await asyncio.to_thread(self._store.delete, decision.sweep)
+        if decision.delete_keys:
+            await asyncio.to_thread(self._store.delete, decision.delete_keys)
 
     async def _grant(self, grant: AccessGrant) -> None:
         access = await asyncio.to_thread(self._access, grant)
@@ -169,7 +169,7 @@ class Reconciler:
 
     async def _tell(self, run: FlashRun, message: str) -> None:
         """Say on the run what the cluster refuses: quota, policy, rights. It is tried again."""
-        status = run_status.conclude(
+        status = run_status.with_phase(
             run.status.replace(
                 observed_generation=run.generation,
                 pending=PendingStatus(reason=Reason.CLUSTER_REFUSES, message=message[:2048]),

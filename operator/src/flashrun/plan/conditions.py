@@ -16,7 +16,7 @@ TRUE, FALSE, UNKNOWN = ConditionStatus.TRUE, ConditionStatus.FALSE, ConditionSta
 
 
 @dataclass(frozen=True)
-class Wanted:
+class DesiredCondition:
     """A condition as a decision states it, without times."""
 
     type: ConditionType
@@ -25,15 +25,18 @@ class Wanted:
     message: str = ""
 
 
-def merge(
-    previous: Iterable[Condition], wanted: Iterable[Wanted], generation: int, now: datetime
+def with_times(
+    previous: Iterable[Condition],
+    desired: Iterable[DesiredCondition],
+    generation: int,
+    now: datetime,
 ) -> tuple[Condition, ...]:
-    """Return ``wanted`` with times: a transition is a change of status, nothing else."""
+    """Return ``desired`` with times: a transition is a change of status, nothing else."""
     before = {condition.type: condition for condition in previous}
-    return tuple(_dated(before.get(item.type), item, generation, now) for item in wanted)
+    return tuple(_dated(before.get(item.type), item, generation, now) for item in desired)
 
 
-def summary(phase: Phase, reason: AnyReason, message: str) -> tuple[Wanted, ...]:
+def phase_conditions(phase: Phase, reason: AnyReason, message: str) -> tuple[DesiredCondition, ...]:
     """Return Succeeded, Ready, Reconciling and Stalled for a phase."""
     match phase:
         case Phase.SUCCEEDED:
@@ -47,14 +50,18 @@ def summary(phase: Phase, reason: AnyReason, message: str) -> tuple[Wanted, ...]
         case Phase.STARTING | Phase.RUNNING | Phase.RETRYING | Phase.SUSPENDED:
             succeeded, ready, reconciling, stalled = UNKNOWN, TRUE, FALSE, FALSE
     return (
-        Wanted(ConditionType.SUCCEEDED, succeeded, reason, message),
-        Wanted(ConditionType.READY, ready, reason, message),
-        Wanted(ConditionType.RECONCILING, reconciling, reason),
-        Wanted(ConditionType.STALLED, stalled, reason, message if stalled is TRUE else ""),
+        DesiredCondition(ConditionType.SUCCEEDED, succeeded, reason, message),
+        DesiredCondition(ConditionType.READY, ready, reason, message),
+        DesiredCondition(ConditionType.RECONCILING, reconciling, reason),
+        DesiredCondition(
+            ConditionType.STALLED, stalled, reason, message if stalled is TRUE else ""
+        ),
     )
 
 
-def _dated(before: Condition | None, item: Wanted, generation: int, now: datetime) -> Condition:
+def _dated(
+    before: Condition | None, item: DesiredCondition, generation: int, now: datetime
+) -> Condition:
     changed = before is None or before.status is not item.status
     return Condition(
         type=item.type,

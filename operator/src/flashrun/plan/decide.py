@@ -13,7 +13,7 @@ from typing import Final
 from flashrun.api.platform import Platform
 from flashrun.api.resource import TERMINAL, FlashRun
 from flashrun.plan import run_status
-from flashrun.plan.pods import read
+from flashrun.plan.pods import read_pod
 from flashrun.plan.policies.active_job import follow_job
 from flashrun.plan.policies.admission import refuse_invalid_spec, wait_for_storage
 from flashrun.plan.policies.cancellation import cancel_run
@@ -49,10 +49,10 @@ def decide(run: FlashRun, observed: Observed, platform: Platform, now: datetime)
     """Decide one pass over one run; pure, and total for every run that can be parsed."""
     if run.deleting:
         return Decision(status=run.status)  # owner references delete what belongs to the run
-    pods = tuple(sorted(map(read, observed.pods), key=lambda pod: (pod.created, pod.name)))
+    pods = tuple(sorted(map(read_pod, observed.pods), key=lambda pod: (pod.created, pod.name)))
     if run.status.phase in TERMINAL:
         return retain_finished(run, observed, pods, platform)
-    status = run_status.seen(run, observed, pods, platform, now)
+    status = run_status.observed_status(run, observed, pods, platform, now)
     context = RunContext(run, observed, platform, now, pods, status)
     decision = next(answer for policy in POLICIES if (answer := policy(context)) is not None)
     decision = give_up_lost_pods(context, decision)

@@ -5,7 +5,7 @@ from typing import Final
 from flashrun.api.reasons import ConditionType, Reason
 from flashrun.api.resource import FailureStatus, PendingStatus, Phase
 from flashrun.plan import run_status
-from flashrun.plan.conditions import FALSE, Wanted
+from flashrun.plan.conditions import FALSE, DesiredCondition
 from flashrun.plan.run_context import RunContext
 from flashrun.plan.types import Decision, Delete
 
@@ -18,7 +18,7 @@ def fail_run(context: RunContext, failure: FailureStatus, *, delete_jobs: bool =
     jobs = tuple(Delete("Job", job["metadata"]["name"]) for job in context.observed.jobs)
     status = context.status.replace(failure=failure)
     return Decision(
-        status=run_status.conclude(
+        status=run_status.with_phase(
             status,
             context.run,
             context.now,
@@ -33,7 +33,7 @@ def fail_run(context: RunContext, failure: FailureStatus, *, delete_jobs: bool =
 def wait(context: RunContext, reason: Reason, message: str, condition: ConditionType) -> Decision:
     """Let the run wait; say for what, in ``pending`` and in the condition that is not met."""
     pending = PendingStatus(reason=reason, message=message[:2048])
-    status = run_status.conclude(
+    status = run_status.with_phase(
         context.status.replace(pending=pending),
         context.run,
         context.now,
@@ -41,8 +41,8 @@ def wait(context: RunContext, reason: Reason, message: str, condition: Condition
         reason=reason,
         message=message,
     )
-    unmet = Wanted(condition, FALSE, reason, message)
+    unmet = DesiredCondition(condition, FALSE, reason, message)
     return Decision(
-        status=run_status.state(status, context.run, context.now, unmet),
+        status=run_status.with_conditions(status, context.run, context.now, unmet),
         requeue_seconds=RECHECK_SECONDS,
     )

@@ -36,25 +36,25 @@ def reason_of(pod: Pod) -> AnyReason:
         return Reason.HOST_OUT_OF_MEMORY
     if pod.exit_code in (0, None):
         return Reason.COMPLETED if pod.exit_code == 0 else Reason.POD_LOST
-    return meaning(pod.exit_code).reason
+    return exit_code_failure(pod.exit_code).reason
 
 
-def of_result(result: Result) -> FailureStatus:
+def result_failure(result: Result) -> FailureStatus:
     """Explain the terminal record of a failed run."""
-    return _status(result.termination, result.exit_code)
+    return _termination_failure(result.termination, result.exit_code)
 
 
-def of_pod(pod: Pod) -> FailureStatus:
+def pod_failure(pod: Pod) -> FailureStatus:
     """Explain a pod that failed the run; one that does not lead is named."""
-    found = _of_pod(pod)
+    failure = _own_failure(pod)
     if pod.index == 0:
-        return found
-    return found.replace(message=f"In pod {pod.name}: {found.message}"[:2048])
+        return failure
+    return failure.replace(message=f"In pod {pod.name}: {failure.message}"[:2048])
 
 
-def _of_pod(pod: Pod) -> FailureStatus:
+def _own_failure(pod: Pod) -> FailureStatus:
     if pod.termination is not None:
-        return _status(pod.termination, pod.exit_code)
+        return _termination_failure(pod.termination, pod.exit_code)
     if pod.killed_for_memory:
         return FailureStatus(
             reason=Reason.HOST_OUT_OF_MEMORY,
@@ -62,10 +62,10 @@ def _of_pod(pod: Pod) -> FailureStatus:
             hint="Lower train.batch_size or train.max_length, or ask for a pool with more memory.",
             exit_code=pod.exit_code,
         )
-    return meaning(pod.exit_code)
+    return exit_code_failure(pod.exit_code)
 
 
-def of_job(reason: str, message: str, last: Pod | None) -> FailureStatus:
+def job_failure(reason: str, message: str, last: Pod | None) -> FailureStatus:
     """Explain a failed Job: by its last pod where that says why, else by its own condition."""
     if reason == KubernetesReason.DEADLINE_EXCEEDED:
         return FailureStatus(
@@ -74,14 +74,14 @@ def of_job(reason: str, message: str, last: Pod | None) -> FailureStatus:
             hint="Its checkpoints are kept: continue with train.init_from_adapter.",
         )
     if last is not None and (last.exit_code or last.termination):
-        return of_pod(last)
+        return pod_failure(last)
     return FailureStatus(
         reason=reason_from(reason) if reason else Reason.JOB_FAILED,
         message=message or "The Job failed.",
     )
 
 
-def meaning(exit_code: int | None) -> FailureStatus:
+def exit_code_failure(exit_code: int | None) -> FailureStatus:
     """Explain an exit code that came without a message."""
     known = exit_of(exit_code)
     if known is not None and known is not Exit.DONE:
@@ -100,9 +100,9 @@ def meaning(exit_code: int | None) -> FailureStatus:
     )
 
 
-def _status(termination: Termination | None, exit_code: int | None) -> FailureStatus:
+def _termination_failure(termination: Termination | None, exit_code: int | None) -> FailureStatus:
     if termination is None:
-        return meaning(exit_code)
+        return exit_code_failure(exit_code)
     return FailureStatus(
         reason=termination.reason,
         message=termination.message,

@@ -7,7 +7,7 @@ from flashrun.api.reasons import AnyReason, ConditionType, Reason
 from flashrun.api.records import ResolvedRun, RunIdentity, Scale
 from flashrun.api.resource import Phase
 from flashrun.plan import objects, resolve, run_status, storage_policies
-from flashrun.plan.conditions import TRUE, Wanted
+from flashrun.plan.conditions import TRUE, DesiredCondition
 from flashrun.plan.run_context import RunContext
 from flashrun.plan.types import AccessGrant, Decision, Object, Patch, SecretCopy
 
@@ -15,7 +15,7 @@ from flashrun.plan.types import AccessGrant, Decision, Object, Patch, SecretCopy
 def start_job(
     context: RunContext,
     resolved: ResolvedRun,
-    placement: objects.Placement,
+    placement: objects.JobPlacement,
     reason: AnyReason,
     message: str,
     *,
@@ -24,16 +24,18 @@ def start_job(
 ) -> Decision:
     """Create the Job of ``placement`` and what its pods need; suspend the Job ``retire``."""
     number = placement.number
-    job = objects.job(context.run, placement, context.platform, resolved.image)
-    status = run_status.state(
-        run_status.resolved(context.status, context.run, resolved, job, context.observed.storage),
+    job = objects.trainer_job(context.run, placement, context.platform, resolved.image)
+    status = run_status.with_conditions(
+        run_status.with_resolved(
+            context.status, context.run, resolved, job, context.observed.storage
+        ),
         context.run,
         context.now,
-        Wanted(ConditionType.ACCEPTED, TRUE, Reason.ACCEPTED),
-        Wanted(ConditionType.SECRETS_READY, TRUE, Reason.COPIED),
+        DesiredCondition(ConditionType.ACCEPTED, TRUE, Reason.ACCEPTED),
+        DesiredCondition(ConditionType.SECRETS_READY, TRUE, Reason.COPIED),
     )
     return Decision(
-        status=run_status.conclude(
+        status=run_status.with_phase(
             status, context.run, context.now, phase=phase, reason=reason, message=message
         ),
         secrets=missing_secrets(context),
@@ -62,18 +64,18 @@ def missing_secrets(context: RunContext) -> SecretCopy | None:
     listed = (*context.run.spec.environment.secrets, names.WANDB_API_KEY)
     sources = context.observed.secrets.sources
     return SecretCopy(
-        metadata=objects.metadata(context.run, names.secrets_name(context.run.name)),
+        metadata=objects.owned_metadata(context.run, names.secrets_name(context.run.name)),
         sources={name: sources[name] for name in listed if name in sources},
     )
 
 
-def resolve_run(context: RunContext, scale: Scale) -> ResolvedRun:
+def pin_run(context: RunContext, scale: Scale) -> ResolvedRun:
     """Pin everything that may change later: environment, adapter, image."""
     run, storage, trainer = context.run, context.observed.storage, context.platform.trainer
     assert context.model is not None  # the policy admission has answered
     assert storage.environment is not None  # the policy admission has answered
     source = storage.adapter_source
-    resolved = resolve.resolve(
+    resolved = resolve.resolve_run(
         run.spec,
         identity=RunIdentity(namespace=run.namespace, name=run.name, uid=run.uid),
         model=context.model,
@@ -99,7 +101,7 @@ def access_grant(context: RunContext, resolved: ResolvedRun) -> AccessGrant | No
     ):
         return None
     return AccessGrant(
-        metadata=objects.metadata(context.run, names.storage_secret_name(context.run.name)),
+        metadata=objects.owned_metadata(context.run, names.storage_secret_name(context.run.name)),
         policy=storage_policies.run_policy(
             context.platform.storage.bucket,
             context.run.storage_prefix,

@@ -35,7 +35,7 @@ INDEX_LABEL: Final = "batch.kubernetes.io/job-completion-index"
 
 
 @dataclass(frozen=True)
-class Placement:
+class JobPlacement:
     """Where the run's Job ``number`` goes."""
 
     number: int
@@ -56,7 +56,7 @@ def owner_reference(run: FlashRun) -> Object:
     }
 
 
-def metadata(run: FlashRun, name: str) -> Object:
+def owned_metadata(run: FlashRun, name: str) -> Object:
     """Return the metadata of an object that belongs to ``run``."""
     return {
         "name": name,
@@ -72,7 +72,7 @@ def spec_config_map(run: FlashRun, number: int, resolved: ResolvedRun) -> Object
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
-        "metadata": metadata(run, names.spec_config_map_name(job)),
+        "metadata": owned_metadata(run, names.spec_config_map_name(job)),
         "immutable": True,
         "data": {"spec.json": resolved.model_dump_json(indent=1)},
     }
@@ -86,7 +86,7 @@ def peers_service(run: FlashRun, number: int) -> Object:
     return {
         "apiVersion": "v1",
         "kind": "Service",
-        "metadata": metadata(run, names.peers_service_name(names.job_name(run.name, number))),
+        "metadata": owned_metadata(run, names.peers_service_name(names.job_name(run.name, number))),
         "spec": {
             "clusterIP": "None",
             "publishNotReadyAddresses": True,
@@ -95,10 +95,10 @@ def peers_service(run: FlashRun, number: int) -> Object:
     }
 
 
-def job(run: FlashRun, placement: Placement, platform: Platform, image: str) -> Object:
+def trainer_job(run: FlashRun, placement: JobPlacement, platform: Platform, image: str) -> Object:
     """Return the Job that trains ``run``; retries inside it are the Job controller's."""
     trainer = platform.trainer
-    meta = metadata(run, names.job_name(run.name, placement.number))
+    meta = owned_metadata(run, names.job_name(run.name, placement.number))
     meta["labels"] |= {NUMBER_LABEL: str(placement.number)}
     if trainer.queue:
         meta["labels"] |= {"kueue.x-k8s.io/queue-name": trainer.queue}
@@ -110,10 +110,10 @@ def job(run: FlashRun, placement: Placement, platform: Platform, image: str) -> 
         "kind": "Job",
         "metadata": meta,
         "spec": {
-            **_tries(placement.scale.nodes, trainer.retries),
+            **_retry_fields(placement.scale.nodes, trainer.retries),
             "activeDeadlineSeconds": trainer.wall_clock_seconds,
             "podReplacementPolicy": "Failed",  # never two pods in one place at a time
-            "podFailurePolicy": {"rules": _failure_rules()},
+            "podFailurePolicy": {"rules": _pod_failure_rules()},
             "template": {
                 "metadata": {
                     "labels": {**trainer.labels, **meta["labels"]},
@@ -125,12 +125,12 @@ def job(run: FlashRun, placement: Placement, platform: Platform, image: str) -> 
     }
 
 
-def number(job: Object) -> int:
+def job_number(job: Object) -> int:
     """Return which Job of its run a Job is, counted from 0."""
     return int(job["metadata"]["labels"].get(NUMBER_LABEL, 0))
 
 
-def scale(job: Object) -> Scale:
+def job_scale(job: Object) -> Scale:
     """Return how many pods and GPUs a Job has."""
     container = job["spec"]["template"]["spec"]["containers"][0]
     limits = container.get("resources", {}).get("limits", {})
@@ -141,13 +141,13 @@ def scale(job: Object) -> Scale:
     )
 
 
-def retries(job: Object) -> int:
+def job_retries(job: Object) -> int:
     """Return how many counted retries a Job has."""
     spec = job["spec"]
     return int(spec.get("backoffLimitPerIndex", spec.get("backoffLimit", 0)))
 
 
-def _tries(nodes: int, retries: int) -> Object:
+def _retry_fields(nodes: int, retries: int) -> Object:
     """Return how often a Job tries, and with how many pods.
 
     All pods of an attempt end with it, so that ``backoffLimit`` would count one attempt up to
@@ -166,7 +166,7 @@ def _tries(nodes: int, retries: int) -> Object:
     }
 
 
-def _failure_rules() -> list[Object]:
+def _pod_failure_rules() -> list[Object]:
     """Order matters: a disruption is nobody's fault, whatever code the container left with."""
     return [
         {
@@ -184,7 +184,7 @@ def _failure_rules() -> list[Object]:
     ]
 
 
-def _pod_spec(run: FlashRun, placement: Placement, platform: Platform, image: str) -> Object:
+def _pod_spec(run: FlashRun, placement: JobPlacement, platform: Platform, image: str) -> Object:
     trainer, pool = platform.trainer, placement.pool
     name = names.job_name(run.name, placement.number)
     several = placement.scale.nodes > 1
@@ -215,13 +215,13 @@ def _pod_spec(run: FlashRun, placement: Placement, platform: Platform, image: st
         "runtimeClassName": pool.runtime_class,
         "priorityClassName": trainer.priority_class,
         "imagePullSecrets": [{"name": name} for name in trainer.pull_secrets],
-        "affinity": _away_from(placement.avoid_nodes),
+        "affinity": _avoid_nodes(placement.avoid_nodes),
         "subdomain": names.peers_service_name(name) if several else "",
     }
     return spec | {key: value for key, value in optional.items() if value}
 
 
-def _away_from(nodes: tuple[str, ...]) -> Object:
+def _avoid_nodes(nodes: tuple[str, ...]) -> Object:
     if not nodes:
         return {}
     expression = {"key": "kubernetes.io/hostname", "operator": "NotIn", "values": list(nodes)}
@@ -245,7 +245,7 @@ def _init_container(name: str, trainer: TrainerSettings, image: str) -> Object:
 
 
 def _trainer_container(
-    run: FlashRun, trainer: TrainerSettings, placement: Placement, image: str
+    run: FlashRun, trainer: TrainerSettings, placement: JobPlacement, image: str
 ) -> Object:
     pool, gpus = placement.pool, placement.scale.gpus
     container = _container(TRAINER_CONTAINER, trainer, image, argument="train")
@@ -258,11 +258,11 @@ def _trainer_container(
     container["envFrom"] = [{"secretRef": {"name": names.secrets_name(run.name)}}]
     container["resources"] = {
         "requests": {
-            "cpu": _times(pool.cpu, gpus),
-            "memory": _times(pool.memory, gpus),
+            "cpu": _multiply(pool.cpu, gpus),
+            "memory": _multiply(pool.memory, gpus),
             pool.resource: str(gpus),
         },
-        "limits": {"memory": _times(pool.memory, gpus), pool.resource: str(gpus)},
+        "limits": {"memory": _multiply(pool.memory, gpus), pool.resource: str(gpus)},
     }
     return container
 
@@ -344,7 +344,7 @@ def _volumes(run: FlashRun, job: str, trainer: TrainerSettings) -> list[Object]:
     return volumes
 
 
-def _times(quantity: str, count: int) -> str:
+def _multiply(quantity: str, count: int) -> str:
     """Multiply a Kubernetes quantity, such as 500m or 16Gi, by a count."""
     number = quantity.rstrip("mkKMGTi")
     unit = quantity[len(number) :]

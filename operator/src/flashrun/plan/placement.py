@@ -15,13 +15,13 @@ from flashrun.api.catalog import Model
 from flashrun.api.config import Algorithm
 from flashrun.api.platform import PoolShape
 from flashrun.api.records import ResolvedTrain, Scale
-from flashrun.plan.resolve import Finding
+from flashrun.plan.resolve import ConfigIssue
 
 AnyPool = TypeVar("AnyPool", bound=PoolShape)
 
 
 @dataclass(frozen=True)
-class Place(Generic[AnyPool]):
+class Placement(Generic[AnyPool]):
     """A pool, and how many of its GPUs a run gets."""
 
     pool: AnyPool
@@ -32,59 +32,70 @@ class Place(Generic[AnyPool]):
         return self.pool.vram - need / (self.scale.world_size if self.scale.sharded else 1)
 
 
-def choose(
+def choose_placement(
     pools: Iterable[AnyPool], model: Model, algorithm: Algorithm, train: ResolvedTrain
-) -> Place[AnyPool] | None:
-    """Return the cheapest place for ``algorithm`` on ``model``, or None; ``refusal`` says why."""
+) -> Placement[AnyPool] | None:
+    """Return the cheapest placement for ``algorithm`` on ``model``.
+
+    None: there is none; ``explain_no_placement`` says why.
+    """
     need = model.vram(algorithm)
-    return _cheapest(_place(pool, need, sequences(train)) for pool in pools)
+    return _cheapest(_pool_placement(pool, need, sequences_per_step(train)) for pool in pools)
 
 
-def again(pools: Iterable[AnyPool], need: float, scale: Scale) -> Place[AnyPool] | None:
+def placement_of_scale(
+    pools: Iterable[AnyPool], need: float, scale: Scale
+) -> Placement[AnyPool] | None:
     """Return the cheapest place for a run that began with ``scale`` and keeps it, or None."""
-    places = (Place(pool, scale) for pool in pools if _has(pool, scale))
+    places = (Placement(pool, scale) for pool in pools if _offers(pool, scale))
     return _cheapest(place for place in places if place.spare(need) >= 0)
 
 
-def larger(
-    pools: Iterable[AnyPool], need: float, train: ResolvedTrain, than: Place[AnyPool]
-) -> Place[AnyPool] | None:
+def larger_placement(
+    pools: Iterable[AnyPool], need: float, train: ResolvedTrain, than: Placement[AnyPool]
+) -> Placement[AnyPool] | None:
     """Return the cheapest place where a GPU has more memory to spare than at ``than``, or None.
 
     A larger GPU gives that, and for a model that is spread already also more GPUs.
     """
     more = than.pool.vram * (than.scale.world_size + 1) if than.scale.sharded else need
-    places = (_place(pool, gib, sequences(train)) for pool in pools for gib in (need, more))
+    places = (
+        _pool_placement(pool, gib, sequences_per_step(train))
+        for pool in pools
+        for gib in (need, more)
+    )
     roomier = (place for place in places if place and place.spare(need) > than.spare(need))
     return _cheapest(roomier)
 
 
-def refusal(
+def explain_no_placement(
     pools: Sequence[PoolShape], model: Model, algorithm: Algorithm, train: ResolvedTrain
-) -> Finding:
-    """Say why ``choose`` found nothing, with the numbers that would work."""
+) -> ConfigIssue:
+    """Say why ``choose_placement`` found nothing, with the numbers that would work."""
     need = model.vram(algorithm)
     holding = [pool for pool in pools if capacity(pool) >= need]
     if not holding:
         most = max(pools, key=capacity)
         gpus = most.gpus_per_node * most.max_nodes
-        return Finding(
+        return ConfigIssue(
             "model",
             f"{algorithm} on {model.id} needs {need:g} GiB of GPU memory, and a run can get at "
             f"most {capacity(most):g} GiB here ({gpus} x {most.vram:g} GiB in pool {most.name}): "
             "choose a smaller model (flash models)",
         )
     group = train.group_size or 1
-    shares = {count // math.gcd(count, group) for pool in holding for count in _counts(pool, need)}
+    shares = {
+        count // math.gcd(count, group) for pool in holding for count in _gpu_counts(pool, need)
+    }
     least = sorted(n for n in shares if not any(n % m == 0 for m in shares - {n}))
-    return Finding(
+    return ConfigIssue(
         "train.batch_size",
         f"{train.batch_size} cannot be divided between the GPUs that {model.id} needs here: use a "
         f"multiple of {' or '.join(map(str, least))}",
     )
 
 
-def sequences(train: ResolvedTrain) -> int:
+def sequences_per_step(train: ResolvedTrain) -> int:
     """Return how many sequences one optimizer step has, over all processes."""
     return train.batch_size * (train.group_size or 1)
 
@@ -94,37 +105,37 @@ def capacity(pool: PoolShape) -> float:
     return pool.gpus_per_node * pool.max_nodes * pool.vram
 
 
-def gpus(pool: PoolShape, need: float, step: int) -> int | None:
+def gpu_count(pool: PoolShape, need: float, step: int) -> int | None:
     """Return how many GPUs of ``pool`` a run gets, or None: the rule of this module.
 
     Of the numbers that hold the model and divide the ``step`` sequences of a step: the largest that
     the pool gives for speed, else the smallest.
     """
-    fitting = [count for count in _counts(pool, need) if step % count == 0]
+    fitting = [count for count in _gpu_counts(pool, need) if step % count == 0]
     given = [count for count in fitting if count <= pool.gpus_per_run]
     return max(given) if given else min(fitting, default=None)
 
 
-def _counts(pool: PoolShape, need: float) -> list[int]:
+def _gpu_counts(pool: PoolShape, need: float) -> list[int]:
     """Return the numbers of GPUs that hold ``need``: any within a node, else whole nodes."""
     node = pool.gpus_per_node
     offered = (*range(1, node + 1), *(node * nodes for nodes in range(2, pool.max_nodes + 1)))
     return [count for count in offered if count * pool.vram >= need]
 
 
-def _place(pool: AnyPool, need: float, step: int) -> Place[AnyPool] | None:
-    count = gpus(pool, need, step)
+def _pool_placement(pool: AnyPool, need: float, step: int) -> Placement[AnyPool] | None:
+    count = gpu_count(pool, need, step)
     if count is None:
         return None
     nodes = max(1, count // pool.gpus_per_node)
-    return Place(pool, Scale(nodes=nodes, gpus=count // nodes, sharded=need > pool.vram))
+    return Placement(pool, Scale(nodes=nodes, gpus=count // nodes, sharded=need > pool.vram))
 
 
-def _has(pool: PoolShape, scale: Scale) -> bool:
+def _offers(pool: PoolShape, scale: Scale) -> bool:
     return scale.gpus <= pool.gpus_per_node and scale.nodes <= pool.max_nodes
 
 
-def _cheapest(places: Iterable[Place[AnyPool] | None]) -> Place[AnyPool] | None:
+def _cheapest(places: Iterable[Placement[AnyPool] | None]) -> Placement[AnyPool] | None:
     return min(
         (place for place in places if place is not None),
         key=lambda place: (

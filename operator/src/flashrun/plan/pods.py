@@ -16,7 +16,7 @@ from flashrun.plan.types import Object
 
 _EPOCH: Final = datetime.fromtimestamp(0, UTC)
 _END: Final = datetime.max.replace(tzinfo=UTC)
-_DRAWN: Final = frozenset({*IGNORED_CODES, Exit.NCCL})
+_CONSEQUENT_CODES: Final = frozenset({*IGNORED_CODES, Exit.NCCL})
 """Exit codes of pods that ended because another one did."""
 _IMAGE_REASONS: Final = frozenset(
     {
@@ -87,14 +87,14 @@ class Attempt:
         return (self.leader, *self.members)
 
     @property
-    def culprit(self) -> Pod:
+    def first_failure(self) -> Pod:
         """The pod that says why the attempt ended: the first that failed of itself.
 
         When one pod fails, the others lose contact with it or are asked to stop; the leader may
         notice, and be gone, before the kubelet has told of the pod that began it.
         """
         failed = [pod for pod in self.pods if not pod.active and pod.exit_code != 0]
-        own = [pod for pod in failed if pod.disrupted or pod.exit_code not in _DRAWN]
+        own = [pod for pod in failed if pod.disrupted or pod.exit_code not in _CONSEQUENT_CODES]
         return min(own or failed, key=lambda pod: pod.ended or _END, default=self.leader)
 
 
@@ -110,11 +110,11 @@ def attempts_of(pods: Sequence[Pod]) -> tuple[Attempt, ...]:
     for pod in pods:
         if pod.name not in members:
             near = [leader for leader in leaders if leader.job == pod.job]
-            members[max(near, key=lambda leader: _together(leader, pod)).name].append(pod)
+            members[max(near, key=lambda leader: _shared_time(leader, pod)).name].append(pod)
     return tuple(Attempt(leader, tuple(members[leader.name])) for leader in leaders)
 
 
-def crew_of(pods: Sequence[Pod]) -> tuple[Pod, ...]:
+def pods_of_newest_job(pods: Sequence[Pod]) -> tuple[Pod, ...]:
     """Return the newest pod of each index of the newest Job that has pods, the leader first.
 
     ``pods`` are in the order of their creation.
@@ -123,12 +123,12 @@ def crew_of(pods: Sequence[Pod]) -> tuple[Pod, ...]:
     return tuple(newest[index] for index in sorted(newest))
 
 
-def _together(one: Pod, other: Pod) -> timedelta:
+def _shared_time(one: Pod, other: Pod) -> timedelta:
     begin = max(one.created, other.created)
     return min(one.ended or _END, other.ended or _END) - begin
 
 
-def read(pod: Object) -> Pod:
+def read_pod(pod: Object) -> Pod:
     """Take the facts out of a pod object."""
     metadata, status = pod["metadata"], pod.get("status") or {}
     labels = metadata.get("labels") or {}
@@ -136,8 +136,8 @@ def read(pod: Object) -> Pod:
         *(status.get("initContainerStatuses") or []),
         *(status.get("containerStatuses") or []),
     ]
-    ended = _ending(containers)
-    waiting = _waiting(containers)
+    ended = _deciding_termination(containers)
+    waiting = _waiting_state(containers)
     trainer = (status.get("containerStatuses") or [{}])[0].get("state") or {}
     running = trainer.get("running") or trainer.get("terminated") or {}
     return Pod(
@@ -162,7 +162,7 @@ def read(pod: Object) -> Pod:
     )
 
 
-def _ending(containers: list[dict[str, Any]]) -> dict[str, Any]:
+def _deciding_termination(containers: list[dict[str, Any]]) -> dict[str, Any]:
     """Return the terminated state that decided the pod: the first failure, else the end."""
     states = ((item.get("state") or {}).get("terminated") for item in containers)
     ended: list[dict[str, Any]] = [state for state in states if state]
@@ -172,7 +172,7 @@ def _ending(containers: list[dict[str, Any]]) -> dict[str, Any]:
     return ended[-1] if len(ended) == len(containers) and ended else {}
 
 
-def _waiting(containers: list[dict[str, Any]]) -> dict[str, Any]:
+def _waiting_state(containers: list[dict[str, Any]]) -> dict[str, Any]:
     states = ((item.get("state") or {}).get("waiting") for item in containers)
     ordinary = (KubernetesReason.POD_INITIALIZING, KubernetesReason.CONTAINER_CREATING)
     return next((state for state in states if state and state.get("reason") not in ordinary), {})

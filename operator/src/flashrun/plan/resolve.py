@@ -26,42 +26,44 @@ from flashrun.api.records import (
 
 
 @dataclass(frozen=True)
-class Finding:
+class ConfigIssue:
     """One thing about a config, at a key: a problem refuses it, a warning does not."""
 
     key: str
     message: str
 
     def __str__(self) -> str:
-        """Return the finding as one sentence."""
+        """Return the issue as one sentence."""
         return f"{self.key}: {self.message}"
 
 
 @dataclass(frozen=True)
-class Findings:
+class ConfigCheck:
     """What the catalog has to say about a config."""
 
-    problems: tuple[Finding, ...] = ()
-    warnings: tuple[Finding, ...] = ()
+    problems: tuple[ConfigIssue, ...] = ()
+    warnings: tuple[ConfigIssue, ...] = ()
 
 
-def check(config: RunConfig, catalog: Catalog, *, pip_url_hosts: Collection[str] = ()) -> Findings:
+def check_config(
+    config: RunConfig, catalog: Catalog, *, pip_url_hosts: Collection[str] = ()
+) -> ConfigCheck:
     """Check what only a platform can tell: its models' limits, and the hosts of pip addresses."""
     model = catalog.get(config.model)
-    addresses = _addresses_allowed(config, pip_url_hosts)
+    addresses = _forbidden_addresses(config, pip_url_hosts)
     if model is None:
-        return Findings(problems=(_unknown_model(config.model, catalog), *addresses))
+        return ConfigCheck(problems=(_unknown_model(config.model, catalog), *addresses))
     problems = (
         *addresses,
-        _thinking_fits(config, model),
-        _rank_fits(config, model),
-        _length_fits(config, model),
-        _completion_fits(config),
-        _completions_differ(config),
+        _thinking_problem(config, model),
+        _rank_problem(config, model),
+        _length_problem(config, model),
+        _completion_problem(config),
+        _temperature_problem(config),
     )
-    return Findings(
-        problems=tuple(finding for finding in problems if finding is not None),
-        warnings=(*_other_algorithm(config), *_short_for_thinking(config)),
+    return ConfigCheck(
+        problems=tuple(issue for issue in problems if issue is not None),
+        warnings=(*_ignored_keys(config), *_short_lengths(config)),
     )
 
 
@@ -101,7 +103,7 @@ def resolve_train(config: RunConfig, adapter: Manifest | None = None) -> Resolve
     )
 
 
-def resolve(
+def resolve_run(
     config: RunConfig,
     *,
     identity: RunIdentity,
@@ -136,10 +138,10 @@ def resolve(
     )
 
 
-def adapter_mismatch(config: RunConfig, adapter: Manifest) -> Finding | None:
+def adapter_mismatch(config: RunConfig, adapter: Manifest) -> ConfigIssue | None:
     """Say why a run cannot start from ``adapter``, or return None."""
     if adapter.base_model != config.model:
-        return Finding(
+        return ConfigIssue(
             "train.init_from_adapter",
             f"the adapter was trained on {adapter.base_model}, and this run trains {config.model}: "
             "use the same model",
@@ -149,20 +151,20 @@ def adapter_mismatch(config: RunConfig, adapter: Manifest) -> Finding | None:
         ("lora_alpha", config.train.lora_alpha, adapter.lora_alpha),
     ):
         if given is not None and given != found:
-            return Finding(
+            return ConfigIssue(
                 f"train.{key}",
                 f"is {given}, but it comes from the adapter, which has {found}: leave it out",
             )
     return None
 
 
-def _unknown_model(model_id: str, catalog: Catalog) -> Finding:
+def _unknown_model(model_id: str, catalog: Catalog) -> ConfigIssue:
     near = difflib.get_close_matches(model_id, catalog.ids(), n=1, cutoff=0.4)
     hint = f"did you mean {near[0]!r}? " if near else ""
-    return Finding("model", f"{model_id!r} is not in the catalog; {hint}see flash models")
+    return ConfigIssue("model", f"{model_id!r} is not in the catalog; {hint}see flash models")
 
 
-def _addresses_allowed(config: RunConfig, hosts: Collection[str]) -> tuple[Finding, ...]:
+def _forbidden_addresses(config: RunConfig, hosts: Collection[str]) -> tuple[ConfigIssue, ...]:
     """Refuse each pip entry whose address is on none of the platform's hosts."""
     instead = (
         f"use an address on {', '.join(sorted(hosts))}"
@@ -170,7 +172,7 @@ def _addresses_allowed(config: RunConfig, hosts: Collection[str]) -> tuple[Findi
         else "list packages of the index by name, as in openai>=1"
     )
     return tuple(
-        Finding(
+        ConfigIssue(
             "environment.pip",
             f"{url.netloc} is no host that this platform installs from: {instead}",
         )
@@ -179,52 +181,52 @@ def _addresses_allowed(config: RunConfig, hosts: Collection[str]) -> tuple[Findi
     )
 
 
-def _thinking_fits(config: RunConfig, model: Model) -> Finding | None:
+def _thinking_problem(config: RunConfig, model: Model) -> ConfigIssue | None:
     if config.thinking and model.thinking is Thinking.NONE:
-        return Finding("thinking", f"{model.id} cannot reason: set thinking = false")
+        return ConfigIssue("thinking", f"{model.id} cannot reason: set thinking = false")
     if not config.thinking and model.thinking is Thinking.ALWAYS:
-        return Finding("thinking", f"{model.id} always reasons: set thinking = true")
+        return ConfigIssue("thinking", f"{model.id} always reasons: set thinking = true")
     return None
 
 
-def _rank_fits(config: RunConfig, model: Model) -> Finding | None:
+def _rank_problem(config: RunConfig, model: Model) -> ConfigIssue | None:
     rank = config.train.lora_rank
     if rank is not None and rank > model.lora_rank_cap:
-        return Finding(
+        return ConfigIssue(
             "train.lora_rank",
             f"{rank} is above {model.id}'s cap: use at most {model.lora_rank_cap}",
         )
     return None
 
 
-def _length_fits(config: RunConfig, model: Model) -> Finding | None:
+def _length_problem(config: RunConfig, model: Model) -> ConfigIssue | None:
     length = resolve_train(config).max_length
     if length > model.context:
         given = "" if config.train.max_length else " (the recipe's default)"
-        return Finding(
+        return ConfigIssue(
             "train.max_length",
             f"{length}{given} is above {model.id}'s context: use at most {model.context}",
         )
     return None
 
 
-def _completion_fits(config: RunConfig) -> Finding | None:
+def _completion_problem(config: RunConfig) -> ConfigIssue | None:
     train = resolve_train(config)
     if train.max_tokens is None or train.max_tokens < train.max_length:
         return None
     raised = f"raise max_length above {train.max_tokens}"
     lowered = f"use at most {train.max_length - 1}, or {raised}"
     given = "" if config.train.max_tokens else " (the recipe's default)"
-    return Finding(
+    return ConfigIssue(
         "train.max_tokens" if config.train.max_tokens else "train.max_length",
         f"max_tokens = {train.max_tokens}{given} leaves no room for a prompt in "
         f"max_length = {train.max_length}: {lowered if train.max_length > 1 else raised}",
     )
 
 
-def _completions_differ(config: RunConfig) -> Finding | None:
+def _temperature_problem(config: RunConfig) -> ConfigIssue | None:
     if config.algorithm is Algorithm.GRPO and config.train.temperature == 0:
-        return Finding(
+        return ConfigIssue(
             "train.temperature",
             "0 makes all completions of a group the same, and nothing could be learned from them: "
             "set it above 0",
@@ -232,15 +234,15 @@ def _completions_differ(config: RunConfig) -> Finding | None:
     return None
 
 
-def _other_algorithm(config: RunConfig) -> tuple[Finding, ...]:
+def _ignored_keys(config: RunConfig) -> tuple[ConfigIssue, ...]:
     keys = config.keys_of_the_other_algorithm()
     if not keys:
         return ()
     listed = ", ".join(keys)
-    return (Finding("train", f"{listed}: not used by {config.algorithm}, and ignored"),)
+    return (ConfigIssue("train", f"{listed}: not used by {config.algorithm}, and ignored"),)
 
 
-def _short_for_thinking(config: RunConfig) -> tuple[Finding, ...]:
+def _short_lengths(config: RunConfig) -> tuple[ConfigIssue, ...]:
     if not config.thinking:
         return ()
     tokens = recipes.max_tokens_default(thinking=True)
@@ -248,7 +250,7 @@ def _short_for_thinking(config: RunConfig) -> tuple[Finding, ...]:
     if config.algorithm is Algorithm.GRPO:
         wanted["max_tokens"] = tokens
     return tuple(
-        Finding(f"train.{key}", f"{given} is short for reasoning; the default is {default}")
+        ConfigIssue(f"train.{key}", f"{given} is short for reasoning; the default is {default}")
         for key, default in wanted.items()
         if (given := getattr(config.train, key)) is not None and given < default
     )

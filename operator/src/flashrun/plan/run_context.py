@@ -9,7 +9,7 @@ from flashrun.api.platform import Platform, Pool
 from flashrun.api.reasons import ConditionType
 from flashrun.api.resource import FlashRun, FlashRunStatus
 from flashrun.plan import objects, placement, resolve
-from flashrun.plan.pods import Attempt, Pod, attempts_of, crew_of
+from flashrun.plan.pods import Attempt, Pod, attempts_of, pods_of_newest_job
 from flashrun.plan.types import Object, Observed
 
 
@@ -28,12 +28,12 @@ class RunContext:
     @property
     def job(self) -> Object | None:
         """The newest Job, which is the only one that may run pods."""
-        return max(self.observed.jobs, key=objects.number, default=None)
+        return max(self.observed.jobs, key=objects.job_number, default=None)
 
     @property
-    def crew(self) -> tuple[Pod, ...]:
+    def current_pods(self) -> tuple[Pod, ...]:
         """The pods that work together now, or did last; the one that leads first."""
-        return crew_of(self.pods)
+        return pods_of_newest_job(self.pods)
 
     @property
     def attempts(self) -> tuple[Attempt, ...]:
@@ -50,15 +50,17 @@ class RunContext:
         """The run's model in the platform's catalog, or None when the catalog lacks it."""
         return Catalog(self.platform.models).get(self.run.spec.model)
 
-    def place(self) -> placement.Place[Pool] | None:
+    def place(self) -> placement.Placement[Pool] | None:
         """Return where the run goes; a run that has begun keeps its scale. None: nowhere."""
         model, pools, pinned = self.model, self.platform.pools, self.observed.resolved
         algorithm = self.run.spec.algorithm
         if model is None:
             return None
         if pinned is not None:
-            return placement.again(pools, model.vram(algorithm), pinned.scale)
-        return placement.choose(pools, model, algorithm, resolve.resolve_train(self.run.spec))
+            return placement.placement_of_scale(pools, model.vram(algorithm), pinned.scale)
+        return placement.choose_placement(
+            pools, model, algorithm, resolve.resolve_train(self.run.spec)
+        )
 
     def last_sign_of_life(self, pod: Pod) -> datetime:
         """Return when ``pod`` last showed that it lives; now, while storage cannot be read."""

@@ -29,8 +29,8 @@ from flashrun.api.resource import (
     ResolvedStatus,
 )
 from flashrun.plan import conditions, failures, objects
-from flashrun.plan.conditions import FALSE, TRUE, UNKNOWN, Wanted
-from flashrun.plan.pods import Attempt, Pod, attempts_of, crew_of
+from flashrun.plan.conditions import FALSE, TRUE, UNKNOWN, DesiredCondition
+from flashrun.plan.pods import Attempt, Pod, attempts_of, pods_of_newest_job
 from flashrun.plan.types import Decision, Object, Observed, RunEvent, StorageView
 
 PROGRESS_EVERY: Final = timedelta(seconds=5)
@@ -38,7 +38,7 @@ PROGRESS_EVERY: Final = timedelta(seconds=5)
 _METRICS_SHOWN: Final = 16
 
 
-def seen(
+def observed_status(
     run: FlashRun,
     observed: Observed,
     pods: tuple[Pod, ...],
@@ -57,11 +57,11 @@ def seen(
         checkpoint_count=len(storage.checkpoints) if readable else before.checkpoint_count,
         adapter=_adapter(run, storage.adapter) if readable else before.adapter,
         progress=_progress(before.progress, observed, pods),
-        resolved=before.resolved and _as_cut_up(before.resolved, storage),
+        resolved=before.resolved and _with_batching(before.resolved, storage),
         pending=None,
         failure=None,
     )
-    return state(status, run, now, *_observations(before, pods, observed))
+    return with_conditions(status, run, now, *_observed_conditions(before, pods, observed))
 
 
 def with_attempts(
@@ -75,7 +75,7 @@ def with_attempts(
     )
 
 
-def conclude(
+def with_phase(
     status: FlashRunStatus,
     run: FlashRun,
     now: datetime,
@@ -85,34 +85,38 @@ def conclude(
     message: str,
 ) -> FlashRunStatus:
     """Return ``status`` with a phase and the conditions that follow from it."""
-    ended = _whole(now) if phase in TERMINAL else status.completion_time
-    running = Wanted(ConditionType.RUNNING, TRUE if phase is Phase.RUNNING else FALSE, reason)
-    return state(
+    ended = _whole_seconds(now) if phase in TERMINAL else status.completion_time
+    running = DesiredCondition(
+        ConditionType.RUNNING, TRUE if phase is Phase.RUNNING else FALSE, reason
+    )
+    return with_conditions(
         status.replace(phase=phase, completion_time=ended),
         run,
         now,
         running,
-        *conditions.summary(phase, reason, message),
+        *conditions.phase_conditions(phase, reason, message),
     )
 
 
-def state(status: FlashRunStatus, run: FlashRun, now: datetime, *wanted: Wanted) -> FlashRunStatus:
+def with_conditions(
+    status: FlashRunStatus, run: FlashRun, now: datetime, *desired: DesiredCondition
+) -> FlashRunStatus:
     """Return ``status`` with these conditions replaced or added.
 
     Transition times are judged against the conditions that the API server has: concluding twice
     in one pass (what is seen, then what follows) must not look like a transition.
     """
     stored = run.status.conditions
-    fresh = conditions.merge(stored, wanted, run.generation, _whole(now))
+    fresh = conditions.with_times(stored, desired, run.generation, _whole_seconds(now))
     merged = {item.type: item for item in (*status.conditions, *fresh)}
     return status.replace(conditions=tuple(merged.values()))
 
 
-def resolved(
+def with_resolved(
     status: FlashRunStatus, run: FlashRun, resolved: ResolvedRun, job: Object, storage: StorageView
 ) -> FlashRunStatus:
     """Return ``status`` with what was chosen, read off the spec, the Job and the trainer's word."""
-    scale = objects.scale(job)
+    scale = objects.job_scale(job)
     pool = job["metadata"].get("annotations", {}).get(objects.POOL_ANNOTATION, "")
     train = resolved.train.model_dump(mode="json", exclude_none=True)
     source = resolved.init_from_adapter
@@ -130,14 +134,14 @@ def resolved(
             init_from_adapter_uid=source.uid if source else "",
             init_from_adapter_prefix=source.prefix if source else "",
             wall_clock_seconds=job["spec"].get("activeDeadlineSeconds", 0),
-            retries=objects.retries(job),
+            retries=objects.job_retries(job),
             train={key: _text(value) for key, value in train.items()},
             ignored_keys=run.spec.keys_of_the_other_algorithm(),
         )
     )
 
 
-def _as_cut_up(before: ResolvedStatus, storage: StorageView) -> ResolvedStatus:
+def _with_batching(before: ResolvedStatus, storage: StorageView) -> ResolvedStatus:
     return before.replace(batching=_batching(before, storage, before.gpus))
 
 
@@ -146,9 +150,9 @@ def _batching(
 ) -> BatchingStatus | None:
     """Return what the trainer said, now or earlier; a Job of another scale begins anew."""
     records = (storage.result, storage.heartbeat)  # a heartbeat that was read may be an early one
-    told = next((record.batching for record in records if record and record.batching), None)
+    reported = next((record.batching for record in records if record and record.batching), None)
     known = (
-        BatchingStatus(**told.model_dump()) if told else None,
+        BatchingStatus(**reported.model_dump()) if reported else None,
         before.batching if before else None,
     )
     return next((item for item in known if item and item.world_size == world_size), None)
@@ -210,56 +214,58 @@ def _needs_people(status: FlashRunStatus) -> bool:
     return status.phase is Phase.FAILED or status.pending is not None
 
 
-def _observations(
+def _observed_conditions(
     before: FlashRunStatus, pods: tuple[Pod, ...], observed: Observed
-) -> Iterable[Wanted]:
+) -> Iterable[DesiredCondition]:
     accepted = observed.resolved is not None
-    yield Wanted(
+    yield DesiredCondition(
         ConditionType.ACCEPTED,
         TRUE if accepted else UNKNOWN,
         Reason.ACCEPTED if accepted else Reason.CHECKING,
     )
     ready = observed.has_secrets
-    yield Wanted(
+    yield DesiredCondition(
         ConditionType.SECRETS_READY,
         TRUE if ready else UNKNOWN,
         Reason.COPIED if ready else Reason.CHECKING,
     )
-    yield _scheduled(before, crew_of(pods), observed.resolved)
-    yield _synced(observed)
+    yield _scheduled_condition(before, pods_of_newest_job(pods), observed.resolved)
+    yield _synced_condition(observed)
 
 
-def _scheduled(
-    before: FlashRunStatus, crew: tuple[Pod, ...], resolved: ResolvedRun | None
-) -> Wanted:
-    if not crew:
+def _scheduled_condition(
+    before: FlashRunStatus, pods: tuple[Pod, ...], resolved: ResolvedRun | None
+) -> DesiredCondition:
+    if not pods:
         known = before.condition(ConditionType.SCHEDULED)
         status = known.status if known else UNKNOWN
-        return Wanted(ConditionType.SCHEDULED, status, known.reason if known else Reason.NO_POD)
+        return DesiredCondition(
+            ConditionType.SCHEDULED, status, known.reason if known else Reason.NO_POD
+        )
     wanted = resolved.scale.nodes if resolved else 1
-    held = [pod for pod in crew if pod.unschedulable]
+    held = [pod for pod in pods if pod.unschedulable]
     if held:
         share = f"{len(held)} of {wanted} pods: " if wanted > 1 else ""
-        return Wanted(
+        return DesiredCondition(
             ConditionType.SCHEDULED, FALSE, Reason.UNSCHEDULABLE, share + held[0].unschedulable
         )
-    nodes = [pod.node for pod in crew if pod.node]
+    nodes = [pod.node for pod in pods if pod.node]
     if len(nodes) < wanted:
-        return Wanted(ConditionType.SCHEDULED, UNKNOWN, Reason.SCHEDULING)
+        return DesiredCondition(ConditionType.SCHEDULED, UNKNOWN, Reason.SCHEDULING)
     where = f"On node{'s' if wanted > 1 else ''} {', '.join(nodes)}."
-    return Wanted(ConditionType.SCHEDULED, TRUE, Reason.SCHEDULED, where)
+    return DesiredCondition(ConditionType.SCHEDULED, TRUE, Reason.SCHEDULED, where)
 
 
-def _synced(observed: Observed) -> Wanted:
+def _synced_condition(observed: Observed) -> DesiredCondition:
     storage = observed.storage
     if storage.problem:
-        return Wanted(
+        return DesiredCondition(
             ConditionType.CHECKPOINTS_SYNCED, FALSE, Reason.STORAGE_UNAVAILABLE, storage.problem
         )
     if not storage.checkpoints:
-        return Wanted(ConditionType.CHECKPOINTS_SYNCED, UNKNOWN, Reason.NO_CHECKPOINT)
+        return DesiredCondition(ConditionType.CHECKPOINTS_SYNCED, UNKNOWN, Reason.NO_CHECKPOINT)
     newest = storage.checkpoints[-1]
-    return Wanted(
+    return DesiredCondition(
         ConditionType.CHECKPOINTS_SYNCED, TRUE, Reason.SYNCED, f"The newest is step {newest.step}."
     )
 
@@ -268,7 +274,7 @@ def _attempts(
     before: FlashRunStatus, pods: tuple[Pod, ...], observed: Observed
 ) -> tuple[AttemptStatus, ...]:
     """One entry an attempt, oldest first; attempts whose pods are gone keep the entry they had."""
-    scales = {objects.number(job): objects.scale(job) for job in observed.jobs}
+    scales = {objects.job_number(job): objects.job_scale(job) for job in observed.jobs}
     known = {attempt.pod: attempt for attempt in before.attempts}
     for attempt in attempts_of(pods):
         leader = attempt.leader
@@ -280,18 +286,18 @@ def _attempts(
     for name in known.keys() - {pod.name for pod in pods}:
         if known[name].end is None and before.phase not in TERMINAL:  # deleted between two looks
             known[name] = known[name].replace(reason=Reason.POD_LOST)
-    return tuple(sorted(known.values(), key=_age))
+    return tuple(sorted(known.values(), key=_start_order))
 
 
-def _age(attempt: AttemptStatus) -> tuple[str, str]:
+def _start_order(attempt: AttemptStatus) -> tuple[str, str]:
     return (attempt.start.isoformat() if attempt.start else "~", attempt.pod)
 
 
 def _attempt(before: AttemptStatus | None, attempt: Attempt, storage: StorageView) -> AttemptStatus:
-    pod, culprit = attempt.leader, attempt.culprit
+    pod, first = attempt.leader, attempt.first_failure
     heartbeat, done = storage.heartbeat, not pod.active
     number = next((claim.attempt for claim in storage.claims if claim.pod == pod.name), 0)
-    other = f"Pod {culprit.name} failed first."[:256] if culprit is not pod else ""
+    other = f"Pod {first.name} failed first."[:256] if first is not pod else ""
     step = (
         heartbeat.progress.step
         if heartbeat and heartbeat.progress and heartbeat.pod == pod.name
@@ -310,8 +316,8 @@ def _attempt(before: AttemptStatus | None, attempt: Attempt, storage: StorageVie
         gpus=before.gpus,
         start=pod.started or before.start,
         end=pod.ended or before.end if done else None,
-        reason=failures.reason_of(culprit) if done else NO_REASON,
-        exit_code=culprit.exit_code if done else None,
+        reason=failures.reason_of(first) if done else NO_REASON,
+        exit_code=first.exit_code if done else None,
         message=other if done else "",
         from_step=from_step,
         to_step=step if done and step is not None else before.to_step,
@@ -331,7 +337,7 @@ def _checkpoint(run: FlashRun) -> Callable[[Manifest], CheckpointStatus]:
             ref=names.checkpoint_ref(run.name, step),
             step=step,
             bytes=manifest.size,
-            created_time=_whole(manifest.created),
+            created_time=_whole_seconds(manifest.created),
         )
 
     return shown
@@ -351,13 +357,15 @@ def _progress(
         progress, updated = result.progress, result.finished
     elif heartbeat is not None:
         progress, updated = heartbeat.progress, heartbeat.updated
-        activity = heartbeat.activity[:64] if _works(heartbeat.pod, pods) else _at_work(pods)
+        activity = (
+            heartbeat.activity[:64] if _is_active(heartbeat.pod, pods) else _current_activity(pods)
+        )
     if progress is None:
-        activity = activity or _at_work(pods)
+        activity = activity or _current_activity(pods)
         known = before or ProgressStatus(step=0, total_steps=0, percent=0)
         same = known.activity == activity
         return before if same else known.replace(activity=activity)
-    shown = _shown(progress, activity, updated)
+    shown = _progress_status(progress, activity, updated)
     same = before is not None and _without_times(before) == _without_times(shown)
     return before if same else shown
 
@@ -366,16 +374,16 @@ def _without_times(progress: ProgressStatus) -> ProgressStatus:
     return progress.replace(updated_time=None, eta_seconds=None)
 
 
-def _works(name: str, pods: tuple[Pod, ...]) -> bool:
+def _is_active(name: str, pods: tuple[Pod, ...]) -> bool:
     """Say whether a pod is at work still; a heartbeat may be that of the attempt before."""
     return any(pod.name == name and pod.active for pod in pods)
 
 
-def _at_work(pods: tuple[Pod, ...]) -> str:
+def _current_activity(pods: tuple[Pod, ...]) -> str:
     return next((pod.activity or "" for pod in reversed(pods) if pod.active), "")
 
 
-def _shown(progress: Progress, activity: str, updated: datetime | None) -> ProgressStatus:
+def _progress_status(progress: Progress, activity: str, updated: datetime | None) -> ProgressStatus:
     total = progress.total_steps
     metrics = sorted(progress.metrics.items())[:_METRICS_SHOWN]
     return ProgressStatus(
@@ -385,7 +393,7 @@ def _shown(progress: Progress, activity: str, updated: datetime | None) -> Progr
         eta_seconds=progress.eta_seconds,
         metrics={key: f"{value:.4g}" for key, value in metrics},
         activity=activity,
-        updated_time=None if updated is None else _whole(updated),
+        updated_time=None if updated is None else _whole_seconds(updated),
     )
 
 
@@ -408,6 +416,6 @@ def _text(value: Any) -> str:
     return json.dumps(value) if isinstance(value, list | bool) else str(value)
 
 
-def _whole(moment: datetime) -> datetime:
+def _whole_seconds(moment: datetime) -> datetime:
     """Cut to whole seconds, as the API server stores times, so that what is read back is equal."""
     return moment.astimezone(UTC).replace(microsecond=0)

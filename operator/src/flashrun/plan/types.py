@@ -133,7 +133,7 @@ class RunEvent:
 @dataclass(frozen=True)
 class Decision:
     """What one pass does, in this order: secrets, access, apply, patch, supersede, delete,
-    control, sweep, status, events."""
+    control, delete_keys, status, events."""
 
     status: FlashRunStatus
     secrets: SecretCopy | None = None
@@ -145,7 +145,7 @@ class Decision:
     delete: tuple[Delete, ...] = ()
     control: TrainerControl | None = None
     """Request to put beside the run for its trainer."""
-    sweep: tuple[str, ...] = ()
+    delete_keys: tuple[str, ...] = ()
     """Storage keys to remove."""
     events: tuple[RunEvent, ...] = ()
     requeue_seconds: float | None = None

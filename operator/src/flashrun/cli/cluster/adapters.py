@@ -8,7 +8,7 @@ from flashrun.api.config import RunConfig
 from flashrun.api.names import Ref
 from flashrun.api.records import Manifest
 from flashrun.cli.cluster.connection import Session
-from flashrun.plan.resolve import Finding, adapter_mismatch
+from flashrun.plan.resolve import ConfigIssue, adapter_mismatch
 
 if TYPE_CHECKING:
     from flashrun.store import Entry, Store
@@ -21,7 +21,7 @@ class Start(NamedTuple):
     """The adapter that a run would start from, or why it cannot."""
 
     manifest: Manifest | None = None
-    problem: Finding | None = None
+    problem: ConfigIssue | None = None
 
 
 async def look(session: Session, config: RunConfig) -> Start:
@@ -37,7 +37,7 @@ async def look(session: Session, config: RunConfig) -> Start:
     entries = await session.stored(lambda store: {entry.key: entry for entry in store.list(home)})
     manifest = await session.stored(lambda store: newest(store, session.namespace, ref, entries))
     if manifest is None:
-        return Start(problem=Finding(_KEY, await _absent(session, ref, entries)))
+        return Start(problem=ConfigIssue(_KEY, await _absent(session, ref, entries)))
     return Start(manifest, adapter_mismatch(config, manifest))
 
 

@@ -58,7 +58,7 @@ class _Case:
     found: Preflight = field(default_factory=Preflight)
     platform: PublicPlatform = field(default_factory=PublicPlatform)
     adapter: Manifest | None = None
-    place: placement.Place[PublicPool] | None = None
+    place: placement.Placement[PublicPool] | None = None
 
     @property
     def config(self) -> RunConfig:
@@ -205,9 +205,11 @@ async def _pool(case: _Case) -> None:
     if model is None or not pools:
         return
     train = resolve_train(case.config, case.adapter)
-    case.place = placement.choose(pools, model, algorithm, train)
+    case.place = placement.choose_placement(pools, model, algorithm, train)
     if case.place is None:
-        case.found.problems.append(str(placement.refusal(pools, model, algorithm, train)))
+        case.found.problems.append(
+            str(placement.explain_no_placement(pools, model, algorithm, train))
+        )
         return
     pool, scale = case.place.pool, case.place.scale
     gpus = f"{scale.world_size} GPU{'' if scale.world_size == 1 else 's'}"

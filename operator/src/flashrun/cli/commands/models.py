@@ -18,7 +18,7 @@ from flashrun.cli.output.tables import Cell, Table, Tone
 from flashrun.plan import placement
 from flashrun.plan.resolve import resolve_train
 
-Place = placement.Place[PublicPool]
+Place = placement.Placement[PublicPool]
 
 
 def models(
@@ -65,7 +65,7 @@ def place(pools: Sequence[PublicPool], model: Model, algorithm: Algorithm) -> Pl
     """Return where a run with the recipe's values would go, or None when no pool can take it."""
     anything = EnvironmentConfig(id="any/environment")
     config = RunConfig(model=model.id, algorithm=algorithm, environment=anything)
-    return placement.choose(pools, model, algorithm, resolve_train(config))
+    return placement.choose_placement(pools, model, algorithm, resolve_train(config))
 
 
 def table(models: Sequence[Model], pools: Sequence[PublicPool]) -> Table:

@@ -8,7 +8,7 @@ from flashrun.api.public import PublicPlatform
 from flashrun.cli.config import compose
 from flashrun.cli.config.compose import Composed, ConfigError, ConfigFile, Origin, Problem
 from flashrun.cli.output.failure import UsageFailure
-from flashrun.plan.resolve import Finding, check
+from flashrun.plan.resolve import ConfigIssue, check_config
 
 STANDARD_INPUT = Path("-")
 
@@ -31,7 +31,9 @@ def checked(composed: Composed, platform: PublicPlatform) -> tuple[str, ...]:
     Raises:
         ConfigError: the platform would refuse the config.
     """
-    findings = check(composed.config, platform.catalog(), pip_url_hosts=platform.pip_url_hosts)
+    findings = check_config(
+        composed.config, platform.catalog(), pip_url_hosts=platform.pip_url_hosts
+    )
     if findings.problems:
         raise ConfigError(
             Problem(_origin(composed, found), str(found)) for found in findings.problems
@@ -39,7 +41,7 @@ def checked(composed: Composed, platform: PublicPlatform) -> tuple[str, ...]:
     return (*composed.notes, *map(str, findings.warnings))
 
 
-def _origin(composed: Composed, finding: Finding) -> Origin:
+def _origin(composed: Composed, finding: ConfigIssue) -> Origin:
     """Return where a key was given; a default is the model's doing, as limits are the model's."""
     found = composed.origin(*finding.key.split(".")) or composed.origin("model")
     return found or Origin("config")

@@ -12,7 +12,7 @@ from flashrun.plan.job_start import (
     access_grant,
     missing_objects,
     missing_secrets,
-    resolve_run,
+    pin_run,
     suspend_patch,
 )
 from flashrun.plan.pods import Pod
@@ -28,16 +28,18 @@ def follow_job(context: RunContext) -> Decision:
     job, resolved = context.job, context.observed.resolved
     assert job is not None  # the policy job_launch has answered
     if resolved is None:  # the ConfigMap was deleted under the run
-        resolved = resolve_run(context, objects.scale(job))
+        resolved = pin_run(context, objects.job_scale(job))
     wake = job["spec"].get("suspend") and not context.platform.trainer.queue
     repair = Decision(
         status=context.status,
         secrets=missing_secrets(context),
         access=access_grant(context, resolved),
-        apply=missing_objects(context, objects.number(job), resolved),
+        apply=missing_objects(context, objects.job_number(job), resolved),
         patch=suspend_patch(job, False) if wake else (),
     )
-    without_image = next((pod for pod in context.crew if _image_overdue(pod, context.now)), None)
+    without_image = next(
+        (pod for pod in context.current_pods if _image_overdue(pod, context.now)), None
+    )
     if without_image is not None:
         failure = FailureStatus(
             reason=Reason.IMAGE_PULL_FAILED,
@@ -48,10 +50,10 @@ def follow_job(context: RunContext) -> Decision:
     phase, reason, message = _progress(context, job, resolved.scale.nodes)
     waits = phase is not Phase.RUNNING and reason not in _PREPARING.values()
     pending = PendingStatus(reason=reason, message=message) if waits else None
-    status = run_status.resolved(
+    status = run_status.with_resolved(
         context.status, context.run, resolved, job, context.observed.storage
     )
-    status = run_status.conclude(
+    status = run_status.with_phase(
         status.replace(pending=pending),
         context.run,
         context.now,
@@ -65,14 +67,14 @@ def follow_job(context: RunContext) -> Decision:
 
 def _progress(context: RunContext, job: Object, nodes: int) -> tuple[Phase, AnyReason, str]:
     """Return phase, reason and one sentence about the pods of ``job``."""
-    crew = context.crew
-    active = [pod for pod in crew if pod.active]
+    pods = context.current_pods
+    active = [pod for pod in pods if pod.active]
     waiting = Phase.STARTING if len(active) == len(context.pods) else Phase.RETRYING
     if job["spec"].get("suspend"):
         return Phase.PENDING, Reason.QUEUED, "Waits for quota in the queue."
     if job_condition(job, "Complete") is not None:
         return Phase.RUNNING, Reason.FINISHING, Reason.FINISHING.sentence
-    if not active or any(not pod.active and pod.exit_code != 0 for pod in crew):
+    if not active or any(not pod.active and pod.exit_code != 0 for pod in pods):
         return waiting, Reason.POD_PENDING, _between_attempts(context, active)
     if held := [pod for pod in active if pod.unschedulable]:
         share = f"{len(held)} of {nodes} pods: " if nodes > 1 else ""
@@ -84,18 +86,20 @@ def _progress(context: RunContext, job: Object, nodes: int) -> tuple[Phase, AnyR
     if late := next((pod for pod in active if pod.started is None), None):
         preparing = _PREPARING.get(late.activity or Activity.STARTING, Reason.STARTING)
         return waiting, preparing, preparing.sentence
-    if len(crew) < nodes:
-        share = f"{len(crew)} of {nodes} pods"
+    if len(pods) < nodes:
+        share = f"{len(pods)} of {nodes} pods"
         return waiting, Reason.POD_PENDING, f"Waits for the Job controller: {share}."
     heartbeat = context.observed.storage.heartbeat
-    if heartbeat is not None and heartbeat.warning and heartbeat.pod == crew[0].name:
+    if heartbeat is not None and heartbeat.warning and heartbeat.pod == pods[0].name:
         return Phase.RUNNING, Reason.TRAINING_WARNING, heartbeat.warning[:2048]
     return Phase.RUNNING, Reason.TRAINING, Reason.TRAINING.sentence
 
 
 def _between_attempts(context: RunContext, active: list[Pod]) -> str:
     """Return a sentence about how the last attempt ended and what the next one waits for."""
-    ended = [attempt.culprit for attempt in context.attempts if not attempt.culprit.active]
+    ended = [
+        attempt.first_failure for attempt in context.attempts if not attempt.first_failure.active
+    ]
     last = f"The last attempt ended: {failures.reason_of(ended[-1])}. " if ended else ""
     if active:
         return f"{last}Waits for its other pods to end."

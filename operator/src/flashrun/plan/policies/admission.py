@@ -6,7 +6,7 @@ from flashrun.api.catalog import Catalog
 from flashrun.api.reasons import ConditionType, Reason
 from flashrun.api.resource import FailureStatus
 from flashrun.plan import placement, resolve, run_status
-from flashrun.plan.conditions import FALSE, Wanted
+from flashrun.plan.conditions import FALSE, DesiredCondition
 from flashrun.plan.decisions import fail_run, wait
 from flashrun.plan.run_context import RunContext
 from flashrun.plan.types import Decision
@@ -18,11 +18,13 @@ def refuse_invalid_spec(context: RunContext) -> Decision | None:
         return None
     spec, platform = context.run.spec, context.platform
     catalog, hosts = Catalog(platform.models), platform.trainer.pip_url_hosts
-    problems = list(resolve.check(spec, catalog, pip_url_hosts=hosts).problems)
+    problems = list(resolve.check_config(spec, catalog, pip_url_hosts=hosts).problems)
     model = context.model
     if model is not None and context.place() is None:
         train = resolve.resolve_train(spec)
-        problems.append(placement.refusal(platform.pools, model, spec.algorithm, train))
+        problems.append(
+            placement.explain_no_placement(platform.pools, model, spec.algorithm, train)
+        )
     source = context.observed.storage.adapter_source
     if source is not None:
         mismatch = resolve.adapter_mismatch(spec, source.manifest)
@@ -35,9 +37,10 @@ def refuse_invalid_spec(context: RunContext) -> Decision | None:
         hint="Change the config and submit it as a new run.",
     )
     decision = fail_run(context, failure)
-    refused = Wanted(ConditionType.ACCEPTED, FALSE, Reason.SPEC_INVALID, failure.message)
+    refused = DesiredCondition(ConditionType.ACCEPTED, FALSE, Reason.SPEC_INVALID, failure.message)
     return replace(
-        decision, status=run_status.state(decision.status, context.run, context.now, refused)
+        decision,
+        status=run_status.with_conditions(decision.status, context.run, context.now, refused),
     )
 
 

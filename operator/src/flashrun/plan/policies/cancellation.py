@@ -15,7 +15,7 @@ def cancel_run(context: RunContext) -> Decision | None:
     kept = f"{run_status.checkpoints_text(context.status)} kept"
     if context.status.checkpoints:
         kept += f", the newest is {context.status.checkpoints[0].ref}"
-    status = run_status.conclude(
+    status = run_status.with_phase(
         context.status,
         context.run,
         context.now,

@@ -23,7 +23,7 @@ def retry_or_fail(context: RunContext) -> Decision | None:
     if job_condition(job, "Complete") is not None and not context.observed.storage.problem:
         return fail_run(context, failures.NO_RESULT)  # storage was read after the Job
     failed = job_condition(job, "Failed")
-    last = _last_failed_pod(context, objects.number(job))
+    last = _last_failed_pod(context, objects.job_number(job))
     outgrown = last is not None and failures.retry_of(last) is Retry.LARGER_POOL
     if failed is None and not outgrown:
         return None
@@ -38,15 +38,15 @@ def retry_or_fail(context: RunContext) -> Decision | None:
         )
     if failed is None:
         return None  # the Job's own counted retries go on
-    failure = failures.of_job(failed.get("reason", ""), failed.get("message", ""), last)
+    failure = failures.job_failure(failed.get("reason", ""), failed.get("message", ""), last)
     return fail_run(context, failure)
 
 
 def _retry_placement(
     context: RunContext, job: Object, resolved: ResolvedRun, last: Pod | None
-) -> objects.Placement | None:
+) -> objects.JobPlacement | None:
     """Return where another Job can continue, for failures that this Job cannot retry."""
-    number, pools, scale = objects.number(job), context.platform.pools, objects.scale(job)
+    number, pools, scale = objects.job_number(job), context.platform.pools, objects.job_scale(job)
     pool_name = job["metadata"]["annotations"][objects.POOL_ANNOTATION]
     pool = next((pool for pool in pools if pool.name == pool_name), None)
     if last is None or pool is None or number >= context.platform.trainer.retries:
@@ -55,19 +55,23 @@ def _retry_placement(
         case Retry.LARGER_POOL:
             model = Catalog(context.platform.models).get(resolved.model.id)
             need = 0 if model is None else model.vram(resolved.algorithm)
-            larger = placement.larger(pools, need, resolved.train, placement.Place(pool, scale))
+            larger = placement.larger_placement(
+                pools, need, resolved.train, placement.Placement(pool, scale)
+            )
             if larger is None:
                 return None
-            return objects.Placement(number + 1, larger.pool, larger.scale)
+            return objects.JobPlacement(number + 1, larger.pool, larger.scale)
         case Retry.OTHER_NODE:
             bad = {pod.node for pod in context.pods if failures.retry_of(pod) is Retry.OTHER_NODE}
-            return objects.Placement(number + 1, pool, scale, tuple(sorted(bad - {""})))
+            return objects.JobPlacement(number + 1, pool, scale, tuple(sorted(bad - {""})))
         case _:
             return None
 
 
 def _last_failed_pod(context: RunContext, number: int) -> Pod | None:
     """Return the pod because of which the newest failed attempt of Job ``number`` ended."""
-    culprits = [attempt.culprit for attempt in context.attempts if attempt.leader.job == number]
-    failed = [pod for pod in culprits if not pod.active and pod.exit_code != 0]
+    failures_of_attempts = [
+        attempt.first_failure for attempt in context.attempts if attempt.leader.job == number
+    ]
+    failed = [pod for pod in failures_of_attempts if not pod.active and pod.exit_code != 0]
     return failed[-1] if failed else None

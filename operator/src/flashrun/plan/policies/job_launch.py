@@ -4,7 +4,7 @@ from flashrun.api.reasons import Reason
 from flashrun.api.resource import FailureStatus
 from flashrun.plan import objects
 from flashrun.plan.decisions import fail_run
-from flashrun.plan.job_start import resolve_run, start_job
+from flashrun.plan.job_start import pin_run, start_job
 from flashrun.plan.run_context import RunContext
 from flashrun.plan.types import Decision
 
@@ -17,6 +17,6 @@ def launch_job(context: RunContext) -> Decision | None:
     if place is None:  # the platform changed under a run that it had accepted
         message = f"No pool of this cluster fits {context.run.spec.model} any more."
         return fail_run(context, FailureStatus(reason=Reason.NO_POOL, message=message))
-    resolved = context.observed.resolved or resolve_run(context, place.scale)
-    placement = objects.Placement(0, place.pool, place.scale)
+    resolved = context.observed.resolved or pin_run(context, place.scale)
+    placement = objects.JobPlacement(0, place.pool, place.scale)
     return start_job(context, resolved, placement, Reason.LAUNCHED, "The Job was created.")

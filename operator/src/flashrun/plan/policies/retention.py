@@ -24,5 +24,5 @@ def retain_finished(
             observed_generation=run.generation
         ),
         patch=expiring,
-        sweep=stale,
+        delete_keys=stale,
     )

@@ -12,11 +12,11 @@ def end_stalled_attempt(context: RunContext, nodes: int) -> tuple[Delete, ...]:
     The heartbeat is that of the pod that leads, and begins when all pods have met; how long they
     wait for one that cannot start is for them to decide.
     """
-    crew = context.crew
-    started = [pod.started for pod in crew if pod.started and pod.active and not pod.deleted]
+    pods = context.current_pods
+    started = [pod.started for pod in pods if pod.started and pod.active and not pod.deleted]
     if len(started) < nodes:
         return ()
-    silence = context.now - max(context.last_sign_of_life(crew[0]), *started)
+    silence = context.now - max(context.last_sign_of_life(pods[0]), *started)
     if silence < timedelta(seconds=context.platform.trainer.stall_seconds):
         return ()
-    return tuple(Delete("Pod", pod.name) for pod in crew)
+    return tuple(Delete("Pod", pod.name) for pod in pods)

@@ -12,7 +12,7 @@ def suspend_run(context: RunContext) -> Decision | None:
     """Suspend the Job of a run that is to pause."""
     if not context.run.spec.control.suspend:
         return None
-    status = run_status.conclude(
+    status = run_status.with_phase(
         context.status,
         context.run,
         context.now,

@@ -15,12 +15,12 @@ def finish_run(context: RunContext) -> Decision | None:
     if result is None:
         return None
     if result.exit_code != Exit.DONE:
-        return fail_run(context, failures.of_result(result))
+        return fail_run(context, failures.result_failure(result))
     if context.observed.storage.adapter is None:
         return None
     checkpoints = run_status.checkpoints_text(context.status)
     return Decision(
-        status=run_status.conclude(
+        status=run_status.with_phase(
             context.status,
             context.run,
             context.now,
