@@ -18,6 +18,7 @@ from typing import Any
 from flashrun.api import names
 from flashrun.api.exits import Termination
 from flashrun.api.platform import Platform
+from flashrun.api.pod import TRAINER_CONTAINER
 from flashrun.api.records import (
     Claim,
     EnvironmentPointer,
@@ -36,7 +37,6 @@ from flashrun.controller.observe import Observer
 from flashrun.controller.poll import HeartbeatPoller
 from flashrun.controller.queue import RunKey
 from flashrun.controller.reconcile import Reconciler
-from flashrun.plan import objects
 from flashrun.store import Store
 from flashrun.store_errors import StoreError
 from tests.servers import kubectl
@@ -156,7 +156,7 @@ class World:
     async def pod(self, name: str, job: int = 0, seconds: float = 20) -> Object:
         """Wait for the active pod of the run's Job ``job``."""
         end = time.monotonic() + seconds
-        labels = {names.RUN_LABEL: name, objects.NUMBER_LABEL: str(job)}
+        labels = {names.RUN_LABEL: name, names.JOB_NUMBER_LABEL: str(job)}
         while time.monotonic() < end:
             for pod in await self.cluster.list("Pod", self.namespace, labels):
                 ended = pod["status"].get("phase") in ("Succeeded", "Failed")
@@ -191,7 +191,7 @@ class World:
         pod = await self.pod(name, job)
         await Kubelet(self.cluster).start(pod)
         key = names.storage_secret_name(name)
-        text = await self.cluster.secret_value(self.namespace, key, objects.ACCESS_KEY)
+        text = await self.cluster.secret_value(self.namespace, key, names.ACCESS_KEY)
         store = Store(StorageAccess.model_validate_json(text))
         return Trainer(self.cluster, store, await self.run(name), pod, attempt)
 
@@ -237,7 +237,7 @@ class Kubelet:
             "phase": phase,
             "startTime": _stamp(now()),
             "initContainerStatuses": [] if "waiting" in state else init,
-            "containerStatuses": [_container(objects.TRAINER_CONTAINER, state)],
+            "containerStatuses": [_container(TRAINER_CONTAINER, state)],
         }
         if conditions:
             status["conditions"] = list(conditions)

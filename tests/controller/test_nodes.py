@@ -38,7 +38,7 @@ async def pods(world: World, *, but: tuple[Object, ...] = (), seconds: float = 4
     for _ in range(int(seconds * 5)):
         found = await world.cluster.list("Pod", world.namespace, {names.RUN_LABEL: RUN})
         fresh = {
-            int(pod["metadata"]["labels"][objects.INDEX_LABEL]): pod
+            int(pod["metadata"]["labels"][names.POD_INDEX_LABEL]): pod
             for pod in found
             if pod["metadata"]["name"] not in known
         }

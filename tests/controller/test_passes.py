@@ -13,7 +13,6 @@ from flashrun.api.records import Claim, Manifest, RunIdentity, TrainerControl
 from flashrun.cluster import Cluster
 from flashrun.cluster_requests import Request
 from flashrun.controller.reconcile import NotLeading
-from flashrun.plan import objects
 from flashrun.store_errors import StorageForbidden
 from tests.controller.stage import ENVIRONMENT, Kubelet, World, flash_run, now
 
@@ -520,7 +519,7 @@ async def test_storage_credentials_reach_one_run_and_are_renewed_in_time(
     await world.pass_over(RUN)
     same = await cluster.get("Secret", world.namespace, name)
     assert same["data"] == before["data"]
-    soon = {"metadata": {"annotations": {objects.RENEW_ANNOTATION: "2026-01-01T00:00:00+00:00"}}}
+    soon = {"metadata": {"annotations": {names.EXPIRES_ANNOTATION: "2026-01-01T00:00:00+00:00"}}}
     await cluster.patch("Secret", world.namespace, name, soon)
     await world.pass_over(RUN)
     renewed = await cluster.get("Secret", world.namespace, name)

@@ -3,6 +3,7 @@
 import pytest
 
 from flashrun.api.platform import Platform
+from flashrun.api.pod import CA_FILE
 from flashrun.api.records import Scale
 from flashrun.plan import objects
 from tests.plan import worlds
@@ -92,7 +93,7 @@ def test_a_certificate_bundle_reaches_every_library_that_reads_one() -> None:
     for container in containers(pod):
         values = environment(container)
         assert {values[name] for name in ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "PIP_CERT")} == {
-            objects.CA_FILE
+            CA_FILE
         }
         assert any(mount["name"] == "ca" for mount in container["volumeMounts"])
 

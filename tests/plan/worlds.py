@@ -22,7 +22,6 @@ from flashrun.api.records import (
     RunIdentity,
 )
 from flashrun.api.resource import FlashRun, FlashRunSpec, FlashRunStatus
-from flashrun.plan import objects
 from flashrun.plan.decide import decide
 from flashrun.plan.types import (
     AdapterSource,
@@ -141,10 +140,10 @@ def make_pod(
         "name": name,
         "uid": f"{name}-uid",
         "creationTimestamp": created,
-        "labels": {**names.run_labels(NAME, UID), objects.NUMBER_LABEL: str(number)},
+        "labels": {**names.run_labels(NAME, UID), names.JOB_NUMBER_LABEL: str(number)},
     }
     if index is not None:
-        metadata["labels"] |= {objects.INDEX_LABEL: str(index)}
+        metadata["labels"] |= {names.POD_INDEX_LABEL: str(index)}
     if deleted is not None:
         metadata["deletionTimestamp"] = _text(NOW - deleted)
     return {

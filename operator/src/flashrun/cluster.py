@@ -27,6 +27,7 @@ from kubernetes.aio.config.incluster_config import SERVICE_TOKEN_FILENAME
 from kubernetes.aio.config.kube_config import KUBE_CONFIG_DEFAULT_LOCATION
 
 from flashrun.api import names
+from flashrun.api.pod import DISRUPTED_CONDITION
 from flashrun.api.reasons import Reason
 from flashrun.cluster_errors import (
     AlreadyExists,
@@ -54,7 +55,6 @@ TRIES: Final = 4
 PAGE: Final = 500
 """Objects per answer of a list."""
 
-_DISRUPTED: Final = "DisruptionTarget"
 _RETRIED_STATUS: Final = frozenset({429, 500, 502, 503, 504})
 _KUBECONFIG_ERRORS: Final = (
     config.ConfigException,
@@ -273,10 +273,12 @@ class Cluster:
         found = await self.find("Pod", namespace, pod)
         if found is None:
             return
-        before = [c for c in found["status"].get("conditions") or [] if c["type"] != _DISRUPTED]
+        before = [
+            c for c in found["status"].get("conditions") or [] if c["type"] != DISRUPTED_CONDITION
+        ]
         moment = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         lost = {
-            "type": _DISRUPTED,
+            "type": DISRUPTED_CONDITION,
             "status": "True",
             "reason": Reason.NODE_LOST,
             "message": message,

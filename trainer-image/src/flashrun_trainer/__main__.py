@@ -51,16 +51,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def commands() -> "dict[str, Callable[[Pod], int]]":
     """Return the work of every container, by its name."""
+    from flashrun.api.pod import (
+        MODEL_CONTAINER,
+        PACKAGES_CONTAINER,
+        RANK_COMMAND,
+        TRAIN_COMMAND,
+    )
     from flashrun_trainer import model, run_attempt
     from flashrun_trainer.init import packages
     from flashrun_trainer.launch import launcher
     from flashrun_trainer.records import termination
 
     return {
-        "model": partial(termination.guarded, model.run, model.doing),
-        "packages": partial(termination.guarded, packages.run, packages.doing),
-        "train": launcher.run,
-        "rank": run_attempt.rank,
+        MODEL_CONTAINER: partial(termination.guarded, model.run, model.doing),
+        PACKAGES_CONTAINER: partial(termination.guarded, packages.run, packages.doing),
+        TRAIN_COMMAND: launcher.run,
+        RANK_COMMAND: run_attempt.rank,
     }
 
 

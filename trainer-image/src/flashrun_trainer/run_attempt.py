@@ -14,13 +14,14 @@ from typing import Final
 
 from flashrun.api import names
 from flashrun.api.exits import Exit, Termination
+from flashrun.api.pod import ATTEMPT_VARIABLE
 from flashrun.api.reasons import Activity, Reason
 from flashrun.api.records import FileEntry, Manifest, Result
 from flashrun.store_errors import KeyExists, StoreError
 from flashrun_trainer.context import Session
 from flashrun_trainer.data import environment
 from flashrun_trainer.init.packages import pins
-from flashrun_trainer.pod.distributed import ATTEMPT, Ranks
+from flashrun_trainer.pod.distributed import Ranks
 from flashrun_trainer.pod.interruption import Interruption
 from flashrun_trainer.pod.log_tee import Tee
 from flashrun_trainer.pod.mounts import Pod
@@ -65,7 +66,7 @@ def rank(pod: Pod) -> int:
     redact = termination.redactor_of(pod)
     try:
         ranks = Ranks.from_environment(os.environ)
-        attempt = attempts.claimed(pod.store(), pod.run(), int(os.environ[ATTEMPT]))
+        attempt = attempts.claimed(pod.store(), pod.run(), int(os.environ[ATTEMPT_VARIABLE]))
     except BaseException as error:
         return termination.failed(error, pod, redact)
     return _attempt(pod, attempt, ranks, interruption, redact)

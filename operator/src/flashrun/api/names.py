@@ -21,10 +21,25 @@ RUN_LABEL: Final = f"{GROUP}/run"
 RUN_UID_LABEL: Final = f"{GROUP}/run-uid"
 SECRETS_LABEL: Final = f"{GROUP}/secrets"
 """Marks a Secret whose keys FlashRuns of its namespace may name in ``spec.secretRefs``."""
+JOB_NUMBER_LABEL: Final = f"{GROUP}/job"
+"""Number of a run's Job, counted from 0; its pods have it, too."""
+POD_INDEX_LABEL: Final = "batch.kubernetes.io/job-completion-index"
+"""Position of a pod in its Indexed Job, which Kubernetes sets; the pod with 0 leads."""
+POOL_ANNOTATION: Final = f"{GROUP}/pool"
+"""Name of the pool that a Job runs in."""
+SHARDED_ANNOTATION: Final = f"{GROUP}/sharded"
+"""Marks a Job whose model is spread over its GPUs."""
+EXPIRES_ANNOTATION: Final = f"{GROUP}/access-expires"
+"""When the storage credentials in a Secret expire; absent where they do not."""
+NAME_LABEL: Final = "app.kubernetes.io/name"
 COMPONENT_LABEL: Final = "app.kubernetes.io/component"
 MANAGED_BY_LABEL: Final = "app.kubernetes.io/managed-by"
 PUBLIC_CONFIG_MAP: Final = "flashrun-public"
 STORAGE_USER_SECRET: Final = "flashrun-storage-user"
+ACCESS_KEY: Final = "access.json"
+"""Key of a Secret with storage credentials."""
+SPEC_KEY: Final = "spec.json"
+"""Key of a ConfigMap with a resolved spec, and the name of its copy in storage."""
 GPU_RESOURCE: Final = "nvidia.com/gpu"
 WANDB_API_KEY: Final = "WANDB_API_KEY"
 
@@ -40,7 +55,7 @@ def run_name(epoch_seconds: int, entropy: str) -> str:
 def run_labels(run: str, uid: str) -> dict[str, str]:
     """Return the labels of everything that belongs to one run."""
     return {
-        "app.kubernetes.io/name": "flashrun",
+        NAME_LABEL: "flashrun",
         COMPONENT_LABEL: "trainer",
         MANAGED_BY_LABEL: "flashrun",
         RUN_LABEL: run,
@@ -168,7 +183,7 @@ def run_prefix(namespace: str, run: str, uid: str) -> str:
 
 def spec_key(prefix: str) -> str:
     """Return the key of the resolved spec under a run's prefix."""
-    return f"{prefix}spec.json"
+    return f"{prefix}{SPEC_KEY}"
 
 
 def metrics_key(prefix: str) -> str:
@@ -204,6 +219,13 @@ def attempts_prefix(prefix: str) -> str:
 def attempt_prefix(prefix: str, attempt: int) -> str:
     """Return the prefix of one attempt."""
     return f"{attempts_prefix(prefix)}{attempt}/"
+
+
+def attempt_of(prefix: str, key: str) -> int | None:
+    """Return the number of the attempt that ``key`` lies below, of the run at ``prefix``."""
+    folder = attempts_prefix(prefix)
+    number = key.removeprefix(folder).partition("/")[0]
+    return int(number) if key.startswith(folder) and number.isdigit() else None
 
 
 def claim_key(prefix: str, attempt: int) -> str:

@@ -125,7 +125,7 @@ class Observer:
             return None
         _check_owner(run, "ConfigMap", config_map["metadata"])
         try:
-            return ResolvedRun.model_validate_json((config_map.get("data") or {})["spec.json"])
+            return ResolvedRun.model_validate_json((config_map.get("data") or {})[names.SPEC_KEY])
         except (KeyError, ValidationError):
             return None  # written by another version; the same spec resolves again
 
@@ -190,7 +190,7 @@ class Observer:
         top = {entry.key for entry in self._store.list(prefix, recursive=False)}
         if not top:
             return StorageView()
-        attempts = {entry.key: entry for entry in self._store.list(f"{prefix}attempt-")}
+        attempts = {entry.key: entry for entry in self._store.list(names.attempts_prefix(prefix))}
         result_key, adapter_prefix = names.result_key(prefix), names.adapter_prefix(prefix)
         result = self._record(result_key, Result) if result_key in top else None
         adapter = (
@@ -208,9 +208,7 @@ class Observer:
     def _claims(self, prefix: str, entries: Mapping[str, Entry]) -> tuple[Claim, ...]:
         """Return the claims in order; they are few, and a superseded one changes."""
         numbers = {
-            int(number)
-            for key in entries
-            if (number := key.removeprefix(f"{prefix}attempt-").partition("/")[0]).isdigit()
+            number for key in entries if (number := names.attempt_of(prefix, key)) is not None
         }
         keys = {number: names.claim_key(prefix, number) for number in sorted(numbers)}
         found = {n: self._record(key, Claim) for n, key in keys.items() if key in entries}
@@ -265,7 +263,7 @@ class Observer:
         return max(found, key=lambda source: source.manifest.created, default=None)
 
     def _adapters(self, uid: str, prefix: str, step: int | None) -> Iterable[tuple[str, Manifest]]:
-        folder = names.adapter_prefix(prefix) if step is None else f"{prefix}attempt-"
+        folder = names.adapter_prefix(prefix) if step is None else names.attempts_prefix(prefix)
         entries = {entry.key: entry for entry in self._store.list(folder)}
         if step is None:
             manifest = self._manifest(uid, folder, entries, "adapter")
@@ -303,5 +301,5 @@ def _check_owner(run: FlashRun, kind: str, metadata: Object) -> None:
 
 
 def _expires(metadata: Object | None) -> datetime | None:
-    text = ((metadata or {}).get("annotations") or {}).get(objects.RENEW_ANNOTATION)
+    text = ((metadata or {}).get("annotations") or {}).get(names.EXPIRES_ANNOTATION)
     return datetime.fromisoformat(text) if text else None

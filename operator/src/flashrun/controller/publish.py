@@ -18,13 +18,13 @@ from flashrun.api.public import FILE, PublicPlatform
 from flashrun.api.records import StorageAccess
 from flashrun.cluster import Cluster
 from flashrun.cluster_errors import ClusterError
-from flashrun.plan import objects, storage_policies
+from flashrun.plan import storage_policies
 from flashrun.plan.types import Object
 from flashrun.store import Store
 from flashrun.store_errors import StoreError
 
 EVERY_SECONDS: Final = 60.0
-_LABELS: Final = {names.MANAGED_BY_LABEL: "flashrun", "app.kubernetes.io/name": "flashrun"}
+_LABELS: Final = {names.MANAGED_BY_LABEL: "flashrun", names.NAME_LABEL: "flashrun"}
 
 log = logging.getLogger(__name__)
 
@@ -114,14 +114,14 @@ async def _renew(cluster: Cluster, store: Store, platform: Platform, namespace: 
         "labels": _LABELS,
     }
     if granted.expires is not None:
-        metadata["annotations"] = {objects.RENEW_ANNOTATION: granted.expires.isoformat()}
+        metadata["annotations"] = {names.EXPIRES_ANNOTATION: granted.expires.isoformat()}
     await cluster.put_secret(
-        metadata, {objects.ACCESS_KEY: granted.model_dump_json(exclude_none=True)}
+        metadata, {names.ACCESS_KEY: granted.model_dump_json(exclude_none=True)}
     )
 
 
 def _ageing(metadata: Object, seconds: int) -> bool:
-    text = (metadata.get("annotations") or {}).get(objects.RENEW_ANNOTATION)
+    text = (metadata.get("annotations") or {}).get(names.EXPIRES_ANNOTATION)
     if text is None:
         return False
     return datetime.fromisoformat(text) - datetime.now(UTC) < timedelta(seconds=seconds / 2)

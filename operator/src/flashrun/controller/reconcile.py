@@ -21,7 +21,7 @@ from flashrun.cluster_errors import ClusterError, Forbidden, Invalid, NotFound
 from flashrun.controller import events, metrics
 from flashrun.controller.observe import Observer
 from flashrun.controller.queue import RunKey
-from flashrun.plan import objects, run_status
+from flashrun.plan import run_status
 from flashrun.plan.decide import decide
 from flashrun.plan.types import AccessGrant, Decision, Object
 from flashrun.store import Store
@@ -118,10 +118,10 @@ class Reconciler:
         access = await asyncio.to_thread(self._access, grant)
         metadata = dict(grant.metadata)
         if access.expires is not None:
-            expires = {objects.RENEW_ANNOTATION: access.expires.isoformat()}
+            expires = {names.EXPIRES_ANNOTATION: access.expires.isoformat()}
             metadata["annotations"] = {**(metadata.get("annotations") or {}), **expires}
         self._check()
-        values = {objects.ACCESS_KEY: access.model_dump_json(exclude_none=True)}
+        values = {names.ACCESS_KEY: access.model_dump_json(exclude_none=True)}
         await self._cluster.put_secret(metadata, values)
 
     def _access(self, grant: AccessGrant) -> StorageAccess:

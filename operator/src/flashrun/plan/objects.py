@@ -10,28 +10,13 @@ have no pass-through into a pod: image, command, volumes and service account are
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from flashrun.api import exits, names
+from flashrun.api import exits, names, pod
 from flashrun.api.platform import Platform, Pool, TrainerSettings
 from flashrun.api.records import ResolvedRun, Scale
 from flashrun.api.resource import FlashRun
 from flashrun.plan.types import Object
 
-SPEC_FILE: Final = "/etc/flashrun/spec/spec.json"
-STORAGE_FILE: Final = "/var/run/flashrun/storage/access.json"
-ACCESS_KEY: Final = "access.json"
-MODEL_FOLDER: Final = "/flashrun/model"
-PACKAGES_FOLDER: Final = "/flashrun/packages"
-WORK_FOLDER: Final = "/flashrun/work"
-CA_FILE: Final = "/etc/flashrun/ca/ca.crt"
-TRAINER_CONTAINER: Final = "trainer"
 _USER: Final = 1000
-
-RENEW_ANNOTATION: Final = f"{names.GROUP}/access-expires"
-POOL_ANNOTATION: Final = f"{names.GROUP}/pool"
-SHARDED_ANNOTATION: Final = f"{names.GROUP}/sharded"
-NUMBER_LABEL: Final = f"{names.GROUP}/job"
-INDEX_LABEL: Final = "batch.kubernetes.io/job-completion-index"
-"""Kubernetes numbers the pods of an Indexed Job with it; 0 leads."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +59,7 @@ def spec_config_map(run: FlashRun, number: int, resolved: ResolvedRun) -> Object
         "kind": "ConfigMap",
         "metadata": owned_metadata(run, names.spec_config_map_name(job)),
         "immutable": True,
-        "data": {"spec.json": resolved.model_dump_json(indent=1)},
+        "data": {names.SPEC_KEY: resolved.model_dump_json(indent=1)},
     }
 
 
@@ -90,7 +75,7 @@ def peers_service(run: FlashRun, number: int) -> Object:
         "spec": {
             "clusterIP": "None",
             "publishNotReadyAddresses": True,
-            "selector": {names.RUN_UID_LABEL: run.uid, NUMBER_LABEL: str(number)},
+            "selector": {names.RUN_UID_LABEL: run.uid, names.JOB_NUMBER_LABEL: str(number)},
         },
     }
 
@@ -99,12 +84,12 @@ def trainer_job(run: FlashRun, placement: JobPlacement, platform: Platform, imag
     """Return the Job that trains ``run``; retries inside it are the Job controller's."""
     trainer = platform.trainer
     meta = owned_metadata(run, names.job_name(run.name, placement.number))
-    meta["labels"] |= {NUMBER_LABEL: str(placement.number)}
+    meta["labels"] |= {names.JOB_NUMBER_LABEL: str(placement.number)}
     if trainer.queue:
         meta["labels"] |= {"kueue.x-k8s.io/queue-name": trainer.queue}
-    meta["annotations"] = {POOL_ANNOTATION: placement.pool.name}
+    meta["annotations"] = {names.POOL_ANNOTATION: placement.pool.name}
     if placement.scale.sharded:
-        meta["annotations"] |= {SHARDED_ANNOTATION: "true"}
+        meta["annotations"] |= {names.SHARDED_ANNOTATION: "true"}
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
@@ -127,7 +112,7 @@ def trainer_job(run: FlashRun, placement: JobPlacement, platform: Platform, imag
 
 def job_number(job: Object) -> int:
     """Return which Job of its run a Job is, counted from 0."""
-    return int(job["metadata"]["labels"].get(NUMBER_LABEL, 0))
+    return int(job["metadata"]["labels"].get(names.JOB_NUMBER_LABEL, 0))
 
 
 def job_scale(job: Object) -> Scale:
@@ -137,7 +122,7 @@ def job_scale(job: Object) -> Scale:
     return Scale(
         nodes=job["spec"].get("completions") or 1,
         gpus=next((int(count) for name, count in limits.items() if "/" in name), 1),
-        sharded=SHARDED_ANNOTATION in (job["metadata"].get("annotations") or {}),
+        sharded=names.SHARDED_ANNOTATION in (job["metadata"].get("annotations") or {}),
     )
 
 
@@ -171,7 +156,7 @@ def _pod_failure_rules() -> list[Object]:
     return [
         {
             "action": "Ignore",
-            "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}],
+            "onPodConditions": [{"type": pod.DISRUPTED_CONDITION, "status": "True"}],
         },
         {
             "action": "Ignore",
@@ -203,8 +188,8 @@ def _pod_spec(run: FlashRun, placement: JobPlacement, platform: Platform, image:
             "seccompProfile": {"type": "RuntimeDefault"},
         },
         "initContainers": [
-            _init_container("model", trainer, image),
-            _init_container("packages", trainer, image),
+            _init_container(pod.MODEL_CONTAINER, trainer, image),
+            _init_container(pod.PACKAGES_CONTAINER, trainer, image),
         ],
         "containers": [_trainer_container(run, trainer, placement, image)],
         "volumes": _volumes(run, name, trainer),
@@ -248,13 +233,13 @@ def _trainer_container(
     run: FlashRun, trainer: TrainerSettings, placement: JobPlacement, image: str
 ) -> Object:
     pool, gpus = placement.pool, placement.scale.gpus
-    container = _container(TRAINER_CONTAINER, trainer, image, argument="train")
+    container = _container(pod.TRAINER_CONTAINER, trainer, image, argument=pod.TRAIN_COMMAND)
     # Later entries win: nothing that a user sets can replace what the platform sets.
     user = [{"name": name, "value": value} for name, value in sorted(run.spec.worker_env.items())]
     container["env"] = [*user, *_environment(trainer)]
     if placement.scale.nodes > 1:
         leader = names.leader_host(names.job_name(run.name, placement.number))
-        container["env"].append({"name": "FLASHRUN_LEADER", "value": leader})
+        container["env"].append({"name": pod.LEADER_VARIABLE, "value": leader})
     container["envFrom"] = [{"secretRef": {"name": names.secrets_name(run.name)}}]
     container["resources"] = {
         "requests": {
@@ -271,16 +256,16 @@ def _container(
     name: str, trainer: TrainerSettings, image: str, argument: str | None = None
 ) -> Object:
     mounts = {
-        "spec": ("/etc/flashrun/spec", True),
-        "storage": ("/var/run/flashrun/storage", True),
-        "model": (MODEL_FOLDER, False),
-        "packages": (PACKAGES_FOLDER, False),
-        "work": (WORK_FOLDER, False),
+        "spec": (pod.SPEC_FOLDER, True),
+        "storage": (pod.STORAGE_FOLDER, True),
+        "model": (pod.MODEL_FOLDER, False),
+        "packages": (pod.PACKAGES_FOLDER, False),
+        "work": (pod.WORK_FOLDER, False),
         "tmp": ("/tmp", False),
         "shm": ("/dev/shm", False),
     }
     if trainer.ca_bundle_config_map:
-        mounts["ca"] = ("/etc/flashrun/ca", True)
+        mounts["ca"] = (pod.CA_FOLDER, True)
     return {
         "name": name,
         "image": image,
@@ -305,18 +290,18 @@ def _environment(trainer: TrainerSettings) -> list[Object]:
     values: dict[str, str] = {
         **trainer.environment,
         **{name.upper(): value for name, value in trainer.proxy.items()},
-        **(dict.fromkeys(ca_names, CA_FILE) if trainer.ca_bundle_config_map else {}),
+        **(dict.fromkeys(ca_names, pod.CA_FILE) if trainer.ca_bundle_config_map else {}),
         "HOME": "/tmp",
-        "FLASHRUN_SPEC": SPEC_FILE,
-        "FLASHRUN_STORAGE": STORAGE_FILE,
-        "FLASHRUN_MODEL": MODEL_FOLDER,
-        "FLASHRUN_PACKAGES": PACKAGES_FOLDER,
-        "FLASHRUN_WORK": WORK_FOLDER,
+        pod.SPEC_VARIABLE: pod.SPEC_FILE,
+        pod.STORAGE_VARIABLE: pod.STORAGE_FILE,
+        pod.MODEL_VARIABLE: pod.MODEL_FOLDER,
+        pod.PACKAGES_VARIABLE: pod.PACKAGES_FOLDER,
+        pod.WORK_VARIABLE: pod.WORK_FOLDER,
     }
     fields = {
-        "FLASHRUN_POD": "metadata.name",
-        "FLASHRUN_POD_UID": "metadata.uid",
-        "FLASHRUN_NODE": "spec.nodeName",
+        pod.POD_VARIABLE: "metadata.name",
+        pod.POD_UID_VARIABLE: "metadata.uid",
+        pod.NODE_VARIABLE: "spec.nodeName",
     }
     return [
         *({"name": name, "value": value} for name, value in values.items()),

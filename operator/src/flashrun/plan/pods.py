@@ -9,9 +9,16 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
+from flashrun.api import names
 from flashrun.api.exits import IGNORED_CODES, Exit, Termination, parse_termination
+from flashrun.api.pod import (
+    DISRUPTED_CONDITION,
+    MODEL_CONTAINER,
+    PACKAGES_CONTAINER,
+    TRAINER_CONTAINER,
+    container_statuses,
+)
 from flashrun.api.reasons import Activity, KubernetesReason
-from flashrun.plan.objects import INDEX_LABEL, NUMBER_LABEL
 from flashrun.plan.types import Object
 
 _EPOCH: Final = datetime.fromtimestamp(0, UTC)
@@ -26,9 +33,9 @@ _IMAGE_REASONS: Final = frozenset(
     }
 )
 _ACTIVITIES: Final = {
-    "model": Activity.DOWNLOADING,
-    "packages": Activity.INSTALLING,
-    "trainer": Activity.TRAINING,
+    MODEL_CONTAINER: Activity.DOWNLOADING,
+    PACKAGES_CONTAINER: Activity.INSTALLING,
+    TRAINER_CONTAINER: Activity.TRAINING,
 }
 """What the containers of a pod do."""
 
@@ -132,10 +139,7 @@ def read_pod(pod: Object) -> Pod:
     """Take the facts out of a pod object."""
     metadata, status = pod["metadata"], pod.get("status") or {}
     labels = metadata.get("labels") or {}
-    containers = [
-        *(status.get("initContainerStatuses") or []),
-        *(status.get("containerStatuses") or []),
-    ]
+    containers = container_statuses(pod)
     ended = _deciding_termination(containers)
     waiting = _waiting_state(containers)
     trainer = (status.get("containerStatuses") or [{}])[0].get("state") or {}
@@ -143,8 +147,8 @@ def read_pod(pod: Object) -> Pod:
     return Pod(
         name=metadata["name"],
         uid=metadata.get("uid", ""),
-        job=int(labels.get(NUMBER_LABEL, 0)),
-        index=int(labels.get(INDEX_LABEL, 0)),
+        job=int(labels.get(names.JOB_NUMBER_LABEL, 0)),
+        index=int(labels.get(names.POD_INDEX_LABEL, 0)),
         node=(pod.get("spec") or {}).get("nodeName", ""),
         phase=status.get("phase", "Pending"),
         created=_time(metadata.get("creationTimestamp")) or _EPOCH,
@@ -154,7 +158,7 @@ def read_pod(pod: Object) -> Pod:
         activity=_activity(containers),
         exit_code=ended.get("exitCode"),
         killed_for_memory=ended.get("reason") == KubernetesReason.OOM_KILLED,
-        disrupted=_condition(status, "DisruptionTarget", "True").get("reason", ""),
+        disrupted=_condition(status, DISRUPTED_CONDITION, "True").get("reason", ""),
         termination=parse_termination(ended.get("message") or ""),
         waiting_reason=waiting.get("reason", ""),
         waiting_message=waiting.get("message", ""),

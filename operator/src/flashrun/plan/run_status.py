@@ -117,7 +117,7 @@ def with_resolved(
 ) -> FlashRunStatus:
     """Return ``status`` with what was chosen, read off the spec, the Job and the trainer's word."""
     scale = objects.job_scale(job)
-    pool = job["metadata"].get("annotations", {}).get(objects.POOL_ANNOTATION, "")
+    pool = job["metadata"].get("annotations", {}).get(names.POOL_ANNOTATION, "")
     train = resolved.train.model_dump(mode="json", exclude_none=True)
     source = resolved.init_from_adapter
     return status.replace(

@@ -19,11 +19,12 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import IO, Final
 
+from flashrun.api import pod as pod_contract
 from flashrun.api.exits import Exit, Termination, parse_termination
 from flashrun.api.reasons import Reason
 from flashrun.api.records import ResolvedRun
 from flashrun_trainer.launch.rendezvous import Ended, Link, Start
-from flashrun_trainer.pod.distributed import ATTEMPT, RANK, threads
+from flashrun_trainer.pod.distributed import RANK, threads
 from flashrun_trainer.pod.interruption import Interruption
 from flashrun_trainer.pod.mounts import Pod
 from flashrun_trainer.pod.trainer_errors import (
@@ -37,7 +38,7 @@ from flashrun_trainer.records import termination
 
 log = logging.getLogger(__name__)
 
-RANK_COMMAND: Final = (sys.executable, "-m", "flashrun_trainer", "rank")
+RANK_COMMAND: Final = (sys.executable, "-m", "flashrun_trainer", pod_contract.RANK_COMMAND)
 _CONSEQUENCES: Final = (Exit.NCCL, 128 + signal.SIGABRT)
 """What a process ends with whose peer is gone: by an error, or by the watchdog of NCCL."""
 _SECOND_THOUGHTS: Final = 5.0
@@ -139,8 +140,8 @@ class Team:
             # Debian's PyTorch is built without libuv, which so few processes do not need.
             "USE_LIBUV": "0",
             "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS") or threads(scale.gpus),
-            "FLASHRUN_TERMINATION": str(self._termination(local)),
-            ATTEMPT: str(self.start.attempt),
+            pod_contract.TERMINATION_VARIABLE: str(self._termination(local)),
+            pod_contract.ATTEMPT_VARIABLE: str(self.start.attempt),
         }
 
     def _termination(self, local: int) -> Path:

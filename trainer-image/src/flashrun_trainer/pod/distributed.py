@@ -14,8 +14,6 @@ from typing import Any, Final, Self, TypeVar
 Value = TypeVar("Value")
 
 RANK: Final = "RANK"
-ATTEMPT: Final = "FLASHRUN_ATTEMPT"
-"""Number of the attempt that the launcher has claimed for its ranks."""
 _COLLECTIVE: Final = timedelta(hours=1)
 """Longest wait for each other: one process may be at its rewards while the others are not.
 

@@ -7,6 +7,7 @@ from typing import Final, Self
 
 from pydantic import ValidationError
 
+from flashrun.api import pod
 from flashrun.api.exits import Exit
 from flashrun.api.reasons import Reason
 from flashrun.api.records import ResolvedRun
@@ -40,23 +41,22 @@ class Pod:
     def from_environment(cls, environment: Mapping[str, str]) -> Self:
         """Read the ``FLASHRUN_*`` variables; what is missing gets its place inside a pod."""
 
-        def path(name: str, default: str) -> Path:
-            return Path(environment.get(f"FLASHRUN_{name}", default))
+        def path(variable: str, default: str) -> Path:
+            return Path(environment.get(variable, default))
 
         return cls(
-            spec=path("SPEC", "/etc/flashrun/spec/spec.json"),
-            storage=path("STORAGE", "/var/run/flashrun/storage/access.json"),
-            model=path("MODEL", "/flashrun/model"),
-            packages=path("PACKAGES", "/flashrun/packages"),
-            work=path("WORK", "/flashrun/work"),
-            termination=path("TERMINATION", "/dev/termination-log"),
-            name=environment.get("FLASHRUN_POD", "local"),
-            uid=environment.get("FLASHRUN_POD_UID", "local"),
-            node=environment.get("FLASHRUN_NODE", ""),
-            # Kubernetes sets it in the pods of an Indexed Job.
-            index=int(environment.get("JOB_COMPLETION_INDEX", "0")),
-            leader=environment.get("FLASHRUN_LEADER", "127.0.0.1"),
-            leader_port=int(environment.get("FLASHRUN_LEADER_PORT", LEADER_PORT)),
+            spec=path(pod.SPEC_VARIABLE, pod.SPEC_FILE),
+            storage=path(pod.STORAGE_VARIABLE, pod.STORAGE_FILE),
+            model=path(pod.MODEL_VARIABLE, pod.MODEL_FOLDER),
+            packages=path(pod.PACKAGES_VARIABLE, pod.PACKAGES_FOLDER),
+            work=path(pod.WORK_VARIABLE, pod.WORK_FOLDER),
+            termination=path(pod.TERMINATION_VARIABLE, pod.TERMINATION_FILE),
+            name=environment.get(pod.POD_VARIABLE, "local"),
+            uid=environment.get(pod.POD_UID_VARIABLE, "local"),
+            node=environment.get(pod.NODE_VARIABLE, ""),
+            index=int(environment.get(pod.INDEX_VARIABLE, "0")),
+            leader=environment.get(pod.LEADER_VARIABLE, "127.0.0.1"),
+            leader_port=int(environment.get(pod.LEADER_PORT_VARIABLE, LEADER_PORT)),
         )
 
     @property

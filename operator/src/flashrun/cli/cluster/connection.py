@@ -19,7 +19,6 @@ from flashrun.api.records import StorageAccess
 from flashrun.api.resource import FlashRun
 from flashrun.cli.config import platform_cache
 from flashrun.cli.output.failure import Failure, NotFoundFailure, UsageFailure
-from flashrun.plan.objects import ACCESS_KEY
 
 if TYPE_CHECKING:
     from flashrun.cluster import Cluster
@@ -98,7 +97,7 @@ class Session:
 
         try:
             text = await self.cluster.secret_value(
-                self.namespace, names.STORAGE_USER_SECRET, ACCESS_KEY
+                self.namespace, names.STORAGE_USER_SECRET, names.ACCESS_KEY
             )
             access = StorageAccess.model_validate_json(text)
         except NotFound:

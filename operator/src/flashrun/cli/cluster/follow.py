@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 import typer
 
 from flashrun.api import names
+from flashrun.api.pod import CONTAINERS, TRAINER_CONTAINER, container_statuses
 from flashrun.api.resource import TERMINAL, FlashRun, Phase, ProgressStatus
 from flashrun.cli.cluster.connection import Session, parsed
 from flashrun.cli.cluster.pod_log import PodLog, after
@@ -30,9 +31,6 @@ STEPS_SECONDS: Final = 5.0
 """Shortest time between two lines about steps, where lines stay."""
 LONGEST_LINE: Final = 64 * 1024
 """Longest log line that is shown, in characters."""
-TRAINER: Final = "trainer"
-CONTAINERS: Final = ("model", "packages", TRAINER)
-INDEX_LABEL: Final = "batch.kubernetes.io/job-completion-index"
 
 
 class View(Protocol):
@@ -151,7 +149,7 @@ class LogStreams:
             _, late = await asyncio.wait(self.tasks, timeout=LAST_LINES_SECONDS)
             await _cancelled(late)
         for attempt in self.run.status.attempts:
-            log = self.logs.get((attempt.pod, TRAINER))
+            log = self.logs.get((attempt.pod, TRAINER_CONTAINER))
             wanted = self.attempt in (None, attempt.number)
             if wanted and attempt.pod and not (log and log.whole):
                 await self._show_stored(attempt.number, tuple(log.tail) if log else ())
@@ -179,7 +177,7 @@ class LogStreams:
             self.shown.notice(f"the log of attempt {attempt} is not complete: {error}")
             return
         for line in after(lines, shown):
-            self.shown.line(prefixed(TRAINER, line))
+            self.shown.line(prefixed(TRAINER_CONTAINER, line))
 
 
 async def _cancelled(tasks: Iterable["asyncio.Task[None]"]) -> None:
@@ -195,14 +193,14 @@ def pod_of(run: FlashRun, attempt: int) -> str:
 
 def prefix_of(pod: dict[str, Any]) -> str:
     """Return what tells the lines of a pod apart: empty for the one that leads."""
-    index = pod["metadata"].get("labels", {}).get(INDEX_LABEL, "0")
+    index = pod["metadata"].get("labels", {}).get(names.POD_INDEX_LABEL, "0")
     return "" if index == "0" else f"node {index}"
 
 
 def prefixed(container: str, line: str, prefix: str = "") -> str:
     """Return a log line as it is shown; those of init containers name their container."""
     shown = line if len(line) <= LONGEST_LINE else f"{line[:LONGEST_LINE]}… (cut)"
-    names_of = " ".join(filter(None, (prefix, "" if container == TRAINER else container)))
+    names_of = " ".join(filter(None, (prefix, "" if container == TRAINER_CONTAINER else container)))
     return f"[{names_of}] {shown}" if names_of else shown
 
 
@@ -215,14 +213,9 @@ async def pods_of(session: Session, run: FlashRun) -> list[dict[str, Any]]:
 
 def started_containers(pod: dict[str, Any]) -> list[str]:
     """Return the containers of a pod that have run or are running, in the order they run."""
-    status = pod.get("status", {})
-    statuses = [
-        *(status.get("initContainerStatuses") or []),
-        *(status.get("containerStatuses") or []),
-    ]
     started = {
         item["name"]
-        for item in statuses
+        for item in container_statuses(pod)
         if item.get("state", {}).keys() & {"running", "terminated"} and not _never_started(item)
     }
     return [name for name in CONTAINERS if name in started]

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
+from flashrun.api.pod import container_statuses
+
 if TYPE_CHECKING:
     from flashrun.cluster import Cluster
 
@@ -120,14 +122,10 @@ class PodLog:
 
 def has_ended(pod: dict[str, Any], container: str) -> bool:
     """Say whether a container of ``pod`` writes nothing more."""
-    status = pod.get("status", {})
-    statuses = [
-        *(status.get("initContainerStatuses") or []),
-        *(status.get("containerStatuses") or []),
-    ]
+    statuses = container_statuses(pod)
     states = [item.get("state", {}) for item in statuses if item["name"] == container]
     ended = any("terminated" in state for state in states)
-    return ended or status.get("phase") in ("Succeeded", "Failed")
+    return ended or pod.get("status", {}).get("phase") in ("Succeeded", "Failed")
 
 
 def after(stored: Sequence[str], shown: Sequence[str]) -> Sequence[str]:

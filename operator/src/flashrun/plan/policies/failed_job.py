@@ -3,6 +3,7 @@
 Failures that have nothing to do with the place are retried by the Job itself, and counted there.
 """
 
+from flashrun.api import names
 from flashrun.api.catalog import Catalog
 from flashrun.api.reasons import Reason, Retry
 from flashrun.api.records import ResolvedRun
@@ -47,7 +48,7 @@ def _retry_placement(
 ) -> objects.JobPlacement | None:
     """Return where another Job can continue, for failures that this Job cannot retry."""
     number, pools, scale = objects.job_number(job), context.platform.pools, objects.job_scale(job)
-    pool_name = job["metadata"]["annotations"][objects.POOL_ANNOTATION]
+    pool_name = job["metadata"]["annotations"][names.POOL_ANNOTATION]
     pool = next((pool for pool in pools if pool.name == pool_name), None)
     if last is None or pool is None or number >= context.platform.trainer.retries:
         return None

@@ -1,0 +1,59 @@
+"""A trainer pod as operator, trainer and command line know it: containers, files and variables."""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from flashrun.api import names
+
+MODEL_CONTAINER: Final = "model"
+"""Init container that downloads the base model; its command has the same name."""
+PACKAGES_CONTAINER: Final = "packages"
+"""Init container that installs the environment; its command has the same name."""
+TRAINER_CONTAINER: Final = "trainer"
+CONTAINERS: Final = (MODEL_CONTAINER, PACKAGES_CONTAINER, TRAINER_CONTAINER)
+"""All containers, in the order in which they run."""
+TRAIN_COMMAND: Final = "train"
+"""Command of the container ``trainer``."""
+RANK_COMMAND: Final = "rank"
+"""Command of each process that ``train`` starts by itself."""
+
+SPEC_FOLDER: Final = "/etc/flashrun/spec"
+SPEC_FILE: Final = f"{SPEC_FOLDER}/{names.SPEC_KEY}"
+STORAGE_FOLDER: Final = "/var/run/flashrun/storage"
+STORAGE_FILE: Final = f"{STORAGE_FOLDER}/{names.ACCESS_KEY}"
+CA_FOLDER: Final = "/etc/flashrun/ca"
+CA_FILE: Final = f"{CA_FOLDER}/ca.crt"
+MODEL_FOLDER: Final = "/flashrun/model"
+PACKAGES_FOLDER: Final = "/flashrun/packages"
+WORK_FOLDER: Final = "/flashrun/work"
+TERMINATION_FILE: Final = "/dev/termination-log"
+"""Where Kubernetes reads a container's termination message from."""
+
+SPEC_VARIABLE: Final = "FLASHRUN_SPEC"
+STORAGE_VARIABLE: Final = "FLASHRUN_STORAGE"
+MODEL_VARIABLE: Final = "FLASHRUN_MODEL"
+PACKAGES_VARIABLE: Final = "FLASHRUN_PACKAGES"
+WORK_VARIABLE: Final = "FLASHRUN_WORK"
+TERMINATION_VARIABLE: Final = "FLASHRUN_TERMINATION"
+POD_VARIABLE: Final = "FLASHRUN_POD"
+POD_UID_VARIABLE: Final = "FLASHRUN_POD_UID"
+NODE_VARIABLE: Final = "FLASHRUN_NODE"
+LEADER_VARIABLE: Final = "FLASHRUN_LEADER"
+"""Host of the leading pod; set only in a run on several nodes."""
+LEADER_PORT_VARIABLE: Final = "FLASHRUN_LEADER_PORT"
+ATTEMPT_VARIABLE: Final = "FLASHRUN_ATTEMPT"
+"""Number of the claimed attempt; set in the processes that ``train`` starts."""
+INDEX_VARIABLE: Final = "JOB_COMPLETION_INDEX"
+"""Position of the pod in its Indexed Job; Kubernetes sets it."""
+
+DISRUPTED_CONDITION: Final = "DisruptionTarget"
+"""Type of the pod condition that says that the cluster, not the trainer, ended the pod."""
+
+
+def container_statuses(pod: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the statuses of a pod's containers, those of the init containers first."""
+    status = pod.get("status") or {}
+    return [
+        *(status.get("initContainerStatuses") or []),
+        *(status.get("containerStatuses") or []),
+    ]
