@@ -39,6 +39,11 @@ def test_what_is_left_out_comes_from_the_recipe(algorithm, thinking, values) -> 
     assert {key: getattr(train, key) for key in values} == values
 
 
+def test_the_recipe_never_gives_a_length_that_a_config_may_not_have() -> None:
+    train = resolve_train(config(algorithm="grpo", train={"max_tokens": 9_999_999}))
+    assert train.max_length == 10_000_000
+
+
 @pytest.mark.parametrize(
     ("given", "key", "value"),
     [({"temperature": 0}, "temperature", 0.0), ({"max_examples": 0}, "max_examples", 0),

@@ -11,7 +11,7 @@ from typing import Final
 from pydantic import Field
 
 from flashrun.api.base import Section
-from flashrun.api.config import Algorithm
+from flashrun.api.config import LONGEST_SEQUENCE, Algorithm
 
 
 class Thinking(StrEnum):
@@ -112,7 +112,7 @@ def max_tokens_default(thinking: bool) -> int:
 
 
 def max_length_default(algorithm: Algorithm, thinking: bool, max_tokens: int) -> int:
-    """Return the longest sequence in tokens; GRPO leaves 2,048 for the prompt."""
+    """Return the longest sequence in tokens; GRPO leaves 2,048 for the prompt where it can."""
     if algorithm is Algorithm.SFT:
         return 2048 if thinking else 1024
-    return max(1024, 2048 + max_tokens)
+    return min(max(1024, 2048 + max_tokens), LONGEST_SEQUENCE)

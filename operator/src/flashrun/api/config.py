@@ -21,6 +21,8 @@ VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _ENTRIES: Final = 64
 """Most entries of a list or table."""
 _PARAMS_LIMIT: Final = 65_536
+LONGEST_SEQUENCE: Final = 10_000_000
+"""Largest ``train.max_length`` that a config may have, in tokens."""
 _CHECKSUM = re.compile(r"sha256=[0-9a-f]{64}")
 _SPLIT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -337,7 +339,7 @@ class TrainConfig(Section):
         default=None, examples=[32]
     )
     """Per optimizer step over all GPUs: sequences in SFT, prompts in GRPO."""
-    max_length: Annotated[int, Field(ge=1, le=10_000_000), INTEGRAL] | None = Field(
+    max_length: Annotated[int, Field(ge=1, le=LONGEST_SEQUENCE), INTEGRAL] | None = Field(
         default=None, examples=[4096]
     )
     """Longest sequence in tokens, prompt and completion together."""
