@@ -174,3 +174,51 @@ def is_in_the_tree(name: str) -> bool:
 def test_every_file_and_module_that_a_page_names_is_in_the_tree(document: Path) -> None:
     names = names_of_code(document.read_text())
     assert not [name for name in names if not is_in_the_tree(name)]
+
+
+UNIT = "GPU|node|pod|run|step|line|item|event|attempt|process|upload|token|record|row|rank|second"
+COUNTED = "one|entry|line|row|record|pods?|pass|passes|seconds|tokens|samples|characters|MiB"
+PLAIN_ENGLISH = {
+    "is not a …": r"(?<!there )\b(?:is|are|was|were) no (?!longer\b|more than\b)\w+",
+    "one per …": rf"\b(?:{COUNTED}) an? (?:{UNIT})\b",
+    "is (not) available": r"\b(?:can|cannot|could not|to) be had\b",
+    "continues on": r"\bgo(?:es)? on on\b",
+    "the part of … that": r"\bwhat of \S+ (?:is|are)\b",
+    "none of": r"\bnot one of\b",
+    "padding": r"\bfilling\b",
+    "name the actor and the act": r"\bbusiness\b|\bon the table\b|\bgives? way\b",
+    "report, return, write, pass": r"\b(?:told|said)\b|\b(?:a|without a) word\b",
+}
+"""What to write → the construction that a non-native reader stumbles on."""
+
+
+def stumbling_blocks(text: str) -> list[str]:
+    """The constructions in ``text`` that are not plain English, each with what to write."""
+    flat = re.sub(r"\s+", " ", text)
+    return [
+        f"{flat[max(0, match.start() - 30) : match.end() + 10]!r}: write {instead!r}"
+        for instead, pattern in PLAIN_ENGLISH.items()
+        for match in re.finditer(pattern, flat, re.IGNORECASE)
+    ]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_page_is_written_in_plain_english(document: Path) -> None:
+    assert not stumbling_blocks(document.read_text())
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        ("{host} is no host that is allowed", 1),
+        ("one a GPU, one line an event", 2),
+        ("the model cannot be had", 1),
+        ("the run goes on on another node", 1),
+        ("there is no GPU", 0),
+        ("the lease is no longer held", 0),
+        ("one process per GPU", 0),
+        ("seconds per step; at most one attempt", 0),
+    ],
+)
+def test_the_patterns_match_what_they_forbid(text: str, count: int) -> None:
+    assert len(stumbling_blocks(text)) == count
