@@ -24,7 +24,8 @@ from typing import Any, NamedTuple
 from bench import sides
 from flashrun.api.catalog import BUILT_IN, Catalog
 from flashrun.api.config import RunConfig, Train
-from flashrun.cli.config.compose import ConfigError, ConfigFile, compose
+from flashrun.cli.config.compose import ConfigFile, compose
+from flashrun.cli.config.problems import ConfigError
 from flashrun.plan.resolve import check_config
 
 INCUMBENT = "freesolo-flash==0.2.42"

@@ -11,7 +11,8 @@ import sys
 import time
 
 from bench import sides
-from flashrun.cli.config.compose import SIZE_LIMIT, ConfigError, ConfigFile, compose
+from flashrun.cli.config.compose import SIZE_LIMIT, ConfigFile, compose
+from flashrun.cli.config.problems import ConfigError
 from tests.api.test_compose import HOSTILE
 
 LIMIT = 1.0

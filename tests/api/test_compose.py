@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from flashrun.cli.config.compose import SIZE_LIMIT, Composed, ConfigError, ConfigFile, compose
+from flashrun.cli.config.compose import SIZE_LIMIT, ComposedConfig, ConfigFile, compose
+from flashrun.cli.config.problems import ConfigError
 from flashrun.cli.config.toml_lines import key_lines
 
 BASE = """\
@@ -24,7 +25,7 @@ stop_sequences = ["x", "y"]
 """
 
 
-def composed(*overlays: str, sets: tuple[str, ...] = (), base: str = BASE) -> Composed:
+def composed(*overlays: str, sets: tuple[str, ...] = (), base: str = BASE) -> ComposedConfig:
     files = [ConfigFile("base.toml", base.encode())]
     files += [ConfigFile(f"over{n}.toml", text.encode()) for n, text in enumerate(overlays, 1)]
     return compose(files, sets)
@@ -219,8 +220,11 @@ SETS_REFUSED = [
     ),
     ("wandb.projct=x", "--set wandb.projct: projct is not a key of [wandb]; did you mean project?"),
     ("environment.params.x=nan", "--set environment.params.x must be finite, not nan"),
-    ("wandb.project=\udcff", "--set: an assignment is not UTF-8 text"),
-    (f"{'a.' * 50}b=1", f"--set {'a.' * 50}b: this is too long for one value"),
+    ("wandb.project=\udcff", "--set: an assignment is not UTF-8 text; retype it"),
+    (
+        f"{'a.' * 50}b=1",
+        f"--set {'a.' * 50}b: the key or the value is too long; put it into a config file instead",
+    ),
 ]
 
 
@@ -320,8 +324,8 @@ FULL = SIZE_LIMIT - 100
 HOSTILE = {
     "empty": (b"", "model is required"),
     "blank": (b"\n\n  \n", "model is required"),
-    "binary": (bytes(range(256)), "this is not UTF-8 text, which TOML must be"),
-    "UTF-16": (BASE.encode("utf-16"), "this is not UTF-8 text, which TOML must be"),
+    "binary": (bytes(range(256)), "this is not UTF-8 text, and TOML must be"),
+    "UTF-16": (BASE.encode("utf-16"), "this is not UTF-8 text, and TOML must be"),
     "NUL": (b"a\0b", "this is not TOML"),
     "a PNG": (b"\x89PNG\r\n\x1a\n" + bytes(64), "this is not UTF-8 text"),
     "YAML": (b"model: x\n", "this is not TOML"),
@@ -330,7 +334,7 @@ HOSTILE = {
     "a duplicate dotted key": (b"train.a = 1\ntrain.a = 2", "this key or table was given before"),
     "an unclosed string": (b'model = "x', "this is not TOML"),
     "a lone carriage return": (b"a = 1\rb = 2", "this is not TOML"),
-    "too large": (b"#" * 10_000_000, f"the file is larger than {SIZE_LIMIT:,} bytes"),
+    "too large": (b"#" * 10_000_000, f"the file is larger than the limit of {SIZE_LIMIT:,} bytes"),
     "a list bomb": (b"a = " + b"[" * FULL, "may nest at most 40 levels"),
     "a table bomb": (b"a = " + b"{a = " * 10_000, "may nest at most 40 levels"),
     "a list bomb that closes": (
@@ -345,11 +349,11 @@ HOSTILE = {
     "digits": (b"a = " + b"1" * 5000, "a number has too many digits"),
     "many keys": (
         b"".join(b"k%d=1\n" % n for n in range(FULL // 9)),
-        "29,078 more problems of this kind are not shown",
+        "29,078 more problems are not listed",
     ),
     "many tables": (
         b"".join(b"[k%d]\n" % n for n in range(FULL // 9)),
-        "more problems of this kind are not shown",
+        "more problems are not listed",
     ),
     "many lines": (b"a = '''" + b"\n" * FULL + b"'''", "model is required"),
     "a surrogate": (b'model = "\\ud800"', "this is not TOML"),

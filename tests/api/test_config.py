@@ -6,14 +6,15 @@ from typing import Any
 import pytest
 
 from flashrun.api.config import TrainConfig
-from flashrun.cli.config.compose import Composed, ConfigError, ConfigFile, compose
+from flashrun.cli.config.compose import ComposedConfig, ConfigFile, compose
+from flashrun.cli.config.problems import ConfigError
 from flashrun.cli.config.show_config import toml_value
 
 BASE = 'model = "Qwen/Qwen3.5-4B"\n'
 ENVIRONMENT = '[environment]\nid = "your-org/your-env"\n'
 
 
-def composed(top: str = "", environment: str = "", rest: str = "") -> Composed:
+def composed(top: str = "", environment: str = "", rest: str = "") -> ComposedConfig:
     text = f"{BASE}{top}\n{ENVIRONMENT}{environment}\n{rest}\n"
     return compose([ConfigFile("run.toml", text.encode())])
 

@@ -14,7 +14,8 @@ import pytest
 from flashrun.api.catalog import Catalog, Model, Thinking
 from flashrun.api.config import EnvironmentConfig, RunConfig, TrainConfig, WandbConfig
 from flashrun.api.records import ResolvedTrain
-from flashrun.cli.config.compose import Composed, ConfigError, ConfigFile, compose
+from flashrun.cli.config.compose import ComposedConfig, ConfigFile, compose
+from flashrun.cli.config.problems import ConfigError
 from flashrun.plan.resolve import check_config, resolve_train
 from tests.cli.conftest import REFERENCE, Shell
 
@@ -22,7 +23,7 @@ ROOT = Path(__file__).parents[2]
 MINIMAL = 'model = "Qwen/Qwen3.5-4B"\n[environment]\nid = "your-org/your-env"\n'
 
 
-def composed(text: str = MINIMAL, *sets: str) -> Composed:
+def composed(text: str = MINIMAL, *sets: str) -> ComposedConfig:
     return compose([ConfigFile("config.toml", text.encode())], sets)
 
 

@@ -7,9 +7,8 @@ from hypothesis import given, settings
 
 from flashrun.api.config import RunConfig
 from flashrun.api.resource import FlashRunSpec, manifest
-from flashrun.cli.config.compose import Composed, ConfigFile, compose
-from flashrun.cli.config.show_config import resolved_tables, resolved_toml
-from flashrun.cli.config.show_config import settings as resolved
+from flashrun.cli.config.compose import ComposedConfig, ConfigFile, compose
+from flashrun.cli.config.show_config import list_settings, to_data, to_toml
 from tests.api.strategies import configs, json_file, toml_file
 
 
@@ -18,8 +17,8 @@ def written(config: RunConfig) -> dict[str, Any]:
     return config.model_dump(mode="json", by_alias=False, exclude_none=True, exclude_defaults=True)
 
 
-def values(composed: Composed) -> dict[str, Any]:
-    return resolved_tables(resolved(composed))
+def values(composed: ComposedConfig) -> dict[str, Any]:
+    return to_data(list_settings(composed))["spec"]
 
 
 @given(configs)
@@ -49,7 +48,7 @@ def test_a_manifest_reads_back_as_the_same_spec(tables: dict[str, Any]) -> None:
 @settings(max_examples=40)
 def test_a_resolved_spec_fed_back_has_the_same_values(tables: dict[str, Any]) -> None:
     first = compose([toml_file(tables)])
-    as_toml = ConfigFile("again.toml", resolved_toml(resolved(first)).encode())
+    as_toml = ConfigFile("again.toml", to_toml(list_settings(first)).encode())
     as_json = json_file({"state": "dry_run", "spec": values(first), "sources": {}})
 
     assert values(compose([as_toml])) == values(first)

@@ -74,7 +74,7 @@ def test_a_refused_secret_takes_the_run_back(served: Served) -> None:
     done = served.flash("train", "config.toml", "--background")
 
     assert done.returncode == 1
-    assert "the run was taken back, as its Secret was refused" in done.stderr
+    assert "the run was deleted, as its Secret was refused" in done.stderr
     assert "xxx" not in done.stderr
     assert served.count("flashrun") == 0
 

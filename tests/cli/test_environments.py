@@ -50,7 +50,7 @@ def test_what_setup_writes_passes_its_test_and_its_dry_run(
     ]
     for config in ("sums/configs/sft.toml", "sums/configs/rl.toml"):
         tried = shell("env", "test", "sums", "--config", config)
-        assert (tried.returncode, tried.stderr) == (0, "3 rows are fine\n")
+        assert (tried.returncode, tried.stderr) == (0, "3 rows checked, no problems\n")
         assert [line.split("\t")[3] for line in tried.stdout.splitlines()] == ["1", "1", "1"]
         checked = shell("train", config, "--dry-run")
         assert (checked.returncode, checked.stderr) == (0, "")
@@ -88,7 +88,7 @@ def test_right_answers_and_junk_are_scored(shell: Shell) -> None:
     [first, second] = (line.split("\t") for line in done.stdout.splitlines())
     assert first == ["1", "What is 19 plus 6? Answer with digits only.", "25", "1", "0 0.09375"]
     assert second[4] == "0 0.09375 0.5"  # the last one is the answer of the row before
-    assert done.stderr == "128 rows are fine\n"
+    assert done.stderr == "128 rows checked, no problems\n"
 
 
 def test_parameters_reach_the_environment(shell: Shell) -> None:

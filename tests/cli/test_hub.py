@@ -79,7 +79,7 @@ def test_what_looks_like_a_secret_is_not_published(served: Served) -> None:
     done = served.flash("env", "push", "env", "--name", "org/leak")
 
     assert done.returncode == 2
-    assert "env/environment.py:1 looks as if it held an API key" in done.stderr
+    assert "env/environment.py:1 seems to hold an API key" in done.stderr
     assert packages(served, "org/leak") == []
     allowed = served.flash("env", "push", "env", "--name", "org/leak", "--allow", "environment.py")
     assert allowed.returncode == 0
@@ -101,7 +101,7 @@ def test_a_package_that_was_changed_in_storage_is_not_unpacked(
     done = served.flash("env", "pull", "org/env", "back")
 
     assert done.returncode == 1
-    assert "is not what its name says" in done.stderr
+    assert "does not have this digest" in done.stderr
     assert not (tmp_path / "back").exists()
 
 

@@ -200,7 +200,7 @@ def test_render_refuses_a_secret_that_kubernetes_would(shell: Shell) -> None:
     done = shell("render", "config.toml", "--secret", "Team Keys")
 
     assert done.returncode == 2
-    assert done.stderr.startswith("error: 'Team Keys' cannot name a Secret")
+    assert done.stderr.startswith("error: 'Team Keys' cannot be the name of a Secret")
 
 
 def test_the_golden_run_renders_as_it_is_kept(shell: Shell) -> None:
@@ -310,7 +310,7 @@ def test_the_first_value_found_wins_and_empty_is_missing(tmp_path: Path) -> None
     (here / ".env.local").write_text('B=local\nC="quoted"\nexport E=exported\n')
     (beside / ".env").write_text("A=beside\nF=x=y\n")
 
-    places = dotenv.sources({"G": "shell", "B": ""}, (here, beside))
+    places = dotenv.read_sources({"G": "shell", "B": ""}, (here, beside))
 
     assert dotenv.lookup("ABCDEFGH", places) == {
         "A": "beside",
@@ -337,7 +337,7 @@ def test_the_first_value_found_wins_and_empty_is_missing(tmp_path: Path) -> None
     ],
 )
 def test_sizes_read_well(count: int, text: str) -> None:
-    assert formatting.size(count) == text
+    assert formatting.format_size(count) == text
 
 
 @pytest.mark.parametrize(
@@ -345,14 +345,14 @@ def test_sizes_read_well(count: int, text: str) -> None:
     [(-3, "0s"), (59, "59s"), (60, "1m0s"), (3599, "59m59s"), (3600, "1h0m"), (90000, "1d1h")],
 )
 def test_durations_read_well(seconds: int, text: str) -> None:
-    assert formatting.duration(seconds) == text
+    assert formatting.format_duration(seconds) == text
 
 
 def test_an_age_counts_from_now() -> None:
     now = datetime(2026, 11, 22, tzinfo=UTC)
 
-    assert formatting.age(now - timedelta(hours=2), now) == "2h0m"
-    assert formatting.age(None, now) == ""
+    assert formatting.format_age(now - timedelta(hours=2), now) == "2h0m"
+    assert formatting.format_age(None, now) == ""
 
 
 def test_toml_is_written_so_that_it_reads_back() -> None:

@@ -104,7 +104,7 @@ def test_code_that_holds_a_secret_is_refused_with_its_line(folder: Path, secret:
     line = secret.splitlines()[0]
     (folder / "client.py").write_text(f'import os\n\nKEY = "{line}"\n')
 
-    with pytest.raises(UsageFailure, match=r"client\.py:3 looks as if it held ") as refused:
+    with pytest.raises(UsageFailure, match=r"client\.py:3 seems to hold ") as refused:
         package.pack(folder)
     assert line not in refused.value.sentence + refused.value.hint
 
@@ -117,7 +117,7 @@ def test_data_that_holds_a_token_is_refused_too(folder: Path, token: str) -> Non
     line = token.splitlines()[0]
     (folder / "dataset" / "train.jsonl").write_text(f'{{"input": "x"}}\n{{"input": "{line}"}}\n')
 
-    with pytest.raises(UsageFailure, match=r"train\.jsonl:2 looks as if it held "):
+    with pytest.raises(UsageFailure, match=r"train\.jsonl:2 seems to hold "):
         package.pack(folder)
 
 
@@ -134,7 +134,7 @@ def test_random_text_is_data_and_no_secret_there(folder: Path) -> None:
     package.pack(folder)
 
     (folder / "environment.py").write_text(f'KEY = "{random}"\n')
-    with pytest.raises(UsageFailure, match=r"environment\.py:1 looks as if it held a random key"):
+    with pytest.raises(UsageFailure, match=r"environment\.py:1 seems to hold a random key"):
         package.pack(folder)
 
 

@@ -211,7 +211,7 @@ def test_what_cannot_be_seen_from_here_is_a_note(served: Served) -> None:
     found = asked(served)
 
     assert found["problems"] == []
-    assert any("models and pools are those seen last" in note for note in found["notes"])
+    assert any("models and pools are those that were seen last" in note for note in found["notes"])
     assert any("environment and adapter were not checked" in note for note in found["notes"])
 
 

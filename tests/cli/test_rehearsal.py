@@ -4,15 +4,22 @@ from typing import Any
 
 import pytest
 
-from flashrun.api.config import Algorithm, RunConfig
+from flashrun.api.config import Algorithm
 from flashrun.api.env_check_records import CheckedRow, CheckEvent, Fault, ScoredAnswer
-from flashrun.cli.commands.env_test import plan_of
-from flashrun.cli.environments.env_check import Finding, Level, Plan, Trial, judge
+from flashrun.cli.commands.env.test import planned_run
+from flashrun.cli.config.compose import ConfigFile, compose
+from flashrun.cli.environments.env_check import (
+    EnvCheckResult,
+    EnvFinding,
+    PlannedRun,
+    Severity,
+    assess,
+)
 
-ERROR, WARNING = Level.ERROR, Level.WARNING
-SFT = Plan(Algorithm.SFT, thinking=False, max_tokens=320, max_length=1024)
-GRPO = Plan(Algorithm.GRPO, thinking=False, max_tokens=320, max_length=2368)
-ANY = Plan(None, thinking=False, max_tokens=320, max_length=2368)
+ERROR, WARNING = Severity.ERROR, Severity.WARNING
+SFT = PlannedRun(Algorithm.SFT, thinking=False, max_tokens=320, max_length=1024)
+GRPO = PlannedRun(Algorithm.GRPO, thinking=False, max_tokens=320, max_length=2368)
+ANY = PlannedRun(None, thinking=False, max_tokens=320, max_length=2368)
 
 
 def row(
@@ -38,8 +45,8 @@ def play(score: float | None, seconds: float = 0) -> ScoredAnswer:
     )
 
 
-def findings(*rows: CheckedRow, plan: Plan = ANY) -> list[Finding]:
-    return judge(Trial(tuple(CheckEvent(row=one) for one in rows)), plan)
+def findings(*rows: CheckedRow, plan: PlannedRun = ANY) -> list[EnvFinding]:
+    return assess(EnvCheckResult(tuple(CheckEvent(row=one) for one in rows)), plan)
 
 
 FINE = {
@@ -58,7 +65,7 @@ FINE = {
 
 
 @pytest.mark.parametrize(("plan", "rows"), FINE.values(), ids=FINE)
-def test_it_is_fine(plan: Plan, rows: list[CheckedRow]) -> None:
+def test_it_is_fine(plan: PlannedRun, rows: list[CheckedRow]) -> None:
     assert findings(*rows, plan=plan) == []
 
 
@@ -85,7 +92,7 @@ FOUND = {
                      WARNING, "2 of 3 rows (row 1, 2) have no <think>"),
     "a long answer": (GRPO, [row(answer_characters=1281)], WARNING,
                       "1 of 1 rows (row 1) has an answer longer than max_tokens = 320 (estimated "
-                      "at 4 characters a token, the longest 321)"),
+                      "at 4 characters per token, the longest 321)"),
     "a long prompt": (GRPO, [row(prompt_characters=8193)], WARNING,
                       "a prompt longer than the 2048 tokens"),
     "a long example": (SFT, [row(prompt_characters=4000, answer_characters=97)], WARNING,
@@ -94,10 +101,12 @@ FOUND = {
 
 
 @pytest.mark.parametrize(("plan", "rows", "level", "sentence"), FOUND.values(), ids=FOUND)
-def test_it_is_found(plan: Plan, rows: list[CheckedRow], level: Level, sentence: str) -> None:
+def test_it_is_found(
+    plan: PlannedRun, rows: list[CheckedRow], level: Severity, sentence: str
+) -> None:
     [found] = findings(*rows, plan=plan)
 
-    assert (found.level, sentence in found.sentence) == (level, True), found
+    assert (found.severity, sentence in found.sentence) == (level, True), found
 
 
 def test_a_failed_reward_names_the_line_of_the_environment() -> None:
@@ -110,27 +119,26 @@ def test_errors_come_before_warnings() -> None:
     odd = CheckEvent(fault=Fault(sentence="its input is empty", fatal=False))
     bad = CheckEvent(fault=Fault(sentence="the row is not JSON"))
 
-    assert [found.level for found in judge(Trial((odd, bad)), ANY)] == [ERROR, WARNING]
+    assert [found.severity for found in assess(EnvCheckResult((odd, bad)), ANY)] == [ERROR, WARNING]
 
 
 def test_a_rehearsal_that_was_cut_off_is_an_error() -> None:
-    found = judge(
-        Trial((CheckEvent(row=row()),), "it took longer than 3 s while scoring row 2"), ANY
+    found = assess(
+        EnvCheckResult((CheckEvent(row=row()),), "it took longer than 3 s while scoring row 2"), ANY
     )
 
-    assert found == [Finding(ERROR, "it took longer than 3 s while scoring row 2")]
+    assert found == [EnvFinding(ERROR, "it took longer than 3 s while scoring row 2")]
 
 
 def test_a_config_decides_what_is_checked() -> None:
-    config = RunConfig.validate_toml(
-        {
-            "model": "Qwen/Qwen3.5-4B",
-            "algorithm": "grpo",
-            "thinking": True,
-            "environment": {"id": "org/env"},
-            "train": {"max_tokens": 99},
-        }
-    )
+    config = """\
+model = "Qwen/Qwen3.5-4B"
+algorithm = "grpo"
+thinking = true
+environment.id = "org/env"
+train.max_tokens = 99
+"""
+    composed = compose([ConfigFile("config.toml", config.encode())])
 
-    assert plan_of(config, thinking=False) == Plan(Algorithm.GRPO, True, 99, 2147)
-    assert plan_of(None, thinking=True) == Plan(None, True, 1536, 3584)
+    assert planned_run(composed, thinking=False) == PlannedRun(Algorithm.GRPO, True, 99, 2147)
+    assert planned_run(None, thinking=True) == PlannedRun(None, True, 1536, 3584)

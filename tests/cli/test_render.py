@@ -112,7 +112,7 @@ def test_a_run_that_succeeded_says_how_to_get_the_adapter() -> None:
 @pytest.mark.parametrize(
     ("changes", "kept"),
     [
-        ({"checkpoints": [], "checkpointCount": 0}, "it had saved nothing yet"),
+        ({"checkpoints": [], "checkpointCount": 0}, "it had not saved anything yet"),
         ({}, "its 1 checkpoint is kept: flash checkpoints "),
         ({"checkpointCount": 9}, "its 9 checkpoints are kept: flash checkpoints "),
         ({"adapter": {"ref": "x", "bytes": 1}}, "its adapter is kept: flash pull "),
@@ -142,7 +142,7 @@ POOLS = (
 def test_models_say_which_pool_a_run_would_get_and_how_many_of_its_gpus() -> None:
     places = {
         row[0].text: [cell.text for cell in row[-2:]]
-        for row in models.table(list(Catalog()), POOLS).rows
+        for row in models.models_table(list(Catalog()), POOLS).rows
     }
 
     assert places["Qwen/Qwen3.5-4B"] == ["1 x l40s (32 GiB)", "1 x l40s (32 GiB)"]
@@ -151,13 +151,13 @@ def test_models_say_which_pool_a_run_would_get_and_how_many_of_its_gpus() -> Non
 
 def test_a_model_that_no_pool_can_take_says_so() -> None:
     pool = PublicPool(name="l40s", vram=48)
-    cells = {row[0].text: row[-1] for row in models.table(list(Catalog()), (pool,)).rows}
+    cells = {row[0].text: row[-1] for row in models.models_table(list(Catalog()), (pool,)).rows}
 
     assert cells["Qwen/Qwen3.6-35B-A3B"] == Cell("no pool (180 GiB)", Tone.BAD)
 
 
 def test_without_pools_models_say_what_they_need() -> None:
-    row = next(row for row in models.table(list(Catalog()), ()).rows if "9B" in row[0].text)
+    row = next(row for row in models.models_table(list(Catalog()), ()).rows if "9B" in row[0].text)
 
     assert [cell.text for cell in row] == [
         "Qwen/Qwen3.5-9B", "9.7B", "hybrid", "64", "8192", "48 GiB", "80 GiB",
@@ -166,7 +166,7 @@ def test_without_pools_models_say_what_they_need() -> None:
 
 def test_gpus_that_were_not_counted_are_a_question_mark() -> None:
     counted = PublicPool(name="h100", vram=80, gpus_per_node=8, total=16, free=0, cost=4)
-    rows = gpus.table((counted, PublicPool(name="l40s", vram=48))).rows
+    rows = gpus.pools_table((counted, PublicPool(name="l40s", vram=48))).rows
 
     assert [[cell.text for cell in row] for row in rows] == [
         ["h100", "80", "8", "16", "0", "4"],
@@ -178,7 +178,7 @@ def test_gpus_that_were_not_counted_are_a_question_mark() -> None:
 
 
 def test_a_run_does_not_differ_from_itself() -> None:
-    found = diff.flat(run("running"))
+    found = diff.flat_settings(run("running"))
 
     assert diff.differences(found, found) == {}
 
@@ -189,7 +189,7 @@ def test_what_was_given_and_what_the_recipe_fills_in_are_the_same_value() -> Non
     new = old.model_copy(update={"spec": old.spec.model_copy(update={"train": knobs})})
 
     assert old.spec.train.kl_penalty_coef is None
-    assert diff.differences(diff.flat(old), diff.flat(new)) == {}
+    assert diff.differences(diff.flat_settings(old), diff.flat_settings(new)) == {}
 
 
 def test_runs_differ_in_what_was_given_and_in_what_the_platform_chose() -> None:
@@ -199,8 +199,8 @@ def test_runs_differ_in_what_was_given_and_in_what_the_platform_chose() -> None:
     status = old.status.model_copy(update={"resolved": chosen})
     new = old.model_copy(update={"spec": spec, "status": status})
 
-    assert diff.differences(diff.flat(old), diff.flat(new)) == {
-        "train.steps": (diff.flat(old)["train.steps"], 7),
+    assert diff.differences(diff.flat_settings(old), diff.flat_settings(new)) == {
+        "train.steps": (diff.flat_settings(old)["train.steps"], 7),
         "platform.pool": (old.status.resolved.pool, "other"),  # type: ignore[union-attr]
     }
 
@@ -223,15 +223,15 @@ LOGS = [
 def test_storage_goes_on_after_what_was_shown(
     shown: list[str], stored: list[str], rest: list[str]
 ) -> None:
-    assert list(pod_log.after(stored, shown)) == rest
+    assert list(pod_log.lines_after(stored, shown)) == rest
 
 
 def test_a_second_reading_brings_only_what_is_new() -> None:
-    recent = pod_log.Recent()
+    recent = pod_log.RecentLines()
     first = [f"2026-11-22T12:00:0{second}.5Z {second}" for second in range(6)]
     assert all(map(recent.is_new, first))
 
-    recent.begin()
+    recent.begin_reading()
     again = [line for line in first if line >= f"{recent.since:%Y-%m-%dT%H:%M:%S}"]
     late = "2026-11-22T12:00:04.1Z late, from the other stream"
     new = "2026-11-22T12:00:06.0Z new"

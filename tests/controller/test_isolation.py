@@ -15,7 +15,7 @@ import pytest_asyncio
 import yaml
 
 from flashrun.api import names
-from flashrun.cli.cluster.connection import Session
+from flashrun.cli.cluster.connection import ClusterSession
 from flashrun.cluster import Cluster
 from flashrun.cluster_errors import Forbidden
 from flashrun.controller import publish
@@ -106,7 +106,7 @@ async def test_the_roles_of_one_namespace_give_nothing_in_another(
 
 async def test_what_is_public_can_be_read_everywhere(jane: Cluster, teams: tuple[str, str]):
     for team in teams:
-        assert await Session(jane, team).platform() is not None
+        assert await ClusterSession(jane, team).get_platform() is not None
 
 
 ALLOWED = [
@@ -130,7 +130,7 @@ async def test_the_keys_of_one_namespace_open_nothing_of_another(
     jane: Cluster, teams: tuple[str, str], store: Store
 ):
     mine, theirs = teams
-    granted = await Session(jane, mine).store()
+    granted = await ClusterSession(jane, mine).open_store()
     for verb, template in (*ALLOWED, *REFUSED):
         if verb != "list":
             store.put_bytes(template.format(mine=mine, theirs=theirs), b"there")
@@ -146,7 +146,7 @@ async def test_the_keys_of_people_cannot_make_wider_ones(
 ):
     """Who holds limited keys may ask for others: they allow no more than the first ones."""
     mine, theirs = teams
-    granted = await Session(jane, mine).store()
+    granted = await ClusterSession(jane, mine).open_store()
     key = f"runs/{theirs}/r/u/metrics.jsonl"
     store.put_bytes(key, b"1")
     everything = {

@@ -1,4 +1,4 @@
-"""Words that a shell completes: what cannot be looked up at once is not offered."""
+"""Complete names of runs in a shell; a slow or missing cluster completes nothing."""
 
 import asyncio
 from typing import Final
@@ -6,20 +6,21 @@ from typing import Final
 from flashrun.api import names
 from flashrun.cli.cluster.connection import connect
 
-PATIENCE_SECONDS: Final = 3.0
+TIMEOUT_SECONDS: Final = 3.0
 
 
-def runs(context: str | None, namespace: str | None, beginning: str) -> list[str]:
-    """Return the names of the runs that begin so, newest first; none without a cluster."""
+def complete_run_name(context: str | None, namespace: str | None, incomplete: str) -> list[str]:
+    """Return the names of the runs that begin with ``incomplete``, newest first."""
+    names_of_runs = _list_run_names(context, namespace)
     try:
-        return asyncio.run(asyncio.wait_for(_runs(context, namespace, beginning), PATIENCE_SECONDS))
-    except Exception:  # whatever it is, a sentence in the middle of a typed line helps nobody
+        listed = asyncio.run(asyncio.wait_for(names_of_runs, TIMEOUT_SECONDS))
+    except Exception:  # any message would be printed into the line that the user is typing
         return []
+    return [name for name in listed if name.startswith(incomplete)]
 
 
-async def _runs(context: str | None, namespace: str | None, beginning: str) -> list[str]:
+async def _list_run_names(context: str | None, namespace: str | None) -> list[str]:
     async with connect(context, namespace) as session:
-        found = await session.cluster.list(names.KIND, session.namespace)
-    found.sort(key=lambda run: str(run["metadata"].get("creationTimestamp")), reverse=True)
-    listed = (str(run["metadata"]["name"]) for run in found)
-    return [name for name in listed if name.startswith(beginning)]
+        runs = await session.cluster.list(names.KIND, session.namespace)
+    runs.sort(key=lambda run: str(run["metadata"].get("creationTimestamp")), reverse=True)
+    return [str(run["metadata"]["name"]) for run in runs]

@@ -1,19 +1,20 @@
 """The entry of ``flash``, ``flashrun`` and ``kubectl flash``: the commands, and how they fail.
 
-A command's module is imported when the command is called. The list of commands, their help lines
-and completion need none of them, so that ``flash --help`` answers at once.
+A command's module is imported when the command is called. Help and completion read the list of
+commands instead, so that ``flash --help`` answers at once.
 """
 
 import importlib
 import os
 import sys
-from collections.abc import Iterable
 from typing import Annotated, Any, Final
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 from typing_extensions import override
 
+from flashrun.cli.command_list import COMMANDS, CommandEntry
+from flashrun.cli.config.problems import ConfigError
 from flashrun.cli.output import terminal
 from flashrun.cli.output.failure import ExitCode, Failure
 from flashrun.cli.output.tables import Tone
@@ -21,32 +22,27 @@ from flashrun.cli.output.tables import Tone
 # Pydantic would look for plugins of its own in everything that is installed.
 os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
 
+_PACKAGE: Final = "flashrun.cli.commands"
+_PLAIN_HELP: Final[dict[str, Any]] = {"rich_markup_mode": None, "pretty_exceptions_enable": False}
+"""Help is plain text: importing what draws it takes longer than everything else."""
 
-_PLAIN: Final[dict[str, Any]] = {"rich_markup_mode": None, "pretty_exceptions_enable": False}
-"""Help is text: drawing it takes longer than reading it."""
 
+class LazyCommand(TyperCommand):
+    """A command that is imported when it is called."""
 
-class _Lazy(TyperCommand):
-    """A command, or a group of them, that is imported when it is called."""
-
-    def __init__(self, name: str, place: str, line: str) -> None:
-        super().__init__(name, help=line, add_help_option=False)
-        self.module, _, self._attribute = place.partition(":")
+    def __init__(self, entry: CommandEntry, package: str) -> None:
+        super().__init__(entry.name, help=entry.summary, add_help_option=False)
+        self.module = f"{package}.{entry.name}"
+        self._function = entry.function or entry.name
 
     def load(self) -> Any:
-        """Return the command itself."""
-        found = getattr(
-            importlib.import_module(f"flashrun.cli.commands.{self.module}"), self._attribute
-        )
-        around = typer.Typer(add_completion=False, **_PLAIN)
-        around.callback()(lambda: None)  # so that one command, too, is a command of a group
-        if isinstance(found, typer.Typer):
-            around.add_typer(found, name=self.name)
-        else:
-            around.command(self.name)(found)
-        command = typer.main.get_group(around).commands[str(self.name)]
-        for one in (command, *getattr(command, "commands", {}).values()):
-            one.help = terminal.in_user_words(one.help or "")
+        """Import the command and return it."""
+        function = getattr(importlib.import_module(self.module), self._function)
+        group = typer.Typer(add_completion=False, **_PLAIN_HELP)
+        group.callback()(lambda: None)  # makes a group of it, although it has one command only
+        group.command(self.name)(function)
+        command = typer.main.get_group(group).commands[str(self.name)]
+        command.help = terminal.as_typed(command.help or "")
         return command
 
     @override
@@ -54,44 +50,37 @@ class _Lazy(TyperCommand):
         return self.load().make_context(*args, **kwargs)
 
 
-COMMANDS: Final = (
-    _Lazy("train", "train:train", "Train the adapter that a config describes."),
-    _Lazy("rerun", "rerun:rerun", "Train again what a run trained, with changes."),
-    _Lazy("render", "render:render_manifest", "Print the FlashRun that train would submit."),
-    _Lazy("status", "status:status", "Show where a run is, what it saved."),
-    _Lazy("log", "log:log", "Print what a run wrote."),
-    _Lazy("checkpoints", "checkpoints:checkpoints", "List a run's checkpoints."),
-    _Lazy("pull", "pull:pull", "Download an adapter and print the folder that holds it."),
-    _Lazy("save", "save:save", "Ask a run for a checkpoint at its next step."),
-    _Lazy("cancel", "cancel:cancel", "End a run for good; what it saved is kept."),
-    _Lazy("runs", "runs:runs", "List the runs of a namespace, newest first."),
-    _Lazy("diff", "diff:diff", "Show in which settings two runs differ."),
-    _Lazy("explain", "explain:explain", "Say what a key of the config means."),
-    _Lazy("models", "models:models", "List the base models and the GPUs that they would get."),
-    _Lazy("gpus", "gpus:gpus", "List the pools of GPUs and what is free in them."),
-    _Lazy("env", "env:app", "Make, publish and fetch environments."),
-    _Lazy("schema", "schema:schema", "Print the JSON Schema of run configs, for editors."),
-    _Lazy("doctor", "doctor:doctor", "Check that this machine can submit runs."),
-)
+def _command(entry: CommandEntry, package: str) -> LazyCommand | TyperGroup:
+    if not entry.subcommands:
+        return LazyCommand(entry, package)
+    return TyperGroup(
+        name=entry.name,
+        help=entry.summary,
+        commands=[_command(inner, f"{package}.{entry.name}") for inner in entry.subcommands],
+        rich_markup_mode=None,
+        no_args_is_help=True,
+    )
 
 
-class Commands(TyperGroup):
-    """The commands, whose failures end in one sentence and an exit code."""
+class CommandGroup(TyperGroup):
+    """All commands; a failure ends in one sentence and an exit code."""
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
-        self.epilog = terminal.in_user_words(self.epilog or "")
-        own = dict(self.commands)
-        self.commands.clear()
-        for command in (*COMMANDS, *own.values()):
-            self.add_command(command)
+        self.epilog = terminal.as_typed(self.epilog or "")
+        for entry in COMMANDS:
+            self.add_command(_command(entry, _PACKAGE))
 
     @override
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
         except Failure as error:
-            raise typer.Exit(_told(error)) from None
+            raise typer.Exit(_report(error)) from None
+        except ConfigError as error:
+            for problem in error.problems:
+                terminal.say(f"error: {problem}", Tone.BAD)
+            raise typer.Exit(ExitCode.USAGE) from None
         except KeyboardInterrupt:
             terminal.say("interrupted", Tone.QUIET)
             raise typer.Exit(ExitCode.INTERRUPTED) from None
@@ -100,32 +89,21 @@ class Commands(TyperGroup):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(ExitCode.OK) from None
         except OSError as error:
-            # A disk that is full, a folder that may not be written to: nothing of ours to trace.
+            # A full disk or a read-only folder is the user's to solve: a traceback would not help.
             place = f"{error.filename}: " if error.filename else ""
-            raise typer.Exit(_told(Failure(f"{place}{error.strerror or error}"))) from None
-        except Exception as error:
-            # A ConfigError is told by what it carries: its module would load every model.
-            if (problems := getattr(error, "problems", None)) is None:
-                raise
-            raise typer.Exit(_told_all(problems)) from None
+            raise typer.Exit(_report(Failure(f"{place}{error.strerror or error}"))) from None
 
 
-def _told(error: Failure) -> ExitCode:
-    """Say what went wrong; return the exit code for it."""
+def _report(error: Failure) -> ExitCode:
+    """Print what went wrong; return the exit code for it."""
     terminal.say(f"error: {error.sentence}", Tone.BAD)
     if error.hint:
         terminal.say(f"hint: {error.hint}", Tone.QUIET)
     return error.code
 
 
-def _told_all(problems: Iterable[object]) -> ExitCode:
-    for problem in problems:
-        terminal.say(f"error: {problem}", Tone.BAD)
-    return ExitCode.USAGE
-
-
 app = typer.Typer(
-    cls=Commands,
+    cls=CommandGroup,
     name="flash",
     help="Train LoRA adapters on your own Kubernetes cluster from one short TOML file.",
     epilog=(
@@ -135,23 +113,14 @@ app = typer.Typer(
     ),
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
-    **_PLAIN,
+    **_PLAIN_HELP,
 )
 
 
-@app.command()
-def version() -> None:
-    """Print the version.
+def _print_version(asked: bool) -> None:
+    if asked:
+        from flashrun.cli.commands.version import version
 
-    Example: flash version
-    """
-    from flashrun import __version__
-
-    terminal.write(f"{terminal.program()} {__version__}")
-
-
-def _version(wanted: bool) -> None:
-    if wanted:
         version()
         raise typer.Exit
 
@@ -161,7 +130,7 @@ def _options(
     show_version: Annotated[
         bool,
         typer.Option(
-            "--version", "-V", help="Print the version.", callback=_version, is_eager=True
+            "--version", "-V", help="Print the version.", callback=_print_version, is_eager=True
         ),
     ] = False,
 ) -> None:

@@ -1,39 +1,30 @@
-"""Options that many commands share, each described once."""
+"""Arguments and options that several commands share."""
 
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-
-class Output(StrEnum):
-    """Forms of an answer."""
-
-    TABLE = "table"
-    JSON = "json"
-    YAML = "yaml"
-    NAME = "name"
-
+from flashrun.cli.output.output_format import OutputFormat
 
 Namespace = Annotated[
     str | None,
-    typer.Option(
-        "--namespace", "-n", help="Namespace of the run; the kubeconfig's own when left out."
-    ),
+    typer.Option("--namespace", "-n", help="Namespace; that of the kubeconfig when left out."),
 ]
 Context = Annotated[
     str | None,
     typer.Option("--context", help="Context of the kubeconfig; the current one when left out."),
 ]
-Form = Annotated[Output, typer.Option("--output", "-o", help="Form of the answer.")]
+Output = Annotated[OutputFormat, typer.Option("--output", "-o", help="Format of the answer.")]
 
 
 def complete_run(ctx: typer.Context, incomplete: str) -> list[str]:
-    """Return the runs that may be meant; only a shell that completes a word asks for them."""
+    """Return the runs that begin with ``incomplete``, for completion in a shell."""
     from flashrun.cli import completion
 
-    return completion.runs(ctx.params.get("context"), ctx.params.get("namespace"), incomplete)
+    return completion.complete_run_name(
+        ctx.params.get("context"), ctx.params.get("namespace"), incomplete
+    )
 
 
 Run = Annotated[
@@ -44,17 +35,19 @@ Overlays = Annotated[
     list[Path] | None,
     typer.Option(
         "--config",
-        help="TOML file merged over what came before; repeat it for more.",
+        help="TOML file to merge over the files before it; can be repeated.",
         metavar="FILE",
     ),
 ]
 Sets = Annotated[
     list[str] | None,
     typer.Option(
-        "--set", help="One value, such as train.steps=300; repeat it.", metavar="KEY=VALUE"
+        "--set",
+        help="Value of one key, such as train.steps=300; can be repeated.",
+        metavar="KEY=VALUE",
     ),
 ]
-Follow = Annotated[bool, typer.Option("--follow", "-f", help="Go on until the run has ended.")]
+Follow = Annotated[bool, typer.Option("--follow", "-f", help="Follow the run until it has ended.")]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Check and print the resolved run; submit nothing.")
 ]

@@ -1,8 +1,8 @@
-"""A command's connection to the cluster and to storage, with kubeconfig rights only.
+"""A command's connection to the cluster and to storage, with the rights of the kubeconfig.
 
-What else a laptop has to know comes from the cluster: the ConfigMap ``flashrun-public`` describes
-the platform, and the Secret ``flashrun-storage-user`` holds keys that reach what people of one
-namespace may see. Clients are imported here, when a command needs them, and nowhere else.
+The user configures nothing else: the ConfigMap ``flashrun-public`` describes the platform, and the
+Secret ``flashrun-storage-user`` holds keys for what people of one namespace may read and write.
+The clients are imported when a command connects, as importing them is slow.
 """
 
 import asyncio
@@ -19,6 +19,7 @@ from flashrun.api.records import StorageAccess
 from flashrun.api.resource import FlashRun
 from flashrun.cli.config import platform_cache
 from flashrun.cli.output.failure import Failure, NotFoundFailure, UsageFailure
+from flashrun.cluster_errors import Forbidden, NotFound
 
 if TYPE_CHECKING:
     from flashrun.cluster import Cluster
@@ -27,8 +28,8 @@ if TYPE_CHECKING:
 Answer = TypeVar("Answer")
 
 
-class Session:
-    """One command's way to the cluster."""
+class ClusterSession:
+    """The cluster, one namespace of it and its storage, as one command uses them."""
 
     def __init__(self, cluster: "Cluster", namespace: str) -> None:
         self.cluster = cluster
@@ -36,63 +37,65 @@ class Session:
         self._store: Store | None = None
         self._exits = contextlib.AsyncExitStack()
 
-    async def run(self, name: str) -> FlashRun:
-        """Return a run; raises ``NotFoundFailure``."""
-        return parsed(await self.manifest(name))
+    async def get_run(self, name: str) -> FlashRun:
+        """Return a run; raises ``NotFoundFailure`` when there is none of this name."""
+        return parse_run(await self.get_manifest(name))
 
-    async def manifest(self, name: str) -> dict[str, Any]:
+    async def get_manifest(self, name: str) -> dict[str, Any]:
         """Return a run as the API server has it; raises ``NotFoundFailure``."""
-        found = await self.cluster.find(names.KIND, self.namespace, name)
-        if found is None:
+        manifest = await self.cluster.find(names.KIND, self.namespace, name)
+        if manifest is None:
             raise NotFoundFailure(
                 f"there is no run {name} in namespace {self.namespace}", "flash runs lists them"
             )
-        return _for_people(found)
+        return _without_managed_fields(manifest)
 
-    async def manifests(self) -> list[dict[str, Any]]:
+    async def list_manifests(self) -> list[dict[str, Any]]:
         """Return every run of the namespace as the API server has it."""
-        return list(map(_for_people, await self.cluster.list(names.KIND, self.namespace)))
+        return list(
+            map(_without_managed_fields, await self.cluster.list(names.KIND, self.namespace))
+        )
 
-    async def runs(self) -> list[FlashRun]:
-        """Return every run of the namespace that can be read."""
-        found = []
-        for manifest in await self.manifests():
+    async def list_runs(self) -> list[FlashRun]:
+        """Return every run of the namespace, without those that another version wrote."""
+        runs = []
+        for manifest in await self.list_manifests():
             with contextlib.suppress(ValidationError):
-                found.append(FlashRun.from_manifest(manifest))
-        return found
+                runs.append(FlashRun.from_manifest(manifest))
+        return runs
 
     async def patch_control(self, name: str, control: dict[str, Any]) -> None:
-        """Turn switches of a run."""
+        """Change fields of a run's ``spec.control``."""
         body = {"spec": {"control": control}}
         await self.cluster.patch(
             names.KIND, self.namespace, name, body, manager=names.CLI_FIELD_MANAGER
         )
 
-    async def platform(self) -> PublicPlatform | None:
-        """Return what the platform says of itself; None when it cannot be read."""
-        from flashrun.cluster_errors import Forbidden
+    async def get_platform(self) -> PublicPlatform | None:
+        """Return the platform's description of itself; None when it cannot be read.
 
+        It is cached on this machine for commands that do not connect.
+        """
         name = names.PUBLIC_CONFIG_MAP
         with contextlib.suppress(Forbidden, ValidationError, KeyError, ValueError):
-            found = await self.cluster.find("ConfigMap", self.namespace, name)
-            if found is not None:
-                seen = PublicPlatform.model_validate_json(found["data"][public.FILE])
-                platform_cache.remember(seen)
-                return seen
+            config_map = await self.cluster.find("ConfigMap", self.namespace, name)
+            if config_map is not None:
+                platform = PublicPlatform.model_validate_json(config_map["data"][public.FILE])
+                platform_cache.save(platform)
+                return platform
         return None
 
-    async def store(self) -> "Store":
+    async def open_store(self) -> "Store":
         """Return the storage that people of this namespace may use.
 
         Raises:
-            Failure: the platform hands out no storage access here.
+            Failure: there is no storage access in this namespace.
         """
         if self._store is None:
-            self._store = await self._open_store()
+            self._store = await self._connect_to_storage()
         return self._store
 
-    async def _open_store(self) -> "Store":
-        from flashrun.cluster_errors import Forbidden, NotFound
+    async def _connect_to_storage(self) -> "Store":
         from flashrun.store import Store
 
         try:
@@ -102,40 +105,44 @@ class Session:
             access = StorageAccess.model_validate_json(text)
         except NotFound:
             raise Failure(
-                f"namespace {self.namespace} has no storage access for people "
-                f"(Secret {names.STORAGE_USER_SECRET})",
-                "the operator makes it in the namespaces that it serves: choose one with -n, or "
+                f"namespace {self.namespace} has no storage access for people: "
+                f"Secret {names.STORAGE_USER_SECRET} does not exist",
+                "the operator creates it in each namespace that it serves: choose one with -n, or "
                 "ask the platform's administrator",
             ) from None
         except (Forbidden, ValidationError) as error:
-            why = str(error) if isinstance(error, Forbidden) else "its content is not readable"
+            why = (
+                str(error)
+                if isinstance(error, Forbidden)
+                else f"Secret {names.STORAGE_USER_SECRET} does not hold valid storage access"
+            )
             raise Failure(f"storage cannot be used: {why}") from None
-        return Store(await self._reachable(access))
+        return Store(await self._with_reachable_endpoint(access))
 
-    async def _reachable(self, access: StorageAccess) -> StorageAccess:
-        """Return ``access`` with an endpoint that this machine can open."""
+    async def _with_reachable_endpoint(self, access: StorageAccess) -> StorageAccess:
+        """Return ``access`` with an endpoint that this machine can reach."""
         from flashrun.port_forward import forwarded_endpoint
 
         return await self._exits.enter_async_context(forwarded_endpoint(self.cluster, access))
 
-    async def stored(self, call: Callable[["Store"], Answer]) -> Answer:
-        """Run a blocking call on the store in a thread."""
-        store = await self.store()
+    async def with_store(self, call: Callable[["Store"], Answer]) -> Answer:
+        """Return what ``call`` returns for the store; the blocking call runs in a thread."""
+        store = await self.open_store()
         return await asyncio.to_thread(call, store)
 
     async def close(self) -> None:
-        """End port-forwards."""
+        """Close the port-forwards."""
         await self._exits.aclose()
 
 
 @contextlib.asynccontextmanager
-async def connect(context: str | None, namespace: str | None) -> AsyncIterator[Session]:
-    """Log in as ``kubectl`` would; errors of cluster and storage become failures."""
-    with _explained():
+async def connect(context: str | None, namespace: str | None) -> AsyncIterator[ClusterSession]:
+    """Log in as ``kubectl`` does; errors of cluster and storage become failures."""
+    with _errors_as_failures():
         from flashrun.cluster import Cluster
 
         async with await Cluster.login(context=context) as cluster:
-            session = Session(cluster, namespace or cluster.namespace)
+            session = ClusterSession(cluster, namespace or cluster.namespace)
             try:
                 yield session
             finally:
@@ -143,7 +150,7 @@ async def connect(context: str | None, namespace: str | None) -> AsyncIterator[S
 
 
 @contextlib.contextmanager
-def _explained() -> Iterator[None]:
+def _errors_as_failures() -> Iterator[None]:
     try:
         yield
     except (cluster_errors.NotFound, store_errors.KeyNotFound) as error:
@@ -154,26 +161,31 @@ def _explained() -> Iterator[None]:
         raise Failure(str(error)) from None
 
 
-def _for_people(manifest: dict[str, Any]) -> dict[str, Any]:
-    """Leave out who set which field, as ``kubectl`` does."""
+def _without_managed_fields(manifest: dict[str, Any]) -> dict[str, Any]:
+    """Remove the list of who set which field, as ``kubectl get`` does."""
     manifest["metadata"].pop("managedFields", None)
     return manifest
 
 
-def parsed(manifest: dict[str, Any]) -> FlashRun:
-    """Read a run; one that another version wrote may be beyond us."""
+def parse_run(manifest: dict[str, Any]) -> FlashRun:
+    """Read a run; raises ``Failure`` when another version of this program wrote it."""
     try:
         return FlashRun.from_manifest(manifest)
     except ValidationError:
         name = manifest["metadata"]["name"]
         raise Failure(
             f"run {name} was written by another version of this program and cannot be read",
-            f"update this program, or see kubectl get flashrun {name} -o yaml",
+            f"update this program, or use kubectl get flashrun {name} -o yaml",
         ) from None
 
 
-def run_name(text: str) -> str:
-    """Return ``text`` if it can name a run; a checkpoint's reference gets its own sentence."""
+def check_run_name(text: str) -> str:
+    """Return ``text`` if it can be the name of a run.
+
+    Raises:
+        NotFoundFailure: no run can have this name.
+        UsageFailure: it is the reference of a checkpoint.
+    """
     try:
         ref = names.parse_ref(text)
     except ValueError:
@@ -181,5 +193,5 @@ def run_name(text: str) -> str:
             f"{text!r} is not the name of a run", "flash runs lists them"
         ) from None
     if ref.step is not None:
-        raise UsageFailure(f"{text} is a checkpoint; name the run: {ref.run}")
+        raise UsageFailure(f"{text} is a checkpoint, not a run", f"use the run's name: {ref.run}")
     return ref.run

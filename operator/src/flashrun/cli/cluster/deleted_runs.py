@@ -1,4 +1,4 @@
-"""Runs whose FlashRun is gone: the resolved spec that the trainer was given stays in storage."""
+"""Runs whose FlashRun was deleted: the resolved spec of the trainer is still in storage."""
 
 from typing import Any
 
@@ -6,48 +6,47 @@ from flashrun.api import names
 from flashrun.api.config import Algorithm, RunConfig
 from flashrun.api.records import ResolvedRun
 from flashrun.api.resource import FlashRun, FlashRunSpec, FlashRunStatus, ResolvedStatus
-from flashrun.cli.cluster.connection import Session
+from flashrun.cli.cluster.connection import ClusterSession
 from flashrun.cli.output.failure import Failure, NotFoundFailure
+from flashrun.store_errors import StoreError
 
 
-async def find(session: Session, name: str) -> FlashRun:
-    """Return a run as the API server has it, or else as storage remembers it.
+async def find_run(session: ClusterSession, name: str) -> FlashRun:
+    """Return a run from the API server, or from storage when it was deleted.
 
     Raises:
-        NotFoundFailure: neither knows it.
+        NotFoundFailure: it is in neither of them.
     """
     try:
-        return await session.run(name)
+        return await session.get_run(name)
     except NotFoundFailure as missing:
-        record = await _record(session, name)
+        record = await _read_record(session, name)
         if record is None:
             raise missing from None
-        return remembered(record)
+        return run_from_record(record)
 
 
-async def _record(session: Session, name: str) -> ResolvedRun | None:
+async def _read_record(session: ClusterSession, name: str) -> ResolvedRun | None:
     """Return the resolved spec of the newest run of this name, or None."""
-    from flashrun.store_errors import StoreError
-
     prefix = names.run_name_prefix(session.namespace, name)
     try:
-        entries = await session.stored(lambda store: list(store.list(prefix)))
-        kept = [
+        entries = await session.with_store(lambda store: list(store.list(prefix)))
+        records = [
             entry
             for entry in entries
             if entry.key == names.spec_key(entry.key.rpartition("/")[0] + "/")
         ]
-        if not kept:
+        if not records:
             return None
-        newest = max(kept, key=lambda entry: str(entry.modified)).key
-        return await session.stored(lambda store: store.get_json(newest, ResolvedRun))
+        newest = max(records, key=lambda entry: str(entry.modified)).key
+        return await session.with_store(lambda store: store.get_json(newest, ResolvedRun))
     except (Failure, StoreError):
-        return None  # that there is no such run says more
+        return None  # "there is no run" helps more than an error of storage
 
 
-def remembered(record: ResolvedRun) -> FlashRun:
-    """Return the run that a resolved spec was made from; defaults are given values now."""
-    config = RunConfig.validate_toml(_tables(record))
+def run_from_record(record: ResolvedRun) -> FlashRun:
+    """Return the run of a resolved spec; what was a default then is an explicit value now."""
+    config = RunConfig.validate_toml(_config_tables(record))
     resolved = ResolvedStatus(
         image=record.image,
         environment_digest=record.environment.digest,
@@ -70,7 +69,7 @@ def remembered(record: ResolvedRun) -> FlashRun:
     )
 
 
-def _tables(record: ResolvedRun) -> dict[str, Any]:
+def _config_tables(record: ResolvedRun) -> dict[str, Any]:
     environment, start = record.environment, record.init_from_adapter
     train = record.train.model_dump(mode="json", exclude_none=True)
     unused = {"max_steps"} if record.algorithm is Algorithm.GRPO else {"stop_sequences"}

@@ -1,220 +1,169 @@
-"""``flash train --dry-run --server``: what only the cluster knows about a config.
+"""Ask the cluster about a config, for ``flash train --dry-run --server``.
 
-Everything is asked for and nothing is created. Whatever is in the way is collected, so that one
-look shows all of it; what cannot be seen from here becomes a note, because the operator sees it.
+Nothing is created. All problems are collected, so that they are reported together. What cannot be
+checked with the user's rights becomes a note, because the operator can check it.
 """
 
-import os
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-import typer
-
 from flashrun.api import names
 from flashrun.api.config import RunConfig
 from flashrun.api.public import PublicPlatform, PublicPool
-from flashrun.api.records import Manifest
-from flashrun.api.resource import manifest
 from flashrun.cli.cluster import adapters
-from flashrun.cli.cluster.connection import Session, connect
-from flashrun.cli.commands.render import spec_of
-from flashrun.cli.config import dotenv, load_config, platform_cache, show_config
-from flashrun.cli.config.compose import Composed, ConfigError
-from flashrun.cli.options import Output
-from flashrun.cli.output import terminal
-from flashrun.cli.output.failure import ExitCode, Failure, NotFoundFailure
-from flashrun.cli.output.tables import Tone
+from flashrun.cli.cluster.connection import ClusterSession, connect
+from flashrun.cli.cluster.published_environments import newest_version
+from flashrun.cli.config import dotenv, load_config, platform_cache
+from flashrun.cli.config.compose import ComposedConfig
+from flashrun.cli.config.dry_run import DryRunAnswers
+from flashrun.cli.config.problems import ConfigError
+from flashrun.cli.config.run_spec import run_manifest
+from flashrun.cli.output.failure import Failure, NotFoundFailure
+from flashrun.cluster_errors import Forbidden, Invalid, NotFound
 from flashrun.plan import placement
-from flashrun.plan.resolve import resolve_train
+from flashrun.store_errors import StoreError
 
 _NAME: Final = "flash-0-dryrun"
-"""Name of the run that is asked about and never made."""
+"""Name of the run that is validated but never created."""
 
 
 @dataclass
-class Preflight:
-    """What the cluster says: a line and data for each thing asked, and what is in the way."""
+class PreflightContext:
+    """What the checks of one config share; later ones use the results of earlier ones."""
 
-    lines: dict[str, str] = field(default_factory=dict)
-    data: dict[str, Any] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
-    problems: list[str] = field(default_factory=list)
-
-    def tell(self, what: str, line: str, **data: Any) -> None:
-        """Record what was found about ``what``."""
-        self.lines[what] = line
-        self.data[what] = data
-
-
-@dataclass
-class _Case:
-    """One config on its way through the checks; they learn from each other."""
-
-    session: Session
-    composed: Composed
-    folders: Iterable[Path]
-    found: Preflight = field(default_factory=Preflight)
+    session: ClusterSession
+    composed: ComposedConfig
+    folders: Sequence[Path]
+    """Where ``.env`` files are, beside the current folder."""
+    answers: DryRunAnswers = field(default_factory=lambda: DryRunAnswers(server=True))
     platform: PublicPlatform = field(default_factory=PublicPlatform)
-    adapter: Manifest | None = None
     place: placement.Placement[PublicPool] | None = None
 
     @property
     def config(self) -> RunConfig:
+        """The config that is checked."""
         return self.composed.config
 
 
-async def preflight(
-    composed: Composed,
-    folders: Iterable[Path],
-    output: Output,
+async def ask_cluster(
+    composed: ComposedConfig,
+    folders: Sequence[Path],
     namespace: str | None,
-    context: str | None,
-) -> None:
-    """Ask the cluster about a config and print the answer; ends with 2 when something is wrong."""
-    async with connect(context, namespace) as session:
-        found = await ask(session, composed, folders)
-    for note in found.notes:
-        terminal.say(f"note: {note}")
-    _print(composed, found, output)
-    for problem in found.problems:
-        terminal.say(f"error: {problem}", Tone.BAD)
-    if found.problems:
-        raise typer.Exit(ExitCode.USAGE)
+    context_name: str | None,
+) -> DryRunAnswers:
+    """Ask the cluster about a config.
 
-
-def _print(composed: Composed, found: Preflight, output: Output) -> None:
-    settings = show_config.settings(composed)
-    if output in (Output.JSON, Output.YAML):
-        answer = show_config.answer(settings) | {
-            "server": found.data,
-            "notes": found.notes,
-            "problems": found.problems,
-        }
-        terminal.write_data(answer, output)
-        return
-    terminal.write(show_config.resolved_toml(settings).rstrip("\n"))
-    terminal.write("\n# from the cluster")
-    for name, line in found.lines.items():
-        terminal.write(f"# {name}: {line}")
-
-
-async def ask(session: Session, composed: Composed, folders: Iterable[Path]) -> Preflight:
-    """Ask the cluster about a config; ``folders`` are where values of secrets are looked for."""
-    case = _Case(session, composed, folders)
-    checks: tuple[Callable[[_Case], Awaitable[None]], ...] = (
-        _admission,
-        _platform,
-        _storage,
-        _pool,
-        _quota,
-        _secrets,
+    ``folders`` are those whose ``.env`` files may hold values of secrets.
+    """
+    checks: tuple[Callable[[PreflightContext], Awaitable[None]], ...] = (
+        _check_admission,
+        _check_platform,
+        _check_storage,
+        _check_pool,
+        _check_quota,
+        _check_secrets,
     )
-    for check in checks:
-        await check(case)
-    return case.found
+    async with connect(context_name, namespace) as session:
+        context = PreflightContext(session, composed, folders)
+        for check in checks:
+            await check(context)
+    return context.answers
 
 
-async def _admission(case: _Case) -> None:
-    """Have the API server check schema, rules, quota and webhooks, as for a real run."""
-    from flashrun.cluster_errors import Forbidden, Invalid, NotFound
-
-    session, config = case.session, case.config
+async def _check_admission(context: PreflightContext) -> None:
+    """Let the API server validate the run with a dry run: schema, rules, quota, webhooks."""
+    session, config = context.session, context.config
     refs = [names.submitted_secret_name(_NAME)] if config.environment.secrets else []
-    asked = manifest(_NAME, session.namespace, spec_of(config, refs))
+    manifest = run_manifest(config, _NAME, session.namespace, refs)
     place = f"context {session.cluster.context}, namespace {session.namespace}"
     try:
-        await session.cluster.create(asked, names.CLI_FIELD_MANAGER, dry_run=True)
-        case.found.tell("admission", f"accepted ({place})", accepted=True)
+        await session.cluster.create(manifest, names.CLI_FIELD_MANAGER, dry_run=True)
+        context.answers.add("admission", f"accepted ({place})", accepted=True)
     except (Forbidden, Invalid, NotFound) as error:
-        case.found.tell("admission", f"refused ({place})", accepted=False)
-        case.found.problems.append(str(error))
+        context.answers.add("admission", f"refused ({place})", accepted=False)
+        context.answers.problems.append(str(error))
     if refs and not await session.cluster.may("create", "Secret", session.namespace):
-        case.found.problems.append(
+        context.answers.problems.append(
             f"you may not create secrets in namespace {session.namespace}, which "
             "environment.secrets needs: ask the cluster's administrator for this right"
         )
 
 
-async def _platform(case: _Case) -> None:
-    platform = await case.session.platform()
+async def _check_platform(context: PreflightContext) -> None:
+    platform = await context.session.get_platform()
     if platform is None:
-        case.found.notes.append(
+        context.answers.notes.append(
             f"ConfigMap {names.PUBLIC_CONFIG_MAP} cannot be read in namespace "
-            f"{case.session.namespace}; models and pools are those seen last"
+            f"{context.session.namespace}; models and pools are those that were seen last"
         )
-    case.platform = platform or platform_cache.platform()
+    context.platform = platform or platform_cache.load()
     try:
-        case.found.notes += load_config.checked(case.composed, case.platform)
+        context.answers.notes += load_config.check(context.composed, context.platform)
     except ConfigError as error:
-        case.found.problems += map(str, error.problems)
+        context.answers.problems += map(str, error.problems)
 
 
-async def _storage(case: _Case) -> None:
-    from flashrun.store_errors import StoreError
-
+async def _check_storage(context: PreflightContext) -> None:
     try:
-        store = await case.session.store()
-        case.found.tell("storage", store.location, reachable=True, location=store.location)
-        await _environment(case)
-        await _adapter(case)
+        store = await context.session.open_store()
+        context.answers.add("storage", store.location, reachable=True, location=store.location)
+        await _check_environment(context)
+        await _check_adapter(context)
     except (NotFoundFailure, Failure, StoreError) as error:
-        case.found.tell("storage", "not readable from here", reachable=False)
-        case.found.notes.append(
-            f"{error}; environment and adapter were not checked, the operator will"
+        context.answers.add("storage", "not readable from here", reachable=False)
+        context.answers.notes.append(
+            f"{error}; environment and adapter were not checked here, the operator checks them"
         )
 
 
-async def _environment(case: _Case) -> None:
-    from flashrun.cli.commands.env import pointer
-
-    identifier = case.config.environment.id
+async def _check_environment(context: PreflightContext) -> None:
+    identifier = context.config.environment.id
     try:
-        newest = await pointer(case.session, identifier)
+        newest = await newest_version(context.session, identifier)
     except NotFoundFailure:
-        case.found.tell("environment", f"{identifier}, not published", digest=None)
-        case.found.problems.append(
+        context.answers.add("environment", f"{identifier}, not published", digest=None)
+        context.answers.problems.append(
             f"environment.id: {identifier} has not been pushed to this platform: "
             f"flash env push FOLDER --name {identifier}"
         )
     else:
         pushed = newest.pushed.strftime("%Y-%m-%d %H:%M UTC")
         line = f"{identifier}@{newest.digest[:12]}, pushed {pushed}"
-        case.found.tell("environment", line, **newest.model_dump(mode="json"))
+        context.answers.add("environment", line, **newest.model_dump(mode="json"))
 
 
-async def _adapter(case: _Case) -> None:
-    start = await adapters.look(case.session, case.config)
-    case.adapter = start.manifest
-    ref = case.config.train.init_from_adapter
+async def _check_adapter(context: PreflightContext) -> None:
+    start = await adapters.find_warm_start(context.session, context.config)
+    ref = context.config.train.init_from_adapter
     if start.problem is not None:
-        case.found.tell("adapter", f"{ref}, not usable", usable=False)
-        case.found.problems.append(str(start.problem))
+        context.answers.add("adapter", f"{ref}, not usable", usable=False)
+        context.answers.problems.append(str(start.problem))
     elif start.manifest is not None:
         rank, alpha = start.manifest.lora_rank, start.manifest.lora_alpha
-        case.found.tell(
+        context.answers.add(
             "adapter", f"{ref}: rank {rank}, alpha {alpha}", usable=True, rank=rank, alpha=alpha
         )
 
 
-async def _pool(case: _Case) -> None:
-    """Choose as the operator will; free GPUs are as it last counted them."""
-    model = case.platform.catalog().get(case.config.model)
-    pools, algorithm = case.platform.pools, case.config.algorithm
+async def _check_pool(context: PreflightContext) -> None:
+    """Choose a pool as the operator does; free GPUs are as it last counted them."""
+    model = context.platform.catalog().get(context.config.model)
+    pools, algorithm = context.platform.pools, context.config.algorithm
     if model is None or not pools:
         return
-    train = resolve_train(case.config, case.adapter)
-    case.place = placement.choose_placement(pools, model, algorithm, train)
-    if case.place is None:
-        case.found.problems.append(
+    train = context.composed.train
+    context.place = placement.choose_placement(pools, model, algorithm, train)
+    if context.place is None:
+        context.answers.problems.append(
             str(placement.explain_no_placement(pools, model, algorithm, train))
         )
         return
-    pool, scale = case.place.pool, case.place.scale
+    pool, scale = context.place.pool, context.place.scale
     gpus = f"{scale.world_size} GPU{'' if scale.world_size == 1 else 's'}"
     free = "" if pool.free is None else f", {pool.free} of {pool.total} free"
-    case.found.tell(
+    context.answers.add(
         "pool",
         f"{gpus} of {pool.name} ({pool.vram:g} GiB each{free})",
         name=pool.name,
@@ -224,20 +173,18 @@ async def _pool(case: _Case) -> None:
         total=pool.total,
     )
     if pool.free is not None and pool.free < scale.world_size:
-        case.found.notes.append(f"pool {pool.name} has too few free GPUs: the run would wait")
+        context.answers.notes.append(f"pool {pool.name} has too few free GPUs: the run would wait")
 
 
-async def _quota(case: _Case) -> None:
-    """Compare the namespace's quota of the pool's resource with what the run asks for."""
-    from flashrun.cluster_errors import Forbidden
-
-    if case.place is None:
+async def _check_quota(context: PreflightContext) -> None:
+    """Compare the namespace's quota of the pool's resource with what the run requests."""
+    if context.place is None:
         return
-    wanted, resource = case.place.scale.world_size, f"requests.{case.place.pool.resource}"
+    gpus, resource = context.place.scale.world_size, f"requests.{context.place.pool.resource}"
     try:
-        quotas = await case.session.cluster.list("ResourceQuota", case.session.namespace)
+        quotas = await context.session.cluster.list("ResourceQuota", context.session.namespace)
     except Forbidden as error:
-        case.found.notes.append(f"quota was not checked: {error}")
+        context.answers.notes.append(f"quota was not checked: {error}")
         return
     limits = [
         (quota["metadata"]["name"], int(hard), _used(quota, resource))
@@ -245,28 +192,31 @@ async def _quota(case: _Case) -> None:
         if (hard := ((quota.get("status") or {}).get("hard") or {}).get(resource)) is not None
     ]
     for name, hard, used in limits:
-        case.found.tell("quota", f"{name}: {used} of {hard} {resource} used", hard=hard, used=used)
-        what = f"quota {name} allows {hard} {resource} in namespace {case.session.namespace}"
-        if wanted > hard:
-            case.found.problems.append(f"{what}, and the run needs {wanted}: it would never start")
-        elif used + wanted > hard:
-            case.found.notes.append(f"{what}, and {used} are in use: the run would wait")
+        context.answers.add(
+            "quota", f"{name}: {used} of {hard} {resource} used", hard=hard, used=used
+        )
+        what = f"quota {name} allows {hard} {resource} in namespace {context.session.namespace}"
+        if gpus > hard:
+            context.answers.problems.append(
+                f"{what}, but the run needs {gpus}: it would never start"
+            )
+        elif used + gpus > hard:
+            context.answers.notes.append(f"{what}, and {used} are in use: the run would wait")
 
 
 def _used(quota: dict[str, Any], resource: str) -> int:
     return int((quota["status"].get("used") or {}).get(resource, 0))
 
 
-async def _secrets(case: _Case) -> None:
-    """Say which names have a value here; values are not shown anywhere."""
-    listed = case.config.environment.secrets
-    places = dotenv.sources(os.environ, dict.fromkeys((Path.cwd(), *case.folders)))
-    there = dotenv.lookup((*listed, names.WANDB_API_KEY), places)
-    missing = [name for name in listed if name not in there]
-    told = [*(f"{name} is set" for name in there), *(f"{name} is missing" for name in missing)]
-    case.found.tell("secrets", ", ".join(told) or "none", set=[*there], missing=missing)
+async def _check_secrets(context: PreflightContext) -> None:
+    """List the secrets that have a value here, and those that have none; never print a value."""
+    listed = context.config.environment.secrets
+    values = dotenv.find_values((*listed, names.WANDB_API_KEY), context.folders)
+    missing = [name for name in listed if name not in values]
+    parts = [*(f"{name} is set" for name in values), *(f"{name} is missing" for name in missing)]
+    context.answers.add("secrets", ", ".join(parts) or "none", set=[*values], missing=missing)
     if missing:
-        case.found.problems.append(
+        context.answers.problems.append(
             f"environment.secrets names {', '.join(missing)}, but no value is set: set each in "
             f"your shell, or in {' or '.join(dotenv.FILES)} here or beside the config"
         )

@@ -1,7 +1,6 @@
-"""From a checked config to a run in the cluster, followed to its end; for train and rerun."""
+"""From a composed config to a run in the cluster, followed to its end; for train and rerun."""
 
 import asyncio
-import os
 import secrets
 import time
 from collections.abc import Iterable, Mapping
@@ -11,93 +10,105 @@ from typing import Any
 
 from flashrun.api import names
 from flashrun.api.config import RunConfig
-from flashrun.api.resource import FlashRun, manifest
+from flashrun.api.resource import FlashRun
 from flashrun.cli.cluster import adapters, follow
-from flashrun.cli.cluster.connection import Session, parsed
-from flashrun.cli.commands.render import spec_of
-from flashrun.cli.commands.status import print_run
+from flashrun.cli.cluster.connection import ClusterSession, connect, parse_run
 from flashrun.cli.config import dotenv, load_config, platform_cache
-from flashrun.cli.config.compose import Composed
-from flashrun.cli.options import Output
+from flashrun.cli.config.compose import ComposedConfig
+from flashrun.cli.config.run_spec import run_manifest
 from flashrun.cli.output import terminal
 from flashrun.cli.output.failure import Failure, UsageFailure
+from flashrun.cli.output.output_format import OutputFormat
+from flashrun.cli.output.run_summary import print_run
+from flashrun.cli.output.run_view import open_view
 from flashrun.cli.output.tables import Tone
 
 
 @dataclass(frozen=True)
 class Submission:
-    """A composed config, the values of its secrets, and what becomes of the terminal."""
+    """A config to submit, the values of its secrets, and what is printed about the run."""
 
-    composed: Composed
-    values: Mapping[str, str]
+    composed: ComposedConfig
+    secret_values: Mapping[str, str]
     background: bool
-    output: Output
-    secret_refs: tuple[str, ...] = ()
-    """Secrets that exist already and are looked into after the one that is made."""
+    output: OutputFormat
+    given_secrets: tuple[str, ...] = ()
+    """Names of Secrets that exist already; looked up after the Secret of this run."""
 
 
-def secret_values(
-    config: RunConfig, beside: Iterable[Path] = (), *, elsewhere: bool = False
+def find_secret_values(
+    config: RunConfig, folders: Iterable[Path] = (), *, may_be_missing: bool = False
 ) -> dict[str, str]:
-    """Return the values of the names that a config lists, and W&B's key if there is one.
+    """Return the values of ``environment.secrets``, and the W&B key if there is one.
 
-    They come from the shell and from files here and in the folders ``beside``; ``elsewhere`` says
-    that what is not found may be in a Secret that exists.
+    They come from the shell and from ``.env`` files here and in ``folders``. ``may_be_missing`` is
+    for runs that also look up Secrets that exist already.
 
     Raises:
         UsageFailure: with every name that has no value.
     """
-    folders = dict.fromkeys((Path.cwd(), *beside))
-    places = dotenv.sources(os.environ, folders)
     listed = config.environment.secrets
-    found = dotenv.lookup((*listed, names.WANDB_API_KEY), places)
-    missing = [name for name in listed if name not in found]
-    if missing and not elsewhere:
+    values = dotenv.find_values((*listed, names.WANDB_API_KEY), folders)
+    missing = [name for name in listed if name not in values]
+    if missing and not may_be_missing:
         raise UsageFailure(
             f"environment.secrets names {', '.join(missing)}, but no value is set; nothing is sent",
             f"set each in your shell, or in {' or '.join(dotenv.FILES)} here or beside the config",
         )
-    return found
+    return values
 
 
-async def start(session: Session, submission: Submission) -> None:
-    """Check against the cluster, create the run, and follow it unless it goes to the background."""
-    await checked(session, submission.composed)
+async def connect_and_submit(
+    submission: Submission, namespace: str | None, context: str | None
+) -> None:
+    """Connect to the cluster, then do as ``submit_and_follow``."""
+    async with connect(context, namespace) as session:
+        await submit_and_follow(session, submission)
+
+
+async def submit_and_follow(session: ClusterSession, submission: Submission) -> None:
+    """Check a config with the cluster, create its run, and follow it unless in the background."""
+    await check_with_cluster(session, submission.composed)
     name = names.run_name(int(time.time()), secrets.token_hex(4))
-    run = await submit(session, name, submission)
+    run = await create_run(session, name, submission)
     terminal.say(f"submitted {run.namespace}/{name}")
     if submission.background:
-        _print_submitted(await session.manifest(name), submission.output)
+        _print_submitted(await session.get_manifest(name), submission.output)
         return
-    with follow.view() as shown:
-        await follow.watch(name, follow.follow(session, name, shown))
-    finished = await session.manifest(name)
-    print_run(finished, submission.output)
-    follow.conclude(parsed(finished))
+    with open_view() as view:
+        await follow.follow_or_detach(session, name, view)
+    manifest = await session.get_manifest(name)
+    finished = parse_run(manifest)
+    print_run(finished, manifest, submission.output)
+    follow.report_outcome(finished)
 
 
-def _print_submitted(run: dict[str, Any], output: Output) -> None:
-    if output in (Output.JSON, Output.YAML):
-        terminal.write_data(run, output)
+def _print_submitted(manifest: dict[str, Any], output: OutputFormat) -> None:
+    if output in (OutputFormat.JSON, OutputFormat.YAML):
+        terminal.write_data(manifest, output)
     else:
-        terminal.write(run["metadata"]["name"])
+        terminal.write(manifest["metadata"]["name"])
 
 
-async def checked(session: Session, composed: Composed) -> None:
-    """Check against the platform as it is now, as far as it lets us see."""
-    platform = await session.platform() or platform_cache.platform()
-    for warning in load_config.checked(composed, platform):
-        terminal.say(f"note: {warning}")
+async def check_with_cluster(session: ClusterSession, composed: ComposedConfig) -> None:
+    """Check a config against the platform and its storage, as far as they can be read from here.
+
+    Raises:
+        ConfigError, UsageFailure: the operator would refuse the run.
+    """
+    platform = await session.get_platform() or platform_cache.load()
+    for note in load_config.check(composed, platform):
+        terminal.say(f"note: {note}")
     environment = composed.config.environment.id
     key = names.environment_latest_key(environment)
     try:
-        exists = await session.stored(lambda store: store.exists(key))
-        start = await adapters.look(session, composed.config)
+        published = await session.with_store(lambda store: store.exists(key))
+        start = await adapters.find_warm_start(session, composed.config)
     except Exception as error:
-        # The operator asks storage again, and its answer counts.
+        # Not fatal: the operator checks storage again, and its answer decides.
         terminal.say(f"note: storage was not checked from here: {error}", Tone.QUIET)
         return
-    if not exists:
+    if not published:
         raise UsageFailure(
             f"environment {environment} has not been pushed to this platform",
             f"push its folder: flash env push FOLDER --name {environment}",
@@ -106,13 +117,21 @@ async def checked(session: Session, composed: Composed) -> None:
         raise UsageFailure(str(start.problem))
 
 
-async def submit(session: Session, name: str, submission: Submission) -> FlashRun:
-    """Create the run, then the Secret it owns: a crash in between leaves no values behind."""
-    values = submission.values
+async def create_run(session: ClusterSession, name: str, submission: Submission) -> FlashRun:
+    """Create the run, then the Secret with the submitter's values, which the run owns.
+
+    In this order a crash in between leaves no values behind.
+    """
+    values = submission.secret_values
     own = (names.submitted_secret_name(name),) if values else ()
-    spec = spec_of(submission.composed.config, (*own, *submission.secret_refs))
     created = await session.cluster.create(
-        manifest(name, session.namespace, spec), names.CLI_FIELD_MANAGER
+        run_manifest(
+            submission.composed.config,
+            name,
+            session.namespace,
+            (*own, *submission.given_secrets),
+        ),
+        names.CLI_FIELD_MANAGER,
     )
     run = FlashRun.from_manifest(created)
     if values:
@@ -125,12 +144,12 @@ async def submit(session: Session, name: str, submission: Submission) -> FlashRu
             await session.cluster.delete(names.KIND, run.namespace, name, uid=run.uid)
             if isinstance(error, asyncio.CancelledError):
                 raise
-            raise Failure(f"the run was taken back, as its Secret was refused: {error}") from None
+            raise Failure(f"the run was deleted, as its Secret was refused: {error}") from None
     return run
 
 
 def secret_metadata(run: FlashRun) -> dict[str, Any]:
-    """Return the metadata of the Secret with the submitter's values; it goes with its run."""
+    """Return the metadata of the Secret with the submitter's values; it is deleted with its run."""
     return {
         "name": names.submitted_secret_name(run.name),
         "namespace": run.namespace,

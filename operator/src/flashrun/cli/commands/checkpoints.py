@@ -1,4 +1,4 @@
-"""``flash checkpoints``: the references of what a run saved."""
+"""``flash checkpoints``: the checkpoints of a run."""
 
 import asyncio
 from collections import Counter
@@ -6,49 +6,54 @@ from datetime import UTC, datetime
 
 from flashrun.api import names
 from flashrun.api.resource import CheckpointStatus, FlashRun
-from flashrun.cli.cluster.connection import Session, connect, run_name
-from flashrun.cli.options import Context, Form, Namespace, Output, Run
+from flashrun.cli.cluster.connection import ClusterSession, check_run_name, connect
+from flashrun.cli.options import Context, Namespace, Output, Run
 from flashrun.cli.output import formatting, terminal
+from flashrun.cli.output.output_format import OutputFormat
 
 
 def checkpoints(
-    run: Run, output: Form = Output.TABLE, namespace: Namespace = None, context: Context = None
+    run: Run,
+    output: Output = OutputFormat.TABLE,
+    namespace: Namespace = None,
+    context: Context = None,
 ) -> None:
     """List a run's checkpoints.
 
-    Their references go into pull and train.init_from_adapter; each is one line in a pipe.
+    Use a reference with flash pull or as train.init_from_adapter. A pipe gets one line per
+    checkpoint.
 
     Example: flash checkpoints flash-1795370000-3fa9c1d2
     """
-    asyncio.run(_checkpoints(run_name(run), output, namespace, context))
+    asyncio.run(_checkpoints(check_run_name(run), output, namespace, context))
 
 
 async def _checkpoints(
-    name: str, output: Output, namespace: str | None, context: str | None
+    name: str, output: OutputFormat, namespace: str | None, context: str | None
 ) -> None:
     async with connect(context, namespace) as session:
-        run = await session.run(name)
-        found = {item.step: item for item in run.status.checkpoints}
-        if run.status.checkpoint_count > len(found):
-            found = await _stored(session, run) | found
-    listed = [found[step] for step in sorted(found)]
-    if output in (Output.JSON, Output.YAML):
+        run = await session.get_run(name)
+        by_step = {item.step: item for item in run.status.checkpoints}
+        if run.status.checkpoint_count > len(by_step):
+            by_step = await _list_stored(session, run) | by_step
+    listed = [by_step[step] for step in sorted(by_step)]
+    if output in (OutputFormat.JSON, OutputFormat.YAML):
         data = [item.model_dump(mode="json", by_alias=True) for item in listed]
         terminal.write_data(data, output)
-    elif output is Output.TABLE and terminal.is_terminal():
+    elif output is OutputFormat.TABLE and terminal.is_terminal():
         terminal.write_table(formatting.checkpoints_table(listed, datetime.now(UTC)))
     else:
-        by_name = [item.ref for item in listed]
-        for line in by_name if output is Output.NAME else formatting.checkpoint_lines(listed):
+        refs = [item.ref for item in listed]
+        for line in refs if output is OutputFormat.NAME else formatting.checkpoint_lines(listed):
             terminal.write(line)
     if not listed:
         terminal.say(f"{name} has no checkpoints yet")
 
 
-async def _stored(session: Session, run: FlashRun) -> dict[int, CheckpointStatus]:
+async def _list_stored(session: ClusterSession, run: FlashRun) -> dict[int, CheckpointStatus]:
     """Return every committed checkpoint by its step; status lists only the newest."""
     prefix = run.storage_prefix
-    entries = await session.stored(lambda store: list(store.list(prefix)))
+    entries = await session.with_store(lambda store: list(store.list(prefix)))
     keys = [(names.parse_step_key(prefix, entry.key), entry) for entry in entries]
     sizes: Counter[tuple[int, int]] = Counter()
     for key, entry in keys:

@@ -1,4 +1,4 @@
-"""``flash explain``: what a key of the config means, read off the models that check it."""
+"""``flash explain``: what a key of the config means, derived from the models that check it."""
 
 from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
@@ -10,14 +10,15 @@ from flashrun.api.config import GRPO_ONLY, SFT_ONLY, Algorithm, EnvironmentConfi
 from flashrun.api.generate.config_schema import toml_schema
 from flashrun.cli.config import compose
 from flashrun.cli.config.show_config import toml_value
-from flashrun.cli.options import Form, Output
+from flashrun.cli.options import Output
 from flashrun.cli.output import terminal
 from flashrun.cli.output.failure import UsageFailure
+from flashrun.cli.output.output_format import OutputFormat
 from flashrun.cli.output.tables import Cell, Table
 from flashrun.plan.resolve import resolve_train
 
-_OTHERS: Final = {Algorithm.SFT: GRPO_ONLY, Algorithm.GRPO: SFT_ONLY}
-"""Keys that an algorithm has no use for."""
+_UNUSED_KEYS: Final = {Algorithm.SFT: GRPO_ONLY, Algorithm.GRPO: SFT_ONLY}
+"""Keys that an algorithm does not use."""
 _BOUNDS: Final = {
     "minimum": "at least {:,}",
     "exclusiveMinimum": "above {:,}",
@@ -27,11 +28,11 @@ _BOUNDS: Final = {
     "maxItems": "at most {:,} entries",
     "maxProperties": "at most {:,} entries",
 }
-"""How bounds of a JSON Schema are said."""
+"""Text for the bounds in a JSON Schema."""
 
 
-class Key(NamedTuple):
-    """One key of a config."""
+class ConfigKey(NamedTuple):
+    """One key of a config, as the models and the recipes define it."""
 
     name: str
     """Full name, as ``--set`` takes it."""
@@ -41,15 +42,15 @@ class Key(NamedTuple):
     required: bool
     used_by: tuple[Algorithm, ...]
     default: dict[Algorithm, Any]
-    """What it is when left out; an algorithm that sets nothing is not in here."""
+    """The value when left out; an algorithm without a default value is not in it."""
     thinking_default: dict[Algorithm, Any]
-    """The same in runs that think."""
+    """The same for runs with ``thinking = true``."""
     example: Any
 
 
-def beginning_with(text: str) -> list[str]:
-    """Return the keys that may be meant, for a shell that completes one."""
-    return [key.name for key in keys() if key.name.startswith(text)]
+def complete_key(text: str) -> list[str]:
+    """Return the keys that begin with ``text``, for completion in a shell."""
+    return [key.name for key in list_keys() if key.name.startswith(text)]
 
 
 def explain(
@@ -58,30 +59,30 @@ def explain(
         typer.Argument(
             help="Key, such as train.steps or steps; all keys when left out.",
             metavar="KEY",
-            autocompletion=beginning_with,
+            autocompletion=complete_key,
         ),
     ] = None,
-    output: Form = Output.TABLE,
+    output: Output = OutputFormat.TABLE,
 ) -> None:
-    """Say what a key of the config means.
+    """Explain a key of the config.
 
-    Also its type, its bounds, and what it is when left out, read off the models that check it.
-    Without KEY all keys are listed; the name of a table lists the keys in it.
+    Prints its meaning, type, bounds and default, from the models that check a config. Without KEY
+    all keys are listed; the name of a table lists the keys in it.
 
     Example: flash explain train.max_length
     """
-    found = list(keys()) if key is None else named(key)
+    found = list(list_keys()) if key is None else find_keys(key)
     match output:
-        case Output.JSON | Output.YAML:
+        case OutputFormat.JSON | OutputFormat.YAML:
             data = [_data(item) for item in found]
             terminal.write_data(data if len(data) != 1 else data[0], output)
-        case Output.NAME:
+        case OutputFormat.NAME:
             for item in found:
                 terminal.write(item.name)
-        case Output.TABLE if len(found) == 1:
-            for label, text in told(found[0]):
+        case OutputFormat.TABLE if len(found) == 1:
+            for label, text in describe(found[0]):
                 terminal.write(f"{label + ':':<13}{text}")
-        case Output.TABLE:
+        case OutputFormat.TABLE:
             terminal.write_table(
                 Table(
                     ("KEY", "TYPE", "USED BY", "LEFT OUT", "MEANING"),
@@ -90,35 +91,35 @@ def explain(
             )
 
 
-def named(text: str) -> list[Key]:
+def find_keys(text: str) -> list[ConfigKey]:
     """Return the key that ``text`` names, or the keys of the table that it names.
 
     Raises:
-        UsageFailure: there is no such key; says which one may be meant.
+        UsageFailure: there is no such key; the hint has the most similar one.
     """
-    wanted = text.strip().strip("[]").replace("-", "_").lower()
-    known = list(keys())
-    elsewhere = compose.OTHER_NAMES.get(wanted.rpartition(".")[2])
+    name = text.strip().strip("[]").replace("-", "_").lower()
+    known = list(list_keys())
+    our_name = compose.OTHER_NAMES.get(name.rpartition(".")[2])
     for candidates in (
-        [key for key in known if key.name == wanted],
-        [key for key in known if key.name.partition(".")[0] == wanted],
-        [key for key in known if key.name.rpartition(".")[2] == wanted],
-        [key for key in known if key.name == elsewhere],
+        [key for key in known if key.name == name],
+        [key for key in known if key.name.partition(".")[0] == name],
+        [key for key in known if key.name.rpartition(".")[2] == name],
+        [key for key in known if key.name == our_name],
     ):
         if candidates:
             return candidates
-    if tuple(wanted.split(".")) in compose.PLATFORM_KEYS:
-        raise UsageFailure(f"{wanted} is no key to set: the platform chooses it")
-    raise UsageFailure(f"there is no key {text!r}", _near(wanted, [key.name for key in known]))
+    if tuple(name.split(".")) in compose.PLATFORM_KEYS:
+        raise UsageFailure(f"{name} cannot be set: the platform chooses it", "leave it out")
+    raise UsageFailure(f"there is no key {text!r}", _suggestion(name, [key.name for key in known]))
 
 
-def _near(wanted: str, known: Iterable[str]) -> str:
-    forms = {form: name for name in known for form in (name.rpartition(".")[2], name)}
-    near = get_close_matches(wanted, forms, n=1)
-    return f"did you mean {forms[near[0]]}?" if near else "flash explain lists all keys"
+def _suggestion(name: str, known: Iterable[str]) -> str:
+    full_names = {form: key for key in known for form in (key.rpartition(".")[2], key)}
+    near = get_close_matches(name, full_names, n=1)
+    return f"did you mean {full_names[near[0]]}?" if near else "flash explain lists all keys"
 
 
-def keys() -> Iterator[Key]:
+def list_keys() -> Iterator[ConfigKey]:
     """Yield every key of a config, in the order of the reference."""
     schema = toml_schema()
     recipes = {thinking: _recipes(thinking=thinking) for thinking in (False, True)}
@@ -132,15 +133,15 @@ def keys() -> Iterator[Key]:
 
 
 def _recipes(*, thinking: bool) -> dict[Algorithm, dict[str, Any]]:
-    """Return every value that the recipes fill in, by algorithm."""
+    """Return every default of ``train``, by algorithm."""
     environment = EnvironmentConfig(id="any/environment")
-    made = (
+    configs = (
         RunConfig(model="any", algorithm=algorithm, thinking=thinking, environment=environment)
         for algorithm in Algorithm
     )
     return {
         config.algorithm: resolve_train(config).model_dump(mode="json", exclude_none=True)
-        for config in made
+        for config in configs
     }
 
 
@@ -149,9 +150,9 @@ def _key(
     field: dict[str, Any],
     required: bool,
     recipes: dict[bool, dict[Algorithm, dict[str, Any]]],
-) -> Key:
+) -> ConfigKey:
     table, _, key = name.rpartition(".")
-    used_by = tuple(algorithm for algorithm in Algorithm if key not in _OTHERS[algorithm])
+    used_by = tuple(algorithm for algorithm in Algorithm if key not in _UNUSED_KEYS[algorithm])
     options = field.get("anyOf", [field])
     default, thinking_default = (
         {
@@ -165,7 +166,7 @@ def _key(
         }
         for thinking in (False, True)
     )
-    return Key(
+    return ConfigKey(
         name=name,
         meaning=_meaning(field["description"]),
         type=" or ".join(_type(option) for option in options),
@@ -179,7 +180,7 @@ def _key(
 
 
 def _meaning(description: str) -> str:
-    """Return a description without the algorithm that it begins with, which is told apart."""
+    """Return a description without the algorithm that it begins with, as ``used_by`` has it."""
     algorithm, colon, rest = description.partition(": ")
     return rest[0].upper() + rest[1:] if colon and algorithm in ("SFT", "GRPO") else description
 
@@ -194,27 +195,27 @@ def _type(field: dict[str, Any]) -> str:
 
 
 def _bounds(field: dict[str, Any]) -> str:
-    """Say what limits a value, beside its type."""
-    said = [
-        words.format(field[name])
-        for name, words in _BOUNDS.items()
+    """Return the bounds of a value, such as "at least 1, at most 100"."""
+    bounds = [
+        text.format(field[name])
+        for name, text in _BOUNDS.items()
         if name in field and not (name == "minLength" and field[name] == 1)
     ]
-    return ", ".join(said)
+    return ", ".join(bounds)
 
 
-def when_left_out(key: Key) -> str:
-    """Say what a key is when it is left out; empty when that is nothing."""
+def when_left_out(key: ConfigKey) -> str:
+    """Return the default of a key as text; empty when it has none."""
     if key.required:
         return "required"
     both = [
         (value, key.thinking_default[algorithm], algorithm)
         for algorithm, value in key.default.items()
     ]
-    said = {algorithm: _with_thinking(plain, thinking) for plain, thinking, algorithm in both}
-    if len(said) == len(key.used_by) and len(set(said.values())) == 1:
-        return next(iter(said.values()))
-    return ", ".join(f"{text} for {algorithm}" for algorithm, text in said.items())
+    texts = {algorithm: _with_thinking(plain, thinking) for plain, thinking, algorithm in both}
+    if len(texts) == len(key.used_by) and len(set(texts.values())) == 1:
+        return next(iter(texts.values()))
+    return ", ".join(f"{text} for {algorithm}" for algorithm, text in texts.items())
 
 
 def _with_thinking(plain: Any, thinking: Any) -> str:
@@ -222,8 +223,8 @@ def _with_thinking(plain: Any, thinking: Any) -> str:
     return text if thinking == plain else f"{text} ({toml_value(thinking)} with thinking)"
 
 
-def told(key: Key) -> Iterator[tuple[str, str]]:
-    """Yield what there is to say about a key, as pairs of a label and a text."""
+def describe(key: ConfigKey) -> Iterator[tuple[str, str]]:
+    """Yield pairs of a label and a text about a key."""
     yield "Key", key.name
     yield "Meaning", key.meaning
     yield "Type", f"{key.type}; {key.bounds}" if key.bounds else key.type
@@ -234,11 +235,11 @@ def told(key: Key) -> Iterator[tuple[str, str]]:
         yield "Example", f"{key.name.rpartition('.')[2]} = {toml_value(key.example)}"
 
 
-def _row(key: Key) -> tuple[str, ...]:
+def _row(key: ConfigKey) -> tuple[str, ...]:
     return key.name, key.type, "+".join(key.used_by), when_left_out(key), key.meaning
 
 
-def _data(key: Key) -> dict[str, Any]:
+def _data(key: ConfigKey) -> dict[str, Any]:
     return {
         **key._asdict(),
         "used_by": [str(algorithm) for algorithm in key.used_by],

@@ -1,4 +1,4 @@
-"""``flash log``: what a run wrote, from its pod while that lives, from storage afterwards."""
+"""``flash log``: what a run wrote, from its pod while the pod exists, from storage afterwards."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -7,11 +7,15 @@ from typing import Annotated, Any
 import typer
 
 from flashrun.api.resource import FlashRun
-from flashrun.cli.cluster import follow as following
-from flashrun.cli.cluster.connection import Session, connect, run_name
+from flashrun.cli.cluster import run_logs
+from flashrun.cli.cluster.connection import ClusterSession, check_run_name, connect
+from flashrun.cli.cluster.follow import follow_or_detach
 from flashrun.cli.options import Context, Follow, Namespace, Run
 from flashrun.cli.output import terminal
 from flashrun.cli.output.failure import NotFoundFailure
+from flashrun.cli.output.run_view import open_view
+from flashrun.cluster_errors import ClusterError
+from flashrun.store_errors import KeyNotFound
 
 
 def log(
@@ -26,70 +30,71 @@ def log(
 ) -> None:
     """Print what a run wrote.
 
-    It comes from the pod while that is there, and from storage afterwards. Lines of init containers
-    begin with their name. Without --follow it is the newest attempt's, with --follow every one's.
+    The log is read from the pod while it exists, and from storage afterwards. Lines of init
+    containers begin with their name. Without --follow it is the log of the newest attempt, with
+    --follow that of all attempts.
 
     Example: flash log flash-1795370000-3fa9c1d2 --attempt 1
     """
-    asyncio.run(_log(run_name(run), follow, attempt, namespace, context))
+    asyncio.run(_log(check_run_name(run), follow, attempt, namespace, context))
 
 
 async def _log(
-    name: str, wait: bool, attempt: int | None, namespace: str | None, context: str | None
+    name: str, follow: bool, attempt: int | None, namespace: str | None, context: str | None
 ) -> None:
     async with connect(context, namespace) as session:
-        if wait:
-            with following.view() as shown:
-                await following.watch(name, following.follow(session, name, shown, attempt=attempt))
+        if follow:
+            with open_view() as view:
+                await follow_or_detach(session, name, view, attempt=attempt)
             return
-        async for line in _lines(session, await session.run(name), attempt):
+        async for line in _read_lines(session, await session.get_run(name), attempt):
             terminal.write(line)
 
 
-async def _lines(session: Session, run: FlashRun, attempt: int | None) -> AsyncIterator[str]:
-    """Yield what an attempt wrote: from its pod, or from storage when that cannot be read."""
-    from flashrun.cluster_errors import ClusterError
-
-    pod, begun = await _pod(session, run, attempt), False
+async def _read_lines(
+    session: ClusterSession, run: FlashRun, attempt: int | None
+) -> AsyncIterator[str]:
+    """Yield an attempt's log: from its pod, or from storage when nothing can be read there."""
+    pod, any_line = await _find_pod(session, run, attempt), False
     try:
-        async for line in _pod_log(session, run, pod):
-            begun = True
+        async for line in _read_pod(session, run, pod):
+            any_line = True
             yield line
     except ClusterError:
-        if begun:
+        if any_line:
             raise
-    if not begun:
-        for line in await _stored(session, run, attempt):
+    if not any_line:
+        for line in await _read_storage(session, run, attempt):
             yield line
 
 
-async def _pod(session: Session, run: FlashRun, attempt: int | None) -> dict[str, Any] | None:
-    """Return the pod of an attempt if it is still there; the newest attempt's by default."""
-    pods = [pod for pod in await following.pods_of(session, run) if not following.prefix_of(pod)]
+async def _find_pod(
+    session: ClusterSession, run: FlashRun, attempt: int | None
+) -> dict[str, Any] | None:
+    """Return the pod of an attempt, by default the newest; None when it does not exist."""
+    pods = [pod for pod in await run_logs.list_pods(session, run) if not run_logs.node_prefix(pod)]
     if attempt is None:
         return pods[-1] if pods else None
-    wanted = following.pod_of(run, attempt)
-    return next((pod for pod in pods if pod["metadata"]["name"] == wanted), None)
+    name = run_logs.attempt_pod_name(run, attempt)
+    return next((pod for pod in pods if pod["metadata"]["name"] == name), None)
 
 
-async def _pod_log(
-    session: Session, run: FlashRun, pod: dict[str, Any] | None
+async def _read_pod(
+    session: ClusterSession, run: FlashRun, pod: dict[str, Any] | None
 ) -> AsyncIterator[str]:
     if pod is None:
         return
     name = pod["metadata"]["name"]
-    for container in following.started_containers(pod):
+    for container in run_logs.started_containers(pod):
         async for line in session.cluster.logs(run.namespace, name, container):
-            yield following.prefixed(container, line)
+            yield run_logs.format_log_line(container, line)
 
 
-async def _stored(session: Session, run: FlashRun, attempt: int | None) -> list[str]:
-    from flashrun.store_errors import KeyNotFound
-
-    known = [item.number for item in run.status.attempts]
-    number = attempt or max(known, default=1)
+async def _read_storage(session: ClusterSession, run: FlashRun, attempt: int | None) -> list[str]:
+    numbers = [item.number for item in run.status.attempts]
+    number = attempt or max(numbers, default=1)
     try:
-        return await following.stored_log(session, run, number)
+        return await run_logs.read_stored_log(session, run, number)
     except KeyNotFound:
         what = f"attempt {number} of {run.name} has" if attempt else f"{run.name} has"
-        raise NotFoundFailure(f"{what} no log yet", f"flash status {run.name} says why") from None
+        raise NotFoundFailure(f"{what} no log yet", f"flash status {run.name} shows why") from None

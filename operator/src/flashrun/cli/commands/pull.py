@@ -1,4 +1,4 @@
-"""``flash pull``: an adapter from storage to a folder, every byte checked."""
+"""``flash pull``: download an adapter, and check every file of it."""
 
 import asyncio
 import tempfile
@@ -9,7 +9,7 @@ import typer
 
 from flashrun.api import names
 from flashrun.api.names import Ref
-from flashrun.cli.cluster.connection import Session, connect
+from flashrun.cli.cluster.connection import ClusterSession, connect
 from flashrun.cli.options import Context, Namespace
 from flashrun.cli.output import terminal
 from flashrun.cli.output.failure import NotFoundFailure, UsageFailure
@@ -38,22 +38,22 @@ def pull(
     Example: flash pull flash-1795370000-3fa9c1d2/step-50 my-adapter
     """
     try:
-        wanted = names.parse_ref(ref)
+        parsed = names.parse_ref(ref)
     except ValueError as error:
         raise UsageFailure(str(error)) from None
-    target = folder or Path(str(wanted).replace("/", "-"))
+    target = folder or Path(str(parsed).replace("/", "-"))
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise UsageFailure(f"{target} exists already; name a new folder")
-    terminal.write(str(asyncio.run(_pull(wanted, target, namespace, context))))
+        raise UsageFailure(f"{target} exists already", "name a new folder")
+    terminal.write(str(asyncio.run(_pull(parsed, target, namespace, context))))
 
 
 async def _pull(ref: Ref, folder: Path, namespace: str | None, context: str | None) -> Path:
     async with connect(context, namespace) as session:
-        prefix = await find(session, ref)
+        prefix = await find_adapter(session, ref)
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".flash-") as scratch:
             part = Path(scratch, "adapter")
-            manifest = await session.stored(lambda store: store.download_folder(prefix, part))
+            manifest = await session.with_store(lambda store: store.download_folder(prefix, part))
             adapter = next(
                 (Path(file.path).parent for file in manifest.files if file.path.endswith(_CONFIG)),
                 Path(),
@@ -63,10 +63,10 @@ async def _pull(ref: Ref, folder: Path, namespace: str | None, context: str | No
     return folder
 
 
-async def find(session: Session, ref: Ref) -> str:
-    """Return the prefix of the newest committed adapter that ``ref`` names.
+async def find_adapter(session: ClusterSession, ref: Ref) -> str:
+    """Return the storage prefix of the newest committed adapter that ``ref`` names.
 
-    It is looked up in storage, where it outlives its FlashRun.
+    It is found also when its FlashRun was deleted. Raises ``NotFoundFailure``.
     """
     runs = names.run_name_prefix(session.namespace, ref.run)
     ending = (
@@ -75,13 +75,15 @@ async def find(session: Session, ref: Ref) -> str:
         else f"/adapter/{names.MANIFEST}"
     )
 
-    entries = await session.stored(lambda store: list(store.list(runs)))
-    found = [entry for entry in entries if entry.key.endswith(ending)]
-    if not found:
-        have = sorted({entry.key for entry in entries if entry.key.endswith(names.MANIFEST)})
+    entries = await session.with_store(lambda store: list(store.list(runs)))
+    manifests = [entry for entry in entries if entry.key.endswith(ending)]
+    if not manifests:
+        any_saved = any(entry.key.endswith(names.MANIFEST) for entry in entries)
         hint = (
-            f"flash checkpoints {ref.run} lists what there is" if have else "flash runs lists runs"
+            f"flash checkpoints {ref.run} lists what it saved"
+            if any_saved
+            else "flash runs lists the runs"
         )
         raise NotFoundFailure(f"nothing is saved as {ref} in namespace {session.namespace}", hint)
-    newest = max(found, key=lambda entry: (str(entry.modified), entry.key))
+    newest = max(manifests, key=lambda entry: (str(entry.modified), entry.key))
     return newest.key.removesuffix(names.MANIFEST)

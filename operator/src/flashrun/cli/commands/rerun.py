@@ -4,26 +4,16 @@ import asyncio
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from flashrun.api import names
 from flashrun.api.resource import FlashRun
 from flashrun.cli.cluster import deleted_runs, submit
-from flashrun.cli.cluster.connection import connect, run_name
-from flashrun.cli.commands.train import print_resolved, refuse_name
+from flashrun.cli.cluster.connection import check_run_name, connect
 from flashrun.cli.config import load_config
-from flashrun.cli.config.compose import Composed, ConfigFile
-from flashrun.cli.options import (
-    Background,
-    Context,
-    DryRun,
-    Form,
-    Namespace,
-    Output,
-    Overlays,
-    Run,
-    Sets,
-)
+from flashrun.cli.config.compose import ComposedConfig, ConfigFile, compose
+from flashrun.cli.config.dry_run import ask_offline, print_dry_run, refuse_name
+from flashrun.cli.config.run_spec import config_tables, given_secrets
+from flashrun.cli.options import Background, Context, DryRun, Namespace, Output, Overlays, Run, Sets
+from flashrun.cli.output.output_format import OutputFormat
 
 
 def rerun(
@@ -32,23 +22,23 @@ def rerun(
     sets: Sets = None,
     dry_run: DryRun = False,
     background: Background = False,
-    output: Form = Output.TABLE,
+    output: Output = OutputFormat.TABLE,
     namespace: Namespace = None,
     context: Context = None,
 ) -> None:
     """Train again what a run trained, with changes.
 
     The spec of RUN takes the place of a config file: each --config file and each --set goes on top,
-    and the whole is checked as train does it. The environment's newest package is used. Values of
-    secrets are taken from this shell and its .env files again, never from the old run. A run whose
-    FlashRun was deleted is taken from storage.
+    and the whole is checked as with train. The environment's newest package is used. Values of
+    secrets are read from this shell and its .env files again, never from the old run. A run whose
+    FlashRun was deleted is read from storage.
 
     Example: flash rerun flash-1795370000-3fa9c1d2 --set train.learning_rate=5e-5
     """
     if dry_run:
         refuse_name(output)
     asyncio.run(
-        _rerun(run_name(run), overlays, sets, dry_run, background, output, namespace, context)
+        _rerun(check_run_name(run), overlays, sets, dry_run, background, output, namespace, context)
     )
 
 
@@ -58,38 +48,26 @@ async def _rerun(
     sets: Sequence[str] | None,
     dry_run: bool,
     background: bool,
-    output: Output,
+    output: OutputFormat,
     namespace: str | None,
     context: str | None,
 ) -> None:
     async with connect(context, namespace) as session:
-        old = await deleted_runs.find(session, name)
-        composed = changed(old, overlays, sets)
+        old = await deleted_runs.find_run(session, name)
+        composed = compose_changes(old, overlays, sets)
         if dry_run:
-            await session.platform()  # what it publishes is known afterwards
-            print_resolved(composed, output)
+            await session.get_platform()  # saves the platform for the check
+            print_dry_run(composed, ask_offline(composed), output)
             return
-        refs = foreign_secrets(old)
-        values = submit.secret_values(composed.config, elsewhere=bool(refs))
-        await submit.start(
-            session, submit.Submission(composed, values, background, output, secret_refs=refs)
-        )
+        secrets = given_secrets(old)
+        values = submit.find_secret_values(composed.config, may_be_missing=bool(secrets))
+        submission = submit.Submission(composed, values, background, output, given_secrets=secrets)
+        await submit.submit_and_follow(session, submission)
 
 
-def changed(old: FlashRun, overlays: Sequence[Path] | None, sets: Sequence[str] | None) -> Composed:
-    """Return the config of ``old`` with the files and values of ``--set`` on top."""
-    base = ConfigFile(f"run {old.name}", json.dumps(config_of(old)).encode())
-    return load_config.composed([base, *map(load_config.file, overlays or ())], sets)
-
-
-def config_of(run: FlashRun) -> dict[str, Any]:
-    """Return a run's spec as the tables of a config; what only a cluster has is left out."""
-    return run.spec.model_dump(
-        mode="json", exclude_unset=True, exclude={"secret_refs", "control"}, by_alias=False
-    )
-
-
-def foreign_secrets(run: FlashRun) -> tuple[str, ...]:
-    """Return the Secrets that a run was pointed to, other than the one made for it alone."""
-    own = names.submitted_secret_name(run.name)
-    return tuple(ref.name for ref in run.spec.secret_refs if ref.name != own)
+def compose_changes(
+    old: FlashRun, overlays: Sequence[Path] | None, sets: Sequence[str] | None
+) -> ComposedConfig:
+    """Return the config of ``old`` with the overlays and the values of ``--set`` on top."""
+    base = ConfigFile(f"run {old.name}", json.dumps(config_tables(old)).encode())
+    return compose([base, *map(load_config.read_file, overlays or ())], sets or ())

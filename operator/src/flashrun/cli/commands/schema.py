@@ -1,8 +1,8 @@
-"""``flash schema``: the JSON Schema of a config, for editors."""
+"""``flash schema``: the JSON Schema of run configs, for editors."""
 
 from flashrun.api.generate.config_schema import toml_schema
-from flashrun.cli.options import Output
 from flashrun.cli.output import terminal
+from flashrun.cli.output.output_format import OutputFormat
 
 
 def schema() -> None:
@@ -10,4 +10,4 @@ def schema() -> None:
 
     Example: flash schema > flash.schema.json
     """
-    terminal.write_data(toml_schema(), Output.JSON)
+    terminal.write_data(toml_schema(), OutputFormat.JSON)

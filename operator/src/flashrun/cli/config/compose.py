@@ -1,10 +1,10 @@
-"""Composition: files and ``--set`` in, one validated config out, with where it came from.
+"""Compose files and ``--set`` into one validated config that knows where each value was given.
 
 The base file comes first, each overlay is merged into it (tables merge, lists and scalars replace),
-each ``--set`` is put on top, and only the result is validated. Everything that is wrong with it is
-reported at once, each with its place, what was given and what is allowed. Text in, values out:
-reading files is the caller's. Files are TOML; one that begins with a brace is JSON, the form in
-which a resolved spec is printed for programs.
+then each ``--set``; only the result is validated. Every problem is reported at once, with its
+place, what was given and what is allowed. This module reads no files: the caller passes their
+bytes. Files are TOML; a file that begins with a brace is JSON, the form in which a resolved spec is
+printed for programs.
 """
 
 import json
@@ -22,7 +22,10 @@ from pydantic_core import ErrorDetails
 from flashrun.api import secret_patterns
 from flashrun.api.base import Section
 from flashrun.api.config import RunConfig
+from flashrun.api.records import ResolvedTrain
+from flashrun.cli.config.problems import ConfigError, Origin, Problem
 from flashrun.cli.config.toml_lines import Path, deep_key, key_lines
+from flashrun.plan.resolve import resolve_train
 
 SIZE_LIMIT: Final = 262_144
 """Largest config file, in bytes: reading one of this size takes well under a second."""
@@ -39,10 +42,10 @@ PLATFORM_KEYS: Final[tuple[Path, ...]] = (
     ("train", "hf_repo"),
     ("environment", "resolved_sha"),
 )
-"""Keys of resolved specs: recognised, so that one can be submitted again, and ignored."""
+"""Keys that the platform chooses: ignored, so that a resolved spec can be submitted again."""
 
 _TEXT_SECTIONS: Final = frozenset({"wandb", "worker_env"})
-"""Sections whose values are strings, whatever they look like after ``--set``."""
+"""Sections whose values are strings, also when ``--set`` gives what looks like a number."""
 
 OTHER_NAMES: Final = {
     "max_context_tokens": "train.max_length",
@@ -59,66 +62,35 @@ OTHER_NAMES: Final = {
     "secret": "environment.secrets",
     "split": "environment.params.split",
 }
-"""Names that other tools give to the same thing."""
-
-
-class Origin(NamedTuple):
-    """Where a value came from: a line of a file, or a ``--set``."""
-
-    source: str
-    line: int | None = None
-
-    def __str__(self) -> str:
-        """Return the origin as compilers write it, so that editors can jump there."""
-        return self.source if self.line is None else f"{self.source}:{self.line}"
-
-
-class Problem(NamedTuple):
-    """One thing that is wrong with a config, and where."""
-
-    origin: Origin
-    sentence: str
-
-    def __str__(self) -> str:
-        """Return one line."""
-        key = self.origin.source.removeprefix("--set ")
-        if key != self.origin.source and self.sentence.startswith((f"{key} ", f"{key}:")):
-            return f"--set {self.sentence}"
-        return f"{self.origin}: {self.sentence}"
-
-
-class ConfigError(Exception):
-    """A config that cannot be used; carries everything that is wrong with it."""
-
-    def __init__(self, problems: Iterable[Problem]) -> None:
-        self.problems = tuple(problems)
-        super().__init__("\n".join(map(str, self.problems)))
+"""Names of our keys in other tools."""
 
 
 class ConfigFile(NamedTuple):
-    """One TOML file as it was read: the name for messages, and its bytes."""
+    """A config file as it was read: its name in messages, and its bytes."""
 
     name: str
     data: bytes
 
 
 @dataclass(frozen=True)
-class Composed:
-    """A validated config, and the origin of each key that was given."""
+class ComposedConfig:
+    """A validated config, with every default filled in and the origin of each given key."""
 
     config: RunConfig
+    train: ResolvedTrain
+    """``config.train`` with every default filled in."""
     origins: Mapping[Path, Origin]
     notes: tuple[str, ...] = ()
     """What was accepted and has no effect, one sentence each."""
 
     def origin(self, *path: str) -> Origin | None:
-        """Return where the value at ``path``, or inside it, was given; None when it was not."""
-        return self.origins.get(path) or _inside(self.origins, path)
+        """Return where the value at ``path``, or the first one inside it, was given, or None."""
+        return self.origins.get(path) or _first_origin_inside(self.origins, path)
 
 
 @dataclass
 class _Draft:
-    """Tables under composition; every key remembers who set it last."""
+    """Tables while they are composed; ``origins`` has where each key was given last."""
 
     tables: dict[str, Any] = field(default_factory=dict)
     origins: dict[Path, Origin] = field(default_factory=dict)
@@ -128,7 +100,7 @@ class _Draft:
         here = Origin(origin.source, lines.get(path, origin.line))
         parent, key = self.table(path[:-1]), path[-1]
         if not isinstance(value, dict) or not isinstance(parent.get(key), dict):
-            self._forget(path, parent.get(key))
+            self._drop_origins(path, parent.get(key))
             parent[key] = {} if isinstance(value, dict) else value
         self.origins.setdefault(path, here)
         if isinstance(value, dict):
@@ -136,10 +108,10 @@ class _Draft:
                 self.put((*path, inner), item, here, lines)
 
     def table(self, path: Path) -> dict[str, Any]:
-        """Return the table at ``path``, made when it is missing.
+        """Return the table at ``path``; an empty one is created when it is missing.
 
         Raises:
-            LookupError: with the dotted path of the first part that is no table.
+            LookupError: with the dotted path of the first part that is not a table.
         """
         table = self.tables
         for depth, key in enumerate(path):
@@ -150,26 +122,26 @@ class _Draft:
         return table
 
     def drop(self, path: Path) -> bool:
-        """Remove the value at ``path``; say whether there was one."""
+        """Remove the value at ``path``; return whether there was one."""
         table: Any = self.tables
         for key in path[:-1]:
             table = table.get(key) if isinstance(table, dict) else None
         if not isinstance(table, dict) or path[-1] not in table:
             return False
-        self._forget(path, table.pop(path[-1]))
+        self._drop_origins(path, table.pop(path[-1]))
         return True
 
-    def _forget(self, path: Path, value: Any) -> None:
+    def _drop_origins(self, path: Path, value: Any) -> None:
         self.origins.pop(path, None)
         for key, inner in value.items() if isinstance(value, dict) else ():
-            self._forget((*path, key), inner)
+            self._drop_origins((*path, key), inner)
 
 
-def compose(files: Sequence[ConfigFile], sets: Sequence[str] = ()) -> Composed:
+def compose(files: Sequence[ConfigFile], sets: Sequence[str] = ()) -> ComposedConfig:
     """Compose ``files``, the base first, and ``sets`` into one config.
 
     Raises:
-        ConfigError: with every problem of the files that could be read.
+        ConfigError: with every problem that was found.
     """
     draft = _Draft()
     problems: list[Problem] = []
@@ -179,13 +151,13 @@ def compose(files: Sequence[ConfigFile], sets: Sequence[str] = ()) -> Composed:
         problems += _assign(draft, assignment)
     if problems:
         raise ConfigError(problems)
-    notes = _without_platform_keys(draft)
-    _without_unset_keys(draft)
+    notes = _drop_platform_keys(draft)
+    _drop_unset_keys(draft)
     try:
         config = RunConfig.validate_toml(draft.tables)
     except ValidationError as error:
         raise ConfigError(_problems(error, draft, files)) from None
-    return Composed(config, draft.origins, tuple(notes))
+    return ComposedConfig(config, resolve_train(config), draft.origins, tuple(notes))
 
 
 def _merge(draft: _Draft, file: ConfigFile) -> list[Problem]:
@@ -200,7 +172,7 @@ def _merge(draft: _Draft, file: ConfigFile) -> list[Problem]:
 
 
 class _UnreadableError(Exception):
-    """A file that is no config."""
+    """A file or an assignment cannot be read as a config."""
 
     def __init__(self, sentence: str, line: int | None = None) -> None:
         super().__init__(sentence)
@@ -212,16 +184,16 @@ def _read(file: ConfigFile) -> tuple[str, dict[str, Any]]:
     """Return the file's text, with plain line ends, and its tables."""
     if len(file.data) > SIZE_LIMIT:
         raise _UnreadableError(
-            f"the file is larger than {SIZE_LIMIT:,} bytes, the most that a config may have; "
-            "data belongs in the environment"
+            f"the file is larger than the limit of {SIZE_LIMIT:,} bytes; put data into the "
+            "environment"
         )
     try:
         text = file.data.decode("utf-8-sig").replace("\r\n", "\n")
     except UnicodeDecodeError as error:
         line = file.data.count(b"\n", 0, error.start) + 1
-        raise _UnreadableError("this is not UTF-8 text, which TOML must be", line) from None
+        raise _UnreadableError("this is not UTF-8 text, and TOML must be", line) from None
     try:
-        return text, _resolved_spec(text) if _is_json(text) else _tables(text)
+        return text, _parse_json(text) if _is_json(text) else _parse_toml(text)
     except tomllib.TOMLDecodeError as error:
         raise _syntax_error(str(error)) from None
     except json.JSONDecodeError as error:
@@ -232,56 +204,61 @@ def _read(file: ConfigFile) -> tuple[str, dict[str, Any]]:
 
 
 def _is_json(text: str) -> bool:
-    """Say whether a file is JSON: no TOML begins with a brace."""
+    """Return whether a file is JSON: TOML cannot begin with a brace."""
     return text.lstrip().startswith("{")
 
 
-def _resolved_spec(text: str) -> dict[str, Any]:
-    """Read JSON: a config, or what ``flash train --dry-run -o json`` prints around one."""
+def _parse_json(text: str) -> dict[str, Any]:
+    """Read JSON: a config, or the output of ``flash train --dry-run -o json``."""
     try:
         document: dict[str, Any] = json.loads(text, object_pairs_hook=_each_key_once)
     except RecursionError:
-        raise _too_deep() from None
+        raise _too_deep_error() from None
     if _depth(document) > DEPTH_LIMIT:
-        raise _too_deep()
+        raise _too_deep_error()
     if not _is_text(json.dumps(document, ensure_ascii=False)):
-        raise _UnreadableError("a string holds half of a surrogate pair, which is no text")
+        raise _UnreadableError(
+            "a string holds half of a surrogate pair; remove it, as it is not text"
+        )
     spec = document.get("spec")
     return spec if isinstance(spec, dict) and "state" in document else document
 
 
 def _is_text(text: str) -> bool:
-    """Say whether ``text`` can be written down: JSON and a shell can smuggle in lone surrogates."""
+    """Return whether ``text`` can be encoded: JSON and shells can bring lone surrogates."""
     return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     table = dict(pairs)
     if len(table) < len(pairs):
-        raise _UnreadableError("a key is given twice in one object; JSON keeps only the last")
+        raise _UnreadableError("a key is given twice in one object; remove one of them")
     return table
 
 
-def _too_deep() -> _UnreadableError:
+def _too_deep_error() -> _UnreadableError:
     return _UnreadableError(f"tables and lists may nest at most {DEPTH_LIMIT} levels deep")
 
 
-def _tables(text: str) -> dict[str, Any]:
+def _parse_toml(text: str) -> dict[str, Any]:
     if (line := deep_key(text, DEPTH_LIMIT)) is not None:
-        error = _too_deep()
+        error = _too_deep_error()
         error.line = line
         raise error
     try:
         tables = tomllib.loads(text)
     except RecursionError:
-        raise _too_deep() from None
+        raise _too_deep_error() from None
     if _depth(tables) > DEPTH_LIMIT:
-        raise _too_deep()
+        raise _too_deep_error()
     return tables
 
 
 def _depth(tables: dict[str, Any]) -> int:
-    """Return how deep ``tables`` nest; without recursion, as the depth is not bounded yet."""
+    """Return how deep ``tables`` nest.
+
+    There is no recursion, as the depth is not limited yet.
+    """
     level: list[Any] = [tables]
     depth = 0
     while level and depth <= DEPTH_LIMIT:
@@ -307,11 +284,11 @@ def _syntax_error(message: str) -> _UnreadableError:
 # --- --set --------------------------------------------------------------------------------------
 
 
-def assignments(sets: Iterable[str]) -> dict[str, Any]:
-    """Return the tables that ``key=value`` assignments make by themselves.
+def parse_assignments(sets: Iterable[str]) -> dict[str, Any]:
+    """Return the tables that ``key=value`` assignments make.
 
     Raises:
-        ConfigError: an assignment is not one.
+        ConfigError: an assignment cannot be read.
     """
     draft = _Draft()
     if problems := [problem for text in sets for problem in _assign(draft, text)]:
@@ -321,19 +298,23 @@ def assignments(sets: Iterable[str]) -> dict[str, Any]:
 
 def _assign(draft: _Draft, assignment: str) -> list[Problem]:
     if not _is_text(assignment):
-        return [Problem(Origin("--set"), "an assignment is not UTF-8 text")]
+        return [Problem(Origin("--set"), "an assignment is not UTF-8 text; retype it")]
     key, equals, value = (part.strip() for part in assignment.partition("="))
-    origin = Origin(f"--set {shown(key)}" if secret_patterns.secret_value(key) else f"--set {key}")
+    origin = Origin(
+        f"--set {printable(key)}" if secret_patterns.secret_value(key) else f"--set {key}"
+    )
     if not equals:
         return [Problem(origin, "write it as key=value, such as --set train.lora_rank=16")]
-    path = _dotted(key)
+    path = _split_key(key)
     if not all(path):
         return [Problem(origin, "the key is empty; write it as table.key=value")]
     if len(path) > DEPTH_LIMIT or len(value) > SIZE_LIMIT:
-        return [Problem(origin, "this is too long for one value")]
+        return [
+            Problem(origin, "the key or the value is too long; put it into a config file instead")
+        ]
     try:
-        _past_no_value(path)
-        draft.put(path, _value(path, value), origin, {})
+        _check_parents(path)
+        draft.put(path, _parse_value(path, value), origin, {})
     except _UnreadableError as error:
         return [Problem(origin, error.sentence)]
     except LookupError as error:
@@ -341,8 +322,8 @@ def _assign(draft: _Draft, assignment: str) -> list[Problem]:
     return []
 
 
-def _past_no_value(path: Path) -> None:
-    """Raise ``LookupError`` with the key on the way that never holds a table."""
+def _check_parents(path: Path) -> None:
+    """Raise ``LookupError`` with the first key before the last that can never be a table."""
     section: Any = RunConfig
     for depth, key in enumerate(path[:-1], start=1):
         if key not in section.model_fields:
@@ -354,8 +335,8 @@ def _past_no_value(path: Path) -> None:
             raise LookupError(".".join(path[:depth]))
 
 
-def _dotted(key: str) -> Path:
-    """Split a key at its dots; quoted parts keep theirs, as in ``environment.params."a.b"``."""
+def _split_key(key: str) -> Path:
+    """Split a key at its dots, except inside quotes as in ``environment.params."a.b"``."""
     if '"' in key or "'" in key:
         try:
             tomllib.loads(f"{key} = 0")
@@ -365,8 +346,8 @@ def _dotted(key: str) -> Path:
     return tuple(part.strip() for part in key.split("."))
 
 
-def _value(path: Path, text: str) -> Any:
-    """Read the value of one ``--set``: TOML first, then a bare list, number or string."""
+def _parse_value(path: Path, text: str) -> Any:
+    """Read the value of one ``--set``: as TOML if it is, else as list, number or string."""
     if path[0] in _TEXT_SECTIONS and len(path) > 1:
         literal = _toml(text)
         return literal if isinstance(literal, str) else text
@@ -391,40 +372,41 @@ def _scalar(text: str) -> Any:
 
 
 def _toml(text: str) -> Any:
-    """Return the TOML value that ``text`` is, or None: dates stay text, comments are no value.
+    """Return the TOML value that ``text`` is, or None; dates stay text.
 
-    The text stands inside an inline table because nothing can be appended to a value there.
+    The text is read inside an inline table, where nothing can be appended to a value: a comment
+    or a second key is not read as part of it.
     """
     try:
         document = tomllib.loads(f"outer = {{inner = {text}}}")
     except ValueError:
         return None
     except RecursionError:
-        raise _too_deep() from None
+        raise _too_deep_error() from None
     if document.keys() != {"outer"} or document["outer"].keys() != {"inner"}:
         return None
     value = document["outer"]["inner"]
     if _depth({"": value}) > DEPTH_LIMIT:
-        raise _too_deep()
+        raise _too_deep_error()
     return None if isinstance(value, date | time) else value
 
 
 def _pieces(text: str) -> list[str]:
-    """Split a bare list at the commas outside quotes."""
+    """Split a list of unquoted values at the commas outside quotes."""
     pieces = re.findall(r"""(?:"[^"]*"|'[^']*'|[^,])+""", text)
     return [piece.strip() for piece in pieces if piece.strip()]
 
 
-# --- what is accepted without effect ------------------------------------------------------------
+# --- keys without effect ------------------------------------------------------------------------
 
 
-def _without_platform_keys(draft: _Draft) -> list[str]:
+def _drop_platform_keys(draft: _Draft) -> list[str]:
     ignored = [".".join(path) for path in PLATFORM_KEYS if draft.drop(path)]
     return [f"ignored {', '.join(ignored)}: the platform chooses this"] if ignored else []
 
 
-def _without_unset_keys(draft: _Draft) -> None:
-    """Drop what counts as not given: null, which only JSON has, and an algorithm that is empty."""
+def _drop_unset_keys(draft: _Draft) -> None:
+    """Drop what counts as left out: null, which only JSON has, and an empty algorithm."""
     if not draft.tables.get("algorithm", True):
         draft.drop(("algorithm",))
     for section in ("environment", "train", "wandb"):
@@ -438,7 +420,7 @@ def _drop_nulls(draft: _Draft, table: dict[str, Any], path: Path) -> None:
         draft.drop((*path, key))
 
 
-# --- from pydantic's errors to sentences --------------------------------------------------------
+# --- sentences for pydantic's errors ------------------------------------------------------------
 
 
 def _problems(
@@ -446,39 +428,39 @@ def _problems(
 ) -> Iterable[Problem]:
     base = Origin(files[0].name if files else "config")
     details = error.errors(include_url=False)
-    found = [
-        Problem(_origin(draft, detail, base), secret_patterns.redacted(sentence(detail)))
+    problems = [
+        Problem(_origin(draft, detail, base), secret_patterns.redacted(describe_error(detail)))
         for detail in details[:PROBLEMS_SHOWN]
     ]
-    found.sort(key=lambda problem: problem.origin.line or 0)
+    problems.sort(key=lambda problem: problem.origin.line or 0)
     if (more := len(details) - PROBLEMS_SHOWN) > 0:
-        found.append(Problem(base, f"{more:,} more problems of this kind are not shown"))
-    return found
+        problems.append(Problem(base, f"{more:,} more problems are not listed"))
+    return problems
 
 
 def _origin(draft: _Draft, detail: ErrorDetails, base: Origin) -> Origin:
     """Return where the nearest enclosing key of an error was given."""
     path = (*map(str, detail["loc"]), *_inner_path(detail))
     for length in range(len(path), 0, -1):
-        around = path[:length]
-        if found := draft.origins.get(around) or _inside(draft.origins, around):
-            return found
+        key = path[:length]
+        if origin := draft.origins.get(key) or _first_origin_inside(draft.origins, key):
+            return origin
     return base
 
 
-def _inside(origins: Mapping[Path, Origin], path: Path) -> Origin | None:
+def _first_origin_inside(origins: Mapping[Path, Origin], path: Path) -> Origin | None:
     """Return where the first key of the table at ``path`` was given."""
     return next((origin for known, origin in origins.items() if known[: len(path)] == path), None)
 
 
 def _inner_path(detail: ErrorDetails) -> Path:
-    """Return the keys below the field that a sentence about a free-form table begins with."""
+    """Return the keys inside a free-form table that the error's own sentence begins with."""
     first = str(detail.get("ctx", {}).get("error", "")).partition(" ")[0]
     return tuple(filter(None, re.sub(r"\[\d+\]", "", first).split(".")))
 
 
-def sentence(detail: ErrorDetails) -> str:
-    """Say in one sentence what is wrong, what was given and what is allowed."""
+def describe_error(detail: ErrorDetails) -> str:
+    """Return one sentence: what is wrong, what was given and what is allowed."""
     loc = tuple(part for part in detail["loc"] if part != "[key]")
     path, given, context = _path_text(loc), detail["input"], detail.get("ctx", {})
     match detail["type"]:
@@ -487,30 +469,30 @@ def sentence(detail: ErrorDetails) -> str:
         case "extra_forbidden":
             return _unknown(tuple(map(str, loc)), given)
         case "value_error":
-            return _own_sentence(loc, path, str(context["error"]), given)
+            return _join(loc, path, str(context["error"]), given)
         case "greater_than_equal":
-            return f"{path} must be at least {context['ge']}, not {shown(given)}"
+            return f"{path} must be at least {context['ge']}, not {printable(given)}"
         case "greater_than":
-            return f"{path} must be greater than {context['gt']}, not {shown(given)}"
+            return f"{path} must be greater than {context['gt']}, not {printable(given)}"
         case "less_than_equal":
-            return f"{path} must be at most {context['le']}, not {shown(given)}"
+            return f"{path} must be at most {context['le']}, not {printable(given)}"
         case "too_long" if not isinstance(given, str):
             return f"{path} has too many entries; at most {context['max_length']} are allowed"
         case "too_long" | "string_too_long":
             return f"{path} is too long; at most {context['max_length']} characters are allowed"
         case "string_type":
-            return f"{path} must be a string, not {shown(given)}"
+            return f"{path} must be a string, not {printable(given)}"
         case "dict_type" | "model_type" | "model_attributes_type":
-            return f"{path} must be a table, not {shown(given)}: write [{path}]"
+            return f"{path} must be a table, not {printable(given)}: write [{path}]"
         case _:
-            return f"{path} cannot be {shown(given)}: {detail['msg']}"
+            return f"{path} cannot be {printable(given)}: {detail['msg']}"
 
 
-def shown(value: Any) -> str:
-    """Return ``value`` as an error may show it: short, and never what looks like a secret."""
+def printable(value: Any) -> str:
+    """Return ``value`` for an error message: short, and without what looks like a secret."""
     text = repr(value) if not isinstance(value, bool) else str(value).lower()
-    if (found := secret_patterns.secret_value(text)) is not None:
-        return f"a value that looks like {found}"
+    if (kind := secret_patterns.secret_value(text)) is not None:
+        return f"a value that looks like {kind}"
     return text if len(text) <= 60 else f"{text[:56]}…{text[-1]}"
 
 
@@ -519,13 +501,13 @@ def _path_text(loc: Sequence[int | str]) -> str:
     return text.removeprefix(".")
 
 
-def _own_sentence(loc: Sequence[int | str], path: str, sentence: str, given: Any) -> str:
-    """Join a key with a sentence of ``flashrun.api.config``, which leaves the subject out."""
+def _join(loc: Sequence[int | str], path: str, sentence: str, given: Any) -> str:
+    """Put the key before a sentence of ``flashrun.api.config``, which leaves out its subject."""
     if re.match(r"must be\b", sentence) and ":" not in sentence:
-        return f"{path} {sentence}, not {shown(given)}"
+        return f"{path} {sentence}, not {printable(given)}"
     if re.match(r"(must|is|looks|has|cannot|names)\b", sentence):
         return f"{path} {sentence}"
-    if sentence.startswith((".", "[")):  # it goes on with a place inside the value
+    if sentence.startswith((".", "[")):  # it begins with a place inside the value
         return f"{path}{sentence}"
     return f"{path}{'.' if loc[-1] == 'params' else ': '}{sentence}"
 
@@ -551,12 +533,12 @@ def _unknown(path: Path, given: Any) -> str:
         subject, form = f"{key} is not a key of {table}", "{}"
     if key in ("sft", "grpo") and isinstance(given, dict):
         return f'{subject}; write algorithm = "{key}" at the top and its keys in [train]'
-    if (elsewhere := _elsewhere(key, parents)) is not None:
-        return f"{subject}; did you mean {elsewhere}?"
+    if (full_name := _full_name_elsewhere(key, parents)) is not None:
+        return f"{subject}; did you mean {full_name}?"
     if near := get_close_matches(_snake(key), allowed, n=1, cutoff=0.6):
         return f"{subject}; did you mean {form.format(near[0])}?"
-    if not isinstance(given, dict) and (far := get_close_matches(_snake(key), _homes(), n=1)):
-        return f"{subject}; did you mean {_homes()[far[0]]}?"
+    if not isinstance(given, dict) and (far := get_close_matches(_snake(key), _full_names(), n=1)):
+        return f"{subject}; did you mean {_full_names()[far[0]]}?"
     return f"{subject}; allowed are {', '.join(form.format(name) for name in allowed)}"
 
 
@@ -567,15 +549,15 @@ def _section(parents: Sequence[str]) -> type[Section]:
     return section  # type: ignore[no-any-return]
 
 
-def _elsewhere(key: str, parents: Sequence[str]) -> str | None:
-    """Return the full name of a key that stands in the wrong table, or has another name here."""
+def _full_name_elsewhere(key: str, parents: Sequence[str]) -> str | None:
+    """Return the full name of a key that was given in the wrong table or by another name."""
     name = _snake(key)
-    home = _homes().get(name) or OTHER_NAMES.get(name)
-    return home if home is not None and home != ".".join((*parents, name)) else None
+    full_name = _full_names().get(name) or OTHER_NAMES.get(name)
+    return full_name if full_name != ".".join((*parents, name)) else None
 
 
-def _homes() -> dict[str, str]:
-    """Return every key with its full name."""
+def _full_names() -> dict[str, str]:
+    """Return the full name of each key, with its table."""
     return {
         field: f"{table}.{field}" if table else field
         for table in ("", "wandb", "environment", "train")

@@ -1,9 +1,10 @@
-"""Where the values of secrets come from on a laptop: the shell, then ``.env`` files.
+"""Values of secrets on this machine: from the shell's environment, then from ``.env`` files.
 
-The first value found wins, and an empty one counts as missing. Lines are ``NAME=VALUE``; quotes
-around a value are removed, ``#`` begins a comment line, and nothing is expanded or executed.
+The first non-empty value counts. Lines are ``NAME=VALUE``; quotes around a value are removed, ``#``
+begins a comment line, and nothing is expanded or executed.
 """
 
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final
@@ -13,20 +14,31 @@ from flashrun.cli.output.failure import UsageFailure
 FILES: Final = (".env", ".env.local")
 
 
-def sources(environment: Mapping[str, str], folders: Iterable[Path]) -> list[Mapping[str, str]]:
+def find_values(names: Iterable[str], folders: Iterable[Path] = ()) -> dict[str, str]:
+    """Return the value of each name that has one here.
+
+    The places are the shell's environment, then the files in the current folder, then those in
+    ``folders``.
+    """
+    return lookup(names, read_sources(os.environ, (Path.cwd(), *folders)))
+
+
+def read_sources(
+    environment: Mapping[str, str], folders: Iterable[Path]
+) -> list[Mapping[str, str]]:
     """Return the places to look in, in order: ``environment``, then the files of each folder."""
     paths = dict.fromkeys(folder.resolve() / name for folder in folders for name in FILES)
     return [environment, *(parse(_read(path)) for path in paths if path.is_file())]
 
 
-def lookup(wanted: Iterable[str], places: Iterable[Mapping[str, str]]) -> dict[str, str]:
-    """Return the first non-empty value of each wanted name that has one."""
-    looked_up = list(places)
-    found = {
-        name: next((place[name] for place in looked_up if place.get(name, "").strip()), None)
-        for name in wanted
+def lookup(names: Iterable[str], sources: Iterable[Mapping[str, str]]) -> dict[str, str]:
+    """Return the first non-empty value of each name that has one."""
+    places = list(sources)
+    values = {
+        name: next((place[name] for place in places if place.get(name, "").strip()), None)
+        for name in names
     }
-    return {name: value for name, value in found.items() if value is not None}
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def parse(text: str) -> dict[str, str]:
@@ -36,11 +48,11 @@ def parse(text: str) -> dict[str, str]:
         name, equals, value = line.partition("=")
         name = name.strip().removeprefix("export ").strip()
         if equals and name and not name.startswith("#"):
-            values[name] = _unquoted(value.strip())
+            values[name] = _unquote(value.strip())
     return values
 
 
-def _unquoted(value: str) -> str:
+def _unquote(value: str) -> str:
     quoted = len(value) >= 2 and value[0] == value[-1] and value[0] in "\"'"
     return value[1:-1] if quoted else value
 

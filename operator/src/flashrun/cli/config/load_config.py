@@ -1,53 +1,36 @@
-"""From files and options to one checked config: the only place that reads a run's TOML."""
+"""Load a run's config from files and ``--set``, and check it against a platform."""
 
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 from flashrun.api.public import PublicPlatform
 from flashrun.cli.config import compose
-from flashrun.cli.config.compose import Composed, ConfigError, ConfigFile, Origin, Problem
+from flashrun.cli.config.compose import ComposedConfig, ConfigFile
+from flashrun.cli.config.problems import ConfigError, Origin, Problem
 from flashrun.cli.output.failure import UsageFailure
-from flashrun.plan.resolve import ConfigIssue, check_config
+from flashrun.plan import resolve
 
-STANDARD_INPUT = Path("-")
-
-
-def read(config: Path, overlays: Sequence[Path] | None, sets: Sequence[str] | None) -> Composed:
-    """Compose the files and the values of ``--set``; raises ``ConfigError`` with all problems."""
-    if (config, *(overlays or ())).count(STANDARD_INPUT) > 1:
-        raise UsageFailure("standard input can be read once: give - for one file only")
-    return composed([file(path) for path in (config, *(overlays or ()))], sets)
+STANDARD_INPUT: Final = Path("-")
 
 
-def composed(files: Sequence[ConfigFile], sets: Sequence[str] | None) -> Composed:
-    """Compose what was read; raises ``ConfigError`` with all problems."""
-    return compose.compose(files, sets or ())
-
-
-def checked(composed: Composed, platform: PublicPlatform) -> tuple[str, ...]:
-    """Check against what the platform offers and return the warnings, one sentence each.
+def load(
+    config: Path, overlays: Sequence[Path] | None, sets: Sequence[str] | None
+) -> ComposedConfig:
+    """Read the files, compose them with the values of ``--set`` and fill in every default.
 
     Raises:
-        ConfigError: the platform would refuse the config.
+        ConfigError: with every problem of the config.
+        UsageFailure: a file cannot be read.
     """
-    findings = check_config(
-        composed.config, platform.catalog(), pip_url_hosts=platform.pip_url_hosts
-    )
-    if findings.problems:
-        raise ConfigError(
-            Problem(_origin(composed, found), str(found)) for found in findings.problems
-        )
-    return (*composed.notes, *map(str, findings.warnings))
+    paths = (config, *(overlays or ()))
+    if paths.count(STANDARD_INPUT) > 1:
+        raise UsageFailure("standard input can be read only once", "give - for one file only")
+    return compose.compose([read_file(path) for path in paths], sets or ())
 
 
-def _origin(composed: Composed, finding: ConfigIssue) -> Origin:
-    """Return where a key was given; a default is the model's doing, as limits are the model's."""
-    found = composed.origin(*finding.key.split(".")) or composed.origin("model")
-    return found or Origin("config")
-
-
-def file(path: Path) -> ConfigFile:
+def read_file(path: Path) -> ConfigFile:
     """Read a config file; ``-`` is standard input."""
     try:
         if path == STANDARD_INPUT:
@@ -56,3 +39,27 @@ def file(path: Path) -> ConfigFile:
             return ConfigFile(str(path), file.read(compose.SIZE_LIMIT + 1))
     except OSError as error:
         raise UsageFailure(f"cannot read {path}: {error.strerror}") from None
+
+
+def check(composed: ComposedConfig, platform: PublicPlatform) -> tuple[str, ...]:
+    """Check a config against what the platform offers; return notes, one sentence each.
+
+    Raises:
+        ConfigError: the platform would refuse the config.
+    """
+    findings = resolve.check_config(
+        composed.config, platform.catalog(), pip_url_hosts=platform.pip_url_hosts
+    )
+    if findings.problems:
+        raise ConfigError(
+            Problem(_origin(composed, problem.key), str(problem)) for problem in findings.problems
+        )
+    return (*composed.notes, *map(str, findings.warnings))
+
+
+def _origin(composed: ComposedConfig, key: str) -> Origin:
+    """Return where a key was given.
+
+    For a key that was left out this is where the model was given, as the limits are the model's.
+    """
+    return composed.origin(*key.split(".")) or composed.origin("model") or Origin("config")

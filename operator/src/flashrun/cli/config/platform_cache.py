@@ -1,7 +1,7 @@
-"""The platform as it was last seen, kept on this machine so that checks work without a cluster.
+"""The platform as it was last seen, cached so that checks work without a cluster.
 
-``flash train --dry-run`` opens no connection, yet it should know the models that an installation
-adds. Commands that do talk to a cluster leave a copy of its public ConfigMap here.
+``flash train --dry-run`` does not connect, but it has to know the models that an installation adds.
+Commands that do connect save the platform's public ConfigMap here.
 """
 
 import contextlib
@@ -13,20 +13,20 @@ from pydantic import ValidationError
 from flashrun.api.public import PublicPlatform
 
 
-def platform() -> PublicPlatform:
-    """Return the platform that was seen last; an empty one before the first time."""
+def load() -> PublicPlatform:
+    """Return the platform that was saved last; an empty one when nothing was saved."""
     try:
         return PublicPlatform.model_validate_json(_path().read_bytes())
     except (OSError, ValidationError):
         return PublicPlatform()
 
 
-def remember(seen: PublicPlatform) -> None:
-    """Keep ``seen`` for later; a machine without a writable cache only knows less."""
+def save(platform: PublicPlatform) -> None:
+    """Save the platform; does nothing when the cache folder is not writable."""
     with contextlib.suppress(OSError):
         path = _path()
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(seen.model_dump_json(by_alias=True))
+        path.write_text(platform.model_dump_json(by_alias=True))
 
 
 def _path() -> Path:

@@ -1,17 +1,11 @@
-"""A composed config with every value filled in, and where each came from: as TOML, or as data."""
+"""A resolved config and where each of its values came from: as TOML, or as data."""
 
 import json
 from collections.abc import Iterable, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 from flashrun.api.config import Algorithm
-from flashrun.api.records import ResolvedTrain
-from flashrun.cli.config.compose import Composed
-from flashrun.plan import resolve
-
-LEFT_TO_THE_PLATFORM: Final = (
-    "\n# chosen by the platform: name, pool, GPUs, image, version of the environment and the model"
-)
+from flashrun.cli.config.compose import ComposedConfig
 
 
 class Setting(NamedTuple):
@@ -24,10 +18,10 @@ class Setting(NamedTuple):
     used: bool = True
 
 
-def settings(composed: Composed) -> list[Setting]:
-    """Return every key of a run with its value, given or filled in, in the reference's order."""
+def list_settings(composed: ComposedConfig) -> list[Setting]:
+    """Return every key of a config with its value, given or default, in the reference's order."""
     config = composed.config
-    found = [
+    settings = [
         _setting(composed, "", "model", config.model),
         _setting(composed, "", "algorithm", str(config.algorithm)),
         _setting(composed, "", "thinking", config.thinking),
@@ -42,13 +36,12 @@ def settings(composed: Composed) -> list[Setting]:
     for table in ("worker_env", "wandb"):
         given = getattr(config, table)
         pairs = given if isinstance(given, dict) else given.model_dump(exclude_none=True)
-        found += [_setting(composed, table, key, value) for key, value in pairs.items()]
-    return found
+        settings += [_setting(composed, table, key, value) for key, value in pairs.items()]
+    return settings
 
 
-def _train_settings(composed: Composed) -> Iterable[Setting]:
+def _train_settings(composed: ComposedConfig) -> Iterable[Setting]:
     config = composed.config
-    resolved = resolve.resolve_train(config)
     unused = config.keys_of_the_other_algorithm()
     for key in type(config.train).model_fields:
         given = getattr(config.train, key)
@@ -59,34 +52,32 @@ def _train_settings(composed: Composed) -> Iterable[Setting]:
                 yield _setting(composed, "train", key, given)
         elif given is None and config.train.init_from_adapter and key.startswith("lora_"):
             yield Setting("train", key, None, "comes from the adapter", used=False)
-        elif (
-            value := given if given is not None else _filled(resolved, key, config.algorithm)
-        ) is not None:
+        elif (value := given if given is not None else _default(composed, key)) is not None:
             yield _setting(composed, "train", key, value, default="recipe")
 
 
-def _filled(resolved: ResolvedTrain, key: str, algorithm: Algorithm) -> Any:
-    """Return the recipe's value; None where the algorithm has no such key."""
-    value = getattr(resolved, key)
-    sft_only = key in ("max_steps",) and algorithm is not Algorithm.SFT
+def _default(composed: ComposedConfig, key: str) -> Any:
+    """Return the recipe's value of a key; None where the algorithm has no such key."""
+    value = getattr(composed.train, key)
+    sft_only = key in ("max_steps",) and composed.config.algorithm is not Algorithm.SFT
     return None if value == () or sft_only else value
 
 
 def _setting(
-    composed: Composed, table: str, key: str, value: Any, *, default: str = "default"
+    composed: ComposedConfig, table: str, key: str, value: Any, *, default: str = "default"
 ) -> Setting:
     origin = composed.origin(*((table, key) if table else (key,)))
     return Setting(table, key, value, str(origin) if origin else default)
 
 
-def resolved_toml(found: Sequence[Setting]) -> str:
-    """Return a resolved config as TOML that says of each value where it came from.
+def to_toml(settings: Sequence[Setting]) -> str:
+    """Return settings as TOML, each with a comment that says where its value came from.
 
-    What it returns can be submitted again: keys without effect are comments.
+    The text is a valid config again: keys without effect are comments.
     """
     lines: list[tuple[str, str]] = []
     table = ""
-    for setting in found:
+    for setting in settings:
         if setting.table != table:
             table = setting.table
             lines += [("", ""), (f"[{table}]", "")]
@@ -104,32 +95,30 @@ def _toml_line(setting: Setting) -> tuple[str, str]:
     return (code, setting.origin) if setting.used else (f"# {code}", f"{setting.origin}, no effect")
 
 
-def answer(found: Sequence[Setting]) -> dict[str, Any]:
-    """Return what a dry run says to programs."""
-    return {"state": "dry_run", "spec": resolved_tables(found), "sources": origins(found)}
+def to_data(settings: Sequence[Setting]) -> dict[str, Any]:
+    """Return settings for programs: the nested tables, and where each value came from."""
+    return {"state": "dry_run", "spec": _tables(settings), "sources": _origins(settings)}
 
 
-def resolved_tables(found: Sequence[Setting]) -> dict[str, Any]:
-    """Return a resolved config as nested tables, for programs."""
+def _tables(settings: Sequence[Setting]) -> dict[str, Any]:
     tables: dict[str, Any] = {}
-    for setting in found:
+    for setting in settings:
         if setting.used:
             table = tables.setdefault(setting.table, {}) if setting.table else tables
             table[setting.key] = _plain(setting.value)
     return tables
 
 
-def origins(found: Sequence[Setting]) -> dict[str, str]:
-    """Return where each key's value came from."""
+def _origins(settings: Sequence[Setting]) -> dict[str, str]:
     return {
         f"{setting.table}.{setting.key}".removeprefix("."): setting.origin
-        for setting in found
+        for setting in settings
         if setting.used
     }
 
 
 def toml_value(value: Any) -> str:
-    """Return ``value`` as TOML writes it on one line."""
+    """Return ``value`` as one line of TOML."""
     match value:
         case bool():
             return str(value).lower()

@@ -1,7 +1,7 @@
-"""A rehearsal of an environment: started in a process of its own, and judged afterwards.
+"""Check an environment: run it in a separate process, then assess what it reported.
 
-``rehearse`` starts it, in an empty folder and with a time limit, and reads what it told;
-``judge`` turns that into findings, a pure function.
+``run_env_check`` starts the process in an empty folder with a time limit and reads its events;
+``assess``, a pure function, turns the events into findings.
 """
 
 import contextlib
@@ -24,18 +24,19 @@ from flashrun.api.env_check_records import CheckedRow, CheckEvent, EnvCheckTask,
 from flashrun.cli.environments.package import ENTRY_FILE
 from flashrun.cli.output.failure import UsageFailure
 
-CHARACTERS_A_TOKEN: Final = 4
-"""How long a token is on average; a guess, as there is no tokenizer here."""
+CHARACTERS_PER_TOKEN: Final = 4
+"""A rough average: there is no tokenizer on the user's machine."""
 SLOW_SECONDS: Final = 1.0
-_CHILD: Final = "flashrun_trainer.env_check_process"
-_SHOWN: Final = 3
+_PROCESS_MODULE: Final = "flashrun_trainer.env_check_process"
+_ROWS_LISTED: Final = 3
 
 
-class Trial(NamedTuple):
-    """What a rehearsal told, and how its process ended when it did not end by itself."""
+class EnvCheckResult(NamedTuple):
+    """What the process reported, and why it did not finish."""
 
     events: tuple[CheckEvent, ...]
-    cut_off: str = ""
+    unfinished: str = ""
+    """How the process ended before the check was complete; empty when it was complete."""
 
     @property
     def rows(self) -> tuple[CheckedRow, ...]:
@@ -43,30 +44,30 @@ class Trial(NamedTuple):
         return tuple(event.row for event in self.events if event.row is not None)
 
 
-class Level(StrEnum):
-    """Whether a run would fail."""
+class Severity(StrEnum):
+    """An error makes a run fail; a warning does not."""
 
     ERROR = "error"
     WARNING = "warning"
 
 
-class Finding(NamedTuple):
-    """One thing about an environment that its author should know."""
+class EnvFinding(NamedTuple):
+    """One problem of an environment, for its author."""
 
-    level: Level
+    severity: Severity
     sentence: str
     place: str = ""
 
     def __str__(self) -> str:
-        """Return the finding as compilers write it, so that editors can jump there."""
+        """Return ``place: sentence``, the form that editors recognise as a link."""
         return f"{self.place}: {self.sentence}" if self.place else self.sentence
 
 
-class Plan(NamedTuple):
-    """What a run would do with the environment."""
+class PlannedRun(NamedTuple):
+    """The run that would use the environment."""
 
     algorithm: Algorithm | None
-    """None when no config says."""
+    """None when no config was given."""
     thinking: bool
     max_tokens: int
     max_length: int
@@ -75,13 +76,15 @@ class Plan(NamedTuple):
 # --- the process --------------------------------------------------------------------------------
 
 
-def rehearse(
+def run_env_check(
     task: EnvCheckTask, seconds: float, variables: Mapping[str, str], *, verbose: bool = False
-) -> Trial:
-    """Run ``task`` in a process of its own, with ``variables`` on top of the shell's.
+) -> EnvCheckResult:
+    """Run ``task`` in a separate process with the shell's environment and ``variables``.
+
+    The process is killed after ``seconds``.
 
     Raises:
-        UsageFailure: there is nothing to try, or nothing to try it with.
+        UsageFailure: the folder has no environment, or the environment SDK is not installed.
     """
     if not (Path(task.folder) / ENTRY_FILE).is_file():
         raise UsageFailure(f"{task.folder} has no {ENTRY_FILE}", "flash env setup writes one")
@@ -93,19 +96,19 @@ def rehearse(
         work, events = Path(scratch, "work"), Path(scratch, "events")
         work.mkdir()
         Path(scratch, "task").write_text(task.model_dump_json())
-        # In an empty folder: a path relative to where the user is would work here and in no pod.
-        ended = _run(
-            [sys.executable, "-m", _CHILD, str(Path(scratch, "task")), str(events)],
+        # In an empty folder: a path relative to the user's folder would work here but not in a pod.
+        ending = _run(
+            [sys.executable, "-m", _PROCESS_MODULE, str(Path(scratch, "task")), str(events)],
             work,
             {**os.environ, **variables},
             seconds,
             verbose,
         )
-        told = tuple(_events(events))
-    if told and told[-1].over:
-        return Trial(told)
-    doing = next((event.doing for event in reversed(told) if event.doing), "starting")
-    return Trial(told, f"{ended} while {doing}")
+        reported = tuple(_read_events(events))
+    if reported and reported[-1].over:
+        return EnvCheckResult(reported)
+    doing = next((event.doing for event in reversed(reported) if event.doing), "starting")
+    return EnvCheckResult(reported, f"{ending} while {doing}")
 
 
 def _run(
@@ -115,7 +118,7 @@ def _run(
     seconds: float,
     verbose: bool,
 ) -> str:
-    """Run ``command`` and say how it ended; its output goes to standard error, or nowhere."""
+    """Run ``command`` and return how it ended; with ``verbose`` its output goes to stderr."""
     output = sys.stderr if verbose else subprocess.DEVNULL
     process = subprocess.Popen(
         command,
@@ -131,164 +134,164 @@ def _run(
     except subprocess.TimeoutExpired:
         return f"it took longer than {seconds:g} s"
     finally:
-        with contextlib.suppress(OSError):  # also what the environment has started itself
+        with contextlib.suppress(OSError):  # also processes that the environment started
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-    return f"its process ended with {_ending(code)}"
+    ending = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+    return f"its process ended with {ending}"
 
 
-def _ending(code: int) -> str:
-    return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-
-
-def _events(path: Path) -> Iterator[CheckEvent]:
-    with contextlib.suppress(OSError, ValidationError):  # the last line may be half a line
+def _read_events(path: Path) -> Iterator[CheckEvent]:
+    with contextlib.suppress(OSError, ValidationError):  # the last line may be incomplete
         for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
             if line:
                 yield CheckEvent.model_validate_json(line)
 
 
-# --- the judgement ------------------------------------------------------------------------------
+# --- the assessment -----------------------------------------------------------------------------
 
 
-def judge(trial: Trial, plan: Plan) -> list[Finding]:
+def assess(result: EnvCheckResult, run: PlannedRun) -> list[EnvFinding]:
     """Return everything that is wrong with an environment, errors first."""
-    found = [
-        Finding(
-            Level.ERROR if event.fault.fatal else Level.WARNING,
+    findings = [
+        EnvFinding(
+            Severity.ERROR if event.fault.fatal else Severity.WARNING,
             event.fault.sentence,
             event.fault.place,
         )
-        for event in trial.events
+        for event in result.events
         if event.fault is not None
     ]
-    if trial.cut_off:
-        found.append(Finding(Level.ERROR, trial.cut_off))
-    if trial.rows:
-        found += [*_answers(trial.rows, plan), *_lengths(trial.rows, plan)]
-        if plan.algorithm is not Algorithm.SFT:
-            found += _rewards(trial.rows, plan)
-    return sorted(found, key=lambda finding: finding.level is Level.WARNING)
+    if result.unfinished:
+        findings.append(EnvFinding(Severity.ERROR, result.unfinished))
+    if result.rows:
+        findings += [*_check_answers(result.rows, run), *_check_lengths(result.rows, run)]
+        if run.algorithm is not Algorithm.SFT:
+            findings += _check_rewards(result.rows)
+    return sorted(findings, key=lambda finding: finding.severity is Severity.WARNING)
 
 
-def _answers(rows: tuple[CheckedRow, ...], plan: Plan) -> Iterator[Finding]:
-    """What SFT would learn from."""
+def _check_answers(rows: tuple[CheckedRow, ...], run: PlannedRun) -> Iterator[EnvFinding]:
+    """Check the outputs that SFT learns from."""
     without = [row for row in rows if not row.answer_characters]
-    if len(without) == len(rows) and plan.algorithm is Algorithm.SFT:
-        yield Finding(Level.ERROR, "no row has an output, so SFT has nothing to learn from")
-    elif without and plan.algorithm is not Algorithm.GRPO:
-        yield Finding(Level.WARNING, f"{_rows(without, rows)} no output; SFT leaves such rows out")
-    unthought = [row for row in rows if row.answer_characters and not row.has_thoughts]
-    if plan.thinking and unthought and plan.algorithm is not Algorithm.GRPO:
-        yield Finding(
-            Level.WARNING,
-            f"{_rows(unthought, rows)} no <think>…</think> in the output; with thinking = true, "
-            "SFT would teach the model not to reason",
+    if len(without) == len(rows) and run.algorithm is Algorithm.SFT:
+        yield EnvFinding(Severity.ERROR, "no row has an output, so SFT has nothing to learn from")
+    elif without and run.algorithm is not Algorithm.GRPO:
+        yield EnvFinding(
+            Severity.WARNING, f"{_rows(without, rows)} no output; SFT leaves such rows out"
         )
-    thought = [row for row in rows if row.has_thoughts]
-    if not plan.thinking and thought and plan.algorithm is Algorithm.SFT:
-        yield Finding(
-            Level.WARNING,
-            f"{_rows(thought, rows)} a <think>…</think> block in the output; with thinking = "
+    without_thoughts = [row for row in rows if row.answer_characters and not row.has_thoughts]
+    if run.thinking and without_thoughts and run.algorithm is not Algorithm.GRPO:
+        yield EnvFinding(
+            Severity.WARNING,
+            f"{_rows(without_thoughts, rows)} no <think>…</think> in the output; with thinking = "
+            "true, SFT would teach the model not to reason",
+        )
+    with_thoughts = [row for row in rows if row.has_thoughts]
+    if not run.thinking and with_thoughts and run.algorithm is Algorithm.SFT:
+        yield EnvFinding(
+            Severity.WARNING,
+            f"{_rows(with_thoughts, rows)} a <think>…</think> block in the output; with thinking = "
             "false, the model is never asked to reason: set thinking = true, or leave it out",
         )
 
 
-def _lengths(rows: tuple[CheckedRow, ...], plan: Plan) -> Iterator[Finding]:
-    estimate = f"estimated at {CHARACTERS_A_TOKEN} characters a token"
-    if plan.algorithm is not Algorithm.SFT:
-        long = [row for row in rows if tokens(row.answer_characters) > plan.max_tokens]
+def _check_lengths(rows: tuple[CheckedRow, ...], run: PlannedRun) -> Iterator[EnvFinding]:
+    estimate = f"estimated at {CHARACTERS_PER_TOKEN} characters per token"
+    if run.algorithm is not Algorithm.SFT:
+        long = [row for row in rows if estimate_tokens(row.answer_characters) > run.max_tokens]
         if long:
-            most = max(tokens(row.answer_characters) for row in long)
-            yield Finding(
-                Level.WARNING,
-                f"{_rows(long, rows)} an answer longer than max_tokens = {plan.max_tokens} "
-                f"({estimate}, the longest {most}); GRPO cuts completions off there",
+            longest = max(estimate_tokens(row.answer_characters) for row in long)
+            yield EnvFinding(
+                Severity.WARNING,
+                f"{_rows(long, rows)} an answer longer than max_tokens = {run.max_tokens} "
+                f"({estimate}, the longest {longest}); GRPO cuts completions off there",
             )
-        room = plan.max_length - plan.max_tokens
-        wide = [row for row in rows if tokens(row.prompt_characters) > room]
-        if wide and plan.algorithm is Algorithm.GRPO:
-            yield Finding(
-                Level.WARNING,
-                f"{_rows(wide, rows)} a prompt longer than the {room} tokens that max_length "
-                f"leaves beside max_tokens ({estimate}); GRPO drops such rows",
+        room = run.max_length - run.max_tokens
+        long_prompts = [row for row in rows if estimate_tokens(row.prompt_characters) > room]
+        if long_prompts and run.algorithm is Algorithm.GRPO:
+            yield EnvFinding(
+                Severity.WARNING,
+                f"{_rows(long_prompts, rows)} a prompt longer than the {room} tokens that "
+                f"max_length leaves beside max_tokens ({estimate}); GRPO drops such rows",
             )
         return
-    whole = [
+    too_long = [
         row
         for row in rows
-        if tokens(row.prompt_characters + row.answer_characters) > plan.max_length
+        if estimate_tokens(row.prompt_characters + row.answer_characters) > run.max_length
     ]
-    if whole:
-        yield Finding(
-            Level.WARNING,
-            f"{_rows(whole, rows)} more tokens than max_length = {plan.max_length} ({estimate}); "
+    if too_long:
+        yield EnvFinding(
+            Severity.WARNING,
+            f"{_rows(too_long, rows)} more tokens than max_length = {run.max_length} ({estimate}); "
             "SFT cuts the answer off there",
         )
 
 
-def _rewards(rows: tuple[CheckedRow, ...], plan: Plan) -> Iterator[Finding]:
-    """What GRPO would learn from."""
-    tried = [row for row in rows if row.junk]
-    plays = [play for row in tried for play in _plays(row)]
-    failed = [(row, play) for row in tried for play in _plays(row) if play.error]
+def _check_rewards(rows: tuple[CheckedRow, ...]) -> Iterator[EnvFinding]:
+    """Check the scores that GRPO learns from."""
+    scored = [row for row in rows if row.junk]
+    answers = [answer for row in scored for answer in _scored_answers(row)]
+    failed = [(row, answer) for row in scored for answer in _scored_answers(row) if answer.error]
     if failed:
-        row, play = failed[0]
-        yield Finding(
-            Level.ERROR if len(failed) == len(plays) else Level.WARNING,
-            f"the reward failed for {len(failed)} of {len(plays)} answers, first in row "
-            f"{row.number}: {play.error}"
-            + ("" if len(failed) == len(plays) else "; in training such answers count as 0"),
-            play.place,
+        row, answer = failed[0]
+        yield EnvFinding(
+            Severity.ERROR if len(failed) == len(answers) else Severity.WARNING,
+            f"the reward failed for {len(failed)} of {len(answers)} answers, first in row "
+            f"{row.number}: {answer.error}"
+            + ("" if len(failed) == len(answers) else "; in training such answers count as 0"),
+            answer.place,
         )
-    scores = {play.score for play in plays if play.score is not None}
-    if len(scores) == 1 and len(plays) - len(failed) > 1:
-        yield Finding(
-            Level.WARNING,
-            f"every answer scores {scores.pop():g}, right or wrong; GRPO learns from differences "
-            "alone",
+    scores = {answer.score for answer in answers if answer.score is not None}
+    if len(scores) == 1 and len(answers) - len(failed) > 1:
+        yield EnvFinding(
+            Severity.WARNING,
+            f"every answer scores {scores.pop():g}, right or wrong; GRPO learns only from "
+            "differences between scores",
         )
     elif scores:
-        yield from _no_better(tried)
-    seconds = [play.seconds for play in plays]
+        yield from _check_junk(scored)
+    seconds = [answer.seconds for answer in answers]
     if seconds and (mean := statistics.fmean(seconds)) > SLOW_SECONDS:
-        yield Finding(
-            Level.WARNING,
-            f"scoring one answer takes {mean:.1f} s; the GPU waits for it at every step",
+        yield EnvFinding(
+            Severity.WARNING,
+            f"scoring one answer takes {mean:.1f} s; the GPUs wait for it in every step",
         )
 
 
-def _no_better(tried: list[CheckedRow]) -> Iterator[Finding]:
-    beaten = [
+def _check_junk(scored: list[CheckedRow]) -> Iterator[EnvFinding]:
+    """Check that a row's own answer scores higher than junk."""
+    not_better = [
         row
-        for row in tried
+        for row in scored
         if row.gold is not None
         and row.gold.score is not None
-        and (junk := [play.score for play in row.junk if play.score is not None])
+        and (junk := [answer.score for answer in row.junk if answer.score is not None])
         and row.gold.score <= max(junk)
     ]
-    if beaten:
-        listed = ", ".join(str(row.number) for row in beaten[:_SHOWN])
-        more = " …" if len(beaten) > _SHOWN else ""
-        yield Finding(
-            Level.WARNING,
-            f"in {len(beaten)} of {len(tried)} scored rows junk scores as well as the row's own "
-            f"answer (row {listed}{more})",
+    if not_better:
+        listed = ", ".join(str(row.number) for row in not_better[:_ROWS_LISTED])
+        more = " …" if len(not_better) > _ROWS_LISTED else ""
+        yield EnvFinding(
+            Severity.WARNING,
+            f"in {len(not_better)} of {len(scored)} scored rows junk scores as well as the row's "
+            f"own answer (row {listed}{more})",
         )
 
 
-def _plays(row: CheckedRow) -> Iterable[ScoredAnswer]:
+def _scored_answers(row: CheckedRow) -> Iterable[ScoredAnswer]:
     return (*((row.gold,) if row.gold else ()), *row.junk)
 
 
 def _rows(some: list[CheckedRow], every: tuple[CheckedRow, ...]) -> str:
-    """Return "3 of 20 rows (1, 5, 9) have"."""
-    listed = ", ".join(str(row.number) for row in some[:_SHOWN])
-    more = " …" if len(some) > _SHOWN else ""
+    """Return the beginning of a sentence, such as "3 of 20 rows (row 1, 5, 9) have"."""
+    listed = ", ".join(str(row.number) for row in some[:_ROWS_LISTED])
+    more = " …" if len(some) > _ROWS_LISTED else ""
     verb = "has" if len(some) == 1 else "have"
     return f"{len(some)} of {len(every)} rows (row {listed}{more}) {verb}"
 
 
-def tokens(characters: int) -> int:
-    """Return how many tokens a text has, roughly."""
-    return -(-characters // CHARACTERS_A_TOKEN)
+def estimate_tokens(characters: int) -> int:
+    """Return roughly how many tokens a text of this many characters has."""
+    return -(-characters // CHARACTERS_PER_TOKEN)

@@ -1,8 +1,8 @@
-"""An environment folder as one file, and back.
+"""Pack an environment folder into one file, and unpack it.
 
-Packing is deterministic: equal content gives equal bytes and so an equal digest. What stays here is
-said, and what looks like a secret does not leave: a package is read by everyone who may train on
-it. Taking packages apart is ``flashrun.archive``'s, which pods use too.
+Packing is deterministic: equal content gives equal bytes and so an equal digest. Files that are not
+packed are listed, and files that seem to hold a secret are refused, as everyone who may train on
+the environment can read its package. Unpacking is done by ``flashrun.archive``, as in pods.
 """
 
 import gzip
@@ -23,16 +23,16 @@ ENTRY_FILE: Final = "environment.py"
 
 _LEFT_OUT: Final = frozenset({"__pycache__", "node_modules"})
 _DATA_SUFFIXES: Final = frozenset({".jsonl", ".json", ".csv", ".tsv", ".txt"})
-_RANDOM: Final = "a random key"
-"""What is known by its randomness alone; random text is what data may well be made of."""
+_RANDOM_KEY: Final = "a random key"
+"""The kind of secret that is recognised only by being random; data may contain random text."""
 _MARKERS: Final = (
     *("PRIVATE KEY", "sk-", "rk-", "k_live_", "k_test_", "ghp_", "gho_", "ghu_", "ghs_", "ghr_"),
     *("github_pat_", "glpat-", "hf_", "AKIA", "ASIA", "AIza", "xox", "npm_", "pypi-", "eyJ"),
     *("earer", "EARER", "://"),
 )
-"""What every token has in it that is known by its shape; most lines of data have none of these."""
-_SHOWN: Final = 10
-"""Most places that one refusal lists."""
+"""Parts of which every token with a known form has one; lines without one are skipped quickly."""
+_PLACES_LISTED: Final = 10
+"""Most places that one error lists."""
 
 
 class Package(NamedTuple):
@@ -43,16 +43,16 @@ class Package(NamedTuple):
     """SHA-256 of ``data`` in hex."""
     files: tuple[str, ...]
     left_out: tuple[str, ...] = ()
-    """What lies in the folder and was not packed; folders end in ``/``."""
+    """What is in the folder and was not packed; folders end in ``/``."""
 
 
 def pack(folder: Path, allowed: Sequence[str] = ()) -> Package:
-    """Pack the files of ``folder``; hidden files, caches and virtual environments stay here.
+    """Pack the files of ``folder``, without hidden files, caches and virtual environments.
 
-    ``allowed`` are files that are packed although something in them looks like a secret.
+    ``allowed`` are files that are packed although they seem to hold a secret.
 
     Raises:
-        UsageFailure: the folder is no environment, is too large, holds links or secrets.
+        UsageFailure: the folder is not an environment, is too large, or holds links or secrets.
     """
     if not folder.is_dir():
         raise UsageFailure(f"{folder} is not a folder")
@@ -66,17 +66,19 @@ def pack(folder: Path, allowed: Sequence[str] = ()) -> Package:
     _check_size(folder, paths)
     contents = {path.relative_to(folder).as_posix(): _read(path) for path in paths}
     _check_secrets(folder, {k: v for k, v in contents.items() if k not in allowed})
-    data = _packed(contents)
+    data = _compress(contents)
     if len(data) > PACKED_LIMIT:
         raise UsageFailure(
             f"{folder} packs to {len(data):,} bytes; at most {PACKED_LIMIT:,} are allowed"
         )
-    stayed = (f"{path.relative_to(folder)}{'/' if path.is_dir() else ''}" for path in left_out)
-    return Package(data, hashlib.sha256(data).hexdigest(), tuple(contents), tuple(stayed))
+    left_out_names = (
+        f"{path.relative_to(folder)}{'/' if path.is_dir() else ''}" for path in left_out
+    )
+    return Package(data, hashlib.sha256(data).hexdigest(), tuple(contents), tuple(left_out_names))
 
 
 def unpack(data: bytes, folder: Path) -> None:
-    """Unpack a package into ``folder``, which is made; raises ``UsageFailure``."""
+    """Unpack a package into ``folder``; raises ``UsageFailure`` when it is not a valid package."""
     try:
         archive.unpack(io.BytesIO(data), folder)
     except archive.ArchiveError as error:
@@ -84,12 +86,12 @@ def unpack(data: bytes, folder: Path) -> None:
 
 
 def _files(folder: Path, left_out: list[Path]) -> Iterator[Path]:
-    """Yield the files to pack, in an order that does not depend on the file system."""
-    for place, folders, files in os.walk(folder):
-        inner = {name for name in folders if not _stays(Path(place, name))}
+    """Yield the files to pack in a fixed order; add what is not packed to ``left_out``."""
+    for current, folders, files in os.walk(folder):
+        inner = {name for name in folders if not _is_left_out(Path(current, name))}
         for name in sorted((*files, *folders)):
-            path = Path(place, name)
-            if _stays(path):
+            path = Path(current, name)
+            if _is_left_out(path):
                 left_out.append(path)
             elif path.is_symlink():
                 raise UsageFailure(f"{path} is a link; copy what it points to into the folder")
@@ -100,7 +102,7 @@ def _files(folder: Path, left_out: list[Path]) -> Iterator[Path]:
         folders[:] = sorted(inner)
 
 
-def _stays(path: Path) -> bool:
+def _is_left_out(path: Path) -> bool:
     name = path.name
     hidden = name.startswith(".") or name in _LEFT_OUT or name.endswith(".pyc")
     return hidden or (path / "pyvenv.cfg").is_file()
@@ -126,22 +128,22 @@ def _read(path: Path) -> bytes:
 
 
 def _check_secrets(folder: Path, contents: dict[str, bytes]) -> None:
-    found = [
-        f"{folder / name}:{line} looks as if it held {what}"
+    places = [
+        f"{folder / name}:{line} seems to hold {what}"
         for name, data in contents.items()
         for line, what in secrets_in(name, data)
     ]
-    if found:
-        more = f"; and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+    if places:
+        more = f"; and {len(places) - _PLACES_LISTED} more" if len(places) > _PLACES_LISTED else ""
         raise UsageFailure(
-            f"{'; '.join(found[:_SHOWN])}{more}; nothing is published",
+            f"{'; '.join(places[:_PLACES_LISTED])}{more}; nothing is published",
             "read it from os.environ and list its name in [environment].secrets; "
-            "if it is no secret: --allow FILE",
+            "if it is not a secret, add --allow FILE",
         )
 
 
 def secrets_in(name: str, data: bytes) -> Iterator[tuple[int, str]]:
-    """Yield the number of each line of a text file that looks secret, and what it looks like."""
+    """Yield the number of each line that seems to hold a secret, and the kind of secret."""
     try:
         text = data.decode()
     except UnicodeDecodeError:
@@ -151,11 +153,11 @@ def secrets_in(name: str, data: bytes) -> Iterator[tuple[int, str]]:
         if is_data and not any(marker in line for marker in _MARKERS):
             continue
         what = secret_patterns.secret_value(line)
-        if what is not None and not (is_data and what == _RANDOM):
+        if what is not None and not (is_data and what == _RANDOM_KEY):
             yield number, what
 
 
-def _packed(contents: dict[str, bytes]) -> bytes:
+def _compress(contents: dict[str, bytes]) -> bytes:
     packed = io.BytesIO()
     with (
         gzip.GzipFile(fileobj=packed, mode="wb", filename="", mtime=0, compresslevel=6) as stream,

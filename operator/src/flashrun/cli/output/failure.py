@@ -1,4 +1,4 @@
-"""How a command ends when it does not end well: one sentence, a hint, an exit code."""
+"""Failures of commands: one sentence, a hint and an exit code."""
 
 from enum import IntEnum
 
@@ -16,7 +16,8 @@ class ExitCode(IntEnum):
 class Failure(Exception):
     """Ends a command with one sentence on standard error.
 
-    ``hint`` says what to do next; commands of ours in it are spelled as the user typed this one.
+    ``hint`` says what to do. Commands in it begin with "flash"; they are printed as the user calls
+    the program.
     """
 
     code = ExitCode.RUN_FAILED
@@ -28,7 +29,7 @@ class Failure(Exception):
 
 
 class UsageFailure(Failure):
-    """The command or the config is wrong; nothing was done."""
+    """The command or the config is wrong, and nothing was done."""
 
     code = ExitCode.USAGE
 

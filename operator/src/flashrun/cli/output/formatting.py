@@ -1,4 +1,4 @@
-"""From values to text: what the commands print, as pure functions."""
+"""Format values as text for the terminal; pure functions."""
 
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
@@ -23,16 +23,16 @@ _TONES: Final = {
 }
 
 
-def tone_of(phase: Phase) -> Tone:
-    """Return how a phase is coloured."""
+def phase_tone(phase: Phase) -> Tone:
+    """Return the tone in which a phase is printed."""
     return _TONES.get(phase, Tone.PLAIN)
 
 
 # --- quantities ---------------------------------------------------------------------------------
 
 
-def size(count: int) -> str:
-    """Return a number of bytes in the largest unit that keeps it above one."""
+def format_size(count: int) -> str:
+    """Return a number of bytes in the largest unit in which it is at least 1."""
     amount = float(count)
     for unit in ("B", "KiB", "MiB", "GiB"):
         if amount < 1024:
@@ -41,8 +41,8 @@ def size(count: int) -> str:
     return f"{amount:.1f} TiB"
 
 
-def duration(seconds: float) -> str:
-    """Return a time span in its two largest units."""
+def format_duration(seconds: float) -> str:
+    """Return a number of seconds in its two largest units, as in 1h5m."""
     whole = max(0, round(seconds))
     days, hours, minutes = whole // 86400, whole // 3600 % 24, whole // 60 % 60
     if days:
@@ -52,16 +52,16 @@ def duration(seconds: float) -> str:
     return f"{minutes}m{whole % 60}s" if minutes else f"{whole}s"
 
 
-def age(since: datetime | None, now: datetime) -> str:
-    """Return how long ago something was; empty when that is unknown."""
-    return duration((now - since).total_seconds()) if since else ""
+def format_age(since: datetime | None, now: datetime) -> str:
+    """Return how long ago ``since`` was; empty when it is None."""
+    return format_duration((now - since).total_seconds()) if since else ""
 
 
 # --- one run ------------------------------------------------------------------------------------
 
 
 def progress_line(status: FlashRunStatus) -> str:
-    """Return the one line that says where a run is: phase, step, metric, time left."""
+    """Return one line with phase, step, metric and time left, or why the run waits."""
     parts: list[str] = [status.phase]
     if status.pending and status.phase not in TERMINAL:
         parts.append(status.pending.message.rstrip("."))
@@ -71,18 +71,18 @@ def progress_line(status: FlashRunStatus) -> str:
 
 
 def progress_parts(progress: ProgressStatus) -> list[str]:
-    """Return step, metrics and time left, in this order, as far as they are known."""
+    """Return activity, step, metric and time left, as far as they are known."""
     parts = [progress.activity]
     if progress.total_steps:
         parts.append(f"step {progress.step}/{progress.total_steps} ({progress.percent}%)")
-    parts += [f"{name} {value}" for name, value in _headline(progress.metrics).items()]
+    parts += [f"{name} {value}" for name, value in _headline_metric(progress.metrics).items()]
     if progress.eta_seconds is not None:
-        parts.append(f"{duration(progress.eta_seconds)} left")
+        parts.append(f"{format_duration(progress.eta_seconds)} left")
     return [part for part in parts if part]
 
 
-def _headline(metrics: Mapping[str, str]) -> dict[str, str]:
-    """Return the metric people look at first: the reward where there is one, else the loss."""
+def _headline_metric(metrics: Mapping[str, str]) -> dict[str, str]:
+    """Return the most important metric: the reward if there is one, otherwise the loss."""
     for name in ("reward", "loss"):
         if name in metrics:
             return {name: metrics[name]}
@@ -90,15 +90,15 @@ def _headline(metrics: Mapping[str, str]) -> dict[str, str]:
 
 
 def summary(run: FlashRun, now: datetime) -> list[tuple[str, str]]:
-    """Return what ``flash status`` says, as pairs of a label and a text."""
+    """Return the lines of ``flash status`` as pairs of a label and a text."""
     status = run.status
     rows = [
         ("Run", f"{run.namespace}/{run.name}"),
         ("Phase", status.phase),
         ("Model", f"{run.spec.model} ({run.spec.algorithm})"),
         ("Environment", run.spec.environment.id),
-        *_why(status),
-        *_times(run, now),
+        *_reason_rows(status),
+        *_time_rows(run, now),
     ]
     if progress := status.progress:
         if status.phase in TERMINAL:
@@ -108,23 +108,23 @@ def summary(run: FlashRun, now: datetime) -> list[tuple[str, str]]:
     if status.resolved and status.resolved.pool:
         nodes = f" on {status.resolved.nodes} nodes" if status.resolved.nodes > 1 else ""
         rows.append(("GPU", f"{status.resolved.gpus} of pool {status.resolved.pool}{nodes}"))
-    rows += [("Attempt", line) for line in _attempts(status)]
+    rows += [("Attempt", line) for line in _attempt_lines(status)]
     if status.checkpoint_count:
         newest = f", newest {status.checkpoints[0].ref}" if status.checkpoints else ""
         rows.append(("Checkpoints", f"{status.checkpoint_count}{newest}"))
     if status.adapter:
-        rows.append(("Adapter", f"{status.adapter.ref} ({size(status.adapter.bytes)})"))
+        rows.append(("Adapter", f"{status.adapter.ref} ({format_size(status.adapter.bytes)})"))
     if status.storage:
         rows.append(("Storage", status.storage))
     return rows
 
 
-def _why(status: FlashRunStatus) -> list[tuple[str, str]]:
+def _reason_rows(status: FlashRunStatus) -> list[tuple[str, str]]:
     if status.failure:
         failure = status.failure
         hint = [("Hint", failure.hint)] if failure.hint else []
         peak = failure.peak_memory_bytes
-        memory = [("Peak memory", size(peak))] if peak else []
+        memory = [("Peak memory", format_size(peak))] if peak else []
         return [("Failure", f"{failure.message} ({failure.reason})"), *hint, *memory]
     if status.pending and status.phase not in TERMINAL:
         return [("Waiting", f"{status.pending.message} ({status.pending.reason})")]
@@ -134,38 +134,38 @@ def _why(status: FlashRunStatus) -> list[tuple[str, str]]:
     return []
 
 
-def _times(run: FlashRun, now: datetime) -> list[tuple[str, str]]:
+def _time_rows(run: FlashRun, now: datetime) -> list[tuple[str, str]]:
     status = run.status
-    rows = [("Created", f"{age(run.created, now)} ago")] if run.created else []
+    rows = [("Created", f"{format_age(run.created, now)} ago")] if run.created else []
     if status.start_time:
         end = status.completion_time or now
-        rows.append(("Duration", duration((end - status.start_time).total_seconds())))
+        rows.append(("Duration", format_duration((end - status.start_time).total_seconds())))
     if status.gpu_seconds:
-        rows.append(("GPU time", duration(status.gpu_seconds)))
+        rows.append(("GPU time", format_duration(status.gpu_seconds)))
     return rows
 
 
-def _attempts(status: FlashRunStatus) -> list[str]:
+def _attempt_lines(status: FlashRunStatus) -> list[str]:
     if len(status.attempts) < 2 and not any(attempt.reason for attempt in status.attempts):
         return []
     lines = []
     for attempt in status.attempts:
         steps = f", steps {attempt.from_step or 0} to {attempt.to_step}" if attempt.to_step else ""
         where = f" on {attempt.node}" if attempt.node else ""
-        number = attempt.number or "set-up"  # a pod that died before it could claim an attempt
+        number = attempt.number or "set-up"  # a pod that failed before it claimed an attempt
         line = f"{number}: {attempt.reason or 'running'}{where}{steps}"
         lines.append(f"{line} ({attempt.message.rstrip('.')})" if attempt.message else line)
     return lines
 
 
 def outcome(run: FlashRun) -> tuple[str, Tone]:
-    """Return the sentence that ends a followed run."""
+    """Return a sentence that says how a run ended, and its tone."""
     status = run.status
     match status.phase:
         case Phase.SUCCEEDED:
             return f"{run.name} succeeded. Get the adapter: flash pull {run.name}", Tone.GOOD
         case Phase.CANCELLED:
-            return f"{run.name} was cancelled; {kept(run)}", Tone.QUIET
+            return f"{run.name} was cancelled; {what_is_kept(run)}", Tone.QUIET
         case Phase.FAILED:
             failure = status.failure
             why = f": {failure.message}" if failure else "."
@@ -175,20 +175,20 @@ def outcome(run: FlashRun) -> tuple[str, Tone]:
             return f"{run.name}: {progress_line(status)}", Tone.PLAIN
 
 
-def kept(run: FlashRun) -> str:
-    """Say what a run leaves behind."""
+def what_is_kept(run: FlashRun) -> str:
+    """Return what a run has saved, as the second half of a sentence."""
     count = run.status.checkpoint_count
     if run.status.adapter:
         return f"its adapter is kept: flash pull {run.name}"
     if not count:
-        return "it had saved nothing yet"
+        return "it had not saved anything yet"
     noun = "checkpoint is" if count == 1 else "checkpoints are"
     return f"its {count} {noun} kept: flash checkpoints {run.name}"
 
 
-def checkpoint_lines(found: Iterable[CheckpointStatus]) -> list[str]:
+def checkpoint_lines(checkpoints: Iterable[CheckpointStatus]) -> list[str]:
     """Return ``step N RUN/step-N`` for each checkpoint."""
-    return [f"step {checkpoint.step} {checkpoint.ref}" for checkpoint in found]
+    return [f"step {checkpoint.step} {checkpoint.ref}" for checkpoint in checkpoints]
 
 
 # --- tables -------------------------------------------------------------------------------------
@@ -203,12 +203,12 @@ def runs_table(runs: Iterable[FlashRun], now: datetime) -> Table:
         tuple(
             (
                 Cell(run.name),
-                Cell(run.status.phase, tone_of(run.status.phase)),
+                Cell(run.status.phase, phase_tone(run.status.phase)),
                 Cell(_step(run.status)),
                 Cell(run.spec.algorithm),
                 Cell(run.spec.model),
                 Cell(run.status.resolved.pool if run.status.resolved else ""),
-                Cell(age(run.created, now)),
+                Cell(format_age(run.created, now)),
             )
             for run in ordered
         ),
@@ -220,7 +220,7 @@ def _step(status: FlashRunStatus) -> str:
     return f"{progress.step}/{progress.total_steps}" if progress and progress.total_steps else ""
 
 
-def checkpoints_table(found: Iterable[CheckpointStatus], now: datetime) -> Table:
+def checkpoints_table(checkpoints: Iterable[CheckpointStatus], now: datetime) -> Table:
     """Return the checkpoints with size and age."""
     return Table(
         ("STEP", "REF", "SIZE", "AGE"),
@@ -228,9 +228,9 @@ def checkpoints_table(found: Iterable[CheckpointStatus], now: datetime) -> Table
             (
                 Cell(str(checkpoint.step)),
                 Cell(checkpoint.ref),
-                Cell(size(checkpoint.bytes)),
-                Cell(age(checkpoint.created_time, now)),
+                Cell(format_size(checkpoint.bytes)),
+                Cell(format_age(checkpoint.created_time, now)),
             )
-            for checkpoint in found
+            for checkpoint in checkpoints
         ),
     )

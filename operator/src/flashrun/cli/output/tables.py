@@ -1,11 +1,11 @@
-"""Tables, before anything decides how they are shown: cells with a tone, no colours yet."""
+"""Tables as values: cells with a tone, which the terminal turns into colours."""
 
 from enum import Enum
 from typing import NamedTuple
 
 
 class Tone(Enum):
-    """What a piece of text is, for colouring."""
+    """The kind of a text; the terminal has a style for each."""
 
     PLAIN = "plain"
     GOOD = "good"
@@ -29,5 +29,5 @@ class Table(NamedTuple):
 
 
 def plain_rows(table: Table) -> list[str]:
-    """Return one line a record, cells separated by tabs, for pipes."""
+    """Return one line per row with cells separated by tabs, for pipes."""
     return ["\t".join(cell.text for cell in row) for row in table.rows]

@@ -1,7 +1,7 @@
-"""What reaches the user's terminal: answers on standard output, everything else on standard error.
+"""Print to the user's terminal: answers on standard output, everything else on standard error.
 
-Colour and live lines are for terminals; pipes get plain lines, one record each. What draws is
-imported when something is drawn, as that takes longer than most commands.
+Only a terminal gets colours and live lines; a pipe gets plain text, one line per record. ``rich``
+is imported when something is drawn, as importing it takes longer than most commands.
 """
 
 import json
@@ -12,7 +12,8 @@ from collections.abc import Iterable
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, Final
 
-from flashrun.cli.options import Output
+from flashrun.cli.command_list import COMMANDS
+from flashrun.cli.output.output_format import OutputFormat
 from flashrun.cli.output.tables import Table, Tone, plain_rows
 
 if TYPE_CHECKING:
@@ -25,10 +26,10 @@ _STYLES: Final = {
     Tone.QUIET: "dim",
     Tone.PLAIN: "",
 }
-_OUR_COMMANDS: Final = re.compile(
-    r"\bflash (?=(?:train|render|status|log|checkpoints|cancel|runs|rerun|diff|explain|models|gpus"
-    r"|env|pull|save|schema|doctor|version)\b)"
+_COMMAND: Final = re.compile(
+    rf"\bflash (?=(?:{'|'.join(re.escape(entry.name) for entry in COMMANDS)})\b)"
 )
+"""The first word of one of our commands in a message, as in ``flash runs``."""
 
 
 def program() -> str:
@@ -39,21 +40,21 @@ def program() -> str:
     return name if name in ("flash", "flashrun") else "flash"
 
 
-def in_user_words(text: str) -> str:
-    """Return ``text`` with our commands spelled as the user typed this one."""
-    return _OUR_COMMANDS.sub(f"{program()} ", text)
+def as_typed(text: str) -> str:
+    """Return ``text`` with our commands as the user types them, such as ``flashrun runs``."""
+    return _COMMAND.sub(f"{program()} ", text)
 
 
 def is_terminal() -> bool:
-    """Say whether someone reads standard output, rather than another program."""
+    """Return whether standard output is a terminal."""
     return sys.stdout.isatty()
 
 
-def console(*, stderr: bool = False) -> "Console":
-    """Return what draws on standard output, or on standard error."""
+def open_console(*, stderr: bool = False) -> "Console":
+    """Return a console that draws on standard output, or on standard error."""
     from rich.console import Console
 
-    # NO_COLOR asks for no styles at all; of its own accord rich would keep bold and dim ones.
+    # With NO_COLOR rich drops colours only, and we drop bold and dim too.
     plain = bool(os.environ.get("NO_COLOR"))
     return Console(
         stderr=stderr,
@@ -65,29 +66,29 @@ def console(*, stderr: bool = False) -> "Console":
 
 
 def say(text: str, tone: Tone = Tone.PLAIN) -> None:
-    """Write one line for people to standard error."""
-    _line(in_user_words(text), tone, stderr=True)
+    """Print one line for people to standard error."""
+    _print_line(as_typed(text), tone, stderr=True)
 
 
 def write(text: str, tone: Tone = Tone.PLAIN) -> None:
-    """Write a line of the answer to standard output."""
-    _line(text, tone, stderr=False)
+    """Print a line of the answer to standard output."""
+    _print_line(text, tone, stderr=False)
 
 
-def _line(text: str, tone: Tone, *, stderr: bool) -> None:
+def _print_line(text: str, tone: Tone, *, stderr: bool) -> None:
     stream = sys.stderr if stderr else sys.stdout
     if tone is not Tone.PLAIN and stream.isatty():
         from rich.text import Text
 
-        console(stderr=stderr).print(Text(text, style=_STYLES[tone]))
+        open_console(stderr=stderr).print(Text(text, style=_STYLES[tone]))
     else:
         stream.write(f"{text}\n")
         stream.flush()
 
 
-def write_data(value: Any, form: Output) -> None:
-    """Write ``value`` as JSON or YAML."""
-    if form is Output.JSON:
+def write_data(value: Any, form: OutputFormat) -> None:
+    """Print ``value`` as JSON or YAML."""
+    if form is OutputFormat.JSON:
         write(json.dumps(value, indent=2, ensure_ascii=False))
     else:
         write(to_yaml(value).rstrip())
@@ -101,7 +102,7 @@ def to_yaml(value: Any) -> str:
 
 
 def write_table(table: Table) -> None:
-    """Write a table: drawn on a terminal, one line of tab-separated cells a record elsewhere."""
+    """Print a table: drawn on a terminal, tab-separated lines in a pipe."""
     if not is_terminal():
         for line in plain_rows(table):
             write(line)
@@ -111,20 +112,20 @@ def write_table(table: Table) -> None:
 
     drawn = RichTable(box=None, pad_edge=False, header_style="bold")
     for number, name in enumerate(table.header):
-        # The first column names the record: it is what people copy, so it stays in one piece.
+        # The first column has the record's name, which people copy: it must not be wrapped.
         drawn.add_column(name, overflow="fold", no_wrap=number == 0)
     for row in table.rows:
         drawn.add_row(*(Text(cell.text, style=_STYLES[cell.tone]) for cell in row))
-    console().print(drawn)
+    open_console().print(drawn)
 
 
-def write_answer(form: Output, *, data: Any, names: Iterable[str], table: Table) -> None:
-    """Write an answer of several records in the form that was asked for."""
+def write_answer(form: OutputFormat, *, data: Any, names: Iterable[str], table: Table) -> None:
+    """Print an answer of several records in the form that was asked for."""
     match form:
-        case Output.JSON | Output.YAML:
+        case OutputFormat.JSON | OutputFormat.YAML:
             write_data(data, form)
-        case Output.NAME:
+        case OutputFormat.NAME:
             for name in names:
                 write(name)
-        case Output.TABLE:
+        case OutputFormat.TABLE:
             write_table(table)

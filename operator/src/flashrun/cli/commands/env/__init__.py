@@ -1,0 +1,1 @@
+"""The commands of ``flash env``: environments, which define what a run learns from."""

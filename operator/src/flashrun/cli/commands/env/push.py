@@ -1,0 +1,68 @@
+"""``flash env push``: a folder, published as an environment."""
+
+import asyncio
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flashrun.api import names
+from flashrun.api.records import EnvironmentPointer
+from flashrun.cli.cluster.connection import connect
+from flashrun.cli.environments import package
+from flashrun.cli.environments.identifier import check_identifier
+from flashrun.cli.options import Context, Namespace
+from flashrun.cli.output import formatting, terminal
+
+
+def push(
+    folder: Annotated[Path, typer.Argument(help="Folder with environment.py.")] = Path(),
+    name: Annotated[
+        str | None,
+        typer.Option("--name", help="ORG/NAME, or NAME; namespace and folder when left out."),
+    ] = None,
+    allowed: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--allow",
+            help="File to publish although it looks as if it held a secret; repeat it.",
+            metavar="FILE",
+        ),
+    ] = None,
+    namespace: Namespace = None,
+    context: Context = None,
+) -> None:
+    """Publish a folder as an environment and print its id.
+
+    A run pins what is newest when it is accepted: pushing again changes no run.
+
+    Example: flash env push ./sums --name team-a/sums
+    """
+    packed = package.pack(folder, tuple(allowed or ()))
+    if packed.left_out:
+        terminal.say(f"left out: {', '.join(packed.left_out)}")
+    terminal.write(asyncio.run(_push(packed, name or folder.resolve().name, namespace, context)))
+
+
+async def _push(
+    packed: package.Package, name: str, namespace: str | None, context: str | None
+) -> str:
+    """Upload the package and make it the newest version; return the environment's id."""
+    async with connect(context, namespace) as session:
+        identifier = check_identifier(name if "/" in name else f"{session.namespace}/{name}")
+        key = names.environment_package_key(identifier, packed.digest)
+        if not await session.with_store(lambda store: store.exists(key)):
+            await session.with_store(
+                lambda store: store.put_bytes(key, packed.data, "application/gzip")
+            )
+        pointer = EnvironmentPointer(
+            digest=packed.digest, size=len(packed.data), pushed=datetime.now(UTC)
+        )
+        latest = names.environment_latest_key(identifier)
+        await session.with_store(lambda store: store.put_json(latest, pointer))
+    terminal.say(
+        f"published {len(packed.files)} files, {formatting.format_size(len(packed.data))}, "
+        f'digest {packed.digest[:12]}; in your config:\n[environment]\nid = "{identifier}"'
+    )
+    return identifier

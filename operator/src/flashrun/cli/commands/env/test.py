@@ -1,0 +1,157 @@
+"""``flash env test``: check an environment on this machine, before it costs GPU time."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from flashrun.api import catalog
+from flashrun.api.config import Algorithm, RunConfig
+from flashrun.api.env_check_records import EnvCheckTask, ScoredAnswer
+from flashrun.cli.config import compose, dotenv, load_config
+from flashrun.cli.config.compose import ComposedConfig
+from flashrun.cli.environments.env_check import (
+    EnvCheckResult,
+    EnvFinding,
+    PlannedRun,
+    Severity,
+    assess,
+    run_env_check,
+)
+from flashrun.cli.options import Output
+from flashrun.cli.output import terminal
+from flashrun.cli.output.failure import ExitCode
+from flashrun.cli.output.output_format import OutputFormat
+from flashrun.cli.output.tables import Cell, Table, Tone
+
+
+def check_environment(
+    folder: Annotated[Path, typer.Argument(help="Folder with environment.py.")] = Path(),
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            "--config",
+            help="Config of a run; its params, secrets, algorithm, thinking and lengths are used.",
+            metavar="FILE",
+        ),
+    ] = None,
+    split: Annotated[
+        str | None,
+        typer.Option("--split", help="Check dataset/<split>.jsonl; train when left out."),
+    ] = None,
+    params: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--param", help="Argument of load_environment; can be repeated.", metavar="KEY=VALUE"
+        ),
+    ] = None,
+    thinking: Annotated[
+        bool, typer.Option("--thinking", help="Check as for a run with thinking = true.")
+    ] = False,
+    rows: Annotated[
+        int, typer.Option("--rows", min=1, help="Number of rows to score; all are checked.")
+    ] = 20,
+    timeout: Annotated[
+        float, typer.Option("--timeout", min=1, help="Time limit in seconds.")
+    ] = 120,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Show what the environment prints.")
+    ] = False,
+    output: Output = OutputFormat.TABLE,
+) -> None:
+    """Check an environment on this machine.
+
+    Checks every row, builds every prompt, and scores right and junk answers. Nothing is sent
+    anywhere. The exit code is 2 when a run would fail, and 0 when there are only warnings.
+
+    Example: flash env test ./sums --config sums/configs/rl.toml
+    """
+    composed = load_config.load(config, None, None) if config else None
+    given = {
+        **(composed.config.environment.params if composed else {}),
+        **compose.parse_assignments(params or ()),
+    }
+    if split is not None:
+        given["split"] = split
+    run = planned_run(composed, thinking)
+    task = EnvCheckTask(
+        folder=str(folder.resolve()),
+        thinking=run.thinking,
+        split=str(given.get("split", catalog.DEFAULT_SPLIT)),
+        params=given,
+        scored=rows,
+    )
+    variables = _variables(composed.config, config.resolve().parent) if composed and config else {}
+    result = run_env_check(task, timeout, variables, verbose=verbose)
+    findings = assess(result, run)
+    _print(result, findings, output)
+    if any(finding.severity is Severity.ERROR for finding in findings):
+        raise typer.Exit(ExitCode.USAGE)
+
+
+def planned_run(composed: ComposedConfig | None, thinking: bool) -> PlannedRun:
+    """Return the run of a config; one with the default lengths when there is no config."""
+    if composed is None:
+        tokens = catalog.max_tokens_default(thinking)
+        length = catalog.max_length_default(Algorithm.GRPO, thinking, tokens)
+        return PlannedRun(None, thinking, tokens, length)
+    config, train = composed.config, composed.train
+    thinks = config.thinking or thinking
+    tokens = train.max_tokens or catalog.max_tokens_default(thinks)
+    return PlannedRun(config.algorithm, thinks, tokens, train.max_length)
+
+
+def _variables(config: RunConfig, folder: Path) -> dict[str, str]:
+    """Return the run's environment variables, as far as the secrets have values here."""
+    secrets = config.environment.secrets
+    values = dotenv.find_values(secrets, [folder])
+    if missing := [name for name in secrets if name not in values]:
+        terminal.say(f"note: no value is set for {', '.join(missing)} of environment.secrets")
+    return {**config.worker_env, **values}
+
+
+def _print(result: EnvCheckResult, findings: list[EnvFinding], output: OutputFormat) -> None:
+    if output in (OutputFormat.JSON, OutputFormat.YAML):
+        terminal.write_data(_data(result, findings), output)
+        return
+    if output is OutputFormat.TABLE and (scored := [row for row in result.rows if row.junk]):
+        rows = (
+            (
+                Cell(str(row.number)),
+                Cell(_one_line(row.prompt)),
+                Cell(_one_line(row.answer)),
+                Cell(_score(row.gold)),
+                Cell(" ".join(map(_score, row.junk))),
+            )
+            for row in scored
+        )
+        header = ("ROW", "PROMPT", "ANSWER", "SCORE", "SCORES OF JUNK")
+        terminal.write_table(Table(header, tuple(rows)))
+    for finding in findings:
+        tone = Tone.BAD if finding.severity is Severity.ERROR else Tone.PLAIN
+        terminal.say(f"{finding.severity}: {finding}", tone)
+    if not findings:
+        terminal.say(f"{len(result.rows)} rows checked, no problems", Tone.GOOD)
+
+
+def _score(answer: ScoredAnswer | None) -> str:
+    if answer is None:
+        return ""
+    return "failed" if answer.score is None else f"{answer.score:g}"
+
+
+def _one_line(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= 60 else f"{line[:59]}…"
+
+
+def _data(result: EnvCheckResult, findings: list[EnvFinding]) -> dict[str, Any]:
+    return {
+        "ok": not any(finding.severity is Severity.ERROR for finding in findings),
+        "rows": next((event.rows for event in result.events if event.rows is not None), 0),
+        "scored": [row.model_dump(mode="json") for row in result.rows if row.junk],
+        "findings": [
+            {"level": str(finding.severity), "place": finding.place, "sentence": finding.sentence}
+            for finding in findings
+        ],
+    }

@@ -1,0 +1,32 @@
+"""From a config to the FlashRun that is submitted, and back to the tables of a config."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from flashrun.api import names
+from flashrun.api.config import RunConfig
+from flashrun.api.resource import FlashRun, FlashRunSpec, SecretRef, manifest
+
+
+def run_manifest(
+    config: RunConfig, name: str, namespace: str | None, secret_names: Sequence[str]
+) -> dict[str, Any]:
+    """Return the FlashRun that trains ``config``.
+
+    The operator looks up ``environment.secrets`` in the Secrets ``secret_names``, in this order.
+    """
+    refs = tuple(SecretRef(name=secret) for secret in secret_names)
+    return manifest(name, namespace, FlashRunSpec.from_config(config, refs))
+
+
+def config_tables(run: FlashRun) -> dict[str, Any]:
+    """Return the spec of a run as the tables of a config, without what only a cluster has."""
+    return run.spec.model_dump(
+        mode="json", exclude_unset=True, exclude={"secret_refs", "control"}, by_alias=False
+    )
+
+
+def given_secrets(run: FlashRun) -> tuple[str, ...]:
+    """Return the Secrets that a run was pointed to, without the one made for it alone."""
+    own = names.submitted_secret_name(run.name)
+    return tuple(ref.name for ref in run.spec.secret_refs if ref.name != own)
