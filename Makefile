@@ -1,9 +1,9 @@
-# `make help` lists what there is. Everything runs in .venv, made here when it is missing or old.
+# `make help` lists the targets. Everything runs in .venv, which is made when missing or outdated.
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
 
-# The cluster to use (current, kind, k3d, local), and what CLUSTER=current needs.
+# The kind of cluster (current, kind, k3d, local), and what CLUSTER=current needs.
 export CLUSTER REGISTRY S3_ENDPOINT S3_ACCESS_KEY S3_SECRET_KEY
 
 VENV := .venv
@@ -13,71 +13,71 @@ PYTHON ?= python3
 SOURCES := operator/src operator/mypy_plugin.py trainer-image/src localcluster tests examples bench
 
 .PHONY: help
-help: ## what there is
+help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## (.*)/  make \1\t\2/' | expand -t 24
 
 .PHONY: demo
-demo: $(READY) ## from nothing to two trained adapters
+demo: $(READY) ## start everything and train two adapters
 	@$(BIN)/python -m localcluster demo
 
 .PHONY: up
-up: $(READY) ## a cluster, S3 storage and an image registry
+up: $(READY) ## start a cluster, S3 storage and an image registry
 	@$(BIN)/python -m localcluster up
 
 .PHONY: images
-images: $(READY) ## build both images, push them, remove what older ones left
+images: $(READY) ## build and push both images, remove unused layers
 	@$(BIN)/python -m localcluster images
 
 .PHONY: status
-status: $(READY) ## what runs
+status: $(READY) ## list the running servers
 	@$(BIN)/python -m localcluster status
 
 .PHONY: down
-down: $(READY) ## remove everything that was started; what was built is kept
+down: $(READY) ## remove everything that was started; keep the cache
 	@$(BIN)/python -m localcluster down
 
 .PHONY: clean
-clean: $(READY) ## remove what was built too: programs, base images and layers
+clean: $(READY) ## also remove the cache: programs, base images and layers
 	@$(BIN)/python -m localcluster clean
 
 .PHONY: test
-test: lint test-unit test-api test-sharding test-e2e ## all checks
+test: lint test-unit test-api test-sharding test-e2e ## run all checks
 
 .PHONY: test-unit
-test-unit: $(READY) ## the pure layers
+test-unit: $(READY) ## run the unit tests
 	@$(BIN)/python -m pytest -q -m "not api and not e2e and not trainer"
 
 .PHONY: test-api
-test-api: $(READY) ## against a real API server
+test-api: $(READY) ## run the tests with a real API server and S3 server
 	@$(BIN)/python -m pytest -q -m api --numprocesses 2 --dist loadfile
 
-# The local image has Debian's PyTorch, which cannot spread a model over CPUs.
+# Sharding on CPUs needs a newer PyTorch than Debian's, which the local image has.
 TORCH = $(shell sed -n 's/^ARG TORCH=//p' trainer-image/Dockerfile)
 NEWER_TORCH = bash localcluster/uv.sh $(VENV) run --no-project --python $(BIN)/python \
   --with-requirements trainer-image/requirements.txt --with-requirements tests/requirements.txt \
   --with $(TORCH)
 
 .PHONY: test-sharding
-test-sharding: $(READY) ## a model spread over processes, with the PyTorch that GPUs get
+test-sharding: $(READY) ## run the tests of sharded models, with the PyTorch of the GPU image
 	@OMP_NUM_THREADS=1 $(NEWER_TORCH) \
 	  python -m pytest -q -m sharding --numprocesses 2 --dist loadfile
 
 .PHONY: test-e2e
-test-e2e: $(READY) ## against real pods
+test-e2e: $(READY) ## run the tests with real pods
 	@$(BIN)/python -m pytest -q -m e2e
 
 .PHONY: bench-trainer
-bench-trainer: $(READY) ## the trainer against plain TRL, its uploads against boto3
+bench-trainer: $(READY) ## compare the trainer with plain TRL, and uploads with boto3
 	@$(BIN)/python -m bench.trainer
 	@$(BIN)/python -m bench.upload
 
 .PHONY: bench-cli
-bench-cli: $(READY) ## the command line against freesolo-flash: time, and 10,000 configs
+bench-cli: $(READY) ## compare the command line with freesolo-flash: time, and 10,000 configs
 	@$(BIN)/python -m bench.cli
 	@$(BIN)/python -m bench.differential
 
 .PHONY: lint
-lint: $(READY) ## format, lint, types, layers
+lint: $(READY) ## check format, lint rules, types and layers
 	@$(BIN)/ruff format --check $(SOURCES)
 	@$(BIN)/ruff check $(SOURCES)
 	@$(BIN)/mypy
@@ -89,39 +89,39 @@ format: $(READY) ## format the code
 	@$(BIN)/ruff format $(SOURCES)
 	@$(BIN)/ruff check --fix $(SOURCES)
 
-# Files that are printed from the models, each beside the command that prints it.
+# Generated files, each with the command that prints it.
 GENERATED := crds/flashruns.yaml charts/flashrun/files/flashruns.yaml charts/flashrun/values.schema.json
 print-crds/flashruns.yaml = $(BIN)/python -m flashrun.api.generate.crd
 print-charts/flashrun/files/flashruns.yaml = $(BIN)/python -m flashrun.api.generate.crd
 print-charts/flashrun/values.schema.json = $(BIN)/python -m flashrun.api.generate.chart_values
 
 .PHONY: crd
-crd: $(READY) ## print the CRD and the chart's schema from the models again
+crd: $(READY) ## generate the CRD and the schema of the chart
 	@$(foreach file,$(GENERATED),$(print-$(file)) > $(file);)
 
 .PHONY: check-generated
-check-generated: $(READY) ## whether they are what the models say
-	@$(foreach file,$(GENERATED),$(print-$(file)) | diff -u $(file) - || { echo "stopped: $(file) is old; run make crd"; exit 1; };)
+check-generated: $(READY) ## check that the generated files are up to date
+	@$(foreach file,$(GENERATED),$(print-$(file)) | diff -u $(file) - || { echo "stopped: $(file) is outdated; run make crd"; exit 1; };)
 
 .PHONY: pictures
 pictures: $(READY) ## render the pictures of the docs again; needs graphviz
 	@$(BIN)/python docs/images/pictures.py
 
-# Hashed, for Python 3.11 to 3.13, without addresses of any index.
+# With hashes, for Python 3.11 to 3.13, without the address of a package index.
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
   --no-header --no-annotate --no-emit-index-url --no-emit-find-links pyproject.toml
 
 .PHONY: lock
-lock: $(READY) ## lock the dependencies again, keeping what still fits
+lock: $(READY) ## update the lock files; versions that still fit stay
 	@$(COMPILE) --extra operator --group build --output-file operator/requirements.txt
 	@$(COMPILE) --extra operator --group build --group dev --output-file tests/requirements.txt
 	@PATH=$(CURDIR)/$(BIN):$$PATH trainer-image/lock.sh
 
-# The development environment: locked packages, then this project, editable.
+# The development environment: locked packages, and this project in editable mode.
 $(READY): tests/requirements.txt pyproject.toml
 	@printf 'install the development environment into %s … ' $(VENV)
 	@began=$$SECONDS; log=$$(mktemp); \
 	  { bash localcluster/environment.sh $(VENV) $(PYTHON) >"$$log" 2>&1 && rm "$$log"; } \
-	  || { tail -n 5 "$$log"; echo "stopped: the environment was not installed (all of it: $$log)"; exit 1; }; \
+	  || { tail -n 5 "$$log"; echo "stopped: the environment was not installed (full log: $$log)"; exit 1; }; \
 	  echo "ok $$((SECONDS - began)) s"
 	@touch $@

@@ -1,28 +1,30 @@
 """A Kubernetes cluster for a machine that has none, and the demo that runs on it.
 
-`python -m localcluster up` brings up what FlashRun needs: a cluster, an S3 server and an
-image registry. Without Docker it builds and starts all of it itself: the Kubernetes servers
-from Go modules, containerd and runc from Debian.
+`python -m localcluster up` starts what FlashRun needs: a cluster, an S3 server and an image
+registry. Without Docker it builds and starts all of them itself: the Kubernetes servers from Go
+modules, containerd and runc from Debian.
 
 The modules, from the ground up:
 
-- `steps`        what a person sees: one line a step, a log file for the rest
-- `folders`      where things are kept: a cache that survives, a state that `down` removes
-- `process`      servers that outlive us, known again by pid and start time
-- `ports`        free ports, picked once and remembered
+- `steps`        progress on the terminal, one line per step, and a log file for the rest
+- `folders`      folders: a cache that survives, a state that `down` removes
+- `process`      servers that outlive their starter, recognized by pid and start time
+- `ports`        free ports, chosen once and remembered
 - `toolchain`    Debian packages and Go programs, installed or built only when missing
-- `pki`          one certificate authority and its leaves
+- `pki`          a certificate authority and the certificates that it signs
 - `controlplane` etcd, the API server and its controllers; needs no root
-- `network`      the bridge pods hang on, and the removal of its traces
+- `network`      the bridge of the pods, and its removal
 - `node`         containerd, kubelet, kube-proxy
+- `dns`          the DNS server of the cluster
 - `services`     the S3 server and the image registry
-- `docker`       clusters that a Docker engine runs: kind and k3d
-- `cluster_kind` which cluster this machine gets
-- `lifecycle`    up, down and status of the whole
-- `images`       the project's two images, built, pushed, known by digest
+- `docker`       clusters in a Docker engine: kind and k3d
+- `cluster_kind` which kind of cluster this machine gets
+- `lifecycle`    up, down and status of all of it
+- `images`       the two images of this project, built and pushed
 - `chart`        the Helm chart, installed and ready
-- `tiny_model`   the model the examples train, made in a pod
-- `demo`         the story `make demo` tells
+- `tiny_model`   the model that the examples train, made in a pod
+- `mirror_model` the script that runs in that pod
+- `demo`         what `make demo` does
 
-It is a tool for development and no part of the wheel.
+It is a tool for development and is not part of the wheel.
 """

@@ -1,4 +1,4 @@
-"""`python -m localcluster …`: the commands behind `make up`, `make demo` and `make down`."""
+"""`python -m localcluster`: the commands behind `make up`, `make demo` and `make down`."""
 
 import errno
 import os
@@ -21,85 +21,85 @@ app = typer.Typer(
 
 @app.command()
 def up() -> None:
-    """Start a cluster, S3 storage and an image registry; what runs already stays as it is."""
+    """Start a cluster, S3 storage and an image registry, as far as they do not run yet."""
 
-    def story(steps: StepRunner) -> None:
+    def task(steps: StepRunner) -> None:
         local = lifecycle.up(steps)
         steps.say(f"export KUBECONFIG={local.kubeconfig}")
 
-    _tell("up", story)
+    _run("up", task)
 
 
 @app.command()
 def down() -> None:
-    """Remove everything that was started; the cache of built programs and layers stays."""
-    _tell("down", lifecycle.down)
+    """Remove everything that was started; the cache of programs and layers stays."""
+    _run("down", lifecycle.down)
 
 
 @app.command()
 def clean() -> None:
     """Remove everything that was started and everything that was built."""
-    _tell("clean", lifecycle.clean)
+    _run("clean", lifecycle.clean)
 
 
 @app.command(name="images")
 def build_images() -> None:
     """Build the operator and the trainer image and push them to the cluster's registry."""
 
-    def story(steps: StepRunner) -> None:
+    def task(steps: StepRunner) -> None:
         with lifecycle.exclusive_command():
             built = images.build(lifecycle.up(steps), steps)
             lifecycle.delete_unused_images([built.operator, built.trainer], steps)
         steps.say(f"operator: {built.operator}")
         steps.say(f"trainer: {built.trainer}")
 
-    _tell("images", story)
+    _run("images", task)
 
 
 @app.command(name="demo")
 def whole_demo() -> None:
-    """Start everything, install the chart, train two adapters, say where they are."""
-    _tell("demo", demo.run)
+    """Start everything, install the chart, train two adapters and print where they are."""
+    _run("demo", demo.run)
 
 
 @app.command()
 def status() -> None:
-    """Say what runs."""
-    _tell("status", lifecycle.status, show_log=False)
+    """Print what runs."""
+    _run("status", lifecycle.status, show_log=False)
 
 
 @app.command(
     context_settings={
         "allow_extra_args": True,
         "ignore_unknown_options": True,
-        "allow_interspersed_args": False,  # a later `--` is kubectl's
+        "allow_interspersed_args": False,  # a later `--` belongs to kubectl
     }
 )
 def kubectl(context: typer.Context) -> None:
-    """Run kubectl against the cluster that is up."""
+    """Run kubectl against the running cluster."""
 
-    def story(steps: StepRunner) -> None:
+    def task(steps: StepRunner) -> None:
         argv = lifecycle.kubectl(context.args, steps)
         os.execv(argv[0], argv)
 
-    _tell("kubectl", story, show_log=False)
+    _run("kubectl", task, show_log=False)
 
 
-def _tell(command: str, story: Callable[[StepRunner], None], *, show_log: bool = True) -> None:
-    """Run one command; whatever goes wrong ends in one sentence, with the log beside it."""
+def _run(command: str, task: Callable[[StepRunner], None], *, show_log: bool = True) -> None:
+    """Run one command; print any failure as one sentence and exit with its code."""
     try:
         steps = (
             StepRunner.named(command) if show_log else StepRunner(folders.logs() / f"{command}.log")
         )
         if show_log:
             steps.say(f"log: {steps.log}")
-        story(steps)
-    except FatalError as stop:
-        _fail(str(stop), 1)
+        task(steps)
+    except FatalError as error:
+        _fail(str(error), 1)
     except KeyboardInterrupt:
         _fail(
-            "interrupted; what was finished is kept: run the same command to go on, or "
-            "`make down` to remove what was started",
+            "interrupted; finished steps are kept: run the same command to continue, or "
+            "`make down` to remove everything",
             130,
         )
     except OSError as error:

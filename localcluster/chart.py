@@ -1,4 +1,4 @@
-"""The project's Helm chart, installed with settings for the cluster at hand."""
+"""Installing the Helm chart of this project with values for the running cluster."""
 
 import json
 import os
@@ -20,7 +20,7 @@ from localcluster.steps import StepRunner
 RELEASE = "flashrun"
 NAMESPACE = "flashrun-system"
 RUNS = "default"
-"""The namespace whose runs are served, as the chart has it."""
+"""The namespace whose runs are served; the default of the chart."""
 MODEL = "flashrun/tiny-qwen3"
 MODEL_REVISION = "1"
 PROXIES = ("http_proxy", "https_proxy", "no_proxy")
@@ -33,7 +33,7 @@ def install(local: DevCluster, images: Images, steps: StepRunner, more: Mapping[
     with steps.step("install the Helm chart") as step, tempfile.TemporaryDirectory() as scratch:
         if local.kind is not ClusterKind.CURRENT:
             _restrict_pods(steps)
-        _forget_interrupted(helm, local, steps)
+        _uninstall_interrupted(helm, local, steps)
         file = Path(scratch) / "values.yaml"
         file.touch(mode=0o600)
         file.write_text(yaml.safe_dump(values(local, images) | dict(more)))
@@ -44,11 +44,11 @@ def install(local: DevCluster, images: Images, steps: StepRunner, more: Mapping[
             env=_environment(local),
             what="installing the Helm chart",
         )
-        step.detail = f"the operator is ready in {NAMESPACE}"
+        step.detail = f"the operator is ready in namespace {NAMESPACE}"
 
 
 def values(local: DevCluster, images: Images) -> dict[str, Any]:
-    """The chart's values: a small pool for the local node, the cluster's own defaults elsewhere."""
+    """Return the values: a small pool for a local node; the defaults of the chart elsewhere."""
     common: dict[str, Any] = {
         "operator": {"image": images.operator},
         "storage": {
@@ -57,19 +57,19 @@ def values(local: DevCluster, images: Images) -> dict[str, Any]:
             "secretKey": local.secret_key,
         },
         "trainer": {"image": images.trainer},
-        "models": [model(MODEL)],
+        "models": [catalog_entry(MODEL)],
     }
-    return common if local.kind is ClusterKind.CURRENT else _merge(common, _small(local))
+    return common if local.kind is ClusterKind.CURRENT else _merge(common, _developer_values(local))
 
 
-def model(name: str, **needs: float) -> dict[str, Any]:
-    """The catalog's entry for the tiny model under `name`; `needs` say which GPUs it shall get."""
+def catalog_entry(name: str, **needs: float) -> dict[str, Any]:
+    """Return the catalog entry of the tiny model as `name`; `needs` are its needs of GPUs."""
     where = {"source": "mirror", "revision": MODEL_REVISION}
     return {"id": name, "parameters": 0.0002, **where, **needs}
 
 
 def _restrict_pods(steps: StepRunner) -> None:
-    """Have the API server refuse every pod that does not meet the restricted standard."""
+    """Make the API server refuse pods that violate the restricted Pod Security Standard."""
     labels = {"pod-security.kubernetes.io/enforce": "restricted"}
     spaces = [
         {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}
@@ -80,14 +80,14 @@ def _restrict_pods(steps: StepRunner) -> None:
     steps.run(lifecycle.kubectl(apply, steps), stdin=objects, what="kubectl apply")
 
 
-def _small(local: DevCluster) -> dict[str, Any]:
-    """What differs on a developer's machine: no GPU memory to speak of, few cores, its network."""
+def _developer_values(local: DevCluster) -> dict[str, Any]:
+    """Return the values of a developer's machine: one small pool, few cores, its own network."""
     return {
         "caBundle": CERTIFICATES.read_text() if CERTIFICATES.exists() else "",
         "trainer": {
             "pipIndexUrl": pip_settings().get("index-url", ""),
             "proxy": {name: os.environ[name] for name in PROXIES if os.environ.get(name)},
-            # More threads than cores make so small a model many times slower.
+            # With more threads than cores, so small a model trains many times slower.
             "environment": {"OMP_NUM_THREADS": "1"},
             "sharedMemory": "256Mi",
         },
@@ -109,8 +109,8 @@ def _merge(base: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
     return base | more | both
 
 
-def _forget_interrupted(helm: Path, local: DevCluster, steps: StepRunner) -> None:
-    """Uninstall a release that was cut off, or Helm refuses to go on; the CRD stays."""
+def _uninstall_interrupted(helm: Path, local: DevCluster, steps: StepRunner) -> None:
+    """Uninstall a release whose installation was interrupted; Helm refuses to upgrade it."""
     where = ["--namespace", NAMESPACE]
     ask = subprocess.run(
         [helm, "status", RELEASE, *where, "--output", "json"],

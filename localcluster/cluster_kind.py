@@ -1,7 +1,7 @@
-"""Which cluster this machine gets: facts in, a choice or a sentence out.
+"""Which kind of cluster this machine gets: facts in, a kind or an error out.
 
-Somebody's current cluster is used only when it is asked for by name. A cluster that Docker runs
-is the cheaper one where Docker is; the one built here needs nothing but Debian, root and Go.
+The current cluster of a kubeconfig is used only on request. With Docker, kind and k3d are the
+fastest to start; the local cluster needs only Debian, root and Go.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ from localcluster.steps import FatalError
 
 
 class ClusterKind(StrEnum):
-    """The clusters there are; the values are what CLUSTER may say."""
+    """The kinds of clusters, and the values of the variable CLUSTER."""
 
     CURRENT = "current"
     KIND = "kind"
@@ -29,32 +29,36 @@ class ClusterKind(StrEnum):
 
 @dataclass(frozen=True)
 class MachineFacts:
-    """What is asked for, and what is there."""
+    """The request, and what this machine has."""
 
     asked: str = ""
-    """CLUSTER; empty lets this module choose."""
+    """CLUSTER; when empty, this module chooses."""
     context: str = ""
     """The kubeconfig's current context, or empty."""
     registry: str = ""
     s3_endpoint: str = ""
     docker: bool = False
-    """Whether a Docker engine answers, not only whether its client is installed."""
+    """Whether a Docker engine answers; an installed client alone is not enough."""
     kind: bool = False
     k3d: bool = False
     root: bool = False
     debian: bool = False
     foreign_kubelet: str = ""
-    """The command line of a kubelet of somebody else on this machine, or empty."""
+    """The command line of a kubelet on this machine that we did not start, or empty."""
 
 
-def choose(facts: MachineFacts) -> ClusterKind:
-    """The cluster to use; Stop, with what is missing, when there is none to be had."""
+def choose_kind(facts: MachineFacts) -> ClusterKind:
+    """Return the kind to use.
+
+    Raises:
+        FatalError: the machine lacks something that the kind needs; the sentence says what.
+    """
     if facts.asked not in ("", *ClusterKind):
         allowed = ", ".join(ClusterKind)
         raise FatalError(
-            f"CLUSTER={facts.asked} is none of {allowed}; name one of them or leave it out"
+            f"CLUSTER={facts.asked} is not one of {allowed}; set one of them, or leave CLUSTER out"
         )
-    choice = ClusterKind(facts.asked) if facts.asked else _best(facts)
+    choice = ClusterKind(facts.asked) if facts.asked else _preferred_kind(facts)
     match choice:
         case ClusterKind.CURRENT:
             _check_current(facts)
@@ -66,7 +70,7 @@ def choose(facts: MachineFacts) -> ClusterKind:
 
 
 def machine_facts() -> MachineFacts:
-    """The facts of this machine and this environment."""
+    """Return the facts of this machine and its environment."""
     docker = _output("docker", "version", "--format", "{{.Server.Version}}") != ""
     return MachineFacts(
         asked=os.environ.get("CLUSTER", ""),
@@ -82,7 +86,7 @@ def machine_facts() -> MachineFacts:
     )
 
 
-def _best(facts: MachineFacts) -> ClusterKind:
+def _preferred_kind(facts: MachineFacts) -> ClusterKind:
     if facts.docker and facts.kind:
         return ClusterKind.KIND
     if facts.docker and facts.k3d:
@@ -109,7 +113,7 @@ def _check_current(facts: MachineFacts) -> None:
 
 def _check_docker(facts: MachineFacts, choice: ClusterKind) -> None:
     if not facts.docker:
-        raise FatalError(f"CLUSTER={choice} needs a Docker engine and none answers; start it")
+        raise FatalError(f"CLUSTER={choice} needs a Docker engine, but none answers; start it")
     if not (facts.kind if choice is ClusterKind.KIND else facts.k3d):
         raise FatalError(f"CLUSTER={choice}, but the program {choice} is not in PATH; install it")
 
@@ -122,17 +126,17 @@ def _check_local(facts: MachineFacts) -> None:
         )
     if not facts.debian:
         raise FatalError(
-            f"a cluster without Docker needs Debian or a system like it; use one, {instead}"
+            f"a cluster without Docker needs Debian or a similar system; use one, {instead}"
         )
     if facts.foreign_kubelet:
         raise FatalError(
             f"this machine is already a node of another cluster ({facts.foreign_kubelet}), and two "
-            "share no machine; use that cluster with CLUSTER=current, or stop it"
+            "clusters cannot share a machine; use that cluster with CLUSTER=current, or stop it"
         )
 
 
 def _current_context() -> str:
-    """The current context of the kubeconfig, as the first file that names one has it."""
+    """Return the current context of the first kubeconfig file that names one, or empty."""
     default = str(Path.home() / ".kube" / "config")
     for name in (os.environ.get("KUBECONFIG") or default).split(os.pathsep):
         with contextlib.suppress(OSError, yaml.YAMLError, AttributeError):
@@ -142,9 +146,9 @@ def _current_context() -> str:
 
 
 def _output(*argv: str) -> str:
-    """What a program prints when it is there, succeeds and answers soon; else empty."""
+    """Return what a program prints; empty when it is missing, fails or takes too long."""
     try:
-        done = subprocess.run(argv, capture_output=True, text=True, timeout=10)
+        result = subprocess.run(argv, capture_output=True, text=True, timeout=10)
     except (OSError, subprocess.TimeoutExpired):
         return ""
-    return done.stdout.strip() if done.returncode == 0 else ""
+    return result.stdout.strip() if result.returncode == 0 else ""

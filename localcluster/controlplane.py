@@ -1,7 +1,7 @@
-"""etcd, the API server and its controllers: everything of a cluster but the nodes.
+"""etcd, the API server and its controllers: a cluster without nodes.
 
-It needs no root and no fixed port, so several can run side by side, each in a folder of its
-own; the API tests start theirs this way:
+It needs neither root nor fixed ports, so several can run side by side, each in its own folder. The
+API tests start theirs like this:
 
     kubeconfig = ControlPlane(tmp_path, ephemeral=True).start()
 """
@@ -26,22 +26,22 @@ DNS_SERVICE = "10.250.0.10"
 DOMAIN = "cluster.local"
 NODE = "flashrun-local"
 SERVERS = ("kube-scheduler", "kube-controller-manager", "kube-apiserver", "etcd")
-"""In the order they are stopped."""
+"""In the order in which they are stopped."""
 
-# The defaults (20 requests a second) would make the controllers, not FlashRun, the slow part.
+# With the defaults (20 requests per second), tests would wait for the controllers.
 CLIENT_LIMITS = ["--kube-api-qps=500", "--kube-api-burst=1000"]
 
 
 @dataclass(frozen=True)
 class ControlPlane:
-    """The servers of one cluster, kept in `folder`."""
+    """The servers of one cluster; their files are in `folder`."""
 
     folder: Path
     address: str = "127.0.0.1"
-    """Where the API server listens; pods can reach it only when it is no loopback address."""
+    """Where the API server listens; pods cannot reach a loopback address."""
     scheduler: bool = True
     ephemeral: bool = False
-    """For tests: the servers end with the process that started them, and etcd never syncs."""
+    """For tests: servers end with the process that started them; etcd does not call fsync."""
 
     @property
     def kubeconfig(self) -> Path:
@@ -50,12 +50,12 @@ class ControlPlane:
 
     @property
     def authority(self) -> Authority:
-        """The authority that signs for this cluster."""
+        """The certificate authority of this cluster."""
         return Authority(self.folder / "pki")
 
     @property
     def daemons(self) -> Daemons:
-        """The servers, their pids and logs."""
+        """The running servers, with their pids and logs."""
         return Daemons(self.folder / "servers", self.ephemeral)
 
     @property
@@ -64,21 +64,22 @@ class ControlPlane:
         return f"https://{self.address}:{self._port('kube-apiserver')}"
 
     def start(self, steps: StepRunner | None = None) -> Path:
-        """Start what does not run yet, wait until it answers, return the kubeconfig's path."""
+        """Start what does not run yet, wait until it answers, and return the kubeconfig."""
         if steps is None:
             with closing(StepRunner.silent(self.folder)) as steps:
                 return self.start(steps)
         toolchain.program("kubernetes", steps)
-        with steps.step(f"start Kubernetes {toolchain.KUBERNETES}'s control plane") as step:
+        title = f"start the control plane of Kubernetes {toolchain.KUBERNETES}"
+        with steps.step(title) as step:
             self._certificates()
             self._start_api(steps)
-            # Before the API server's first RBAC rules exist, the controllers give up.
+            # The controllers exit when the API server has not created its RBAC rules yet.
             self._start_controllers(steps)
             step.detail = self.server
         return self.kubeconfig
 
     def stop(self) -> None:
-        """Stop every server; what is already gone is fine."""
+        """Stop every server that still runs."""
         for name in SERVERS:
             self.daemons.stop(name)
 
@@ -88,7 +89,7 @@ class ControlPlane:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def client(self, name: str, subject: str) -> Path:
-        """A kubeconfig for a server of the cluster, known to it as `subject`."""
+        """Write a kubeconfig for a server that authenticates as `subject`; return its path."""
         leaf = self.authority.leaf(name, subject, [f"DNS:{name}"])
         return self.authority.kubeconfig(
             self.authority.folder / f"{name}.kubeconfig", self.server, leaf
@@ -141,7 +142,7 @@ class ControlPlane:
         )
         front = authority.leaf("front-proxy", "/CN=front-proxy-client", ["DNS:front-proxy"])
         tokens = authority.signing_pair("service-accounts")
-        # A loopback address cannot be an endpoint of the service `kubernetes`.
+        # A loopback address cannot be an endpoint of the Service `kubernetes`.
         reachable = not self.address.startswith("127.")
         return [
             f"--bind-address={self.address}",
@@ -209,7 +210,10 @@ class ControlPlane:
         self.daemons.start(name, [toolchain.server(name, steps), *flags])
 
     def _healthy(self, name: str, path: str) -> bool:
-        """Whether a server says ok; only the API server's certificate is one we signed."""
+        """Return whether a server reports that it is healthy.
+
+        Only the certificate of the API server is signed by our authority.
+        """
         context = ssl.create_default_context(cafile=str(self.authority.certificate))
         context.load_cert_chain(
             self.authority.folder / "admin.crt", self.authority.folder / "admin.key"

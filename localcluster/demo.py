@@ -1,8 +1,8 @@
-"""The story `make demo` tells: from nothing to a trained adapter, with the real `flash`.
+"""What `make demo` does: from nothing to two trained adapters, with the real `flash`.
 
-The adapters are trained on the CPU, from a tiny random model. What is real is everything around
-it: the resource, the operator, the scheduling of an `nvidia.com/gpu` that the node only says it
-has, the pods, the checkpoints in S3, the command line.
+The adapters are trained on the CPU, from a tiny random model. Everything else is real: the
+resource, the operator, scheduling, pods, checkpoints in S3 and the command line. The node
+advertises `nvidia.com/gpu` without having a GPU.
 """
 
 import os
@@ -26,7 +26,7 @@ RUN = re.compile(r"\bflash-\d+-[0-9a-f]{8}\b")
 
 
 def run(steps: StepRunner) -> None:
-    """Bring everything up, train twice, and say where the adapters are."""
+    """Start everything, train two adapters, download them, and print where they are."""
     began = time.monotonic()
     with lifecycle.exclusive_command():
         local = install(steps)
@@ -36,17 +36,19 @@ def run(steps: StepRunner) -> None:
         _show(["checkpoints", name], local, steps)
     for name in runs:
         _pull(name, local, steps)
-    _say_what_was_real(local, steps)
-    steps.say(f"Done in {(time.monotonic() - began) / 60:.1f} minutes. `make down` removes it all.")
+    _print_limits(local, steps)
+    steps.say(
+        f"Done in {(time.monotonic() - began) / 60:.1f} minutes. `make down` removes everything."
+    )
     steps.say(f"export KUBECONFIG={local.kubeconfig}")
 
 
 def install(
     steps: StepRunner, values: Mapping[str, Any] | None = None, models: Sequence[str] = (MODEL,)
 ) -> DevCluster:
-    """A cluster with the operator, the tiny model and the example's environment.
+    """Install the operator, the tiny model and the environment of the example.
 
-    Tests have further values for the chart, and mirror the model under further names.
+    `values` are further values of the chart; `models` are the ids of the tiny model in the mirror.
     """
     local = lifecycle.up(steps)
     built = images.build(local, steps)
@@ -60,15 +62,15 @@ def install(
 
 
 def _train_all(local: DevCluster, steps: StepRunner) -> list[str]:
-    """Train both examples at once, each followed by a `flash train` of its own; the runs' names."""
+    """Train both examples at once, each with a `flash train`; return the names of the runs."""
     title = f"flash train {' and '.join(str(EXAMPLE / config) for config in CONFIGS)}"
     with steps.step(title, total=len(CONFIGS)) as step, ThreadPoolExecutor() as pool:
-        share = _shares(step, len(CONFIGS))
-        started = [
-            pool.submit(_train, config, local, steps, share(number))
+        progress_of = _shared_bar(step, len(CONFIGS))
+        trainings = [
+            pool.submit(_train, config, local, steps, progress_of(number))
             for number, config in enumerate(CONFIGS)
         ]
-        runs = [one.result() for one in started]
+        runs = [training.result() for training in trainings]
         step.detail = " and ".join(runs)
     return runs
 
@@ -76,48 +78,48 @@ def _train_all(local: DevCluster, steps: StepRunner) -> list[str]:
 def _train(
     config: str, local: DevCluster, steps: StepRunner, progress: Callable[[float], None]
 ) -> str:
-    """Run `flash train` to its end; the run's name."""
+    """Run `flash train` to its end; return the name of the run."""
 
     def on_line(line: str) -> None:
-        found = re.search(r"step (\d+)/(\d+)", line)
-        if found and int(found[2]):
-            progress(int(found[1]) / int(found[2]))
+        step = re.search(r"step (\d+)/(\d+)", line)
+        if step and int(step[2]):
+            progress(int(step[1]) / int(step[2]))
 
     output = flash(["train", str(EXAMPLE / config)], local, steps, on_line)
-    named = RUN.search(output)
-    if not named:
-        raise FatalError(f"flash train {config} named no run; what it said is in {steps.log}")
+    run_name = RUN.search(output)
+    if not run_name:
+        raise FatalError(f"flash train {config} printed no run name; see its output in {steps.log}")
     progress(1.0)
-    return named[0]
+    return run_name[0]
 
 
-def _shares(step: Step, count: int) -> Callable[[int], Callable[[float], None]]:
-    """One bar for several runs: each reports its own share of 1."""
+def _shared_bar(step: Step, count: int) -> Callable[[int], Callable[[float], None]]:
+    """Return a function from a run's number to the function that reports its progress (0 to 1)."""
     done = [0.0] * count
 
-    def share(number: int) -> Callable[[float], None]:
-        def report(part: float) -> None:
-            done[number] = part
+    def progress_of(number: int) -> Callable[[float], None]:
+        def report(fraction: float) -> None:
+            done[number] = fraction
             step.reach(sum(done))
 
         return report
 
-    return share
+    return progress_of
 
 
-def _say_what_was_real(local: DevCluster, steps: StepRunner) -> None:
+def _print_limits(local: DevCluster, steps: StepRunner) -> None:
     if local.kind is not ClusterKind.CURRENT:
         steps.say(
-            "\nThe node has no GPU: scheduling was real, the device was not, and training ran on "
-            "the CPU with a tiny random model."
+            "\nThe node has no GPU: it only advertises some. Scheduling was real; training ran on "
+            "the CPU, with a tiny random model."
         )
 
 
 def _pull(name: str, local: DevCluster, steps: StepRunner) -> None:
     folder = folders.repository() / "adapters" / name
     with steps.step(f"flash pull {name}") as step:
-        said = flash(["pull", name, str(folder)], local, steps)
-        step.detail = f"the trained adapter is in {said.split()[-1]}"
+        output = flash(["pull", name, str(folder)], local, steps)
+        step.detail = f"the trained adapter is in {output.split()[-1]}"
 
 
 def _show(words: list[str], local: DevCluster, steps: StepRunner) -> None:
@@ -131,15 +133,15 @@ def flash(
     steps: StepRunner,
     on_line: Callable[[str], None] | None = None,
 ) -> str:
-    """Run the `flash` of this environment against the cluster."""
-    beside = Path(sys.executable).parent / "flash"
-    if not beside.exists():
+    """Run the `flash` of this Python environment against the cluster; return its output."""
+    program = Path(sys.executable).parent / "flash"
+    if not program.exists():
         raise FatalError(
-            f"flash is not installed beside {sys.executable}; run `make demo`, which does it"
+            f"flash is not installed beside {sys.executable}; run `make demo`, which installs it"
         )
     env = {"KUBECONFIG": str(local.kubeconfig), "COLUMNS": os.environ.get("COLUMNS", "120")}
     return steps.run(
-        [beside, *words],
+        [program, *words],
         env=env,
         cwd=folders.repository(),
         on_line=on_line,

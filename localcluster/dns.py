@@ -1,8 +1,8 @@
-"""The cluster's DNS server: CoreDNS, a process of this machine behind the Service `kube-dns`.
+"""The DNS server of the cluster: CoreDNS, a process of this machine behind the Service `kube-dns`.
 
-As a process it needs no image. It listens on the bridge at a port of its own, for port 53 may be
-somebody else's; the Service gives pods the address and the port they know. Names that are not of
-the cluster are asked of this machine's name servers, which may well be on a loopback address.
+As a process it needs no image. It listens on the bridge, at a port of its own, because another
+program may use port 53; the Service maps the usual address and port to it. Questions about other
+names go to the name servers of this machine, which may be on a loopback address.
 """
 
 import json
@@ -30,23 +30,23 @@ class NameServer:
     folder: Path
     control: ControlPlane
     address: str = "127.0.0.1"
-    """Where it listens; pods must be able to reach it."""
+    """Where the server listens; pods must be able to reach it."""
     upstream: Path = RESOLV_CONF
-    """The file that names the servers for everything outside the cluster."""
+    """The file with the name servers for names outside the cluster."""
     ephemeral: bool = False
 
     @property
     def daemons(self) -> Daemons:
-        """The one server."""
+        """The server process."""
         return Daemons(self.folder / "servers", self.ephemeral)
 
     @property
     def port(self) -> int:
-        """Its port for questions, over UDP and TCP."""
+        """The port for DNS queries, over UDP and TCP."""
         return self._port("coredns", self.address)
 
     def start(self, steps: StepRunner) -> None:
-        """Start it and wait until it knows what is in the cluster."""
+        """Start the server and wait until it has read the Services of the cluster."""
         program = toolchain.program("coredns", steps)
         with steps.step("start the DNS server (CoreDNS)") as step:
             self._publish(steps)
@@ -58,14 +58,14 @@ class NameServer:
             step.detail = f"{DNS_SERVICE} for pods"
 
     def stop(self) -> None:
-        """Stop it and delete its folder; what is already gone is fine."""
+        """Stop the server, if it runs, and delete its folder."""
         self.daemons.stop("coredns")
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _corefile(self) -> str:
-        """Its settings; without any name server outside, only the cluster's names are known.
+        """Return the configuration; without an upstream server, only cluster names are resolved.
 
-        Nothing of the cluster is cached, so that a new pod is found at once.
+        Names of the cluster are not cached, so that a new pod resolves at once.
         """
         kubeconfig = self.control.client("coredns", f"/CN={USER}")
         forward = f"forward . {self.upstream}" if names_a_server(self.upstream) else ""
@@ -87,7 +87,7 @@ class NameServer:
 """
 
     def _publish(self, steps: StepRunner) -> None:
-        """Let the server read what it answers from, and pods find it by the Service."""
+        """Give the server its RBAC rights, and create the Service by which pods reach it."""
         # A loopback address cannot be behind a Service.
         service = [] if self.address.startswith("127.") else _service(self.address, self.port)
         objects = {"apiVersion": "v1", "kind": "List", "items": [*_rights(), *service]}
@@ -100,14 +100,14 @@ class NameServer:
 
 
 def names_a_server(resolv_conf: Path) -> bool:
-    """Whether a resolv.conf names a server; some machines have none, or no such file."""
+    """Return whether the file exists and names a server."""
     if not resolv_conf.exists():
         return False
     return any(line.split()[:1] == ["nameserver"] for line in resolv_conf.read_text().splitlines())
 
 
 def _rights() -> list[dict[str, Any]]:
-    """The right to read names and addresses."""
+    """Return the RBAC objects for reading Services and their addresses."""
     rbac = "rbac.authorization.k8s.io"
     return [
         {
@@ -130,7 +130,7 @@ def _rights() -> list[dict[str, Any]]:
 
 
 def _service(address: str, port: int) -> list[dict[str, Any]]:
-    """The Service, and this machine as the one thing behind it."""
+    """Return the Service, with this machine as its only endpoint."""
     protocols = (("dns", "UDP"), ("dns-tcp", "TCP"))
     system = {"name": NAME, "namespace": "kube-system"}
     return [

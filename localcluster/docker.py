@@ -1,7 +1,8 @@
-"""Clusters that a Docker engine runs: kind and k3d.
+"""Clusters in a Docker engine: kind and k3d.
 
-Storage and the registry run on the host as they do for the local cluster; nodes reach them at
-the gateway of their Docker network, and the registry's loopback name is mirrored to it.
+Storage and the image registry run on the host, as for the local cluster. Nodes reach them at the
+gateway of their Docker network. Images are named after the registry's loopback address; nodes
+have that address as a mirror of the gateway.
 """
 
 import json
@@ -20,18 +21,18 @@ NAME = "flashrun"
 
 @dataclass(frozen=True)
 class DockerCluster:
-    """A cluster of one node, named flashrun, made by `kind` or `k3d`."""
+    """A cluster with one node, named flashrun, that `kind` or `k3d` runs."""
 
     tool: ClusterKind
     kubeconfig: Path
 
     @property
     def network(self) -> str:
-        """The Docker network the nodes are on."""
+        """The Docker network of the nodes."""
         return "kind" if self.tool is ClusterKind.KIND else f"k3d-{NAME}"
 
     def start(self, registry_port: int, steps: StepRunner) -> None:
-        """Create the cluster unless it is there, and write its kubeconfig."""
+        """Create the cluster unless it exists, and write its kubeconfig."""
         self.kubeconfig.parent.mkdir(parents=True, exist_ok=True)
         with steps.step(f"start a cluster with {self.tool}") as step:
             if not self.exists():
@@ -42,7 +43,7 @@ class DockerCluster:
             step.detail = self.gateway()
 
     def stop(self, steps: StepRunner) -> None:
-        """Delete the cluster; one that is not there is fine."""
+        """Delete the cluster, if it exists."""
         if not self.exists():
             return
         with steps.step(f"delete the {self.tool} cluster {NAME}"):
@@ -52,23 +53,27 @@ class DockerCluster:
                 steps.run(["k3d", "cluster", "delete", NAME])
 
     def exists(self) -> bool:
-        """Whether the tool knows a cluster of our name."""
+        """Return whether the tool has a cluster of this name."""
         if self.tool is ClusterKind.KIND:
             return NAME in _output("kind", "get", "clusters").split()
         clusters = json.loads(_output("k3d", "cluster", "list", "-o", "json") or "[]")
         return any(cluster["name"] == NAME for cluster in clusters)
 
     def gateway(self) -> str:
-        """The host's IPv4 address on the nodes' network."""
+        """Return the IPv4 address of the host on the network of the nodes.
+
+        Raises:
+            FatalError: the network does not exist or has only IPv6.
+        """
         inspected = json.loads(_output("docker", "network", "inspect", self.network) or "[]")
         ranges = [r for network in inspected for r in network["IPAM"]["Config"]]
-        found = next((r["Gateway"] for r in ranges if "." in r.get("Gateway", "")), None)
-        if not found:
+        address = next((r["Gateway"] for r in ranges if "." in r.get("Gateway", "")), None)
+        if not address:
             raise FatalError(
                 f"the Docker network {self.network} has no IPv4 gateway, so its nodes cannot "
                 "reach this machine; use CLUSTER=local, or CLUSTER=current with storage of your own"
             )
-        return str(found)
+        return str(address)
 
     def _create(self, registry_port: int, steps: StepRunner) -> None:
         with tempfile.TemporaryDirectory() as folder:
@@ -91,7 +96,7 @@ class DockerCluster:
         self.kubeconfig.write_text(text)
 
     def _mirror_registry(self, registry_port: int, steps: StepRunner) -> None:
-        """Tell kind's nodes where 127.0.0.1:<port> is; k3d was told when it was created."""
+        """Write the mirror of 127.0.0.1:<port> into kind's nodes; k3d gets it at creation."""
         hosts = f'server = "http://{self.gateway()}:{registry_port}"\n'
         folder = f"/etc/containerd/certs.d/127.0.0.1:{registry_port}"
         script = f"mkdir -p {folder} && printf '%s' '{hosts}' > {folder}/hosts.toml"
@@ -114,8 +119,9 @@ def _k3d_registries(registry_port: int) -> dict[str, object]:
 
 
 def _output(*argv: str) -> str:
+    """Return what a program prints; empty when it is missing, fails or takes too long."""
     try:
-        done = subprocess.run(argv, capture_output=True, text=True, timeout=60)
+        result = subprocess.run(argv, capture_output=True, text=True, timeout=60)
     except (OSError, subprocess.TimeoutExpired):
         return ""
-    return done.stdout if done.returncode == 0 else ""
+    return result.stdout if result.returncode == 0 else ""

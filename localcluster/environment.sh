@@ -1,16 +1,16 @@
 #!/bin/bash
-# environment.sh FOLDER PYTHON: the locked development environment in FOLDER, with this project
-# in it, editable. Debian keeps a part of venv in a package of its own; it is installed if missing.
+# environment.sh FOLDER PYTHON: install the locked development environment into FOLDER, with this
+# project in editable mode. On Debian, the package python3-venv is installed if it is missing.
 set -euo pipefail
 folder=$1 python=$2
 
 "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {
-    echo "$("$python" --version) is too old; install Python 3.11 or newer, or say make PYTHON=…"
+    echo "$("$python" --version) is too old; install Python 3.11 or newer, or set PYTHON=... for make"
     exit 1
 }
 if ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
     if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
-        echo "Python's venv module is incomplete; install python3-venv and run again"
+        echo "Python's venv module is incomplete; install python3-venv and run this command again"
         exit 1
     fi
     apt-get update -q

@@ -1,7 +1,7 @@
-"""Where things are kept.
+"""Folders of the local cluster.
 
-The cache holds what is dear to make and safe to keep (programs, base images, layers); the
-state holds what one running cluster needs, and `down` removes it.
+The cache holds what takes long to make and can be used again (programs, base images, layers). The
+state holds what one running cluster needs; `down` removes it.
 """
 
 import os
@@ -9,27 +9,27 @@ from pathlib import Path
 
 
 def cache() -> Path:
-    """Programs, base images and layers; kept by `down`, safe to delete when it is not running."""
+    """Return the cache; it survives `down` and may be deleted while no cluster runs."""
     return _home("XDG_CACHE_HOME", ".cache") / "flashrun"
 
 
 def state() -> Path:
-    """Everything of the one local cluster: pids, logs, certificates, data."""
+    """Return the state of the cluster: pids, logs, certificates, data."""
     return _home("XDG_STATE_HOME", ".local/state") / "flashrun" / "local"
 
 
 def logs() -> Path:
-    """One file a command; outside the state, so that the log of `down` survives `down`."""
+    """Return the folder of logs, one per command; outside the state, so that `down` keeps it."""
     return _home("XDG_STATE_HOME", ".local/state") / "flashrun" / "logs"
 
 
 def sockets() -> Path:
-    """A short path, because a socket's name must fit into 107 bytes."""
+    """Return the folder of sockets; it is short, because a socket path has at most 107 bytes."""
     return Path("/run/flashrun-local")
 
 
 def repository() -> Path:
-    """The checkout this package is run from."""
+    """Return the checkout that this package runs from."""
     return Path(__file__).resolve().parent.parent
 
 

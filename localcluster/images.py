@@ -1,10 +1,11 @@
-"""The project's two images: built from its own Dockerfiles, pushed, known by digest.
+"""The two images of this project: built from their Dockerfiles, pushed, referenced by digest.
 
-With Docker the Dockerfiles' own base images are used. Without it there is no place to pull them
-from, so bases are made from Debian packages: one layer with Python that both images share, and
-on top of it, for the trainer, Debian's torch for CPUs.
+With Docker, builds use the base images that the Dockerfiles name. Without Docker, base images are
+made from Debian packages: one layer with Python for both images and, for the trainer, Debian's
+torch for CPUs on top.
 
-The machine's certificates and pip settings are lent to a build and stay out of the image.
+The certificates and pip settings of this machine are mounted into a build; they stay out of the
+image.
 """
 
 import configparser
@@ -34,7 +35,7 @@ PIP_KEYS = ("index-url", "extra-index-url", "trusted-host", "proxy", "timeout", 
 SUITE = "trixie"
 PYTHON = ("python3", "python3-venv", "python3-pip", "ca-certificates")
 TORCH = ("python3-torch",)
-# On a machine without a GPU torch 2.6 raises where later versions, and transformers, expect None.
+# Without a GPU, torch 2.6 raises where later versions return None and transformers expects it.
 NO_ACCELERATOR = (
     "sed -i 's/^    return torch._C._accelerator_getAccelerator()$/& if is_available() else None/' "
     "/usr/lib/python3/dist-packages/torch/accelerator/__init__.py"
@@ -45,25 +46,25 @@ UNNEEDED = (
     "/usr/share/locale/*",
     "/usr/lib/libtorch-test/*",
 )
-# A virtual environment that sees Debian's packages: pip installs into it, and finds torch there.
+# A virtual environment that sees Debian's packages, so that pip finds torch there.
 VENV = "python3 -m venv --system-site-packages /opt/venv"
 ENVIRONMENT = (
     "PATH=/opt/venv/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
     "LANG=C.UTF-8",
-    "USE_LIBUV=0",  # Debian builds torch without libuv, and torch's Python half assumes it
+    "USE_LIBUV=0",  # Debian builds torch without libuv, which torch uses by default
 )
 
 
 @dataclass(frozen=True)
 class Images:
-    """References by digest, as the cluster pulls them."""
+    """References of the two images, by digest."""
 
     operator: str
     trainer: str
 
 
 def build(local: DevCluster, steps: StepRunner) -> Images:
-    """Build both images and push them to the cluster's registry."""
+    """Build both images and push them to the registry of the cluster."""
     missing = [p for p in DOCKERFILES.values() if not (folders.repository() / p).exists()]
     if missing:
         raise FatalError(
@@ -84,7 +85,7 @@ def build(local: DevCluster, steps: StepRunner) -> Images:
 
 
 def pip_settings() -> dict[str, str]:
-    """How pip reaches its index on this machine: its files, then its environment variables."""
+    """Return how pip reaches its index here; environment variables override its files."""
     settings: dict[str, str] = {}
     for name in PIP_FILES:
         parser = configparser.ConfigParser(interpolation=None)
@@ -98,7 +99,7 @@ def pip_settings() -> dict[str, str]:
 
 
 def recipe_hash(*parts: Sequence[str]) -> str:
-    """A short hash of what a base image is made from; it is the image's tag."""
+    """Return a short hash of what a base image is made from; it becomes the tag."""
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
 
 
@@ -123,7 +124,7 @@ def _with_docker(name: str, local: DevCluster, steps: StepRunner) -> str:
 
 
 def _command(*arguments: object) -> list[object]:
-    """A command line of buildah with a store of our own."""
+    """Return a command line of buildah with our own image store."""
     root = folders.cache() / "buildah"
     on_overlay = subprocess.run(
         ["stat", "-f", "-c", "%T", folders.cache()], capture_output=True, text=True
@@ -138,15 +139,15 @@ def _buildah(steps: StepRunner, *arguments: object, what: str = "") -> str:
 
 
 def image_exists(image: str) -> bool:
-    """Whether our store has an image of that name."""
+    """Return whether our image store has an image of this name."""
     argv = [str(word) for word in _command("images", "-q", image)]
     return bool(subprocess.run(argv, capture_output=True, text=True).stdout.strip())
 
 
 def _python_base(steps: StepRunner) -> str:
-    """Debian with Python: the first layer of both images."""
-    made_from = recipe_hash([SUITE], PYTHON, UNNEEDED, [VENV], ENVIRONMENT)
-    image = f"localhost/flashrun/python:{made_from}"
+    """Return the image of Debian with Python, the base of both images; make it if missing."""
+    recipe = recipe_hash([SUITE], PYTHON, UNNEEDED, [VENV], ENVIRONMENT)
+    image = f"localhost/flashrun/python:{recipe}"
     if image_exists(image):
         return image
     with (
@@ -164,8 +165,8 @@ def _python_base(steps: StepRunner) -> str:
 
 
 def _debian(root: str, settings: Path, steps: StepRunner) -> None:
-    """Fill a folder with Debian, Python and an empty virtual environment."""
-    lent = '"$1"/etc/apt/apt.conf.d/99host'
+    """Install Debian, Python and an empty virtual environment into a folder."""
+    apt_settings = '"$1"/etc/apt/apt.conf.d/99host'
     options = [
         "--mode=root",
         "--variant=apt",
@@ -175,8 +176,8 @@ def _debian(root: str, settings: Path, steps: StepRunner) -> None:
         '--aptopt=Apt::Install-Recommends "false"',
         "--dpkgopt=force-unsafe-io",
         *(f"--dpkgopt=path-exclude={pattern}" for pattern in UNNEEDED),
-        f"--setup-hook=cp {settings} {lent}",
-        f"--customize-hook=rm {lent}",
+        f"--setup-hook=cp {settings} {apt_settings}",
+        f"--customize-hook=rm {apt_settings}",
         '--customize-hook=rm -f "$1"/usr/lib/python3*/EXTERNALLY-MANAGED',
         f'--customize-hook=chroot "$1" {VENV}',
     ]
@@ -184,9 +185,9 @@ def _debian(root: str, settings: Path, steps: StepRunner) -> None:
 
 
 def _torch_base(python: str, steps: StepRunner) -> str:
-    """The Python base and Debian's torch for CPUs in a layer of its own."""
-    made_from = recipe_hash([python], TORCH, [NO_ACCELERATOR])
-    image = f"localhost/flashrun/torch:{made_from}"
+    """Return the image of the Python base with Debian's torch for CPUs; make it if missing."""
+    recipe = recipe_hash([python], TORCH, [NO_ACCELERATOR])
+    image = f"localhost/flashrun/torch:{recipe}"
     if image_exists(image):
         return image
     install = "apt-get update -q && apt-get install -q -y --no-install-recommends"
@@ -198,52 +199,57 @@ def _torch_base(python: str, steps: StepRunner) -> str:
         _apt_settings() as settings,
     ):
         how = ["--isolation=chroot", "--network=host", "--env", "DEBIAN_FRONTEND=noninteractive"]
-        lent = ["--volume", f"{settings}:/etc/apt/apt.conf.d/99host:ro"]
+        volume = ["--volume", f"{settings}:/etc/apt/apt.conf.d/99host:ro"]
         what = "installing torch from Debian"
-        _buildah(steps, "run", *how, *lent, container, "--", "sh", "-c", script, what=what)
+        _buildah(steps, "run", *how, *volume, container, "--", "sh", "-c", script, what=what)
         _buildah(steps, "commit", "--quiet", container, image)
     return image
 
 
 def _with_buildah(name: str, base: str, steps: StepRunner) -> set[str]:
-    """Build an image; the ids, perhaps shortened, of every layer that this took."""
+    """Build an image; return the ids of all its layers, some of them shortened."""
     root = folders.repository()
-    with steps.step(f"build the {name} image"), _lent() as volumes:
+    with steps.step(f"build the {name} image"), _build_volumes() as volumes:
         how = ["--layers", "--isolation=chroot", "--network=host", *volumes]
         what = ["--build-arg", f"BASE_IMAGE={base}", "-f", root / DOCKERFILES[name]]
-        tag = ["-t", built(name)]
-        said = _buildah(steps, "bud", *how, *what, *tag, root, what=f"building the {name} image")
-    return layers_in_build_log(said)
+        tag = ["-t", local_name(name)]
+        log = _buildah(steps, "bud", *how, *what, *tag, root, what=f"building the {name} image")
+    return layers_in_build_log(log)
 
 
-def built(name: str) -> str:
-    """The name of an image in our store."""
+def local_name(name: str) -> str:
+    """Return the name of an image in our image store."""
     return f"localhost/flashrun/{name}:local"
 
 
 def _push(name: str, local: DevCluster, steps: StepRunner) -> str:
-    """Push an image; a registry on this very disk gains nothing from compressed layers."""
+    """Push an image; return its reference by digest.
+
+    A registry on the same disk gains nothing from compressed layers.
+    """
     own = local.kind is not ClusterKind.CURRENT
     how = ["--tls-verify=false", "--disable-compression"] if own else []
     target = f"{local.registry}/flashrun/{name}"
     with tempfile.NamedTemporaryFile("r") as file, steps.step(f"push the {name} image") as step:
         digest = ["--digestfile", file.name]
-        _buildah(steps, "push", "--quiet", *how, *digest, built(name), f"docker://{target}:local")
+        _buildah(
+            steps, "push", "--quiet", *how, *digest, local_name(name), f"docker://{target}:local"
+        )
         step.detail = f"{target}@{file.read().strip()}"
     return step.detail
 
 
-def layers_in_build_log(said: str) -> set[str]:
-    """The ids in what `buildah bud --layers` says, of layers it made and of those it found."""
-    return set(re.findall(r"(?m)^--> (?:Using cache )?([0-9a-f]{8,64})$", said))
+def layers_in_build_log(log: str) -> set[str]:
+    """Return the ids that `buildah bud --layers` prints, of new layers and of cached ones."""
+    return set(re.findall(r"(?m)^--> (?:Using cache )?([0-9a-f]{8,64})$", log))
 
 
 def outdated_images(
     images: Sequence[dict[str, Any]], layers: Collection[str], bases: Collection[str]
 ) -> list[str]:
-    """The ids of images that are neither a layer of the newest build nor a base, newest first.
+    """Return the ids of images that are neither a layer of the newest build nor a base image.
 
-    Newest first, because an image that another one is made of cannot go before it.
+    The newest come first, because an image cannot be removed before the images built on it.
     """
     ids = [
         image["id"]
@@ -255,7 +261,7 @@ def outdated_images(
 
 
 def _prune(layers: Collection[str], bases: Collection[str], steps: StepRunner) -> None:
-    """Remove from our store what no build would find again."""
+    """Remove images from our store that no later build can use."""
     listed = subprocess.run(
         [str(word) for word in _command("images", "--all", "--no-trunc", "--json")],
         capture_output=True,
@@ -269,7 +275,7 @@ def _prune(layers: Collection[str], bases: Collection[str], steps: StepRunner) -
 
 @contextmanager
 def _container(base: str, steps: StepRunner) -> Iterator[str]:
-    """A working container; those that an interrupted build left are removed first."""
+    """Yield a working container; remove those of interrupted builds first."""
     _buildah(steps, "rm", "--all")
     name = _buildah(steps, "from", "--pull-never", base).split()[-1]
     try:
@@ -279,8 +285,8 @@ def _container(base: str, steps: StepRunner) -> Iterator[str]:
 
 
 @contextmanager
-def _lent() -> Iterator[list[object]]:
-    """This machine's certificates and pip settings, as volumes for the time of a build."""
+def _build_volumes() -> Iterator[list[object]]:
+    """Yield flags that mount certificates and pip settings of this machine into a build."""
     with tempfile.TemporaryDirectory() as folder:
         settings = pip_settings()
         volumes: list[object] = []
@@ -294,7 +300,7 @@ def _lent() -> Iterator[list[object]]:
 
 @contextmanager
 def _apt_settings() -> Iterator[Path]:
-    """How apt reaches its archive on this machine (proxies, checks), in a file to lend."""
+    """Yield a file with the apt settings of this machine (proxies, checks)."""
     dump = ["apt-config", "dump", "--format", '%F "%v";%n', "Acquire"]
     lines = subprocess.run(dump, capture_output=True, text=True, check=True).stdout.splitlines()
     kept = [line for line in lines if "::IndexTargets" not in line and not line.startswith(" ")]
@@ -305,7 +311,7 @@ def _apt_settings() -> Iterator[Path]:
 
 
 def _mirrors() -> list[str]:
-    """The Debian archive that this machine already uses; none for mmdebstrap's own default."""
+    """Return the Debian archive that this machine uses; empty for the default of mmdebstrap."""
     query = ["apt-get", "indextargets", "--format", "$(REPO_URI)", "Origin: Debian"]
-    found = subprocess.run([*query, "Created-By: Packages"], capture_output=True, text=True)
-    return [uri for uri in found.stdout.split() if "security" not in uri][:1]
+    listed = subprocess.run([*query, "Created-By: Packages"], capture_output=True, text=True)
+    return [uri for uri in listed.stdout.split() if "security" not in uri][:1]

@@ -1,4 +1,4 @@
-"""Up, down and status of the whole: a cluster, S3 storage and an image registry."""
+"""Start, stop and status of the whole: a cluster, S3 storage and an image registry."""
 
 import fcntl
 import json
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TextIO
 
 from localcluster import folders, toolchain
-from localcluster.cluster_kind import ClusterKind, choose, machine_facts
+from localcluster.cluster_kind import ClusterKind, choose_kind, machine_facts
 from localcluster.controlplane import ControlPlane
 from localcluster.dns import NameServer
 from localcluster.docker import DockerCluster
@@ -33,37 +33,38 @@ from localcluster.steps import FatalError, StepRunner
 
 GIB = 1024**3
 COLD_GIB = 14
-"""Go's module and build cache, the programs, two base images, and three copies of each layer."""
+"""Free space for a first start: Go's caches, programs, base images, three copies of a layer."""
 WARM_GIB = 3
+"""Free space for a later start."""
 _HELD: set[str] = set()
-"""The lock files that this process holds."""
+"""Lock files that this process holds."""
 
 
 @dataclass(frozen=True)
 class DevCluster:
-    """A running cluster and what FlashRun needs beside it."""
+    """A running cluster, its image registry and its S3 storage."""
 
     kind: ClusterKind
     kubeconfig: Path
     registry: str
-    """Where images are pushed to and pulled from: `host:port` or `host/path`."""
+    """The prefix of image names: `host:port` or `host/path`."""
     storage_endpoint: str
     access_key: str
     secret_key: str
     host_ip: str
-    """The address of this machine that pods can reach; empty when it is not known."""
+    """The address at which pods reach this machine; empty when it is unknown."""
 
 
 def up(steps: StepRunner) -> DevCluster:
-    """Start whatever does not run yet; running it again is harmless, also after a crash."""
-    choice = choose(machine_facts())
+    """Start what does not run yet; it may be called again at any time, also after a crash."""
+    kind = choose_kind(machine_facts())
     with exclusive_command():
-        _remember(choice)
-        match choice:
+        _remember(kind)
+        match kind:
             case ClusterKind.CURRENT:
                 return _current()
             case ClusterKind.KIND | ClusterKind.K3D:
-                return _up_docker(choice, steps)
+                return _up_docker(kind, steps)
             case ClusterKind.LOCAL:
                 return _up_local(steps)
 
@@ -71,8 +72,8 @@ def up(steps: StepRunner) -> DevCluster:
 def down(steps: StepRunner) -> None:
     """Remove everything that `up` started, whatever state it is in; the cache stays.
 
-    What belongs to the whole machine (pods' processes, the bridge, packet filter chains) is touched
-    only when this very state folder brought it up.
+    Pods, the bridge and packet filter chains belong to the whole machine: they are removed only
+    when the cluster of this state folder made them.
     """
     state = folders.state()
     with exclusive_command():
@@ -90,7 +91,7 @@ def down(steps: StepRunner) -> None:
 
 
 def clean(steps: StepRunner) -> None:
-    """Remove everything that `up` started, and the cache; Go's own caches are not ours."""
+    """Remove everything that `up` started, and the cache; Go's own caches stay."""
     cache = folders.cache()
     with exclusive_command():
         down(steps)
@@ -101,7 +102,11 @@ def clean(steps: StepRunner) -> None:
 
 
 def existing_cluster() -> DevCluster:
-    """The cluster that is up; Stop when there is none."""
+    """Return the running cluster.
+
+    Raises:
+        FatalError: no cluster runs.
+    """
     state = folders.state()
     kubeconfig = state / "kubeconfig"
     match remembered_kind():
@@ -117,37 +122,39 @@ def existing_cluster() -> DevCluster:
             gateway = DockerCluster(tool, kubeconfig).gateway()
             return _local(tool, kubeconfig, _docker_services(gateway), gateway)
         case _:
-            raise FatalError("no cluster is up; start one with `make up`")
+            raise FatalError("no cluster is running; start one with `make up`")
 
 
 def status(steps: StepRunner) -> None:
-    """Say what runs, one line a server."""
+    """Print the kind of cluster, and one line per server."""
     state = folders.state()
     steps.say(f"cluster: {remembered_kind() or 'none; start one with `make up`'}")
     for folder in ("control-plane", "dns", "node", "services"):
         daemons = Daemons(state / folder / "servers")
         for name in daemons.names():
             pid = daemons.pid(name)
-            life = f"runs as pid {pid}" if pid else f"ended: {daemons.last_log_line(name)}"
-            steps.say(f"{name}: {life}")
+            state_of_server = (
+                f"runs as pid {pid}" if pid else f"ended: {daemons.last_log_line(name)}"
+            )
+            steps.say(f"{name}: {state_of_server}")
 
 
 def kubectl(arguments: list[str], steps: StepRunner) -> list[str]:
-    """The command line of kubectl for the cluster that is up."""
+    """Return a command line of kubectl for the running cluster."""
     own = shutil.which("kubectl") if remembered_kind() is not ClusterKind.LOCAL else None
     program = own or str(toolchain.server("kubectl", steps))
     return [program, f"--kubeconfig={existing_cluster().kubeconfig}", *arguments]
 
 
 def delete_unused_images(new: Collection[str], steps: StepRunner) -> None:
-    """Drop images of ours that are neither new nor named by anything in the cluster.
+    """Delete our images that are neither in `new` nor used by any object in the cluster.
 
-    Call it once the new ones run: what they share with the older ones is not fetched again then.
-    What somebody else's registry and Docker keep is not ours to drop.
+    Call it when the new images run, so that their shared layers are not fetched again. Images in
+    Docker, or in a registry that we did not start, stay.
     """
     if remembered_kind() is not ClusterKind.LOCAL:
         return
-    with steps.step("forget older images"):
+    with steps.step("delete unused images"):
         network = Network(folders.state() / "network")
         node = Node(folders.state() / "node", _control(network), network)
         node.delete_unused_images({*new, *_images_in_use(steps)})
@@ -155,31 +162,35 @@ def delete_unused_images(new: Collection[str], steps: StepRunner) -> None:
 
 
 def _images_in_use(steps: StepRunner) -> set[str]:
-    """What pods run, and what Jobs, Deployments and runs may start again."""
-    named: set[str] = set()
-    for kinds in ("pods,jobs,deployments", "flashruns"):  # the latter exist once they are installed
+    """Return the images of pods, and those that Jobs, Deployments and runs may start again."""
+    used: set[str] = set()
+    for kinds in ("pods,jobs,deployments", "flashruns"):  # the CRD of FlashRuns may be missing
         argv = kubectl(["get", kinds, "--all-namespaces", "--output=json"], steps)
         listed = subprocess.run(argv, capture_output=True, text=True).stdout
-        named |= set(re.findall(r'[^"\s]+@sha256:[0-9a-f]{64}', listed))
-    return named
+        used |= set(re.findall(r'[^"\s]+@sha256:[0-9a-f]{64}', listed))
+    return used
 
 
 def remembered_kind() -> ClusterKind | None:
-    """The kind of cluster that `up` started last, if any."""
+    """Return the kind of cluster that `up` started last, or None."""
     file = folders.state() / "choice"
     return ClusterKind(file.read_text()) if file.exists() else None
 
 
 @contextmanager
 def exclusive_command() -> Iterator[None]:
-    """Refuse to run while another command changes the same cluster; may be nested."""
+    """Hold the lock of this cluster; may be nested.
+
+    Raises:
+        FatalError: another process holds it.
+    """
     lock = folders.state().parent / "lock"
     if str(lock) in _HELD:
         yield
         return
     lock.parent.mkdir(parents=True, exist_ok=True)
     with lock.open("a+") as file:
-        _take(file)
+        _lock(file)
         _HELD.add(str(lock))
         try:
             yield
@@ -187,29 +198,29 @@ def exclusive_command() -> Iterator[None]:
             _HELD.discard(str(lock))
 
 
-def _take(file: TextIO) -> None:
+def _lock(file: TextIO) -> None:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         file.seek(0)
         raise FatalError(
             f"another command (pid {file.read() or 'unknown'}) is changing the local cluster; "
-            "wait until it is done, or stop it, and run again"
+            "wait until it is done, or stop it, and run this command again"
         ) from None
     file.truncate(0)
     file.write(str(os.getpid()))
     file.flush()
 
 
-def _remember(choice: ClusterKind) -> None:
+def _remember(kind: ClusterKind) -> None:
     before = remembered_kind()
-    if before not in (None, choice):
+    if before not in (None, kind):
         raise FatalError(
-            f"a cluster of the kind {before} is up and {choice} was asked for; run `make down` "
-            f"first, or say CLUSTER={before}"
+            f"a cluster of the kind {before} is running, but {kind} was requested; run `make down` "
+            f"first, or set CLUSTER={before}"
         )
     folders.state().mkdir(parents=True, exist_ok=True)
-    (folders.state() / "choice").write_text(choice)
+    (folders.state() / "choice").write_text(kind)
 
 
 def _current() -> DevCluster:
@@ -232,7 +243,7 @@ def _current() -> DevCluster:
 
 
 def speaks_http(endpoint: str) -> bool:
-    """Whether anything speaks HTTP there; an S3 server denies a stranger, which is an answer."""
+    """Return whether anything at `endpoint` speaks HTTP; an S3 server answers 403 to a stranger."""
     argv = ["curl", "-sS", "-m", "10", "-o", "/dev/null", endpoint]
     if shutil.which("curl"):
         return subprocess.run(argv, capture_output=True).returncode == 0
@@ -242,9 +253,10 @@ def speaks_http(endpoint: str) -> bool:
 def _up_docker(tool: ClusterKind, steps: StepRunner) -> DevCluster:
     kubeconfig = folders.state() / "kubeconfig"
     cluster = DockerCluster(tool, kubeconfig)
-    registry_first = _docker_services("127.0.0.1")
-    registry_first.start_registry(steps)
-    cluster.start(registry_first.registry_port, steps)
+    # The cluster needs the port of the registry, and storage needs the gateway of the cluster.
+    registry = _docker_services("127.0.0.1")
+    registry.start_registry(steps)
+    cluster.start(registry.registry_port, steps)
     services = _docker_services(cluster.gateway())
     services.start_storage(steps)
     patch = json.dumps({"status": {s: {GPU: str(GPUS)} for s in ("capacity", "allocatable")}})
@@ -255,7 +267,7 @@ def _up_docker(tool: ClusterKind, steps: StepRunner) -> DevCluster:
 
 def _up_local(steps: StepRunner) -> DevCluster:
     _check_owner()
-    _check_room()
+    _check_free_space()
     toolchain.debian([*PACKAGES, "openssl"], steps)
     for name in ("pause", "registry", "minio", "kubernetes", "coredns"):
         toolchain.program(name, steps)
@@ -279,40 +291,40 @@ def _down_local(steps: StepRunner) -> None:
     with steps.step("stop the control plane"):
         _names(control, network).stop()
         control.remove()
-    with steps.step("remove the network bridge and the packet filter's chains"):
+    with steps.step("remove the network bridge and the packet filter chains"):
         network.remove()
 
 
 def owner_folder() -> Path | None:
-    """The state folder of the cluster that this machine runs, or ran until it crashed."""
+    """Return the state folder of the local cluster on this machine, or None."""
     file = folders.sockets() / OWNER
     return Path(file.read_text()) if file.exists() else None
 
 
 def _check_owner() -> None:
-    """Stop when the machine is somebody else's: another state folder's, or another cluster's."""
+    """Raise FatalError when this machine belongs to another state folder or another cluster."""
     folder = owner_folder()
     if folder not in (None, folders.state()) and folder.exists():
         raise FatalError(
-            f"this machine already runs the local cluster of {folder}; use that one, or remove it "
-            f"with `make down XDG_STATE_HOME={folder.parent.parent}`"
+            f"this machine already runs the local cluster of {folder}; use that cluster, or remove "
+            f"it with `make down XDG_STATE_HOME={folder.parent.parent}`"
         )
     if other := foreign_kubelet(folders.state()):
         raise FatalError(
-            f"this machine is a node of another cluster ({other}), whose pods nothing here may "
-            "touch; stop that cluster first"
+            f"this machine is a node of another cluster ({other}), whose pods must not be removed; "
+            "stop that cluster first"
         )
 
 
-def _check_room() -> None:
+def _check_free_space() -> None:
     cache = folders.cache()
     cache.mkdir(parents=True, exist_ok=True)
-    wanted = WARM_GIB if (cache / "buildah").exists() else COLD_GIB
+    needed = WARM_GIB if (cache / "buildah").exists() else COLD_GIB
     free = shutil.disk_usage(cache).free / GIB
-    if free < wanted:
+    if free < needed:
         raise FatalError(
-            f"the disk that holds {cache} has {free:.1f} GiB left and this needs {wanted}; free "
-            "some, or set XDG_CACHE_HOME and XDG_STATE_HOME to folders on another disk"
+            f"the disk of {cache} has {free:.1f} GiB free, but {needed} GiB are needed; free some "
+            "space, or set XDG_CACHE_HOME and XDG_STATE_HOME to folders on another disk"
         )
 
 

@@ -1,7 +1,7 @@
-"""Make the tiny model and commit it to the model mirror: `mirror_model.py REVISION ID…`.
+"""Make the tiny model and commit it to the model mirror: `mirror_model.py REVISION ID...`.
 
-Runs inside a pod of the trainer image, beside make_tiny_model.py; how to reach storage is in the
-environment. A model that is in the mirror already is left alone.
+It runs in a pod of the trainer image, in the same folder as make_tiny_model.py. The environment
+holds the address and credentials of storage. A model that is in the mirror already stays as it is.
 """
 
 import importlib
@@ -17,7 +17,7 @@ from flashrun.store import Store
 
 
 def main(revision: str, *models: str) -> None:
-    """Make the model and commit it as each of `models` whose manifest is not there."""
+    """Make the model and commit it under each id in `models` that the mirror lacks."""
     store = Store(
         StorageAccess(
             endpoint=os.environ["STORAGE_ENDPOINT"],
@@ -44,7 +44,7 @@ def main(revision: str, *models: str) -> None:
 
 
 def make(folder: Path) -> None:
-    """Write the tokenizer and the weights; imported late, for it takes torch seconds to load."""
+    """Write the tokenizer and the weights; the import is late, because torch loads slowly."""
     tiny = importlib.import_module("make_tiny_model")
     tiny.make_model(folder, tiny.make_tokenizer(folder))
 

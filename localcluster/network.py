@@ -1,8 +1,8 @@
-"""The bridge that pods hang on, and the removal of every trace of it.
+"""The network bridge of the pods, and its complete removal.
 
-The host's end of the bridge is the one address that the host and its pods share. The API
-server, the node and the S3 server listen there and nowhere else: it is there without any
-network card, it does not change when a laptop moves, and nobody outside can reach it.
+Host and pods both reach the host's address on the bridge. The API server, the node and the S3
+server listen only there: the address exists without a network card, stays the same when a laptop
+moves, and cannot be reached from outside.
 """
 
 import ipaddress
@@ -29,13 +29,13 @@ FORWARD = tuple(
 
 @dataclass(frozen=True)
 class Network:
-    """The pod network of this machine; `folder` remembers what was there before."""
+    """The pod network of this machine; `folder` holds the kernel settings from before."""
 
     folder: Path
 
     @property
     def subnet(self) -> ipaddress.IPv4Network:
-        """The addresses of the pods: picked once, where this machine has no route yet."""
+        """The addresses of the pods; chosen once, where this machine has no route."""
         file = self.folder / "subnet"
         if not file.exists():
             routes = _ip("-4", "route", "show", "table", "all")
@@ -45,12 +45,12 @@ class Network:
 
     @property
     def address(self) -> str:
-        """The host's address on the bridge."""
+        """The address of the host on the bridge."""
         return str(self.subnet[1])
 
     @property
     def up(self) -> bool:
-        """Whether the bridge is there with its address."""
+        """Whether the bridge exists and has its address."""
         links = _ip("-4", "address", "show")
         return any(
             link["ifname"] == BRIDGE and self.address in {a["local"] for a in link["addr_info"]}
@@ -58,7 +58,7 @@ class Network:
         )
 
     def start(self) -> None:
-        """Make the bridge, let packets through, describe both to the container runtime."""
+        """Create the bridge, allow forwarding, and write the CNI configuration of both."""
         self._kernel_settings()
         if not self.up:
             _delete_bridge()
@@ -66,13 +66,13 @@ class Network:
             _run("ip", "link", "add", BRIDGE, "mtu", mtu, "type", "bridge")
             _run("ip", "address", "add", f"{self.address}/{self.subnet.prefixlen}", "dev", BRIDGE)
             _run("ip", "link", "set", BRIDGE, "up")
-        for rule in FORWARD:  # Docker, for one, leaves FORWARD closed
+        for rule in FORWARD:  # Docker, for example, closes the chain FORWARD
             if not _succeeds("iptables", "-w", "-C", *rule):
                 _run("iptables", "-w", "-I", *rule)
         self._write_cni()
 
     def remove(self) -> None:
-        """Remove the bridge and our chains; put the kernel's settings back."""
+        """Remove the bridge and our chains; restore the kernel settings."""
         _delete_bridge()
         for family in ("iptables", "ip6tables"):
             if shutil.which(f"{family}-save"):
@@ -85,7 +85,7 @@ class Network:
 
     @property
     def cni(self) -> Path:
-        """The folder that describes the network to the container runtime."""
+        """The folder with the CNI configuration."""
         return self.folder / "cni"
 
     def _write_cni(self) -> None:
@@ -108,13 +108,13 @@ class Network:
         (self.cni / "10-bridge.conflist").write_text(json.dumps(network, indent=1))
 
     def _mtu(self) -> int:
-        """The smallest of the links that lead outside, so that no pod's packet is too long."""
+        """Return the smallest MTU of the links of default routes."""
         devices = {route.get("dev") for route in _ip("-4", "route", "show", "default")}
         return min((m["mtu"] for m in _ip("link", "show") if m["ifname"] in devices), default=1500)
 
     def _kernel_settings(self) -> None:
         for module in ("br_netfilter", "overlay"):
-            _succeeds("modprobe", module)  # built in, or not there: the settings below tell
+            _succeeds("modprobe", module)  # it may be built in, or missing; see below
         self.folder.mkdir(parents=True, exist_ok=True)
         settings = [Path("/proc/sys", name) for name in SYSCTLS]
         before = self.folder / "sysctl.json"
@@ -127,23 +127,23 @@ class Network:
 
 
 def free_subnet(routes: Iterable[str]) -> str:
-    """The first candidate that overlaps no route of this machine."""
+    """Return the first candidate that does not overlap a route of this machine."""
     taken = [ipaddress.ip_network(route, strict=False) for route in routes if _is_network(route)]
     for candidate in CANDIDATES:
         if not any(ipaddress.ip_network(candidate).overlaps(network) for network in taken):
             return candidate
     raise FatalError(
-        f"this machine has routes to all of {', '.join(CANDIDATES)}, and pods need one of them; "
-        "leave the VPN that brings these routes, or use CLUSTER=current"
+        f"this machine has routes to all of {', '.join(CANDIDATES)}, but pods need one of them; "
+        "leave the VPN that adds these routes, or use CLUSTER=current"
     )
 
 
 def removal_rules(dump: str) -> str:
-    """What to feed `iptables-restore --noflush` so that our chains and rules in `dump` go.
+    """Return the input of `iptables-restore --noflush` that removes our chains and rules.
 
-    Ours are the rules that carry the bridge's name, the chains they lead to, and those of
-    kube-proxy; two kube-proxies cannot share a machine, so there are no others. Empty when
-    nothing is ours.
+    `dump` is the output of `iptables-save`. Ours are the rules that contain the name of the bridge,
+    the chains that they jump to, and all chains of kube-proxy: two kube-proxies cannot share a
+    machine. The result is empty when nothing is ours.
     """
     tables = re.split(r"(?m)^(?=\*)", dump)
     return "".join(_table_removal(table.splitlines()) for table in tables if table.startswith("*"))
@@ -152,8 +152,8 @@ def removal_rules(dump: str) -> str:
 def _table_removal(lines: list[str]) -> str:
     all_chains = {line[1:].split()[0] for line in lines if line.startswith(":")}
     rules = [line for line in lines if line.startswith("-A ")]
-    leads_to = {_target(rule) for rule in rules if BRIDGE in rule}
-    ours = {chain for chain in all_chains if chain.startswith("KUBE-") or chain in leads_to}
+    targets = {_target(rule) for rule in rules if BRIDGE in rule}
+    ours = {chain for chain in all_chains if chain.startswith("KUBE-") or chain in targets}
     ours -= {chain for chain in all_chains if chain.isupper() and "-" not in chain}
     delete = [
         f"-D {rule[3:]}"
@@ -171,8 +171,8 @@ def _chain(rule: str) -> str:
 
 
 def _target(rule: str) -> str:
-    found = re.search(r" -[jg] (\S+)", rule)
-    return found[1] if found else ""
+    jump = re.search(r" -[jg] (\S+)", rule)
+    return jump[1] if jump else ""
 
 
 def _remove_rules(family: str) -> None:
@@ -204,9 +204,9 @@ def _run(*argv: str) -> str:
     try:
         return subprocess.run(argv, capture_output=True, text=True, check=True).stdout
     except subprocess.CalledProcessError as error:
-        why = error.stderr.strip().splitlines()
+        lines = error.stderr.strip().splitlines()
         raise FatalError(
-            f"`{' '.join(argv)}` failed: {why[-1] if why else 'no reason given'}"
+            f"`{' '.join(argv)}` failed: {lines[-1] if lines else 'no reason given'}"
         ) from None
 
 

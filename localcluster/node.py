@@ -1,8 +1,8 @@
-"""One node on this very machine: containerd, kubelet and kube-proxy, run as root.
+"""A node on this machine: containerd, kubelet and kube-proxy, run as root.
 
-All of its files, sockets and mounts lie in folders of its own, so a containerd that the machine
-already has is not touched, and `stop` knows what to remove. The node says that it has GPUs. It
-has none: what is tried here is the scheduling, which is real, not the device.
+Its files, sockets and mounts are in its own folders, so that another containerd on the machine is
+not touched and `stop` knows what to remove. The node advertises GPUs that it does not have: it is
+for testing scheduling, not devices.
 """
 
 import contextlib
@@ -51,9 +51,9 @@ STRAY_FOLDERS = (
 )
 CGROUPS = Path("/sys/fs/cgroup")
 OWNER = "owner"
-"""The file, beside the sockets, that names the state folder this machine's cluster belongs to."""
+"""The file beside the sockets with the state folder that the cluster of this machine belongs to."""
 PODS = "kubepods"
-"""The cgroup under which kubelet puts every process of every pod."""
+"""The cgroup under which kubelet puts all processes of pods."""
 
 
 @dataclass(frozen=True)
@@ -76,11 +76,11 @@ class Node:
 
     @property
     def images(self) -> Path:
-        """Where containerd keeps layers: in the cache, because unpacking them again is slow."""
+        """Where containerd stores layers: in the cache, because unpacking them takes long."""
         return folders.cache() / "containerd"
 
     def start(self, steps: StepRunner) -> None:
-        """Start what does not run yet and wait until the node is Ready, with its GPUs."""
+        """Start what does not run yet, and wait until the node is Ready and advertises GPUs."""
         with steps.step("start containerd"):
             self._start_containerd()
             self._import_pause(steps)
@@ -89,13 +89,13 @@ class Node:
             self._start_proxy(steps)
             self._wait_ready(steps)
             self._advertise_gpus(steps)
-            step.detail = f"{NODE} is Ready and says it has {GPUS} of {GPU} (it has none)"
+            step.detail = f"{NODE} is Ready and advertises {GPUS} {GPU} (it has no real GPU)"
 
     def stop(self) -> None:
-        """Stop the node and every process of its pods, undo its mounts; what is gone is fine."""
+        """Stop the node and all processes of its pods, and remove its mounts and files."""
         for name in ("kubelet", "kube-proxy"):
             self.daemons.stop(name)
-        self._forget_containers()
+        self._delete_containers()
         _kill_pods()
         _kill_shims(self.socket)
         self.daemons.stop("containerd")
@@ -128,7 +128,7 @@ class Node:
             'plugins."io.containerd.internal.v1.opt"': {"path": str(self.folder / "opt")},
             plugin: {
                 "sandbox_image": PAUSE,
-                # Without CAP_SYS_RESOURCE nobody may lower a score, as in many a container.
+                # Lowering a score needs CAP_SYS_RESOURCE, which containers often lack.
                 "restrict_oom_score_adj": True,
                 "netns_mounts_under_state_dir": True,
             },
@@ -162,8 +162,8 @@ class Node:
         steps.run(["ctr", "-a", self.socket, "-n", "k8s.io", "images", "import", archive])
         self._ctr("images", "label", PAUSE, "io.cri-containerd.pinned=pinned")
 
-    def _forget_containers(self) -> None:
-        """Remove every container from containerd's books, so that the next cluster starts clean."""
+    def _delete_containers(self) -> None:
+        """Delete every container in containerd, so that the next cluster starts without them."""
         if not self.daemons.running("containerd"):
             return
         for task in self._ctr("tasks", "list", "-q").stdout.split():
@@ -172,7 +172,7 @@ class Node:
             self._ctr("containers", "delete", container)
 
     def delete_unused_images(self, used: Collection[str]) -> None:
-        """Remove our images from containerd, except those in use; their layers go with them."""
+        """Delete our images and their layers from containerd, except those in `used`."""
         lines = self._ctr("images", "list").stdout.splitlines()[1:]
         digests = {name: digest for name, _, digest, *_ in map(str.split, lines)}
         old = unused_images(digests, used)
@@ -217,7 +217,7 @@ class Node:
             "podLogsDir": str(self.folder / "pod-logs"),
             "volumePluginDir": str(self.folder / "volume-plugins"),
             "makeIPTablesUtilChains": False,
-            # A developer's disk is often nearly full; images and pods must not vanish for it.
+            # A nearly full disk must not cost images and pods on a developer's machine.
             "evictionHard": EVICTION,
             "imageGCHighThresholdPercent": 100,
             "imageGCLowThresholdPercent": 99,
@@ -265,7 +265,7 @@ class Node:
         def ready() -> bool:
             if self.kubelet_started_too_early():
                 self._start_kubelet(steps)
-            if not answers(health):  # the node object may still tell of the time before a reboot
+            if not answers(health):  # the node object may be older than a reboot
                 return False
             conditions = self._node(steps).get("status", {}).get("conditions", [])
             return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
@@ -275,12 +275,12 @@ class Node:
             raise FatalError(f"kube-proxy ended: {self.daemons.last_log_line('kube-proxy')}")
 
     def kubelet_started_too_early(self) -> bool:
-        """Whether kubelet has ended because containerd answers before it takes pods.
+        """Return whether kubelet ended because containerd was not ready for pods yet.
 
-        Only kubelet asks containerd for that, and it asks once.
+        containerd answers before it is ready, and kubelet does not try again.
         """
-        words = self.daemons.last_log_line("kubelet")
-        return not self.daemons.running("kubelet") and "server is not initialized yet" in words
+        last_line = self.daemons.last_log_line("kubelet")
+        return not self.daemons.running("kubelet") and "server is not initialized yet" in last_line
 
     def _node(self, steps: StepRunner) -> dict[str, Any]:
         argv = [str(toolchain.server("kubectl", steps)), f"--kubeconfig={self.control.kubeconfig}"]
@@ -296,9 +296,10 @@ class Node:
 
 
 def unused_images(digests: Mapping[str, str], used: Collection[str]) -> list[str]:
-    """Which names go, of all that containerd knows: our images that nothing uses.
+    """Return the names of our images in containerd that are not in `used`.
 
-    Kubelet has containerd know each image by its id too; that name goes with the last other one.
+    `digests` maps every name in containerd to a digest. Kubelet also names each image by its id;
+    that name is returned when no other name of the digest stays.
     """
     ids = {name for name in digests if name.startswith("sha256:")}
     old = [name for name in digests if "/flashrun/" in name and name not in used]
@@ -308,7 +309,7 @@ def unused_images(digests: Mapping[str, str], used: Collection[str]) -> list[str
 
 
 def pause_archive(program: bytes) -> bytes:
-    """An OCI archive of the pause image: one layer with one file, written by hand."""
+    """Return an OCI archive of the pause image: one layer with one file."""
     layer = _tar({"pause": program})
     config = {
         "architecture": {"x86_64": "amd64", "aarch64": "arm64"}[os.uname().machine],
@@ -336,19 +337,19 @@ def pause_archive(program: bytes) -> bytes:
 
 
 def mounts_below(roots: list[Path]) -> list[str]:
-    """The mount points inside these folders, the innermost first."""
+    """Return the mount points inside these folders, the innermost first."""
     points = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
     inside = [p for p in points if any(p.startswith(f"{root}/") for root in roots)]
     return sorted(inside, key=len, reverse=True)
 
 
 def foreign_kubelet(own: Path) -> str:
-    """The command line of a kubelet that is not ours (its files are not in `own`), or empty."""
+    """Return the command line of a kubelet whose files are not in `own`, or empty."""
     for file in Path("/proc").glob("[0-9]*/cmdline"):
         try:
             line = file.read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
         except OSError:
-            continue  # it ended while we looked
+            continue  # the process ended meanwhile
         name = Path(line.split(" ")[0]).name
         if name in ("kubelet", "k3s", "rke2", "k0s") and str(own) not in line:
             return line[:100]
@@ -356,7 +357,7 @@ def foreign_kubelet(own: Path) -> str:
 
 
 def _kill_pods() -> None:
-    """Kill what still runs in a pod's cgroup, whoever started it and whether it is still known."""
+    """Kill all processes in the cgroups of pods, also those that containerd does not know."""
 
     def gone() -> bool:
         files = [file for pods in _pod_cgroups() for file in pods.glob("**/cgroup.procs")]
@@ -372,11 +373,11 @@ def _processes(file: Path) -> list[int]:
     try:
         return [int(pid) for pid in file.read_text().split()]
     except OSError:
-        return []  # the cgroup went while we looked
+        return []  # the cgroup was removed meanwhile
 
 
 def _kill_shims(socket: Path) -> None:
-    """Kill the shims of our containerd, known by its socket in their arguments."""
+    """Kill the shims of our containerd; they have its socket in their arguments."""
     for file in Path("/proc").glob("[0-9]*/cmdline"):
         try:
             words = file.read_bytes().split(b"\0")
@@ -394,7 +395,7 @@ def _kill(pid: int) -> None:
 
 
 def _pod_cgroups() -> list[Path]:
-    """The pods' cgroup: one in version 2, one a controller in version 1."""
+    """Return the cgroups of pods: one in version 2, one per controller in version 1."""
     return [p for p in (CGROUPS / PODS, *CGROUPS.glob(f"*/{PODS}")) if p.is_dir()]
 
 
@@ -411,37 +412,37 @@ def _rmdir(folder: Path) -> bool:
     except FileNotFoundError:
         return True
     except OSError:
-        return False  # a process that was killed is not gone yet
+        return False  # a killed process has not ended yet
     return True
 
 
 def _remove_strays(folder: Path) -> None:
-    """Remove what the servers put into places that no setting moves, and nobody else's files."""
+    """Remove our files from the places that no setting of the servers changes."""
     for link in Path("/var/log/containers").glob("*.log"):
         if link.is_symlink() and str(link.readlink()).startswith(f"{folder}/"):
             link.unlink()
     results = Path("/var/lib/cni/results")
     for result in [*results.glob(f"{BRIDGE}-*"), *results.glob("cni-loopback-*")]:
         result.unlink()
-    if not Path("/run/containerd/containerd.sock").exists():  # no other containerd lives here
+    if not Path("/run/containerd/containerd.sock").exists():  # there is no other containerd
         shutil.rmtree("/run/containerd/s", ignore_errors=True)
     for socket in Path("/var/lib/kubelet/device-plugins").glob("kubelet.sock"):
         socket.unlink()
     for stray in STRAY_FOLDERS:
-        with contextlib.suppress(OSError):  # not there, or somebody else uses it
+        with contextlib.suppress(OSError):  # it does not exist, or is not empty
             Path(stray).rmdir()
 
 
 def _snapshotter(folder: Path) -> str:
-    """overlayfs where the disk can do it; on an overlay itself (a container) it cannot."""
+    """Return overlayfs, or native on a disk that is itself an overlay (in a container)."""
     kind = subprocess.run(["stat", "-f", "-c", "%T", folder], capture_output=True, text=True)
     return "native" if re.search("overlay", kind.stdout) else "overlayfs"
 
 
 def _resolv_conf() -> str:
-    """The file with name servers that a pod can reach too; systemd-resolved keeps it apart."""
-    apart = Path("/run/systemd/resolve/resolv.conf")
-    return str(apart if apart.exists() else "/etc/resolv.conf")
+    """Return the file with name servers that pods can reach; systemd-resolved has its own."""
+    resolved = Path("/run/systemd/resolve/resolv.conf")
+    return str(resolved if resolved.exists() else "/etc/resolv.conf")
 
 
 def _toml(values: dict[str, Any]) -> str:

@@ -1,7 +1,6 @@
-"""One certificate authority and its leaves, made with the openssl command line.
+"""A certificate authority and the certificates that it signs, made with the openssl command.
 
-Elliptic keys, so that all of it takes a fraction of a second; a leaf is made again when the
-names it must carry change.
+Elliptic keys are made in milliseconds. A certificate is made again when its names change.
 """
 
 import base64
@@ -20,22 +19,22 @@ DAYS = "3650"
 
 @dataclass(frozen=True)
 class Authority:
-    """A certificate authority in a folder of its own."""
+    """A certificate authority and its folder."""
 
     folder: Path
 
     @property
     def certificate(self) -> Path:
-        """The certificate that everybody trusts."""
+        """The certificate that all servers trust."""
         return self.folder / "ca.crt"
 
     @property
     def key(self) -> Path:
-        """The key that signs."""
+        """The signing key."""
         return self.folder / "ca.key"
 
     def create(self) -> None:
-        """Make the authority unless it is there."""
+        """Create the authority unless it exists."""
         if self.certificate.exists():
             return
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -44,28 +43,28 @@ class Authority:
         usage = "keyUsage=critical,keyCertSign,cRLSign,digitalSignature"
         subject = ["-subj", "/CN=flashrun-local", "-days", DAYS]
         extensions = ["-addext", "basicConstraints=critical,CA:TRUE", "-addext", usage]
-        made = ["-key", self.key, "-out", self.certificate]
-        _openssl("req", "-x509", "-new", *made, *subject, *extensions)
+        files = ["-key", self.key, "-out", self.certificate]
+        _openssl("req", "-x509", "-new", *files, *subject, *extensions)
 
     def leaf(self, name: str, subject: str, names: Sequence[str]) -> "Leaf":
-        """A certificate for `subject`; `names` are alternative names such as `DNS:localhost`."""
+        """Return a certificate for `subject` with alternative `names` such as `DNS:localhost`."""
         leaf = Leaf(self.folder / f"{name}.crt", self.folder / f"{name}.key")
-        wanted = f"extendedKeyUsage=serverAuth,clientAuth\nsubjectAltName={','.join(names)}\n"
+        content = f"extendedKeyUsage=serverAuth,clientAuth\nsubjectAltName={','.join(names)}\n"
         extensions = self.folder / f"{name}.ext"
-        made_for = extensions.read_text() if extensions.exists() else ""
-        if made_for == wanted and leaf.certificate.exists():
+        before = extensions.read_text() if extensions.exists() else ""
+        if before == content and leaf.certificate.exists():
             return leaf
         _elliptic_key(leaf.key)
         request = self.folder / f"{name}.csr"
-        extensions.write_text(wanted)
+        extensions.write_text(content)
         _openssl("req", "-new", "-key", leaf.key, "-subj", subject, "-out", request)
         signer = ["-CA", self.certificate, "-CAkey", self.key, "-CAcreateserial", "-days", DAYS]
-        made = ["-in", request, "-extfile", extensions, "-out", leaf.certificate]
-        _openssl("x509", "-req", *made, *signer)
+        files = ["-in", request, "-extfile", extensions, "-out", leaf.certificate]
+        _openssl("x509", "-req", *files, *signer)
         return leaf
 
     def signing_pair(self, name: str) -> "Leaf":
-        """An RSA pair for service account tokens; its `certificate` is the public key."""
+        """Return an RSA key pair for service account tokens; `certificate` is its public key."""
         pair = Leaf(self.folder / f"{name}.pub", self.folder / f"{name}.key")
         if not pair.certificate.exists():
             _openssl("genrsa", "-out", pair.key, "2048")
@@ -73,7 +72,7 @@ class Authority:
         return pair
 
     def kubeconfig(self, path: Path, server: str, leaf: "Leaf") -> Path:
-        """Write a kubeconfig for whoever holds `leaf`; readable by its owner alone."""
+        """Write a kubeconfig with the certificate `leaf`, readable only by its owner."""
         config = {
             "apiVersion": "v1",
             "kind": "Config",
@@ -123,9 +122,11 @@ def _openssl(*arguments: object) -> None:
     try:
         subprocess.run(argv, capture_output=True, text=True, check=True)
     except FileNotFoundError:
-        raise FatalError("the program openssl is missing; install it and run again") from None
+        raise FatalError(
+            "the program openssl is missing; install it and run this command again"
+        ) from None
     except subprocess.CalledProcessError as error:
-        raise FatalError(f"openssl could not {arguments[0]}: {error.stderr.strip()}") from None
+        raise FatalError(f"openssl {arguments[0]} failed: {error.stderr.strip()}") from None
 
 
 def _base64(path: Path) -> str:

@@ -1,7 +1,7 @@
-"""Free ports: picked once, remembered, and never assumed.
+"""Free ports, chosen once and remembered in a file.
 
-They lie below the range the kernel hands to outgoing connections, so that a remembered port is
-not taken by chance while the cluster is down.
+They lie below the range that the kernel uses for outgoing connections, so that a remembered port
+is rarely taken while the cluster is down.
 """
 
 import json
@@ -17,12 +17,16 @@ LOWEST, HIGHEST = 20_000, 32_000
 
 @dataclass(frozen=True)
 class Ports:
-    """The ports of one folder, by the name of the server that has them."""
+    """The ports in one file, by the name of their server."""
 
     file: Path
 
     def get(self, name: str, address: str = "127.0.0.1", *, running: bool = False) -> int:
-        """The port of a server; Stop when it does not run and somebody else has its port."""
+        """Return the port of a server; choose one at the first call.
+
+        Raises:
+            FatalError: the server is not `running`, and another program uses its port.
+        """
         known: dict[str, int] = json.loads(self.file.read_text()) if self.file.exists() else {}
         if name not in known:
             known[name] = _pick(address, set(known.values()))
@@ -31,7 +35,7 @@ class Ports:
         elif not running and not _free(address, known[name]):
             raise FatalError(
                 f"port {known[name]}, which {name} had before, is taken by another program; stop "
-                f"that program (ss -ltnp 'sport = :{known[name]}' names it), or run `make down` "
+                f"that program (ss -ltnp 'sport = :{known[name]}' shows it), or run `make down` "
                 "and start again with new ports"
             )
         return known[name]
@@ -43,7 +47,7 @@ def _pick(address: str, taken: set[int]) -> int:
         if port not in taken and _free(address, port):
             return port
     raise FatalError(
-        f"no port between {LOWEST} and {HIGHEST} is free on {address}; stop some servers"
+        f"no port between {LOWEST} and {HIGHEST} is free on {address}; stop servers that use them"
     )
 
 

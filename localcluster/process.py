@@ -1,7 +1,7 @@
 """Servers that outlive the command that started them.
 
-A server is known again by its pid together with the moment it started and the boot it started
-in: a pid that the kernel has since given to somebody else never matches, so it is never killed.
+A server is recognized by its pid, its start time and the id of the boot. A pid that the kernel has
+given to another process since then does not match, so another process is never killed.
 """
 
 import contextlib
@@ -17,20 +17,17 @@ from typing import Any
 from localcluster.steps import FatalError
 
 KILLED_WITHIN = 10.0  # seconds; only a process stuck in the kernel takes longer
-STATE_FIELD, THREADS_FIELD, START_FIELD = (
-    0,
-    17,
-    19,
-)  # in /proc/<pid>/stat, counted after the command's name
+# In /proc/<pid>/stat, counted after the name of the command.
+STATE_FIELD, THREADS_FIELD, START_FIELD = 0, 17, 19
 
 
 @dataclass(frozen=True)
 class Daemons:
-    """The servers of one folder: a pid file and a log each."""
+    """The servers of one folder; each has a pid file and a log."""
 
     folder: Path
     ephemeral: bool = False
-    """Whether they die with the thread that started them; for tests that may be killed."""
+    """Whether servers end with the thread that started them; for tests that may be killed."""
 
     def start(
         self,
@@ -39,35 +36,35 @@ class Daemons:
         env: Mapping[str, str] | None = None,
         reads: Sequence[Path] = (),
     ) -> None:
-        """Start a server unless it runs as asked; other arguments or settings restart it.
+        """Start a server, or restart it when its arguments or settings changed.
 
-        `reads` are the files it takes its settings from.
+        `reads` are the files with its settings.
         """
         words = [str(word) for word in argv]
-        told = {"argv": words, "settings": [file.read_text() for file in reads]}
+        wanted = {"argv": words, "settings": [file.read_text() for file in reads]}
         if self.running(name):
-            if self._record(name).items() >= told.items():
+            if self._record(name).items() >= wanted.items():
                 return
             self.stop(name)
         self.folder.mkdir(parents=True, exist_ok=True)
-        tied = ["setpriv", "--pdeathsig", "KILL", "--"] if self.ephemeral else []
-        pid = _spawn([*tied, *words], self.log(name), {**os.environ, **(env or {})})
-        record = {"pid": pid, "start": _start(pid), "boot": _boot(), **told}
+        ends_with_us = ["setpriv", "--pdeathsig", "KILL", "--"] if self.ephemeral else []
+        pid = _spawn([*ends_with_us, *words], self.log(name), {**os.environ, **(env or {})})
+        record = {"pid": pid, "start": _start(pid), "boot": _boot(), **wanted}
         self._file(name).write_text(json.dumps(record))
 
     def pid(self, name: str) -> int | None:
-        """The pid of a server that runs, else None."""
+        """Return the pid of a server that runs, or None."""
         record = self._record(name)
         pid = int(record.get("pid", 0))
         alive = pid and record["boot"] == _boot() and record["start"] == _start(pid)
         return pid if alive else None
 
     def running(self, name: str) -> bool:
-        """Whether the server that was started under this name still runs."""
+        """Return whether the server that was started under this name still runs."""
         return self.pid(name) is not None
 
     def stop(self, name: str, grace: float = 10.0) -> None:
-        """End a server: politely, and after `grace` seconds for sure. A dead one is fine."""
+        """End a server with SIGTERM, and with SIGKILL after `grace` seconds."""
         pid = self.pid(name)
         if pid:
             os.kill(pid, signal.SIGTERM)
@@ -77,26 +74,30 @@ class Daemons:
         self._file(name).unlink(missing_ok=True)
 
     def wait(self, name: str, ready: Callable[[], bool], seconds: float = 60.0) -> None:
-        """Wait until a server is ready; Stop, with its last words, when it ends or takes longer."""
+        """Wait until a server is ready.
+
+        Raises:
+            FatalError: the server ends or is not ready in time; with its last log line.
+        """
         if wait_until(lambda: ready() or not self.running(name), seconds) and self.running(name):
             return
         end = "does not answer" if self.running(name) else "ended"
-        raise FatalError(f"{name} {end}: {self.last_log_line(name)} (all of it: {self.log(name)})")
+        raise FatalError(f"{name} {end}: {self.last_log_line(name)} (full log: {self.log(name)})")
 
     def last_log_line(self, name: str) -> str:
-        """The last line of a server's log."""
+        """Return the last line in the log of a server."""
         try:
             lines = self.log(name).read_text(errors="replace").splitlines()
         except FileNotFoundError:
-            return "it left no log"
+            return "there is no log"
         return next((line.strip()[-300:] for line in reversed(lines) if line.strip()), "no output")
 
     def names(self) -> list[str]:
-        """The servers that have a pid file, running or not."""
+        """Return the servers that have a pid file, running or not."""
         return sorted(path.stem for path in self.folder.glob("*.pid"))
 
     def log(self, name: str) -> Path:
-        """The log file of a server."""
+        """Return the log file of a server."""
         return self.folder / f"{name}.log"
 
     def _file(self, name: str) -> Path:
@@ -111,7 +112,7 @@ class Daemons:
 
 
 def write_if_changed(file: Path, text: str, mode: int = 0o644) -> Path:
-    """Make a file say `text`; one that says so already is not touched, for servers watch theirs."""
+    """Write `text` to a file unless it is its content; servers watch their files."""
     file.parent.mkdir(parents=True, exist_ok=True)
     if not file.exists() or file.read_text() != text:
         file.touch(mode)
@@ -120,7 +121,7 @@ def write_if_changed(file: Path, text: str, mode: int = 0o644) -> Path:
 
 
 def wait_until(ready: Callable[[], bool], seconds: float, every: float = 0.1) -> bool:
-    """Ask again and again until the answer is yes; False when `seconds` pass first."""
+    """Call `ready` repeatedly until it returns True; return False after `seconds`."""
     end = time.monotonic() + seconds
     while not ready():
         if time.monotonic() > end:
@@ -130,7 +131,7 @@ def wait_until(ready: Callable[[], bool], seconds: float, every: float = 0.1) ->
 
 
 def _spawn(words: list[str], log: Path, env: Mapping[str, str]) -> int:
-    """Start a program in a session of its own, reading nothing and writing to `log`."""
+    """Start a program in its own session, without input and with its output in `log`."""
     append = os.O_WRONLY | os.O_CREAT | os.O_APPEND
     try:
         return os.posix_spawnp(
@@ -141,13 +142,15 @@ def _spawn(words: list[str], log: Path, env: Mapping[str, str]) -> int:
                 (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
                 (os.POSIX_SPAWN_OPEN, 1, str(log), append, 0o644),
                 (os.POSIX_SPAWN_DUP2, 1, 2),
-                # What our caller left open, a lock for one, a server would hold for ever.
+                # The server must not hold what our caller has open, for example a lock.
                 *((os.POSIX_SPAWN_CLOSE, fd) for fd in _descriptors() if fd > 2),
             ],
             setsid=True,
         )
     except FileNotFoundError:
-        raise FatalError(f"the program {words[0]} is missing; install it and run again") from None
+        raise FatalError(
+            f"the program {words[0]} is missing; install it and run this command again"
+        ) from None
 
 
 def _descriptors() -> list[int]:
@@ -155,13 +158,13 @@ def _descriptors() -> list[int]:
 
 
 def _start(pid: int) -> int | None:
-    """When a process started, in clock ticks since boot; None when it is gone or a zombie."""
+    """Return the start of a process in clock ticks since boot; None if it is gone or a zombie."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text()
     except (FileNotFoundError, ProcessLookupError):
         return None
     fields = text.rpartition(")")[2].split()
-    # Killed, the first thread is a zombie while others still hold the server's sockets.
+    # After SIGKILL, the first thread is a zombie while others may still hold sockets.
     if fields[STATE_FIELD] == "Z" and int(fields[THREADS_FIELD]) <= 1:
         _reap(pid)
         return None

@@ -1,4 +1,4 @@
-"""The two servers a cluster of one's own lacks: S3 storage (MinIO) and an image registry."""
+"""S3 storage (MinIO) and an image registry, beside a cluster that has neither."""
 
 import secrets
 import urllib.error
@@ -25,7 +25,7 @@ class Services:
     """Where storage listens; pods must be able to reach it."""
     ephemeral: bool = False
     exposed: bool = False
-    """Whether the registry listens on every address, for nodes that are containers of Docker."""
+    """Whether the registry listens on every address, for nodes that are Docker containers."""
 
     @property
     def daemons(self) -> Daemons:
@@ -34,22 +34,22 @@ class Services:
 
     @property
     def endpoint(self) -> str:
-        """The S3 server's URL."""
+        """The URL of the S3 server."""
         return f"http://{self.address}:{self._port('minio', self.address)}"
 
     @property
     def registry(self) -> str:
-        """The registry's `address:port`; on a loopback address nobody asks it for TLS."""
+        """The registry as `address:port`; container runtimes use HTTP for a loopback address."""
         return f"127.0.0.1:{self.registry_port}"
 
     @property
     def registry_port(self) -> int:
-        """The registry's port."""
+        """The port of the registry."""
         return self._port("registry", "127.0.0.1")
 
     @property
     def secret_key(self) -> str:
-        """The S3 server's secret key, made up once."""
+        """The secret key of the S3 server, generated once."""
         file = self.folder / "secret-key"
         if not file.exists():
             write_if_changed(file, secrets.token_urlsafe(24), mode=0o600)
@@ -77,7 +77,7 @@ class Services:
             step.detail = self.endpoint
 
     def start_registry(self, steps: StepRunner) -> None:
-        """Start the image registry, its layers in the cache, and wait until it answers."""
+        """Start the image registry, with its layers in the cache, and wait until it answers."""
         program = toolchain.program("registry", steps)
         with steps.step("start the image registry") as step:
             settings = yaml.safe_dump(self._registry_config())
@@ -88,12 +88,12 @@ class Services:
             step.detail = self.registry
 
     def delete_unused_images(self, steps: StepRunner) -> None:
-        """Delete the layers of every image that no tag names; nobody may push meanwhile."""
+        """Delete the layers of untagged images; nothing may be pushed at the same time."""
         program, config = toolchain.program("registry", steps), self.folder / "registry.yaml"
         steps.run([program, "garbage-collect", "--quiet", "--delete-untagged", config])
 
     def stop(self) -> None:
-        """Stop both; what is already gone is fine."""
+        """Stop both servers, if they run."""
         for name in ("minio", "registry"):
             self.daemons.stop(name)
 
@@ -113,7 +113,7 @@ class Services:
 
 
 def answers(url: str) -> bool:
-    """Whether a server says 200 there."""
+    """Return whether a server answers with status 200."""
     try:
         with urllib.request.urlopen(url, timeout=5) as answer:
             return bool(answer.status == 200)

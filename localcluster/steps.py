@@ -1,8 +1,8 @@
-"""What a person sees: one line a step with its time, and a log file for everything else.
+"""Progress on the terminal: one line per step with its time, and a log file for the rest.
 
-On a terminal a step shows a spinner, or a bar when its length is known, and leaves one line.
-Elsewhere (a pipe, CI) the line is written as it happens: the title, every tenth part done, the
-time. Whatever a command prints goes into the log, whose path is printed once.
+On a terminal, a step shows a spinner, or a bar when its length is known, and leaves one line.
+Elsewhere (a pipe, CI) the line is written piece by piece: the title, every 10 %, the time. The
+output of commands goes to the log, whose path is printed once.
 """
 
 import contextlib
@@ -28,12 +28,12 @@ KEPT_LOGS = 10
 
 
 class FatalError(Exception):
-    """The end of the road, said in one sentence: what is wrong and what to do next."""
+    """A fatal error with one sentence for the user: what happened and what to do."""
 
 
 def disk_full(path: Path | None = None) -> FatalError:
-    """The sentence for a full disk; `path` is where the write went, when that is known."""
-    where = f"the disk that holds {path}" if path else "the disk"
+    """Return the error for a full disk; `path` is the file or folder on it, if known."""
+    where = f"the disk of {path}" if path else "the disk"
     return FatalError(
         f"{where} is full; free some space there, or set XDG_CACHE_HOME and XDG_STATE_HOME to "
         "folders on another disk, and run the same command again"
@@ -42,7 +42,7 @@ def disk_full(path: Path | None = None) -> FatalError:
 
 @dataclass
 class Step:
-    """A step under way; `detail` is added to its line at the end."""
+    """A running step; `detail` is added to its line at the end."""
 
     title: str
     total: float | None = None
@@ -51,7 +51,7 @@ class Step:
     on_change: Callable[["Step"], None] = field(default=lambda _: None, repr=False)
 
     def advance(self, amount: float = 1.0) -> None:
-        """Move the bar; a bar never runs past its end."""
+        """Move the bar by `amount`, at most to its end."""
         self.reach(self.done + amount)
 
     def reach(self, done: float) -> None:
@@ -61,7 +61,7 @@ class Step:
 
 
 class StepRunner:
-    """Runs steps and commands, tells a person the short story and the log the long one."""
+    """Runs steps and commands; prints one line per step and writes everything to a log."""
 
     def __init__(self, log: Path, *, quiet: bool = False) -> None:
         self.log = log
@@ -73,7 +73,7 @@ class StepRunner:
 
     @classmethod
     def named(cls, command: str) -> "StepRunner":
-        """Steps that log to a new file of their own; the oldest files go."""
+        """Return a runner with a new log file for `command`; the oldest logs are deleted."""
         folder = folders.logs()
         folder.mkdir(parents=True, exist_ok=True)
         for old in sorted(folder.glob("*.log"))[: -(KEPT_LOGS - 1)]:
@@ -83,7 +83,7 @@ class StepRunner:
 
     @classmethod
     def silent(cls, folder: Path) -> "StepRunner":
-        """Steps for tests: nothing on the screen, all in a file under `folder`."""
+        """Return a runner for tests: nothing on the terminal, everything in a file in `folder`."""
         return cls(folder / "steps.log", quiet=True)
 
     def close(self) -> None:
@@ -91,29 +91,29 @@ class StepRunner:
         self._file.close()
 
     def say(self, text: str = "") -> None:
-        """One line for a person, also in the log."""
+        """Print one line, and write it to the log."""
         self.note(text)
         if not self.quiet:
             self._console.print(escape(text), soft_wrap=True)
 
     def note(self, text: str) -> None:
-        """One line for the log alone; a disk too full for it must not hide what else happens."""
+        """Write one line to the log; a full disk must not hide another error."""
         with contextlib.suppress(OSError):
             self._file.write(f"{text}\n".encode(errors="replace"))
 
     @contextmanager
     def step(self, title: str, total: float | None = None) -> Iterator[Step]:
-        """One line on the screen, with the time its body took."""
+        """Print one line for the block, with its result and time."""
         self.note(f"== {title}")
         began = time.monotonic()
         step = Step(title, total)
-        verdict = "failed"
+        result = "failed"
         try:
-            with self._shown(step):
+            with self._progress(step):
                 yield step
-            verdict = "ok"
+            result = "ok"
         finally:
-            self._finish(step, verdict, time.monotonic() - began)
+            self._finish(step, result, time.monotonic() - began)
 
     def run(
         self,
@@ -125,9 +125,13 @@ class StepRunner:
         stdin: str = "",
         on_line: Callable[[str], None] | None = None,
     ) -> str:
-        """Run a command to its end, its output into the log; returns the output.
+        """Run a command to its end, log its output and return it.
 
-        Raises Stop, with the last line the command said, when it fails. `env` is added to ours.
+        `what` names the command in errors; `env` is added to our environment; `on_line` is called
+        with every line.
+
+        Raises:
+            FatalError: the command fails; with the last line of its output.
         """
         words = [str(word) for word in argv]
         self.note("$ " + " ".join(words))
@@ -154,11 +158,11 @@ class StepRunner:
             return disk_full()
         last = next((line for line in reversed(output.splitlines()) if line.strip()), "no output")
         return FatalError(
-            f"{what} failed with status {status}: {last.strip()} (all of it: {self.log})"
+            f"{what} failed with status {status}: {last.strip()} (full log: {self.log})"
         )
 
     @contextmanager
-    def _shown(self, step: Step) -> Iterator[None]:
+    def _progress(self, step: Step) -> Iterator[None]:
         if self.quiet:
             yield
         elif self._live:
@@ -170,29 +174,29 @@ class StepRunner:
             yield
 
     def _tenths(self) -> Callable[[Step], None]:
-        """Writes 10%, 20%, … once each as a step with a known length goes on."""
-        told = 0
+        """Return a callback that writes 10%, 20% and so on, each once."""
+        written = 0
 
         def change(step: Step) -> None:
-            nonlocal told
+            nonlocal written
             tenth = int(10 * step.done / step.total) if step.total else 0
-            if told < tenth < 10:
-                told = tenth
+            if written < tenth < 10:
+                written = tenth
                 self._write(f" {tenth * 10}%")
 
         return change
 
-    def _finish(self, step: Step, verdict: str, seconds: float) -> None:
+    def _finish(self, step: Step, result: str, seconds: float) -> None:
         detail = f": {step.detail}" if step.detail else ""
-        self.note(f"== {step.title}{detail} {verdict} after {seconds:.1f} s")
+        self.note(f"== {step.title}{detail} {result} after {seconds:.1f} s")
         if self.quiet:
             return
         if self._live:
-            mark = "[green]✓[/]" if verdict == "ok" else "[red]✗[/]"
+            mark = "[green]✓[/]" if result == "ok" else "[red]✗[/]"
             line = f"{mark} {seconds:7.1f} s  {escape(step.title + detail)}"
             self._console.print(line, soft_wrap=True)
         else:
-            self._write(f" {verdict} {seconds:.1f} s{detail}\n")
+            self._write(f" {result} {seconds:.1f} s{detail}\n")
 
     @staticmethod
     def _write(text: str) -> None:
@@ -218,7 +222,7 @@ def _bar(step: Step, console: Console) -> Iterator[None]:
 def _child(
     words: list[str], env: Mapping[str, str] | None, cwd: Path | None
 ) -> Iterator[subprocess.Popen[str]]:
-    """A child whose two outputs are one pipe; ended with us when we are interrupted."""
+    """Yield a child process with both outputs in one pipe; end it when we are interrupted."""
     try:
         child = subprocess.Popen(
             words,
@@ -231,7 +235,9 @@ def _child(
             errors="replace",
         )
     except FileNotFoundError:
-        raise FatalError(f"the program {words[0]} is missing; install it and run again") from None
+        raise FatalError(
+            f"the program {words[0]} is missing; install it and run this command again"
+        ) from None
     except OSError as error:
         if error.errno == errno.ENOSPC:
             raise disk_full() from None

@@ -1,4 +1,4 @@
-"""The model that the examples train: made in a pod of the trainer image, kept in the mirror."""
+"""The model that the examples train: made in a pod of the trainer image, stored in the mirror."""
 
 import json
 import subprocess
@@ -28,7 +28,11 @@ def mirror(local: DevCluster, built: Images, steps: StepRunner, ids: Sequence[st
 
 
 def _wait_for_job(steps: StepRunner) -> None:
-    """Wait until the Job has succeeded; Stop, with its last words, when it fails."""
+    """Wait until the Job succeeds.
+
+    Raises:
+        FatalError: the Job fails or takes too long; with its last log line.
+    """
     where = ["--namespace", NAMESPACE]
     end = time.monotonic() + 600
     while time.monotonic() < end:
@@ -40,13 +44,13 @@ def _wait_for_job(steps: StepRunner) -> None:
             break
         time.sleep(0.5)
     steps.run(lifecycle.kubectl(["describe", "pods", "-l", f"job-name={JOB}", *where], steps))
-    words = steps.run(lifecycle.kubectl(["logs", f"job/{JOB}", *where, "--tail=50"], steps))
-    last = words.strip().splitlines()[-1:] or ["its pod said nothing"]
-    raise FatalError(f"the tiny model could not be made: {last[0]} (all of it: {steps.log})")
+    log = steps.run(lifecycle.kubectl(["logs", f"job/{JOB}", *where, "--tail=50"], steps))
+    last = log.strip().splitlines()[-1:] or ["its pod has no log"]
+    raise FatalError(f"making the tiny model failed: {last[0]} (full log: {steps.log})")
 
 
 def _objects(local: DevCluster, built: Images, ids: Sequence[str]) -> list[dict[str, Any]]:
-    """The ConfigMap with the two scripts and the Job that runs them."""
+    """Return the ConfigMap with the two scripts, and the Job that runs them."""
     root = folders.repository()
     scripts = [root / "examples/tiny-model/make_tiny_model.py", root / "localcluster" / SCRIPT]
     plain = {

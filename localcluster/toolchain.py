@@ -1,7 +1,7 @@
-"""The programs everything else needs: Debian's, and the ones built from Go modules.
+"""The programs of the local cluster: Debian packages, and programs built from Go modules.
 
-A built program is cached under a name that holds the hash of its sources, its flags and the Go
-version, and moved there in one step: an interrupted build leaves nothing that looks finished.
+A program is cached under a name with the hash of its sources, its flags and the Go version. It is
+moved there in one step, so that an interrupted build leaves nothing that looks finished.
 """
 
 import fcntl
@@ -32,26 +32,26 @@ GO_SOURCES = Path(__file__).resolve().parent / "go"
 
 @dataclass(frozen=True)
 class Program:
-    """A program to build: a module at a version, or a folder of this package."""
+    """A program to build: a Go module at a version, or a folder of this package."""
 
     name: str
     version: str
     module: str = ""
     """`path@version` for `go install`; empty for the folder go/<name>."""
     variables: tuple[str, ...] = ()
-    """`name=value` pairs the linker sets."""
+    """`name=value` pairs that the linker sets."""
     packages: int = 0
-    """About how many packages a first build compiles; only the bar depends on it."""
+    """About how many packages a first build compiles; it is the length of the bar."""
 
     @property
     def flags(self) -> list[str]:
-        """What `go build` and `go install` are told."""
+        """The flags of `go build` and `go install`."""
         set_variables = "".join(f" -X {pair}" for pair in self.variables)
         return ["-trimpath", "-ldflags", f"-s -w{set_variables}"]
 
 
 def _versions() -> tuple[str, ...]:
-    """What Kubernetes' own build sets, so that its servers do not call themselves v0.0.0."""
+    """Return the version variables that the build of Kubernetes sets; the default is v0.0.0."""
     values = {
         "gitVersion": f"v{KUBERNETES}",
         "gitMajor": KUBERNETES.split(".")[0],
@@ -87,24 +87,24 @@ PROGRAMS = {
 
 
 def program(name: str, steps: StepRunner) -> Path:
-    """The path of a Go program, built first when the cache lacks it."""
-    wanted = PROGRAMS[name]
-    path = folders.cache() / "bin" / f"{name}-{_digest(wanted)}"
+    """Return the path of a Go program; build it when it is not in the cache."""
+    definition = PROGRAMS[name]
+    path = folders.cache() / "bin" / f"{name}-{_digest(definition)}"
     if path.exists():
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
     with (
         exclusive_build(path),
-        steps.step(f"build {name} {wanted.version}", wanted.packages) as step,
+        steps.step(f"build {name} {definition.version}", definition.packages) as step,
     ):
-        if not path.exists():  # somebody else may have built it while we waited
-            _build(wanted, path, steps, step)
+        if not path.exists():  # another process may have built it while we waited
+            _build(definition, path, steps, step)
         step.detail = f"{path.stat().st_size / 1e6:.0f} MB"
     return path
 
 
 def server(name: str, steps: StepRunner) -> Path:
-    """The path of a Kubernetes server or of kubectl: a link to the one program they all are."""
+    """Return the path of a Kubernetes server or of kubectl; all are links to one program."""
     target = program("kubernetes", steps)
     link = target.parent / f"{target.name}.d" / name
     if not link.exists():
@@ -121,7 +121,8 @@ def debian(packages: Iterable[str], steps: StepRunner) -> None:
         return
     if not shutil.which("apt-get"):
         raise FatalError(
-            f"these programs are missing: {', '.join(missing)}; install them and run again"
+            f"these programs are missing: {', '.join(missing)}; install them and run this command "
+            "again"
         )
     if os.geteuid() != 0:
         raise FatalError(
@@ -140,30 +141,30 @@ def debian(packages: Iterable[str], steps: StepRunner) -> None:
 
 @contextmanager
 def exclusive_build(path: Path) -> Iterator[None]:
-    """Hold a lock beside `path`: of several commands that want to make it, one does."""
+    """Hold a lock beside `path`, so that only one process makes it."""
     lock = path.with_name(f".{path.name}.lock")
     with lock.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
-def _build(wanted: Program, path: Path, steps: StepRunner, step: Step) -> None:
+def _build(definition: Program, path: Path, steps: StepRunner, step: Step) -> None:
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".build-") as folder:
-        built = Path(folder) / wanted.name
-        env = {**GO_ENV, "GOBIN": folder} if wanted.module else GO_ENV
+        built = Path(folder) / definition.name
+        env = {**GO_ENV, "GOBIN": folder} if definition.module else GO_ENV
         argv = (
-            ["go", "install", "-v", *wanted.flags, wanted.module]
-            if wanted.module
-            else ["go", "build", "-v", *wanted.flags, "-o", str(built), "."]
+            ["go", "install", "-v", *definition.flags, definition.module]
+            if definition.module
+            else ["go", "build", "-v", *definition.flags, "-o", str(built), "."]
         )
-        cwd = Path(folder) if wanted.module else GO_SOURCES / wanted.name
-        what = f"building {wanted.name} with Go"
+        cwd = Path(folder) if definition.module else GO_SOURCES / definition.name
+        what = f"building {definition.name} with Go"
         steps.run(argv, what=what, env=env, cwd=cwd, on_line=_compiled(step))
         built.replace(path)
 
 
 def _compiled(step: Step) -> Callable[[str], None]:
-    """Counts the packages `go -v` names; downloads are in the log alone."""
+    """Return a callback that counts the packages that `go -v` prints, without downloads."""
 
     def on_line(line: str) -> None:
         if not line.startswith("go: "):
@@ -172,25 +173,35 @@ def _compiled(step: Step) -> Callable[[str], None]:
     return on_line
 
 
-def _digest(wanted: Program) -> str:
-    """What a program depends on: its sources or module, its flags, and the Go version."""
-    digest = hashlib.sha256(" ".join([_go_version(), wanted.module, *wanted.flags]).encode())
-    if not wanted.module:
-        for file in sorted((GO_SOURCES / wanted.name).iterdir()):
+def _digest(definition: Program) -> str:
+    """Return a hash of the sources or the module, the flags, and the Go version."""
+    digest = hashlib.sha256(
+        " ".join([_go_version(), definition.module, *definition.flags]).encode()
+    )
+    if not definition.module:
+        for file in sorted((GO_SOURCES / definition.name).iterdir()):
             digest.update(file.name.encode() + b"\0" + file.read_bytes())
     return digest.hexdigest()[:16]
 
 
 def _go_version() -> str:
-    """`go version go1.26.8 linux/amd64`; Stop when Go is missing or too old."""
+    """Return the version of Go, as in `go version go1.26.8 linux/amd64`.
+
+    Raises:
+        FatalError: Go is missing or too old.
+    """
     if not shutil.which("go"):
-        raise FatalError("Go is missing; install Go 1.26 or newer, put it into PATH, and run again")
+        raise FatalError(
+            "Go is missing; install Go 1.26 or newer, add it to PATH, and run this command again"
+        )
     output = subprocess.run(
         ["go", "version"], env={**os.environ, **GO_ENV}, capture_output=True, text=True, check=True
     ).stdout.strip()
-    found = re.search(r"go(\d+)\.(\d+)", output)
-    if found and (int(found[1]), int(found[2])) < GO_AT_LEAST:
-        raise FatalError(f"{output} is too old; install Go 1.26 or newer and run again")
+    version = re.search(r"go(\d+)\.(\d+)", output)
+    if version and (int(version[1]), int(version[2])) < GO_AT_LEAST:
+        raise FatalError(
+            f"{output} is too old; install Go 1.26 or newer and run this command again"
+        )
     return output
 
 
@@ -203,7 +214,7 @@ def _installed(package: str) -> bool:
 
 @contextmanager
 def _services_stay_off() -> Iterator[None]:
-    """Debian starts what it installs; this machine's own containerd must not appear with ours."""
+    """Keep Debian from starting the services that it installs, a second containerd for example."""
     policy = Path("/usr/sbin/policy-rc.d")
     if policy.exists():
         yield

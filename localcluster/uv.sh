@@ -1,6 +1,6 @@
 #!/bin/bash
-# uv.sh FOLDER WORDS…: the uv of the environment in FOLDER. It reads no pip settings, so the index
-# and the certificates of this machine are handed on.
+# uv.sh FOLDER WORDS...: run the uv of the environment in FOLDER. uv does not read the settings of
+# pip, so this script passes it the index and the certificates of this machine.
 set -euo pipefail
 folder=$1
 shift

@@ -23,10 +23,10 @@ VALUES: dict[str, Any] = {
         {"name": "nodes", "vram": 400, "maxNodes": 2, "gpusPerRun": 2, "cost": 4, **_SMALL},
     ],
     "models": [
-        chart.model(chart.MODEL),
-        chart.model(PAIR, vramSft=100, vramGrpo=100),
-        chart.model(SPREAD, vramSft=200, vramGrpo=200),
-        chart.model(NODES, vramSft=330, vramGrpo=330),
+        chart.catalog_entry(chart.MODEL),
+        chart.catalog_entry(PAIR, vramSft=100, vramGrpo=100),
+        chart.catalog_entry(SPREAD, vramSft=200, vramGrpo=200),
+        chart.catalog_entry(NODES, vramSft=330, vramGrpo=330),
     ],
 }
 """Values of the chart; the local node's GPUs serve all three pools."""

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from localcluster.cluster_kind import ClusterKind, MachineFacts, choose, machine_facts
+from localcluster.cluster_kind import ClusterKind, MachineFacts, choose_kind, machine_facts
 from localcluster.steps import FatalError
 
 DEBIAN = MachineFacts(root=True, debian=True)
@@ -43,7 +43,7 @@ CHOICES = {
 SENTENCES = {
     "an unknown name": (
         replace(DEBIAN, asked="minikube"),
-        "CLUSTER=minikube is none of current, kind, k3d, local",
+        "CLUSTER=minikube is not one of current, kind, k3d, local",
     ),
     "current without a context": (replace(OWN, context=""), "has no current context"),
     "current without a registry": (replace(OWN, registry=""), "and REGISTRY is not set"),
@@ -55,7 +55,7 @@ SENTENCES = {
     "kind without Docker": (replace(DEBIAN, asked="kind", kind=True), "none answers; start it"),
     "kind without the tool": (replace(DOCKER, asked="kind"), "kind is not in PATH; install it"),
     "local without root": (MachineFacts(debian=True), "needs root; run the same command as root"),
-    "local without Debian": (MachineFacts(root=True), "needs Debian or a system like it"),
+    "local without Debian": (MachineFacts(root=True), "needs Debian or a similar system"),
     "local on a node of another cluster": (
         replace(DEBIAN, foreign_kubelet="/usr/bin/k3s server"),
         "already a node of another cluster (/usr/bin/k3s server)",
@@ -65,13 +65,13 @@ SENTENCES = {
 
 @pytest.mark.parametrize(("facts", "choice"), CHOICES.values(), ids=CHOICES.keys())
 def test_a_machine_gets_the_cluster_it_can_have(facts, choice):
-    assert choose(facts) is choice
+    assert choose_kind(facts) is choice
 
 
 @pytest.mark.parametrize(("facts", "sentence"), SENTENCES.values(), ids=SENTENCES.keys())
 def test_a_machine_that_cannot_have_one_is_told_why(facts, sentence):
     with pytest.raises(FatalError) as stop:
-        choose(facts)
+        choose_kind(facts)
     assert sentence in str(stop.value)
     assert ";" in str(stop.value), "what is wrong; what to do"
 
