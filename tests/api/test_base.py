@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from flashrun.api.base import error_sentences
 from flashrun.api.config import EnvironmentConfig, RunConfig
 from flashrun.api.public import PublicPlatform
 from flashrun.api.resource import FlashRunStatus, Phase
@@ -45,6 +46,24 @@ def test_replace_refuses_the_manifest_spelling_of_a_field() -> None:
 def test_replace_validates_values() -> None:
     with pytest.raises(ValidationError, match="gpu_seconds"):
         FlashRunStatus().replace(gpu_seconds="many")
+
+
+def test_an_invalid_value_is_explained_by_key_and_never_repeated() -> None:
+    with pytest.raises(ValidationError) as caught:
+        RunConfig.validate_toml({"model": "m", "environment": {"id": "hunter2"}, "algorithms": 1})
+    sentences = list(error_sentences(caught.value, prefix="spec."))
+    assert [text.partition(": ")[0] for text in sentences] == [
+        "spec.environment.id",
+        "spec.algorithms",
+    ]
+    assert "hunter2" not in "".join(sentences)
+
+
+def test_a_problem_with_the_whole_value_names_the_value() -> None:
+    with pytest.raises(ValidationError) as caught:
+        RunConfig.validate_toml(3)
+    [sentence] = error_sentences(caught.value, whole="the file")
+    assert sentence.startswith("the file: ")
 
 
 def test_the_type_checker_knows_the_fields(tmp_path: Path) -> None:

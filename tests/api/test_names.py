@@ -84,3 +84,13 @@ def test_everything_of_a_run_lies_below_its_own_prefix() -> None:
 
 def test_a_live_key_leads_back_to_its_run() -> None:
     assert names.heartbeat_uid(names.heartbeat_key("uid-1")) == "uid-1"
+
+
+@pytest.mark.parametrize(
+    ("key", "attempt"),
+    [(names.claim_key("runs/a/", 12), 12), (names.step_prefix("runs/a/", 3, 7), 3),
+     (names.result_key("runs/a/"), None), (names.log_key("runs/a/", 1), None),
+     (names.claim_key("runs/b/", 1), None), ("runs/a/attempt-x/claim.json", None)],
+)  # fmt: skip
+def test_a_key_says_which_attempt_it_lies_below(key: str, attempt: int | None) -> None:
+    assert names.attempt_of("runs/a/", key) == attempt

@@ -29,6 +29,7 @@ from kubernetes.aio.config.kube_config import KUBE_CONFIG_DEFAULT_LOCATION
 from flashrun.api import names
 from flashrun.api.pod import DISRUPTED_CONDITION
 from flashrun.api.reasons import Reason
+from flashrun.api.times import format_time
 from flashrun.cluster_errors import (
     AlreadyExists,
     Conflict,
@@ -276,7 +277,7 @@ class Cluster:
         before = [
             c for c in found["status"].get("conditions") or [] if c["type"] != DISRUPTED_CONDITION
         ]
-        moment = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        moment = format_time(datetime.now(UTC))
         lost = {
             "type": DISRUPTED_CONDITION,
             "status": "True",
@@ -308,7 +309,7 @@ class Cluster:
         if tail is not None:
             query.append(("tailLines", str(tail)))
         if since is not None:
-            query.append(("sinceTime", since.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")))
+            query.append(("sinceTime", format_time(since)))
         if timestamps:
             query.append(("timestamps", "true"))
         request = Request("get", "GET", RESOURCES["Pod"], namespace, pod, "log", query=tuple(query))

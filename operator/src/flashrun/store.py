@@ -36,7 +36,9 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from urllib3.exceptions import HTTPError
 
 from flashrun.api import names
+from flashrun.api.base import error_sentences
 from flashrun.api.records import FileEntry, Manifest, StorageAccess
+from flashrun.api.times import parse_time
 from flashrun.store_errors import (
     Corrupt,
     KeyExists,
@@ -147,10 +149,9 @@ class Store:
         try:
             return model.model_validate_json(self.get_bytes(key, limit=RECORD_LIMIT))
         except ValidationError as error:
-            what = error.errors(include_input=False, include_url=False)[0]
-            where = ".".join(map(str, what["loc"])) or "its text"
+            what = next(error_sentences(error, whole="its text"))
             raise Corrupt(
-                f"{self._name(key)} is not a valid {model.__name__} record: {where}: {what['msg']}"
+                f"{self._name(key)} is not a valid {model.__name__} record: {what}"
             ) from None
 
     def put_bytes(
@@ -312,7 +313,7 @@ class Store:
                 access_key=values["AccessKeyId"],
                 secret_key=values["SecretAccessKey"],
                 session_token=values["SessionToken"],
-                expires=datetime.fromisoformat(values["Expiration"]),
+                expires=parse_time(values["Expiration"]),
             )
 
     def _sts(self, form: str) -> bytes:
@@ -557,11 +558,8 @@ def _read_access(path: Path) -> StorageAccess:
     except OSError as error:
         raise StoreError(f"the storage access file {path} cannot be read: {error}") from None
     except ValidationError as error:
-        what = error.errors(include_input=False, include_url=False)[0]
-        where = ".".join(map(str, what["loc"])) or "its text"
-        raise StoreError(
-            f"the storage access file {path} is not valid: {where}: {what['msg']}"
-        ) from None
+        what = next(error_sentences(error, whole="its text"))
+        raise StoreError(f"the storage access file {path} is not valid: {what}") from None
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ an explanation is wanted: the command line imports many models and uses few.
 from collections.abc import Iterator
 from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, GetJsonSchemaHandler
+from pydantic import BaseModel, ConfigDict, GetJsonSchemaHandler, ValidationError
 from pydantic.alias_generators import to_camel
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
@@ -80,6 +80,18 @@ class Section(Model):
     def to_manifest(self) -> dict[str, Any]:
         """Return the camelCase form with everything that was left at its default left out."""
         return self.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+
+
+def error_sentences(
+    error: ValidationError, *, prefix: str = "", whole: str = "the value"
+) -> Iterator[str]:
+    """Yield ``key: problem`` for each problem, without the values: they may be secret.
+
+    ``prefix`` stands before each key; ``whole`` is the key of a problem with the whole value.
+    """
+    for problem in error.errors(include_input=False, include_url=False):
+        path = ".".join(map(str, problem["loc"]))
+        yield f"{prefix}{path}: {problem['msg']}" if path else f"{whole}: {problem['msg']}"
 
 
 def field_docs(model: type[BaseModel]) -> dict[str, str]:

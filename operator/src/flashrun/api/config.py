@@ -100,9 +100,14 @@ def _algorithm(value: Any) -> Any:
     raise ValueError(f"must be one of {', '.join(Algorithm)}")
 
 
+def is_environment_id(text: str) -> bool:
+    """Say whether ``text`` is ``<org>/<name>``, neither of them a folder's ``.`` or ``..``."""
+    parts = text.split("/")
+    return bool(ENVIRONMENT_ID.fullmatch(text)) and not any(part in (".", "..") for part in parts)
+
+
 def _environment_id(value: str) -> str:
-    parts = value.split("/")
-    if not ENVIRONMENT_ID.fullmatch(value) or any(part in (".", "..") for part in parts):
+    if not is_environment_id(value):
         raise ValueError(
             "must be <org>/<name> of letters, digits, '.', '_' and '-', "
             "as printed by flash env push"

@@ -6,11 +6,12 @@ restarted operator does not repeat what an earlier one has said.
 
 import hashlib
 import logging
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Final
 
 from flashrun.api import names
 from flashrun.api.resource import FlashRun
+from flashrun.api.times import format_time
 from flashrun.cluster import Cluster
 from flashrun.cluster_errors import AlreadyExists, ClusterError
 from flashrun.plan.types import RunEvent
@@ -33,7 +34,7 @@ async def post(cluster: Cluster, run: FlashRun, event: RunEvent, now: datetime) 
 async def _write(
     cluster: Cluster, run: FlashRun, event: RunEvent, name: str, now: datetime
 ) -> None:
-    moment = now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    moment = format_time(now)
     message = event.message[:_MESSAGE_LIMIT]
     manifest = {
         "apiVersion": "v1",

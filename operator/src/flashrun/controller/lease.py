@@ -12,6 +12,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from flashrun.api.times import format_micro_time
 from flashrun.cluster import Cluster
 from flashrun.cluster_errors import AlreadyExists, ClusterError, Conflict
 
@@ -88,7 +89,7 @@ class Lease:
 
     async def _take(self) -> bool:
         lease = await self._cluster.find("Lease", self._namespace, self._name)
-        now = datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+        now = format_micro_time(datetime.now(UTC))
         if lease is None:
             await self._cluster.create(
                 {

@@ -27,6 +27,7 @@ from flashrun.api.records import (
     TrainerControl,
 )
 from flashrun.api.resource import TERMINAL, FlashRun
+from flashrun.api.times import parse_time
 from flashrun.cluster import Cluster
 from flashrun.cluster_errors import Conflict
 from flashrun.controller.poll import HeartbeatPoller
@@ -302,4 +303,4 @@ def _check_owner(run: FlashRun, kind: str, metadata: Object) -> None:
 
 def _expires(metadata: Object | None) -> datetime | None:
     text = ((metadata or {}).get("annotations") or {}).get(names.EXPIRES_ANNOTATION)
-    return datetime.fromisoformat(text) if text else None
+    return parse_time(text) if text else None

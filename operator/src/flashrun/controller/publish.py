@@ -16,6 +16,7 @@ from flashrun.api import names
 from flashrun.api.platform import Platform, Pool
 from flashrun.api.public import FILE, PublicPlatform
 from flashrun.api.records import StorageAccess
+from flashrun.api.times import parse_time
 from flashrun.cluster import Cluster
 from flashrun.cluster_errors import ClusterError
 from flashrun.plan import storage_policies
@@ -124,4 +125,4 @@ def _ageing(metadata: Object, seconds: int) -> bool:
     text = (metadata.get("annotations") or {}).get(names.EXPIRES_ANNOTATION)
     if text is None:
         return False
-    return datetime.fromisoformat(text) - datetime.now(UTC) < timedelta(seconds=seconds / 2)
+    return parse_time(text) - datetime.now(UTC) < timedelta(seconds=seconds / 2)

@@ -12,10 +12,12 @@ from datetime import UTC, datetime
 from pydantic import ValidationError
 
 from flashrun.api import names
+from flashrun.api.base import error_sentences
 from flashrun.api.platform import Platform
 from flashrun.api.reasons import ConditionType, Reason
 from flashrun.api.records import Claim, StorageAccess
 from flashrun.api.resource import TERMINAL, FlashRun, PendingStatus
+from flashrun.api.times import format_time
 from flashrun.cluster import Cluster
 from flashrun.cluster_errors import ClusterError, Forbidden, Invalid, NotFound
 from flashrun.controller import events, metrics
@@ -186,12 +188,9 @@ class Reconciler:
     async def _refuse(self, key: RunKey, manifest: Object, error: ValidationError) -> None:
         """Say on a run that its spec cannot be read, written for a newer or older operator."""
         metadata = manifest["metadata"]
-        told = (
-            f"spec.{'.'.join(map(str, what['loc']))}: {what['msg']}"
-            for what in error.errors(include_input=False, include_url=False)
-        )
-        message = f"This operator cannot read the spec: {'; '.join(told)}"[:2048]
-        moment = self._clock().strftime("%Y-%m-%dT%H:%M:%SZ")
+        problems = "; ".join(error_sentences(error, prefix="spec.", whole="spec"))
+        message = f"This operator cannot read the spec: {problems}"[:2048]
+        moment = format_time(self._clock())
         fixed = {
             "reason": Reason.SPEC_UNREADABLE,
             "message": message,

@@ -9,6 +9,7 @@ from typing import Final
 import yaml
 from pydantic import ValidationError
 
+from flashrun.api.base import error_sentences
 from flashrun.api.platform import Platform
 from flashrun.api.records import StorageAccess
 from flashrun.store import Store
@@ -60,11 +61,8 @@ def load(path: Path, keys: Path = KEYS_FOLDER) -> Settings:
     except (OSError, yaml.YAMLError) as error:
         raise SettingsError(f"the settings file {path} cannot be read: {error}") from None
     except ValidationError as error:
-        told = (
-            f"{'.'.join(map(str, what['loc'])) or 'the file'}: {what['msg']}"
-            for what in error.errors(include_input=False, include_url=False)
-        )
-        raise SettingsError(f"the settings file {path} is not valid: {'; '.join(told)}") from None
+        problems = "; ".join(error_sentences(error, whole="the file"))
+        raise SettingsError(f"the settings file {path} is not valid: {problems}") from None
     return Settings(platform, keys, f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}")
 
 

@@ -19,6 +19,7 @@ from flashrun.api.pod import (
     container_statuses,
 )
 from flashrun.api.reasons import Activity, KubernetesReason
+from flashrun.api.times import parse_time
 from flashrun.plan.types import Object
 
 _EPOCH: Final = datetime.fromtimestamp(0, UTC)
@@ -197,4 +198,4 @@ def _condition(status: dict[str, Any], kind: str, value: str) -> dict[str, Any]:
 
 
 def _time(text: str | None) -> datetime | None:
-    return None if text is None else datetime.fromisoformat(text)
+    return None if text is None else parse_time(text)

@@ -7,7 +7,7 @@ carried over from the last status; nothing else is.
 import json
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 from flashrun.api import names
@@ -28,6 +28,7 @@ from flashrun.api.resource import (
     ProgressStatus,
     ResolvedStatus,
 )
+from flashrun.api.times import whole_seconds
 from flashrun.plan import conditions, failures, objects
 from flashrun.plan.conditions import FALSE, TRUE, UNKNOWN, DesiredCondition
 from flashrun.plan.pods import Attempt, Pod, attempts_of, pods_of_newest_job
@@ -85,7 +86,7 @@ def with_phase(
     message: str,
 ) -> FlashRunStatus:
     """Return ``status`` with a phase and the conditions that follow from it."""
-    ended = _whole_seconds(now) if phase in TERMINAL else status.completion_time
+    ended = whole_seconds(now) if phase in TERMINAL else status.completion_time
     running = DesiredCondition(
         ConditionType.RUNNING, TRUE if phase is Phase.RUNNING else FALSE, reason
     )
@@ -107,7 +108,7 @@ def with_conditions(
     in one pass (what is seen, then what follows) must not look like a transition.
     """
     stored = run.status.conditions
-    fresh = conditions.with_times(stored, desired, run.generation, _whole_seconds(now))
+    fresh = conditions.with_times(stored, desired, run.generation, whole_seconds(now))
     merged = {item.type: item for item in (*status.conditions, *fresh)}
     return status.replace(conditions=tuple(merged.values()))
 
@@ -337,7 +338,7 @@ def _checkpoint(run: FlashRun) -> Callable[[Manifest], CheckpointStatus]:
             ref=names.checkpoint_ref(run.name, step),
             step=step,
             bytes=manifest.size,
-            created_time=_whole_seconds(manifest.created),
+            created_time=whole_seconds(manifest.created),
         )
 
     return shown
@@ -393,7 +394,7 @@ def _progress_status(progress: Progress, activity: str, updated: datetime | None
         eta_seconds=progress.eta_seconds,
         metrics={key: f"{value:.4g}" for key, value in metrics},
         activity=activity,
-        updated_time=None if updated is None else _whole_seconds(updated),
+        updated_time=None if updated is None else whole_seconds(updated),
     )
 
 
@@ -414,8 +415,3 @@ def _gpu_seconds(attempts: tuple[AttemptStatus, ...]) -> int:
 def _text(value: Any) -> str:
     """Write a knob as TOML would."""
     return json.dumps(value) if isinstance(value, list | bool) else str(value)
-
-
-def _whole_seconds(moment: datetime) -> datetime:
-    """Cut to whole seconds, as the API server stores times, so that what is read back is equal."""
-    return moment.astimezone(UTC).replace(microsecond=0)

@@ -14,6 +14,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 from flashrun.api.pod import container_statuses
+from flashrun.api.times import parse_time
 from flashrun.cluster_errors import ClusterError, Invalid, NotFound
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ class RecentLines:
 def _timestamp(line: str) -> datetime | None:
     """Return the time at the beginning of a line; None for messages of the server itself."""
     try:
-        time = datetime.fromisoformat(line.partition(" ")[0])
+        time = parse_time(line.partition(" ")[0])
     except ValueError:
         return None
     return time if time.tzinfo else time.replace(tzinfo=UTC)

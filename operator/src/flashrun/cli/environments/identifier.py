@@ -5,9 +5,9 @@ from typing import Annotated, Final, NamedTuple
 
 import typer
 
+from flashrun.api.config import is_environment_id
 from flashrun.cli.output.failure import UsageFailure
 
-_ID: Final = re.compile(r"[A-Za-z0-9._-]+/[A-Za-z0-9._-]+")
 _DIGEST: Final = re.compile(r"[0-9a-f]{8,64}")
 
 Identifier = Annotated[
@@ -25,7 +25,7 @@ class EnvironmentVersion(NamedTuple):
 
 def check_identifier(text: str) -> str:
     """Return ``text`` if it is the id of an environment; raises ``UsageFailure`` otherwise."""
-    if not _ID.fullmatch(text) or any(part in (".", "..") for part in text.split("/")):
+    if not is_environment_id(text):
         raise UsageFailure(
             f"{text!r} is not an environment: use ORG/NAME of letters, digits, '.', '_' and '-'"
         )
