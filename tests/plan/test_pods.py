@@ -4,8 +4,11 @@ from datetime import timedelta
 
 import pytest
 
+from flashrun.api.reasons import Activity, ConditionType, Reason
+from flashrun.api.resource import Phase
+from flashrun.plan.pods import read_pod
 from tests.plan import worlds
-from tests.plan.worlds import make_pod, member
+from tests.plan.worlds import World, make_pod, make_run, member
 
 SECOND = timedelta(seconds=1)
 
@@ -60,3 +63,62 @@ def test_a_replaced_pod_belongs_to_the_attempt_it_works_in() -> None:
     assert (second.pod, second.reason, second.message) == (
         "pod-4", "DataInvalid", "Pod pod-3 failed first.",
     )  # fmt: skip
+
+
+# --- containers that another program has added to the pod -----------------------------------------
+
+PROXY = {"running": {"startedAt": "2026-11-22T11:59:35Z"}}
+INITIALIZING = {"waiting": {"reason": "PodInitializing"}}
+STOPPED = {"terminated": {"exitCode": 143, "reason": "Error", "finishedAt": "2026-11-22T12:00:00Z"}}
+
+
+def with_container(pod: dict, name: str, state: dict, kind: str = "containerStatuses") -> dict:
+    """Return ``pod`` with a container that the kubelet lists before those of the same kind."""
+    statuses = [{"name": name, "state": state}, *pod["status"].get(kind, [])]
+    return {**pod, "status": {**pod["status"], kind: statuses}}
+
+
+def test_a_sidecar_that_runs_first_is_not_taken_for_the_trainer() -> None:
+    preparing = with_container(make_pod(container="packages"), "trainer", INITIALIZING)
+    pod = read_pod(with_container(preparing, "istio-proxy", PROXY))
+    status = World(make_run()).settled().seeing(pods=(preparing,)).decide().status
+    injected = with_container(preparing, "istio-proxy", PROXY)
+    with_sidecar = World(make_run()).settled().seeing(pods=(injected,)).decide().status
+
+    assert (pod.started, pod.activity) == (None, Activity.INSTALLING)
+    assert with_sidecar == status
+    assert with_sidecar.phase is Phase.STARTING
+    ready = with_sidecar.condition(ConditionType.READY)
+    assert ready is not None
+    assert ready.reason is Reason.INSTALLING
+
+
+def test_the_patience_with_a_silent_trainer_does_not_begin_with_a_sidecar() -> None:
+    preparing = with_container(make_pod(container="packages"), "trainer", INITIALIZING)
+    injected = with_container(preparing, "istio-proxy", PROXY)
+    world = World(make_run()).settled().seeing(pods=(injected,))
+
+    assert world.later(hours=2).decide().delete == ()
+
+
+def test_a_trainer_is_found_after_a_sidecar() -> None:
+    trainer = read_pod(make_pod())
+    pod = read_pod(with_container(make_pod(), "istio-proxy", PROXY))
+
+    assert trainer.started is not None
+    assert (pod.started, pod.activity) == (trainer.started, Activity.TRAINING)
+
+
+@pytest.mark.parametrize("code", [0, 65], ids=["the trainer is done", "the trainer has failed"])
+@pytest.mark.parametrize("kind", ["initContainerStatuses", "containerStatuses"])
+def test_a_pod_ends_as_its_trainer_does_and_not_as_a_stopped_sidecar(kind, code) -> None:
+    pod = with_container(make_pod(exit_code=code), "istio-proxy", STOPPED, kind)
+
+    assert read_pod(pod).exit_code == code
+
+
+def test_a_sidecar_that_failed_alone_explains_a_failed_pod() -> None:
+    pod = with_container(make_pod(exit_code=0), "istio-proxy", STOPPED)
+    pod["status"]["phase"] = "Failed"
+
+    assert read_pod(pod).exit_code == 143

@@ -18,6 +18,7 @@ import aiohttp
 from flashrun.api.records import StorageAccess
 from flashrun.cluster import Cluster
 from flashrun.cluster_errors import ClusterError, Forbidden, Unreachable
+from flashrun.plan.kubernetes_status import find_condition
 
 _DATA: Final = 0
 _ERROR: Final = 1
@@ -78,7 +79,7 @@ async def _behind(cluster: Cluster, name: str, namespace: str, port: int) -> tup
     service = await cluster.get("Service", namespace, name)
     selector = service["spec"].get("selector") or {}
     pods = await cluster.list("Pod", namespace, selector) if selector else []
-    ready = [pod for pod in pods if _is_ready(pod)]
+    ready = [pod for pod in pods if find_condition(pod, "Ready")]
     if not ready:
         raise Unreachable(f"storage is service {name} in namespace {namespace}: no pod is ready")
     target = next(
@@ -86,11 +87,6 @@ async def _behind(cluster: Cluster, name: str, namespace: str, port: int) -> tup
         port,
     )
     return ready[0]["metadata"]["name"], _number(ready[0], target)
-
-
-def _is_ready(pod: dict[str, Any]) -> bool:
-    conditions = pod.get("status", {}).get("conditions") or []
-    return any(item["type"] == "Ready" and item["status"] == "True" for item in conditions)
 
 
 def _number(pod: dict[str, Any], port: int | str) -> int:

@@ -20,6 +20,7 @@ from flashrun.api.times import parse_time
 from flashrun.cluster import Cluster
 from flashrun.cluster_errors import ClusterError
 from flashrun.plan import storage_policies
+from flashrun.plan.kubernetes_status import find_condition
 from flashrun.plan.types import Object
 from flashrun.store import Store
 from flashrun.store_errors import StoreError
@@ -76,9 +77,7 @@ def count(pool: Pool, nodes: Iterable[Object], pods: Iterable[Object]) -> tuple[
 
 
 def _usable(node: Object) -> bool:
-    conditions = node["status"].get("conditions") or []
-    ready = any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
-    return ready and not node["spec"].get("unschedulable")
+    return find_condition(node, "Ready") is not None and not node["spec"].get("unschedulable")
 
 
 def _requested(pod: Object, resource: str) -> int:

@@ -117,7 +117,8 @@ def job_number(job: Object) -> int:
 
 def job_scale(job: Object) -> Scale:
     """Return how many pods and GPUs a Job has."""
-    container = job["spec"]["template"]["spec"]["containers"][0]
+    containers = job["spec"]["template"]["spec"]["containers"]
+    container = next(item for item in containers if item["name"] == pod.TRAINER_CONTAINER)
     limits = container.get("resources", {}).get("limits", {})
     return Scale(
         nodes=job["spec"].get("completions") or 1,

@@ -20,6 +20,7 @@ from flashrun.api.pod import (
 )
 from flashrun.api.reasons import Activity, KubernetesReason
 from flashrun.api.times import parse_time
+from flashrun.plan.kubernetes_status import find_condition
 from flashrun.plan.types import Object
 
 _EPOCH: Final = datetime.fromtimestamp(0, UTC)
@@ -38,7 +39,7 @@ _ACTIVITIES: Final = {
     PACKAGES_CONTAINER: Activity.INSTALLING,
     TRAINER_CONTAINER: Activity.TRAINING,
 }
-"""What the containers of a pod do."""
+"""What our own containers of a pod do."""
 
 
 @dataclass(frozen=True)
@@ -141,9 +142,9 @@ def read_pod(pod: Object) -> Pod:
     metadata, status = pod["metadata"], pod.get("status") or {}
     labels = metadata.get("labels") or {}
     containers = container_statuses(pod)
-    ended = _deciding_termination(containers)
+    ended = _deciding_termination(containers, status.get("phase", ""))
     waiting = _waiting_state(containers)
-    trainer = (status.get("containerStatuses") or [{}])[0].get("state") or {}
+    trainer = _trainer_state(containers)
     running = trainer.get("running") or trainer.get("terminated") or {}
     return Pod(
         name=metadata["name"],
@@ -159,22 +160,38 @@ def read_pod(pod: Object) -> Pod:
         activity=_activity(containers),
         exit_code=ended.get("exitCode"),
         killed_for_memory=ended.get("reason") == KubernetesReason.OOM_KILLED,
-        disrupted=_condition(status, DISRUPTED_CONDITION, "True").get("reason", ""),
+        disrupted=(find_condition(pod, DISRUPTED_CONDITION) or {}).get("reason", ""),
         termination=parse_termination(ended.get("message") or ""),
         waiting_reason=waiting.get("reason", ""),
         waiting_message=waiting.get("message", ""),
-        unschedulable=_condition(status, "PodScheduled", "False").get("message", ""),
+        unschedulable=(find_condition(pod, "PodScheduled", "False") or {}).get("message", ""),
     )
 
 
-def _deciding_termination(containers: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return the terminated state that decided the pod: the first failure, else the end."""
-    states = ((item.get("state") or {}).get("terminated") for item in containers)
-    ended: list[dict[str, Any]] = [state for state in states if state]
-    failed = [state for state in ended if state.get("exitCode") != 0]
+def _trainer_state(containers: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the state of the trainer; other programs may have added containers to the pod."""
+    states = (item.get("state") for item in containers if item["name"] == TRAINER_CONTAINER)
+    return next(states, None) or {}
+
+
+def _deciding_termination(containers: list[dict[str, Any]], phase: str) -> dict[str, Any]:
+    """Return the terminated state that decided the pod: the first failure, else the end.
+
+    Our own containers come first: one that another program added is stopped with the pod, and may
+    then end with a signal.
+    """
+    ended: dict[str, dict[str, Any]] = {
+        item["name"]: state
+        for item in containers
+        if (state := (item.get("state") or {}).get("terminated"))
+    }
+    own = [state for name, state in ended.items() if name in _ACTIVITIES]
+    added = [state for name, state in ended.items() if name not in _ACTIVITIES]
+    deciding = (*own, *added) if phase == "Failed" else own
+    failed = [state for state in deciding if state.get("exitCode") != 0]
     if failed:
         return failed[0]
-    return ended[-1] if len(ended) == len(containers) and ended else {}
+    return own[-1] if own and len(ended) == len(containers) else {}
 
 
 def _waiting_state(containers: list[dict[str, Any]]) -> dict[str, Any]:
@@ -185,16 +202,7 @@ def _waiting_state(containers: list[dict[str, Any]]) -> dict[str, Any]:
 
 def _activity(containers: list[dict[str, Any]]) -> Activity | None:
     running = (item["name"] for item in containers if (item.get("state") or {}).get("running"))
-    return _ACTIVITIES.get(next(running, ""))
-
-
-def _condition(status: dict[str, Any], kind: str, value: str) -> dict[str, Any]:
-    found = (
-        condition
-        for condition in status.get("conditions") or []
-        if condition.get("type") == kind and condition.get("status") == value
-    )
-    return next(found, {})
+    return next((_ACTIVITIES[name] for name in running if name in _ACTIVITIES), None)
 
 
 def _time(text: str | None) -> datetime | None:

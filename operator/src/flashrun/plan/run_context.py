@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 from flashrun.api.catalog import Catalog, Model
 from flashrun.api.platform import Platform, Pool
@@ -76,13 +75,3 @@ class RunContext:
             synced.last_transition_time if synced is not None else pod.created,
         )
         return max(signs)
-
-
-def job_condition(job: Object, kind: str) -> dict[str, Any] | None:
-    """Return the condition ``kind`` of a Job where it is True, else None."""
-    matching = (
-        condition
-        for condition in (job.get("status") or {}).get("conditions") or []
-        if condition.get("type") == kind and condition.get("status") == "True"
-    )
-    return next(matching, None)

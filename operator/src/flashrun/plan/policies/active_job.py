@@ -15,9 +15,10 @@ from flashrun.plan.job_start import (
     pin_run,
     suspend_patch,
 )
+from flashrun.plan.kubernetes_status import find_condition
 from flashrun.plan.pods import Pod
 from flashrun.plan.policies.stalled_attempt import end_stalled_attempt
-from flashrun.plan.run_context import RunContext, job_condition
+from flashrun.plan.run_context import RunContext
 from flashrun.plan.types import Decision, Object
 
 IMAGE_PATIENCE: Final = timedelta(minutes=10)
@@ -72,7 +73,7 @@ def _progress(context: RunContext, job: Object, nodes: int) -> tuple[Phase, AnyR
     waiting = Phase.STARTING if len(active) == len(context.pods) else Phase.RETRYING
     if job["spec"].get("suspend"):
         return Phase.PENDING, Reason.QUEUED, "Waits for quota in the queue."
-    if job_condition(job, "Complete") is not None:
+    if find_condition(job, "Complete") is not None:
         return Phase.RUNNING, Reason.FINISHING, Reason.FINISHING.sentence
     if not active or any(not pod.active and pod.exit_code != 0 for pod in pods):
         return waiting, Reason.POD_PENDING, _between_attempts(context, active)

@@ -11,8 +11,9 @@ from flashrun.api.resource import Phase
 from flashrun.plan import failures, objects, placement
 from flashrun.plan.decisions import fail_run
 from flashrun.plan.job_start import start_job
+from flashrun.plan.kubernetes_status import find_condition
 from flashrun.plan.pods import Pod
-from flashrun.plan.run_context import RunContext, job_condition
+from flashrun.plan.run_context import RunContext
 from flashrun.plan.types import Decision, Object
 
 
@@ -21,9 +22,9 @@ def retry_or_fail(context: RunContext) -> Decision | None:
     job, resolved = context.job, context.observed.resolved
     if job is None or resolved is None:
         return None
-    if job_condition(job, "Complete") is not None and not context.observed.storage.problem:
+    if find_condition(job, "Complete") is not None and not context.observed.storage.problem:
         return fail_run(context, failures.NO_RESULT)  # storage was read after the Job
-    failed = job_condition(job, "Failed")
+    failed = find_condition(job, "Failed")
     last = _last_failed_pod(context, objects.job_number(job))
     outgrown = last is not None and failures.retry_of(last) is Retry.LARGER_POOL
     if failed is None and not outgrown:
