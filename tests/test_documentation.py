@@ -17,6 +17,7 @@ DOCUMENTS = [
     *sorted((ROOT / "docs").rglob("*.md")),
     *sorted((ROOT / "examples").rglob("*.md")),
     ROOT / "bench" / "README.md",
+    ROOT / "findings" / "README.md",
     ROOT / "tests" / "runs" / "README.md",
 ]
 """Every page that people read."""
