@@ -10,7 +10,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PYTHON ?= python3
-SOURCES := operator/src operator/mypy_plugin.py trainer-image/src localcluster tests examples bench
+SOURCES := operator/src operator/mypy_plugin.py trainer-image/src localcluster tests examples bench docs
 
 .PHONY: help
 help: ## list the targets

@@ -7,8 +7,8 @@ architecture.svg    rendered by graphviz (``dot``) from ``architecture.dot``
 session.svg         rendered by rich from ``session.txt``, the recording of a real terminal session
 ==================  ==============================================================================
 
-To record the session, start the cluster with ``make demo``, set ``KUBECONFIG`` as it prints, and run
-``python docs/images/pictures.py record``. It runs the commands in ``SESSION`` in a pseudo-terminal
+To record the session, start the cluster with ``make demo``, set ``KUBECONFIG`` as it prints, and
+run ``python docs/images/pictures.py record``. It runs the commands of ``SESSION`` in a terminal
 and keeps what the terminal shows after each command: every line with its colours, without the live
 line that ``flash train`` erases at the end. Nothing is edited.
 """
