@@ -8,7 +8,7 @@ from hypothesis import strategies as some
 
 from flashrun.api.catalog import BUILT_IN
 from flashrun.cli.config.compose import ConfigFile
-from flashrun.cli.config.show_config import toml_value
+from flashrun.cli.config.toml_text import toml_value
 
 words = some.text("abcdefghij-_ é\n\"'\\", min_size=1, max_size=12)
 """Text with everything that needs escaping somewhere."""

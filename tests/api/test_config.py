@@ -8,7 +8,7 @@ import pytest
 from flashrun.api.config import TrainConfig
 from flashrun.cli.config.compose import ComposedConfig, ConfigFile, compose
 from flashrun.cli.config.problems import ConfigError
-from flashrun.cli.config.show_config import toml_value
+from flashrun.cli.config.toml_text import toml_value
 
 BASE = 'model = "Qwen/Qwen3.5-4B"\n'
 ENVIRONMENT = '[environment]\nid = "your-org/your-env"\n'

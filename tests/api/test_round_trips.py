@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from flashrun.api.config import RunConfig
 from flashrun.api.resource import FlashRunSpec, manifest
 from flashrun.cli.config.compose import ComposedConfig, ConfigFile, compose
-from flashrun.cli.config.show_config import list_settings, to_data, to_toml
+from flashrun.cli.config.dry_run import DryRunAnswers, list_settings, to_data, to_toml
 from tests.api.strategies import configs, json_file, toml_file
 
 
@@ -18,7 +18,7 @@ def written(config: RunConfig) -> dict[str, Any]:
 
 
 def values(composed: ComposedConfig) -> dict[str, Any]:
-    return to_data(list_settings(composed))["spec"]
+    return to_data(list_settings(composed), DryRunAnswers())["spec"]
 
 
 @given(configs)

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from flashrun.api.public import PublicPlatform
-from flashrun.cli.config import dotenv, show_config
+from flashrun.cli.config import dotenv, toml_text
 from flashrun.cli.config.compose import ConfigFile, compose
 from flashrun.cli.output import formatting
 from tests.cli.conftest import REFERENCE, ROOT, Shell
@@ -357,8 +357,8 @@ def test_an_age_counts_from_now() -> None:
 
 def test_toml_is_written_so_that_it_reads_back() -> None:
     text = 'quotes " and \\ and \x7f and \n and é'
-    written = f"model = {show_config.toml_value(text[:9])}\n[environment]\nid = 'a/b'\n"
-    written += f"params = {{x = {show_config.toml_value({'a b': [text, 1.0, True]})}}}"
+    written = f"model = {toml_text.toml_value(text[:9])}\n[environment]\nid = 'a/b'\n"
+    written += f"params = {{x = {toml_text.toml_value({'a b': [text, 1.0, True]})}}}"
 
     params = compose([ConfigFile("x", written.encode())]).config.environment.params
     assert params == {"x": {"a b": [text, 1.0, True]}}

@@ -35,7 +35,7 @@ class LazyCommand(TyperCommand):
         self.module = f"{package}.{entry.name}"
         self._function = entry.function or entry.name
 
-    def load(self) -> Any:
+    def import_command(self) -> Any:
         """Import the command and return it."""
         function = getattr(importlib.import_module(self.module), self._function)
         group = typer.Typer(add_completion=False, **_PLAIN_HELP)
@@ -47,7 +47,7 @@ class LazyCommand(TyperCommand):
 
     @override
     def make_context(self, *args: Any, **kwargs: Any) -> Any:
-        return self.load().make_context(*args, **kwargs)
+        return self.import_command().make_context(*args, **kwargs)
 
 
 def _command(entry: CommandEntry, package: str) -> LazyCommand | TyperGroup:

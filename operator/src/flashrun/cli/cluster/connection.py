@@ -81,7 +81,7 @@ class ClusterSession:
             config_map = await self.cluster.find("ConfigMap", self.namespace, name)
             if config_map is not None:
                 platform = PublicPlatform.model_validate_json(config_map["data"][public.FILE])
-                platform_cache.save(platform)
+                platform_cache.save_platform(platform)
                 return platform
         return None
 

@@ -4,6 +4,7 @@ Nothing is created. All problems are collected, so that they are reported togeth
 checked with the user's rights becomes a note, because the operator can check it.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -47,7 +48,7 @@ class PreflightContext:
         return self.composed.config
 
 
-async def ask_cluster(
+def ask_cluster(
     composed: ComposedConfig,
     folders: Sequence[Path],
     namespace: str | None,
@@ -57,19 +58,15 @@ async def ask_cluster(
 
     ``folders`` are those whose ``.env`` files may hold values of secrets.
     """
-    checks: tuple[Callable[[PreflightContext], Awaitable[None]], ...] = (
-        _check_admission,
-        _check_platform,
-        _check_storage,
-        _check_pool,
-        _check_quota,
-        _check_secrets,
-    )
-    async with connect(context_name, namespace) as session:
-        context = PreflightContext(session, composed, folders)
-        for check in checks:
-            await check(context)
-    return context.answers
+
+    async def run() -> DryRunAnswers:
+        async with connect(context_name, namespace) as session:
+            context = PreflightContext(session, composed, folders)
+            for check in _CHECKS:
+                await check(context)
+        return context.answers
+
+    return asyncio.run(run())
 
 
 async def _check_admission(context: PreflightContext) -> None:
@@ -98,9 +95,9 @@ async def _check_platform(context: PreflightContext) -> None:
             f"ConfigMap {names.PUBLIC_CONFIG_MAP} cannot be read in namespace "
             f"{context.session.namespace}; models and pools are those that were seen last"
         )
-    context.platform = platform or platform_cache.load()
+    context.platform = platform or platform_cache.load_platform()
     try:
-        context.answers.notes += load_config.check(context.composed, context.platform)
+        context.answers.notes += load_config.check_with_platform(context.composed, context.platform)
     except ConfigError as error:
         context.answers.problems += map(str, error.problems)
 
@@ -220,3 +217,14 @@ async def _check_secrets(context: PreflightContext) -> None:
             f"environment.secrets names {', '.join(missing)}, but no value is set: set each in "
             f"your shell, or in {' or '.join(dotenv.FILES)} here or beside the config"
         )
+
+
+_CHECKS: Final[tuple[Callable[[PreflightContext], Awaitable[None]], ...]] = (
+    _check_admission,
+    _check_platform,
+    _check_storage,
+    _check_pool,
+    _check_quota,
+    _check_secrets,
+)
+"""In this order: a later check uses the results of earlier ones."""

@@ -58,12 +58,14 @@ def find_secret_values(
     return values
 
 
-async def connect_and_submit(
-    submission: Submission, namespace: str | None, context: str | None
-) -> None:
+def connect_and_submit(submission: Submission, namespace: str | None, context: str | None) -> None:
     """Connect to the cluster, then do as ``submit_and_follow``."""
-    async with connect(context, namespace) as session:
-        await submit_and_follow(session, submission)
+
+    async def run() -> None:
+        async with connect(context, namespace) as session:
+            await submit_and_follow(session, submission)
+
+    asyncio.run(run())
 
 
 async def submit_and_follow(session: ClusterSession, submission: Submission) -> None:
@@ -96,8 +98,8 @@ async def check_with_cluster(session: ClusterSession, composed: ComposedConfig) 
     Raises:
         ConfigError, UsageFailure: the operator would refuse the run.
     """
-    platform = await session.get_platform() or platform_cache.load()
-    for note in load_config.check(composed, platform):
+    platform = await session.get_platform() or platform_cache.load_platform()
+    for note in load_config.check_with_platform(composed, platform):
         terminal.say(f"note: {note}")
     environment = composed.config.environment.id
     key = names.environment_latest_key(environment)

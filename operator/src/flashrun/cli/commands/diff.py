@@ -11,7 +11,7 @@ from flashrun.api.resource import FlashRun, ResolvedStatus
 from flashrun.cli.cluster import deleted_runs
 from flashrun.cli.cluster.connection import check_run_name, connect
 from flashrun.cli.config.run_spec import config_tables, given_secrets
-from flashrun.cli.config.show_config import toml_value
+from flashrun.cli.config.toml_text import toml_value
 from flashrun.cli.options import Context, Namespace, Output, complete_run
 from flashrun.cli.output import terminal
 from flashrun.cli.output.output_format import OutputFormat

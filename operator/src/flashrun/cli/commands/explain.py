@@ -9,7 +9,7 @@ import typer
 from flashrun.api.config import GRPO_ONLY, SFT_ONLY, Algorithm, EnvironmentConfig, RunConfig
 from flashrun.api.generate.config_schema import toml_schema
 from flashrun.cli.config import compose
-from flashrun.cli.config.show_config import toml_value
+from flashrun.cli.config.toml_text import toml_value
 from flashrun.cli.options import Output
 from flashrun.cli.output import terminal
 from flashrun.cli.output.failure import UsageFailure

@@ -38,7 +38,9 @@ def models(
 
     Example: flash models -o json
     """
-    platform = platform_cache.load() if offline else asyncio.run(_platform(namespace, context))
+    platform = (
+        platform_cache.load_platform() if offline else asyncio.run(_platform(namespace, context))
+    )
     listed = list(platform.catalog())
     if not platform.pools:
         terminal.say("note: the pools are not known here, so no GPUs are shown")
@@ -56,10 +58,10 @@ async def _platform(namespace: str | None, context: str | None) -> PublicPlatfor
             platform = await session.get_platform()
     except Failure as failure:
         terminal.say(f"note: these are the models known here; {failure.sentence}")
-        return platform_cache.load()
+        return platform_cache.load_platform()
     if platform is None:
         terminal.say("note: these are the models known here; the platform publishes no list")
-    return platform or platform_cache.load()
+    return platform or platform_cache.load_platform()
 
 
 def choose_place(pools: Sequence[PublicPool], model: Model, algorithm: Algorithm) -> Place | None:

@@ -40,8 +40,8 @@ def render(
 
     Example: flash render config.toml --name sums-1 | kubectl apply -f -
     """
-    composed = load_config.load(config, overlays, sets)
-    for note in load_config.check(composed, platform_cache.load()):
+    composed = load_config.read_config(config, overlays, sets)
+    for note in load_config.check_with_platform(composed, platform_cache.load_platform()):
         terminal.say(f"note: {note}")
     run = _check_name(name) if name else names.run_name(int(time.time()), secrets.token_hex(4))
     refs = _secret_refs(composed.config, run, namespace, secret)

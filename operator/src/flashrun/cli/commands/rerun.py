@@ -8,9 +8,9 @@ from pathlib import Path
 from flashrun.api.resource import FlashRun
 from flashrun.cli.cluster import deleted_runs, submit
 from flashrun.cli.cluster.connection import check_run_name, connect
-from flashrun.cli.config import load_config
+from flashrun.cli.config import load_config, platform_cache
 from flashrun.cli.config.compose import ComposedConfig, ConfigFile, compose
-from flashrun.cli.config.dry_run import ask_offline, print_dry_run, refuse_name
+from flashrun.cli.config.dry_run import DryRunAnswers, print_dry_run, refuse_name
 from flashrun.cli.config.run_spec import config_tables, given_secrets
 from flashrun.cli.options import Background, Context, DryRun, Namespace, Output, Overlays, Run, Sets
 from flashrun.cli.output.output_format import OutputFormat
@@ -56,8 +56,9 @@ async def _rerun(
         old = await deleted_runs.find_run(session, name)
         composed = compose_changes(old, overlays, sets)
         if dry_run:
-            await session.get_platform()  # saves the platform for the check
-            print_dry_run(composed, ask_offline(composed), output)
+            platform = await session.get_platform() or platform_cache.load_platform()
+            notes = load_config.check_with_platform(composed, platform)
+            print_dry_run(composed, DryRunAnswers(notes=[*notes]), output)
             return
         secrets = given_secrets(old)
         values = submit.find_secret_values(composed.config, may_be_missing=bool(secrets))
@@ -70,4 +71,4 @@ def compose_changes(
 ) -> ComposedConfig:
     """Return the config of ``old`` with the overlays and the values of ``--set`` on top."""
     base = ConfigFile(f"run {old.name}", json.dumps(config_tables(old)).encode())
-    return compose([base, *map(load_config.read_file, overlays or ())], sets or ())
+    return compose([base, *map(load_config.read_config_file, overlays or ())], sets or ())

@@ -1,12 +1,11 @@
 """``flash train``: check a config here, submit it, follow the run."""
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from flashrun.cli.config import load_config
-from flashrun.cli.config.dry_run import DryRunAnswers, ask_offline, print_dry_run, refuse_name
+from flashrun.cli.config import load_config, platform_cache
+from flashrun.cli.config.dry_run import DryRunAnswers, print_dry_run, refuse_name
 from flashrun.cli.options import (
     Background,
     Config,
@@ -19,9 +18,6 @@ from flashrun.cli.options import (
 )
 from flashrun.cli.output.failure import UsageFailure
 from flashrun.cli.output.output_format import OutputFormat
-
-if TYPE_CHECKING:
-    from flashrun.cli.config.compose import ComposedConfig
 
 
 def train(
@@ -47,43 +43,21 @@ def train(
     """
     if server and not dry_run:
         raise UsageFailure("--server works only with --dry-run", "leave it out to train")
-    composed = load_config.load(config, overlays, sets)
-    folder = config.resolve().parent
+    composed = load_config.read_config(config, overlays, sets)
     if dry_run:
         refuse_name(output)
-        answers = (
-            _ask_cluster(composed, folder, namespace, context) if server else ask_offline(composed)
-        )
+    if dry_run and not server:
+        notes = load_config.check_with_platform(composed, platform_cache.load_platform())
+        print_dry_run(composed, DryRunAnswers(notes=[*notes]), output)
+        return
+    # Imported late: importing what talks to a cluster takes longer than an offline dry run.
+    from flashrun.cli.cluster import preflight, submit
+
+    folders = [config.resolve().parent]
+    if dry_run:
+        answers = preflight.ask_cluster(composed, folders, namespace, context)
         print_dry_run(composed, answers, output)
-    else:
-        _submit(composed, folder, background, output, namespace, context)
-
-
-# The modules that talk to a cluster are imported late: importing them takes longer than a dry run.
-
-
-def _ask_cluster(
-    composed: "ComposedConfig", folder: Path, namespace: str | None, context: str | None
-) -> DryRunAnswers:
-    import asyncio
-
-    from flashrun.cli.cluster import preflight
-
-    return asyncio.run(preflight.ask_cluster(composed, [folder], namespace, context))
-
-
-def _submit(
-    composed: "ComposedConfig",
-    folder: Path,
-    background: bool,
-    output: OutputFormat,
-    namespace: str | None,
-    context: str | None,
-) -> None:
-    import asyncio
-
-    from flashrun.cli.cluster import submit
-
-    values = submit.find_secret_values(composed.config, [folder])
+        return
+    values = submit.find_secret_values(composed.config, folders)
     submission = submit.Submission(composed, values, background, output)
-    asyncio.run(submit.connect_and_submit(submission, namespace, context))
+    submit.connect_and_submit(submission, namespace, context)

@@ -87,6 +87,13 @@ class ComposedConfig:
         """Return where the value at ``path``, or the first one inside it, was given, or None."""
         return self.origins.get(path) or _first_origin_inside(self.origins, path)
 
+    def origin_of_key(self, key: str) -> Origin:
+        """Return where a dotted key was given; for a key that was left out, where the model was.
+
+        The default of such a key depends on the model, and so do its limits.
+        """
+        return self.origin(*key.split(".")) or self.origin("model") or Origin("config")
+
 
 @dataclass
 class _Draft:

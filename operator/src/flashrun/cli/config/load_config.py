@@ -8,14 +8,14 @@ from typing import Final
 from flashrun.api.public import PublicPlatform
 from flashrun.cli.config import compose
 from flashrun.cli.config.compose import ComposedConfig, ConfigFile
-from flashrun.cli.config.problems import ConfigError, Origin, Problem
+from flashrun.cli.config.problems import ConfigError, Problem
 from flashrun.cli.output.failure import UsageFailure
 from flashrun.plan import resolve
 
 STANDARD_INPUT: Final = Path("-")
 
 
-def load(
+def read_config(
     config: Path, overlays: Sequence[Path] | None, sets: Sequence[str] | None
 ) -> ComposedConfig:
     """Read the files, compose them with the values of ``--set`` and fill in every default.
@@ -27,10 +27,10 @@ def load(
     paths = (config, *(overlays or ()))
     if paths.count(STANDARD_INPUT) > 1:
         raise UsageFailure("standard input can be read only once", "give - for one file only")
-    return compose.compose([read_file(path) for path in paths], sets or ())
+    return compose.compose([read_config_file(path) for path in paths], sets or ())
 
 
-def read_file(path: Path) -> ConfigFile:
+def read_config_file(path: Path) -> ConfigFile:
     """Read a config file; ``-`` is standard input."""
     try:
         if path == STANDARD_INPUT:
@@ -41,25 +41,18 @@ def read_file(path: Path) -> ConfigFile:
         raise UsageFailure(f"cannot read {path}: {error.strerror}") from None
 
 
-def check(composed: ComposedConfig, platform: PublicPlatform) -> tuple[str, ...]:
+def check_with_platform(composed: ComposedConfig, platform: PublicPlatform) -> tuple[str, ...]:
     """Check a config against what the platform offers; return notes, one sentence each.
 
     Raises:
         ConfigError: the platform would refuse the config.
     """
-    findings = resolve.check_config(
+    result = resolve.check_config(
         composed.config, platform.catalog(), pip_url_hosts=platform.pip_url_hosts
     )
-    if findings.problems:
+    if result.problems:
         raise ConfigError(
-            Problem(_origin(composed, problem.key), str(problem)) for problem in findings.problems
+            Problem(composed.origin_of_key(problem.key), str(problem))
+            for problem in result.problems
         )
-    return (*composed.notes, *map(str, findings.warnings))
-
-
-def _origin(composed: ComposedConfig, key: str) -> Origin:
-    """Return where a key was given.
-
-    For a key that was left out this is where the model was given, as the limits are the model's.
-    """
-    return composed.origin(*key.split(".")) or composed.origin("model") or Origin("config")
+    return (*composed.notes, *map(str, result.warnings))

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from flashrun.api.public import PublicPlatform
 
 
-def load() -> PublicPlatform:
+def load_platform() -> PublicPlatform:
     """Return the platform that was saved last; an empty one when nothing was saved."""
     try:
         return PublicPlatform.model_validate_json(_path().read_bytes())
@@ -21,7 +21,7 @@ def load() -> PublicPlatform:
         return PublicPlatform()
 
 
-def save(platform: PublicPlatform) -> None:
+def save_platform(platform: PublicPlatform) -> None:
     """Save the platform; does nothing when the cache folder is not writable."""
     with contextlib.suppress(OSError):
         path = _path()

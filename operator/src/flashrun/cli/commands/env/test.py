@@ -66,7 +66,7 @@ def check_environment(
 
     Example: flash env test ./sums --config sums/configs/rl.toml
     """
-    composed = load_config.load(config, None, None) if config else None
+    composed = load_config.read_config(config, None, None) if config else None
     given = {
         **(composed.config.environment.params if composed else {}),
         **compose.parse_assignments(params or ()),
