@@ -4,6 +4,7 @@ import errno
 import os
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import typer
@@ -91,9 +92,10 @@ def _run(command: str, task: Callable[[StepRunner], None], *, show_log: bool = T
         steps = (
             StepRunner.named(command) if show_log else StepRunner(folders.logs() / f"{command}.log")
         )
-        if show_log:
-            steps.say(f"log: {steps.log}")
-        task(steps)
+        with closing(steps):
+            if show_log:
+                steps.say(f"log: {steps.log}")
+            task(steps)
     except FatalError as error:
         _fail(str(error), 1)
     except KeyboardInterrupt:

@@ -1,4 +1,4 @@
-"""What a person sees: one line a step; what goes wrong is one sentence."""
+"""Progress on the terminal: one line per step, and one sentence for a failure."""
 
 import sys
 
@@ -9,6 +9,7 @@ from localcluster.steps import FatalError, StepRunner
 
 @pytest.fixture
 def steps(tmp_path):
+    """A runner that prints."""
     steps = StepRunner(tmp_path / "log")
     yield steps
     steps.close()

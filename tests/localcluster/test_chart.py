@@ -1,4 +1,4 @@
-"""What is handed from this machine to image builds and to the chart."""
+"""The values of the Helm chart for each kind of cluster."""
 
 import json
 from pathlib import Path
@@ -7,9 +7,9 @@ import jsonschema
 import pytest
 import yaml
 
-from localcluster import chart, folders, images
+from localcluster import chart, folders
 from localcluster.cluster_kind import ClusterKind
-from localcluster.images import Images, pip_settings
+from localcluster.images import Images
 from localcluster.lifecycle import DevCluster
 from tests.e2e import pools
 
@@ -55,22 +55,3 @@ def test_a_cluster_of_somebody_else_keeps_its_pools_and_its_certificates():
 def test_the_local_pool_has_what_the_node_says_it_has():
     [pool] = chart.values(local(ClusterKind.LOCAL), BUILT)["pools"]
     assert (pool["resource"], pool["gpusPerNode"]) == ("nvidia.com/gpu", 8)
-
-
-def test_pip_settings_come_from_files_and_the_environment_wins(tmp_path, monkeypatch):
-    file = tmp_path / "pip.conf"
-    file.write_text("[global]\nindex-url = https://from-file\ntimeout = 9\ncert = /x.pem\n")
-    monkeypatch.setattr(images, "PIP_FILES", (str(file),))
-    for key in images.PIP_KEYS:
-        monkeypatch.delenv("PIP_" + key.upper().replace("-", "_"), raising=False)
-    monkeypatch.setenv("PIP_INDEX_URL", "https://from-environment")
-    assert pip_settings() == {"index-url": "https://from-environment", "timeout": "9"}
-
-
-def test_a_base_image_is_made_again_when_its_recipe_changes():
-    assert images.recipe_hash(["trixie"], ["python3"]) == images.recipe_hash(
-        ["trixie"], ["python3"]
-    )
-    assert images.recipe_hash(["trixie"], ["python3"]) != images.recipe_hash(
-        ["trixie"], ["python3", "git"]
-    )
