@@ -15,7 +15,7 @@ import contextlib
 import os
 import random
 from collections.abc import AsyncIterator, Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Self
 
@@ -27,8 +27,6 @@ from kubernetes.aio.config.incluster_config import SERVICE_TOKEN_FILENAME
 from kubernetes.aio.config.kube_config import KUBE_CONFIG_DEFAULT_LOCATION
 
 from flashrun.api import names
-from flashrun.api.pod import DISRUPTED_CONDITION
-from flashrun.api.reasons import Reason
 from flashrun.api.times import format_time
 from flashrun.cluster_errors import (
     AlreadyExists,
@@ -264,30 +262,6 @@ class Cluster:
                 return False
             raise
         return True
-
-    async def give_up(self, namespace: str, pod: str, message: str) -> None:
-        """Delete a pod whose node is lost, after saying in the kubelet's place that it failed.
-
-        Deleting alone would not do: the Job holds on to a pod until it has ended, and nobody else
-        is left to say so. As a disruption it does not count against the Job's retries.
-        """
-        found = await self.find("Pod", namespace, pod)
-        if found is None:
-            return
-        before = [
-            c for c in found["status"].get("conditions") or [] if c["type"] != DISRUPTED_CONDITION
-        ]
-        moment = format_time(datetime.now(UTC))
-        lost = {
-            "type": DISRUPTED_CONDITION,
-            "status": "True",
-            "reason": Reason.NODE_LOST,
-            "message": message,
-            "lastTransitionTime": moment,
-        }
-        status = {"phase": "Failed", "reason": Reason.NODE_LOST, "conditions": [*before, lost]}
-        await self.patch_status("Pod", namespace, pod, status)
-        await self.delete("Pod", namespace, pod, uid=found["metadata"]["uid"], grace_seconds=0)
 
     async def logs(
         self,

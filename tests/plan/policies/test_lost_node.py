@@ -5,6 +5,8 @@ from datetime import timedelta
 import pytest
 
 from flashrun.api.resource import Phase
+from flashrun.plan.pods import read_pod
+from flashrun.plan.policies.lost_node import lost_pod_status
 from tests.plan import worlds
 from tests.plan.worlds import MEMBER, make_pod, member, running
 
@@ -47,3 +49,18 @@ def test_a_lost_pod_holds_up_neither_suspending_nor_cancelling(switch) -> None:
     assert waiting.run.status.phase in (Phase.RUNNING, Phase.CANCELLING)
     assert [(d.name, d.force) for d in stuck.decide().delete] == [("pod-2", True)]
     assert stuck.settled().run.status.phase in (Phase.SUSPENDED, Phase.CANCELLED)
+
+
+def test_a_lost_pod_is_reported_as_failed_by_a_disruption() -> None:
+    scheduled = {"type": "PodScheduled", "status": "True"}
+    stale = {"type": "DisruptionTarget", "status": "False"}
+    pod = make_pod()
+    pod["status"]["conditions"] = [scheduled, stale]
+
+    status = lost_pod_status(pod, worlds.NOW)
+
+    assert status["phase"] == "Failed"
+    assert status["conditions"][0] == scheduled
+    assert len(status["conditions"]) == 2
+    assert read_pod({**pod, "status": status}).disrupted == "NodeLost"
+    assert status["conditions"][1]["lastTransitionTime"] == "2026-11-22T12:00:00Z"

@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
-from datetime import datetime
 from typing import Final, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -27,11 +26,11 @@ from flashrun.api.records import (
     TrainerControl,
 )
 from flashrun.api.resource import TERMINAL, FlashRun
-from flashrun.api.times import parse_time
 from flashrun.cluster import Cluster
 from flashrun.cluster_errors import Conflict
 from flashrun.controller.poll import HeartbeatPoller
 from flashrun.plan import objects
+from flashrun.plan.credentials import expiry_of
 from flashrun.plan.types import AdapterSource, Object, Observed, SecretLookup, StorageView
 from flashrun.store import Entry, Store
 from flashrun.store_errors import Corrupt, KeyNotFound, StoreError
@@ -92,7 +91,7 @@ class Observer:
             resolved=resolved,
             has_peers=await self._has_peers(run, jobs, resolved),
             has_access=access is not None,
-            access_expires=_expires(access),
+            access_expires=expiry_of(access) if access is not None else None,
             secrets=lookup,
             storage=await asyncio.to_thread(self._storage, run, pods, resolved is None),
         )
@@ -299,8 +298,3 @@ def _check_owner(run: FlashRun, kind: str, metadata: Object) -> None:
             f"{kind} {metadata['name']} in namespace {run.namespace} does not belong to this run; "
             "it is left of an earlier one of the same name and about to be removed"
         )
-
-
-def _expires(metadata: Object | None) -> datetime | None:
-    text = ((metadata or {}).get("annotations") or {}).get(names.EXPIRES_ANNOTATION)
-    return parse_time(text) if text else None

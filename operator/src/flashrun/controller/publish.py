@@ -8,20 +8,20 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Iterable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Final
 
 import flashrun
 from flashrun.api import names
 from flashrun.api.platform import Platform, Pool
 from flashrun.api.public import FILE, PublicPlatform
-from flashrun.api.records import StorageAccess
-from flashrun.api.times import parse_time
 from flashrun.cluster import Cluster
 from flashrun.cluster_errors import ClusterError
+from flashrun.controller.storage_access import issue_access
 from flashrun.plan import storage_policies
+from flashrun.plan.credentials import access_secret, are_due, expiry_of
 from flashrun.plan.kubernetes_status import find_condition
-from flashrun.plan.types import Object
+from flashrun.plan.types import AccessGrant, Object
 from flashrun.store import Store
 from flashrun.store_errors import StoreError
 
@@ -97,31 +97,17 @@ def _config_map(namespace: str, told: PublicPlatform) -> Object:
 
 
 async def _renew(cluster: Cluster, store: Store, platform: Platform, namespace: str) -> None:
-    """Renew the people's credentials at half of their life."""
-    seconds = platform.storage.credentials_seconds
-    found = await cluster.metadata("Secret", namespace, names.STORAGE_USER_SECRET)
-    if found is not None and not _ageing(found, seconds):
+    """Renew the people's credentials when half of their lifetime is over."""
+    seconds, now = platform.storage.credentials_seconds, datetime.now(UTC)
+    existing = await cluster.metadata("Secret", namespace, names.STORAGE_USER_SECRET)
+    if existing is not None and not are_due(expiry_of(existing), seconds, now):
         return
-    policy = storage_policies.namespace_policy(platform.storage.bucket, namespace)
-    granted: StorageAccess = (
-        await asyncio.to_thread(store.assume, policy, seconds, platform.storage.role_arn)
-        if platform.storage.sts
-        else store.access
-    )
     metadata: Object = {
         "name": names.STORAGE_USER_SECRET,
         "namespace": namespace,
         "labels": _LABELS,
     }
-    if granted.expires is not None:
-        metadata["annotations"] = {names.EXPIRES_ANNOTATION: granted.expires.isoformat()}
-    await cluster.put_secret(
-        metadata, {names.ACCESS_KEY: granted.model_dump_json(exclude_none=True)}
-    )
-
-
-def _ageing(metadata: Object, seconds: int) -> bool:
-    text = (metadata.get("annotations") or {}).get(names.EXPIRES_ANNOTATION)
-    if text is None:
-        return False
-    return parse_time(text) - datetime.now(UTC) < timedelta(seconds=seconds / 2)
+    policy = storage_policies.namespace_policy(platform.storage.bucket, namespace)
+    grant = AccessGrant(metadata, policy, seconds)
+    access = await asyncio.to_thread(issue_access, store, platform.storage, grant)
+    await cluster.put_secret(*access_secret(metadata, access))

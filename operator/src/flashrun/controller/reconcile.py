@@ -14,17 +14,18 @@ from pydantic import ValidationError
 from flashrun.api import names
 from flashrun.api.base import error_sentences
 from flashrun.api.platform import Platform
-from flashrun.api.reasons import ConditionType, Reason
-from flashrun.api.records import Claim, StorageAccess
-from flashrun.api.resource import TERMINAL, FlashRun, PendingStatus
-from flashrun.api.times import format_time
+from flashrun.api.records import Claim
+from flashrun.api.resource import TERMINAL, FlashRun
 from flashrun.cluster import Cluster
 from flashrun.cluster_errors import ClusterError, Forbidden, Invalid, NotFound
 from flashrun.controller import events, metrics
 from flashrun.controller.observe import Observer
 from flashrun.controller.queue import RunKey
-from flashrun.plan import run_status
+from flashrun.controller.storage_access import issue_access
+from flashrun.plan.blocked_runs import refused_by_cluster, unreadable_spec
+from flashrun.plan.credentials import access_secret
 from flashrun.plan.decide import decide
+from flashrun.plan.policies.lost_node import lost_pod_status
 from flashrun.plan.types import AccessGrant, Decision, Object
 from flashrun.store import Store
 from flashrun.store_errors import StoreError
@@ -75,14 +76,14 @@ class Reconciler:
         try:
             run = FlashRun.from_manifest(manifest)
         except ValidationError as error:
-            await self._refuse(key, manifest, error)
+            await self._report_unreadable(key, manifest, error)
             return None
         observed = await self._observer.read(run)
         decision = decide(run, observed, self._platform, self._clock())
         try:
             await self._act(run, decision)
         except (Forbidden, Invalid, NotFound) as error:
-            await self._tell(run, str(error))
+            await self._report_refusal(run, str(error))
             raise
         await self._report(run, decision)
         return decision.requeue_seconds
@@ -103,13 +104,12 @@ class Reconciler:
             await self._cluster.patch(patch.kind, run.namespace, patch.name, patch.body)
         if decision.supersede is not None:
             await asyncio.to_thread(self._supersede, run, decision.supersede)
-        for doomed in decision.delete:
+        for item in decision.delete:
             self._check()
-            if doomed.force:
-                message = "The node gave no sign of life for too long."
-                await self._cluster.give_up(run.namespace, doomed.name, message)
+            if item.force:
+                await self._end_lost_pod(run.namespace, item.name)
             else:
-                await self._cluster.delete(doomed.kind, run.namespace, doomed.name)
+                await self._cluster.delete(item.kind, run.namespace, item.name)
         if decision.control is not None:
             key = names.control_key(run.storage_prefix)
             await asyncio.to_thread(self._store.put_json, key, decision.control)
@@ -117,20 +117,20 @@ class Reconciler:
             await asyncio.to_thread(self._store.delete, decision.delete_keys)
 
     async def _grant(self, grant: AccessGrant) -> None:
-        access = await asyncio.to_thread(self._access, grant)
-        metadata = dict(grant.metadata)
-        if access.expires is not None:
-            expires = {names.EXPIRES_ANNOTATION: access.expires.isoformat()}
-            metadata["annotations"] = {**(metadata.get("annotations") or {}), **expires}
-        self._check()
-        values = {names.ACCESS_KEY: access.model_dump_json(exclude_none=True)}
-        await self._cluster.put_secret(metadata, values)
-
-    def _access(self, grant: AccessGrant) -> StorageAccess:
         storage = self._platform.storage
-        if not storage.sts:
-            return self._store.access
-        return self._store.assume(grant.policy, grant.seconds, storage.role_arn)
+        access = await asyncio.to_thread(issue_access, self._store, storage, grant)
+        self._check()
+        await self._cluster.put_secret(*access_secret(grant.metadata, access))
+
+    async def _end_lost_pod(self, namespace: str, name: str) -> None:
+        """Delete a pod whose node is lost, after writing in the kubelet's place that it failed."""
+        pod = await self._cluster.find("Pod", namespace, name)
+        if pod is None:
+            return
+        status = lost_pod_status(pod, self._clock())
+        await self._cluster.patch_status("Pod", namespace, name, status)
+        uid = pod["metadata"]["uid"]
+        await self._cluster.delete("Pod", namespace, name, uid=uid, grace_seconds=0)
 
     def _supersede(self, run: FlashRun, attempt: int) -> None:
         """Mark an attempt's claim as lost, so that its pod commits nothing should it come back."""
@@ -169,55 +169,22 @@ class Reconciler:
         metrics.ENDED.labels(phase, failure.reason if failure else "").inc()
         metrics.GPU_SECONDS.labels(run.namespace).inc(decision.status.gpu_seconds)
 
-    async def _tell(self, run: FlashRun, message: str) -> None:
-        """Say on the run what the cluster refuses: quota, policy, rights. It is tried again."""
-        status = run_status.with_phase(
-            run.status.replace(
-                observed_generation=run.generation,
-                pending=PendingStatus(reason=Reason.CLUSTER_REFUSES, message=message[:2048]),
-            ),
-            run,
-            self._clock(),
-            phase=run.status.phase,
-            reason=Reason.CLUSTER_REFUSES,
-            message=message[:2048],
-        )
+    async def _report_refusal(self, run: FlashRun, message: str) -> None:
+        """Write to the run what the cluster refuses; the next pass tries again."""
+        status = refused_by_cluster(run, message, self._clock())
         if status != run.status:
             await self._write_status(run, status.to_patch())
 
-    async def _refuse(self, key: RunKey, manifest: Object, error: ValidationError) -> None:
-        """Say on a run that its spec cannot be read, written for a newer or older operator."""
-        metadata = manifest["metadata"]
-        problems = "; ".join(error_sentences(error, prefix="spec.", whole="spec"))
-        message = f"This operator cannot read the spec: {problems}"[:2048]
-        moment = format_time(self._clock())
-        fixed = {
-            "reason": Reason.SPEC_UNREADABLE,
-            "message": message,
-            "lastTransitionTime": moment,
-            "observedGeneration": metadata.get("generation", 1),
-        }
-        conditions = [
-            {"type": ConditionType.ACCEPTED, "status": "False", **fixed},
-            {"type": ConditionType.READY, "status": "False", **fixed},
-            {"type": ConditionType.STALLED, "status": "True", **fixed},
-        ]
-        if _messages(manifest) == {message}:
+    async def _report_unreadable(
+        self, key: RunKey, manifest: Object, error: ValidationError
+    ) -> None:
+        """Write to a run that its spec cannot be read, once."""
+        problems = error_sentences(error, prefix="spec.", whole="spec")
+        status = unreadable_spec(manifest, problems, self._clock())
+        if status is None:
             return
+        message = status["pending"]["message"]
         log.warning("%s", message, extra={"run": f"{key.namespace}/{key.name}"})
         self._check()
-        body = {
-            "metadata": {"uid": metadata["uid"]},
-            "status": {
-                "observedGeneration": metadata.get("generation", 1),
-                "phase": "Pending",
-                "conditions": conditions,
-                "pending": {"reason": Reason.SPEC_UNREADABLE, "message": message},
-            },
-        }
+        body = {"metadata": {"uid": manifest["metadata"]["uid"]}, "status": status}
         await self._cluster.patch(names.KIND, key.namespace, key.name, body, subresource="status")
-
-
-def _messages(manifest: Object) -> set[str]:
-    conditions = (manifest.get("status") or {}).get("conditions") or []
-    return {condition.get("message", "") for condition in conditions}

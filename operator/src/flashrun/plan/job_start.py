@@ -1,13 +1,12 @@
 """Starting a Job: the Job itself, and everything that its pods need."""
 
-from datetime import timedelta
-
 from flashrun.api import names
 from flashrun.api.reasons import AnyReason, ConditionType, Reason
 from flashrun.api.records import ResolvedRun, RunIdentity, Scale
 from flashrun.api.resource import Phase
 from flashrun.plan import objects, resolve, run_status, storage_policies
 from flashrun.plan.conditions import TRUE, DesiredCondition
+from flashrun.plan.credentials import are_due
 from flashrun.plan.run_context import RunContext
 from flashrun.plan.types import AccessGrant, Decision, Object, Patch, SecretCopy
 
@@ -95,10 +94,8 @@ def pin_run(context: RunContext, scale: Scale) -> ResolvedRun:
 def access_grant(context: RunContext, resolved: ResolvedRun) -> AccessGrant | None:
     """Grant access to storage, or renew it when half of its lifetime is over; else None."""
     seconds = context.platform.storage.credentials_seconds
-    expires = context.observed.access_expires
-    if context.observed.has_access and (
-        expires is None or expires - context.now > timedelta(seconds=seconds / 2)
-    ):
+    observed = context.observed
+    if observed.has_access and not are_due(observed.access_expires, seconds, context.now):
         return None
     return AccessGrant(
         metadata=objects.owned_metadata(context.run, names.storage_secret_name(context.run.name)),

@@ -1,13 +1,17 @@
 """Lost node: pods that were to end and whose node no longer reports are fenced and removed."""
 
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
+from flashrun.api.pod import DISRUPTED_CONDITION
+from flashrun.api.reasons import Reason
+from flashrun.api.times import format_time
 from flashrun.plan.run_context import RunContext
-from flashrun.plan.types import Decision, Delete
+from flashrun.plan.types import Decision, Delete, Object
 
 NODE_LOST: Final = timedelta(minutes=10)
+"""How long a pod that is to end and its node may be silent before the pod counts as lost."""
 
 
 def give_up_lost_pods(context: RunContext, decision: Decision) -> Decision:
@@ -32,3 +36,21 @@ def give_up_lost_pods(context: RunContext, decision: Decision) -> Decision:
         supersede=max(attempts, default=decision.supersede),
         delete=(*decision.delete, *forced),
     )
+
+
+def lost_pod_status(pod: Object, now: datetime) -> Object:
+    """Return the status that says in the kubelet's place that ``pod`` failed with its node.
+
+    A Job waits for its pod until the pod has ended, and only the kubelet would report that. A
+    disruption does not count against the Job's retries.
+    """
+    conditions = (pod.get("status") or {}).get("conditions") or []
+    kept = [condition for condition in conditions if condition["type"] != DISRUPTED_CONDITION]
+    lost = {
+        "type": DISRUPTED_CONDITION,
+        "status": "True",
+        "reason": Reason.NODE_LOST,
+        "message": "The node has shown no sign of life for too long.",
+        "lastTransitionTime": format_time(now),
+    }
+    return {"phase": "Failed", "reason": Reason.NODE_LOST, "conditions": [*kept, lost]}

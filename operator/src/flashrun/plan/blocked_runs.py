@@ -1,0 +1,54 @@
+"""Status of a run that a pass cannot act on: the cluster refuses it, or its spec is unreadable."""
+
+from collections.abc import Iterable
+from datetime import datetime
+
+from flashrun.api.reasons import ConditionType, Reason
+from flashrun.api.resource import FlashRun, FlashRunStatus, PendingStatus, Phase
+from flashrun.api.times import whole_seconds
+from flashrun.plan import conditions, run_status
+from flashrun.plan.conditions import FALSE, TRUE, DesiredCondition
+from flashrun.plan.types import Object
+
+
+def refused_by_cluster(run: FlashRun, message: str, now: datetime) -> FlashRunStatus:
+    """Return the status of a run for which the cluster refused something: quota, policy, rights.
+
+    The phase stays, as the next pass tries again.
+    """
+    message = message[:2048]
+    return run_status.with_phase(
+        run.status.replace(
+            observed_generation=run.generation,
+            pending=PendingStatus(reason=Reason.CLUSTER_REFUSES, message=message),
+        ),
+        run,
+        now,
+        phase=run.status.phase,
+        reason=Reason.CLUSTER_REFUSES,
+        message=message,
+    )
+
+
+def unreadable_spec(manifest: Object, problems: Iterable[str], now: datetime) -> Object | None:
+    """Return what to write to the status of a run whose spec this operator cannot read.
+
+    Such a spec was written for another version of the operator. None: the status says so already.
+    """
+    message = f"This operator cannot read the spec: {'; '.join(problems)}"[:2048]
+    written = (manifest.get("status") or {}).get("conditions") or []
+    if {condition.get("message", "") for condition in written} == {message}:
+        return None
+    generation = manifest["metadata"].get("generation", 1)
+    desired = (
+        DesiredCondition(ConditionType.ACCEPTED, FALSE, Reason.SPEC_UNREADABLE, message),
+        DesiredCondition(ConditionType.READY, FALSE, Reason.SPEC_UNREADABLE, message),
+        DesiredCondition(ConditionType.STALLED, TRUE, Reason.SPEC_UNREADABLE, message),
+    )
+    status = FlashRunStatus(
+        observed_generation=generation,
+        phase=Phase.PENDING,
+        conditions=conditions.with_times((), desired, generation, whole_seconds(now)),
+        pending=PendingStatus(reason=Reason.SPEC_UNREADABLE, message=message),
+    )
+    return status.model_dump(mode="json", by_alias=True, exclude_unset=True)

@@ -1,0 +1,68 @@
+"""Runs that a pass cannot act on: what their status says, and that it is written once."""
+
+from datetime import timedelta
+
+from flashrun.api.reasons import ConditionType, Reason
+from flashrun.api.resource import ConditionStatus, FlashRunStatus, Phase
+from flashrun.plan.blocked_runs import refused_by_cluster, unreadable_spec
+from tests.plan import worlds
+from tests.plan.worlds import NOW, World, make_run, running
+
+MANIFEST = {"metadata": {"name": worlds.NAME, "uid": worlds.UID, "generation": 3}}
+
+
+def test_a_refusal_of_the_cluster_leaves_the_phase_and_is_pending() -> None:
+    run = running().run
+    status = refused_by_cluster(run, "exceeded quota: none", NOW)
+
+    assert status.phase is Phase.RUNNING
+    assert status.pending is not None
+    assert status.pending.reason is Reason.CLUSTER_REFUSES
+    assert status.pending.message == "exceeded quota: none"
+    ready = status.condition(ConditionType.READY)
+    assert ready is not None
+    assert ready.reason is Reason.CLUSTER_REFUSES
+
+
+def test_a_long_refusal_is_cut_and_the_same_refusal_is_not_another_status() -> None:
+    run = make_run()
+    first = refused_by_cluster(run, "x" * 5000, NOW)
+    again = refused_by_cluster(run.replace(status=first), "x" * 5000, NOW + timedelta(minutes=1))
+
+    assert first.pending is not None
+    assert len(first.pending.message) == 2048
+    assert again == first
+
+
+def test_the_next_pass_that_works_takes_a_refusal_away() -> None:
+    world = World(make_run())
+    refused = world.run.replace(status=refused_by_cluster(world.run, "exceeded quota", NOW))
+    status = World(refused).decide().status
+
+    assert status.pending is None
+    assert status.phase is Phase.STARTING
+
+
+def test_an_unreadable_spec_is_in_three_conditions_and_leaves_other_fields_alone() -> None:
+    status = unreadable_spec(MANIFEST, ["spec.a: no", "spec.b: no"], NOW)
+
+    assert status is not None
+    assert status.keys() == {"observedGeneration", "phase", "conditions", "pending"}
+    parsed = FlashRunStatus.validate_manifest(status)
+    assert (parsed.phase, parsed.observed_generation) == (Phase.PENDING, 3)
+    assert {item.type: item.status for item in parsed.conditions} == {
+        ConditionType.ACCEPTED: ConditionStatus.FALSE,
+        ConditionType.READY: ConditionStatus.FALSE,
+        ConditionType.STALLED: ConditionStatus.TRUE,
+    }
+    assert {item.reason for item in parsed.conditions} == {Reason.SPEC_UNREADABLE}
+    assert {item.last_transition_time for item in parsed.conditions} == {NOW}
+    assert status["pending"]["message"].endswith("spec.a: no; spec.b: no")
+
+
+def test_an_unreadable_spec_is_reported_once() -> None:
+    status = unreadable_spec(MANIFEST, ["spec.a: no"], NOW)
+    reported = {**MANIFEST, "status": status}
+
+    assert unreadable_spec(reported, ["spec.a: no"], NOW + timedelta(minutes=1)) is None
+    assert unreadable_spec(reported, ["spec.c: no"], NOW) is not None
