@@ -11,7 +11,8 @@ from pydantic import ValidationError
 from flashrun.api.base import error_sentences
 from flashrun.api.config import EnvironmentConfig, RunConfig
 from flashrun.api.public import PublicPlatform
-from flashrun.api.resource import FlashRunStatus, Phase
+from flashrun.api.reasons import Phase
+from flashrun.api.resource import FlashRunStatus
 
 ROOT = Path(__file__).parents[2]
 SOURCES = [
@@ -69,7 +70,8 @@ def test_a_problem_with_the_whole_value_names_the_value() -> None:
 def test_the_type_checker_knows_the_fields(tmp_path: Path) -> None:
     program = tmp_path / "program.py"
     program.write_text(
-        "from flashrun.api.resource import FlashRunStatus, Phase\n"
+        "from flashrun.api.reasons import Phase\n"
+        "from flashrun.api.resource import FlashRunStatus\n"
         "right: FlashRunStatus = FlashRunStatus().replace(phase=Phase.FAILED)\n"
         "FlashRunStatus().replace(phaze=Phase.FAILED)\n"
         "FlashRunStatus().replace(gpu_seconds='many')\n"
@@ -77,7 +79,7 @@ def test_the_type_checker_knows_the_fields(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "mypy", "--cache-dir", str(tmp_path), str(program)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     errors = [line for line in done.stdout.splitlines() if ": error: " in line]
-    assert [line.split(":")[1] for line in errors] == ["3", "4"], done.stdout + done.stderr
+    assert [line.split(":")[1] for line in errors] == ["4", "5"], done.stdout + done.stderr
     assert 'Unexpected keyword argument "phaze"' in errors[0]
     assert 'incompatible type "str"; expected "int"' in errors[1]
 

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 
-from flashrun.api.resource import FlashRunSpec, FlashRunStatus, Phase
+from flashrun.api.reasons import Phase
+from flashrun.api.resource import FlashRunSpec, FlashRunStatus
 from flashrun.cli.config.compose import compose
 from tests.api.strategies import configs, toml_file
 from tests.plan import worlds

@@ -2,8 +2,8 @@
 
 from datetime import timedelta
 
-from flashrun.api.reasons import ConditionType, Reason
-from flashrun.api.resource import ConditionStatus, FlashRunStatus, Phase
+from flashrun.api.reasons import ConditionType, Phase, Reason
+from flashrun.api.resource import ConditionStatus, FlashRunStatus
 from flashrun.plan.blocked_runs import refused_by_cluster, unreadable_spec
 from tests.plan import worlds
 from tests.plan.worlds import NOW, World, make_run, running

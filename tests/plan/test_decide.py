@@ -5,7 +5,7 @@ from dataclasses import replace
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flashrun.api.resource import Phase
+from flashrun.api.reasons import Phase
 from flashrun.plan.types import StorageView
 from tests.plan import worlds
 from tests.plan.worlds import (

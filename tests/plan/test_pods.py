@@ -4,8 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from flashrun.api.reasons import Activity, ConditionType, Reason
-from flashrun.api.resource import Phase
+from flashrun.api.reasons import Activity, ConditionType, Phase, Reason
 from flashrun.plan.pods import read_pod
 from tests.plan import worlds
 from tests.plan.worlds import World, make_pod, make_run, member

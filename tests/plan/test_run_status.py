@@ -4,8 +4,9 @@ from datetime import timedelta
 
 import pytest
 
+from flashrun.api.reasons import Phase
 from flashrun.api.records import Batching, Heartbeat
-from flashrun.api.resource import BatchingStatus, ConditionStatus, Phase
+from flashrun.api.resource import BatchingStatus, ConditionStatus
 from flashrun.plan.types import StorageView
 from tests.plan import worlds
 from tests.plan.worlds import LEADER, World, checkpoint, make_pod, make_run, member, running

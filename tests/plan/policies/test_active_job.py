@@ -4,8 +4,9 @@ from datetime import timedelta
 
 import pytest
 
+from flashrun.api.reasons import Phase
 from flashrun.api.records import ResolvedRun
-from flashrun.api.resource import ConditionStatus, Phase
+from flashrun.api.resource import ConditionStatus
 from tests.plan import worlds
 from tests.plan.worlds import LEADER, MEMBER, World, make_pod, make_run, member, running
 

@@ -1,6 +1,6 @@
 """Cancellation: the Job goes, the checkpoints stay."""
 
-from flashrun.api.resource import Phase
+from flashrun.api.reasons import Phase
 from tests.plan import worlds
 from tests.plan.worlds import World, checkpoint, make_pod, make_run, running
 

@@ -5,8 +5,8 @@ from datetime import timedelta
 
 import pytest
 
+from flashrun.api.reasons import Phase
 from flashrun.api.records import ResolvedRun, Scale
-from flashrun.api.resource import Phase
 from flashrun.plan import objects
 from tests.plan import worlds
 from tests.plan.worlds import (

@@ -2,8 +2,8 @@
 
 from dataclasses import replace
 
+from flashrun.api.reasons import Phase
 from flashrun.api.records import Scale
-from flashrun.api.resource import Phase
 from flashrun.plan import objects
 from tests.plan import worlds
 from tests.plan.worlds import (

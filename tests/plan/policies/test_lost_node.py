@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from flashrun.api.resource import Phase
+from flashrun.api.reasons import Phase
 from flashrun.plan.pods import read_pod
 from flashrun.plan.policies.lost_node import lost_pod_status
 from tests.plan import worlds

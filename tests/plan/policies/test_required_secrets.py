@@ -2,7 +2,8 @@
 
 import pytest
 
-from flashrun.api.resource import ConditionStatus, Phase
+from flashrun.api.reasons import Phase
+from flashrun.api.resource import ConditionStatus
 from flashrun.plan.types import SecretLookup
 from tests.plan import worlds
 from tests.plan.worlds import World, make_run

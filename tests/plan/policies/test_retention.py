@@ -2,7 +2,7 @@
 
 from datetime import timedelta
 
-from flashrun.api.resource import Phase
+from flashrun.api.reasons import Phase
 from flashrun.plan.types import StorageView
 from tests.plan import worlds
 from tests.plan.worlds import ADAPTER, make_pod, running

@@ -1,6 +1,6 @@
 """Suspension: the Job pauses and continues."""
 
-from flashrun.api.resource import Phase
+from flashrun.api.reasons import Phase
 from tests.plan.worlds import (
     make_pod,
     running,

@@ -1,7 +1,8 @@
 """The trainer's result in storage: what a success needs, and how a failure is explained."""
 
 from flashrun.api.exits import Exit
-from flashrun.api.resource import ConditionStatus, Phase
+from flashrun.api.reasons import Phase
+from flashrun.api.resource import ConditionStatus
 from tests.plan import worlds
 from tests.plan.worlds import ADAPTER, checkpoint, running
 

@@ -1,4 +1,4 @@
-"""The words that programs read: reasons, condition types and activities, each with its meaning.
+"""The words of a run's status: reasons, condition types, phases and activities, with meanings.
 
 A reason is one CamelCase word that appears in conditions, in ``status.pending`` and
 ``status.failure``, in attempts, in Events and in the termination messages of containers. Its text
@@ -517,6 +517,24 @@ class ConditionType(Word):
     READY = "Ready", "The run is as it should be (kstatus): not waiting for a person, not failed."
     RECONCILING = "Reconciling", "The operator is not done with a change (kstatus)."
     STALLED = "Stalled", "The run has failed and stays so (kstatus)."
+
+
+class Phase(Word):
+    """One word for people; programs read conditions. New words may come."""
+
+    PENDING = "Pending", "The run waits for what it needs, or for quota."
+    STARTING = "Starting", "The Job exists; its pods are being scheduled and prepared."
+    RUNNING = "Running", "The trainer is at work."
+    RETRYING = "Retrying", "An attempt ended, and the next one is being started."
+    SUSPENDED = "Suspended", "The run is paused by spec.control.suspend."
+    CANCELLING = "Cancelling", "The run was cancelled; the trainer saves and stops."
+    SUCCEEDED = "Succeeded", "Result and adapter are in storage."
+    FAILED = "Failed", "The run has failed; status.failure says why."
+    CANCELLED = "Cancelled", "The run was cancelled; its checkpoints are kept."
+
+
+TERMINAL: Final = frozenset({Phase.SUCCEEDED, Phase.FAILED, Phase.CANCELLED})
+"""Phases of a run that has ended; it stays in them."""
 
 
 class Activity(Word):

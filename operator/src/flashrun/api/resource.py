@@ -20,6 +20,7 @@ from flashrun.api.reasons import (
     AnyReason,
     ConditionType,
     ForeignReason,
+    Phase,
     Reason,
     ReasonText,
 )
@@ -62,23 +63,6 @@ class FlashRunSpec(RunConfig):
         """Return the spec of a composed config, with where its secrets are looked up."""
         given = {name: getattr(config, name) for name in config.model_fields_set}
         return cls(**given, secret_refs=secret_refs)
-
-
-class Phase(StrEnum):
-    """One word for people; programs read conditions. New words may come."""
-
-    PENDING = "Pending"
-    STARTING = "Starting"
-    RUNNING = "Running"
-    RETRYING = "Retrying"
-    SUSPENDED = "Suspended"
-    CANCELLING = "Cancelling"
-    SUCCEEDED = "Succeeded"
-    FAILED = "Failed"
-    CANCELLED = "Cancelled"
-
-
-TERMINAL = frozenset({Phase.SUCCEEDED, Phase.FAILED, Phase.CANCELLED})
 
 
 class ConditionStatus(StrEnum):

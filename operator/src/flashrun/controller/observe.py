@@ -16,6 +16,7 @@ from typing import Final, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from flashrun.api import names
+from flashrun.api.reasons import TERMINAL
 from flashrun.api.records import (
     Claim,
     EnvironmentPointer,
@@ -25,7 +26,7 @@ from flashrun.api.records import (
     Result,
     TrainerControl,
 )
-from flashrun.api.resource import TERMINAL, FlashRun
+from flashrun.api.resource import FlashRun
 from flashrun.cluster import Cluster
 from flashrun.cluster_errors import Conflict
 from flashrun.controller.poll import HeartbeatPoller

@@ -14,8 +14,9 @@ from pydantic import ValidationError
 from flashrun.api import names
 from flashrun.api.base import error_sentences
 from flashrun.api.platform import Platform
+from flashrun.api.reasons import TERMINAL
 from flashrun.api.records import Claim
-from flashrun.api.resource import TERMINAL, FlashRun
+from flashrun.api.resource import FlashRun
 from flashrun.cluster import Cluster
 from flashrun.cluster_errors import ClusterError, Forbidden, Invalid, NotFound
 from flashrun.controller import events, metrics

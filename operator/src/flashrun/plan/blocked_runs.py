@@ -3,8 +3,8 @@
 from collections.abc import Iterable
 from datetime import datetime
 
-from flashrun.api.reasons import ConditionType, Reason
-from flashrun.api.resource import FlashRun, FlashRunStatus, PendingStatus, Phase
+from flashrun.api.reasons import ConditionType, Phase, Reason
+from flashrun.api.resource import FlashRun, FlashRunStatus, PendingStatus
 from flashrun.api.times import whole_seconds
 from flashrun.plan import conditions, run_status
 from flashrun.plan.conditions import FALSE, TRUE, DesiredCondition

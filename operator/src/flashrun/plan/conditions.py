@@ -9,8 +9,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
-from flashrun.api.reasons import AnyReason, ConditionType
-from flashrun.api.resource import Condition, ConditionStatus, Phase
+from flashrun.api.reasons import AnyReason, ConditionType, Phase
+from flashrun.api.resource import Condition, ConditionStatus
 
 TRUE, FALSE, UNKNOWN = ConditionStatus.TRUE, ConditionStatus.FALSE, ConditionStatus.UNKNOWN
 

@@ -11,7 +11,8 @@ from datetime import datetime
 from typing import Final
 
 from flashrun.api.platform import Platform
-from flashrun.api.resource import TERMINAL, FlashRun
+from flashrun.api.reasons import TERMINAL
+from flashrun.api.resource import FlashRun
 from flashrun.plan import run_status
 from flashrun.plan.pods import read_pod
 from flashrun.plan.policies.active_job import follow_job

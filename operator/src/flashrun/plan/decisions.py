@@ -2,8 +2,8 @@
 
 from typing import Final
 
-from flashrun.api.reasons import ConditionType, Reason
-from flashrun.api.resource import FailureStatus, PendingStatus, Phase
+from flashrun.api.reasons import ConditionType, Phase, Reason
+from flashrun.api.resource import FailureStatus, PendingStatus
 from flashrun.plan import run_status
 from flashrun.plan.conditions import FALSE, DesiredCondition
 from flashrun.plan.run_context import RunContext

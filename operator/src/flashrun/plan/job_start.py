@@ -1,9 +1,8 @@
 """Starting a Job: the Job itself, and everything that its pods need."""
 
 from flashrun.api import names
-from flashrun.api.reasons import AnyReason, ConditionType, Reason
+from flashrun.api.reasons import AnyReason, ConditionType, Phase, Reason
 from flashrun.api.records import ResolvedRun, RunIdentity, Scale
-from flashrun.api.resource import Phase
 from flashrun.plan import objects, resolve, run_status, storage_policies
 from flashrun.plan.conditions import TRUE, DesiredCondition
 from flashrun.plan.credentials import are_due

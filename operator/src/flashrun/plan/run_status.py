@@ -12,19 +12,25 @@ from typing import Any, Final
 
 from flashrun.api import names
 from flashrun.api.platform import Platform
-from flashrun.api.reasons import NO_REASON, AnyReason, ConditionType, Reason, reason_from
+from flashrun.api.reasons import (
+    NO_REASON,
+    TERMINAL,
+    AnyReason,
+    ConditionType,
+    Phase,
+    Reason,
+    reason_from,
+)
 from flashrun.api.records import Manifest, Progress, ResolvedRun
 from flashrun.api.resource import (
     ATTEMPTS_SHOWN,
     CHECKPOINTS_SHOWN,
-    TERMINAL,
     AdapterStatus,
     AttemptStatus,
     BatchingStatus,
     CheckpointStatus,
     FlashRun,
     FlashRunStatus,
-    Phase,
     ProgressStatus,
     ResolvedStatus,
 )

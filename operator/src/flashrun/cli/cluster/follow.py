@@ -12,7 +12,8 @@ from typing import Final
 import typer
 
 from flashrun.api.pod import TRAINER_CONTAINER
-from flashrun.api.resource import TERMINAL, FlashRun, Phase
+from flashrun.api.reasons import TERMINAL, Phase
+from flashrun.api.resource import FlashRun
 from flashrun.cli.cluster.connection import ClusterSession
 from flashrun.cli.cluster.pod_log import PodLog, lines_after
 from flashrun.cli.cluster.run_logs import (

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from flashrun.api.resource import TERMINAL
+from flashrun.api.reasons import TERMINAL
 from flashrun.cli.cluster.connection import check_run_name, connect, parse_run
 from flashrun.cli.cluster.follow import follow_run
 from flashrun.cli.options import Context, Namespace, Output, Run

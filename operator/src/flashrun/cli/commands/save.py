@@ -3,7 +3,7 @@
 import asyncio
 import time
 
-from flashrun.api.resource import TERMINAL
+from flashrun.api.reasons import TERMINAL
 from flashrun.cli.cluster.connection import check_run_name, connect
 from flashrun.cli.options import Context, Namespace, Output, Run
 from flashrun.cli.output import terminal

@@ -4,15 +4,8 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Final
 
-from flashrun.api.reasons import ConditionType, Reason
-from flashrun.api.resource import (
-    TERMINAL,
-    CheckpointStatus,
-    FlashRun,
-    FlashRunStatus,
-    Phase,
-    ProgressStatus,
-)
+from flashrun.api.reasons import TERMINAL, ConditionType, Phase, Reason
+from flashrun.api.resource import CheckpointStatus, FlashRun, FlashRunStatus, ProgressStatus
 from flashrun.cli.output.tables import Cell, Table, Tone
 
 _TONES: Final = {

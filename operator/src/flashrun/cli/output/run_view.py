@@ -5,7 +5,8 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final, Protocol
 
-from flashrun.api.resource import TERMINAL, FlashRun, ProgressStatus
+from flashrun.api.reasons import TERMINAL
+from flashrun.api.resource import FlashRun, ProgressStatus
 from flashrun.cli.output import formatting, terminal
 
 if TYPE_CHECKING:

@@ -4,8 +4,8 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Final
 
-from flashrun.api.reasons import Activity, AnyReason, KubernetesReason, Reason, reason_from
-from flashrun.api.resource import FailureStatus, PendingStatus, Phase
+from flashrun.api.reasons import Activity, AnyReason, KubernetesReason, Phase, Reason, reason_from
+from flashrun.api.resource import FailureStatus, PendingStatus
 from flashrun.plan import failures, objects, run_status
 from flashrun.plan.decisions import fail_run
 from flashrun.plan.job_start import (

@@ -1,7 +1,6 @@
 """Cancellation: ``spec.control.cancel`` ends a run; its checkpoints stay in storage."""
 
-from flashrun.api.reasons import Reason
-from flashrun.api.resource import Phase
+from flashrun.api.reasons import Phase, Reason
 from flashrun.plan import run_status
 from flashrun.plan.run_context import RunContext
 from flashrun.plan.types import Decision, Delete

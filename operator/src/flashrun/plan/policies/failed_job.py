@@ -5,9 +5,8 @@ Failures that have nothing to do with the place are retried by the Job itself, a
 
 from flashrun.api import names
 from flashrun.api.catalog import Catalog
-from flashrun.api.reasons import Reason, Retry
+from flashrun.api.reasons import Phase, Reason, Retry
 from flashrun.api.records import ResolvedRun
-from flashrun.api.resource import Phase
 from flashrun.plan import failures, objects, placement
 from flashrun.plan.decisions import fail_run
 from flashrun.plan.job_start import start_job

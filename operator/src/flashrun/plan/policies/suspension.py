@@ -1,7 +1,6 @@
 """Suspension: ``spec.control.suspend`` pauses a run, and the run keeps its Job."""
 
-from flashrun.api.reasons import Reason
-from flashrun.api.resource import Phase
+from flashrun.api.reasons import Phase, Reason
 from flashrun.plan import run_status
 from flashrun.plan.job_start import suspend_patch
 from flashrun.plan.run_context import RunContext

@@ -1,8 +1,7 @@
 """Trainer result: the record in storage with which a trainer ends decides how the run ended."""
 
 from flashrun.api.exits import Exit
-from flashrun.api.reasons import Reason
-from flashrun.api.resource import Phase
+from flashrun.api.reasons import Phase, Reason
 from flashrun.plan import failures, run_status
 from flashrun.plan.decisions import fail_run
 from flashrun.plan.run_context import RunContext

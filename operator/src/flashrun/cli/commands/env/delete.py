@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from flashrun.api import names
-from flashrun.api.resource import TERMINAL
+from flashrun.api.reasons import TERMINAL
 from flashrun.cli.cluster import published_environments
 from flashrun.cli.cluster.connection import ClusterSession, connect
 from flashrun.cli.environments.identifier import Identifier, check_identifier
