@@ -90,13 +90,15 @@ format: $(READY) ## format the code
 	@$(BIN)/ruff check --fix $(SOURCES)
 
 # Generated files, each with the command that prints it.
-GENERATED := crds/flashruns.yaml charts/flashrun/files/flashruns.yaml charts/flashrun/values.schema.json
+GENERATED := crds/flashruns.yaml charts/flashrun/files/flashruns.yaml charts/flashrun/values.schema.json \
+  docs/reasons.md
 print-crds/flashruns.yaml = $(BIN)/python -m flashrun.api.generate.crd
 print-charts/flashrun/files/flashruns.yaml = $(BIN)/python -m flashrun.api.generate.crd
 print-charts/flashrun/values.schema.json = $(BIN)/python -m flashrun.api.generate.chart_values
+print-docs/reasons.md = $(BIN)/python -m flashrun.api.generate.reasons_page
 
 .PHONY: crd
-crd: $(READY) ## generate the CRD and the schema of the chart
+crd: $(READY) ## generate the CRD, the schema of the chart and docs/reasons.md
 	@$(foreach file,$(GENERATED),$(print-$(file)) > $(file);)
 
 .PHONY: check-generated
