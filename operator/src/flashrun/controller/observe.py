@@ -8,7 +8,7 @@ a trainer wrote wrongly does not exist.
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from typing import Final, TypeVar
@@ -31,6 +31,15 @@ from flashrun.cluster import Cluster
 from flashrun.cluster_errors import Conflict
 from flashrun.controller.poll import HeartbeatPoller
 from flashrun.plan import objects
+from flashrun.plan.commits import (
+    Commit,
+    CommitMarker,
+    committed,
+    find_markers,
+    find_markers_by_name,
+    newest_adapter,
+    newest_by_step,
+)
 from flashrun.plan.credentials import expiry_of
 from flashrun.plan.types import AdapterSource, Object, Observed, SecretLookup, StorageView
 from flashrun.store import Entry, Store
@@ -203,7 +212,7 @@ class Observer:
             result=result if result and result.run.uid == run.uid else None,
             claims=self._claims(prefix, attempts),
             checkpoints=self._checkpoints(run.uid, prefix, attempts),
-            adapter=self._manifest(run.uid, adapter_prefix, adapter, "adapter"),
+            adapter=self._adapter(run.uid, prefix, adapter),
         )
 
     def _claims(self, prefix: str, entries: Mapping[str, Entry]) -> tuple[Claim, ...]:
@@ -218,63 +227,55 @@ class Observer:
     def _checkpoints(
         self, uid: str, prefix: str, entries: Mapping[str, Entry]
     ) -> tuple[Manifest, ...]:
-        """Return the valid checkpoints by step; of one step, the newest attempt's."""
-        newest: dict[int, Manifest] = {}
-        places = {
-            (place.attempt, place.step)
-            for key in entries
-            if (place := names.parse_step_key(prefix, key)) and place.path == names.MANIFEST
-        }
-        for attempt, step in sorted(places):
-            folder = names.step_prefix(prefix, attempt, step)
-            manifest = self._manifest(uid, folder, entries, "checkpoint")
-            if manifest and (manifest.attempt, manifest.step) == (attempt, step):
-                newest[step] = manifest
-        return tuple(newest[step] for step in sorted(newest))
+        """Return the committed checkpoints by step; of one step, the newest attempt's."""
+        markers = (m for m in find_markers(prefix, uid, entries) if m.step is not None)
+        return newest_by_step(self._committed(markers, entries))
 
-    def _manifest(
-        self, uid: str, folder: str, entries: Mapping[str, Entry], kind: str
-    ) -> Manifest | None:
-        """Return the valid manifest of ``folder``, read once: it never changes."""
-        marker = entries.get(folder + names.MANIFEST)
-        if marker is None:
-            return None
-        known = self._manifests.setdefault(uid, {})
-        identity = (marker.key, marker.etag)
-        if identity not in known:
-            known[identity] = self._record(marker.key, Manifest)
-        manifest = known[identity]
-
-        def size(path: str) -> int | None:
-            entry = entries.get(folder + path)
-            return entry and entry.size
-
-        return manifest if manifest and manifest.commits(kind, uid, size) else None
+    def _adapter(self, uid: str, prefix: str, entries: Mapping[str, Entry]) -> Manifest | None:
+        """Return the run's final adapter if it is committed."""
+        markers = (m for m in find_markers(prefix, uid, entries) if m.step is None)
+        commit = newest_adapter(self._committed(markers, entries))
+        return commit and commit.manifest
 
     def _adapter_source(self, namespace: str, text: str) -> AdapterSource | None:
-        """Return the newest adapter of this name, also of a run whose object is gone."""
+        """Return the newest adapter of this name, also of a run that was deleted."""
         ref = names.parse_ref(text)
-        home = names.run_name_prefix(namespace, ref.run)
-        found = [
-            AdapterSource(ResolvedAdapter(ref=text, uid=uid, prefix=prefix), manifest)
-            for folder in self._store.list(home, recursive=False)
-            if (uid := folder.key.removeprefix(home).rstrip("/"))
-            for prefix, manifest in self._adapters(uid, folder.key, ref.step)
-        ]
-        return max(found, key=lambda source: source.manifest.created, default=None)
+        prefix_below = names.adapter_prefix if ref.step is None else names.attempts_prefix
+        entries = {
+            entry.key: entry
+            for folder in self._store.list(
+                names.run_name_prefix(namespace, ref.run), recursive=False
+            )
+            for entry in self._store.list(prefix_below(folder.key))
+        }
+        markers = find_markers_by_name(namespace, ref.run, entries)
+        named = (marker for marker in markers if marker.step == ref.step)
+        commit = newest_adapter(self._committed(named, entries))
+        if commit is None:
+            return None
+        marker = commit.marker
+        pinned = ResolvedAdapter(ref=text, uid=marker.uid, prefix=marker.prefix)
+        return AdapterSource(pinned, commit.manifest)
 
-    def _adapters(self, uid: str, prefix: str, step: int | None) -> Iterable[tuple[str, Manifest]]:
-        folder = names.adapter_prefix(prefix) if step is None else names.attempts_prefix(prefix)
-        entries = {entry.key: entry for entry in self._store.list(folder)}
-        if step is None:
-            manifest = self._manifest(uid, folder, entries, "adapter")
-            return [(folder, manifest)] if manifest else []
-        steps = self._checkpoints(uid, prefix, entries)
-        return [
-            (names.step_prefix(prefix, manifest.attempt or 0, step), manifest)
-            for manifest in steps
-            if manifest.step == step
-        ]
+    def _committed(
+        self, markers: Iterable[CommitMarker], entries: Mapping[str, Entry]
+    ) -> Iterator[Commit]:
+        """Yield what ``markers`` commit; their files are among ``entries``."""
+
+        def size_of(key: str) -> int | None:
+            entry = entries.get(key)
+            return entry and entry.size
+
+        candidates = ((marker, self._manifest(marker, entries[marker.key])) for marker in markers)
+        return committed(candidates, size_of)
+
+    def _manifest(self, marker: CommitMarker, entry: Entry) -> Manifest | None:
+        """Return the manifest at ``marker``, read once: it never changes."""
+        known = self._manifests.setdefault(marker.uid, {})
+        identity = (entry.key, entry.etag)
+        if identity not in known:
+            known[identity] = self._record(entry.key, Manifest)
+        return known[identity]
 
     def _record(self, key: str, model: type[Model]) -> Model | None:
         try:

@@ -1,6 +1,6 @@
 """Find the adapter that ``train.init_from_adapter`` names, in the same way as the operator."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from flashrun.api import names
@@ -8,6 +8,7 @@ from flashrun.api.config import RunConfig
 from flashrun.api.names import Ref
 from flashrun.api.records import Manifest
 from flashrun.cli.cluster.connection import ClusterSession
+from flashrun.plan.commits import committed, find_markers_by_name, newest_adapter
 from flashrun.plan.resolve import ConfigIssue, adapter_mismatch
 from flashrun.store_errors import Corrupt, KeyNotFound
 
@@ -38,65 +39,35 @@ async def find_warm_start(session: ClusterSession, config: RunConfig) -> WarmSta
         lambda store: {entry.key: entry for entry in store.list(prefix)}
     )
     manifest = await session.with_store(
-        lambda store: newest_adapter(store, session.namespace, ref, entries)
+        lambda store: read_newest_adapter(store, session.namespace, ref, entries)
     )
     if manifest is None:
         return WarmStart(problem=ConfigIssue(_KEY, await _explain_missing(session, ref, entries)))
     return WarmStart(manifest, adapter_mismatch(config, manifest))
 
 
-def newest_adapter(
+def read_newest_adapter(
     store: "Store", namespace: str, ref: Ref, entries: Mapping[str, "Entry"]
 ) -> Manifest | None:
     """Return the newest committed adapter of this name, also of a run that was deleted."""
-    committed = (
-        manifest
-        for marker in _markers(namespace, ref.run, entries)
-        if marker.step == ref.step
-        and (manifest := _read_committed(store, marker, entries)) is not None
-    )
-    return max(committed, key=lambda manifest: manifest.created, default=None)
 
-
-class _Marker(NamedTuple):
-    """The key of a manifest, and what it commits: an adapter, or the checkpoint of a step."""
-
-    key: str
-    uid: str
-    attempt: int | None = None
-    step: int | None = None
-
-
-def _markers(namespace: str, run: str, entries: Iterable[str]) -> Iterator[_Marker]:
-    """Yield the markers of all checkpoints and adapters of runs with the name ``run``."""
-    name_prefix = names.run_name_prefix(namespace, run)
-    for key in entries:
-        uid = key.removeprefix(name_prefix).partition("/")[0]
-        prefix = names.run_prefix(namespace, run, uid)
-        step_key = names.parse_step_key(prefix, key)
-        if step_key is not None and step_key.path == names.MANIFEST:
-            yield _Marker(key, uid, step_key.attempt, step_key.step)
-        elif key == names.adapter_prefix(prefix) + names.MANIFEST:
-            yield _Marker(key, uid)
-
-
-def _read_committed(
-    store: "Store", marker: _Marker, entries: Mapping[str, "Entry"]
-) -> Manifest | None:
-    """Return the manifest if it belongs to this run and step, and every file it lists exists."""
-    folder = marker.key.removesuffix(names.MANIFEST)
-
-    def size(path: str) -> int | None:
-        entry = entries.get(folder + path)
+    def size_of(key: str) -> int | None:
+        entry = entries.get(key)
         return entry and entry.size
 
+    markers = find_markers_by_name(namespace, ref.run, entries)
+    candidates = (
+        (marker, _read_manifest(store, marker.key)) for marker in markers if marker.step == ref.step
+    )
+    commit = newest_adapter(committed(candidates, size_of))
+    return commit and commit.manifest
+
+
+def _read_manifest(store: "Store", key: str) -> Manifest | None:
     try:
-        manifest = store.get_json(marker.key, Manifest)
+        return store.get_json(key, Manifest)
     except (Corrupt, KeyNotFound):
         return None
-    kind = "adapter" if marker.step is None else "checkpoint"
-    same = marker.step is None or (manifest.attempt, manifest.step) == (marker.attempt, marker.step)
-    return manifest if same and manifest.commits(kind, marker.uid, size) else None
 
 
 async def _explain_missing(
@@ -104,7 +75,8 @@ async def _explain_missing(
 ) -> str:
     """Return why there is no adapter ``ref``, and what can be used instead."""
     namespace = session.namespace
-    steps = {m.step for m in _markers(namespace, ref.run, entries) if m.step is not None}
+    markers = find_markers_by_name(namespace, ref.run, entries)
+    steps = {marker.step for marker in markers if marker.step is not None}
     listed = ", ".join(
         names.checkpoint_ref(ref.run, step) for step in sorted(steps)[-_SUGGESTED_STEPS:]
     )

@@ -1,0 +1,96 @@
+"""Which checkpoints and adapters in storage count, and which one of several is the newest.
+
+A manifest is written last: it commits a checkpoint or an adapter when it belongs to the run and
+the place that it lies in, and every file that it lists exists with the listed size.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple
+
+from flashrun.api import names
+from flashrun.api.records import Manifest
+
+SizeOf = Callable[[str], int | None]
+"""Returns the size of the object with a key, or None when there is no such object."""
+
+
+class CommitMarker(NamedTuple):
+    """The key of a manifest, and what it commits: the checkpoint of a step, or the adapter."""
+
+    key: str
+    uid: str
+    attempt: int | None = None
+    step: int | None = None
+
+    @property
+    def prefix(self) -> str:
+        """The prefix below which the committed files lie."""
+        return self.key.removesuffix(names.MANIFEST)
+
+
+class Commit(NamedTuple):
+    """A checkpoint or an adapter that is whole."""
+
+    marker: CommitMarker
+    manifest: Manifest
+
+
+def find_markers(prefix: str, uid: str, keys: Iterable[str]) -> Iterator[CommitMarker]:
+    """Yield the markers among ``keys`` of the run ``uid``, whose files lie below ``prefix``."""
+    adapter = names.adapter_prefix(prefix) + names.MANIFEST
+    for key in keys:
+        step_key = names.parse_step_key(prefix, key)
+        if step_key is not None and step_key.path == names.MANIFEST:
+            yield CommitMarker(key, uid, step_key.attempt, step_key.step)
+        elif key == adapter:
+            yield CommitMarker(key, uid)
+
+
+def find_markers_by_name(namespace: str, run: str, keys: Iterable[str]) -> Iterator[CommitMarker]:
+    """Yield the markers among ``keys`` of all runs that had the name ``run``, one after another."""
+    home = names.run_name_prefix(namespace, run)
+    for key in keys:
+        uid = key.removeprefix(home).partition("/")[0]
+        yield from find_markers(names.run_prefix(namespace, run, uid), uid, (key,))
+
+
+def committed(
+    candidates: Iterable[tuple[CommitMarker, Manifest | None]], size_of: SizeOf
+) -> Iterator[Commit]:
+    """Yield the candidates that are whole; a manifest that could not be read is None."""
+    for marker, manifest in candidates:
+        if manifest is not None and _is_committed(marker, manifest, size_of):
+            yield Commit(marker, manifest)
+
+
+def newest_by_step(commits: Iterable[Commit]) -> tuple[Manifest, ...]:
+    """Return the checkpoints in the order of their steps; of one step, the newest attempt's."""
+    newest = {commit.marker.step or 0: commit.manifest for commit in sorted(commits, key=_attempt)}
+    return tuple(newest[step] for step in sorted(newest))
+
+
+def newest_adapter(commits: Iterable[Commit]) -> Commit | None:
+    """Return the adapter that a name such as ``run/step-20`` stands for, or None.
+
+    ``commits`` are those with this name. Of one run, the newest attempt's counts, as in
+    ``newest_by_step``: an attempt that was superseded may have written later. Of several runs that
+    had the same name one after another, the one that was created last counts.
+    """
+    by_run = {commit.marker.uid: commit for commit in sorted(commits, key=_attempt)}
+    return max(
+        by_run.values(),
+        key=lambda commit: (commit.manifest.created, commit.marker.uid),
+        default=None,
+    )
+
+
+def _is_committed(marker: CommitMarker, manifest: Manifest, size_of: SizeOf) -> bool:
+    kind = "adapter" if marker.step is None else "checkpoint"
+    place = (marker.attempt, marker.step)
+    if marker.step is not None and (manifest.attempt, manifest.step) != place:
+        return False
+    return manifest.commits(kind, marker.uid, lambda path: size_of(marker.prefix + path))
+
+
+def _attempt(commit: Commit) -> int:
+    return commit.marker.attempt or 0
