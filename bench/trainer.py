@@ -129,12 +129,16 @@ class Bench:
     def plain(self, pod: TrainerPod) -> Run:
         """Train the same with TRL alone; the settings are those that our trainer would use."""
         rows = dataset().splitlines(keepends=True)
-        steps = packing.Steps(pod.run, len(rows))
+        steps = packing.BatchSampler(pod.run, len(rows))
         output = self.output()
         settings = trl_arguments.sft(
-            pod.run, trl_arguments.Machine(), output, passes=1, steps=len(steps)
+            pod.run,
+            trl_arguments.Machine(),
+            output,
+            gradient_accumulation_steps=1,
+            steps=len(steps),
         )
-        # We hand over passes made of token ids; TRL makes its own of text.
+        # We hand over micro-batches of token ids; TRL makes its own of text.
         ours_only = {"dataset_kwargs", "packing", "remove_unused_columns"}
         kept = {key: value for key, value in settings.items() if key not in ours_only}
         own = {

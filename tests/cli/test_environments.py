@@ -141,16 +141,16 @@ BAD_ROWS = {
     "a null for an input": ('{"input": null}', "the row has no input"),
     "an output that is no conversation": (
         '{"input": "x", "output": {"messages": [{"content": "x"}]}}',
-        "its output is no conversation",
+        "the output is not a conversation",
     ),
     "too deep": ("[" * 100_000, "the row is"),
 }
 ODD_ROWS = {
-    "an empty input": ('{"input": " ", "output": "2"}', "its input is empty"),
+    "an empty input": ('{"input": " ", "output": "2"}', "the input is empty"),
     "an empty output": ('{"input": "x", "output": ""}', "SFT has nothing to learn from it"),
     "almost a conversation": (
         '{"input": "x", "output": [{"from": "gpt", "value": "2"}]}',
-        "its output looks like a conversation, and is learned as the text of its JSON",
+        "the output looks like a conversation but is learned as JSON text",
     ),
     "other metadata": ('{"input": "x", "output": "2", "metadata": [1]}', "must be an object"),
 }
@@ -195,7 +195,7 @@ def test_line_separators_inside_a_row_do_not_end_it(shell: Shell) -> None:
 
 BROKEN = {
     "no rows": (GOOD, b"\n\n", "the file has no rows"),
-    "no text": (GOOD, b"\xff\xfe", "dataset/train.jsonl: it cannot be read"),
+    "no text": (GOOD, b"\xff\xfe", "dataset/train.jsonl: the file cannot be read"),
     "a module that is not there": ("import nothing_like_this", ROW, "ModuleNotFoundError"),
     "a syntax error": ("def load_environment(:", ROW, "SyntaxError"),
     "no factory": ("x = 1", ROW, "does not define 'load_environment'"),
@@ -218,12 +218,12 @@ BROKEN = {
     "a prompt of the wrong shape": (
         GOOD.replace(PROMPT, 'return ["Hello"]'),
         ROW,
-        "a message is an object with role",
+        "a message must be an object with role",
     ),
     "a message without a role": (
         GOOD.replace(PROMPT, 'return [{"content": "Hello"}]'),
         ROW,
-        "a message is an object with role",
+        "a message must be an object with role",
     ),
     "a reward that always raises": (
         GOOD.replace(SCORE, "return 1 / 0"),
@@ -233,7 +233,7 @@ BROKEN = {
     "a reward that is no number": (
         GOOD.replace(SCORE, 'return RewardResult(score=float("nan"))'),
         ROW,
-        "the score is nan, which is not a number to learn from",
+        "the score is nan, which is not finite",
     ),
     "a reward that would end the process": (
         GOOD.replace(SCORE, "raise SystemExit(3)"),
@@ -272,7 +272,7 @@ def test_bytes_that_are_no_text_are_told_once(shell: Shell) -> None:
     shell.write("env/TRAINING_CONTRACT.md", b"\xff\xfe")
     contract = shell("env", "test", "env").stderr
 
-    assert data.startswith("error: dataset/train.jsonl: it cannot be read: ")
+    assert data.startswith("error: dataset/train.jsonl: the file cannot be read: ")
     assert contract.startswith("error: the environment failed while reading TRAINING_CONTRACT.md: ")
     assert data.count("\n") == contract.count("\n") == 1
 
@@ -337,7 +337,7 @@ def test_episodes_are_played_with_right_answers_and_with_junk(shell: Shell) -> N
 @pytest.mark.parametrize(
     ("old", "new", "sentence"),
     [
-        ("return 1_000_000", "return 0", "max_episode_turns gave 0, and must give 1 or more"),
+        ("return 1_000_000", "return 0", "max_episode_turns returned 0, and must return 1 or more"),
         ('reply = {"role"', 'reply = {}["role"]; {"role"', "KeyError"),
         ("return RewardResult(", "return (1 / 0)(", "ZeroDivisionError"),
     ],

@@ -6,7 +6,7 @@ from tests.e2e.conftest import TRAINER_TESTS, Product
 
 pytestmark = pytest.mark.e2e
 
-OLD_TORCH = "PyTorch before 2.7 cannot spread a model over CPUs"
+OLD_TORCH = "PyTorch before 2.7 cannot shard a model on CPUs"
 """What Debian's torch in the local cluster's image may leave out: ``make test-sharding`` has it."""
 
 

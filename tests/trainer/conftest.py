@@ -63,7 +63,7 @@ def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> s
         request.getfixturevalue("vllm")
     else:
         chosen = generation.Engine("a test says so")
-        monkeypatch.setattr(generation, "choose", lambda *_, **__: chosen)
+        monkeypatch.setattr(generation, "choose_engine", lambda *_, **__: chosen)
     return str(request.param)
 
 
@@ -80,7 +80,7 @@ def vllm(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     on_gpu = torch.cuda.is_available()
     if not on_gpu:
         chosen = generation.Engine("a test says so", memory_share=0.05, sleeps=False)
-        monkeypatch.setattr(generation, "choose", lambda *_, **__: chosen)
+        monkeypatch.setattr(generation, "choose_engine", lambda *_, **__: chosen)
         monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", "1")
         monkeypatch.setattr(utils, "dispatch_cpu_unquantized_gemm", unpacked)
     before = dict(os.environ)

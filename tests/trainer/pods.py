@@ -39,12 +39,10 @@ from flashrun.api.records import (
     RunIdentity,
     StorageAccess,
 )
-from flashrun.store import Store
-from flashrun.store_errors import KeyExists
-from flashrun_trainer import model as base_model
+from flashrun.store import KeyExists, Store
 from flashrun_trainer import run_attempt
-from flashrun_trainer.init import packages
-from flashrun_trainer.pod.mounts import Pod
+from flashrun_trainer.init import model_download, packages
+from flashrun_trainer.pod.mounts import PodMounts
 
 ROOT = Path(__file__).parents[2]
 SUMS = ROOT / "examples" / "sums"
@@ -207,8 +205,8 @@ class TrainerPod:
         }
 
     @property
-    def inside(self) -> Pod:
-        return Pod.from_environment(self.environment)
+    def inside(self) -> PodMounts:
+        return PodMounts.from_environment(self.environment)
 
     def prepare(self) -> None:
         self.folder.mkdir(parents=True)
@@ -216,7 +214,7 @@ class TrainerPod:
         (self.folder / "spec.json").write_text(self.run.model_dump_json())
         (self.folder / "access.json").write_text(self.workshop.access.model_dump_json())
         packages.run(self.inside)
-        base_model.run(self.inside)
+        model_download.run(self.inside)
 
     def next(self) -> "TrainerPod":
         """The pod that the Job makes when this one has ended."""

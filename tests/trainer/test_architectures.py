@@ -153,7 +153,7 @@ def test_a_step_changes_the_language_model_only_under_the_names_that_serving_exp
     config = json.loads((pod.folder / "adapter_config.json").read_text())
     assert config["base_model_name_or_path"] == pod.run.model.id
     # PEFT loads all of it onto the class that serving loads.
-    model.with_adapter(model.load(folder), pod.folder, "reloaded")
+    model.attach_adapter(model.load(folder), pod.folder, "reloaded")
 
 
 def test_examples_share_rows_only_where_layers_keep_them_apart(architecture: tuple[str, Path]):
@@ -179,12 +179,12 @@ def adapted(folder: Path, spread: bool) -> Any:
     from peft import LoraConfig, get_peft_model
 
     from flashrun_trainer import model, sharding, trl_arguments
-    from flashrun_trainer.pod.distributed import Ranks
+    from flashrun_trainer.pod.distributed import ProcessGroup
 
     def load() -> Any:
         return model.load(folder)
 
-    network = sharding.loaded(load, Ranks(), 1) if spread else load()
+    network = sharding.load_sharded(load, ProcessGroup(), 1) if spread else load()
     torch.manual_seed(1)
     settings = trl_arguments.lora(resolved(), model.adapter_targets(network))
     joined = get_peft_model(network, LoraConfig(**settings, init_lora_weights=False))
@@ -207,8 +207,8 @@ def whole_layers(network: Any) -> list[str]:
 def able() -> None:
     from flashrun_trainer import sharding
 
-    if not sharding.possible():
-        pytest.skip("PyTorch before 2.7 cannot spread a model over CPUs")
+    if not sharding.is_supported():
+        pytest.skip("PyTorch before 2.7 cannot shard a model on CPUs")
 
 
 @pytest.mark.sharding
@@ -255,7 +255,7 @@ def test_on_gpus_too_the_adapter_of_a_spread_model_is_averaged(
     monkeypatch.setattr(torch.nn.parallel, "DistributedDataParallel", OnCpu)
     monkeypatch.setattr(accelerator, "model_has_dtensor", accelerator.model_has_dtensor)
     network = adapted(tiny_model, spread=True)
-    sharding.keep_apart(network)
+    sharding.exclude_shards_from_ddp(network)
 
     averaged = Accelerator(cpu=True).prepare_model(network)
 
@@ -276,4 +276,4 @@ def test_how_its_makers_sample_a_model_is_left_to_them(tiny_model: Path, tmp_pat
     assert network.generation_config.min_p is None
     assert network.generation_config.suppress_tokens is None
     ends = {2, 3, tokenizer.eos_token_id, tokenizer.pad_token_id}
-    assert base_model.end_tokens(network, tokenizer) == ends
+    assert base_model.end_token_ids(network, tokenizer) == ends

@@ -7,7 +7,7 @@ import pytest
 from flashrun.api.exits import Exit
 from flashrun_trainer import trl_arguments
 from flashrun_trainer.pod.trainer_errors import TrainerError
-from flashrun_trainer.trl_arguments import Machine, Split
+from flashrun_trainer.trl_arguments import Machine
 from tests.trainer.pods import resolved
 
 CPU, GPU = Machine(), Machine(gpu=True)
@@ -17,15 +17,17 @@ OUT = Path("out")
 @pytest.mark.parametrize(
     ("sentence", "sequences", "most", "expected"),
     [
-        ("all at once where it fits", 32, 32, Split(32, 1)),
-        ("in equal passes where it does not", 32, 12, Split(8, 4)),
-        ("one by one at worst", 7, 3, Split(1, 7)),
-        ("even where not one fits", 4, 0, Split(1, 4)),
+        ("all at once where it fits", 32, 32, (32, 1)),
+        ("in equal micro-batches where it does not", 32, 12, (8, 4)),
+        ("one by one at worst", 7, 3, (1, 7)),
+        ("even where not one fits", 4, 0, (1, 4)),
     ],
 )
-def test_a_step_is_cut_up(sentence: str, sequences: int, most: int, expected: Split):
-    assert trl_arguments.split(sequences, most) == expected
-    assert expected.at_once * expected.passes == sequences
+def test_a_step_is_divided_into_micro_batches(
+    sentence: str, sequences: int, most: int, expected: tuple[int, int]
+):
+    assert trl_arguments.divide_step(sequences, most) == expected
+    assert expected[0] * expected[1] == sequences
 
 
 @pytest.mark.parametrize(
@@ -43,7 +45,7 @@ def test_sft_keys_reach_their_arguments(key: str, value: object, name: str, expe
 
 
 def test_sft_warms_up_for_three_percent_of_its_steps_and_ends_with_the_last():
-    found = trl_arguments.sft(resolved("sft"), CPU, OUT, passes=4, steps=1000)
+    found = trl_arguments.sft(resolved("sft"), CPU, OUT, gradient_accumulation_steps=4, steps=1000)
     assert (found["warmup_steps"], found["max_steps"]) == (30, 1000)
     assert found["gradient_accumulation_steps"] == 4
 
@@ -76,9 +78,9 @@ def test_advantage_clip_reaches_nothing():
 def test_a_grpo_step_is_one_generation_so_that_every_save_ends_one(gpu: bool, processes: int):
     run = resolved("grpo", batch_size=6, group_size=4, max_length=4096, max_tokens=1024)
     found = trl_arguments.grpo(run, Machine(gpu=gpu, world_size=processes), OUT, 64)
-    passes = found["gradient_accumulation_steps"]
-    assert (found["steps_per_generation"], found["num_iterations"]) == (passes, 1)
-    assert found["per_device_train_batch_size"] * passes * processes == 24
+    accumulation = found["gradient_accumulation_steps"]
+    assert (found["steps_per_generation"], found["num_iterations"]) == (accumulation, 1)
+    assert found["per_device_train_batch_size"] * accumulation * processes == 24
     assert found["save_steps"] == run.train.save_every
 
 
@@ -98,8 +100,8 @@ def test_a_grpo_step_takes_prompts(
     machine = Machine(world_size=processes)
     assert trl_arguments.prompts_per_step(run, prompts, processes) == taken
     found = trl_arguments.grpo(run, machine, OUT, prompts)
-    passes = found["gradient_accumulation_steps"]
-    assert found["per_device_train_batch_size"] * passes * processes == taken * group
+    accumulation = found["gradient_accumulation_steps"]
+    assert found["per_device_train_batch_size"] * accumulation * processes == taken * group
 
 
 def test_completions_that_cannot_be_spread_are_refused():

@@ -46,7 +46,7 @@ ROWS: dict[str, tuple[str, str, str]] = {
     "no output anywhere": (
         rows(("What is 1 plus 1?", None), ("What is 2 plus 2?", "")),
         "NothingToLearn",
-        "not one of 2 examples has an output",
+        "none of the 2 examples has an output",
     ),
     "an empty list of messages": (messages(), "DatasetInvalid", ROW_2),
     "a message that is text": (messages("4"), "DatasetInvalid", ROW_2),
@@ -105,8 +105,8 @@ def test_bytes_that_are_no_text_are_named_by_their_line(workshop: Workshop):
 
 
 PROMPTS: dict[str, tuple[str, str]] = {
-    "a prompt that is text": ("return 'What?'", "a message is an object with role"),
-    "no messages": ("return []", "a list of messages is needed, not []"),
+    "a prompt that is text": ("return 'What?'", "a message must be an object with role"),
+    "no messages": ("return []", "messages must be a list with at least one, not []"),
     "nothing": ("return None", "NoneType"),
     "a message that is text": ("return ['What?']", "row 1"),
     "an unknown role": ("return [{'role': 'me', 'content': 'x'}]", "role"),
@@ -136,7 +136,9 @@ def test_what_a_chat_template_refuses_is_said_in_its_words(workshop: Workshop, t
     tokenizer = model.load_tokenizer(tiny_model)
     tokenizer.chat_template = "{{ raise_exception('No user query found in messages.') }}"
     with pytest.raises(TrainerError) as error:
-        chat_template.token_ids(tokenizer, [{"role": "system", "content": "x"}], False, answer=True)
+        chat_template.tokenize_messages(
+            tokenizer, [{"role": "system", "content": "x"}], False, add_generation_prompt=True
+        )
     assert (error.value.code, error.value.reason) == (Exit.DATA, "TemplateRefused")
     assert "that end with {'role': 'system', 'content': 'x'}: " in error.value.message
     assert "No user query found in messages." in error.value.message
@@ -170,8 +172,8 @@ def test_a_split_that_is_missing_although_train_exists_is_an_error(workshop: Wor
     ("change", "words"),
     [
         ("narrower", "size mismatch"),
-        ("renamed", "the layers have other names, such as "),
-        ("frozen", " weights, of which 0 would learn"),
+        ("renamed", "its layers have other names, such as "),
+        ("frozen", " weights, of which 0 are trainable"),
     ],
 )
 def test_an_adapter_of_another_model_is_refused(
@@ -204,7 +206,7 @@ def test_an_adapter_of_another_model_is_refused(
 
     base = model.load(source.inside.model_folder(source.run))
     with pytest.raises(TrainerError) as error:
-        model.with_adapter(base, folder, "other-run")
+        model.attach_adapter(base, folder, "other-run")
     assert (error.value.code, error.value.reason) == (Exit.CONFIG, "AdapterMismatch")
     assert "adapter other-run does not fit the base model" in error.value.message
     assert words in error.value.message

@@ -12,12 +12,10 @@ import pytest
 
 from flashrun.api import names
 from flashrun.api.records import Claim, Manifest, StorageAccess
-from flashrun.store import Store
-from flashrun.store_errors import StorageForbidden, Unavailable
-from flashrun_trainer.pod.mounts import Pod
-from flashrun_trainer.records import attempt as attempts
-from flashrun_trainer.records import checkpoint_uploads
-from flashrun_trainer.records.checkpoint_uploads import Place, Uploader
+from flashrun.store import StorageForbidden, Store, Unavailable
+from flashrun_trainer.pod.mounts import PodMounts
+from flashrun_trainer.records import attempts, checkpoint_uploads
+from flashrun_trainer.records.checkpoint_uploads import CheckpointId, Uploader
 from tests.trainer.pods import resolved
 
 PREFIX = "runs/team-a/run/uid/"
@@ -36,9 +34,21 @@ def full(attempt: int, step: int) -> list[str]:
     ("sentence", "found", "expected"),
     [
         ("nothing", [], []),
-        ("the newest step first", full(1, 9) + full(1, 10), [Place(10, 1), Place(9, 1)]),
-        ("a newer attempt wins a tie", full(2, 5) + full(1, 5), [Place(5, 2), Place(5, 1)]),
-        ("an older attempt may be further", full(2, 5) + full(1, 7), [Place(7, 1), Place(5, 2)]),
+        (
+            "the newest step first",
+            full(1, 9) + full(1, 10),
+            [CheckpointId(10, 1), CheckpointId(9, 1)],
+        ),
+        (
+            "a newer attempt wins a tie",
+            full(2, 5) + full(1, 5),
+            [CheckpointId(5, 2), CheckpointId(5, 1)],
+        ),
+        (
+            "an older attempt may be further",
+            full(2, 5) + full(1, 7),
+            [CheckpointId(7, 1), CheckpointId(5, 2)],
+        ),
         ("no state", keys("attempt-1/step-3/manifest.json"), []),
         ("no manifest", keys("attempt-1/step-3/state.json"), []),
         ("files without markers", keys("attempt-1/step-3/state/optimizer.pt"), []),
@@ -52,9 +62,9 @@ def full(attempt: int, step: int) -> list[str]:
     ],
 )
 def test_a_run_goes_on_from_a_whole_checkpoint(
-    sentence: str, found: list[str], expected: list[Place]
+    sentence: str, found: list[str], expected: list[CheckpointId]
 ):
-    assert checkpoint_uploads.resumable(PREFIX, found) == expected
+    assert checkpoint_uploads.resumable_checkpoints(PREFIX, found) == expected
 
 
 # --- uploads, against a real S3 server -----------------------------------------------------------
@@ -103,15 +113,15 @@ class Bench:
         self.folder = folder
         self.store = Slow(access)
         self.run = resolved("sft")
-        pod = Pod.from_environment({"FLASHRUN_POD_UID": "uid-1"})
-        self.attempt = attempts.claim(self.store, self.run, pod)
+        pod = PodMounts.from_environment({"FLASHRUN_POD_UID": "uid-1"})
+        self.attempt = attempts.claim_attempt(self.store, self.run, pod)
         self.arrived: list[int] = []
         self.uploader = Uploader(self.attempt, "flashrun/tiny-qwen3", self.arrived.append)
 
     def save(self, step: int) -> None:
         folder = saved(self.folder, step)
         self.uploader.put(
-            checkpoint_uploads.snapshot(folder, self.folder / "outbox", step, "base/model")
+            checkpoint_uploads.take_snapshot(folder, self.folder / "outbox", step, "base/model")
         )
 
     def steps(self, marker: str) -> list[int]:
@@ -167,7 +177,7 @@ def test_a_line_that_was_down_loses_nothing(bench: Bench, monkeypatch: pytest.Mo
     bench.save(2)
     assert bench.uploader.finish(30)
     assert bench.arrived == [1, 2]
-    assert bench.uploader.trouble == ""
+    assert bench.uploader.storage_error == ""
 
 
 def test_what_does_not_arrive_in_time_is_admitted(bench: Bench):
@@ -184,7 +194,7 @@ def test_storage_that_refuses_is_named(bench: Bench, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(bench.store, "upload_folder", refuse)
     bench.save(1)
     assert not bench.uploader.finish(0.2)
-    assert bench.uploader.trouble == "access was refused"
+    assert bench.uploader.storage_error == "access was refused"
 
 
 @pytest.mark.parametrize("how", ["superseded", "a higher claim", "a claim of another pod"])
@@ -210,8 +220,8 @@ def test_a_pod_that_lost_its_claim_commits_nothing(bench: Bench, how: str):
 
 def test_two_pods_claim_two_attempts(access: StorageAccess):
     run, store = resolved("sft"), Store(access)
-    pods = [Pod.from_environment({"FLASHRUN_POD_UID": f"uid-{n}"}) for n in (1, 2)]
-    first, second = (attempts.claim(store, run, pod) for pod in pods)
+    pods = [PodMounts.from_environment({"FLASHRUN_POD_UID": f"uid-{n}"}) for n in (1, 2)]
+    first, second = (attempts.claim_attempt(store, run, pod) for pod in pods)
     assert (first.number, second.number) == (1, 2)
     second.confirm()
     claim = store.get_json(names.claim_key(first.prefix, 1), Claim)
@@ -277,7 +287,7 @@ def test_a_snapshot_is_no_copy_and_outlives_the_trainers_folder(tmp_path: Path):
     checkpoint = saved(tmp_path, 3)
     large = ("adapter/adapter_model.safetensors", "state/optimizer.pt")
     before = [(checkpoint / Path(name).name).stat().st_ino for name in large]
-    taken = checkpoint_uploads.snapshot(checkpoint, tmp_path / "outbox", 3, "base/model")
+    taken = checkpoint_uploads.take_snapshot(checkpoint, tmp_path / "outbox", 3, "base/model")
     files = [taken.adapter / large[0], taken.state / large[1]]
     assert [path.stat().st_ino for path in files] == before
     shutil.rmtree(checkpoint)
@@ -291,7 +301,9 @@ def test_a_file_system_without_hard_links_gets_copies(
         raise OSError(errno.EXDEV, "Invalid cross-device link")
 
     monkeypatch.setattr(os, "link", refuse)
-    taken = checkpoint_uploads.snapshot(saved(tmp_path, 3), tmp_path / "outbox", 3, "base/model")
+    taken = checkpoint_uploads.take_snapshot(
+        saved(tmp_path, 3), tmp_path / "outbox", 3, "base/model"
+    )
     assert (taken.adapter / "adapter/adapter_model.safetensors").read_bytes() == b"\3" * 64
     assert (taken.state / "state/optimizer.pt").read_bytes() == b"o" * 64
 
@@ -302,7 +314,7 @@ def test_a_state_is_committed_after_the_history_up_to_it(bench: Bench):
     def put_history() -> None:
         found.append(bench.steps(names.STATE_MANIFEST))
 
-    bench.uploader.put_history = put_history
+    bench.uploader.upload_history = put_history
     bench.save(1)
     assert bench.uploader.finish(30)
     assert found == [[]]
@@ -315,10 +327,10 @@ def test_a_history_that_cannot_be_put_holds_its_state_back(
     def refuse() -> None:
         raise Unavailable("the history is late")
 
-    monkeypatch.setattr(bench.uploader, "put_history", refuse)
+    monkeypatch.setattr(bench.uploader, "upload_history", refuse)
     bench.save(1)
     assert not bench.uploader.finish(1)
-    assert bench.uploader.trouble == "the history is late"
+    assert bench.uploader.storage_error == "the history is late"
     assert (bench.steps(names.MANIFEST), bench.steps(names.STATE_MANIFEST)) == ([1], [])
 
 

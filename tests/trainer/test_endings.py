@@ -48,14 +48,14 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, str], int, str, str]] = {
         {},
         Exit.DATA,
         "NothingToLearn",
-        "not one of 128 examples has a completion within max_length = 4",
+        "none of the 128 examples has a completion within max_length = 4",
     ),
     "rows without an output": (
         {"algorithm": "sft"},
         {"train": rows(("What is 1 plus 1?", None))},
         Exit.DATA,
         "NothingToLearn",
-        "not one of 1 examples",
+        "none of the 1 examples",
     ),
     "prompts that leave no room": (
         {"algorithm": "grpo", "max_length": 12, "max_tokens": 8},
@@ -149,7 +149,7 @@ def test_neither_when_the_loss_of_the_step_was_a_number(
 ):
     from flashrun_trainer import loop
 
-    monkeypatch.setattr(loop, "is_finite", lambda _: False)
+    monkeypatch.setattr(loop, "weights_are_finite", lambda _: False)
     pod = workshop.pod(resolved("sft", max_steps=1))
     assert pod.train() == Exit.DIVERGED
     assert pod.termination.message == "a weight is nan at step 1: training diverged"

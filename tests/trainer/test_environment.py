@@ -14,8 +14,9 @@ from freesolo.environments import EnvironmentMultiTurn
 
 from flashrun.api.exits import Exit
 from flashrun.api.records import ResolvedEnvironment
-from flashrun_trainer.data import environment
-from flashrun_trainer.data.environment import Answer, Environment
+from flashrun_trainer.data import dataset, environment
+from flashrun_trainer.data.environment import Environment
+from flashrun_trainer.data.messages import Answer
 from flashrun_trainer.pod.trainer_errors import TrainerError
 from flashrun_trainer.records import reporter
 
@@ -53,7 +54,7 @@ def test_a_split_is_a_file(
     for name in files:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
-    found = environment.dataset_path(tmp_path, wanted)
+    found = dataset.dataset_path(tmp_path, wanted)
     assert found == (None if expected is None else tmp_path / expected)
 
 
@@ -102,7 +103,7 @@ def test_a_missing_split_is_refused(
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     with pytest.raises(TrainerError) as error:
-        environment.dataset_path(tmp_path, wanted)
+        dataset.dataset_path(tmp_path, wanted)
     assert (error.value.code, error.value.reason) == (Exit.DATA, reason)
     assert words in error.value.message
 
@@ -114,7 +115,7 @@ def test_a_file_that_may_be_meant_as_the_dataset_is_named(tmp_path: Path):
         id="org/env", digest="0" * 64, split="train", params={"split": "train"}
     )
     with pytest.raises(TrainerError, match=r"no dataset at all; dataset/train.csv is not JSON"):
-        environment.dataset_path(tmp_path, wanted)
+        dataset.dataset_path(tmp_path, wanted)
 
 
 @pytest.mark.parametrize(
@@ -207,13 +208,13 @@ def test_the_digest_is_that_of_the_examples_as_they_were_loaded(
     assert loaded.digest == before
 
 
-@pytest.mark.parametrize(("limit", "words"), [(0, "must give 1 or more"), (None, "TypeError")])
+@pytest.mark.parametrize(("limit", "words"), [(0, "must return 1 or more"), (None, "TypeError")])
 def test_a_number_of_turns_that_is_none_is_the_environments_fault(limit: Any, words: str):
     sdk = Board()
-    assert Environment(sdk, Board.dataset, "").turns(Board.dataset[0]) == 3
+    assert Environment(sdk, Board.dataset, "").max_turns(Board.dataset[0]) == 3
     sdk.limit = limit
     with pytest.raises(TrainerError) as error:
-        Environment(sdk, Board.dataset, "").turns(Board.dataset[0])
+        Environment(sdk, Board.dataset, "").max_turns(Board.dataset[0])
     assert (error.value.code, error.value.reason) == (Exit.ENVIRONMENT, "EnvironmentFailed")
     assert words in error.value.message
 
@@ -225,6 +226,6 @@ def test_a_resumed_history_ends_where_it_is_resumed():
     ]
     lines = [json.dumps(row) + "\n" for row in rows]
     half_written = lines[2][:20]
-    assert reporter.rows_until("".join(lines[:2]) + half_written, 2) == "".join(lines[:2])
-    assert reporter.rows_until("".join(lines), 2) == "".join(lines[:2])
-    assert reporter.rows_until("".join(lines), 0) == ""
+    assert reporter.history_until("".join(lines[:2]) + half_written, 2) == "".join(lines[:2])
+    assert reporter.history_until("".join(lines), 2) == "".join(lines[:2])
+    assert reporter.history_until("".join(lines), 0) == ""

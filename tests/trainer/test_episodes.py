@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from flashrun.api.exits import Exit
-from flashrun_trainer.data.environment import Answer, Message
-from flashrun_trainer.data.episodes import Episode, reply_ids
+from flashrun_trainer.data.episodes import Episode, tokenize_reply
+from flashrun_trainer.data.messages import Answer, Message
 from flashrun_trainer.pod.trainer_errors import TrainerError
 
 
@@ -32,9 +32,9 @@ AGAIN = ({"role": "user", "content": "Again."},)
 
 def test_only_the_models_own_tokens_are_learned():
     found = episode()
-    assert found.answer(environment(messages=AGAIN), [10, 11], Answer("7")) == list(AGAIN)
-    found.hear([20, 21, 22])
-    found.answer(environment(done=True), [12], Answer("8"))
+    assert found.add_answer(environment(messages=AGAIN), [10, 11], Answer("7")) == list(AGAIN)
+    found.add_reply_tokens([20, 21, 22])
+    found.add_answer(environment(done=True), [12], Answer("8"))
     assert found.completion_ids == [10, 11, 20, 21, 22, 12]
     assert found.mask == [1, 1, 0, 0, 0, 1]
     assert found.ids == [1, 2, 3, 10, 11, 20, 21, 22, 12]
@@ -52,45 +52,45 @@ ENDS: dict[str, tuple[dict[str, Any], int, bool]] = {
 def test_an_episode_ends_when(case: str):
     step, turns, over = ENDS[case]
     found = episode(turns)
-    assert bool(found.answer(environment(**step), [10], Answer("7"))) != over
-    assert found.over == over
+    assert bool(found.add_answer(environment(**step), [10], Answer("7"))) != over
+    assert found.done == over
 
 
 def test_the_sdk_gets_the_whole_episode_to_score():
     found = episode()
-    found.answer(environment(messages=AGAIN, metadata={"a": 1}), [10], Answer("7"))
-    found.answer(environment(done=True, metadata={"b": 2}), [11], Answer("8"))
-    result = found.finished()
+    found.add_answer(environment(messages=AGAIN, metadata={"a": 1}), [10], Answer("7"))
+    found.add_answer(environment(done=True, metadata={"b": 2}), [11], Answer("8"))
+    result = found.to_response()
     assert [turn.content for turn in result.turns] == ["Guess.", "7", "Again.", "8"]
     assert (result.response_text, result.metadata) == ("8", {"a": 1, "b": 2})
 
 
 def test_the_environment_may_name_the_final_response():
     found = episode()
-    found.answer(environment(done=True, final_response_text="seven"), [10], Answer("7"))
-    assert found.finished().response_text == "seven"
+    found.add_answer(environment(done=True, final_response_text="seven"), [10], Answer("7"))
+    assert found.to_response().response_text == "seven"
 
 
 def test_which_may_be_empty():
     found = episode()
-    found.answer(environment(done=True, final_response_text=""), [10], Answer("7"))
-    assert found.finished().response_text == ""
+    found.add_answer(environment(done=True, final_response_text=""), [10], Answer("7"))
+    assert found.to_response().response_text == ""
 
 
 def test_the_reasoning_of_every_turn_is_kept_beside_what_was_answered():
     found = episode()
-    found.answer(environment(messages=AGAIN), [10], Answer("<think>a</think>7"))
-    found.answer(environment(done=True), [11], Answer("<think>b</think>8"))
+    found.add_answer(environment(messages=AGAIN), [10], Answer("<think>a</think>7"))
+    found.add_answer(environment(done=True), [11], Answer("<think>b</think>8"))
     assert found.thoughts == ["a", "b"]
-    assert found.finished().response_text.thinking == "b"
+    assert found.to_response().response_text.thinking == "b"
     assert [message["content"] for message in found.messages] == ["Guess.", "7", "Again.", "8"]
 
 
 def test_an_episode_that_could_not_begin_fails_after_one_answer():
     found = Episode(None, [], [1], turns_left=3, error=ValueError("no board"))
-    assert found.answer(environment(messages=AGAIN), [10], Answer("7")) == []
-    assert found.over
-    assert (found.completion_ids, found.finished().error) == ([10], "ValueError: no board")
+    assert found.add_answer(environment(messages=AGAIN), [10], Answer("7")) == []
+    assert found.done
+    assert (found.completion_ids, found.to_response().error) == ([10], "ValueError: no board")
 
 
 WRONG: dict[str, dict[str, Any]] = {
@@ -105,9 +105,9 @@ WRONG: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("case", WRONG)
 def test_a_reply_of_the_wrong_shape_fails_this_episode_only(case: str):
     found = episode()
-    assert found.answer(environment(**WRONG[case]), [10], Answer("7")) == []
-    assert found.over
-    assert found.finished().error.startswith(("ValueError", "TypeError"))
+    assert found.add_answer(environment(**WRONG[case]), [10], Answer("7")) == []
+    assert found.done
+    assert found.to_response().error.startswith(("ValueError", "TypeError"))
 
 
 @pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt])
@@ -117,8 +117,8 @@ def test_a_step_that_runs_what_the_model_says_may_exit(kind: type[BaseException]
 
     found = episode()
     playing: Any = SimpleNamespace(sdk=SimpleNamespace(step_episode=step_episode))
-    assert found.answer(playing, [10], Answer("exit()")) == []
-    assert found.finished().error == kind.__name__
+    assert found.add_answer(playing, [10], Answer("exit()")) == []
+    assert found.to_response().error == kind.__name__
 
 
 THINK, EMPTY = "<think>\n", "<think>\n\n</think>\n\n"
@@ -167,7 +167,7 @@ def test_a_reply_is_appended_as_the_template_writes_it(tiny_model: Path, case: s
     tokenizer = model.load_tokenizer(tiny_model)
     folder = Path(trl.__file__).parent / "chat_templates"
     tokenizer.chat_template = (folder / f"{template}.jinja").read_text()
-    assert tokenizer.decode(reply_ids(tokenizer, replies, thinking, closed)) == expected
+    assert tokenizer.decode(tokenize_reply(tokenizer, replies, thinking, closed)) == expected
 
 
 @pytest.mark.trainer
@@ -178,5 +178,5 @@ def test_a_template_that_does_not_end_turns_is_refused_for_episodes(tiny_model: 
     tokenizer = model.load_tokenizer(tiny_model)
     tokenizer.chat_template = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
     with pytest.raises(TrainerError) as error:
-        reply_ids(tokenizer, list(AGAIN), thinking=False, closed=True)
+        tokenize_reply(tokenizer, list(AGAIN), thinking=False, turn_is_closed=True)
     assert (error.value.code, error.value.reason) == (Exit.CONFIG, "TemplateUnsupported")

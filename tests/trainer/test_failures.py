@@ -7,7 +7,8 @@ import pytest
 from flashrun.api.exits import Exit, Termination
 from flashrun.store_errors import Corrupt, StorageForbidden, Unavailable
 from flashrun_trainer.pod import trainer_errors
-from flashrun_trainer.pod.trainer_errors import InterruptedBeforeTraining, Redactor, TrainerError
+from flashrun_trainer.pod.redaction import Redactor
+from flashrun_trainer.pod.trainer_errors import InterruptedBeforeTraining, TrainerError
 from tests.trainer.pods import resolved
 
 
@@ -77,14 +78,14 @@ class SafetensorError(Exception):
     ids=lambda value: repr(value) if isinstance(value, BaseException) else str(value),
 )
 def test_an_exception_has_a_code_and_a_reason(error: BaseException, code: int, reason: str):
-    end = trainer_errors.explain(error)
+    end = trainer_errors.classify(error)
     assert (end.code, end.reason) == (code, reason)
     assert "\n" not in end.message
     assert end.hint
 
 
 def test_out_of_memory_names_the_keys_to_lower():
-    end = trainer_errors.explain(
+    end = trainer_errors.classify(
         OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
     )
     assert "train.batch_size" in end.hint
@@ -102,7 +103,7 @@ def test_an_error_out_of_the_environments_code_is_the_environments(tmp_path: Pat
     exec(compile(path.read_text(), str(path), "exec"), scope)
     with pytest.raises(LookupError) as error:
         scope["fail"]()
-    end = trainer_errors.explain(error.value, tmp_path)
+    end = trainer_errors.classify(error.value, tmp_path)
     assert (end.code, end.reason) == (Exit.ENVIRONMENT, "EnvironmentFailed")
     assert end.message == (
         "the environment failed in environment/environment.py:2 with LookupError: nothing here"
@@ -111,7 +112,7 @@ def test_an_error_out_of_the_environments_code_is_the_environments(tmp_path: Pat
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 def test_a_loss_that_is_no_number_ends_the_run(value: float):
-    end = trainer_errors.diverged("loss", value, 7)
+    end = trainer_errors.divergence_error("loss", value, 7)
     assert end is not None
     assert (end.code, end.reason) == (Exit.DIVERGED, "Diverged")
     assert "step 7" in end.message
@@ -119,7 +120,7 @@ def test_a_loss_that_is_no_number_ends_the_run(value: float):
 
 
 def test_a_loss_that_is_a_number_does_not():
-    assert trainer_errors.diverged("loss", 3.2, 7) is None
+    assert trainer_errors.divergence_error("loss", 3.2, 7) is None
 
 
 def redactor(**environment: str) -> Redactor:
@@ -128,7 +129,7 @@ def redactor(**environment: str) -> Redactor:
         worker_env={"SHOWN_TOKEN": "shown-value"},
         pip_index_url="https://me:index-password@index.invalid/simple",
     )
-    return Redactor.of(run, environment, lambda: ("storage-secret",))
+    return Redactor.for_run(run, environment, lambda: ("storage-secret",))
 
 
 @pytest.mark.parametrize(
@@ -259,7 +260,7 @@ def test_secret_values_become_asterisks(
 
 
 def test_without_a_spec_the_variables_named_like_secrets_are_known_and_nothing_else_changes():
-    known = Redactor.of(
+    known = Redactor.for_run(
         None, {"MY_API_KEY": "abc-123", "HOME": "/tmp/home"}, lambda: ("", "storage-key")
     )
     assert known("abc-123 and storage-key, in /tmp/home") == "*** and ***, in /tmp/home"
@@ -267,7 +268,7 @@ def test_without_a_spec_the_variables_named_like_secrets_are_known_and_nothing_e
 
 def test_renewed_keys_are_hidden_and_earlier_ones_stay_hidden():
     keys = ["storage-key-1"]
-    known = Redactor.of(None, {}, lambda: keys)
+    known = Redactor.for_run(None, {}, lambda: keys)
     keys[:] = ["storage-key-2"]
     assert known("storage-key-2 after storage-key-1") == "*** after ***"
 
@@ -280,7 +281,7 @@ def test_a_degenerate_text_is_looked_through_once():
 
 @pytest.mark.parametrize("letter", ["x", '"', "é", "語", "🙂", "\x01"])
 def test_messages_keep_within_the_kubelets_limit(letter: str):
-    message = trainer_errors.shortened(letter * 5000)
+    message = trainer_errors.shorten(letter * 5000)
     assert len(message) <= 1024
     ending = Termination(
         reason="R" * 63,
@@ -291,4 +292,4 @@ def test_messages_keep_within_the_kubelets_limit(letter: str):
         peak_memory_bytes=2**40,
     )
     assert 1900 < len(ending.model_dump_json().encode()) <= 4096
-    assert trainer_errors.shortened("short") == "short"
+    assert trainer_errors.shorten("short") == "short"

@@ -18,13 +18,19 @@ import pytest
 
 from flashrun.api.exits import Exit, Termination
 from flashrun.api.records import Scale
-from flashrun_trainer.launch import rendezvous
-from flashrun_trainer.launch import workers as team_module
-from flashrun_trainer.launch.rendezvous import Ended, Hello, Link, Meeting, Start
-from flashrun_trainer.launch.workers import Team
+from flashrun_trainer.launch import rendezvous, workers
+from flashrun_trainer.launch.rendezvous import (
+    EndMessage,
+    JoinMessage,
+    PeerConnection,
+    Rendezvous,
+    StartMessage,
+)
+from flashrun_trainer.launch.workers import WorkerGroup
 from flashrun_trainer.pod.interruption import Interruption
-from flashrun_trainer.pod.mounts import Pod
-from flashrun_trainer.pod.trainer_errors import Redactor, TrainerError
+from flashrun_trainer.pod.mounts import PodMounts
+from flashrun_trainer.pod.redaction import Redactor
+from flashrun_trainer.pod.trainer_errors import TrainerError
 from tests.trainer.pods import resolved
 
 PRELUDE = """
@@ -52,34 +58,40 @@ def own_signals() -> Iterator[None]:
 
 
 @pytest.fixture
-def team(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Team]:
-    """Builds the team of a pod whose processes run a script."""
-    monkeypatch.setattr(team_module, "_SECOND_THOUGHTS", 1.0)
-    monkeypatch.setattr(team_module, "_LAST_WORDS_SECONDS", 1.0)
+def worker_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., WorkerGroup]:
+    """Builds the worker_group of a pod whose processes run a script."""
+    monkeypatch.setattr(workers, "_CAUSE_GRACE_SECONDS", 1.0)
+    monkeypatch.setattr(workers, "_STOP_GRACE_SECONDS", 1.0)
 
-    def build(script: str, index: int = 0, links: list[Link] | None = None, **scale: Any) -> Team:
+    def build(
+        script: str, index: int = 0, peers: list[PeerConnection] | None = None, **scale: Any
+    ) -> WorkerGroup:
         command = (sys.executable, "-c", PRELUDE + textwrap.dedent(script))
-        monkeypatch.setattr(team_module, "RANK_COMMAND", command)
+        monkeypatch.setattr(workers, "WORKER_COMMAND", command)
         work = tmp_path / str(index)
         work.mkdir()
-        pod = Pod.from_environment({"FLASHRUN_WORK": str(work), "JOB_COMPLETION_INDEX": str(index)})
+        pod = PodMounts.from_environment(
+            {"FLASHRUN_WORK": str(work), "JOB_COMPLETION_INDEX": str(index)}
+        )
         spec = resolved("sft", scale=Scale(**scale), upload_timeout_seconds=20)
         redact = Redactor(("hidden-value",))
-        return Team(pod, spec, Start(attempt=3, port=1), links or [], Interruption(), redact)
+        return WorkerGroup(
+            pod, spec, StartMessage(attempt=3, port=1), peers or [], Interruption(), redact
+        )
 
     return build
 
 
 @pytest.fixture
-def wire() -> Iterator[Callable[..., tuple[Link, Link]]]:
+def wire() -> Iterator[Callable[..., tuple[PeerConnection, PeerConnection]]]:
     """Makes the two ends of a connection; ``index`` is the pod that the first one talks to."""
     with ExitStack() as stack:
 
-        def connect(index: int = 0) -> tuple[Link, Link]:
+        def connect(index: int = 0) -> tuple[PeerConnection, PeerConnection]:
             with socket.create_server(("127.0.0.1", 0)) as door:
                 ours = stack.enter_context(socket.create_connection(door.getsockname()))
                 theirs, _ = door.accept()
-            return Link(ours, index), Link(stack.enter_context(theirs))
+            return PeerConnection(ours, index), PeerConnection(stack.enter_context(theirs))
 
         yield connect
 
@@ -145,14 +157,14 @@ ENDS: dict[str, tuple[str, int, str]] = {
 
 
 @pytest.mark.parametrize("case", ENDS)
-def test_the_first_cause_is_how_the_pod_ends(team: Callable[..., Team], case: str):
+def test_the_first_cause_is_how_the_pod_ends(worker_group: Callable[..., WorkerGroup], case: str):
     script, code, reason = ENDS[case]
-    ended = team(script, gpus=3).work()
+    ended = worker_group(script, gpus=3).run()
     assert (ended.code, ended.termination and ended.termination.reason) == (code, reason)
 
 
 def test_the_first_process_may_upload_what_it_has_when_another_one_fails(
-    team: Callable[..., Team], tmp_path: Path
+    worker_group: Callable[..., WorkerGroup], tmp_path: Path
 ):
     script = f"""
     ready = {str(tmp_path / "ready")!r}
@@ -164,11 +176,11 @@ def test_the_first_process_may_upload_what_it_has_when_another_one_fails(
     time.sleep(2.0)
     open({str(tmp_path / "uploaded")!r}, "w").close()
     """
-    assert team(script, gpus=2).work().code == Exit.ENVIRONMENT
+    assert worker_group(script, gpus=2).run().code == Exit.ENVIRONMENT
     assert (tmp_path / "uploaded").exists()
 
 
-def test_sigterm_reaches_every_process(team: Callable[..., Team], tmp_path: Path):
+def test_sigterm_reaches_every_process(worker_group: Callable[..., WorkerGroup], tmp_path: Path):
     script = f"""
     def stop(*_):
         open({str(tmp_path)!r} + f"/told-{{number}}", "w").close()
@@ -179,7 +191,7 @@ def test_sigterm_reaches_every_process(team: Callable[..., Team], tmp_path: Path
     os.kill(os.getppid(), signal.SIGTERM) if number == 1 else open(ready, "w").close()
     time.sleep(600)
     """
-    ended = team(script, gpus=2).work()
+    ended = worker_group(script, gpus=2).run()
     assert ended.code == Exit.INTERRUPTED_SAVED
     assert (tmp_path / "told-0").exists()
     assert (tmp_path / "told-1").exists()
@@ -194,7 +206,7 @@ def is_running(pid: int) -> bool:
 
 
 def test_what_a_process_leaves_behind_does_not_outlive_the_attempt(
-    team: Callable[..., Team], tmp_path: Path
+    worker_group: Callable[..., WorkerGroup], tmp_path: Path
 ):
     note = tmp_path / "child"
     script = f"""
@@ -205,7 +217,7 @@ def test_what_a_process_leaves_behind_does_not_outlive_the_attempt(
         end(70, "EnvironmentFailed")
     time.sleep(600)
     """
-    assert team(script, gpus=2).work().code == Exit.ENVIRONMENT
+    assert worker_group(script, gpus=2).run().code == Exit.ENVIRONMENT
     deadline = time.monotonic() + 10
     while is_running(int(note.read_text())):
         assert time.monotonic() < deadline
@@ -213,7 +225,9 @@ def test_what_a_process_leaves_behind_does_not_outlive_the_attempt(
 
 
 def test_every_process_is_told_who_it_is(
-    team: Callable[..., Team], wire: Callable[..., tuple[Link, Link]], tmp_path: Path
+    worker_group: Callable[..., WorkerGroup],
+    wire: Callable[..., tuple[PeerConnection, PeerConnection]],
+    tmp_path: Path,
 ):
     script = f"""
     names = ("RANK LOCAL_RANK WORLD_SIZE LOCAL_WORLD_SIZE MASTER_ADDR FLASHRUN_ATTEMPT").split()
@@ -224,12 +238,12 @@ def test_every_process_is_told_who_it_is(
     ours, leader = wire()
 
     def answer() -> None:
-        assert leader.receive(Ended).code == Exit.DONE
-        leader.send(Ended(code=0))
+        assert leader.receive(EndMessage).code == Exit.DONE
+        leader.send(EndMessage(code=0))
 
     answers = threading.Thread(target=answer)
     answers.start()
-    assert team(script, index=1, links=[ours], nodes=2, gpus=2).work().code == Exit.DONE
+    assert worker_group(script, index=1, peers=[ours], nodes=2, gpus=2).run().code == Exit.DONE
     answers.join()
     assert (tmp_path / "who-2").read_text() == "2 0 4 2 127.0.0.1 3"
     assert (tmp_path / "who-3").read_text() == "3 1 4 2 127.0.0.1 3"
@@ -237,10 +251,10 @@ def test_every_process_is_told_who_it_is(
 
 # --- several pods -------------------------------------------------------------------------------
 
-FAILED = Ended(
+FAILED = EndMessage(
     code=70, termination=Termination(reason="EnvironmentFailed", message="no key"), log="Traceback"
 )
-TOLD: dict[str, tuple[int, Ended | None, int, str]] = {
+TOLD: dict[str, tuple[int, EndMessage | None, int, str]] = {
     "another pod's failure is that pod's, and not counted here": (
         0,
         FAILED,
@@ -256,13 +270,15 @@ TOLD: dict[str, tuple[int, Ended | None, int, str]] = {
     ),
     "the leader has saved for all": (
         1,
-        Ended(code=40, termination=Termination(reason="Interrupted", message="step 3 is saved")),
+        EndMessage(
+            code=40, termination=Termination(reason="Interrupted", message="step 3 is saved")
+        ),
         Exit.INTERRUPTED_SAVED,
         "Interrupted",
     ),
     "the leader is done": (
         1,
-        Ended(code=0, termination=Termination(reason="Succeeded", message="done")),
+        EndMessage(code=0, termination=Termination(reason="Succeeded", message="done")),
         Exit.DONE,
         "Succeeded",
     ),
@@ -271,7 +287,9 @@ TOLD: dict[str, tuple[int, Ended | None, int, str]] = {
 
 @pytest.mark.parametrize("case", TOLD)
 def test_a_pod_ends_when_another_one_does(
-    team: Callable[..., Team], wire: Callable[..., tuple[Link, Link]], case: str
+    worker_group: Callable[..., WorkerGroup],
+    wire: Callable[..., tuple[PeerConnection, PeerConnection]],
+    case: str,
 ):
     index, told, code, reason = TOLD[case]
     ours, other = wire(1 - index)
@@ -279,7 +297,7 @@ def test_a_pod_ends_when_another_one_does(
         other.send(told)
     else:
         other.close()
-    ended = team("time.sleep(600)", index=index, links=[ours], nodes=2).work()
+    ended = worker_group("time.sleep(600)", index=index, peers=[ours], nodes=2).run()
     assert (ended.code, ended.termination and ended.termination.reason) == (code, reason)
     if told is FAILED and ended.termination:
         message = f"pod {1 - index} of this attempt ended with code 70: no key"
@@ -287,98 +305,106 @@ def test_a_pod_ends_when_another_one_does(
 
 
 def test_a_pod_tells_the_leader_what_failed_with_the_last_lines_and_no_secret(
-    team: Callable[..., Team], wire: Callable[..., tuple[Link, Link]]
+    worker_group: Callable[..., WorkerGroup],
+    wire: Callable[..., tuple[PeerConnection, PeerConnection]],
 ):
     ours, leader = wire()
     script = "print('trace with hidden-value', flush=True); end(72, 'DatasetEmpty', 'no rows')"
-    ended = team(script, index=1, links=[ours], nodes=2).work()
+    ended = worker_group(script, index=1, peers=[ours], nodes=2).run()
     assert ended.code == Exit.DATA
-    heard = leader.receive(Ended)
+    heard = leader.receive(EndMessage)
     assert (heard.code, heard.log) == (Exit.DATA, "trace with ***")
     assert heard.termination == Termination(reason="DatasetEmpty", message="no rows")
 
 
 def test_a_pod_whose_work_is_done_may_go_before_the_leader(
-    team: Callable[..., Team], wire: Callable[..., tuple[Link, Link]]
+    worker_group: Callable[..., WorkerGroup],
+    wire: Callable[..., tuple[PeerConnection, PeerConnection]],
 ):
     ours, other = wire(1)
-    other.send(Ended(code=0))
+    other.send(EndMessage(code=0))
     other.close()
-    ended = team("time.sleep(0.5); end(0, 'Succeeded')", links=[ours], nodes=2).work()
+    ended = worker_group("time.sleep(0.5); end(0, 'Succeeded')", peers=[ours], nodes=2).run()
     assert ended.code == Exit.DONE
 
 
 # --- meeting ------------------------------------------------------------------------------------
 
 
-def pods(count: int) -> list[Pod]:
+def pods(count: int) -> list[PodMounts]:
     with socket.create_server(("127.0.0.1", 0)) as place:
         port = place.getsockname()[1]
     found = {"FLASHRUN_LEADER_PORT": str(port)}
     return [
-        Pod.from_environment(found | {"JOB_COMPLETION_INDEX": str(index)}) for index in range(count)
+        PodMounts.from_environment(found | {"JOB_COMPLETION_INDEX": str(index)})
+        for index in range(count)
     ]
 
 
 def test_pods_meet_in_any_order_and_hear_the_same():
     leader, *others = pods(3)
     run = resolved("sft", scale=Scale(nodes=3))
-    heard: dict[int, Start] = {}
+    heard: dict[int, StartMessage] = {}
 
-    def follow(pod: Pod) -> None:
-        met = rendezvous.follow(pod, run, lambda: False)
+    def follow(pod: PodMounts) -> None:
+        met = rendezvous.join_leader(pod, run, lambda: False)
         assert met is not None
         heard[pod.index] = met[1]
         met[0].close()
 
     threads = [threading.Thread(target=follow, args=(pod,)) for pod in others]
     threads[1].start()
-    with Meeting(leader, run) as meeting:
+    with Rendezvous(leader, run) as meeting:
         threads[0].start()
-        links = meeting.wait()
-    for link in links:
-        link.send(Start(attempt=2, port=7))
-        link.close()
+        peers = meeting.wait_for_peers()
+    for peer in peers:
+        peer.send(StartMessage(attempt=2, port=7))
+        peer.close()
     for thread in threads:
         thread.join()
-    assert heard == {1: Start(attempt=2, port=7), 2: Start(attempt=2, port=7)}
+    assert heard == {1: StartMessage(attempt=2, port=7), 2: StartMessage(attempt=2, port=7)}
 
 
 def test_a_pod_that_leaves_while_others_are_awaited_is_awaited_again():
     leader, *_ = pods(1)
     run = resolved("sft", scale=Scale(nodes=3))
-    with Meeting(leader, run) as meeting, ExitStack() as stack:
+    with Rendezvous(leader, run) as meeting, ExitStack() as stack:
 
-        def come(index: int, uid: str = run.run.uid) -> Link:
+        def come(index: int, uid: str = run.run.uid) -> PeerConnection:
             place = ("127.0.0.1", leader.leader_port)
-            link = Link(stack.enter_context(socket.create_connection(place, timeout=10)))
-            link.send(Hello(run=uid, index=index))
-            return link
+            peer = PeerConnection(stack.enter_context(socket.create_connection(place, timeout=10)))
+            peer.send(JoinMessage(run=uid, index=index))
+            return peer
 
         come(2, uid="of-another-run")
         come(1).close()
         with pytest.raises(TrainerError, match="2 of the other pods"):
-            meeting.wait(0.3)
+            meeting.wait_for_peers(0.3)
         come(2)
         with pytest.raises(TrainerError, match="1 of the other pods"):
-            meeting.wait(0.3)
+            meeting.wait_for_peers(0.3)
         again = come(1)
-        for link in meeting.wait(10):
-            link.send(Start(attempt=1, port=7))
-            link.close()
-        assert again.receive(Start).attempt == 1
+        for peer in meeting.wait_for_peers(10):
+            peer.send(StartMessage(attempt=1, port=7))
+            peer.close()
+        assert again.receive(StartMessage).attempt == 1
 
 
 def test_pods_that_do_not_come_are_waited_for_so_long():
     leader, other = pods(2)
     run = resolved("sft", scale=Scale(nodes=2))
-    with Meeting(leader, run) as meeting, pytest.raises(TrainerError, match="1 of the other pods"):
-        meeting.wait(0.1)
+    with (
+        Rendezvous(leader, run) as meeting,
+        pytest.raises(TrainerError, match="1 of the other pods"),
+    ):
+        meeting.wait_for_peers(0.1)
     with pytest.raises(TrainerError, match="the leading pod at 127") as raised:
-        rendezvous.follow(other, run, lambda: False, 0.1)
+        rendezvous.join_leader(other, run, lambda: False, 0.1)
     assert raised.value.code == Exit.TEMPORARY
 
 
 def test_nobody_is_waited_for_when_the_run_is_over():
     _, other = pods(2)
-    assert rendezvous.follow(other, resolved("sft", scale=Scale(nodes=2)), lambda: True) is None
+    assert (
+        rendezvous.join_leader(other, resolved("sft", scale=Scale(nodes=2)), lambda: True) is None
+    )

@@ -195,7 +195,7 @@ def test_a_scorer_sees_the_answer_and_the_reasoning_beside_it(workshop: Workshop
 def test_reasoning_is_left_out_of_what_is_scored_only_of_a_run_that_thinks(
     workshop: Workshop, monkeypatch: pytest.MonkeyPatch, thinking: bool, answer: str
 ):
-    monkeypatch.setattr(stopping, "text_until", lambda *_: "<think>1</think>7")
+    monkeypatch.setattr(stopping, "text_until_stop", lambda *_: "<think>1</think>7")
     pod = workshop.pod(resolved("grpo", steps=1, thinking=thinking), sums(environment=THINKING))
     assert pod.train() == Exit.DONE
     text = (pod.inside.environment / "seen.jsonl").read_text()

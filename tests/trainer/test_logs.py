@@ -9,7 +9,7 @@ import pytest
 
 from flashrun_trainer.pod import log_tee
 from flashrun_trainer.pod.log_tee import Tee
-from flashrun_trainer.pod.trainer_errors import Redactor
+from flashrun_trainer.pod.redaction import Redactor
 
 REDACT = Redactor(("canary-1234",))
 

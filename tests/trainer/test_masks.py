@@ -92,7 +92,7 @@ def test_only_the_assistant_is_learned(tokenizer: Any, case: str):
     from flashrun_trainer.data import chat_template
 
     prompt, completion, thinking, expected = CASES[case]
-    row = chat_template.row_of(tokenizer, prompt, completion, thinking)
+    row = chat_template.tokenize_conversation(tokenizer, prompt, completion, thinking)
     assert marked(tokenizer, row) == expected
 
 
@@ -106,9 +106,9 @@ def test_a_row_is_cut_at_max_length_and_dropped_when_nothing_is_left(
     long = sft.Conversation(
         [USER, {"role": "user", "content": "x" * 40}], [assistant("2" * 40)], "row 2"
     )
-    whole = chat_template.row_of(tokenizer, short.prompt, short.completion, False)
+    whole = chat_template.tokenize_conversation(tokenizer, short.prompt, short.completion, False)
     run = resolved("sft", max_length=len(whole.input_ids))
-    assert sft.training_rows([short, long], tokenizer, run) == [whole]
+    assert sft.tokenize_conversations([short, long], tokenizer, run) == [whole]
     assert "1 of 2 examples were dropped" in caplog.text
     assert f"within max_length = {run.train.max_length} tokens" in caplog.text
 
@@ -129,11 +129,15 @@ def test_answers_that_lose_their_end_are_warned_about(
 
     all_of_them, cut, told, logged = CUT[case]
     short, long = (sft.Conversation([USER], [assistant("2" * count)], "a row") for count in (1, 40))
-    length = len(chat_template.row_of(tokenizer, short.prompt, short.completion, False).input_ids)
+    length = len(
+        chat_template.tokenize_conversation(
+            tokenizer, short.prompt, short.completion, False
+        ).input_ids
+    )
     run = resolved("sft", max_length=length + 8)
-    rows = sft.training_rows([long] * cut + [short] * (all_of_them - cut), tokenizer, run)
+    rows = sft.tokenize_conversations([long] * cut + [short] * (all_of_them - cut), tokenizer, run)
 
-    _, said = sft.warnings_of([short], rows, run)
+    _, said = sft.data_warnings([short], rows, run)
 
     assert said.startswith(told)
     assert bool(said) == bool(told)
@@ -158,7 +162,7 @@ def test_a_row_that_cannot_be_rendered_is_named(
     monkeypatch.setattr(tokenizer, "chat_template", template)
     odd = sft.Conversation([USER], [message], "row 301")
     with pytest.raises(TrainerError, match=words):
-        sft.training_rows([odd], tokenizer, resolved("sft"))
+        sft.tokenize_conversations([odd], tokenizer, resolved("sft"))
 
 
 # As Qwen's templates do: JSON calls in the assistant's turn, results in a turn of the user, and
@@ -292,13 +296,16 @@ TOOLS = {
 @pytest.mark.parametrize("case", TOOLS)
 def test_calls_and_reasoning_are_learned_where_the_template_shows_them(tiny_model: Path, case: str):
     from flashrun_trainer import model
-    from flashrun_trainer.data import chat_template, environment
+    from flashrun_trainer.data import chat_template, messages
 
     template, completion, thinking, expected = TOOLS[case]
     tokenizer = model.load_tokenizer(tiny_model)
     tokenizer.chat_template = template
-    prompt, said = environment.checked([USER]), environment.checked(completion)
-    assert marked(tokenizer, chat_template.row_of(tokenizer, prompt, said, thinking)) == expected
+    prompt, said = messages.validate_messages([USER]), messages.validate_messages(completion)
+    assert (
+        marked(tokenizer, chat_template.tokenize_conversation(tokenizer, prompt, said, thinking))
+        == expected
+    )
 
 
 # The models' own, as TRL carries them.
@@ -322,13 +329,13 @@ def test_of_a_long_talk_the_assistants_turns_are_learned_with_every_template_of_
     import trl
 
     from flashrun_trainer import model
-    from flashrun_trainer.data import chat_template, environment
+    from flashrun_trainer.data import chat_template, messages
 
     tokenizer = model.load_tokenizer(tiny_model)
     folder = Path(trl.__file__).parent / "chat_templates"
     tokenizer.chat_template = (folder / f"{template}.jinja").read_text()
-    prompt, said = environment.checked([USER]), environment.checked(TALK)
-    text = marked(tokenizer, chat_template.row_of(tokenizer, prompt, said, thinking))
+    prompt, said = messages.validate_messages([USER]), messages.validate_messages(TALK)
+    text = marked(tokenizer, chat_template.tokenize_conversation(tokenizer, prompt, said, thinking))
     context, *turns = (part.split("]", 1) for part in text.split("["))
     learned = [turn for turn, _ in turns]
     for turn, words in zip(learned, ("add", "It is 2.", "I add.", "It is 2 again."), strict=True):
@@ -365,7 +372,7 @@ def test_reasoning_that_is_missing_or_not_asked_for_is_warned_about(case: str):
 
     completion, thinking, words = THOUGHTS[case]
     plain = sft.Conversation([USER], [assistant("4")], "row 1")
-    found = sft.reasoning_mismatch([plain, sft.Conversation([USER], completion, "row 2")], thinking)
+    found = sft.reasoning_warning([plain, sft.Conversation([USER], completion, "row 2")], thinking)
     assert found.startswith(words)
     assert bool(found) == bool(words)
 
@@ -383,7 +390,7 @@ def test_the_end_of_a_turn_is_learned_whatever_ends_a_sequence(tiny_model: Path,
     import trl
 
     from flashrun_trainer import model
-    from flashrun_trainer.data import chat_template, environment
+    from flashrun_trainer.data import chat_template, messages
 
     end, eos, start = ENDS[template]
     tokenizer = model.load_tokenizer(tiny_model)
@@ -393,7 +400,9 @@ def test_the_end_of_a_turn_is_learned_whatever_ends_a_sequence(tiny_model: Path,
     tokenizer.chat_template = (folder / f"{template}.jinja").read_text()
     question: dict[str, Any] = {"role": "user", "content": "And?"}
     for said in ([assistant("2")], [assistant("1"), question, assistant("2")]):
-        row = chat_template.row_of(tokenizer, [USER], environment.checked(said), False)
+        row = chat_template.tokenize_conversation(
+            tokenizer, [USER], messages.validate_messages(said), False
+        )
         learned = [part.partition("]")[0] for part in marked(tokenizer, row).split("[")[1:]]
         own = [message["content"] for message in said if message["role"] == "assistant"]
         assert [text.strip() for text in learned] == [content + end for content in own]
@@ -438,7 +447,7 @@ def test_rows_without_an_output_are_left_out_and_counted(caplog: pytest.LogCaptu
 
     only_asked = {"messages": [{"role": "user", "content": "And?"}]}
     environment = with_outputs("2", None, "", only_asked, {"messages": [CALL]}, "3")
-    found = sft.conversations(environment, resolved("sft", max_examples=5))
+    found = sft.load_conversations(environment, resolved("sft", max_examples=5))
     assert [pair.completion[0]["content"] for pair in found] == ["2", ""]
     assert "3 of 5 examples have no output: dropped" in caplog.text
 
@@ -464,6 +473,6 @@ def test_what_is_almost_a_conversation_is_warned_about(case: str, caplog: pytest
     from flashrun_trainer import sft
 
     output, expected = ALMOST[case]
-    sft.conversations(with_outputs("1", output), resolved("sft"))
+    sft.load_conversations(with_outputs("1", output), resolved("sft"))
     assert ("1 of 2 outputs look like conversations" in caplog.text) == expected
     assert ("the first in row 2" in caplog.text) == expected

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from flashrun_trainer.records import timing
-from flashrun_trainer.records.timing import Meter, Phase
+from flashrun_trainer.records.timing import StepPhase, StepTimer
 
 
 class Clock:
@@ -25,16 +25,16 @@ class Clock:
 
 def test_the_seconds_of_a_step_are_split_by_phase():
     clock = Clock()
-    found = Meter(clock=clock)
-    found.started("loading")
-    with found.timed(Phase.GENERATION):
+    found = StepTimer(clock=clock)
+    found.end_startup_part("loading")
+    with found.timed(StepPhase.GENERATION):
         clock.after(3)
-    with found.timed(Phase.SCORING):
+    with found.timed(StepPhase.SCORING):
         clock.after(2)
-    with found.timed(Phase.GENERATION):
+    with found.timed(StepPhase.GENERATION):
         clock.after(1)
     clock.after(4)
-    values = found.row(500)
+    values = found.end_row(500)
     assert {name: value for name, value in values.items() if name.startswith("seconds/")} == {
         "seconds/generation": 4,
         "seconds/scoring": 2,
@@ -46,47 +46,47 @@ def test_the_seconds_of_a_step_are_split_by_phase():
 
 def test_a_phase_under_way_says_how_long_it_takes():
     clock = Clock()
-    found = Meter(clock=clock)
-    assert found.under_way() == (None, 0.0)
-    with found.timed(Phase.SCORING):
+    found = StepTimer(clock=clock)
+    assert found.current_phase() == (None, 0.0)
+    with found.timed(StepPhase.SCORING):
         clock.after(5)
-        assert found.under_way() == (Phase.SCORING, 5)
-    assert found.under_way() == (None, 0.0)
+        assert found.current_phase() == (StepPhase.SCORING, 5)
+    assert found.current_phase() == (None, 0.0)
 
 
 def test_a_save_is_in_the_row_that_follows_it():
     clock = Clock()
-    found = Meter(clock=clock)
-    found.started("loading")
+    found = StepTimer(clock=clock)
+    found.end_startup_part("loading")
     clock.after(1)
-    assert "seconds/saving" not in found.row(10)
+    assert "seconds/saving" not in found.end_row(10)
     clock.after(2)
-    found.saved()
+    found.count_as_saving()
     clock.after(1)
-    values = found.row(20)
+    values = found.end_row(20)
     assert (values["seconds/saving"], values["seconds/training"]) == (2, 1)
-    assert "seconds/saving" not in found.row(30)
+    assert "seconds/saving" not in found.end_row(30)
 
 
 def test_tokens_count_on_after_a_resume():
     clock = Clock()
-    found = Meter(clock=clock)
-    found.started("loading")
-    found.resumed(1000)
+    found = StepTimer(clock=clock)
+    found.end_startup_part("loading")
+    found.start_tokens_at(1000)
     clock.after(2)
-    values = found.row(1100)
+    values = found.end_row(1100)
     assert (values["tokens"], values["tokens_per_second"]) == (1100, 50)
 
 
 def test_the_first_row_says_how_long_the_start_took_and_no_other_does(tmp_path: Path):
-    timing.note(tmp_path, "model", 20.5)
-    timing.note(tmp_path, "packages", 1.5)
+    timing.record_startup_seconds(tmp_path, "model", 20.5)
+    timing.record_startup_seconds(tmp_path, "packages", 1.5)
     clock = Clock()
-    found = Meter(timing.notes(tmp_path), clock=clock)
+    found = StepTimer(timing.load_startup_seconds(tmp_path), clock=clock)
     clock.after(6)
-    found.started("loading")
+    found.end_startup_part("loading")
     clock.after(2)
-    first, second = found.row(10), found.row(20)
+    first, second = found.end_row(10), found.end_row(20)
     shown = {name: value for name, value in first.items() if name.startswith("startup/")}
     assert shown.pop("startup/imports") > 0
     assert shown == {
@@ -99,15 +99,15 @@ def test_the_first_row_says_how_long_the_start_took_and_no_other_does(tmp_path: 
 
 
 def test_a_pod_without_notes_starts_all_the_same(tmp_path: Path):
-    assert timing.notes(tmp_path).keys() == {"imports"}
+    assert timing.load_startup_seconds(tmp_path).keys() == {"imports"}
     (tmp_path / "seconds.json").write_text("{half")
-    assert timing.notes(tmp_path).keys() == {"imports"}
+    assert timing.load_startup_seconds(tmp_path).keys() == {"imports"}
 
 
 def test_the_age_of_this_process_and_its_memory_are_known():
-    assert 0 < timing.process_seconds() < 24 * 3600
+    assert 0 < timing.process_age_seconds() < 24 * 3600
     pages = int(Path("/proc/self/statm").read_text().split()[1])
-    assert timing.peak_memory() >= pages * os.sysconf("SC_PAGE_SIZE") * 0.5
+    assert timing.peak_memory_bytes() >= pages * os.sysconf("SC_PAGE_SIZE") * 0.5
 
 
 def test_a_gpu_that_cannot_say_its_peak_costs_no_more_than_that(monkeypatch: pytest.MonkeyPatch):
@@ -116,9 +116,9 @@ def test_a_gpu_that_cannot_say_its_peak_costs_no_more_than_that(monkeypatch: pyt
 
     cuda = SimpleNamespace(is_available=lambda: True, max_memory_allocated=broken)
     monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(cuda=cuda))
-    assert timing.peak_memory() > 0
+    assert timing.peak_memory_bytes() > 0
 
 
 @pytest.mark.parametrize("name", ["tokens", "memory/peak_bytes", "tokens_per_second"])
 def test_every_row_has_it(name: str):
-    assert name in Meter().row(1)
+    assert name in StepTimer().end_row(1)

@@ -13,10 +13,10 @@ import pytest
 
 from flashrun.api.catalog import Source
 from flashrun.api.exits import Exit
-from flashrun_trainer import model as base_model
-from flashrun_trainer.init import packages
+from flashrun_trainer.init import model_download, packages
+from flashrun_trainer.init.init_container import run_init_container
+from flashrun_trainer.pod.image_packages import installed_pins
 from flashrun_trainer.pod.trainer_errors import TrainerError
-from flashrun_trainer.records import termination
 from tests.trainer import archives
 from tests.trainer.pods import ENVIRONMENT_ID, TrainerPod, Workshop, package, resolved, sums
 
@@ -26,7 +26,7 @@ def test_a_hostile_package_is_refused(tmp_path: Path, data: bytes, words: str):
     path = tmp_path / "package.tar.gz"
     path.write_bytes(data)
     with pytest.raises(TrainerError, match=words) as error:
-        packages.unpack(path, tmp_path / "environment")
+        packages.unpack_package(path, tmp_path / "environment")
     assert (error.value.code, error.value.reason) == (Exit.ENVIRONMENT, "EnvironmentInvalid")
     assert not (tmp_path / "evil.py").exists()
 
@@ -36,7 +36,7 @@ def test_files_and_folders_are_unpacked_without_their_modes(tmp_path: Path):
     script = archives.member("tools/run.sh", content=b"text", mode=0o777)
     path = tmp_path / "package.tar.gz"
     path.write_bytes(archives.archive(tools, script))
-    packages.unpack(path, tmp_path / "environment")
+    packages.unpack_package(path, tmp_path / "environment")
     unpacked = tmp_path / "environment/tools/run.sh"
     assert unpacked.read_bytes() == b"text"
     assert unpacked.stat().st_mode & 0o111 == 0
@@ -89,7 +89,7 @@ def test_files_and_folders_are_unpacked_without_their_modes(tmp_path: Path):
     ],
 )
 def test_a_failed_pip_is_explained(sentence: str, output: str, code: int, reason: str, words: str):
-    end = packages.pip_failure(output)
+    end = packages.classify_pip_failure(output)
     assert (end.code, end.reason) == (code, reason)
     assert words in end.message
     assert "\n" not in end.message
@@ -100,13 +100,13 @@ def test_an_index_that_refuses_connections_is_a_temporary_failure(tmp_path: Path
         environment={"pip": ("some-package",)}, pip_index_url="http://127.0.0.1:1/simple"
     )
     with pytest.raises(TrainerError) as error:
-        packages.install(run, tmp_path / "site")
+        packages.install_packages(run, tmp_path / "site")
     assert (error.value.code, error.value.reason) == (Exit.TEMPORARY, "IndexUnavailable")
 
 
 def test_what_the_image_has_is_not_installed_again(tmp_path: Path):
     run = resolved(environment={"pip": ("packaging",)}, pip_index_url="http://127.0.0.1:1/simple")
-    packages.install(run, tmp_path / "site")
+    packages.install_packages(run, tmp_path / "site")
     assert not (tmp_path / "site").exists()
 
 
@@ -159,7 +159,7 @@ class QuietHandler(SimpleHTTPRequestHandler):
 
 def test_the_pip_list_and_what_it_needs_is_installed_beside_the_image(tmp_path: Path, index: str):
     run = resolved(environment={"pip": ("aaa-test>=1",)}, pip_index_url=index)
-    packages.install(run, tmp_path / "site")
+    packages.install_packages(run, tmp_path / "site")
     modules = {path.name for path in (tmp_path / "site").glob("*.py")}
     assert modules == {"aaa_test.py", "bbb_test.py"}
 
@@ -170,7 +170,7 @@ def test_what_a_run_has_installed_is_listed_with_the_packages_of_the_image(
     (tmp_path / "judge-2.1.dist-info").mkdir()
     (tmp_path / "judge-2.1.dist-info/METADATA").write_text("Name: judge\nVersion: 2.1\n")
     monkeypatch.syspath_prepend(tmp_path)
-    assert {"judge==2.1", f"pytest=={pytest.__version__}"} <= set(packages.pins())
+    assert {"judge==2.1", f"pytest=={pytest.__version__}"} <= set(installed_pins())
 
 
 def test_a_package_that_was_named_by_its_address_comes_from_there(tmp_path: Path, index: str):
@@ -179,7 +179,7 @@ def test_a_package_that_was_named_by_its_address_comes_from_there(tmp_path: Path
     wheel(elsewhere, "ccc_test", "bbb_test")
     requirement = f"ccc-test @ {index}/elsewhere/ccc_test-1.0-py3-none-any.whl"
     run = resolved(environment={"pip": (requirement,)}, pip_index_url=index)
-    packages.install(run, tmp_path / "site")
+    packages.install_packages(run, tmp_path / "site")
     modules = {path.name for path in (tmp_path / "site").glob("*.py")}
     assert modules == {"bbb_test.py", "ccc_test.py"}
 
@@ -197,7 +197,7 @@ def test_a_requirement_that_cannot_be_met_is_named(
 ):
     run = resolved(environment={"pip": (requirement,)}, pip_index_url=index)
     with pytest.raises(TrainerError) as error:
-        packages.install(run, tmp_path / "site")
+        packages.install_packages(run, tmp_path / "site")
     assert (error.value.code, error.value.reason) == (Exit.ENVIRONMENT, reason)
     assert words in error.value.message
 
@@ -205,7 +205,7 @@ def test_a_requirement_that_cannot_be_met_is_named(
 def test_a_requirement_that_looks_like_an_option_is_none(tmp_path: Path):
     run = resolved(environment={"pip": ("--index-url=http://evil",)})
     with pytest.raises(TrainerError):
-        packages.install(run, tmp_path / "site")
+        packages.install_packages(run, tmp_path / "site")
 
 
 # --- the containers as a whole ------------------------------------------------------------------
@@ -227,7 +227,7 @@ def bare(access: object, tmp_path: Path) -> Workshop:
 
 def test_a_package_is_downloaded_checked_and_unpacked(bare: Workshop):
     pod = pod_of(bare, bare.publish(sums()))
-    assert termination.guarded(packages.run, packages.doing, pod.inside) == 0
+    assert run_init_container("packages", packages.run, packages.describe_activity, pod.inside) == 0
     assert (pod.inside.environment / "environment.py").is_file()
     assert (pod.inside.environment / "dataset/train.jsonl").is_file()
     assert list(pod.inside.site.iterdir()) == []
@@ -239,14 +239,17 @@ def test_requirements_inside_a_package_install_nothing(bare: Workshop):
         "pyproject.toml": '[project]\nname = "x"\nversion = "1"\ndependencies = ["missing"]',
     }
     pod = pod_of(bare, bare.publish({**sums(), **lists}))
-    assert termination.guarded(packages.run, packages.doing, pod.inside) == 0
+    assert run_init_container("packages", packages.run, packages.describe_activity, pod.inside) == 0
     assert (pod.inside.environment / "requirements.txt").is_file()
     assert list(pod.inside.site.iterdir()) == []
 
 
 def test_a_package_that_nobody_published_is_named(bare: Workshop):
     pod = pod_of(bare, "1" * 64)
-    assert termination.guarded(packages.run, packages.doing, pod.inside) == Exit.ENVIRONMENT
+    assert (
+        run_init_container("packages", packages.run, packages.describe_activity, pod.inside)
+        == Exit.ENVIRONMENT
+    )
     assert pod.termination.reason == "EnvironmentNotFound"
     assert ENVIRONMENT_ID in pod.termination.message
     assert "flash env push" in pod.termination.hint
@@ -258,7 +261,10 @@ def test_a_package_of_another_digest_is_not_used(bare: Workshop):
     key = names.environment_package_key(ENVIRONMENT_ID, "2" * 64)
     bare.store.put_bytes(key, package({"environment.py": "x"}))
     pod = pod_of(bare, "2" * 64)
-    assert termination.guarded(packages.run, packages.doing, pod.inside) == Exit.TEMPORARY
+    assert (
+        run_init_container("packages", packages.run, packages.describe_activity, pod.inside)
+        == Exit.TEMPORARY
+    )
     assert pod.termination.reason == "EnvironmentCorrupt"
     assert not pod.inside.environment.exists()
 
@@ -270,7 +276,10 @@ def test_a_model_that_is_not_in_the_mirror_is_named(bare: Workshop):
     )
     (pod.folder / "spec.json").write_text(run.model_dump_json())
     assert (
-        termination.guarded(base_model.run, base_model.doing, pod.inside) == Exit.MODEL_UNAVAILABLE
+        run_init_container(
+            "model", model_download.run, model_download.describe_activity, pod.inside
+        )
+        == Exit.MODEL_UNAVAILABLE
     )
     assert pod.termination.reason == "ModelUnavailable"
     assert "flashrun/tiny-qwen3 at revision nowhere" in pod.termination.message
@@ -284,7 +293,12 @@ def test_a_hub_that_is_away_is_a_temporary_failure(bare: Workshop):
     model = pod.run.model.model_copy(update={"source": Source.HUB})
     run = pod.run.model_copy(update={"model": model, "hub_endpoint": "http://127.0.0.1:1"})
     (pod.folder / "spec.json").write_text(run.model_dump_json())
-    assert termination.guarded(base_model.run, base_model.doing, pod.inside) == Exit.TEMPORARY
+    assert (
+        run_init_container(
+            "model", model_download.run, model_download.describe_activity, pod.inside
+        )
+        == Exit.TEMPORARY
+    )
     assert pod.termination.reason == "HubUnavailable"
 
 
@@ -328,7 +342,12 @@ def test_a_model_that_the_hub_refuses_is_named(
     model = pod.run.model.model_copy(update={"source": Source.HUB})
     run = pod.run.model_copy(update={"model": model, "hub_endpoint": hub})
     (pod.folder / "spec.json").write_text(run.model_dump_json())
-    assert termination.guarded(base_model.run, base_model.doing, pod.inside) == code
+    assert (
+        run_init_container(
+            "model", model_download.run, model_download.describe_activity, pod.inside
+        )
+        == code
+    )
     assert pod.termination.reason == reason
     assert str(status) in pod.termination.message
     assert not list(pod.inside.model.rglob("*.safetensors"))

@@ -1,4 +1,4 @@
-"""How SFT's steps are filled: the same examples and the same loss, with less filling."""
+"""How the steps of SFT are packed: the same examples and the same loss, with less padding."""
 
 from itertools import chain
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from flashrun_trainer.data import packing
-from flashrun_trainer.data.packing import IGNORED, Collator, Layout, Steps
+from flashrun_trainer.data.packing import IGNORE_INDEX, BatchSampler, Collator, Layout
 from tests.trainer.pods import Workshop, resolved
 
 LENGTHS = [12, 3, 7, 7, 30, 4, 9, 5, 21, 6, 8, 2, 16, 11, 3, 10]
@@ -25,18 +25,18 @@ LENGTHS = [12, 3, 7, 7, 30, 4, 9, 5, 21, 6, 8, 2, 16, 11, 3, 10]
 def test_a_step_has_batch_size_examples(
     sentence: str, examples: int, knobs: dict[str, int], sizes: list[int]
 ):
-    steps = Steps(resolved("sft", batch_size=8, **knobs), examples)
+    steps = BatchSampler(resolved("sft", batch_size=8, **knobs), examples)
     assert [len(step) for step in steps] == sizes
 
 
 def test_every_epoch_has_every_example_in_a_new_order_that_the_seed_decides():
     run = resolved("sft", batch_size=4, epochs=2)
-    steps = Steps(run, 16)
+    steps = BatchSampler(run, 16)
     first, second = list(chain(*steps[:4])), list(chain(*steps[4:]))
     assert sorted(first) == sorted(second) == list(range(16))
     assert first != second
-    assert list(steps) == list(Steps(run, 16))
-    assert list(steps) != list(Steps(run.model_copy(update={"seed": 43}), 16))
+    assert list(steps) == list(BatchSampler(run, 16))
+    assert list(steps) != list(BatchSampler(run.model_copy(update={"seed": 43}), 16))
 
 
 @pytest.mark.parametrize("layout", Layout)
@@ -46,62 +46,65 @@ def test_a_plan_changes_where_examples_are_computed_and_not_which(
     layout: Layout, processes: int, most: int | None
 ):
     run = resolved("sft", batch_size=8, epochs=3, max_length=32)
-    plan = packing.plan(run, LENGTHS, layout, most, processes)
+    plan = packing.make_plan(run, LENGTHS, layout, most, processes)
 
-    steps = Steps(run, len(LENGTHS))
+    steps = BatchSampler(run, len(LENGTHS))
     assert len(steps) == 6
     for number, step in enumerate(steps):
-        shares = plan.shares(number)
-        assert len(shares) == plan.passes * processes
-        assert sorted(chain(*shares)) == sorted(step)
-        for share in shares if most else ():
-            lengths = [LENGTHS[example] for example in share]
-            assert len(share) <= 1 or packing.computed(lengths, layout, 32) <= most
+        micro_batches = plan.micro_batches(number)
+        assert len(micro_batches) == plan.gradient_accumulation_steps * processes
+        assert sorted(chain(*micro_batches)) == sorted(step)
+        for micro_batch in micro_batches if most else ():
+            lengths = [LENGTHS[example] for example in micro_batch]
+            assert len(micro_batch) <= 1 or packing.computed_tokens(lengths, layout, 32) <= most
     assert plan.tokens_until(0) == 0
     assert plan.tokens_until(6) == 3 * sum(LENGTHS)
 
 
 def test_a_run_without_end_is_planned_at_once():
     run = resolved("sft", batch_size=8, epochs=10**6)
-    plan = packing.plan(run, LENGTHS, Layout.ROWS, most_tokens=10**6)
+    plan = packing.make_plan(run, LENGTHS, Layout.ROWS, most_tokens=10**6)
 
-    assert len(plan.steps) == 2 * 10**6
-    assert sorted(chain(*plan.steps[10**6 : 10**6 + 2])) == list(range(len(LENGTHS)))
+    assert len(plan.batches) == 2 * 10**6
+    assert sorted(chain(*plan.batches[10**6 : 10**6 + 2])) == list(range(len(LENGTHS)))
     assert plan.tokens_until(10**6) == 5 * 10**5 * sum(LENGTHS)
 
 
-def test_the_log_says_how_much_is_filling():
+def test_the_log_says_how_much_is_padding():
     run = resolved("sft", batch_size=16, epochs=2, max_length=32)
-    said = packing.said(packing.plan(run, LENGTHS, Layout.PADDED, most_tokens=480))
-    assert said == (
-        "16 examples, 2 steps of 1 passes, layout padded: 68% of what is computed is filling"
+    sentence = packing.describe(packing.make_plan(run, LENGTHS, Layout.PADDED, most_tokens=480))
+    assert sentence == (
+        "16 examples, 2 steps of 1 micro-batches, layout padded: 68% of computed tokens are padding"
     )
 
 
-def test_packing_needs_fewer_passes_and_computes_less_filling():
+def test_packing_needs_fewer_micro_batches_and_computes_less_padding():
     run = resolved("sft", batch_size=16, epochs=1, max_length=32)
-    passes = {
-        layout: packing.plan(run, LENGTHS, layout, most_tokens=64).passes for layout in Layout
+    accumulation = {
+        layout: packing.make_plan(run, LENGTHS, layout, most_tokens=64).gradient_accumulation_steps
+        for layout in Layout
     }
-    assert passes[Layout.FLAT] <= passes[Layout.ROWS] < passes[Layout.PADDED]
-    assert packing.computed(LENGTHS, Layout.FLAT, 32) == sum(LENGTHS)
-    assert packing.computed(LENGTHS, Layout.ROWS, 32) == 160
-    assert packing.computed(LENGTHS, Layout.PADDED, 32) == 480
+    assert accumulation[Layout.FLAT] <= accumulation[Layout.ROWS] < accumulation[Layout.PADDED]
+    assert packing.computed_tokens(LENGTHS, Layout.FLAT, 32) == sum(LENGTHS)
+    assert packing.computed_tokens(LENGTHS, Layout.ROWS, 32) == 160
+    assert packing.computed_tokens(LENGTHS, Layout.PADDED, 32) == 480
 
 
 def test_rows_are_no_longer_than_max_length():
-    for row in packing.arranged(LENGTHS, Layout.ROWS, 32):
+    for row in packing.pack_rows(LENGTHS, Layout.ROWS, 32):
         assert sum(LENGTHS[index] for index in row) <= 32
 
 
 class Row:
     def __init__(self, ids: list[int], learned: int) -> None:
         self.input_ids = ids
-        self.labels = [IGNORED] * (len(ids) - learned) + ids[-learned:]
+        self.labels = [IGNORE_INDEX] * (len(ids) - learned) + ids[-learned:]
 
 
 def collator(layout: Layout, width: int) -> Collator:
-    return Collator(packing.plan(resolved("sft", max_length=width), [1], layout), [], filler=0)
+    return Collator(
+        packing.make_plan(resolved("sft", max_length=width), [1], layout), [], pad_token_id=0
+    )
 
 
 def collated(layout: Layout, *rows: Row) -> dict[str, Any]:
@@ -119,7 +122,7 @@ class TestTensors:
     def test_padded_rows_have_a_mask(self):
         assert collated(Layout.PADDED, A, B) == {
             "input_ids": [[11, 12, 13], [21, 22, 0]],
-            "labels": [[IGNORED, 12, 13], [IGNORED, 22, IGNORED]],
+            "labels": [[IGNORE_INDEX, 12, 13], [IGNORE_INDEX, 22, IGNORE_INDEX]],
             "attention_mask": [[1, 1, 1], [1, 1, 0]],
         }
 
@@ -127,8 +130,8 @@ class TestTensors:
         assert collated(Layout.ROWS, A, B, Row([31, 32, 33, 34, 35], 1)) == {
             "input_ids": [[31, 32, 33, 34, 35, 11, 12, 13], [21, 22, 0, 0, 0, 0, 0, 0]],
             "labels": [
-                [IGNORED] * 4 + [35, IGNORED, 12, 13],
-                [IGNORED, 22, *[IGNORED] * 6],
+                [IGNORE_INDEX] * 4 + [35, IGNORE_INDEX, 12, 13],
+                [IGNORE_INDEX, 22, *[IGNORE_INDEX] * 6],
             ],
             "position_ids": [[0, 1, 2, 3, 4, 0, 1, 2], [0, 1, 0, 0, 0, 0, 0, 0]],
         }
@@ -136,7 +139,7 @@ class TestTensors:
     def test_a_flat_row_says_where_examples_end(self):
         assert collated(Layout.FLAT, A, B) == {
             "input_ids": [[11, 12, 13, 21, 22]],
-            "labels": [[IGNORED, 12, 13, IGNORED, 22]],
+            "labels": [[IGNORE_INDEX, 12, 13, IGNORE_INDEX, 22]],
             "position_ids": [[0, 1, 2, 0, 1]],
             "cu_seq_lens_q": [0, 3, 5],
             "cu_seq_lens_k": [0, 3, 5],
@@ -152,8 +155,8 @@ class TestTensors:
         labels = collated(layout, A, Row([21, 22], 2))["labels"]
         assert 21 not in [label for row in labels for label in row]
 
-    def test_a_pass_without_examples_teaches_nothing(self):
-        assert collated(Layout.ROWS)["labels"] == [[IGNORED, IGNORED]]
+    def test_a_micro_batch_without_examples_teaches_nothing(self):
+        assert collated(Layout.ROWS)["labels"] == [[IGNORE_INDEX, IGNORE_INDEX]]
 
 
 @pytest.mark.trainer
@@ -185,7 +188,7 @@ def test_packed_examples_have_the_loss_and_the_gradient_of_separate_ones(
 
 @pytest.mark.trainer
 @pytest.mark.filterwarnings("default")
-def test_a_run_learns_the_same_however_its_steps_are_cut(
+def test_a_run_learns_the_same_however_its_steps_are_divided(
     workshop: Workshop, monkeypatch: pytest.MonkeyPatch
 ):
     from flashrun_trainer import model, trl_arguments
@@ -194,13 +197,13 @@ def test_a_run_learns_the_same_however_its_steps_are_cut(
         "separate": (Layout.PADDED, None),
         "in shared rows": (Layout.ROWS, None),
         "in one row": (Layout.FLAT, None),
-        "in several passes": (Layout.ROWS, 100),
+        "in several micro-batches": (Layout.ROWS, 100),
     }
     pods = {}
     for way, (layout, most) in ways.items():
         with monkeypatch.context() as changed:
             changed.setattr(model, "packing_layout", lambda _, layout=layout: layout)
-            changed.setattr(trl_arguments, "most_tokens", lambda _, most=most: most)
+            changed.setattr(trl_arguments, "most_micro_batch_tokens", lambda _, most=most: most)
             pods[way] = workshop.pod(resolved("sft", max_steps=4))
             assert pods[way].train() == 0
     separate = pods.pop("separate")

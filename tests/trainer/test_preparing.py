@@ -12,8 +12,9 @@ import pytest
 
 from flashrun.api.exits import Exit, Termination
 from flashrun.api.records import Heartbeat, StorageAccess
-from flashrun_trainer import model
-from flashrun_trainer.pod.mounts import Pod
+from flashrun_trainer.init import model_download
+from flashrun_trainer.init.init_container import heartbeats, run_init_container
+from flashrun_trainer.pod.mounts import PodMounts
 from flashrun_trainer.pod.trainer_errors import TrainerError
 from flashrun_trainer.records import reporter, termination
 from tests.trainer.pods import ROOT, TrainerPod, Workshop, resolved
@@ -48,19 +49,19 @@ def test_a_container_that_downloads_says_how_much_it_has(
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
 ):
-    monkeypatch.setattr(reporter, "_HEARTBEAT_SECONDS", 0.01)
+    monkeypatch.setattr(reporter, "HEARTBEAT_SECONDS", 0.01)
     pod = made()
     told: list[Heartbeat | None] = []
 
-    def work(inside: Pod) -> None:
-        part = model._part(inside, pod.run)
+    def work(inside: PodMounts) -> None:
+        part = model_download._partial_folder(inside, pod.run)
         part.mkdir(parents=True)
         with (part / "weights").open("wb") as file:
             os.posix_fallocate(file.fileno(), 0, 3 << 27)
         wait_until(lambda: pod.heartbeat and pod.heartbeat.activity == "Downloading (0.4 GiB)")
         told.append(pod.heartbeat)
 
-    assert termination.guarded(work, model.doing, pod.inside) == 0
+    assert run_init_container("test", work, model_download.describe_activity, pod.inside) == 0
     (heartbeat,) = told
     assert heartbeat is not None
     assert (heartbeat.pod, heartbeat.attempt, heartbeat.progress) == (pod.inside.name, 0, None)
@@ -69,9 +70,9 @@ def test_a_container_that_downloads_says_how_much_it_has(
 def test_pods_that_do_not_lead_leave_that_to_the_first(
     made: Callable[..., TrainerPod], monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(reporter, "_HEARTBEAT_SECONDS", 0.01)
+    monkeypatch.setattr(reporter, "HEARTBEAT_SECONDS", 0.01)
     pod, asked = made(index=1), []
-    with reporter.preparing(pod.inside, lambda _: asked.append(1) or "Installing"):
+    with heartbeats(pod.inside, lambda _: asked.append(1) or "Installing"):
         time.sleep(0.1)
     assert (asked, pod.heartbeat) == ([], None)
 
@@ -79,17 +80,17 @@ def test_pods_that_do_not_lead_leave_that_to_the_first(
 def test_trouble_with_the_sign_of_life_is_none_of_the_container(
     made: Callable[..., TrainerPod], monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(reporter, "_HEARTBEAT_SECONDS", 0.01)
+    monkeypatch.setattr(reporter, "HEARTBEAT_SECONDS", 0.01)
     pod, asked = made(), []
     gone = pod.workshop.access.model_copy(update={"endpoint": "http://127.0.0.1:1"})
 
-    def doing(_: Pod) -> str:
+    def doing(_: PodMounts) -> str:
         asked.append(1)
         if len(asked) == 1:
             raise FileNotFoundError("moved while it was looked at")
         return "Installing"
 
-    with reporter.preparing(pod.inside, doing):
+    with heartbeats(pod.inside, doing):
         wait_until(lambda: pod.heartbeat)
         (pod.folder / "access.json").write_text(gone.model_dump_json())
         before = len(asked)
@@ -99,12 +100,12 @@ def test_trouble_with_the_sign_of_life_is_none_of_the_container(
 def test_what_a_container_prints_is_redacted(
     made: Callable[..., TrainerPod], capfd: pytest.CaptureFixture[str]
 ):
-    def work(_: Pod) -> None:
+    def work(_: PodMounts) -> None:
         os.write(1, f"Looking in https://me:{PASSWORD}@index.invalid/simple\n".encode())
         raise RuntimeError(f"the index refused {PASSWORD}")
 
     pod = made()
-    assert termination.guarded(work, lambda _: "Installing", pod.inside) == 1
+    assert run_init_container("test", work, lambda _: "Installing", pod.inside) == 1
     assert pod.termination.message == "the trainer failed with RuntimeError: the index refused ***"
     printed = "".join(capfd.readouterr())
     assert "Looking in https://me:***@index.invalid/simple" in printed
@@ -116,7 +117,10 @@ def test_a_spec_that_cannot_be_read_is_said_in_words(made: Callable[..., Trainer
     plain = {**json.loads((pod.folder / "access.json").read_text()), "session_token": ""}
     (pod.folder / "access.json").write_text(json.dumps(plain))
     (pod.folder / "spec.json").write_text("{}")
-    assert termination.guarded(lambda inside: inside.run() and None, lambda _: "", pod.inside) == 64
+    assert (
+        run_init_container("test", lambda inside: inside.run() and None, lambda _: "", pod.inside)
+        == 64
+    )
     assert pod.termination.reason == "SpecInvalid"
     assert pod.termination.message.startswith("the resolved spec ")
 
@@ -136,7 +140,7 @@ def test_an_error_that_nobody_expects_is_an_end_like_others(made: Callable[..., 
 
 def test_the_keys_that_storage_is_reached_with_now_are_hidden(made: Callable[..., TrainerPod]):
     pod = made()
-    redact = termination.redactor_of(pod.inside)
+    redact = termination.pod_redactor(pod.inside)
     place = pod.inside.storage
     access = StorageAccess.model_validate_json(place.read_bytes())
     place.unlink()
@@ -148,8 +152,8 @@ def test_the_keys_that_storage_is_reached_with_now_are_hidden(made: Callable[...
 
 def test_an_error_in_half_characters_is_an_end_like_others(made: Callable[..., TrainerPod]):
     pod = made()
-    end = termination.failed(
-        ValueError("no \ud83d here"), pod.inside, termination.redactor_of(pod.inside)
+    end = termination.end_with_error(
+        ValueError("no \ud83d here"), pod.inside, termination.pod_redactor(pod.inside)
     )
     assert end == 1
     assert pod.termination.message == r"the trainer failed with ValueError: no \ud83d here"
@@ -159,7 +163,7 @@ def test_an_error_in_half_characters_is_an_end_like_others(made: Callable[..., T
 def test_a_long_message_reaches_the_kubelet_whole(made: Callable[..., TrainerPod], word: str):
     pod = made()
     error = TrainerError(75, "StorageUnavailable", word * 5000, hint=word * 5000)
-    termination.failed(error, pod.inside, termination.redactor_of(pod.inside))
+    termination.end_with_error(error, pod.inside, termination.pod_redactor(pod.inside))
     kept = (pod.folder / "termination").read_bytes()[-4096:]
     assert Termination.model_validate_json(kept).reason == "StorageUnavailable"
 
@@ -173,7 +177,7 @@ from flashrun_trainer.pod.trainer_errors import InterruptedBeforeTraining
 def stopped(*_):
     raise InterruptedBeforeTraining
 
-run_attempt._attempt = stopped  # SIGTERM, just when nothing is being done that could fail
+run_attempt._run_attempt = stopped  # SIGTERM, just when nothing is being done that could fail
 sys.exit(__main__.main(["train"]))
 """
 
@@ -198,5 +202,5 @@ def test_downloads_that_nobody_goes_on_with_leave_the_cache(made: Callable[..., 
         (cache / name / "weights").touch()
         for path in (cache / name / "weights", cache / name):
             os.utime(path, (time.time() - age,) * 2)
-    model._clear_away(cache)
+    model_download._remove_abandoned_downloads(cache)
     assert {path.name for path in cache.iterdir()} == {"v1", "v1.busy.part"}

@@ -135,9 +135,9 @@ def test_two_pods_share_a_model_and_go_on_together_bit_for_bit_the_same(
     assert leader.weights == undisturbed.weights
     assert leader.values("loss") == undisturbed.values("loss")
     log = leader.store.get_bytes(names.log_key(leader.prefix, 3)).decode()
-    # PyTorch before 2.7 cannot spread a model over CPUs.
+    # PyTorch before 2.7 cannot shard a model on CPUs.
     able = hasattr(torch.cpu.Stream, "record_event")
-    assert ("are spread over 2 processes" in log) == able
+    assert ("are sharded over 2 processes" in log) == able
     assert ("every process keeps all of it" in log) != able
     claims = [key for key in leader.keys if key.endswith("claim.json")]
     assert claims == [f"attempt-{number}/claim.json" for number in (1, 2, 3)]

@@ -19,12 +19,12 @@ from flashrun.api.records import (
     TrainerControl,
 )
 from flashrun.store import Store
-from flashrun_trainer.pod.mounts import Pod
-from flashrun_trainer.pod.trainer_errors import Redactor
-from flashrun_trainer.records import attempt as attempts
-from flashrun_trainer.records.attempt import Attempt
-from flashrun_trainer.records.reporter import Reporter, waits
-from flashrun_trainer.records.timing import Phase
+from flashrun_trainer.pod.mounts import PodMounts
+from flashrun_trainer.pod.redaction import Redactor
+from flashrun_trainer.records import attempts
+from flashrun_trainer.records.attempts import ClaimedAttempt
+from flashrun_trainer.records.reporter import Reporter, wait_warning
+from flashrun_trainer.records.timing import StepPhase
 from tests.trainer.pods import resolved
 
 
@@ -43,18 +43,20 @@ class Halting(Store):
 
 
 @pytest.fixture
-def claim(access: StorageAccess) -> Callable[[], Attempt]:
+def claim(access: StorageAccess) -> Callable[[], ClaimedAttempt]:
     """Claims the next attempt of a run, as another pod each time."""
     run, store = resolved("sft"), Store(access)
 
-    def claimed() -> Attempt:
-        uid = f"uid-{len(list(store.list(attempts.prefix_of(run))))}"
-        return attempts.claim(store, run, Pod.from_environment({"FLASHRUN_POD_UID": uid}))
+    def claimed() -> ClaimedAttempt:
+        uid = f"uid-{len(list(store.list(attempts.storage_prefix(run))))}"
+        return attempts.claim_attempt(
+            store, run, PodMounts.from_environment({"FLASHRUN_POD_UID": uid})
+        )
 
     return claimed
 
 
-def reporter_of(attempt: Attempt, folder: Path) -> Reporter:
+def reporter_of(attempt: ClaimedAttempt, folder: Path) -> Reporter:
     (folder / "attempt.log").write_text("said\n")
     return Reporter(attempt, folder, Redactor(), folder / "attempt.log", pass_seconds=0.01)
 
@@ -64,19 +66,19 @@ def row(step: int) -> MetricsRow:
 
 
 def report_everything(reporter: Reporter) -> None:
-    reporter.progress(Progress(step=1, total_steps=2))
-    reporter.metrics(row(1))
-    reporter.rollouts(1, [{"completion": "4"}])
+    reporter.set_progress(Progress(step=1, total_steps=2))
+    reporter.append_metrics(row(1))
+    reporter.queue_rollouts(1, [{"completion": "4"}])
 
 
-def keys_of(attempt: Attempt) -> set[str]:
+def keys_of(attempt: ClaimedAttempt) -> set[str]:
     found = [entry.key.removeprefix(attempt.prefix) for entry in attempt.store.list(attempt.prefix)]
     heartbeat = names.heartbeat_key(attempt.run.run.uid)
     return {*found, *(["heartbeat"] if attempt.store.exists(heartbeat) else [])}
 
 
 def test_what_is_reported_is_there_when_the_reporter_is_closed(
-    claim: Callable[[], Attempt], tmp_path: Path
+    claim: Callable[[], ClaimedAttempt], tmp_path: Path
 ):
     attempt = claim()
     reporter = reporter_of(attempt, tmp_path)
@@ -92,7 +94,7 @@ def test_what_is_reported_is_there_when_the_reporter_is_closed(
 
 
 def test_an_attempt_that_lost_its_run_writes_nothing_but_its_log(
-    claim: Callable[[], Attempt], tmp_path: Path
+    claim: Callable[[], ClaimedAttempt], tmp_path: Path
 ):
     attempt = claim()
     claim()
@@ -106,15 +108,15 @@ def test_an_attempt_that_lost_its_run_writes_nothing_but_its_log(
 
 
 def test_a_history_that_is_wanted_while_an_older_one_is_under_way_is_put_after_it(
-    claim: Callable[[], Attempt], access: StorageAccess, tmp_path: Path
+    claim: Callable[[], ClaimedAttempt], access: StorageAccess, tmp_path: Path
 ):
     own = claim()
     store = Halting(access)
-    reporter = reporter_of(Attempt(own.run, store, own.prefix, own.claim), tmp_path)
-    reporter.metrics(row(1))
+    reporter = reporter_of(ClaimedAttempt(own.run, store, own.prefix, own.claim), tmp_path)
+    reporter.append_metrics(row(1))
     assert store.reached.wait(30)
-    reporter.metrics(row(2))
-    wanted = threading.Thread(target=reporter.put_history)
+    reporter.append_metrics(row(2))
+    wanted = threading.Thread(target=reporter.upload_history)
     wanted.start()
     time.sleep(0.2)  # until it waits for the older one
     store.released.set()
@@ -124,11 +126,11 @@ def test_a_history_that_is_wanted_while_an_older_one_is_under_way_is_put_after_i
     assert [MetricsRow.model_validate_json(line).step for line in found.splitlines()] == [1, 2]
 
 
-def asked(attempt: Attempt) -> None:
+def asked(attempt: ClaimedAttempt) -> None:
     attempt.store.put_json(names.control_key(attempt.prefix), TrainerControl(save_request="now"))
 
 
-def saved(attempt: Attempt) -> None:
+def saved(attempt: ClaimedAttempt) -> None:
     manifest = Manifest(kind="checkpoint", created=datetime.now(UTC), files=())
     key = names.step_prefix(attempt.prefix, attempt.number, 4) + names.MANIFEST
     attempt.store.create_json(key, manifest)
@@ -144,10 +146,10 @@ def saved(attempt: Attempt) -> None:
     ],
 )
 def test_a_request_that_an_earlier_attempt_left_open_is_honoured(
-    claim: Callable[[], Attempt],
+    claim: Callable[[], ClaimedAttempt],
     tmp_path: Path,
     sentence: str,
-    before: tuple[Callable[[Attempt], None], ...],
+    before: tuple[Callable[[ClaimedAttempt], None], ...],
     wanted: bool,
 ):
     first = claim()
@@ -172,10 +174,10 @@ class Exhausted(Store):
 
 
 def test_a_reporter_outlives_what_is_no_trouble_of_storage(
-    claim: Callable[[], Attempt], access: StorageAccess, tmp_path: Path
+    claim: Callable[[], ClaimedAttempt], access: StorageAccess, tmp_path: Path
 ):
     own = claim()
-    attempt = Attempt(own.run, Exhausted(access), own.prefix, own.claim)
+    attempt = ClaimedAttempt(own.run, Exhausted(access), own.prefix, own.claim)
     reporter = reporter_of(attempt, tmp_path)
     deadline = time.monotonic() + 30
     while not own.store.exists(names.heartbeat_key(own.run.run.uid)):
@@ -185,7 +187,7 @@ def test_a_reporter_outlives_what_is_no_trouble_of_storage(
 
 
 def test_rollouts_keep_their_texts_without_the_secrets_and_are_json_whatever_is_in_them(
-    claim: Callable[[], Attempt], tmp_path: Path
+    claim: Callable[[], ClaimedAttempt], tmp_path: Path
 ):
     attempt = claim()
     reporter = Reporter(attempt, tmp_path, Redactor(('can"ary',)), pass_seconds=0.01)
@@ -196,7 +198,7 @@ def test_rollouts_keep_their_texts_without_the_secrets_and_are_json_whatever_is_
         "reward": 0.5,
         "metrics": {"right": True},
     }
-    reporter.rollouts(1, [told])
+    reporter.queue_rollouts(1, [told])
     reporter.close()
     kept = attempt.store.get_bytes(names.rollouts_key(attempt.prefix, 1)).decode()
     assert json.loads(kept) == {
@@ -208,7 +210,9 @@ def test_rollouts_keep_their_texts_without_the_secrets_and_are_json_whatever_is_
     }
 
 
-def test_a_warning_is_as_long_as_a_sentence_may_be(claim: Callable[[], Attempt], tmp_path: Path):
+def test_a_warning_is_as_long_as_a_sentence_may_be(
+    claim: Callable[[], ClaimedAttempt], tmp_path: Path
+):
     attempt = claim()
     reporter = reporter_of(attempt, tmp_path)
     reporter.warn("no \ud83d spread " * 1000)
@@ -218,33 +222,33 @@ def test_a_warning_is_as_long_as_a_sentence_may_be(claim: Callable[[], Attempt],
 
 
 WAITS = [
-    (Phase.SCORING, 599, ""),
-    (Phase.SCORING, 720, "this step has waited for scores for 12 minutes: "),
+    (StepPhase.SCORING, 599, ""),
+    (StepPhase.SCORING, 720, "this step has waited for scores for 12 minutes: "),
     (
-        Phase.ENVIRONMENT,
+        StepPhase.ENVIRONMENT,
         3600,
         "this step has waited for the environment's replies for 60 min",
     ),
-    (Phase.GENERATION, 3600, ""),  # ours, and slow models are no news
+    (StepPhase.GENERATION, 3600, ""),  # ours, and slow models are no news
     (None, 0, ""),
 ]
 
 
 @pytest.mark.parametrize(("phase", "seconds", "beginning"), WAITS)
 def test_a_step_says_when_the_environment_lets_it_wait(
-    phase: Phase | None, seconds: int, beginning: str
+    phase: StepPhase | None, seconds: int, beginning: str
 ):
-    said = waits(phase, seconds)
+    said = wait_warning(phase, seconds)
     assert said.startswith(beginning)
     assert bool(said) == bool(beginning)
 
 
 def test_what_a_step_waits_for_is_shown_with_the_other_warnings(
-    claim: Callable[[], Attempt], tmp_path: Path
+    claim: Callable[[], ClaimedAttempt], tmp_path: Path
 ):
     attempt = claim()
     reporter = reporter_of(attempt, tmp_path)
-    reporter.watch(lambda: (Phase.SCORING, 720.0))
+    reporter.watch_phase(lambda: (StepPhase.SCORING, 720.0))
     reporter.warn("2 of 8 responses have no score")
     reporter.close()
     heartbeat = attempt.store.get_json(names.heartbeat_key(attempt.run.run.uid), Heartbeat)

@@ -8,7 +8,7 @@ from flashrun.api import names
 from flashrun.api.exits import Exit
 from flashrun.api.records import Batching, Heartbeat, ResolvedRun
 from flashrun.store import Store
-from flashrun_trainer.init.packages import pins
+from flashrun_trainer.pod.image_packages import installed_pins
 from tests.trainer.pods import HEAD, TrainerPod, Workshop, resolved, rows, sums
 
 pytestmark = [pytest.mark.trainer, pytest.mark.filterwarnings("default")]
@@ -88,7 +88,7 @@ def test_every_phase_has_a_heartbeat_and_says_how_a_step_is_cut_up(
     monkeypatch.setattr(Store, "put_json", watched)
     knobs = {"max_steps": 2} if algorithm == "sft" else {"steps": 2}
     assert workshop.pod(resolved(algorithm, **knobs)).train() == 0
-    phases = [beat.phase for beat in beats]
+    phases = [beat.activity for beat in beats]
     assert list(dict.fromkeys(phases)) == ["Loading", "Training", "Uploading"]
     assert beats[-1].batching == batching
     assert beats[-1].progress is not None
@@ -118,8 +118,8 @@ def test_tokens_are_those_of_the_examples_without_filling(sft: TrainerPod, tiny_
 
     tokenizer = model.load_tokenizer(tiny_model)
     data = environment.load(sft.inside, sft.run.environment)
-    pairs = method.conversations(data, sft.run)
-    found = method.training_rows(pairs, tokenizer, sft.run)
+    pairs = method.load_conversations(data, sft.run)
+    found = method.tokenize_conversations(pairs, tokenizer, sft.run)
     assert sft.values("tokens")[-1] == 2 * sum(len(row.input_ids) for row in found)
     assert sft.values("tokens") == sorted(sft.values("tokens"))
 
@@ -162,7 +162,7 @@ def test_means_count_every_token_once_however_a_step_is_cut_up(
 ):
     from flashrun_trainer import trl_arguments
 
-    monkeypatch.setattr(trl_arguments, "most_tokens", lambda _: most)
+    monkeypatch.setattr(trl_arguments, "most_micro_batch_tokens", lambda _: most)
     pod = workshop.pod(resolved("sft", max_examples=9, epochs=2, learning_rate=1e-4))
     assert pod.train() == 0
     entropy = pod.values("entropy")
@@ -216,7 +216,7 @@ def test_an_attempt_lists_its_packages_also_when_it_fails(workshop: Workshop):
     (own / "METADATA").write_text("Metadata-Version: 2.1\nName: thing\nVersion: 1.2\n")
     assert pod.train() == Exit.ENVIRONMENT
     listed = pod.store.get_bytes(names.packages_key(pod.prefix, 1)).decode().splitlines()
-    assert {"thing==1.2", *pins()} == set(listed)
+    assert {"thing==1.2", *installed_pins()} == set(listed)
 
 
 def test_the_digest_of_the_examples_tells_two_datasets_apart(workshop: Workshop):
@@ -253,7 +253,7 @@ def load_environment():
 def test_reasoning_costs_its_coefficient_a_token(workshop: Workshop, tiny_model):
     from transformers import AutoTokenizer
 
-    from flashrun_trainer.data.environment import Answer
+    from flashrun_trainer.data.messages import Answer
 
     tokenizer = AutoTokenizer.from_pretrained(tiny_model)
     # A template that opens the reasoning itself, as those of models that always reason do.

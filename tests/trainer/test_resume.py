@@ -21,7 +21,7 @@ def logged_steps(pod: TrainerPod) -> list[str]:
 def test_sigterm_before_training_ends_at_once(workshop: Workshop):
     pod = workshop.pod(resolved("sft"))
     with pod.started() as process:
-        pod.wait_for(lambda: "is ours" in pod.output)
+        pod.wait_for(lambda: "has claimed attempt" in pod.output)
         process.send_signal(signal.SIGTERM)
         assert process.wait(PATIENCE_SECONDS) == Exit.INTERRUPTED_UNSAVED
     assert pod.termination.reason == "Interrupted"

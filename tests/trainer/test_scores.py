@@ -19,9 +19,10 @@ from freesolo.environments import (
 
 from flashrun.api.exits import Exit
 from flashrun_trainer.data import rewards
-from flashrun_trainer.data.environment import Answer, Environment
+from flashrun_trainer.data.environment import Environment
+from flashrun_trainer.data.messages import Answer
 from flashrun_trainer.data.rewards import Score
-from flashrun_trainer.pod.distributed import Ranks
+from flashrun_trainer.pod.distributed import ProcessGroup
 from flashrun_trainer.pod.trainer_errors import TrainerError
 from tests.trainer.pods import resolved
 
@@ -38,7 +39,7 @@ def judged(sdk: EnvironmentSingleTurn, *texts: str) -> list[Score]:
     """Scores of answers to two examples in turn."""
     examples = [SimpleNamespace(name="first"), SimpleNamespace(name="second")]
     half = len(texts) // 2
-    return rewards.of_responses(
+    return rewards.score_responses(
         Environment(sdk, examples, ""),
         [examples[index >= half] for index in range(len(texts))],
         [Answer(text) for text in texts],
@@ -124,7 +125,7 @@ def test_one_bad_score_among_those_that_are_compared_costs_nobody_else_his():
     assert [score.reward for score in found] == [1, 0, 0, 0]
     assert [score.error for score in found][:2] == [
         "",
-        "TypeError: a score is a RewardResult, not None",
+        "TypeError: a score must be a RewardResult, not None",
     ]
     assert "0 scores for 2 responses" in found[2].error
 
@@ -151,8 +152,8 @@ class Rally(EnvironmentMultiTurn):
 def test_episodes_are_compared_when_the_environment_compares_them():
     example = SimpleNamespace(name="first")
     episodes = [EnvironmentEpisode((), text) for text in "ab"]
-    broken = rewards.failed(ValueError("no move"))
-    found = rewards.of_responses(
+    broken = rewards.failed_score(ValueError("no move"))
+    found = rewards.score_responses(
         Environment(Rally(), [example], ""), [example] * 3, [episodes[0], broken, episodes[1]]
     )
     assert [score.reward for score in found] == [0, 0, 1]
@@ -173,11 +174,11 @@ def test_what_a_models_own_code_may_raise_costs_one_score(kind: type[BaseExcepti
 
 
 WRONG: dict[str, tuple[Any, str]] = {
-    "nothing": (None, "a score is a RewardResult, not None"),
-    "a number": (1.0, "a score is a RewardResult, not 1.0"),
-    "not a number": (RewardResult(score=float("nan")), "which is not a number to learn from"),
-    "infinity": (RewardResult(score=float("inf")), "which is not a number to learn from"),
-    "what is infinite in float32": (RewardResult(score=-1e39), "which is not a number to learn"),
+    "nothing": (None, "a score must be a RewardResult, not None"),
+    "a number": (1.0, "a score must be a RewardResult, not 1.0"),
+    "not a number": (RewardResult(score=float("nan")), "which is not finite"),
+    "infinity": (RewardResult(score=float("inf")), "which is not finite"),
+    "what is infinite in float32": (RewardResult(score=-1e39), "which is not finite in float32"),
 }
 
 
@@ -187,7 +188,7 @@ def test_a_score_that_is_async_is_told_so():
             return RewardResult(score=1.0)
 
     found = judged(Later(), "a", "b")
-    assert "it must not be async" in found[0].error
+    assert "the scoring method must not be async" in found[0].error
 
 
 @pytest.mark.parametrize("case", WRONG)
@@ -201,8 +202,8 @@ def test_a_score_of_the_wrong_shape_is_a_failure_that_is_counted(case: str):
     found = judged(Wrong(), "a", "b", "a", "a")
     assert [bool(score.error) for score in found] == [False, True, False, False]
     assert words in found[1].error
-    assert rewards.means(found)["reward_errors"] == 0.25
-    assert "1 of 4 responses of step 7" in rewards.warning(found, 7)
+    assert rewards.mean_metrics(found)["reward_errors"] == 0.25
+    assert "1 of 4 responses of step 7" in rewards.failure_warning(found, 7)
 
 
 def test_metrics_are_averaged_over_the_responses_that_have_them():
@@ -214,7 +215,7 @@ def test_metrics_are_averaged_over_the_responses_that_have_them():
             half = RewardMetric("half", value=Fraction(1, 2))
             return RewardResult(score=1.0, metrics=(length, half, *right))
 
-    means = rewards.means(judged(Metrics(), "a", "bbb", "a", "bbb"))
+    means = rewards.mean_metrics(judged(Metrics(), "a", "bbb", "a", "bbb"))
     assert means == {"env/length": 2.0, "env/half": 0.5, "env/right": 1.0, "reward_errors": 0.0}
 
 
@@ -239,10 +240,10 @@ def test_metrics_of_any_shape_cost_nobody_a_score(metrics: Any, expected: dict[s
 def test_a_step_without_one_score_ends_the_run():
     failed = [Score(error="ValueError: no")] * 3
     with pytest.raises(TrainerError) as error:
-        rewards.refuse_if_all_failed(failed, 4)
+        rewards.raise_if_all_failed(failed, 4)
     assert (error.value.code, error.value.reason) == (Exit.ENVIRONMENT, "RewardFailed")
     assert "all 3 responses of step 4 with ValueError: no" in error.value.message
-    rewards.refuse_if_all_failed([*failed, Score(1.0)], 4)
+    rewards.raise_if_all_failed([*failed, Score(1.0)], 4)
 
 
 FLAT, SPREAD, CUT = ([1, 1, 0, 0], None), ([1, 0, 0, 0], None), ([1, 0, 0, 1], 320)
@@ -253,14 +254,14 @@ STEPS: dict[str, tuple[list[tuple[list[float], int | None]], str]] = {
         [FLAT] * 5,
         "the last 5 steps or more, now because all completions of a prompt had the same reward",
     ),
-    "and for longer": ([FLAT] * 50, "make the score tell better from worse"),
+    "and for longer": ([FLAT] * 50, "make the score distinguish better from worse"),
     "one group with a spread is enough": ([FLAT] * 4 + [SPREAD] + [FLAT] * 4, ""),
     "the warning is taken back": ([FLAT] * 9 + [SPREAD], ""),
-    "everything is cut off": ([CUT] * 5, "max_tokens = 320 has cut off all completions"),
+    "everything is cut off": ([CUT] * 5, "all completions were cut off at max_tokens = 320"),
     "the newest reason counts": ([FLAT] * 4 + [CUT], "raise train.max_tokens"),
     "and says no more than is true": (
         [FLAT] * 4 + [CUT],
-        "5 steps or more, now because max_tokens",
+        "5 steps or more, now because all completions were cut off",
     ),
 }
 
@@ -268,8 +269,8 @@ STEPS: dict[str, tuple[list[tuple[list[float], int | None]], str]] = {
 @pytest.mark.parametrize("case", STEPS)
 def test_steps_without_anything_to_learn_are_warned_about_before_they_are_many(case: str):
     steps, words = STEPS[case]
-    waste = rewards.Waste()
-    said = [waste.after(rewards, 2, cut_at) for rewards, cut_at in steps]
+    waste = rewards.WastedStepCounter()
+    said = [waste.add_step(rewards, 2, cut_at) for rewards, cut_at in steps]
     assert words in said[-1]
     assert bool(said[-1]) == bool(words)
 
@@ -277,21 +278,23 @@ def test_steps_without_anything_to_learn_are_warned_about_before_they_are_many(c
 def said_after(sdk: EnvironmentSingleTurn, tiny_model: Path, last: str, lengths: list[int]) -> str:
     """What five steps of completions of these lengths, with this last token, are warned about."""
     from flashrun_trainer import model
-    from flashrun_trainer.grpo import Prompt, Rewards
+    from flashrun_trainer.grpo import Prompt, RewardFunction
 
     said: list[str] = []
     example = SimpleNamespace(name="first")
-    session: Any = SimpleNamespace(
+    context: Any = SimpleNamespace(
         run=resolved("grpo", stop_sequences=()),
         environment=Environment(sdk, [example], ""),
-        ranks=Ranks(),
-        reporter=SimpleNamespace(warn=said.append, rollouts=lambda *_: None),
+        process_group=ProcessGroup(),
+        reporter=SimpleNamespace(warn=said.append, queue_rollouts=lambda *_: None),
     )
-    link: Any = SimpleNamespace(meter=SimpleNamespace(timed=lambda _: nullcontext()))
+    callback: Any = SimpleNamespace(timer=SimpleNamespace(timed=lambda _: nullcontext()))
     tokenizer = model.load_tokenizer(tiny_model)
     one, end = tokenizer.convert_tokens_to_ids(["1", last])
     ends = frozenset({tokenizer.eos_token_id, tokenizer.pad_token_id})
-    rewards = Rewards(session, tokenizer, ends, [Prompt(example, [], [one], False)], link)
+    rewards = RewardFunction(
+        context, tokenizer, ends, [Prompt(example, [], [one], False)], callback
+    )
     for step in range(5):
         state = SimpleNamespace(global_step=step)
         rewards.reward(["0"] * 4, [[one] * length + [end] for length in lengths], state)
@@ -303,7 +306,7 @@ def said_after(sdk: EnvironmentSingleTurn, tiny_model: Path, last: str, lengths:
 @pytest.mark.parametrize(
     ("last", "words"),
     [
-        ("1", "max_tokens = 8 has cut off all completions"),
+        ("1", "all completions were cut off at max_tokens = 8"),
         ("<|im_end|>", ""),
         # TRL learns these, too.
         ("<|endoftext|>", ""),

@@ -33,14 +33,14 @@ STOPS: dict[str, tuple[list[str], tuple[str, ...], list[str], str]] = {
 @pytest.mark.parametrize("case", STOPS)
 def test_what_was_sampled_is_cut_where_a_stop_sequence_is_complete(case: str):
     ids, wanted, kept, text = STOPS[case]
-    found = stopping.ids_until(Pieces(), ids, wanted)
+    found = stopping.ids_until_stop(Pieces(), ids, wanted)
     assert found == kept
-    assert stopping.text_until(Pieces(), found, wanted) == text
+    assert stopping.text_until_stop(Pieces(), found, wanted) == text
 
 
 def test_a_long_completion_is_not_decoded_once_a_token():
     tokenizer = Pieces()
-    assert len(stopping.ids_until(tokenizer, ["a"] * 3000 + ["x"] * 1000, ("x",))) == 3001
+    assert len(stopping.ids_until_stop(tokenizer, ["a"] * 3000 + ["x"] * 1000, ("x",))) == 3001
     assert tokenizer.asked < 20
 
 
@@ -63,13 +63,13 @@ def test_transformers_ends_when_every_completion_has_its_stop_sequence(tiny_mode
     assert {len(ids) for ids in whole} == {24}
     texts = [tokenizer.decode(ids[:count]) for ids, count in zip(whole, (4, 9), strict=True)]
     wanted = tuple(text[-3:] for text in texts)
-    kept = [stopping.ids_until(tokenizer, ids, wanted) for ids in whole]
+    kept = [stopping.ids_until_stop(tokenizer, ids, wanted) for ids in whole]
     longest = max(map(len, kept))
 
-    with stopping.heeded(model, tokenizer, wanted):
+    with stopping.stop_criteria_installed(model, tokenizer, wanted):
         ended = sampled(model, tokenizer, questions)
 
     assert {len(ids) for ids in ended} == {longest}
     assert longest < 24
-    assert [stopping.ids_until(tokenizer, ids, wanted) for ids in ended] == kept
+    assert [stopping.ids_until_stop(tokenizer, ids, wanted) for ids in ended] == kept
     assert sampled(model, tokenizer, questions) == whole

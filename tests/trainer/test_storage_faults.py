@@ -15,8 +15,8 @@ from flashrun.api.exits import Exit
 from flashrun.api.records import Claim
 from flashrun.store_errors import Unauthorized
 from flashrun_trainer import model
-from flashrun_trainer.init import packages
-from flashrun_trainer.pod.mounts import Pod
+from flashrun_trainer.init import model_download, packages
+from flashrun_trainer.pod.mounts import PodMounts
 from flashrun_trainer.records import checkpoint_uploads
 from tests.trainer import forks
 from tests.trainer.pods import TrainerPod, Workshop, resolved
@@ -109,7 +109,7 @@ def test_training_goes_on_while_storage_is_gone_and_everything_arrives_later(
     assert pod.steps() == SAVES
     assert pod.weights == undisturbed.weights
     assert pod.values("loss") == undisturbed.values("loss")
-    assert "is not uploaded yet, trying again" in log_of(pod)
+    assert "is not uploaded yet, retrying" in log_of(pod)
 
 
 @pytest.mark.parametrize(
@@ -189,8 +189,8 @@ def test_storage_that_goes_on_refusing_is_named_and_tried_again(workshop: Worksh
     assert len(pod.metrics) == 2
 
 
-FETCHES: dict[str, Callable[[TrainerPod, Pod], None]] = {
-    "the base model": lambda _, pod: model.run(pod),
+FETCHES: dict[str, Callable[[TrainerPod, PodMounts], None]] = {
+    "the base model": lambda _, pod: model_download.run(pod),
     "the environment": lambda _, pod: packages.run(pod),
     "the adapter to start from": lambda run, pod: model.download_adapter(
         pod.store(), run.as_source(), pod.work / "init"
@@ -203,7 +203,7 @@ def test_credentials_that_have_expired_do_not_mean_that_something_is_missing(
     storage: Storage, tmp_path: Path, what: str
 ):
     empty = {"FLASHRUN_MODEL": str(tmp_path), "FLASHRUN_PACKAGES": str(tmp_path)}
-    pod = Pod.from_environment(storage.pod.environment | empty)
+    pod = PodMounts.from_environment(storage.pod.environment | empty)
     storage.rule = lambda _: REFUSALS["expired"][0]
     with pytest.raises(Unauthorized, match="the storage credentials have expired"):
         FETCHES[what](storage.pod, pod)
@@ -237,7 +237,7 @@ def test_credentials_that_expire_are_taken_anew_from_the_access_file(
     assert pod.steps() == SAVES
     assert pod.weights == undisturbed.weights
     log = log_of(pod)
-    assert "is not uploaded yet, trying again" in log
+    assert "is not uploaded yet, retrying" in log
     assert "the storage credentials have expired" in log
     assert "a-token-of-yesterday" not in log
 

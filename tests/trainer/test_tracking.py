@@ -169,7 +169,7 @@ def test_trouble_with_the_server_ends_with_the_run_and_names_no_key(
     server: Any,
     key: str,
 ):
-    monkeypatch.setattr(wandb_process, "_PATIENCE_SECONDS", 5.0)
+    monkeypatch.setattr(wandb_process, "_FINISH_TIMEOUT_SECONDS", 5.0)
     with server() as address:
         environment = {**offline, "WANDB_MODE": "online", "WANDB_BASE_URL": address}
         tracker = track({**environment, "WANDB_API_KEY": key}, tmp_path)
@@ -198,7 +198,7 @@ def test_a_library_in_trouble_does_not_reach_the_run(
     """The library is a fake here, put in front of the real one."""
     (tmp_path / "wandb.py").write_text(module)
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(wandb_process, "_PATIENCE_SECONDS", 3.0)
+    monkeypatch.setattr(wandb_process, "_FINISH_TIMEOUT_SECONDS", 3.0)
     tracker = track({**os.environ, "WANDB_API_KEY": KEY}, tmp_path)
     assert tracker._process is not None
     assert tracker._process.poll() is not None
@@ -212,7 +212,7 @@ def test_metrics_are_taken_without_waiting_for_a_library_that_hangs(
     """More than a pipe holds: if anything waited, this would never end."""
     (tmp_path / "wandb.py").write_text("import time; time.sleep(1000)")
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(wandb_process, "_PATIENCE_SECONDS", 0.1)
+    monkeypatch.setattr(wandb_process, "_FINISH_TIMEOUT_SECONDS", 0.1)
     tracker = Tracker(resolved("sft"), {**os.environ, names.WANDB_API_KEY: KEY}, tmp_path)
     for step in range(2000):
         tracker.log(step, {f"metric {number}": number / 7 for number in range(20)})

@@ -1,6 +1,6 @@
 """``python -m flashrun_trainer model|packages|train``: the entry point of every container.
 
-``rank`` is one of several processes that ``train`` starts by itself.
+``rank`` is the command of the processes that ``train`` starts when a run has several.
 """
 
 import argparse
@@ -14,64 +14,71 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from flashrun_trainer.pod.mounts import Pod
+    from flashrun_trainer.pod.mounts import PodMounts
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one container's work and return its exit code."""
-    # Linux drops a signal to the first process of a container that has no handler for it, and the
-    # imports take a second. One that is blocked is kept.
+    """Run the work of one container, and return its exit code."""
+    # Linux drops a signal to process 1 of a container while it has no handler, and the imports take
+    # a second. A blocked signal is kept.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     from flashrun.api.exits import Exit
-    from flashrun_trainer.pod.mounts import Pod
+    from flashrun_trainer.pod.mounts import PodMounts
     from flashrun_trainer.pod.trainer_errors import InterruptedBeforeTraining
     from flashrun_trainer.records import termination
 
-    work = commands()
-    # Until training sets its own handler there is nothing to save, and no download is worth
-    # waiting for.
+    commands = load_commands()
+    # Until the trainer installs its own handler, there is nothing to save, and it is not worth
+    # waiting for a download.
     signal.signal(signal.SIGTERM, lambda *_: os._exit(Exit.INTERRUPTED_UNSAVED))
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     parser = argparse.ArgumentParser(prog="flashrun_trainer", description=__doc__)
-    parser.add_argument("command", choices=work)
+    parser.add_argument("command", choices=commands)
     command = parser.parse_args(arguments).command
     set_up_logging()
-    # Progress bars are for terminals; a log that is uploaded every few seconds has no use for them.
+    # Progress bars are for terminals; this log is uploaded every few seconds.
     os.environ.setdefault("TQDM_DISABLE", "1")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    # Episodes of several turns are played by a hook of TRL that it calls experimental.
+    # TRL calls the hook experimental that plays episodes of several turns.
     os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
-    pod = Pod.from_environment(os.environ)
+    pod = PodMounts.from_environment(os.environ)
     try:
-        return work[command](pod)
+        return commands[command](pod)
     except (InterruptedBeforeTraining, Exception) as error:
-        # Python would print it as it is, secrets and all.
-        return termination.failed(error, pod, termination.redactor_of(pod))
+        # Python would print the traceback as it is, with secrets.
+        return termination.end_with_error(error, pod, termination.pod_redactor(pod))
 
 
-def commands() -> "dict[str, Callable[[Pod], int]]":
-    """Return the work of every container, by its name."""
+def load_commands() -> "dict[str, Callable[[PodMounts], int]]":
+    """Return the work of every container, by its command."""
     from flashrun.api.pod import (
         MODEL_CONTAINER,
         PACKAGES_CONTAINER,
         RANK_COMMAND,
         TRAIN_COMMAND,
     )
-    from flashrun_trainer import model, run_attempt
-    from flashrun_trainer.init import packages
+    from flashrun_trainer import run_attempt
+    from flashrun_trainer.init import model_download, packages
+    from flashrun_trainer.init.init_container import run_init_container
     from flashrun_trainer.launch import launcher
-    from flashrun_trainer.records import termination
 
     return {
-        MODEL_CONTAINER: partial(termination.guarded, model.run, model.doing),
-        PACKAGES_CONTAINER: partial(termination.guarded, packages.run, packages.doing),
+        MODEL_CONTAINER: partial(
+            run_init_container,
+            MODEL_CONTAINER,
+            model_download.run,
+            model_download.describe_activity,
+        ),
+        PACKAGES_CONTAINER: partial(
+            run_init_container, PACKAGES_CONTAINER, packages.run, packages.describe_activity
+        ),
         TRAIN_COMMAND: launcher.run,
-        RANK_COMMAND: run_attempt.rank,
+        RANK_COMMAND: run_attempt.run_rank,
     }
 
 
 def set_up_logging() -> None:
-    """Log our own steps, and of libraries what they warn about, with times in UTC."""
+    """Log our own messages from INFO on, those of libraries from WARNING on, with times in UTC."""
     logging.Formatter.converter = time.gmtime
     logging.basicConfig(
         level=logging.WARNING,
@@ -86,5 +93,5 @@ if __name__ == "__main__":
     code = main()
     sys.stdout.flush()
     sys.stderr.flush()
-    # Threads of an environment that never end must not keep a finished pod alive.
+    # Exit without waiting for threads of an environment that never end.
     os._exit(code)

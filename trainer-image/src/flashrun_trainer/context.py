@@ -4,11 +4,11 @@ from dataclasses import dataclass
 
 from flashrun.api.records import ResolvedRun
 from flashrun_trainer.data.environment import Environment
-from flashrun_trainer.pod.distributed import Ranks
+from flashrun_trainer.pod.distributed import ProcessGroup
 from flashrun_trainer.pod.interruption import Interruption
-from flashrun_trainer.pod.mounts import Pod
-from flashrun_trainer.pod.trainer_errors import Redactor
-from flashrun_trainer.records.attempt import Attempt
+from flashrun_trainer.pod.mounts import PodMounts
+from flashrun_trainer.pod.redaction import Redactor
+from flashrun_trainer.records.attempts import ClaimedAttempt
 from flashrun_trainer.records.checkpoint_uploads import Uploader
 from flashrun_trainer.records.reporter import Reporter
 from flashrun_trainer.records.wandb_process import Tracker
@@ -16,12 +16,12 @@ from flashrun_trainer.trl_arguments import Machine
 
 
 @dataclass(frozen=True)
-class Session:
-    """Everything that a method needs to train, and nothing of how."""
+class TrainContext:
+    """Everything around a training method: inputs, machine, and where its results go."""
 
-    pod: Pod
+    pod: PodMounts
     run: ResolvedRun
-    attempt: Attempt
+    attempt: ClaimedAttempt
     environment: Environment
     reporter: Reporter
     uploader: Uploader
@@ -29,9 +29,9 @@ class Session:
     interruption: Interruption
     redact: Redactor
     machine: Machine
-    ranks: Ranks
+    process_group: ProcessGroup
 
     @property
     def sharded(self) -> bool:
-        """Whether the base model is spread over the processes."""
-        return self.run.scale.sharded and self.ranks.world > 1
+        """Whether the base model is sharded over the processes."""
+        return self.run.scale.sharded and self.process_group.world_size > 1

@@ -1,8 +1,9 @@
-"""An environment tried without a model, by ``flash env test`` on a laptop.
+"""The process of ``flash env test``: checks an environment on a laptop, without a model.
 
-``python -m flashrun_trainer.env_check_process TASK EVENTS``: rows, prompts, answers and scores go
-the way they go in training, through the trainer's own code; answers come from the data and from a
-list of junk. It needs the environment SDK and no torch. Each event is one line of the file EVENTS.
+``python -m flashrun_trainer.env_check_process TASK EVENTS``. Rows, prompts, answers and scores pass
+through the same code as in training. The answers come from the dataset, and from a list of junk
+answers that should score low. It needs the environment SDK, but not PyTorch. TASK is a file with an
+``EnvCheckTask``, EVENTS a file to which one ``CheckEvent`` per line is written.
 """
 
 import json
@@ -18,66 +19,70 @@ from typing import IO, Any, Final
 from flashrun.api.env_check_records import CheckedRow, CheckEvent, EnvCheckTask, Fault, ScoredAnswer
 from flashrun.api.exits import Exit
 from flashrun.api.records import ResolvedEnvironment
-from flashrun_trainer.data import environment as environments
+from flashrun_trainer.data import messages as chat_messages
 from flashrun_trainer.data import rewards
-from flashrun_trainer.data.environment import Answer, Environment, Message
+from flashrun_trainer.data.dataset import dataset_path
+from flashrun_trainer.data.environment import Environment, load_folder
 from flashrun_trainer.data.episodes import Episode
+from flashrun_trainer.data.messages import Answer, Message
 from flashrun_trainer.pod.trainer_errors import TrainerError
 
 JUNK: Final = ("", "qwxz blorf 0 0 0")
+"""Answers that are wrong for any example."""
 TURNS_LIMIT: Final = 50
-"""Most turns of an episode that is only a rehearsal."""
+"""Most turns of an episode in a check."""
 FAULTS_LIMIT: Final = 20
-_SHOWN: Final = 200
+"""Most faults that are reported one by one."""
+_SHOWN_CHARACTERS: Final = 200
 _FRAME: Final = re.compile(r'^\s*File "(?P<file>.+)", line (?P<line>\d+)', re.MULTILINE)
 
 
-class Stage:
-    """Where a rehearsal happens, and the audience that it is told to."""
+class CheckReporter:
+    """The task of a check, and the file to which its events are written."""
 
     def __init__(self, task: EnvCheckTask, events: IO[str]) -> None:
         self.task = task
         self.folder = Path(task.folder)
         self._events = events
 
-    def tell(self, event: CheckEvent) -> None:
-        """Write an event, at once: the next thing may end this process."""
+    def write(self, event: CheckEvent) -> None:
+        """Write an event and flush it: the next line of the environment may end this process."""
         self._events.write(event.model_dump_json(exclude_defaults=True) + "\n")
         self._events.flush()
 
-    def doing(self, what: str) -> None:
-        """Tell what is about to be done."""
-        self.tell(CheckEvent(doing=what))
+    def announce(self, what: str) -> None:
+        """Write what is done next."""
+        self.write(CheckEvent(doing=what))
 
     def fault(self, text: str, place: str = "", *, fatal: bool = True) -> None:
-        """Tell of something that is wrong."""
-        self.tell(CheckEvent(fault=Fault(sentence=text, place=place, fatal=fatal)))
+        """Write a fault; a ``fatal`` one would end a run."""
+        self.write(CheckEvent(fault=Fault(sentence=text, place=place, fatal=fatal)))
 
-    def blame(self, error: TrainerError) -> None:
-        """Tell of what would end a run."""
+    def error(self, error: TrainerError) -> None:
+        """Write an error that would end a run, as a fault."""
         cause = error.__cause__
-        place = self.place("".join(traceback.format_exception(cause))) if cause else ""
+        place = self.find_place("".join(traceback.format_exception(cause))) if cause else ""
         self.fault(f"{error.message}; {error.hint}", place)
 
-    def place(self, trace: str) -> str:
-        """Return the innermost line of the environment's own code in a traceback."""
+    def find_place(self, trace: str) -> str:
+        """Return the innermost line of the environment's own code in a traceback, or ""."""
         frames = [(Path(frame["file"]), frame["line"]) for frame in _FRAME.finditer(trace)]
         own = [(file, line) for file, line in frames if file.is_relative_to(self.folder)]
         return f"{own[-1][0].relative_to(self.folder)}:{own[-1][1]}" if own else ""
 
 
-def rehearse(stage: Stage) -> None:
-    """Try everything that needs no model, as far as the environment lets it."""
-    whole = _check_data(stage)
-    stage.doing(f"importing {stage.folder.name}/environment.py")
+def check_environment(reporter: CheckReporter) -> None:
+    """Check everything that needs no model, until something fails that the rest depends on."""
+    data_is_valid = _check_data(reporter)
+    reporter.announce(f"importing {reporter.folder.name}/environment.py")
     try:
-        environment = environments.load_folder(stage.folder, _spec(stage.task))
+        environment = load_folder(reporter.folder, _spec(reporter.task))
     except TrainerError as error:
-        if whole or error.code != Exit.DATA:
-            stage.blame(error)
+        if data_is_valid or error.code != Exit.DATA:  # else its fault is reported already
+            reporter.error(error)
         return
-    stage.tell(CheckEvent(rows=len(environment.examples)))
-    _rows(stage, environment, whole)
+    reporter.write(CheckEvent(rows=len(environment.examples)))
+    _check_rows(reporter, environment, data_is_valid)
 
 
 def _spec(task: EnvCheckTask) -> ResolvedEnvironment:
@@ -89,35 +94,35 @@ def _spec(task: EnvCheckTask) -> ResolvedEnvironment:
 # --- the data -----------------------------------------------------------------------------------
 
 
-def _check_data(stage: Stage) -> bool:
-    """Say what is wrong with each row of the split's file, by its line; return whether all is well.
+def _check_data(reporter: CheckReporter) -> bool:
+    """Report the faults of each row of the split's file; return whether there is no fatal one.
 
-    The SDK stops at the first bad row, and does not say which one it is.
+    The SDK stops at the first bad row, and does not name it.
     """
     try:
-        path = environments.dataset_path(stage.folder, _spec(stage.task))
+        path = dataset_path(reporter.folder, _spec(reporter.task))
     except TrainerError as error:
-        stage.fault(f"{error.message}; {error.hint}")
+        reporter.fault(f"{error.message}; {error.hint}")
         return False
     if path is None:
         return True
-    name = path.relative_to(stage.folder).as_posix()
-    stage.doing(f"reading {name}")
+    name = path.relative_to(reporter.folder).as_posix()
+    reporter.announce(f"reading {name}")
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        stage.fault(f"it cannot be read: {error}", name)
+        reporter.fault(f"the file cannot be read: {error}", name)
         return False
     faults = list(row_faults(text)) if path.suffix == ".jsonl" else []
     for line, fault in faults[:FAULTS_LIMIT]:
-        stage.fault(fault.sentence, f"{name}:{line}", fatal=fault.fatal)
+        reporter.fault(fault.sentence, f"{name}:{line}", fatal=fault.fatal)
     if len(faults) > FAULTS_LIMIT:
-        stage.fault(f"{len(faults) - FAULTS_LIMIT} more rows have something wrong", name)
+        reporter.fault(f"{len(faults) - FAULTS_LIMIT} more rows have faults", name)
     return not any(fault.fatal for _, fault in faults)
 
 
 def row_faults(text: str) -> Iterator[tuple[int, Fault]]:
-    """Yield the line and the fault of each row of a JSON Lines file that is no good row."""
+    """Yield the line number and the fault of each faulty row of a JSON Lines file."""
     rows = 0
     for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
@@ -140,20 +145,20 @@ def _row_faults(value: Any) -> Iterator[Fault]:
     record = {"input": value} if isinstance(value, str) else value
     if not isinstance(record, dict):
         yield Fault(
-            sentence=f"the row is {_kind(value)}, and must be an object with input, and output "
-            "where there is an answer to imitate"
+            sentence=f"the row is {_kind(value)}, and must be an object with input, and for SFT "
+            "with output"
         )
         return
     if record.get("input") is None:
         near = f"; it has {', '.join(map(str, record))}" if record else ""
         yield Fault(sentence=f"the row has no input{near}")
     elif isinstance(record["input"], str) and not record["input"].strip():
-        yield Fault(sentence="its input is empty", fatal=False)
+        yield Fault(sentence="the input is empty", fatal=False)
     yield from _output_faults(record.get("output"))
     metadata = record.get("metadata")
     if metadata is not None and not isinstance(metadata, dict):
         yield Fault(
-            sentence=f"its metadata is {_kind(metadata)}, and is ignored: it must be an object",
+            sentence=f"the metadata is {_kind(metadata)}, and is ignored: it must be an object",
             fatal=False,
         )
 
@@ -164,16 +169,16 @@ def _output_faults(output: Any) -> Iterator[Fault]:
     try:
         messages = target_messages(output)
     except ValueError as error:
-        yield Fault(sentence=f"its output is no conversation: {error}")
+        yield Fault(sentence=f"the output is not a conversation: {error}")
         return
-    if environments.almost_messages(output):
+    if chat_messages.is_almost_messages(output):
         yield Fault(
-            sentence="its output looks like a conversation, and is learned as the text of its "
-            f"JSON: {environments.MESSAGES_HINT}",
+            sentence="the output looks like a conversation but is learned as JSON text: "
+            f"{chat_messages.MESSAGES_HINT}",
             fatal=False,
         )
-    if output is not None and not any(map(environments.says_something, messages)):
-        yield Fault(sentence="its output is empty: SFT has nothing to learn from it", fatal=False)
+    if output is not None and not any(map(chat_messages.is_learnable, messages)):
+        yield Fault(sentence="the output is empty: SFT has nothing to learn from it", fatal=False)
 
 
 def _kind(value: Any) -> str:
@@ -184,42 +189,42 @@ def _kind(value: Any) -> str:
 # --- the environment ----------------------------------------------------------------------------
 
 
-def _rows(stage: Stage, environment: Environment, whole: bool) -> None:
-    """Build every prompt and answer; score the first rows. ``whole`` says that the data is."""
+def _check_rows(reporter: CheckReporter, environment: Environment, data_is_valid: bool) -> None:
+    """Build every prompt and completion, and score the first rows."""
     failed = 0
-    answers = _Answers()
+    junk_answers = _JunkAnswers()
     for number, example in enumerate(environment.examples, 1):
-        stage.doing(f"building the prompt of row {number}")
+        reporter.announce(f"building the prompt of row {number}")
         try:
             prompt, completion = environment.prompt(example), environment.completion(example)
         except TrainerError as error:
-            if whole or error.code != Exit.DATA:
-                stage.blame(error)
+            if data_is_valid or error.code != Exit.DATA:
+                reporter.error(error)
             failed += 1
             if failed == FAULTS_LIMIT:
                 return
             continue
-        row = _row(number, prompt, completion)
-        if number <= stage.task.scored:
-            stage.doing(f"scoring row {number}")
-            row = _scored(stage, environment, answers, row, example, completion)
-        stage.tell(CheckEvent(row=row))
+        row = _describe_row(number, prompt, completion)
+        if number <= reporter.task.scored:
+            reporter.announce(f"scoring row {number}")
+            row = _with_scores(reporter, environment, junk_answers, row, example, completion)
+        reporter.write(CheckEvent(row=row))
 
 
-def _row(number: int, prompt: list[Message], completion: list[Message]) -> CheckedRow:
-    answer = "\n".join(said(completion))
+def _describe_row(number: int, prompt: list[Message], completion: list[Message]) -> CheckedRow:
+    answer = "\n".join(assistant_texts(completion))
     return CheckedRow(
         number=number,
-        prompt=_text(prompt[-1])[:_SHOWN],
+        prompt=_text(prompt[-1])[:_SHOWN_CHARACTERS],
         prompt_characters=sum(len(_text(message)) for message in prompt),
-        answer=answer[:_SHOWN],
+        answer=answer[:_SHOWN_CHARACTERS],
         answer_characters=len(answer),
-        has_thoughts=any(map(environments.reasons, completion)),
+        has_thoughts=any(map(chat_messages.has_reasoning, completion)),
     )
 
 
-def said(completion: Sequence[Message]) -> list[str]:
-    """Return what the assistant says in a completion, turn by turn."""
+def assistant_texts(completion: Sequence[Message]) -> list[str]:
+    """Return the text of each assistant's turn of a completion; empty when all are empty."""
     turns = [_text(message) for message in completion if message.get("role") == "assistant"]
     return turns if any(turns) else []
 
@@ -228,82 +233,89 @@ def _text(message: Message) -> str:
     return str(message.get("content") or "")
 
 
-class _Answers:
-    """The data's own answers; one row's answer is another row's junk."""
+class _JunkAnswers:
+    """Wrong answers to each row; the right answer to the row before is one of them."""
 
     def __init__(self) -> None:
-        self._before: list[str] = []
+        self._previous: list[str] = []
 
-    def junk(self, gold: list[str]) -> list[list[str]]:
-        """Return answers that deserve nothing, and remember ``gold`` for the next row."""
-        found = [[text] for text in JUNK if [text] != gold]
-        if self._before and self._before != gold:
-            found.append(self._before)
-        self._before = gold or self._before
-        return found
+    def next_row(self, gold: list[str]) -> list[list[str]]:
+        """Return wrong answers to a row whose right answer is ``gold``, one text per turn."""
+        junk = [[text] for text in JUNK if [text] != gold]
+        if self._previous and self._previous != gold:
+            junk.append(self._previous)
+        self._previous = gold or self._previous
+        return junk
 
 
-def _scored(
-    stage: Stage,
+def _with_scores(
+    reporter: CheckReporter,
     environment: Environment,
-    answers: _Answers,
+    junk_answers: _JunkAnswers,
     row: CheckedRow,
     example: Any,
     completion: list[Message],
 ) -> CheckedRow:
-    gold = said(completion)
-    junk = answers.junk(gold)
-    play = _episode if environment.is_multi_turn else _answer
-    plays = [play(stage, environment, example, texts) for texts in ([gold] if gold else []) + junk]
-    return row.replace(gold=plays[0] if gold else None, junk=tuple(plays[len(plays) - len(junk) :]))
+    """Return the row with the scores of the dataset's own answer (gold) and of junk answers."""
+    gold = assistant_texts(completion)
+    score = _score_episode if environment.is_multi_turn else _score_answer
+    junk = junk_answers.next_row(gold)
+    gold_score = score(reporter, environment, example, gold) if gold else None
+    junk_scores = tuple(score(reporter, environment, example, texts) for texts in junk)
+    return row.replace(gold=gold_score, junk=junk_scores)
 
 
-def _answer(stage: Stage, environment: Environment, example: Any, texts: list[str]) -> ScoredAnswer:
-    began = time.monotonic()
-    answer = Answer(texts[-1], stage.task.thinking)
-    [score] = rewards.of_responses(environment, [example], [answer])
-    return _play(stage, score, time.monotonic() - began)
-
-
-def _episode(
-    stage: Stage, environment: Environment, example: Any, texts: list[str]
+def _score_answer(
+    reporter: CheckReporter, environment: Environment, example: Any, texts: list[str]
 ) -> ScoredAnswer:
-    """Play an episode: the given answers in order, the last one again and again."""
+    """Score the last of ``texts`` as an answer of one turn."""
+    began = time.monotonic()
+    answer = Answer(texts[-1], reporter.task.thinking)
+    [score] = rewards.score_responses(environment, [example], [answer])
+    return _scored_answer(reporter, score, time.monotonic() - began)
+
+
+def _score_episode(
+    reporter: CheckReporter, environment: Environment, example: Any, texts: list[str]
+) -> ScoredAnswer:
+    """Play and score an episode: ``texts`` are the answers in order; the last one is repeated."""
     began = time.monotonic()
     turns = 0
     try:
-        limit = min(environment.turns(example), TURNS_LIMIT)
+        limit = min(environment.max_turns(example), TURNS_LIMIT)
         episode = Episode(example, environment.prompt(example), [], turns_left=limit)
-        while not episode.over and turns < limit:
+        while not episode.done and turns < limit:
             text = texts[min(turns, len(texts) - 1)]
             turns += 1
-            episode.answer(environment, [], Answer(text, stage.task.thinking))
-        finished = episode.finished()
+            episode.add_answer(environment, [], Answer(text, reporter.task.thinking))
+        response = episode.to_response()
     except Exception as error:
-        finished = rewards.failed(error.__cause__ or error)
-    [score] = rewards.of_responses(environment, [example], [finished])
-    return _play(stage, score, time.monotonic() - began, turns)
+        response = rewards.failed_score(error.__cause__ or error)
+    [score] = rewards.score_responses(environment, [example], [response])
+    return _scored_answer(reporter, score, time.monotonic() - began, turns)
 
 
-def _play(stage: Stage, score: rewards.Score, seconds: float, turns: int = 1) -> ScoredAnswer:
+def _scored_answer(
+    reporter: CheckReporter, score: rewards.Score, seconds: float, turns: int = 1
+) -> ScoredAnswer:
     return ScoredAnswer(
         score=None if score.error else score.reward,
         error=score.error,
-        place=stage.place(score.trace),
+        place=reporter.find_place(score.trace),
         turns=turns,
         seconds=seconds,
     )
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Rehearse the task in the first file; write events to the second."""
+    """Check the task in the first file; write events to the second."""
     task, path = EnvCheckTask.model_validate_json(Path(arguments[0]).read_bytes()), arguments[1]
     with Path(path).open("w", encoding="utf-8") as events:
-        stage = Stage(task, events)
-        rehearse(stage)
-        stage.tell(CheckEvent(over=True))
+        reporter = CheckReporter(task, events)
+        check_environment(reporter)
+        reporter.write(CheckEvent(over=True))
     sys.stdout.flush()
-    os._exit(0)  # threads that the environment left behind are not waited for
+    os._exit(0)  # does not wait for threads that the environment has left behind
 
 
 if __name__ == "__main__":

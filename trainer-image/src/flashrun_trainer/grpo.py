@@ -1,14 +1,21 @@
 """GRPO: learn from the rewards that the environment gives to sampled completions.
 
-A step samples ``group_size`` completions for each of ``batch_size`` prompts, scores them, and moves
-the adapter towards those that did better than their group. Prompts are rendered here, once, and
-TRL's dataset holds nothing but their row numbers.
+A step samples ``group_size`` completions for each of ``batch_size`` prompts, and scores them. The
+advantage of a completion is its reward minus the mean reward of its group, and the adapter learns
+to make completions with a positive advantage more likely.
+
+``train`` is the whole method, top to bottom. ``GrpoTrainer`` is TRL's trainer with our sampling,
+``RewardFunction`` is what TRL calls to score a step.
+
+TRL's dataset has a single column of text, ``prompt``. It holds the number of a prompt in our own
+list, as text, so prompts are rendered here, once, and TRL cannot render them differently.
 """
 
 import logging
 import statistics
 from collections.abc import Sequence
 from contextlib import nullcontext
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -18,29 +25,24 @@ from trl import GRPOConfig, GRPOTrainer
 
 from flashrun.api.exits import Exit
 from flashrun.api.reasons import Reason
-from flashrun.api.records import Batching, ResolvedRun
+from flashrun.api.records import ResolvedRun
 from flashrun_trainer import loop, model, trl_arguments
-from flashrun_trainer.context import Session
+from flashrun_trainer.context import TrainContext
 from flashrun_trainer.data import generation, rewards, stopping
-from flashrun_trainer.data.chat_template import token_ids, turn_end
-from flashrun_trainer.data.environment import (
-    FAILURES,
-    Answer,
-    Environment,
-    Message,
-    naming,
-    row_name,
-)
-from flashrun_trainer.data.episodes import Episode, reply_ids
+from flashrun_trainer.data.chat_template import end_of_turn_token, tokenize_messages
+from flashrun_trainer.data.dataset import example_name
+from flashrun_trainer.data.environment import ENVIRONMENT_ERRORS, Environment, naming_example
+from flashrun_trainer.data.episodes import Episode, tokenize_reply
+from flashrun_trainer.data.messages import Answer, Message
 from flashrun_trainer.pod.trainer_errors import TrainerError
-from flashrun_trainer.records.timing import Meter, Phase
+from flashrun_trainer.records.timing import StepPhase, StepTimer
 
 log = logging.getLogger(__name__)
 
-_SAMPLED_AT_ONCE: Final = 128
-"""Completions that transformers samples together; their keys and values have to fit the memory."""
-_SHOWN_ROLLOUTS: Final = 8
-"""Rollouts of a step that are kept in storage."""
+_GENERATION_BATCH: Final = 128
+"""Completions that transformers samples together; their keys and values must fit the memory."""
+_STORED_ROLLOUTS: Final = 8
+"""Rollouts of a step that are stored."""
 
 
 class Prompt(NamedTuple):
@@ -53,168 +55,174 @@ class Prompt(NamedTuple):
     """Whether the template itself writes the first ``<think>``."""
 
 
-class Judged(NamedTuple):
-    """What a completion was worth, in a form that processes can tell each other."""
+class ScoredCompletion(NamedTuple):
+    """A completion with its score, in a form that ranks can send to each other."""
 
     prompt: list[Message]
     raw: str
+    """The completion as sampled."""
     ended: bool
-    """Whether the model has ended it."""
+    """Whether the model has ended it, so that it was not cut off."""
     score: rewards.Score
     penalty: float
 
     @property
     def reward(self) -> float:
-        """What the policy learns from."""
+        """The reward from which the policy learns."""
         return self.score.reward - self.penalty
 
 
-def train(session: Session) -> Path | None:
-    """Train, and return the folder of the final adapter; None when interrupted."""
-    run = session.run
-    link = loop.Link(session)
-    tokenizer = model.load_tokenizer(session.pod.model_folder(run))
-    prompts = usable_prompts(session.environment, tokenizer, run)
-    loop.same_everywhere(session.ranks, (prompt.ids for prompt in prompts))
-    settings = trl_arguments.grpo(
-        run, session.machine, session.pod.work / "checkpoints", len(prompts)
-    )
-    taken = trl_arguments.prompts_per_step(run, len(prompts), session.machine.world_size)
-    if taken < run.train.batch_size:
+def train(context: TrainContext) -> Path | None:
+    """Train, and return the folder of the final adapter.
+
+    Returns None on ranks above 0, and when training was interrupted.
+    """
+    run, machine = context.run, context.machine
+    callback = loop.TrainingCallback(context)
+
+    # Data and arguments first: they are cheap, and most mistakes of a config are found here.
+    tokenizer = model.load_tokenizer(context.pod.model_folder(run))
+    prompts = load_prompts(context.environment, tokenizer, run)
+    loop.check_same_examples(context.process_group, (prompt.ids for prompt in prompts))
+    output = context.pod.work / "checkpoints"
+    arguments = trl_arguments.grpo(run, machine, output, len(prompts))
+    prompts_per_step = trl_arguments.prompts_per_step(run, len(prompts), machine.world_size)
+    if prompts_per_step < run.train.batch_size:
         log.warning(
             "batch_size = %d is lowered to %d (prompts: %d, processes: %d)",
-            *(run.train.batch_size, taken, len(prompts), session.machine.world_size),
+            *(run.train.batch_size, prompts_per_step, len(prompts), machine.world_size),
         )
-    session.reporter.batching(
-        Batching(
-            world_size=session.machine.world_size,
-            micro_batch_size=settings["per_device_train_batch_size"],
-            gradient_accumulation_steps=settings["gradient_accumulation_steps"],
-            generation_batch_size=taken * settings["num_generations"],
-        )
-    )
+    context.reporter.set_batching(trl_arguments.grpo_batching(run, machine, len(prompts)))
 
-    network, adapter = loop.policy(session)
-    settings |= generation.settings(run, generation.engine(run, session.machine, network))
-    ends = model.end_tokens(network, tokenizer)
-    rewards = Rewards(session, tokenizer, ends, prompts, link)
-    trainer = Trainer(
-        session,
+    network, lora_arguments = loop.load_policy(context)
+    engine = generation.detect_engine(run, machine, network)
+    arguments |= generation.engine_arguments(run, engine)
+    end_token_ids = model.end_token_ids(network, tokenizer)
+    reward_function = RewardFunction(context, tokenizer, end_token_ids, prompts, callback)
+    trainer = GrpoTrainer(
+        context,
         prompts,
-        link.meter,
+        callback.timer,
         model=network,
-        peft_config=LoraConfig(**adapter) if adapter else None,
-        args=GRPOConfig(**settings),
+        peft_config=LoraConfig(**lora_arguments) if lora_arguments else None,
+        args=GRPOConfig(**arguments),
         train_dataset=Dataset.from_list([{"prompt": str(row)} for row in range(len(prompts))]),
         processing_class=tokenizer,
-        reward_funcs=rewards.reward,
-        callbacks=[link],
+        reward_funcs=reward_function.reward,  # TRL takes the metric's name from the method's name
+        callbacks=[callback],
     )
-    return loop.drive(trainer, link, session)
+    return loop.run_training(trainer, callback, context)
 
 
-def usable_prompts(environment: Environment, tokenizer: Any, run: ResolvedRun) -> list[Prompt]:
-    """Render the prompts and drop those that leave no room for a completion, saying how many.
+def load_prompts(environment: Environment, tokenizer: Any, run: ResolvedRun) -> list[Prompt]:
+    """Return the rendered prompts, without those that leave no room for a completion.
 
     Raises:
-        TrainerError: nothing is left.
+        TrainerError: the environment fails, or all prompts are too long.
     """
     examples = environment.examples[: run.train.max_examples or None]
     prompts = []
     for example in examples:
         messages = environment.prompt(example)
-        with naming(row_name(example)):
-            ids = token_ids(tokenizer, messages, run.thinking, answer=True)
-        opens = tokenizer.decode(ids[-4:]).rstrip().endswith("<think>")
-        prompts.append(Prompt(example, messages, ids, opens))
+        with naming_example(example_name(example)):
+            ids = tokenize_messages(tokenizer, messages, run.thinking, add_generation_prompt=True)
+        opens_reasoning = tokenizer.decode(ids[-4:]).rstrip().endswith("<think>")
+        prompts.append(Prompt(example, messages, ids, opens_reasoning))
     longest = trl_arguments.longest_prompt(run)
-    kept = [prompt for prompt in prompts if len(prompt.ids) <= longest]
-    room = f"max_length - max_tokens = {longest} tokens"
-    if not kept:
+    fitting = [prompt for prompt in prompts if len(prompt.ids) <= longest]
+    limit = f"max_length - max_tokens = {longest} tokens"
+    if not fitting:
         raise TrainerError(
             Exit.DATA,
             Reason.PROMPTS_TOO_LONG,
-            f"all {len(prompts)} prompts are longer than {room}",
+            f"all {len(prompts)} prompts are longer than {limit}",
             "raise train.max_length or lower train.max_tokens",
         )
-    if len(kept) < len(prompts):
-        dropped = len(prompts) - len(kept)
-        log.warning("%d of %d prompts are longer than %s: dropped", dropped, len(prompts), room)
-    return kept
+    if len(fitting) < len(prompts):
+        dropped = len(prompts) - len(fitting)
+        log.warning("%d of %d prompts are longer than %s: dropped", dropped, len(prompts), limit)
+    return fitting
 
 
-class Trainer(loop.WithoutCards, GRPOTrainer):
+# --- sampling -----------------------------------------------------------------------------------
+
+
+class GrpoTrainer(loop.WithoutModelCards, GRPOTrainer):
     """TRL's trainer with our prompts, our stop sequences and our episodes."""
 
     def __init__(
-        self, session: Session, prompts: list[Prompt], meter: Meter, **settings: Any
+        self, context: TrainContext, prompts: list[Prompt], timer: StepTimer, **arguments: Any
     ) -> None:
-        self._session = session
+        self._context = context
         self._prompts = prompts
-        self._meter = meter
-        play = self.play if session.environment.is_multi_turn else None
-        super().__init__(rollout_func=play, **settings)
+        self._timer = timer
+        rollout = self.rollout_episodes if context.environment.is_multi_turn else None
+        super().__init__(rollout_func=rollout, **arguments)
 
     def _tokenize_prompts(self, prompts: list[str]) -> tuple[list[list[int]], None, dict[str, Any]]:
         return [self._prompts[int(row)].ids for row in prompts], None, {}
 
     def _generate_single_turn(
-        self, prompt_ids: list[list[int]], *rest: Any, **more: Any
+        self, prompt_ids: list[list[int]], *args: Any, **kwargs: Any
     ) -> tuple[list[list[int]], list[list[float]] | None]:
-        """Sample in portions that fit the memory, and end completions at stop sequences."""
-        at_once = len(prompt_ids) if self.use_vllm else _SAMPLED_AT_ONCE
-        stop_sequences = self._session.run.train.stop_sequences
+        """Sample a completion for each prompt, and cut it at its first stop sequence.
+
+        Returns token ids, and their log-probabilities if vLLM has sampled them, else None.
+        """
+        # vLLM schedules its own batches; transformers needs batches that fit the memory.
+        batch_size = len(prompt_ids) if self.use_vllm else _GENERATION_BATCH
+        stop_sequences = self._context.run.train.stop_sequences
         for_transformers = () if self.use_vllm else stop_sequences
         sampled: list[list[int]] = []
         logprobs: list[list[float]] = []
-        heeded = stopping.heeded(self.model, self._tokenizer, for_transformers)
-        with self._meter.timed(Phase.GENERATION), heeded:
-            for begin in range(0, len(prompt_ids), at_once):
-                portion = prompt_ids[begin : begin + at_once]
-                ids, known = super()._generate_single_turn(portion, *rest, **more)
-                sampled += ids
-                logprobs += known or []
-        ended = [stopping.ids_until(self._tokenizer, ids, stop_sequences) for ids in sampled]
+        installed = stopping.stop_criteria_installed(self.model, self._tokenizer, for_transformers)
+        with self._timer.timed(StepPhase.GENERATION), installed:
+            for begin in range(0, len(prompt_ids), batch_size):
+                batch = prompt_ids[begin : begin + batch_size]
+                batch_ids, batch_logprobs = super()._generate_single_turn(batch, *args, **kwargs)
+                sampled += batch_ids
+                logprobs += batch_logprobs or []
+        cut = [stopping.ids_until_stop(self._tokenizer, ids, stop_sequences) for ids in sampled]
         if not self.use_vllm:
-            return ended, None
-        return ended, [row[: len(ids)] for row, ids in zip(logprobs, ended, strict=True)]
+            return cut, None
+        return cut, [row[: len(ids)] for row, ids in zip(logprobs, cut, strict=True)]
 
-    def play(self, prompts: list[str], _: Any) -> dict[str, Any]:
-        """Play whole episodes, all of a step at the same pace."""
-        with generation.awake(self.vllm_generation) if self.use_vllm else nullcontext():
-            return self._play(prompts)
+    def rollout_episodes(self, prompts: list[str], _: Any) -> dict[str, Any]:
+        """Play one episode per prompt, all of them turn by turn together (TRL's rollout_func)."""
+        with generation.vllm_awake(self.vllm_generation) if self.use_vllm else nullcontext():
+            return self._rollout_episodes([self._prompts[int(row)] for row in prompts])
 
-    def _play(self, prompts: list[str]) -> dict[str, Any]:
-        session, environment = self._session, self._session.environment
-        rows = [self._prompts[int(row)] for row in prompts]
-        episodes = self._begun(rows)
-        opens = [row.opens_reasoning for row in rows]
-        logprobs: list[list[float]] = [[] for _ in rows]
-        while played := self._played(episodes):
-            sampled, known = self._generate_single_turn(
-                [episodes[index].ids for index in played], None, {}, self.num_generations
+    def _rollout_episodes(self, prompts: Sequence[Prompt]) -> dict[str, Any]:
+        environment = self._context.environment
+        episodes = self._start_episodes(prompts)
+        logprobs: list[list[float]] = [[] for _ in prompts]
+        while active := self._episodes_to_sample(episodes):
+            sampled, sampled_logprobs = self._generate_single_turn(
+                [episodes[index].ids for index in active], None, {}, self.num_generations
             )
-            for index, row in zip(played, known or [], strict=False):
+            for index, row in zip(active, sampled_logprobs or [], strict=False):
                 logprobs[index] += row
-            pairs = zip(played, sampled, strict=True)
-            turns = [(index, ids) for index, ids in pairs if not episodes[index].over]
+            pairs = zip(active, sampled, strict=True)
+            turns = [(index, ids) for index, ids in pairs if not episodes[index].done]
 
-            def take(turn: tuple[int, list[int]]) -> list[Message]:
+            def add_answer(turn: tuple[int, list[int]]) -> list[Message]:
                 index, ids = turn
-                text = stopping.text_until(self._tokenizer, ids, session.run.train.stop_sequences)
-                answer = Answer(text, session.run.thinking, opens[index])
-                return episodes[index].answer(environment, ids, answer)
+                answer = parse_answer(
+                    self._tokenizer, self._context.run, ids, prompts[index].opens_reasoning
+                )
+                return episodes[index].add_answer(environment, ids, answer)
 
-            with self._meter.timed(Phase.ENVIRONMENT):
-                taken = environment.map(take, turns)
-            for (index, ids), replies in zip(turns, taken, strict=True):
-                if replies:
-                    self._reply(episodes[index], ids, replies)
+            # Replies may be slow: ask for them on as many threads as the environment allows.
+            with self._timer.timed(StepPhase.ENVIRONMENT):
+                replies = environment.map(add_answer, turns)
+            for (index, ids), messages in zip(turns, replies, strict=True):
+                if messages:
+                    self._add_reply(episodes[index], ids, messages)
         return {
             "prompt_ids": [episode.prompt_ids for episode in episodes],
             "completion_ids": [episode.completion_ids for episode in episodes],
             "logprobs": [
-                generation.spread(row, episode.mask)
+                generation.align_logprobs(row, episode.mask)
                 for row, episode in zip(logprobs, episodes, strict=True)
             ]
             if self.use_vllm
@@ -223,92 +231,111 @@ class Trainer(loop.WithoutCards, GRPOTrainer):
             "episode": episodes,
         }
 
-    def _begun(self, rows: Sequence[Prompt]) -> list[Episode]:
-        """Begin an episode for every row, each with an opening of its own.
+    def _start_episodes(self, prompts: Sequence[Prompt]) -> list[Episode]:
+        """Start an episode for every prompt, each with its own call of ``start_episode``.
 
-        What ``start_episode`` sets up is for one episode, and what it says may differ each time.
+        What the environment sets up there is for one episode, and its messages may differ each
+        time.
         """
-        environment = self._session.environment
+        environment = self._context.environment
 
-        def opened(row: Prompt) -> list[Message] | BaseException:
+        def open_episode(prompt: Prompt) -> list[Message] | BaseException:
             try:
-                return environment.opening(row.example)
-            except FAILURES as error:
+                return environment.opening_messages(prompt.example)
+            except ENVIRONMENT_ERRORS as error:
                 return error
 
-        with self._meter.timed(Phase.ENVIRONMENT):
-            openings = environment.map(opened, rows)
-        return [self._episode(row, opening) for row, opening in zip(rows, openings, strict=True)]
+        with self._timer.timed(StepPhase.ENVIRONMENT):
+            openings = environment.map(open_episode, prompts)
+        return [
+            self._start_episode(prompt, opening)
+            for prompt, opening in zip(prompts, openings, strict=True)
+        ]
 
-    def _episode(self, row: Prompt, opening: list[Message] | BaseException) -> Episode:
-        """Begin one episode; one that cannot begin is played for a turn, and has failed.
+    def _start_episode(self, prompt: Prompt, opening: list[Message] | BaseException) -> Episode:
+        """Start one episode; one whose opening has failed is played for a turn and scores 0.
+
+        TRL needs a completion for every prompt.
 
         Raises:
             TrainerError: ``max_episode_turns`` fails, or the template refuses the opening.
         """
-        run, error = self._session.run, None
-        messages, ids = row.messages, row.ids
+        run, error = self._context.run, None
+        messages, ids = prompt.messages, prompt.ids
         if isinstance(opening, BaseException):
             error = opening
         elif opening != messages:
             longest = trl_arguments.longest_prompt(run)
-            own = token_ids(self._tokenizer, opening, run.thinking, answer=True)
-            if len(own) <= longest:
-                messages, ids = opening, own
+            opening_ids = tokenize_messages(
+                self._tokenizer, opening, run.thinking, add_generation_prompt=True
+            )
+            if len(opening_ids) <= longest:
+                messages, ids = opening, opening_ids
             else:
                 error = ValueError(
-                    f"start_episode gave {len(own)} tokens, and max_length - max_tokens leaves "
-                    f"{longest}: shorten it, or raise train.max_length"
+                    f"start_episode gave {len(opening_ids)} tokens, and max_length - max_tokens "
+                    f"leaves {longest}: shorten it, or raise train.max_length"
                 )
         return Episode(
-            row.example,
+            prompt.example,
             [dict(message) for message in messages],
             list(ids),
-            turns_left=self._session.environment.turns(row.example),
+            turns_left=self._context.environment.max_turns(prompt.example),
             error=error,
         )
 
-    def _played(self, episodes: Sequence[Episode]) -> Sequence[int]:
-        """Return the episodes that get another answer: those that are not over.
+    def _episodes_to_sample(self, episodes: Sequence[Episode]) -> Sequence[int]:
+        """Return the indices of the episodes that get another answer: those that are not done.
 
-        Of a model that is spread over processes none can sample alone: while one of them has an
-        episode to play, all sample for all of theirs.
+        Ranks with a sharded model can only sample together. While one rank has an episode that is
+        not done, all ranks sample for all of their episodes; extra answers are ignored.
         """
-        active = [index for index, episode in enumerate(episodes) if not episode.over]
-        if not self._session.sharded:
+        active = [index for index, episode in enumerate(episodes) if not episode.done]
+        if not self._context.sharded:
             return active
-        (goes_on,) = self._session.ranks.any_of(bool(active))
-        return range(len(episodes)) if goes_on else ()
+        (any_active,) = self._context.process_group.any_rank(bool(active))
+        return range(len(episodes)) if any_active else ()
 
-    def _reply(self, episode: Episode, ids: list[int], replies: list[Message]) -> None:
-        """Let the model hear a reply, unless there would be no room for another answer."""
-        run = self._session.run
-        closed = ids[-1] == turn_end(self._tokenizer, run.thinking)
-        heard = reply_ids(self._tokenizer, replies, run.thinking, closed)
-        if len(episode.ids) + len(heard) > trl_arguments.longest_prompt(run):
-            episode.over = True
+    def _add_reply(self, episode: Episode, ids: list[int], replies: list[Message]) -> None:
+        """Add the environment's reply to the tokens; end the episode if no answer would fit."""
+        run = self._context.run
+        turn_is_closed = ids[-1] == end_of_turn_token(self._tokenizer, run.thinking)
+        reply_ids = tokenize_reply(self._tokenizer, replies, run.thinking, turn_is_closed)
+        if len(episode.ids) + len(reply_ids) > trl_arguments.longest_prompt(run):
+            episode.done = True
         else:
-            episode.hear(heard)
+            episode.add_reply_tokens(reply_ids)
 
 
-class Rewards:
-    """The reward function that TRL calls, once a step."""
+# --- scoring ------------------------------------------------------------------------------------
+
+
+def parse_answer(
+    tokenizer: Any, run: ResolvedRun, ids: Sequence[int], opens_reasoning: bool
+) -> Answer:
+    """Return sampled token ids as an answer, up to the first stop sequence."""
+    text = stopping.text_until_stop(tokenizer, ids, run.train.stop_sequences)
+    return Answer(text, run.thinking, opens_reasoning)
+
+
+class RewardFunction:
+    """The reward function that TRL calls once per step."""
 
     def __init__(
         self,
-        session: Session,
+        context: TrainContext,
         tokenizer: Any,
-        ends: frozenset[int],
+        end_token_ids: frozenset[int],
         prompts: list[Prompt],
-        link: loop.Link,
+        callback: loop.TrainingCallback,
     ) -> None:
-        self._session = session
+        self._context = context
         self._tokenizer = tokenizer
-        self._ends = ends
+        self._end_token_ids = end_token_ids
         """Tokens that end a completion."""
         self._prompts = prompts
-        self._link = link
-        self._waste = rewards.Waste()
+        self._callback = callback
+        self._wasted_steps = rewards.WastedStepCounter()
 
     def reward(
         self,
@@ -318,106 +345,119 @@ class Rewards:
         episode: list[Episode] | None = None,
         **_: Any,
     ) -> list[float]:
-        """Return a reward for every completion; raises ``TrainerError`` when all fail.
+        """Return the reward of every completion of this rank; ``episode`` has one per completion.
 
-        What is said about a step is about the completions of all processes.
+        Metrics and warnings are about the completions of all ranks.
+
+        Raises:
+            TrainerError: the reward fails for all completions.
         """
-        rows = [self._prompts[int(row)] for row in prompts]
+        rows = [int(row) for row in prompts]
+        asked = [self._prompts[row] for row in rows]
         if episode is None:
-            asked = [row.messages for row in rows]
-            answers = list(map(self._answer, rows, completion_ids))
+            answers = [
+                parse_answer(self._tokenizer, self._context.run, ids, prompt.opens_reasoning)
+                for prompt, ids in zip(asked, completion_ids, strict=True)
+            ]
+            messages = [prompt.messages for prompt in asked]
             raw = [answer.raw for answer in answers]
             thoughts = [[answer.first_thought] for answer in answers]
             responses: Sequence[Any] = answers
         else:
-            asked = [one.messages[: one.opening] for one in episode]
-            # A stop sequence ends a turn, not the turns that follow it.
-            raw = [stopping.text_until(self._tokenizer, ids, ()) for ids in completion_ids]
-            thoughts = [one.thoughts for one in episode]
-            responses = [one.finished() for one in episode]
-        with self._link.meter.timed(Phase.SCORING):
-            found = self._scores([int(row) for row in prompts], responses)
+            messages = [played.messages[: played.opening_length] for played in episode]
+            # A stop sequence ends a turn of an episode, not the episode: cut nothing here.
+            raw = [stopping.text_until_stop(self._tokenizer, ids, ()) for ids in completion_ids]
+            thoughts = [played.thoughts for played in episode]
+            responses = [played.to_response() for played in episode]
+        with self._callback.timer.timed(StepPhase.SCORING):
+            scores = self._score(rows, responses)
+        penalties = list(map(self._length_penalty, thoughts))
         own = [
-            Judged(messages, text, ids[-1] in self._ends, score, self._penalty(thought))
-            for messages, text, ids, score, thought in zip(
-                asked, raw, completion_ids, found, thoughts, strict=True
+            ScoredCompletion(opening, text, ids[-1] in self._end_token_ids, score, penalty)
+            for opening, text, ids, score, penalty in zip(
+                messages, raw, completion_ids, scores, penalties, strict=True
             )
         ]
-        everybodys = self._session.ranks.gathered(own)
-        self._say(trainer_state.global_step + 1, [one for part in everybodys for one in part])
-        return [one.reward for one in own]
+        of_all_ranks = chain.from_iterable(self._context.process_group.all_gather(own))
+        self._report_step(trainer_state.global_step + 1, list(of_all_ranks))
+        return [completion.reward for completion in own]
 
-    def _answer(self, row: Prompt, ids: Sequence[int]) -> Answer:
-        run = self._session.run
-        text = stopping.text_until(self._tokenizer, ids, run.train.stop_sequences)
-        return Answer(text, run.thinking, row.opens_reasoning)
-
-    def _say(self, step: int, judged: Sequence[Judged]) -> None:
-        """Report how a step's completions did; raises ``TrainerError`` when none has a score."""
-        found = [one.score for one in judged]
-        if trace := rewards.first_trace(found):
-            log.warning("one of step %d's rewards failed\n%s", step, trace)
-        self._keep_some(step, judged)
-        rewards.refuse_if_all_failed(found, step)
-        train = self._session.run.train
-        wasted = self._waste.after(
-            [one.reward for one in judged],
-            train.group_size or 1,
-            cut_at=None
-            if any(one.ended for one in judged) or train.stop_sequences
-            else train.max_tokens,
-        )
-        self._session.reporter.warn("; ".join(filter(None, (rewards.warning(found, step), wasted))))
-        self._link.extra = rewards.means(found)
-        penalties = [one.penalty for one in judged]
-        if any(penalties):
-            self._link.extra["thinking_penalty"] = statistics.fmean(penalties)
-
-    def _scores(self, rows: Sequence[int], responses: Sequence[Any]) -> list[rewards.Score]:
-        """Score responses to the prompts ``rows``."""
-        if self._session.ranks.world > 1 and rewards.compares(self._session.environment):
-            # Those that are compared with each other may have been sampled by several processes.
-            return self._compared(rows, responses)
+    def _score(self, rows: Sequence[int], responses: Sequence[Any]) -> list[rewards.Score]:
+        """Score responses; ``rows[i]`` is the number of the prompt of ``responses[i]``."""
+        environment = self._context.environment
+        if self._context.process_group.world_size > 1 and rewards.scores_groups(environment):
+            return self._score_whole_groups(rows, responses)
         examples = [self._prompts[row].example for row in rows]
-        return rewards.of_responses(self._session.environment, examples, responses)
+        return rewards.score_responses(environment, examples, responses)
 
-    def _compared(self, rows: Sequence[int], responses: Sequence[Any]) -> list[rewards.Score]:
-        """Score whole groups, each in one process, and return the scores of our own responses."""
-        ranks, size = self._session.ranks, self._session.run.train.group_size or 1
-        parts = ranks.gathered(list(zip(rows, responses, strict=True)))
-        pairs = [pair for part in parts for pair in part]
+    def _score_whole_groups(
+        self, rows: Sequence[int], responses: Sequence[Any]
+    ) -> list[rewards.Score]:
+        """Score groups whose completions may have been sampled by several ranks.
+
+        All ranks gather all responses, and each rank scores every ``world_size``-th group. Returns
+        the scores of this rank's own responses.
+        """
+        process_group, size = self._context.process_group, self._context.run.train.group_size or 1
+        rank, world_size = process_group.rank, process_group.world_size
+        by_rank = process_group.all_gather(list(zip(rows, responses, strict=True)))
+        pairs = list(chain.from_iterable(by_rank))
         groups = [pairs[begin : begin + size] for begin in range(0, len(pairs), size)]
-        share = [pair for group in groups[ranks.number :: ranks.world] for pair in group]
-        examples = [self._prompts[row].example for row, _ in share]
-        scored = rewards.of_responses(
-            self._session.environment, examples, [response for _, response in share]
+        to_score = list(chain.from_iterable(groups[rank::world_size]))
+        examples = [self._prompts[row].example for row, _ in to_score]
+        scored = rewards.score_responses(
+            self._context.environment, examples, [response for _, response in to_score]
         )
-        by_rank = [iter(part) for part in ranks.gathered(scored)]
-        everything = [
-            next(by_rank[index % ranks.world]) for index, group in enumerate(groups) for _ in group
+        # Bring the scores back into the order of the responses.
+        scores_of_rank = [iter(scores) for scores in process_group.all_gather(scored)]
+        scores = [
+            next(scores_of_rank[index % world_size])
+            for index, group in enumerate(groups)
+            for _ in group
         ]
-        begin = sum(map(len, parts[: ranks.number]))
-        return everything[begin : begin + len(rows)]
+        begin = sum(map(len, by_rank[:rank]))
+        return scores[begin : begin + len(rows)]
 
-    def _penalty(self, thoughts: Sequence[str]) -> float:
-        """Return what the first reasoning of every turn costs, by the token."""
-        coefficient = self._session.run.train.thinking_length_penalty_coef
-        if not coefficient or not self._session.run.thinking:
+    def _length_penalty(self, thoughts: Sequence[str]) -> float:
+        """Return the penalty for the tokens of the first reasoning of every turn."""
+        coefficient = self._context.run.train.thinking_length_penalty_coef
+        if not coefficient or not self._context.run.thinking:
             return 0.0
-        tokens = (self._tokenizer(thought, add_special_tokens=False) for thought in thoughts)
-        return coefficient * sum(len(found["input_ids"]) for found in tokens)
+        encoded = (self._tokenizer(thought, add_special_tokens=False) for thought in thoughts)
+        return coefficient * sum(len(encoding["input_ids"]) for encoding in encoded)
 
-    def _keep_some(self, step: int, judged: Sequence[Judged]) -> None:
-        lines = [
+    def _report_step(self, step: int, completions: Sequence[ScoredCompletion]) -> None:
+        """Report the scores of a step; raises ``TrainerError`` when no completion has one."""
+        scores = [completion.score for completion in completions]
+        if trace := rewards.first_traceback(scores):
+            log.warning("a reward of step %d failed\n%s", step, trace)
+        self._store_rollouts(step, completions)
+        rewards.raise_if_all_failed(scores, step)
+        train = self._context.run.train
+        any_ended = any(completion.ended for completion in completions)
+        wasted = self._wasted_steps.add_step(
+            [completion.reward for completion in completions],
+            train.group_size or 1,
+            cut_at=None if any_ended or train.stop_sequences else train.max_tokens,
+        )
+        failed = rewards.failure_warning(scores, step)
+        self._context.reporter.warn("; ".join(filter(None, (failed, wasted))))
+        self._callback.environment_metrics = rewards.mean_metrics(scores)
+        penalties = [completion.penalty for completion in completions]
+        if any(penalties):
+            self._callback.environment_metrics["thinking_penalty"] = statistics.fmean(penalties)
+
+    def _store_rollouts(self, step: int, completions: Sequence[ScoredCompletion]) -> None:
+        rows = [
             {
                 "step": step,
-                "prompt": one.prompt,
-                "completion": one.raw,
-                "reward": one.reward,
-                "score": one.score.reward,
-                "metrics": one.score.metrics,
-                **({"error": one.score.error} if one.score.error else {}),
+                "prompt": completion.prompt,
+                "completion": completion.raw,
+                "reward": completion.reward,
+                "score": completion.score.reward,
+                "metrics": completion.score.metrics,
+                **({"error": completion.score.error} if completion.score.error else {}),
             }
-            for one in judged[:_SHOWN_ROLLOUTS]
+            for completion in completions[:_STORED_ROLLOUTS]
         ]
-        self._session.reporter.rollouts(step, lines)
+        self._context.reporter.queue_rollouts(step, rows)

@@ -25,14 +25,14 @@ from flashrun.api.exits import Exit
 from flashrun.api.reasons import Activity, Reason
 from flashrun.api.records import MetricsRow, Progress
 from flashrun_trainer import model, sharding, trl_arguments
-from flashrun_trainer.context import Session
-from flashrun_trainer.pod.distributed import Ranks
-from flashrun_trainer.pod.trainer_errors import TrainerError, diverged
+from flashrun_trainer.context import TrainContext
+from flashrun_trainer.pod.distributed import ProcessGroup
+from flashrun_trainer.pod.trainer_errors import TrainerError, divergence_error
 from flashrun_trainer.records import checkpoint_uploads, timing
 
 log = logging.getLogger(__name__)
 
-_SHOWN: Final = (
+_HEARTBEAT_METRICS: Final = (
     "loss",
     "reward",
     "reward_std",
@@ -45,51 +45,52 @@ _SHOWN: Final = (
     "completions/mean_length",
     "tokens_per_second",
 )
-"""Metrics that the heartbeat carries; the history has all."""
+"""Metrics in the heartbeat; the history in storage has all metrics."""
+_LOGGED_METRICS: Final = _HEARTBEAT_METRICS[:5]
 
 
-class Link(TrainerCallback):
-    """Connects TRL's loop to the session: values out, requests in."""
+class TrainingCallback(TrainerCallback):
+    """TRL's callback: passes values from the loop to the context, and requests to the loop."""
 
-    def __init__(self, session: Session) -> None:
-        self._session = session
+    def __init__(self, context: TrainContext) -> None:
+        self._context = context
         self._began = (0, time.monotonic())
-        self.saved_step = 0
-        self.stopped = False
+        self.last_saved_step = 0
+        self.stop_requested = False
         """Whether training ends early because a process was asked to stop."""
-        self.extra: dict[str, float] = {}
-        """Metrics of the environment for the step that is under way."""
-        self.meter = timing.Meter(timing.notes(session.pod.packages))
-        session.reporter.watch(self.meter.under_way)
-        self.tokens_of: Callable[[int], int] | None = None
-        """Tokens from the first step to this one, where the method knows better than TRL."""
-        self.epochs_of: Callable[[int], float] | None = None
-        """Epochs from the first step to this one, likewise."""
+        self.environment_metrics: dict[str, float] = {}
+        """Metrics of the environment for the current step."""
+        self.timer = timing.StepTimer(timing.load_startup_seconds(context.pod.packages))
+        context.reporter.watch_phase(self.timer.current_phase)
+        self.tokens_until: Callable[[int], int] | None = None
+        """Returns the tokens of the first steps; None uses TRL's count."""
+        self.epochs_until: Callable[[int], float] | None = None
+        """Returns the epochs of the first steps; None uses TRL's count."""
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
         """Start the clock."""
-        self.saved_step = state.global_step
+        self.last_saved_step = state.global_step
         self._began = (state.global_step, time.monotonic())
-        self.meter.started("loading")
-        self.meter.resumed(self._tokens(state))
-        self._session.reporter.progress(self._progress(state, {}))
-        self._session.reporter.activity(Activity.TRAINING)
+        self.timer.end_startup_part("loading")
+        self.timer.start_tokens_at(self._tokens(state))
+        self._context.reporter.set_progress(self._progress(state, {}))
+        self._context.reporter.set_activity(Activity.TRAINING)
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        """Stop or save when somebody asked for it: all processes, at the same step."""
-        session = self._session
-        if (error := session.reporter.superseded or session.uploader.error) is not None:
+        """Save or stop when that was requested: on all ranks, at the same step."""
+        context = self._context
+        if (error := context.reporter.superseded or context.uploader.error) is not None:
             raise error
-        save, self.stopped = session.ranks.any_of(
-            session.reporter.take_save_request(), session.interruption.requested
+        save, self.stop_requested = context.process_group.any_rank(
+            context.reporter.take_save_request(), context.interruption.requested
         )
-        if save or self.stopped:
+        if save or self.stop_requested:
             control.should_save = True
-        if self.stopped:
+        if self.stop_requested:
             control.should_training_stop = True
 
     def on_log(
@@ -100,30 +101,32 @@ class Link(TrainerCallback):
         logs: dict[str, Any],
         **_: Any,
     ) -> None:
-        """Append a step to the history; a loss that is no number ends the run."""
+        """Append a step to the history; fail the run if its loss or gradient is not finite."""
         if "loss" not in logs:
-            return  # the summary at the end of training
+            return  # the summary that TRL logs after training
         for name in ("loss", "grad_norm"):
             value = logs.get(name)
-            if value is not None and (end := diverged(name, float(value), state.global_step)):
-                raise end
-        values = {name: float(value) for name, value in logs.items() if _is_number(value)}
-        values |= self.extra | self.meter.row(self._tokens(state))
-        if self.epochs_of is not None:
-            values["epoch"] = self.epochs_of(state.global_step)
-        values.pop("num_tokens", None)
-        self.extra = {}
+            if value is not None and (
+                error := divergence_error(name, float(value), state.global_step)
+            ):
+                raise error
+        values = {name: float(value) for name, value in logs.items() if _is_finite_number(value)}
+        values |= self.environment_metrics | self.timer.end_row(self._tokens(state))
+        if self.epochs_until is not None:
+            values["epoch"] = self.epochs_until(state.global_step)
+        values.pop("num_tokens", None)  # TRL's own count; ours is "tokens"
+        self.environment_metrics = {}
         row = MetricsRow(
             step=state.global_step,
-            attempt=self._session.attempt.number,
+            attempt=self._context.attempt.number,
             time=datetime.now(UTC),
             values=values,
         )
-        self._session.reporter.metrics(row)
-        self._session.tracker.log(state.global_step, values)
-        self._session.reporter.progress(self._progress(state, values))
-        shown = "  ".join(f"{name} {values[name]:.4g}" for name in _SHOWN[:5] if name in values)
-        log.info("step %d of %d  %s", state.global_step, state.max_steps, shown)
+        self._context.reporter.append_metrics(row)
+        self._context.tracker.log(state.global_step, values)
+        self._context.reporter.set_progress(self._progress(state, values))
+        logged = (f"{name} {values[name]:.4g}" for name in _LOGGED_METRICS if name in values)
+        log.info("step %d of %d  %s", state.global_step, state.max_steps, "  ".join(logged))
 
     def on_save(
         self,
@@ -133,210 +136,223 @@ class Link(TrainerCallback):
         model: Any = None,
         **_: Any,
     ) -> None:
-        """Hand the checkpoint to the uploader, with everybody's random numbers in it."""
-        if not is_finite(model) and (end := diverged("a weight", math.nan, state.global_step)):
-            raise end
-        folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-        ranks = self._session.ranks
-        if ranks.world > 1:
-            gather_random_states(ranks, folder)
-        if ranks.leads:
-            self.upload(folder, state.global_step)
-        self.saved_step = state.global_step
-        self.meter.saved()
+        """Give the checkpoint to the uploader, with the random states of all ranks in it."""
+        step = state.global_step
+        if not weights_are_finite(model) and (
+            error := divergence_error("a weight", math.nan, step)
+        ):
+            raise error
+        folder = Path(args.output_dir) / f"checkpoint-{step}"
+        process_group = self._context.process_group
+        if process_group.world_size > 1:
+            gather_random_states(process_group, folder)
+        if process_group.is_main_process:
+            self.upload(folder, step)
+        self.last_saved_step = step
+        self.timer.count_as_saving()
 
     def upload(self, folder: Path, step: int, resumable: bool = True) -> None:
-        """Queue a checkpoint; of one that is not ``resumable`` only the adapter."""
-        taken = checkpoint_uploads.snapshot(
-            folder, self._session.pod.work / "outbox", step, self._session.run.model.id, resumable
+        """Queue a checkpoint for upload; only its adapter when it is not ``resumable``."""
+        snapshot = checkpoint_uploads.take_snapshot(
+            folder, self._context.pod.work / "outbox", step, self._context.run.model.id, resumable
         )
-        self._session.uploader.put(taken)
+        self._context.uploader.put(snapshot)
 
-    def no_step_left(self, state: TrainerState) -> None:
-        """Report a run that was resumed from its last step."""
+    def report_finished_run(self, state: TrainerState) -> None:
+        """Report the progress of a run that was resumed from its last step."""
         last = state.log_history[-1] if state.log_history else {}
-        values = {name: float(value) for name, value in last.items() if _is_number(value)}
-        self._session.reporter.progress(self._progress(state, values))
+        values = {name: float(value) for name, value in last.items() if _is_finite_number(value)}
+        self._context.reporter.set_progress(self._progress(state, values))
 
     def _tokens(self, state: TrainerState) -> int:
-        if self.tokens_of is not None:
-            return self.tokens_of(state.global_step)
+        if self.tokens_until is not None:
+            return self.tokens_until(state.global_step)
         return int(state.num_input_tokens_seen)
 
     def _progress(self, state: TrainerState, values: dict[str, float]) -> Progress:
         first, began = self._began
         done, left = state.global_step - first, state.max_steps - state.global_step
-        pace = (time.monotonic() - began) / done if done else None
+        seconds_per_step = (time.monotonic() - began) / done if done else None
         return Progress(
             step=state.global_step,
             total_steps=state.max_steps,
-            eta_seconds=None if pace is None else round(pace * left),
-            metrics={name: values[name] for name in _SHOWN if name in values},
+            eta_seconds=None if seconds_per_step is None else round(seconds_per_step * left),
+            metrics={name: values[name] for name in _HEARTBEAT_METRICS if name in values},
         )
 
 
-class WithoutCards:
-    """Beside a trainer of TRL's: no card at every checkpoint; the final adapter gets ours."""
+class WithoutModelCards:
+    """Mixin for TRL's trainers: no model card per checkpoint; the final adapter gets ours."""
 
     def create_model_card(self, *_: Any, **__: Any) -> None:
         """Write nothing."""
 
 
-def same_everywhere(ranks: Ranks, examples: Iterable[Sequence[int]]) -> None:
-    """Make sure that all processes have the same examples, given as token ids.
+def check_same_examples(process_group: ProcessGroup, examples: Iterable[Sequence[int]]) -> None:
+    """Check that all ranks have the same examples, given as token ids.
 
-    Each deals itself its share of what it takes for the same list.
+    Each rank takes its share of its own list, so a different order would train on some examples
+    twice and on others never.
 
     Raises:
-        TrainerError: they differ.
+        TrainerError: the examples differ.
     """
-    if ranks.world == 1:
+    if process_group.world_size == 1:
         return
-    found = hashlib.sha256()
+    sha256 = hashlib.sha256()
     for ids in examples:
-        found.update(b"%d:" % len(ids) + array("q", ids).tobytes())
-    if len(set(ranks.gathered(found.hexdigest()))) > 1:
+        sha256.update(b"%d:" % len(ids) + array("q", ids).tobytes())
+    if len(set(process_group.all_gather(sha256.hexdigest()))) > 1:
         raise TrainerError(
             Exit.ENVIRONMENT,
             Reason.EXAMPLES_DIFFER,
             "the environment gives different examples to the processes of this run: its code draws "
-            "at random",
-            "let environment.py draw from a random.Random with a seed of its own",
+            "random numbers without a seed",
+            "use a random.Random with a fixed seed in environment.py",
         )
 
 
-def _is_number(value: Any) -> bool:
+def _is_finite_number(value: Any) -> bool:
     return isinstance(value, int | float) and math.isfinite(value)
 
 
-def gather_random_states(ranks: Ranks, folder: Path) -> None:
-    """Bring the random states of all processes into the first one's checkpoint.
+def gather_random_states(process_group: ProcessGroup, folder: Path) -> None:
+    """Collect the random states of all ranks in the checkpoint of rank 0.
 
-    Each has written its own, on its own pod's disk.
+    Each rank has written its own state, on the disk of its own pod.
     """
-    own = folder / f"rng_state_{ranks.number}.pth"
-    states = ranks.gathered(own.read_bytes())
-    if ranks.leads:
-        for number, state in enumerate(states):
-            (folder / f"rng_state_{number}.pth").write_bytes(state)
+    own = folder / f"rng_state_{process_group.rank}.pth"
+    states = process_group.all_gather(own.read_bytes())
+    if process_group.is_main_process:
+        for rank, state in enumerate(states):
+            (folder / f"rng_state_{rank}.pth").write_bytes(state)
     elif not (folder / "trainer_state.json").exists():
-        # Not the leading pod's disk: nothing of this checkpoint is needed here.
+        # This is not the leading pod's disk: nothing else of the checkpoint is here.
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def resume_folder(session: Session) -> Path | None:
-    """Download the checkpoint to go on from, and take over the history up to it.
+def download_resume_checkpoint(context: TrainContext) -> Path | None:
+    """Download the checkpoint to resume from, and the history up to it; None for a fresh start.
 
-    The first process chooses; in every pod one downloads, for all of its processes.
+    Rank 0 chooses the checkpoint. In every other pod, local rank 0 downloads it for the pod.
     """
-    folder = session.pod.work / "resume"
-    store, prefix, ranks = session.attempt.store, session.attempt.prefix, session.ranks
-    place = None
-    if ranks.leads:
+    folder = context.pod.work / "resume"
+    store, prefix = context.attempt.store, context.attempt.prefix
+    process_group = context.process_group
+    checkpoint = None
+    if process_group.is_main_process:
         shutil.rmtree(folder, ignore_errors=True)
-        place = checkpoint_uploads.restore(store, prefix, folder)
-        session.reporter.continue_history(place.step if place else 0)
-    place = ranks.shared(place)
-    if place is None:
+        checkpoint = checkpoint_uploads.restore(store, prefix, folder)
+        context.reporter.continue_history(checkpoint.step if checkpoint else 0)
+    checkpoint = process_group.broadcast(checkpoint)
+    if checkpoint is None:
         return None
-    if ranks.local == 0 and not ranks.leads:
+    if process_group.local_rank == 0 and not process_group.is_main_process:
         shutil.rmtree(folder, ignore_errors=True)
-        checkpoint_uploads.fetch(store, prefix, place, folder)
-    ranks.wait()
+        checkpoint_uploads.download_checkpoint(store, prefix, checkpoint, folder)
+    process_group.barrier()
     return folder
 
 
-def policy(session: Session) -> tuple[Any, dict[str, Any] | None]:
-    """Return the model, and the arguments of its fresh adapter or None when it has one."""
-    run = session.run
+def load_policy(context: TrainContext) -> tuple[Any, dict[str, Any] | None]:
+    """Return the model, and the ``LoraConfig`` arguments of a fresh adapter.
+
+    The arguments are None when the run starts from an existing adapter, which the model then has.
+    """
+    run = context.run
     set_seed(run.seed)
-    base = _base_model(session)
-    if run.init_from_adapter is None:
+    base = _load_base_model(context)
+    source = run.init_from_adapter
+    if source is None:
         return base, trl_arguments.lora(run, model.adapter_targets(base))
-    source, init = run.init_from_adapter, session.pod.work / "init"
-    session.ranks.once_a_pod(lambda: model.download_adapter(session.attempt.store, source, init))
-    folder = model.adapter_folder(init)
-    return model.with_adapter(base, folder, run.init_from_adapter.ref), None
+    download, store = context.pod.work / "init", context.attempt.store
+    context.process_group.run_once_per_pod(lambda: model.download_adapter(store, source, download))
+    return model.attach_adapter(base, model.adapter_folder(download), source.ref), None
 
 
-def _base_model(session: Session) -> Any:
+def _load_base_model(context: TrainContext) -> Any:
     def load() -> Any:
-        return model.load(session.pod.model_folder(session.run))
+        return model.load(context.pod.model_folder(context.run))
 
-    if not session.sharded:
+    if not context.sharded:
         return load()
-    return sharding.loaded(load, session.ranks, session.run.scale.gpus)
+    return sharding.load_sharded(load, context.process_group, context.run.scale.gpus)
 
 
-def drive(trainer: Any, link: Link, session: Session) -> Path | None:
-    """Train to the end, and return the folder with the final adapter; None when interrupted."""
+def run_training(trainer: Any, callback: TrainingCallback, context: TrainContext) -> Path | None:
+    """Train to the end.
+
+    Returns the folder of the final adapter; None on ranks above 0, and when training was
+    interrupted.
+    """
     trainer.remove_callback(PrinterCallback)
-    if session.sharded:
-        sharding.keep_apart(trainer.model)
-    resume = resume_folder(session)
-    session.interruption.training_begins()
-    folder = session.pod.work / "adapter" / names.adapter_folder(session.attempt.number)
-    if resume and (end := last_state(resume, trainer.args.max_steps)):
-        link.no_step_left(end)
-        return keep_adapter(resume, folder) if session.ranks.leads else None
+    if context.sharded:
+        sharding.exclude_shards_from_ddp(trainer.model)
+    resume = download_resume_checkpoint(context)
+    context.interruption.training_begins()
+    is_main_process = context.process_group.is_main_process
+    adapter = context.pod.work / "adapter" / names.adapter_folder(context.attempt.number)
+    # An earlier attempt may have trained all steps, and then failed to publish the adapter.
+    if resume and (state := finished_state(resume, trainer.args.max_steps)):
+        callback.report_finished_run(state)
+        return move_adapter(resume, adapter) if is_main_process else None
     try:
         trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     except Exception:
-        if session.ranks.leads:
-            save_what_there_is(trainer, link, resumable=session.ranks.world == 1)
+        if is_main_process:
+            save_last_step(trainer, callback, resumable=context.process_group.world_size == 1)
         raise
-    # Nobody leaves while another one may still want to hear from it.
-    session.ranks.wait()
-    state = trainer.state
-    if state.global_step < state.max_steps and link.stopped:
+    # No rank exits while another one may still wait for it in a collective.
+    context.process_group.barrier()
+    if trainer.state.global_step < trainer.state.max_steps and callback.stop_requested:
         return None
-    saved = session.pod.work / "saved"
+    saved = context.pod.work / "saved"
     trainer.save_model(str(saved))
-    if not session.ranks.leads:
+    if not is_main_process:
         return None
-    checkpoint_uploads.portable_config(saved / "adapter_config.json", session.run.model.id)
-    return keep_adapter(saved, folder)
+    checkpoint_uploads.write_portable_config(saved / "adapter_config.json", context.run.model.id)
+    return move_adapter(saved, adapter)
 
 
-def last_state(checkpoint: Path, steps: int) -> TrainerState | None:
-    """Return the state of a checkpoint that has all steps; None when some are left.
+def finished_state(checkpoint: Path, steps: int) -> TrainerState | None:
+    """Return the state of a checkpoint that has all ``steps``; None when steps are left.
 
-    TRL goes on from any checkpoint, and in the middle of an epoch it takes one step too many.
+    TRL resumes from any checkpoint, and in the middle of an epoch it takes one step too many.
     """
     state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
     return state if state.global_step >= steps else None
 
 
-def keep_adapter(source: Path, folder: Path) -> Path:
-    """Move an adapter to ``folder``; tokenizer, arguments and TRL's card are not part of it."""
+def move_adapter(source: Path, folder: Path) -> Path:
+    """Move the adapter's files to ``folder``, without tokenizer, arguments and TRL's card."""
     folder.mkdir(parents=True)
     for path in source.glob("adapter_*"):
         path.replace(folder / path.name)
     return folder
 
 
-def is_finite(network: Any) -> bool:
-    """Say whether all weights that learn are numbers."""
-    learning = (weight for weight in network.parameters() if weight.requires_grad)
-    return all(bool(weight.isfinite().all()) for weight in learning)
+def weights_are_finite(network: Any) -> bool:
+    """Return whether all trainable weights are finite."""
+    trainable = (weight for weight in network.parameters() if weight.requires_grad)
+    return all(bool(weight.isfinite().all()) for weight in trainable)
 
 
-def save_what_there_is(trainer: Any, link: Link, resumable: bool) -> None:
-    """Save the last whole step before an error ends the run; a second error changes nothing.
+def save_last_step(trainer: Any, callback: TrainingCallback, resumable: bool) -> None:
+    """Save the last complete step before an error ends the run; a second error is only logged.
 
-    The other processes may be gone, and their random states with them: then the adapter is kept,
-    and a resume goes on from the last checkpoint that has everything.
+    With several ranks, the others may have died, and their random states with them. Then only the
+    adapter is saved (``resumable`` is False), and a resume uses the last complete checkpoint.
     """
     step = trainer.state.global_step
-    if step <= link.saved_step:
+    if step <= callback.last_saved_step:
         return
-    if not is_finite(trainer.model):
+    if not weights_are_finite(trainer.model):
         log.warning("step %d is not saved: training has diverged", step)
         return
-    # Nothing here may wait for the other processes: they are in the middle of a step, or gone.
+    # Nothing here may wait for the other ranks: they are in the middle of a step, or gone.
     trainer.store_flos = lambda: None
     try:
         trainer._save_checkpoint(trainer.model, trial=None)
-        link.upload(Path(trainer.args.output_dir) / f"checkpoint-{step}", step, resumable)
+        callback.upload(Path(trainer.args.output_dir) / f"checkpoint-{step}", step, resumable)
     except Exception:
         log.warning("the last step could not be saved", exc_info=True)

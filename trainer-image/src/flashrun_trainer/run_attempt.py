@@ -1,4 +1,4 @@
-"""The container ``train``: one attempt, from the first look at storage to the exit code."""
+"""The container ``train``: one attempt, from the first request to storage to the exit code."""
 
 import importlib
 import logging
@@ -18,123 +18,135 @@ from flashrun.api.pod import ATTEMPT_VARIABLE
 from flashrun.api.reasons import Activity, Reason
 from flashrun.api.records import FileEntry, Manifest, Result
 from flashrun.store_errors import KeyExists, StoreError
-from flashrun_trainer.context import Session
-from flashrun_trainer.data import environment
-from flashrun_trainer.init.packages import pins
-from flashrun_trainer.pod.distributed import Ranks
+from flashrun_trainer.context import TrainContext
+from flashrun_trainer.data import environment as environments
+from flashrun_trainer.data.environment import Environment
+from flashrun_trainer.pod.distributed import ProcessGroup
+from flashrun_trainer.pod.image_packages import installed_pins
 from flashrun_trainer.pod.interruption import Interruption
 from flashrun_trainer.pod.log_tee import Tee
-from flashrun_trainer.pod.mounts import Pod
-from flashrun_trainer.pod.trainer_errors import Redactor, TrainerError, explain
-from flashrun_trainer.records import attempt as attempts
-from flashrun_trainer.records import model_card, termination, timing
-from flashrun_trainer.records.attempt import Attempt
+from flashrun_trainer.pod.mounts import PodMounts
+from flashrun_trainer.pod.redaction import Redactor
+from flashrun_trainer.pod.trainer_errors import TrainerError, classify
+from flashrun_trainer.records import attempts, model_card, termination, timing
+from flashrun_trainer.records.attempts import ClaimedAttempt
 from flashrun_trainer.records.checkpoint_uploads import Uploader
-from flashrun_trainer.records.reporter import Reporter, Silent
+from flashrun_trainer.records.reporter import Reporter, SilentReporter
 from flashrun_trainer.records.wandb_process import Tracker
 from flashrun_trainer.trl_arguments import Machine
 
 log = logging.getLogger(__name__)
 
-_STACK: Final = ("torch", "transformers", "trl", "peft")
+_LOGGED_PACKAGES: Final = ("torch", "transformers", "trl", "peft")
 _RETRY_SECONDS: Final = 2.0
 _DEVICES: Final = Path("/dev")
 
+Method = Callable[[TrainContext], Path | None]
+"""``sft.train`` or ``grpo.train``."""
 
-def run(pod: Pod) -> int:
-    """Make one attempt and return the exit code; the termination message is written."""
+
+def run(pod: PodMounts) -> int:
+    """Claim an attempt, train in this process, and return the exit code.
+
+    The termination message is written before this returns.
+    """
     interruption = Interruption()
-    interruption.listen()
-    redact = termination.redactor_of(pod)
+    interruption.install_handler()
+    redact = termination.pod_redactor(pod)
     try:
         spec, store = pod.run(), pod.store()
         if (earlier := attempts.earlier_result(store, spec)) is not None:
             log.info("run %s has ended before, with code %d", spec.run.name, earlier.exit_code)
-            termination.leave(pod.termination, earlier.termination)
+            termination.write_termination(pod.termination, earlier.termination)
             return earlier.exit_code
-        attempt = attempts.claim(store, spec, pod)
+        attempt = attempts.claim_attempt(store, spec, pod)
     except BaseException as error:
-        return termination.failed(error, pod, redact)
+        return termination.end_with_error(error, pod, redact)
     with Tee(pod.work / "attempt.log", redact) as tee:
-        return _attempt(pod, attempt, Ranks(), interruption, redact, tee)
+        return _run_attempt(pod, attempt, ProcessGroup(), interruption, redact, tee)
 
 
-def rank(pod: Pod) -> int:
-    """Be one of the processes of an attempt that the launcher has claimed; it has our output."""
+def run_rank(pod: PodMounts) -> int:
+    """Train as one of several processes, in the attempt that the launcher has claimed.
+
+    The launcher forwards the output of this process to its log.
+    """
     interruption = Interruption()
-    interruption.listen()
-    redact = termination.redactor_of(pod)
+    interruption.install_handler()
+    redact = termination.pod_redactor(pod)
     try:
-        ranks = Ranks.from_environment(os.environ)
-        attempt = attempts.claimed(pod.store(), pod.run(), int(os.environ[ATTEMPT_VARIABLE]))
+        process_group = ProcessGroup.from_environment(os.environ)
+        attempt = attempts.load_attempt(pod.store(), pod.run(), int(os.environ[ATTEMPT_VARIABLE]))
     except BaseException as error:
-        return termination.failed(error, pod, redact)
-    return _attempt(pod, attempt, ranks, interruption, redact)
+        return termination.end_with_error(error, pod, redact)
+    return _run_attempt(pod, attempt, process_group, interruption, redact)
 
 
-def _attempt(
-    pod: Pod,
-    attempt: Attempt,
-    ranks: Ranks,
+def _run_attempt(
+    pod: PodMounts,
+    attempt: ClaimedAttempt,
+    process_group: ProcessGroup,
     interruption: Interruption,
     redact: Redactor,
     tee: Tee | None = None,
 ) -> int:
-    """Train, and turn whatever happens into an exit code with everything saved that can be."""
-    spec = attempt.run
-    reporter = (Reporter if ranks.leads else Silent)(
+    """Train and publish, turn any error into an exit code, and save what can be saved."""
+    spec, is_main_process = attempt.run, process_group.is_main_process
+    reporter = (Reporter if is_main_process else SilentReporter)(
         attempt, pod.work, redact, pod.work / "attempt.log"
     )
-    uploader = Uploader(attempt, spec.model.id, reporter.committed, reporter.put_history)
-    tracker = Tracker(spec, os.environ if ranks.leads else {}, pod.work)
-    end = None
+    uploader = Uploader(
+        attempt, spec.model.id, reporter.checkpoint_committed, reporter.upload_history
+    )
+    tracker = Tracker(spec, os.environ if is_main_process else {}, pod.work)
+    failure = None
     try:
-        if ranks.leads:
+        if is_main_process:
             attempt.store.put_json(names.spec_key(attempt.prefix), spec)
-            listed = "".join(f"{pin}\n" for pin in pins(pod.site)).encode()
-            attempt.store.put_bytes(names.packages_key(attempt.prefix, attempt.number), listed)
-        _seed(spec.seed)
-        loaded = environment.load(pod, spec.environment)
-        method = _method(spec.algorithm, ranks)
-        ranks.join()
+            pins = "".join(f"{pin}\n" for pin in installed_pins(pod.site)).encode()
+            attempt.store.put_bytes(names.packages_key(attempt.prefix, attempt.number), pins)
+        _seed_random(spec.seed)
+        environment = environments.load(pod, spec.environment)
+        method = _import_method(spec.algorithm, process_group)
+        process_group.init_process_group()
         adapter = method(
-            Session(
+            TrainContext(
                 pod=pod,
                 run=spec,
                 attempt=attempt,
-                environment=loaded,
+                environment=environment,
                 reporter=reporter,
                 uploader=uploader,
                 tracker=tracker,
                 interruption=interruption,
                 redact=redact,
-                machine=_machine(ranks),
-                ranks=ranks,
+                machine=_detect_machine(process_group),
+                process_group=process_group,
             )
         )
-        if not ranks.leads:
-            # What is left to do is the first process's, and how it ends is for it to say.
+        if not is_main_process:
+            # Rank 0 publishes the adapter, and reports how the attempt has ended.
             return int(Exit.DONE)
-        reporter.activity(Activity.UPLOADING)
-        _finish(attempt, uploader, reporter, adapter, loaded)
+        reporter.set_activity(Activity.UPLOADING)
+        _publish(attempt, uploader, reporter, adapter, environment)
     except BaseException as error:
-        # For the launcher: from here on this process ends by itself.
-        termination.leave(pod.termination, None)
-        end = explain(error, pod.packages)
-        termination.report(error, end, redact)
+        # An existing termination file tells the launcher that this process ends by itself.
+        termination.write_termination(pod.termination, None)
+        failure = classify(error, pod.packages)
+        termination.log_error(error, failure, redact)
         uploader.finish(spec.upload_timeout_seconds)
-    code = end.code if end else int(Exit.DONE)
-    reason = end.reason if end else Reason.SUCCEEDED
+    code = failure.code if failure else int(Exit.DONE)
+    reason = failure.reason if failure else Reason.SUCCEEDED
     log.info("attempt %d ends with code %d (%s)", attempt.number, code, reason)
     if tee is not None:
         tee.sync()
-    code = _settle(pod, attempt, reporter, redact, end)
+    code = _record_end(pod, attempt, reporter, redact, failure)
     tracker.finish(code)
     return code
 
 
-def _seed(seed: int) -> None:
-    """Let what the environment's code draws while it is loaded be the same in every process."""
+def _seed_random(seed: int) -> None:
+    """Seed what the environment's code may draw from while it is loaded: alike on all ranks."""
     random.seed(seed)
     with suppress(ImportError):  # where the trainer is tested without PyTorch
         import numpy
@@ -142,71 +154,75 @@ def _seed(seed: int) -> None:
         numpy.random.seed(seed % 2**32)
 
 
-def _method(algorithm: str, ranks: Ranks) -> Callable[[Session], Path | None]:
-    """Import the method, and with it PyTorch: seconds that a bad config never has to pay."""
-    if ranks.world == 1:
+def _import_method(algorithm: str, process_group: ProcessGroup) -> Method:
+    """Import the method, and with it PyTorch, which takes seconds: not before the data is valid."""
+    if process_group.world_size == 1:
         # One process trains on one GPU; TRL refuses a single process that sees several.
         os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")
-    module = importlib.import_module(f"flashrun_trainer.{algorithm}")
-    method: Callable[[Session], Path | None] = module.train
+    method: Method = importlib.import_module(f"flashrun_trainer.{algorithm}").train
     return method
 
 
-def _machine(ranks: Ranks) -> Machine:
-    """Look at what there is to train on, and say so.
+def _detect_machine(process_group: ProcessGroup) -> Machine:
+    """Return what there is to train on, and log it.
 
     Raises:
-        TrainerError: there is a GPU that cannot be used; a CPU would take days in its place.
+        TrainerError: there is a GPU that PyTorch cannot use; training on the CPU would take days.
     """
     import torch
 
-    log.info("%s", ", ".join(f"{package} {version(package)}" for package in _STACK))
+    log.info("%s", ", ".join(f"{package} {version(package)}" for package in _LOGGED_PACKAGES))
     if torch.cuda.is_available():
         log.info("training on %s", torch.cuda.get_device_name())
-        return Machine(gpu=True, world_size=ranks.world)
+        return Machine(gpu=True, world_size=process_group.world_size)
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES") == ""
     if torch.version.cuda and any(_DEVICES.glob("nvidia[0-9]*")) and not hidden:
         raise TrainerError(
             Exit.GPU_FAULT,
             Reason.GPU_FAULT,
             "PyTorch cannot use the GPU of this pod",
-            "the run goes on on another node; when it ends there, too, the nodes' driver and the "
-            "trainer image do not go together",
+            "the run is retried on another node; if it fails there, too, ask the platform's "
+            "administrator whether the nodes' driver supports the trainer image",
         )
     log.warning("training on the CPU: there is no GPU in this pod")
-    return Machine(gpu=False, world_size=ranks.world)
+    return Machine(gpu=False, world_size=process_group.world_size)
 
 
-def _finish(
-    attempt: Attempt,
+# --- publishing ---------------------------------------------------------------------------------
+
+
+def _publish(
+    attempt: ClaimedAttempt,
     uploader: Uploader,
     reporter: Reporter,
     adapter: Path | None,
-    data: environment.Environment,
+    environment: Environment,
 ) -> None:
-    """Wait for the uploads and publish the adapter.
+    """Wait for the uploads of checkpoints, and publish the final adapter.
+
+    ``adapter`` is None when training was interrupted.
 
     Raises:
-        TrainerError: the run was interrupted, or something did not arrive in time.
+        TrainerError: training was interrupted, or an upload did not finish in time.
     """
     seconds = attempt.run.upload_timeout_seconds
     deadline = time.monotonic() + seconds
-    arrived = uploader.finish(seconds)
+    all_uploaded = uploader.finish(seconds)
     if uploader.error is not None:
         raise uploader.error
-    step = reporter.latest.step if reporter.latest else 0
+    step = reporter.progress.step if reporter.progress else 0
     if adapter is None:
         raise _interrupted(step, saved=uploader.resumable_step == step)
-    if not arrived:
+    if not all_uploaded:
         raise TrainerError(
             Exit.TEMPORARY,
             Reason.UPLOAD_TIMEOUT,
             f"the last checkpoints were not uploaded within {seconds} s: "
-            f"{uploader.trouble or 'storage takes its time'}",
-            "the next attempt goes on from the newest checkpoint that arrived",
+            f"{uploader.storage_error or 'storage is slow'}",
+            "the run is retried from the newest checkpoint that was uploaded",
         )
-    model_card.write(adapter, attempt.run, step, reporter.latest, data)
-    _publish(attempt, adapter, step, deadline)
+    model_card.write_model_card(adapter, attempt.run, step, reporter.progress, environment)
+    _upload_adapter(attempt, adapter, step, deadline)
 
 
 def _interrupted(step: int, saved: bool) -> TrainerError:
@@ -214,22 +230,22 @@ def _interrupted(step: int, saved: bool) -> TrainerError:
         return TrainerError(
             Exit.INTERRUPTED_SAVED,
             Reason.INTERRUPTED,
-            f"the pod was asked to stop; step {step} is saved, and the run goes on from there",
-            "it is started again by itself",
+            f"the pod was asked to stop; step {step} is saved, and the run continues from it",
+            "the run restarts automatically",
         )
     return TrainerError(
         Exit.INTERRUPTED_UNSAVED,
         Reason.INTERRUPTED,
         f"the pod was asked to stop, and step {step} could not be saved in time",
-        "it is started again by itself, from the last checkpoint",
+        "the run restarts automatically, from its last checkpoint",
     )
 
 
-def _publish(attempt: Attempt, adapter: Path, step: int, deadline: float) -> None:
-    """Upload the final adapter; its manifest is what says that the run has succeeded.
+def _upload_adapter(attempt: ClaimedAttempt, adapter: Path, step: int, deadline: float) -> None:
+    """Upload the final adapter; the run has succeeded as soon as its manifest exists.
 
-    The files go to a folder of this attempt's. Whatever another one is still sending, it cannot
-    touch those that a manifest lists.
+    The files go to a folder of this attempt. Another attempt that is still uploading can therefore
+    not change the files that a manifest lists.
     """
 
     def manifest(files: tuple[FileEntry, ...]) -> Manifest:
@@ -252,63 +268,74 @@ def _publish(attempt: Attempt, adapter: Path, step: int, deadline: float) -> Non
             prefix = names.adapter_prefix(attempt.prefix)
             attempt.store.upload_folder(prefix, adapter.parent, manifest)
         except KeyExists:
-            log.info("the final adapter had arrived before")
+            log.info("the final adapter was already uploaded")
         except StoreError as error:
             if time.monotonic() > deadline:
                 raise
-            log.warning("the adapter is not uploaded yet, trying again: %s", error)
+            log.warning("the adapter is not uploaded yet, retrying: %s", error)
             time.sleep(_RETRY_SECONDS)
             continue
         log.info("adapter %s is uploaded", attempt.run.run.name)
         return
 
 
-def _settle(
-    pod: Pod, attempt: Attempt, reporter: Reporter, redact: Redactor, end: TrainerError | None
+# --- the end ------------------------------------------------------------------------------------
+
+
+def _record_end(
+    pod: PodMounts,
+    attempt: ClaimedAttempt,
+    reporter: Reporter,
+    redact: Redactor,
+    failure: TrainerError | None,
 ) -> int:
-    """Say how it ended: to the run's records when that is final, and to the kubelet."""
-    progress = reporter.latest
-    code = end.code if end else int(Exit.DONE)
-    message = termination.termination(
-        end or TrainerError(code, Reason.SUCCEEDED, "training is complete", hint=""),
+    """Write the termination message, and the run's result if this end is final.
+
+    Returns the exit code: another one when the result cannot be written, or exists already.
+    """
+    progress = reporter.progress
+    code = failure.code if failure else int(Exit.DONE)
+    message = termination.make_termination(
+        failure or TrainerError(code, Reason.SUCCEEDED, "training is complete", hint=""),
         redact,
         attempt=attempt.number,
         step=progress.step if progress else None,
-        peak_memory_bytes=timing.peak_memory(),
+        peak_memory_bytes=timing.peak_memory_bytes(),
     )
     reporter.close()
     if attempts.is_final(code):
         try:
-            if end is not None:
-                # A pod that was cut off may fail of that alone, and another one has the run by now.
+            if failure is not None:
+                # A pod that was cut off may fail because of that, while another pod owns the run.
                 attempt.confirm()
-            result = _settle_for_good(attempt, reporter, message if end else None, code)
+            result = _write_result(attempt, reporter, message if failure else None, code)
             message, code = result.termination or message, result.exit_code
         except (StoreError, TrainerError) as error:
-            late = explain(error)
-            termination.report(error, late, redact)
-            message, code = termination.termination(late, redact, attempt=attempt.number), late.code
-    termination.leave(pod.termination, message)
+            late = classify(error)
+            termination.log_error(error, late, redact)
+            message = termination.make_termination(late, redact, attempt=attempt.number)
+            code = late.code
+    termination.write_termination(pod.termination, message)
     return code
 
 
-def _settle_for_good(
-    attempt: Attempt, reporter: Reporter, termination: Termination | None, code: int
+def _write_result(
+    attempt: ClaimedAttempt, reporter: Reporter, message: Termination | None, code: int
 ) -> Result:
-    """Write the run's result, and return the one that stands: another process's, if it came first.
+    """Write the run's result, and return the one that counts: another pod's if it was first.
 
     Raises:
-        StoreError: storage is away.
+        StoreError: storage is not available.
     """
-    result = attempts.settle(
+    result = attempts.write_result(
         attempt.store,
         Result(
             run=attempt.run.run,
             attempt=attempt.number,
             exit_code=code,
-            termination=termination,
-            progress=reporter.latest,
-            batching=reporter.batched,
+            termination=message,
+            progress=reporter.progress,
+            batching=reporter.batching,
             finished=datetime.now(UTC),
         ),
     )

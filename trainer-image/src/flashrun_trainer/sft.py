@@ -1,4 +1,8 @@
-"""SFT: learn by imitating the completions that the environment provides."""
+"""SFT, supervised fine-tuning: learn to imitate the outputs that the environment provides.
+
+``train`` is the whole method, top to bottom: conversations from the environment, token ids with
+labels, micro-batches, model with adapter, TRL's loop.
+"""
 
 import logging
 import warnings
@@ -12,222 +16,249 @@ from trl import SFTConfig, SFTTrainer
 
 from flashrun.api.exits import Exit
 from flashrun.api.reasons import Reason
-from flashrun.api.records import Batching, ResolvedRun
+from flashrun.api.records import ResolvedRun
 from flashrun_trainer import loop, model, trl_arguments
-from flashrun_trainer.context import Session
+from flashrun_trainer.context import TrainContext
 from flashrun_trainer.data import packing
-from flashrun_trainer.data.chat_template import Row, row_of, truncated
-from flashrun_trainer.data.environment import (
+from flashrun_trainer.data.chat_template import TokenizedExample, tokenize_conversation, truncate
+from flashrun_trainer.data.dataset import example_name
+from flashrun_trainer.data.environment import Environment, naming_example
+from flashrun_trainer.data.messages import (
     MESSAGES_HINT,
-    Environment,
     Message,
-    almost_messages,
-    naming,
-    reasons,
-    row_name,
-    says_something,
+    has_reasoning,
+    is_almost_messages,
+    is_learnable,
 )
-from flashrun_trainer.data.packing import IGNORED
+from flashrun_trainer.data.packing import IGNORE_INDEX
 from flashrun_trainer.pod.trainer_errors import TrainerError
 
 log = logging.getLogger(__name__)
 
-_MANY: Final = 0.05
-"""Share of the examples from which on a warning is not only for the log."""
-_WEIGHED: Final = ("entropy", "mean_token_accuracy")
+_MANY_CUT: Final = 0.05
+"""Share of cut examples from which on the warning is also shown in the status."""
+_TOKEN_MEANS: Final = ("entropy", "mean_token_accuracy")
+"""TRL's metrics that are means over the tokens of a micro-batch."""
 
 
 class Conversation(NamedTuple):
-    """One example: what is asked, and what the assistant shall say and do."""
+    """One example: the prompt, and the completion that the assistant learns to give."""
 
     prompt: list[Message]
     completion: list[Message]
     name: str
-    """How people count it."""
+    """The example's name for people, such as ``row 7``."""
 
 
-def train(session: Session) -> Path | None:
-    """Train, and return the folder of the final adapter; None when interrupted."""
-    run, machine = session.run, session.machine
-    link = loop.Link(session)
-    tokenizer = model.load_tokenizer(session.pod.model_folder(run))
-    pairs = conversations(session.environment, run)
-    rows = training_rows(pairs, tokenizer, run)
-    session.reporter.warn("; ".join(filter(None, warnings_of(pairs, rows, run))))
-    loop.same_everywhere(session.ranks, (row.input_ids for row in rows))
+def train(context: TrainContext) -> Path | None:
+    """Train, and return the folder of the final adapter.
 
-    network, adapter = loop.policy(session)
-    lengths = [len(row.input_ids) for row in rows]
-    layout = model.packing_layout(network)
-    plan = packing.plan(
-        run, lengths, layout, trl_arguments.most_tokens(machine), machine.world_size
+    Returns None on ranks above 0, and when training was interrupted.
+    """
+    run, machine = context.run, context.machine
+    callback = loop.TrainingCallback(context)
+
+    # Data first: it is cheap, and most mistakes of a config are found here.
+    tokenizer = model.load_tokenizer(context.pod.model_folder(run))
+    conversations = load_conversations(context.environment, run)
+    examples = tokenize_conversations(conversations, tokenizer, run)
+    context.reporter.warn("; ".join(filter(None, data_warnings(conversations, examples, run))))
+    loop.check_same_examples(context.process_group, (example.input_ids for example in examples))
+
+    # Whether examples may share a row depends on the model's layers.
+    network, lora_arguments = loop.load_policy(context)
+    plan = packing.make_plan(
+        run,
+        lengths=[len(example.input_ids) for example in examples],
+        layout=model.packing_layout(network),
+        most_tokens=trl_arguments.most_micro_batch_tokens(machine),
+        world_size=machine.world_size,
     )
-    log.info("%s", packing.said(plan))
-    session.reporter.batching(
-        Batching(
-            world_size=machine.world_size,
-            micro_batch_size=plan.at_once,
-            gradient_accumulation_steps=plan.passes,
-        )
+    log.info("%s", packing.describe(plan))
+    context.reporter.set_batching(plan.batching)
+    callback.tokens_until = plan.tokens_until
+    callback.epochs_until = plan.batches.epochs_until
+
+    # TRL's dataset holds only the numbers of the micro-batches. The collator looks up their
+    # examples, so TRL can neither reorder nor regroup them.
+    steps = len(plan.batches)
+    arguments = trl_arguments.sft(
+        run,
+        machine,
+        context.pod.work / "checkpoints",
+        plan.gradient_accumulation_steps,
+        steps,
     )
-    output = session.pod.work / "checkpoints"
-    link.tokens_of = plan.tokens_until
-    link.epochs_of = plan.steps.epochs_until
-    trainer = Trainer(
+    trainer = SftTrainer(
         model=network,
-        peft_config=LoraConfig(**adapter) if adapter else None,
-        args=SFTConfig(**trl_arguments.sft(run, machine, output, plan.passes, len(plan.steps))),
-        train_dataset=Dataset.from_dict({"pass": range(plan.size * len(plan.steps))}),
-        data_collator=packing.Collator(plan, rows, tokenizer.pad_token_id),
+        peft_config=LoraConfig(**lora_arguments) if lora_arguments else None,
+        args=SFTConfig(**arguments),
+        train_dataset=Dataset.from_dict(
+            {"micro_batch": range(plan.micro_batches_per_step * steps)}
+        ),
+        data_collator=packing.Collator(plan, examples, tokenizer.pad_token_id),
         processing_class=tokenizer,
-        callbacks=[link],
+        callbacks=[callback],
     )
-    return loop.drive(trainer, link, session)
+    return loop.run_training(trainer, callback, context)
 
 
-class Trainer(loop.WithoutCards, SFTTrainer):
-    """TRL's trainer with a warm-up that begins above 0, and means that count every token once."""
+class SftTrainer(loop.WithoutModelCards, SFTTrainer):
+    """TRL's trainer, with a warm-up that starts above 0 and means that weigh every token alike."""
 
-    def __init__(self, **settings: Any) -> None:
-        self._learned: list[int] = []
-        """Tokens that were learned from each pass of the step that is under way."""
-        super().__init__(**settings)
+    def __init__(self, **arguments: Any) -> None:
+        self._learned_tokens: list[int] = []
+        """Tokens with a label in each micro-batch of the current step, over all processes."""
+        super().__init__(**arguments)
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
-        """Leave out the rate of 0 that the schedule begins with: a step would learn nothing."""
+        """Skip the learning rate of 0 with which the schedule starts: that step learns nothing."""
         if self.lr_scheduler is not None:
             return self.lr_scheduler
         schedule = super().create_scheduler(num_training_steps + 1, optimizer)
         with warnings.catch_warnings():
-            # PyTorch misses the optimizer's step that would come before.
+            # PyTorch warns that the optimizer has not stepped before the schedule.
             warnings.simplefilter("ignore", UserWarning)
             schedule.step()
         return schedule
 
-    def compute_loss(self, model: Any, inputs: dict[str, Any], *more: Any, **kept: Any) -> Any:
-        """Note how many tokens are learned from the pass, by all processes."""
-        learned = (inputs["labels"] != IGNORED).sum()
-        self._learned.append(int(self.accelerator.gather_for_metrics(learned).sum()))
-        return super().compute_loss(model, inputs, *more, **kept)
+    def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """Count the tokens that are learned from the micro-batch, over all processes."""
+        tokens = (inputs["labels"] != IGNORE_INDEX).sum()
+        self._learned_tokens.append(int(self.accelerator.gather_for_metrics(tokens).sum()))
+        return super().compute_loss(model, inputs, *args, **kwargs)
 
-    def log(self, logs: dict[str, float], *more: Any) -> None:
-        """Weigh the means of the passes by what was learned from each: TRL takes all alike."""
-        weights, self._learned = self._learned, []
-        for name in _WEIGHED:
+    def log(self, logs: dict[str, float], *args: Any) -> None:
+        """Weight the means of micro-batches by their learned tokens; TRL averages them equally."""
+        weights, self._learned_tokens = self._learned_tokens, []
+        for name in _TOKEN_MEANS:
             means = self._metrics["train"].get(name)
             if means and sum(weights):
-                sums = (mean * weight for mean, weight in zip(means, weights, strict=True))
-                self._metrics["train"][name] = [sum(sums) / sum(weights)]
-        super().log(logs, *more)
+                products = (mean * weight for mean, weight in zip(means, weights, strict=True))
+                self._metrics["train"][name] = [sum(products) / sum(weights)]
+        super().log(logs, *args)
 
 
-def conversations(environment: Environment, run: ResolvedRun) -> list[Conversation]:
+def load_conversations(environment: Environment, run: ResolvedRun) -> list[Conversation]:
     """Return prompt and completion of the examples, without those that have no output.
 
     Raises:
         TrainerError: the environment fails, or no example has an output.
     """
     examples = environment.examples[: run.train.max_examples or None]
-    found = [
+    conversations = [
         Conversation(
-            environment.prompt(example), environment.completion(example), row_name(example)
+            environment.prompt(example), environment.completion(example), example_name(example)
         )
         for example in examples
     ]
-    almost = [
-        pair for pair, example in zip(found, examples, strict=True) if _as_json(pair, example)
+    malformed = [
+        conversation
+        for conversation, example in zip(conversations, examples, strict=True)
+        if _is_json_text(conversation, example)
     ]
-    if almost:
+    if malformed:
         log.warning(
-            "%d of %d outputs look like conversations, and are learned as the text of their JSON, "
-            "the first in %s: %s",
-            *(len(almost), len(found), almost[0].name, MESSAGES_HINT),
+            "%d of %d outputs look like conversations but are learned as JSON text, the first in "
+            "%s: %s",
+            *(len(malformed), len(conversations), malformed[0].name, MESSAGES_HINT),
         )
-    kept = [pair for pair in found if any(map(says_something, pair.completion))]
-    if len(kept) < len(found):
-        log.warning("%d of %d examples have no output: dropped", len(found) - len(kept), len(found))
-    if not kept:
+    learnable = [item for item in conversations if any(map(is_learnable, item.completion))]
+    if len(learnable) < len(conversations):
+        dropped = len(conversations) - len(learnable)
+        log.warning("%d of %d examples have no output: dropped", dropped, len(conversations))
+    if not learnable:
         raise TrainerError(
             Exit.DATA,
             Reason.NOTHING_TO_LEARN,
-            f"not one of {len(found)} examples has an output",
-            "SFT imitates outputs: add them to the rows of the dataset",
+            f"none of the {len(conversations)} examples has an output",
+            "add outputs to the rows of the dataset: SFT imitates them",
         )
-    return kept
+    return learnable
 
 
-def training_rows(pairs: Sequence[Conversation], tokenizer: Any, run: ResolvedRun) -> list[Row]:
-    """Render conversations and drop those without anything to learn, saying how many.
+def tokenize_conversations(
+    conversations: Sequence[Conversation], tokenizer: Any, run: ResolvedRun
+) -> list[TokenizedExample]:
+    """Return conversations as token ids, at most ``max_length`` each; log how many are dropped.
+
+    An example is dropped when none of its completion is left within ``max_length``.
 
     Raises:
-        TrainerError: nothing is left.
+        TrainerError: all examples are dropped.
     """
-    rows = []
-    for pair in pairs:
-        with naming(pair.name):
-            row = row_of(tokenizer, pair.prompt, pair.completion, run.thinking)
-        rows.append(truncated(row, run.train.max_length))
-    kept = [row for row in rows if any(label != IGNORED for label in row.labels)]
-    if len(kept) < len(rows):
+    examples = []
+    for conversation in conversations:
+        with naming_example(conversation.name):
+            example = tokenize_conversation(
+                tokenizer, conversation.prompt, conversation.completion, run.thinking
+            )
+        examples.append(truncate(example, run.train.max_length))
+    learnable = [
+        example for example in examples if any(label != IGNORE_INDEX for label in example.labels)
+    ]
+    if len(learnable) < len(examples):
         log.warning(
             "%d of %d examples were dropped: nothing of their completion is left within "
             "max_length = %d tokens",
-            *(len(rows) - len(kept), len(rows), run.train.max_length),
+            *(len(examples) - len(learnable), len(examples), run.train.max_length),
         )
-    if not kept:
+    if not learnable:
         raise TrainerError(
             Exit.DATA,
             Reason.NOTHING_TO_LEARN,
-            f"not one of {len(rows)} examples has a completion within max_length = "
+            f"none of the {len(examples)} examples has a completion within max_length = "
             f"{run.train.max_length} tokens",
             "raise train.max_length, or shorten the prompts",
         )
-    return kept
+    return learnable
 
 
-def warnings_of(
-    pairs: Sequence[Conversation], rows: Sequence[Row], run: ResolvedRun
+def data_warnings(
+    conversations: Sequence[Conversation], examples: Sequence[TokenizedExample], run: ResolvedRun
 ) -> tuple[str, ...]:
-    """Return what should be known while the run trains; of a few cut rows only the log speaks."""
-    cut = cut_short(rows, run)
-    if cut and sum(row.cut for row in rows) <= _MANY * len(rows):
+    """Return warnings for the status of the run; a few cut examples are only logged."""
+    cut = truncation_warning(examples, run)
+    if cut and sum(example.cut for example in examples) <= _MANY_CUT * len(examples):
         log.warning("%s", cut)
         cut = ""
-    return reasoning_mismatch(pairs, run.thinking), cut
+    return reasoning_warning(conversations, run.thinking), cut
 
 
-def cut_short(rows: Sequence[Row], run: ResolvedRun) -> str:
-    """Return a sentence about completions that have lost their end, or an empty string."""
-    cut = sum(row.cut for row in rows)
+def truncation_warning(examples: Sequence[TokenizedExample], run: ResolvedRun) -> str:
+    """Return a warning about completions that have lost their end, or an empty string."""
+    cut = sum(example.cut for example in examples)
     if not cut:
         return ""
     return (
-        f"{cut} of {len(rows)} examples have lost the end of their completion to max_length = "
+        f"{cut} of {len(examples)} examples have lost the end of their completion to max_length = "
         f"{run.train.max_length} tokens, and do not teach when to stop: raise train.max_length"
     )
 
 
-def reasoning_mismatch(pairs: Sequence[Conversation], thinking: bool) -> str:
-    """Return a sentence when the run shall reason and its outputs do not, or the other way round.
+def reasoning_warning(conversations: Sequence[Conversation], thinking: bool) -> str:
+    """Return a warning when ``thinking`` and the outputs do not match, or an empty string.
 
-    In both cases what is learned follows another opening than what is asked for later.
+    If they do not match, what is learned follows another opening than what is asked for later.
     """
-    targets = [any(map(reasons, pair.completion)) for pair in pairs]
-    if thinking and not any(targets):
+    reasoned = [any(map(has_reasoning, item.completion)) for item in conversations]
+    if thinking and not any(reasoned):
         return (
             "thinking is on, but no output has reasoning between <think> and </think>, so the "
             "model learns to answer without it: add reasoning to the outputs, or set thinking = "
             "false"
         )
-    if not thinking and any(targets):
+    if not thinking and any(reasoned):
         return (
-            f"thinking is off, but {sum(targets)} of {len(targets)} outputs reason between <think> "
-            "and </think>, which the model is never asked for: set thinking = true, or leave the "
-            "reasoning out"
+            f"thinking is off, but {sum(reasoned)} of {len(reasoned)} outputs have reasoning "
+            "between <think> and </think>, which the model is never asked for: set thinking = "
+            "true, or remove the reasoning"
         )
     return ""
 
 
-def _as_json(pair: Conversation, example: Any) -> bool:
-    alone = len(pair.completion) == 1 and pair.completion[0]["content"].startswith(("{", "["))
-    return alone and almost_messages(example.output)
+def _is_json_text(conversation: Conversation, example: Any) -> bool:
+    """Return whether a completion is the JSON text of an output meant as a conversation."""
+    completion = conversation.completion
+    is_json = len(completion) == 1 and completion[0]["content"].startswith(("{", "["))
+    return is_json and is_almost_messages(example.output)

@@ -1,7 +1,8 @@
-"""From the resolved spec to the arguments of TRL and PEFT: pure, and without either of them.
+"""From the resolved spec to the arguments of TRL and PEFT: pure functions, without either of them.
 
-Batch sizes are those of one optimizer step. How much of it goes through the GPU at once is decided
-here, and changes memory and speed, not what is learned.
+The batch sizes of a config are those of one optimizer step. How a step is divided into
+micro-batches is decided here and in ``data.packing``; it changes memory and speed, not what is
+learned.
 """
 
 import math
@@ -12,11 +13,11 @@ from typing import Any, Final
 from flashrun.api.catalog import WARM_UP_SHARE
 from flashrun.api.exits import Exit
 from flashrun.api.reasons import Reason
-from flashrun.api.records import ResolvedRun
+from flashrun.api.records import Batching, ResolvedRun
 from flashrun_trainer.pod.trainer_errors import TrainerError
 
-_TOKENS_AT_ONCE: Final = 16384
-"""Tokens of one forward and backward pass on a GPU, padding included."""
+_MICRO_BATCH_TOKENS: Final = 16384
+"""Most tokens of one micro-batch on a GPU, padding included."""
 
 
 @dataclass(frozen=True)
@@ -25,35 +26,29 @@ class Machine:
 
     gpu: bool = False
     world_size: int = 1
-    """Processes of the whole run, one a GPU."""
+    """Processes of the whole run, one per GPU."""
 
 
-@dataclass(frozen=True)
-class Split:
-    """How one optimizer step is cut up."""
+def divide_step(sequences: int, most: int) -> tuple[int, int]:
+    """Divide the ``sequences`` of one process into equal micro-batches of at most ``most``.
 
-    at_once: int
-    """Sequences of one pass."""
-    passes: int
-    """Passes before the optimizer steps (gradient accumulation)."""
-
-
-def split(sequences: int, most: int) -> Split:
-    """Cut one process's ``sequences`` into equal passes of at most ``most``."""
-    at_once = max(n for n in range(1, min(sequences, max(most, 1)) + 1) if sequences % n == 0)
-    return Split(at_once, sequences // at_once)
+    Returns (micro_batch_size, gradient_accumulation_steps); their product is ``sequences``.
+    """
+    sizes = range(1, min(sequences, max(most, 1)) + 1)
+    micro_batch_size = max(size for size in sizes if sequences % size == 0)
+    return micro_batch_size, sequences // micro_batch_size
 
 
 def sft(
-    run: ResolvedRun, machine: Machine, output: Path, passes: int, steps: int
+    run: ResolvedRun, machine: Machine, output: Path, gradient_accumulation_steps: int, steps: int
 ) -> dict[str, Any]:
-    """Return the arguments of ``SFTConfig`` for data that is cut up already, a pass an item."""
+    """Return the arguments of ``SFTConfig`` for data whose items are complete micro-batches."""
     return {
-        **_shared(run, machine, output, Split(at_once=1, passes=passes)),
+        **_shared(run, machine, output, 1, gradient_accumulation_steps),
         "max_steps": steps,
         "lr_scheduler_type": "cosine",
         "warmup_steps": math.ceil(WARM_UP_SHARE * steps),
-        # Rows arrive as token ids and labels, in their order; nothing is left to prepare or to cut.
+        # The collator makes token ids and labels, in order; TRL must neither prepare nor cut them.
         "dataset_kwargs": {"skip_prepare_dataset": True},
         "train_sampling_strategy": "sequential",
         "remove_unused_columns": False,
@@ -63,15 +58,18 @@ def sft(
 
 
 def prompts_per_step(run: ResolvedRun, prompts: int, world_size: int) -> int:
-    """Return how many of ``prompts`` a step takes: at most batch_size, the same for every process.
+    """Return how many of ``prompts`` a GRPO step takes: at most batch_size.
+
+    Every process must get the same number of completions, so their number over all groups is a
+    multiple of ``world_size``.
 
     Raises:
         TrainerError: there is no such number.
     """
     group = run.train.group_size or 2
     most = min(run.train.batch_size, prompts)
-    if found := next((n for n in range(most, 0, -1) if n * group % world_size == 0), 0):
-        return found
+    if number := next((n for n in range(most, 0, -1) if n * group % world_size == 0), 0):
+        return number
     raise TrainerError(
         Exit.CONFIG,
         Reason.BATCH_INDIVISIBLE,
@@ -80,8 +78,26 @@ def prompts_per_step(run: ResolvedRun, prompts: int, world_size: int) -> int:
     )
 
 
+def grpo_batching(run: ResolvedRun, machine: Machine, prompts: int) -> Batching:
+    """Return how a GRPO step is divided; ``prompts`` is the number of prompts in the dataset.
+
+    Raises:
+        TrainerError: the completions cannot be spread over the GPUs.
+    """
+    group = run.train.group_size or 2
+    completions = prompts_per_step(run, prompts, machine.world_size) * group
+    own = completions // machine.world_size
+    micro_batch_size, gradient_accumulation_steps = divide_step(own, _most_sequences(run, machine))
+    return Batching(
+        world_size=machine.world_size,
+        micro_batch_size=micro_batch_size,
+        gradient_accumulation_steps=gradient_accumulation_steps,
+        generation_batch_size=completions,
+    )
+
+
 def grpo(run: ResolvedRun, machine: Machine, output: Path, prompts: int) -> dict[str, Any]:
-    """Return the arguments of ``GRPOConfig``; ``prompts`` is how many the dataset has.
+    """Return the arguments of ``GRPOConfig``; ``prompts`` is the number of prompts in the dataset.
 
     Raises:
         TrainerError: the temperature is zero, or the completions cannot be spread over the GPUs.
@@ -95,29 +111,29 @@ def grpo(run: ResolvedRun, machine: Machine, output: Path, prompts: int) -> dict
             "could be learned from them",
             "set train.temperature above 0",
         )
-    group = train.group_size or 2
-    completions = prompts_per_step(run, prompts, machine.world_size) * group
-    cut = split(completions // machine.world_size, _at_once(run, machine))
+    batching = grpo_batching(run, machine, prompts)
+    accumulation = batching.gradient_accumulation_steps
     return {
-        **_shared(run, machine, output, cut),
+        **_shared(run, machine, output, batching.micro_batch_size, accumulation),
         "max_steps": train.steps,
         "lr_scheduler_type": "constant",
-        "num_generations": group,
-        # One generation an optimizer step: a checkpoint never falls into the middle of a buffer,
-        # from where a resume could not go on exactly.
-        "steps_per_generation": cut.passes,
+        "num_generations": train.group_size or 2,
+        # One generation per optimizer step: a checkpoint then never falls into the middle of a
+        # buffer of completions, from where a resume could not continue exactly.
+        "steps_per_generation": accumulation,
         "num_iterations": 1,
         "max_completion_length": train.max_tokens,
         "temperature": train.temperature,
         "top_p": 1.0,
         "beta": train.kl_penalty_coef or 0.0,
         # Every token counts the same whatever its completion's length, and advantages keep the
-        # scale of the reward: docs/training.md says why.
+        # scale of the reward: docs/training.md has the reasons.
         "loss_type": "dr_grpo",
         "scale_rewards": "none",
-        # What max_tokens cuts off has no end to learn; stop sequences end completions as we want.
+        # A completion that max_tokens cuts off has no end to learn. With stop sequences, TRL would
+        # also take the completions that end as the config wants for cut off.
         "mask_truncated_completions": not train.stop_sequences,
-        # advantage_clip is recorded in the spec and changes nothing.
+        # advantage_clip is recorded in the spec and has no effect.
         "disable_dropout": True,
     }
 
@@ -135,46 +151,53 @@ def lora(run: ResolvedRun, targets: str) -> dict[str, Any]:
 
 
 def longest_prompt(run: ResolvedRun) -> int:
-    """Return the most tokens that a GRPO prompt may have, so that a whole completion fits."""
+    """Return the most tokens of a GRPO prompt, so that a completion of max_tokens still fits."""
     return run.train.max_length - (run.train.max_tokens or 0)
 
 
-def most_tokens(machine: Machine) -> int | None:
-    """Return how many tokens of one pass fit a device; a CPU's memory is no limit to speak of."""
-    return _TOKENS_AT_ONCE if machine.gpu else None
+def most_micro_batch_tokens(machine: Machine) -> int | None:
+    """Return the most tokens of an SFT micro-batch; None means no limit, as on a CPU."""
+    return _MICRO_BATCH_TOKENS if machine.gpu else None
 
 
-def _at_once(run: ResolvedRun, machine: Machine) -> int:
-    """Return how many sequences fit a device; a CPU's memory is no limit for what runs on one."""
+def _most_sequences(run: ResolvedRun, machine: Machine) -> int:
+    """Return the most completions of a GRPO micro-batch; on a CPU, all of a step."""
     if not machine.gpu:
         return run.train.batch_size * (run.train.group_size or 1)
-    return _TOKENS_AT_ONCE // run.train.max_length
+    return _MICRO_BATCH_TOKENS // run.train.max_length
 
 
-def _shared(run: ResolvedRun, machine: Machine, output: Path, cut: Split) -> dict[str, Any]:
+def _shared(
+    run: ResolvedRun,
+    machine: Machine,
+    output: Path,
+    micro_batch_size: int,
+    gradient_accumulation_steps: int,
+) -> dict[str, Any]:
     return {
         "output_dir": str(output),
         "seed": run.seed,
         "data_seed": run.seed,
         "learning_rate": run.train.learning_rate,
-        "per_device_train_batch_size": cut.at_once,
-        "gradient_accumulation_steps": cut.passes,
+        "per_device_train_batch_size": micro_batch_size,
+        "gradient_accumulation_steps": gradient_accumulation_steps,
         "save_strategy": "steps",
         "save_steps": run.train.save_every,
-        # The newest is being uploaded from hard links; one more is kept against a half-written one.
+        # The newest checkpoint is uploaded from hard links; the one before it is kept in case the
+        # newest is only half written.
         "save_total_limit": 2,
         "logging_strategy": "steps",
         "logging_steps": 1,
         "logging_first_step": True,
-        # A loss that is no number must be seen, not averaged away.
+        # A loss that is not finite must be reported, not replaced by an average.
         "logging_nan_inf_filter": False,
         "report_to": "none",
         "disable_tqdm": True,
         "bf16": machine.gpu,
         "use_cpu": not machine.gpu,
-        **_together(machine),
+        **_data_parallel(machine),
         "gradient_checkpointing": machine.gpu,
-        # Routers are frozen, and a balance between experts would depend on how a step is cut up.
+        # Routers are frozen, and the loss that balances experts would depend on the micro-batches.
         "router_aux_loss_coef": 0.0,
         "optim": "adamw_torch_fused" if machine.gpu else "adamw_torch",
         "dataloader_num_workers": 0,
@@ -183,12 +206,12 @@ def _shared(run: ResolvedRun, machine: Machine, output: Path, cut: Split) -> dic
     }
 
 
-def _together(machine: Machine) -> dict[str, Any]:
-    """Return what several processes need to be told."""
+def _data_parallel(machine: Machine) -> dict[str, Any]:
+    """Return the arguments for several processes (DistributedDataParallel)."""
     if machine.world_size == 1:
         return {}
     return {
         "ddp_backend": "nccl" if machine.gpu else "gloo",
-        # Every weight that learns is used in every pass; looking for others costs time.
+        # Every trainable weight is used in every micro-batch; searching for unused ones costs time.
         "ddp_find_unused_parameters": False,
     }

@@ -1,6 +1,7 @@
-"""Messages as tokens: what the model's chat template writes, and which of it is to be learned.
+"""Messages as token ids, as the model's chat template renders them, and which tokens are learned.
 
-That is what the assistant says in a completion; prompt, user and tool messages are context.
+Only what the assistant says in a completion is learned. The prompt, and the messages of users and
+tools, are context.
 """
 
 from bisect import bisect_left, bisect_right
@@ -10,58 +11,63 @@ from typing import Any, NamedTuple
 
 from flashrun.api.exits import Exit
 from flashrun.api.reasons import Reason
-from flashrun_trainer.data.environment import Message, shown
-from flashrun_trainer.data.packing import IGNORED
-from flashrun_trainer.pod.trainer_errors import TrainerError, sentence
+from flashrun_trainer.data.messages import Message, short_repr
+from flashrun_trainer.data.packing import IGNORE_INDEX
+from flashrun_trainer.pod.trainer_errors import TrainerError, format_error
 
 
-class Row(NamedTuple):
-    """One example as token ids, with the ids to learn as labels."""
+class TokenizedExample(NamedTuple):
+    """One SFT example as token ids."""
 
     input_ids: list[int]
     labels: list[int]
+    """The token ids to learn; ``IGNORE_INDEX`` for the others. As long as ``input_ids``."""
     cut: bool = False
-    """Whether something that was to be learned did not fit."""
+    """Whether tokens that should be learned did not fit."""
 
 
-def row_of(tokenizer: Any, prompt: list[Message], completion: list[Message], thinking: bool) -> Row:
-    """Return the whole conversation as token ids, with the assistant's part of it as labels.
+def tokenize_conversation(
+    tokenizer: Any, prompt: list[Message], completion: list[Message], thinking: bool
+) -> TokenizedExample:
+    """Return the whole conversation as token ids, with the assistant's turns as labels.
 
-    A turn begins behind what the template writes to ask for an answer. What that holds, such as an
-    empty pair of think tags, is not learned; nor is what comes behind the end-of-turn token, which
-    ends generation.
+    A turn begins after the generation prompt, so what that contains, such as an empty pair of think
+    tags, is not learned. A turn ends with its end-of-turn token, which ends generation; what the
+    template writes after it is not learned either.
 
     Raises:
         TrainerError: the template refuses the messages.
     """
     messages = [*prompt, *completion]
-    end = turn_end(tokenizer, thinking)
-    asked = token_ids(tokenizer, prompt, thinking, answer=True)
+    end_token = end_of_turn_token(tokenizer, thinking)
+    with_opening = tokenize_messages(tokenizer, prompt, thinking, add_generation_prompt=True)
     if len(completion) == 1:
-        whole = token_ids(tokenizer, messages, thinking, answer=False)
-        turns = [(common_length(asked, whole), _end(whole, end))]
+        ids = tokenize_messages(tokenizer, messages, thinking, add_generation_prompt=False)
+        turns = [(common_length(with_opening, ids), _last_turn_end(ids, end_token))]
     else:
-        unasked = token_ids(tokenizer, prompt, thinking, answer=False)
-        found = _Dialogue(tokenizer, messages, thinking, asked[common_length(unasked, asked) :])
-        whole = found.ids
+        without = tokenize_messages(tokenizer, prompt, thinking, add_generation_prompt=False)
+        opening = with_opening[common_length(without, with_opening) :]
+        locator = _TurnLocator(tokenizer, messages, thinking, opening)
+        ids = locator.ids
         turns = [
-            found.turn(index, end)
+            locator.locate(index, end_token)
             for index in range(len(prompt), len(messages))
             if messages[index]["role"] == "assistant"
         ]
-    labels = [IGNORED] * len(whole)
-    for begin, stop in turns:
-        labels[begin:stop] = whole[begin:stop]
-    return Row(whole, labels)
+    labels = [IGNORE_INDEX] * len(ids)
+    for begin, end in turns:
+        labels[begin:end] = ids[begin:end]
+    return TokenizedExample(ids, labels)
 
 
-class _Dialogue:
-    """A conversation with several turns of the assistant, and where each of them lies.
+class _TurnLocator:
+    """Finds the assistant's turns among the tokens of a conversation with several of them.
 
-    Templates render a turn in the middle otherwise than at the end, with all turns before it, so
-    the conversation up to the turn says nothing about its place. What stays the same when the
-    assistant says something else there is what comes before and after. That is compared as text:
-    tokenizing the conversation once a turn would take seconds.
+    A template may render a turn differently when other turns follow it, and then also the turns
+    before it, so rendering the conversation up to the turn does not give its position. But text
+    before and after a turn does not change when the turn has another content. So each turn is
+    replaced by a marker, and the two texts are compared. They are compared as text, because
+    tokenizing the conversation once per turn would take seconds.
     """
 
     def __init__(
@@ -69,102 +75,108 @@ class _Dialogue:
     ) -> None:
         self._tokenizer, self._messages, self._thinking = tokenizer, messages, thinking
         self._opening = opening
-        self._text = text_of(tokenizer, messages, thinking, answer=False)
-        found = tokenizer(self._text, add_special_tokens=False, return_offsets_mapping=True)
-        self.ids: list[int] = found["input_ids"]
-        self._begins, self._ends = zip(*found["offset_mapping"], strict=True)
+        """The generation prompt: the tokens that open an assistant's turn."""
+        self._text = render(tokenizer, messages, thinking, add_generation_prompt=False)
+        encoded = tokenizer(self._text, add_special_tokens=False, return_offsets_mapping=True)
+        self.ids: list[int] = encoded["input_ids"]
+        self._starts, self._ends = zip(*encoded["offset_mapping"], strict=True)
 
-    def turn(self, index: int, end: int) -> tuple[int, int]:
-        """Return where the turn begins and ends among the tokens, its end-of-turn token included.
-
-        ``end`` is that token.
-        """
-        before, after = self._around(index)
-        parted = bisect_right(self._ends, before)
-        backwards = range(parted - 1, -1, -1)
+    def locate(self, index: int, end_token: int) -> tuple[int, int]:
+        """Return the token positions (begin, end) of turn ``index``, with its end-of-turn token."""
+        content_start, content_end = self._content_span(index)
+        first = bisect_right(self._ends, content_start)
         opening = self._opening
-        opened = next((at for at in backwards if self.ids[at : at + 1] == opening[:1]), parted)
+        # The content starts in the turn: search backwards for the tokens that open the turn.
+        backwards = range(first - 1, -1, -1)
+        opened = next((at for at in backwards if self.ids[at : at + 1] == opening[:1]), first)
         begin = opened + common_length(opening, self.ids[opened : opened + len(opening)])
         if index + 1 == len(self._messages):
-            return begin, _end(self.ids, end)
-        stop = bisect_left(self._begins, after)
-        return begin, stop + 1 if self.ids[stop : stop + 1] == [end] else stop
+            return begin, _last_turn_end(self.ids, end_token)
+        end = bisect_left(self._starts, content_end)
+        return begin, end + 1 if self.ids[end : end + 1] == [end_token] else end
 
-    def _around(self, index: int) -> tuple[int, int]:
-        """Return where in the text the turn's content begins and ends."""
+    def _content_span(self, index: int) -> tuple[int, int]:
+        """Return the positions in the text (begin, end) of the turn's content."""
         messages, text = self._messages, self._text
-        said = str(messages[index].get("content") or "").strip()
-        other = next(m for m in "#%@" if not said.startswith(m) and not said.endswith(m))
-        changed: Message = {"role": "assistant", "content": other}
-        variant = text_of(
+        content = str(messages[index].get("content") or "").strip()
+        # A marker that the content neither begins nor ends with, so that the texts differ there.
+        marker = next(m for m in "#%@" if not content.startswith(m) and not content.endswith(m))
+        changed: Message = {"role": "assistant", "content": marker}
+        variant = render(
             self._tokenizer,
             [*messages[:index], changed, *messages[index + 1 :]],
             self._thinking,
-            answer=False,
+            add_generation_prompt=False,
         )
         before = common_length(text, variant)
         return before, len(text) - common_length(text[::-1], variant[::-1])
 
 
-def turn_end(tokenizer: Any, thinking: bool) -> int:
-    """Return the token with which the template ends an assistant's turn.
+def end_of_turn_token(tokenizer: Any, thinking: bool) -> int:
+    """Return the id of the token with which the template ends an assistant's turn.
 
-    It need not be the end-of-sequence token: some models end generation at several.
+    It may differ from the end-of-sequence token: some models end generation at several tokens.
     """
-    return _turn_end(tokenizer, str(tokenizer.chat_template), thinking)
+    return _find_end_of_turn_token(tokenizer, str(tokenizer.chat_template), thinking)
 
 
 @lru_cache(maxsize=8)
-def _turn_end(tokenizer: Any, template: str, thinking: bool) -> int:
-    """Do the same, once for each ``template`` that a tokenizer is given."""
+def _find_end_of_turn_token(tokenizer: Any, template: str, thinking: bool) -> int:
+    """Render a short conversation and return the token after its answer.
+
+    ``template`` is a key of the cache: a tokenizer's template may be replaced.
+    """
     probe: list[Message] = [{"role": "user", "content": "?"}, {"role": "assistant", "content": "!"}]
-    ids = token_ids(tokenizer, probe, thinking, answer=False)
-    said = max((at for at, token in enumerate(ids) if "!" in tokenizer.decode([token])), default=-1)
-    end: int = next(iter(ids[said + 1 :]), tokenizer.eos_token_id)
+    ids = tokenize_messages(tokenizer, probe, thinking, add_generation_prompt=False)
+    answers = (at for at, token in enumerate(ids) if "!" in tokenizer.decode([token]))
+    answer = max(answers, default=-1)
+    end: int = next(iter(ids[answer + 1 :]), tokenizer.eos_token_id)
     return end if end in tokenizer.added_tokens_decoder else int(tokenizer.eos_token_id)
 
 
-def _end(whole: list[int], end: int) -> int:
-    """Return where a last turn ends: behind the last end-of-turn token."""
-    return len(whole) - next((i for i, token in enumerate(whole[::-1]) if token == end), 0)
+def _last_turn_end(ids: list[int], end_token: int) -> int:
+    """Return the position after the last end-of-turn token."""
+    return len(ids) - next((i for i, token in enumerate(ids[::-1]) if token == end_token), 0)
 
 
-def token_ids(
-    tokenizer: Any, messages: Sequence[Message], thinking: bool, answer: bool
+def tokenize_messages(
+    tokenizer: Any, messages: Sequence[Message], thinking: bool, add_generation_prompt: bool
 ) -> list[int]:
-    """Return messages as token ids; ``answer`` appends the opening of the assistant's turn.
+    """Return messages as token ids; ``add_generation_prompt`` opens the assistant's turn.
 
     Raises:
         TrainerError: the template refuses the messages.
     """
-    text = text_of(tokenizer, messages, thinking, answer)
+    text = render(tokenizer, messages, thinking, add_generation_prompt)
     ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
     return ids
 
 
-def text_of(tokenizer: Any, messages: Sequence[Message], thinking: bool, answer: bool) -> str:
-    """Return messages as the template writes them; ``answer`` as for ``token_ids``.
+def render(
+    tokenizer: Any, messages: Sequence[Message], thinking: bool, add_generation_prompt: bool
+) -> str:
+    """Return messages as the template writes them.
 
     Raises:
-        TrainerError: the template refuses the messages, or they are no valid Unicode.
+        TrainerError: the template refuses the messages, or they are not valid Unicode.
     """
     try:
         text = str(
             tokenizer.apply_chat_template(
                 list(messages),
                 tokenize=False,
-                add_generation_prompt=answer,
-                # Always said: templates differ in what they assume.
+                add_generation_prompt=add_generation_prompt,
+                # Always passed: templates differ in their default.
                 enable_thinking=thinking,
             )
         )
     except Exception as error:
-        # A template is a program; whatever it raises, it is these messages that it cannot render.
+        # A template is a program and may raise anything; the cause is always these messages.
         raise TrainerError(
             Exit.DATA,
             Reason.TEMPLATE_REFUSED,
-            f"the model's chat template refuses messages that end with {shown(messages[-1])}: "
-            f"{sentence(error)}",
+            f"the model's chat template refuses messages that end with {short_repr(messages[-1])}: "
+            f"{format_error(error)}",
             "change the messages that the environment builds",
         ) from error
     try:
@@ -173,21 +185,21 @@ def text_of(tokenizer: Any, messages: Sequence[Message], thinking: bool, answer:
         raise TrainerError(
             Exit.DATA,
             Reason.TEXT_INVALID,
-            f"messages that end with {shown(messages[-1])} have half a character (a lone "
-            "surrogate), which no tokenizer takes",
+            f"messages that end with {short_repr(messages[-1])} have half a character (a lone "
+            "surrogate), which no tokenizer accepts",
             "write the text of the dataset as valid Unicode",
         ) from error
     return text
 
 
 def common_length(left: Sequence[Any], right: Sequence[Any]) -> int:
-    """Return how many tokens, or characters, two sequences have in common at their beginning."""
+    """Return the length of the common prefix of two token lists or two texts."""
     shorter = min(len(left), len(right))
-    # By halves: comparing slices is much faster than comparing one by one.
+    # Binary search: comparing slices is much faster than comparing items in Python.
     return bisect_left(range(1, shorter + 1), True, key=lambda n: left[:n] != right[:n])
 
 
-def truncated(row: Row, length: int) -> Row:
-    """Return the first ``length`` tokens of a row, as cut when something to learn is lost."""
-    lost = any(label != IGNORED for label in row.labels[length:])
-    return Row(row.input_ids[:length], row.labels[:length], lost)
+def truncate(example: TokenizedExample, length: int) -> TokenizedExample:
+    """Return the first ``length`` tokens; ``cut`` is set when tokens to learn are lost."""
+    cut = any(label != IGNORE_INDEX for label in example.labels[length:])
+    return TokenizedExample(example.input_ids[:length], example.labels[:length], cut)

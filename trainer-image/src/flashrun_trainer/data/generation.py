@@ -1,8 +1,9 @@
 """What samples the completions of GRPO: vLLM in the trainer's own process, or transformers.
 
-vLLM is made for sampling and wants a second copy of the weights in the GPU's memory. TRL hands it
-the merged weights once a step and corrects the loss for what the two compute differently, so both
-learn the same; docs/decisions/0008-two-ways-to-sample.md has the rest.
+vLLM is faster, and needs a second copy of the weights in the GPU's memory. TRL gives it the merged
+weights once per step, and corrects the loss for the difference between the two sets of
+log-probabilities, so both engines learn the same. docs/decisions/0008-two-ways-to-sample.md has the
+reasons.
 """
 
 import importlib.util
@@ -20,83 +21,85 @@ log = logging.getLogger(__name__)
 
 _GIB: Final = 1 << 30
 _LARGEST_SHARE: Final = 0.6
-"""More than this of a GPU's memory makes sampling no faster."""
-_SPARE: Final = 0.1
-"""Of a GPU's memory, for what neither engine counts: contexts, kernels, fragments."""
+"""A larger share of the GPU's memory does not make sampling faster."""
+_SPARE_SHARE: Final = 0.1
+"""Share of the GPU's memory for what neither engine counts: contexts, kernels, fragmentation."""
 _CACHE_BYTES: Final = 4 * _GIB
-"""What vLLM needs beside its weights to be worth having."""
+"""Memory that vLLM needs for its KV cache, beside its weights, to be faster."""
 
 
 @dataclass(frozen=True)
 class Engine:
-    """What samples, and why."""
+    """What samples completions, and why it was chosen."""
 
     why: str
     memory_share: float | None = None
-    """The part of the GPU's memory that vLLM may take; None is transformers."""
+    """The share of the GPU's memory that vLLM may use; None means transformers."""
     sleeps: bool = True
-    """Whether vLLM leaves the memory to training between two steps."""
+    """Whether vLLM frees its memory for training between two steps."""
 
     @property
     def name(self) -> str:
-        """Its name in the log."""
+        """The engine's name for the log."""
         return "transformers" if self.memory_share is None else "vLLM"
 
 
-def choose(machine: Machine, installed: bool, sharded: bool, weights: int, memory: int) -> Engine:
-    """Choose by what there is; ``weights`` and ``memory``, the GPU's, are in bytes."""
+def choose_engine(
+    machine: Machine, installed: bool, sharded: bool, weights: int, memory: int
+) -> Engine:
+    """Choose vLLM where it is possible; ``weights`` and ``memory``, the GPU's, are in bytes."""
     if not machine.gpu:
         return Engine("there is no GPU")
     if not installed:
         return Engine("this image has no vLLM")
     if sharded:
         return Engine("no GPU holds the whole model")
-    share = min(_LARGEST_SHARE, 1 - _SPARE - weights / memory)
+    share = min(_LARGEST_SHARE, 1 - _SPARE_SHARE - weights / memory)
     if share * memory < weights + _CACHE_BYTES:
         return Engine(
             f"a second copy of the weights, {weights / _GIB:.1f} GiB, would leave too little of "
             f"the GPU's {memory / _GIB:.0f} GiB"
         )
     share = math.floor(share * 100) / 100
-    return Engine(f"it may take {share:.0%} of the GPU's memory", share)
+    return Engine(f"it may use {share:.0%} of the GPU's memory", share)
 
 
-def engine(run: ResolvedRun, machine: Machine, network: Any) -> Engine:
-    """Look at what there is, choose, and say what and why."""
+def detect_engine(run: ResolvedRun, machine: Machine, network: Any) -> Engine:
+    """Choose an engine for this machine and model, and log the choice."""
     import torch
 
-    chosen = choose(
+    engine = choose_engine(
         machine,
         installed=importlib.util.find_spec("vllm") is not None,
         sharded=run.scale.sharded,
         weights=sum(weight.numel() * weight.element_size() for weight in network.parameters()),
         memory=torch.cuda.mem_get_info()[1] if machine.gpu else 0,
     )
-    log.info("completions are sampled by %s: %s", chosen.name, chosen.why)
-    return chosen
+    log.info("completions are sampled by %s: %s", engine.name, engine.why)
+    return engine
 
 
-def settings(run: ResolvedRun, chosen: Engine) -> dict[str, Any]:
-    """Return what the engine adds to the arguments of ``GRPOConfig``."""
-    if chosen.memory_share is None:
+def engine_arguments(run: ResolvedRun, engine: Engine) -> dict[str, Any]:
+    """Return the arguments of ``GRPOConfig`` that depend on the engine."""
+    if engine.memory_share is None:
         return {}
     stops = run.train.stop_sequences
     return {
         "use_vllm": True,
         "vllm_mode": "colocate",
-        "vllm_gpu_memory_utilization": chosen.memory_share,
+        "vllm_gpu_memory_utilization": engine.memory_share,
         "vllm_max_model_length": run.train.max_length,
-        "vllm_enable_sleep_mode": chosen.sleeps,
-        # transformers would want a tokenizer with them: ``stops.heeded`` is its way.
+        "vllm_enable_sleep_mode": engine.sleeps,
+        # For transformers, ``stopping.stop_criteria_installed`` does this.
         "generation_kwargs": {"stop": list(stops)} if stops else None,
     }
 
 
 @contextmanager
-def awake(generation: Any) -> Iterator[None]:
-    """Keep vLLM from sleeping between the turns of an episode.
+def vllm_awake(generation: Any) -> Iterator[None]:
+    """Keep vLLM awake between the turns of an episode.
 
-    It forgets its weights when it sleeps, and TRL lets it sleep after every call: each turn would
+    TRL puts vLLM to sleep after every call, and a sleeping vLLM frees its weights: each turn would
     cost another transfer of all weights.
     """
     if not generation.enable_sleep_mode:
@@ -114,7 +117,7 @@ def awake(generation: Any) -> Iterator[None]:
         generation._llm_weights_sleeping = True
 
 
-def spread(sampled: Sequence[float], mask: Sequence[int]) -> list[float]:
-    """Return one log-probability a token: the sampled ones where the mask says so, 0 elsewhere."""
+def align_logprobs(sampled: Sequence[float], mask: Sequence[int]) -> list[float]:
+    """Return one log-probability per token: the sampled ones where ``mask`` is 1, else 0."""
     rest = iter(sampled)
-    return [next(rest) if learned else 0.0 for learned in mask]
+    return [next(rest) if is_sampled else 0.0 for is_sampled in mask]

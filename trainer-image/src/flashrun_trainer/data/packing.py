@@ -1,8 +1,8 @@
-"""SFT's data: which examples every optimizer step learns, and how they fill its passes.
+"""The data of SFT: which examples each optimizer step learns, and how they form micro-batches.
 
-A step learns ``batch_size`` examples, whatever it runs on: the order of the examples depends on the
-seed alone. Packing happens within a step, so that it changes how much is computed and not what is
-learned. A step is cut into the same number of passes every time, because TRL's loop counts them.
+A step learns ``batch_size`` examples, on any number of GPUs, and the order of the examples depends
+on the seed alone. Packing happens inside a step, so it changes how much is computed but not what is
+learned. Each step has the same number of micro-batches, because TRL's loop counts them.
 """
 
 import heapq
@@ -16,50 +16,51 @@ from typing import Any, Final, overload
 
 from typing_extensions import override
 
-from flashrun.api.records import ResolvedRun
+from flashrun.api.records import Batching, ResolvedRun
 
-IGNORED: Final = -100
-"""Label of a token that is not learned."""
-
-
+IGNORE_INDEX: Final = -100
+"""Label of a token that is not learned; PyTorch's cross-entropy ignores it."""
 _CHECKED_STEPS: Final = 20_000
-"""Steps whose passes are measured; of a longer run, the rest is taken to be like them."""
+"""Steps whose micro-batches are measured; of a longer run, the rest is assumed to be similar."""
+_DESCRIBED_STEPS: Final = 100
+"""Steps whose share of padding is measured for the log."""
 
 
 class Layout(StrEnum):
-    """How the examples of one pass lie in its tensors."""
+    """How the examples of one micro-batch lie in its tensors."""
 
     PADDED = "padded"
-    """One example a row, filled up to the longest: for layers that would mix what shares a row."""
+    """One example per row, padded to the longest: for layers that would mix examples in a row."""
     ROWS = "rows"
-    """Examples share rows of at most ``max_length``; attention masks keep them apart."""
+    """Several examples per row of at most ``max_length``; attention masks separate them."""
     FLAT = "flat"
-    """All examples in one row; kernels for sequences of several lengths keep them apart."""
+    """All examples in one row; kernels for sequences of several lengths separate them."""
 
 
-class Steps(Sequence[list[int]]):
-    """The examples of every optimizer step: each epoch has all of them, in a new order.
+class BatchSampler(Sequence[list[int]]):
+    """The examples of every optimizer step: each epoch has all examples, in a new order.
 
-    An order is made when it is asked for, and depends on the seed alone.
+    The order of an epoch is computed when it is needed, and depends on the seed alone.
     """
 
     def __init__(self, run: ResolvedRun, examples: int) -> None:
-        self._seed, self._size, self._examples = run.seed, run.train.batch_size, examples
-        self.of_an_epoch = -(-examples // self._size)
-        wanted = self.of_an_epoch * (run.train.epochs or 1)
-        self._count = min(wanted, run.train.max_steps or wanted)
+        self._seed, self._batch_size, self._examples = run.seed, run.train.batch_size, examples
+        self.steps_per_epoch = -(-examples // self._batch_size)
+        steps = self.steps_per_epoch * (run.train.epochs or 1)
+        self._steps = min(steps, run.train.max_steps or steps)
         self.epoch = lru_cache(maxsize=2)(self._epoch)
 
     def _epoch(self, epoch: int) -> list[list[int]]:
         order = random.Random(f"{self._seed}/{epoch}").sample(range(self._examples), self._examples)
-        return [order[begin : begin + self._size] for begin in range(0, len(order), self._size)]
+        size = self._batch_size
+        return [order[begin : begin + size] for begin in range(0, len(order), size)]
 
     def __len__(self) -> int:
-        return self._count
+        return self._steps
 
     def epochs_until(self, step: int) -> float:
-        """Return how often the first ``step`` steps go through all examples."""
-        return step / self.of_an_epoch
+        """Return how many epochs the first ``step`` steps are."""
+        return step / self.steps_per_epoch
 
     @overload
     def __getitem__(self, step: int) -> list[int]: ...
@@ -70,119 +71,135 @@ class Steps(Sequence[list[int]]):
     @override
     def __getitem__(self, step: int | slice) -> list[int] | list[list[int]]:
         if isinstance(step, slice):
-            return [self[index] for index in range(*step.indices(self._count))]
-        if not 0 <= step < self._count:
+            return [self[index] for index in range(*step.indices(self._steps))]
+        if not 0 <= step < self._steps:
             raise IndexError(step)
-        epoch, index = divmod(step, self.of_an_epoch)
+        epoch, index = divmod(step, self.steps_per_epoch)
         return self.epoch(epoch)[index]
 
 
 @dataclass(frozen=True)
-class Plan:
-    """Every pass of a run; which examples are in one is worked out when it is read."""
+class PackingPlan:
+    """The micro-batches of a run. The examples in one are computed when they are needed."""
 
     layout: Layout
-    width: int
-    """Longest row, where examples share rows."""
-    passes: int
-    """Passes of one process before the optimizer steps."""
+    max_length: int
+    """Most tokens of a row with several examples."""
+    gradient_accumulation_steps: int
+    """Micro-batches of one process before the optimizer steps."""
     world_size: int
     lengths: Sequence[int]
     """Tokens of every example."""
-    steps: "Steps"
+    batches: BatchSampler
+    """Examples of every step."""
 
     @property
-    def size(self) -> int:
-        """Passes of one step, over all processes."""
-        return self.passes * self.world_size
+    def micro_batches_per_step(self) -> int:
+        """Micro-batches of one step, over all processes."""
+        return self.gradient_accumulation_steps * self.world_size
 
     @property
-    def at_once(self) -> int:
-        """Examples of one pass, on average, of a whole step."""
-        return -(-len(self.steps[0]) // self.size)
+    def batching(self) -> Batching:
+        """How a step is divided, for the run's status; the micro-batch size is a mean."""
+        return Batching(
+            world_size=self.world_size,
+            micro_batch_size=-(-len(self.batches[0]) // self.micro_batches_per_step),
+            gradient_accumulation_steps=self.gradient_accumulation_steps,
+        )
 
-    def shares(self, step: int) -> list[list[int]]:
-        """Return the examples of every pass of a step: pass by pass, process by process."""
-        return _dealt(self.steps[step], self.size, self.lengths, self.layout)
+    def micro_batches(self, step: int) -> list[list[int]]:
+        """Return the examples of each micro-batch of a step.
+
+        The order is that in which TRL takes them: rank by rank within each accumulation step.
+        """
+        examples = self.batches[step]
+        return _assign(examples, self.micro_batches_per_step, self.lengths, self.layout)
 
     def tokens_until(self, step: int) -> int:
-        """Return the tokens of the first ``step`` steps, without filling."""
-        epochs, steps = divmod(step, self.steps.of_an_epoch)
-        return epochs * self._sums(0)[-1] + self._sums(epochs)[steps]
+        """Return the tokens of the first ``step`` steps, without padding."""
+        epochs, steps = divmod(step, self.batches.steps_per_epoch)
+        return epochs * self._cumulated_tokens(0)[-1] + self._cumulated_tokens(epochs)[steps]
 
     @cached_property
-    def _sums(self) -> Callable[[int], list[int]]:
-        """The tokens of the first 0, 1, 2… steps of an epoch."""
+    def _cumulated_tokens(self) -> Callable[[int], list[int]]:
+        """Returns for an epoch the tokens of its first 0, 1, 2… steps."""
 
         @lru_cache(maxsize=2)
-        def of(epoch: int) -> list[int]:
-            steps = self.steps.epoch(epoch)
-            sums = (sum(self.lengths[example] for example in step) for step in steps)
-            return list(accumulate(sums, initial=0))
+        def cumulated_tokens(epoch: int) -> list[int]:
+            steps = self.batches.epoch(epoch)
+            tokens = (sum(self.lengths[example] for example in step) for step in steps)
+            return list(accumulate(tokens, initial=0))
 
-        return of
+        return cumulated_tokens
 
 
-def plan(
+def make_plan(
     run: ResolvedRun,
     lengths: Sequence[int],
     layout: Layout,
     most_tokens: int | None = None,
     world_size: int = 1,
-) -> Plan:
-    """Cut every step into as few passes as keep each within ``most_tokens``; None is no limit.
+) -> PackingPlan:
+    """Return the plan with the fewest micro-batches of at most ``most_tokens`` tokens each.
 
-    A single example that is longer than that goes through alone.
+    None means no limit. An example that is longer than the limit is a micro-batch by itself.
     """
-    found = Plan(layout, run.train.max_length, 1, world_size, lengths, Steps(run, len(lengths)))
+    batches = BatchSampler(run, len(lengths))
+    plan = PackingPlan(layout, run.train.max_length, 1, world_size, lengths, batches)
     if most_tokens is None:
-        return found
+        return plan
 
-    def fits(share: Sequence[int]) -> bool:
-        wanted = [lengths[example] for example in share]
-        return len(share) <= 1 or computed(wanted, layout, found.width) <= most_tokens
+    def fits(micro_batch: Sequence[int]) -> bool:
+        tokens = [lengths[example] for example in micro_batch]
+        return (
+            len(micro_batch) <= 1 or computed_tokens(tokens, layout, plan.max_length) <= most_tokens
+        )
 
-    checked = min(len(found.steps), _CHECKED_STEPS)
-    plans = (replace(found, passes=passes) for passes in count(1))
+    checked = min(len(batches), _CHECKED_STEPS)
+    plans = (replace(plan, gradient_accumulation_steps=steps) for steps in count(1))
     return next(
         plan
         for plan in plans
-        if all(fits(share) for step in range(checked) for share in plan.shares(step))
+        if all(fits(part) for step in range(checked) for part in plan.micro_batches(step))
     )
 
 
-def computed(lengths: Sequence[int], layout: Layout, width: int) -> int:
-    """Return how many tokens a pass computes, filling included."""
-    rows = [sum(lengths[index] for index in row) for row in arranged(lengths, layout, width)]
+def computed_tokens(lengths: Sequence[int], layout: Layout, max_length: int) -> int:
+    """Return how many tokens a micro-batch of these examples computes, padding included."""
+    rows = [sum(lengths[index] for index in row) for row in pack_rows(lengths, layout, max_length)]
     return len(rows) * max(rows, default=0)
 
 
-def _dealt(
-    step: Sequence[int], hands: int, lengths: Sequence[int], layout: Layout
+def _assign(
+    examples: Sequence[int], micro_batches: int, lengths: Sequence[int], layout: Layout
 ) -> list[list[int]]:
-    """Deal a step out: by equal numbers of like length where rows are padded, else by tokens."""
-    longest_first = sorted(step, key=lambda example: -lengths[example])
+    """Assign the examples of a step to its micro-batches.
+
+    Padded rows: equal numbers of examples of similar length, for little padding. Otherwise: equal
+    numbers of tokens, by giving the longest remaining example to the smallest micro-batch.
+    """
+    longest_first = sorted(examples, key=lambda example: -lengths[example])
     if layout is Layout.PADDED:
-        bounds = [len(step) * hand // hands for hand in range(hands + 1)]
+        bounds = [len(examples) * index // micro_batches for index in range(micro_batches + 1)]
         return [longest_first[begin:end] for begin, end in pairwise(bounds)]
-    shares: list[list[int]] = [[] for _ in range(hands)]
-    loads = [(0, hand) for hand in range(hands)]
+    assigned: list[list[int]] = [[] for _ in range(micro_batches)]
+    smallest_first = [(0, index) for index in range(micro_batches)]
     for example in longest_first:
-        load, hand = heapq.heappop(loads)
-        shares[hand].append(example)
-        heapq.heappush(loads, (load + lengths[example], hand))
-    return shares
+        tokens, index = heapq.heappop(smallest_first)
+        assigned[index].append(example)
+        heapq.heappush(smallest_first, (tokens + lengths[example], index))
+    return assigned
 
 
-def arranged(lengths: Sequence[int], layout: Layout, width: int) -> list[list[int]]:
-    """Return the rows of one pass, as positions in ``lengths``."""
+def pack_rows(lengths: Sequence[int], layout: Layout, max_length: int) -> list[list[int]]:
+    """Return the rows of one micro-batch, as positions in ``lengths``."""
     if layout is Layout.PADDED:
         return [[index] for index in range(len(lengths))]
     if layout is Layout.FLAT:
         return [list(range(len(lengths)))]
     rows: list[list[int]] = []
     room: list[int] = []
-    # Best fit, longest first: into the fullest row that still has room.
+    # Best fit decreasing: each example, longest first, goes into the fullest row with enough room.
     for index in sorted(range(len(lengths)), key=lambda index: -lengths[index]):
         open_rows = [row for row, left in enumerate(room) if left >= lengths[index]]
         if open_rows:
@@ -191,64 +208,79 @@ def arranged(lengths: Sequence[int], layout: Layout, width: int) -> list[list[in
             room[row] -= lengths[index]
         else:
             rows.append([index])
-            room.append(width - lengths[index])
+            room.append(max_length - lengths[index])
     return rows
 
 
-def said(plan: Plan) -> str:
-    """Return in one sentence what the steps are, and how much of their work is filling."""
-    some = range(min(len(plan.steps), 100))
-    done = sum(
-        computed([plan.lengths[example] for example in share], plan.layout, plan.width)
-        for step in some
-        for share in plan.shares(step)
+def describe(plan: PackingPlan) -> str:
+    """Return one sentence for the log: the size of the run, and its share of padding."""
+    steps = range(min(len(plan.batches), _DESCRIBED_STEPS))
+    computed = sum(
+        computed_tokens([plan.lengths[index] for index in part], plan.layout, plan.max_length)
+        for step in steps
+        for part in plan.micro_batches(step)
     )
-    filling = 1 - plan.tokens_until(len(some)) / max(done, 1)
+    padding = 1 - plan.tokens_until(len(steps)) / max(computed, 1)
     return (
-        f"{len(plan.lengths)} examples, {len(plan.steps)} steps of {plan.size} passes, layout "
-        f"{plan.layout}: {filling:.0%} of what is computed is filling"
+        f"{len(plan.lengths)} examples, {len(plan.batches)} steps of "
+        f"{plan.micro_batches_per_step} micro-batches, layout {plan.layout}: {padding:.0%} of "
+        "computed tokens are padding"
     )
 
 
 @dataclass(frozen=True)
 class Collator:
-    """Makes tensors of one pass; the items that it gets are the numbers of passes."""
+    """Makes the tensors of one micro-batch; the data loader's items are micro-batch numbers."""
 
-    plan: Plan
-    rows: Sequence[Any]
+    plan: PackingPlan
+    examples: Sequence[Any]
     """All examples, with ``input_ids`` and ``labels``."""
-    filler: int
-    """Token that fills up rows."""
+    pad_token_id: int
 
     def __call__(self, items: Sequence[dict[str, int]]) -> dict[str, Any]:
-        """Return what the model takes; of a pass without examples, one that teaches nothing."""
+        """Return the model's inputs for one micro-batch."""
         (item,) = items
-        step, share = divmod(item["pass"], self.plan.size)
-        return self.tensors([self.rows[example] for example in self.plan.shares(step)[share]])
+        step, index = divmod(item["micro_batch"], self.plan.micro_batches_per_step)
+        return self.tensors([self.examples[i] for i in self.plan.micro_batches(step)[index]])
 
-    def tensors(self, taken: Sequence[Any]) -> dict[str, Any]:
-        """Return these rows as tensors."""
+    def tensors(self, examples: Sequence[Any]) -> dict[str, Any]:
+        """Return examples as tensors (rows, longest row); no examples give a row without labels.
+
+        The last step of an epoch may have fewer examples than micro-batches.
+        """
         import torch
 
-        ids = [list(row.input_ids) for row in taken] or [[self.filler] * 2]
-        labels = [[IGNORED, *row.labels[1:]] for row in taken] or [[IGNORED] * 2]
-        rows = arranged([len(tokens) for tokens in ids], self.plan.layout, self.plan.width)
+        ids = [list(example.input_ids) for example in examples] or [[self.pad_token_id] * 2]
+        # The loss shifts labels by one. The first token of an example would be predicted from the
+        # last token of the example before it in the row, so it gets no label.
+        labels = [[IGNORE_INDEX, *example.labels[1:]] for example in examples] or [
+            [IGNORE_INDEX] * 2
+        ]
+        rows = pack_rows([len(tokens) for tokens in ids], self.plan.layout, self.plan.max_length)
         longest = max(sum(len(ids[index]) for index in row) for row in rows)
 
-        def tensor(parts: list[list[int]], filler: int) -> Any:
-            lines = [[token for index in row for token in parts[index]] for row in rows]
-            return torch.tensor([line + [filler] * (longest - len(line)) for line in lines])
+        def tensor(values: list[list[int]], padding: int) -> Any:
+            """Return one value per token of every row, padded to the longest row."""
+            joined = [[value for index in row for value in values[index]] for row in rows]
+            return torch.tensor([row + [padding] * (longest - len(row)) for row in joined])
 
-        batch = {"input_ids": tensor(ids, self.filler), "labels": tensor(labels, IGNORED)}
+        batch = {
+            "input_ids": tensor(ids, self.pad_token_id),
+            "labels": tensor(labels, IGNORE_INDEX),
+        }
         if self.plan.layout is Layout.PADDED:
             return batch | {"attention_mask": tensor([[1] * len(tokens) for tokens in ids], 0)}
-        # Positions that begin again at 0 are what tells examples apart; a mask would hide them.
+        # transformers recognizes examples by positions that restart at 0; with an attention mask
+        # it would not look at the positions.
         batch["position_ids"] = tensor([list(range(len(tokens))) for tokens in ids], 0)
         return batch | (_boundaries(ids) if self.plan.layout is Layout.FLAT else {})
 
 
 def _boundaries(ids: list[list[int]]) -> dict[str, Any]:
-    """Return where examples begin and end, as the kernels for several lengths take it."""
+    """Return where examples begin and end, in the form of the kernels for several lengths.
+
+    ``cu_seq_lens`` are the arguments of FlashAttention, ``seq_idx`` is that of causal-conv1d.
+    """
     import torch
 
     lengths = torch.tensor([len(tokens) for tokens in ids])

@@ -1,7 +1,7 @@
-"""Scores of one step's responses: what the environment says, and what it said nothing about.
+"""Scores of one step's responses, from the environment, and what happens when it gives none.
 
-A reward that fails for some responses costs those responses their score, and is counted. One that
-fails for all of them ends the run: there is nothing to learn from it.
+A reward that fails for some responses gives these a score of 0, and is counted. A reward that fails
+for all responses of a step ends the run: there is nothing to learn from.
 """
 
 import inspect
@@ -17,113 +17,114 @@ from typing import Any, Final, TypeVar
 
 from flashrun.api.exits import Exit
 from flashrun.api.reasons import Reason
-from flashrun_trainer.data.environment import FAILURES, Environment, shown
-from flashrun_trainer.pod.trainer_errors import TrainerError, sentence
+from flashrun_trainer.data.environment import ENVIRONMENT_ERRORS, Environment
+from flashrun_trainer.data.messages import short_repr
+from flashrun_trainer.pod.trainer_errors import TrainerError, format_error
 
 Response = TypeVar("Response")
 
-_LARGEST: Final = 3e38
-"""TRL computes rewards in float32, where more than this is infinite."""
+_LARGEST_SCORE: Final = 3e38
+"""TRL computes rewards in float32, where larger numbers are infinite."""
 WASTED_STEPS: Final = 5
-"""Steps without anything to learn after which a warning is shown."""
+"""After so many steps in a row without anything to learn, a warning is shown."""
 
 
 @dataclass(frozen=True)
 class Score:
-    """What one response is worth."""
+    """The environment's score of one response."""
 
     reward: float = 0.0
     metrics: dict[str, float] = field(default_factory=dict)
     error: str = ""
-    """Type and message of what the environment raised; empty when it gave a score."""
+    """Type and message of what the environment raised; empty when it returned a score."""
     trace: str = ""
-    """The traceback to it."""
+    """The traceback of the error."""
 
 
-def compares(environment: Environment) -> bool:
-    """Say whether the environment scores all responses to one example together."""
+def scores_groups(environment: Environment) -> bool:
+    """Return whether the environment scores all responses to one example in one call."""
     from freesolo.environments import Environment as Base
 
     hook = "score_episodes" if environment.is_multi_turn else "score_responses"
     return getattr(type(environment.sdk), hook) is not getattr(Base, hook)
 
 
-def of_responses(
+def score_responses(
     environment: Environment, examples: Sequence[Any], responses: Sequence[Any]
 ) -> list[Score]:
-    """Score answers, or the episodes of an environment of several turns.
+    """Score answers, or episodes in an environment of several turns.
 
-    ``examples[i]`` is what ``responses[i]`` is about. What has a score already, because it failed
-    on its way, keeps it.
+    ``responses[i]`` is a response to ``examples[i]``. A response that is a ``Score`` already,
+    because its episode has failed, keeps it.
     """
     pairs = list(zip(examples, responses, strict=True))
-    if compares(environment):
-        return _in_groups(environment, pairs)
+    if scores_groups(environment):
+        return _score_in_groups(environment, pairs)
 
     def score(pair: tuple[Any, Any]) -> Score:
         example, response = pair
         if isinstance(response, Score):
             return response
         if environment.is_multi_turn:
-            return _score(environment.sdk.score_episode(example, response))
+            return _parse_result(environment.sdk.score_episode(example, response))
         text = environment.sdk.normalize_response_text(example, response)
-        return _score(environment.sdk.score_response(example, text))
+        return _parse_result(environment.sdk.score_response(example, text))
 
-    return environment.map(_counted(score), pairs)
+    return environment.map(_catch_errors(score), pairs)
 
 
-def _in_groups(environment: Environment, pairs: list[tuple[Any, Any]]) -> list[Score]:
-    """Score all responses to one example together, for an environment that compares them."""
+def _score_in_groups(environment: Environment, pairs: list[tuple[Any, Any]]) -> list[Score]:
+    """Score all responses to one example in one call; consecutive pairs form a group."""
     sdk = environment.sdk
     hook = sdk.score_episodes if environment.is_multi_turn else sdk.score_responses
     groups = [list(group) for _, group in groupby(pairs, key=lambda pair: id(pair[0]))]
 
-    def score(group: list[tuple[Any, Any]]) -> list[Score]:
-        compared = [response for _, response in group if not isinstance(response, Score)]
-        found = iter(together(group[0][0], compared) if compared else ())
-        return [given if isinstance(given, Score) else next(found) for _, given in group]
+    def score_group(group: list[tuple[Any, Any]]) -> list[Score]:
+        unscored = [response for _, response in group if not isinstance(response, Score)]
+        scores = iter(call_hook(group[0][0], unscored) if unscored else ())
+        return [response if isinstance(response, Score) else next(scores) for _, response in group]
 
-    def together(example: Any, responses: list[Any]) -> list[Score]:
+    def call_hook(example: Any, responses: list[Any]) -> list[Score]:
         try:
             results = list(hook(example, responses))
             if len(results) != len(responses):
                 raise ValueError(f"{len(results)} scores for {len(responses)} responses")
-        except FAILURES as error:
-            return [failed(error)] * len(responses)
-        return list(map(_counted(_score), results))
+        except ENVIRONMENT_ERRORS as error:
+            return [failed_score(error)] * len(responses)
+        return list(map(_catch_errors(_parse_result), results))
 
-    return [found for scores in environment.map(score, groups) for found in scores]
+    return [score for scores in environment.map(score_group, groups) for score in scores]
 
 
-def _counted(score: Callable[[Response], Score]) -> Callable[[Response], Score]:
-    def attempt(response: Response) -> Score:
+def _catch_errors(score: Callable[[Response], Score]) -> Callable[[Response], Score]:
+    def score_or_failure(response: Response) -> Score:
         try:
             return score(response)
-        except FAILURES as error:
-            return failed(error)
+        except ENVIRONMENT_ERRORS as error:
+            return failed_score(error)
 
-    return attempt
-
-
-def failed(error: BaseException) -> Score:
-    """Return what a response is worth when its environment has raised ``error``."""
-    return Score(error=sentence(error), trace="".join(traceback.format_exception(error)))
+    return score_or_failure
 
 
-def _score(result: Any) -> Score:
+def failed_score(error: BaseException) -> Score:
+    """Return the score of a response whose scoring, or whose episode, has raised ``error``."""
+    return Score(error=format_error(error), trace="".join(traceback.format_exception(error)))
+
+
+def _parse_result(result: Any) -> Score:
     if inspect.iscoroutine(result):
         result.close()
-        raise TypeError("a score is asked for without await: it must not be async")
+        raise TypeError("the scoring method must not be async: it is called without await")
     if not hasattr(result, "score"):
-        raise TypeError(f"a score is a RewardResult, not {shown(result)}")
+        raise TypeError(f"a score must be a RewardResult, not {short_repr(result)}")
     reward = float(result.score)
-    if not abs(reward) <= _LARGEST:
-        raise ValueError(f"the score is {reward}, which is not a number to learn from")
-    return Score(reward, dict(_metrics(getattr(result, "metrics", ()))))
+    if not abs(reward) <= _LARGEST_SCORE:
+        raise ValueError(f"the score is {reward}, which is not finite in float32")
+    return Score(reward, dict(_finite_metrics(getattr(result, "metrics", ()))))
 
 
-def _metrics(metrics: Any) -> Iterator[tuple[str, float]]:
-    """Yield what can be averaged; a metric that cannot be read costs nobody a score."""
+def _finite_metrics(metrics: Any) -> Iterator[tuple[str, float]]:
+    """Yield the metrics that can be averaged; others are ignored, and do not fail the score."""
     if isinstance(metrics, Mapping):
         named: Iterable[tuple[Any, Any]] = metrics.items()
     elif isinstance(metrics, Iterable):
@@ -131,23 +132,23 @@ def _metrics(metrics: Any) -> Iterator[tuple[str, float]]:
     else:
         return
     for name, metric in named:
-        if name and (value := _value(metric)) is not None:
+        if name and (value := _metric_value(metric)) is not None:
             yield str(name), value
 
 
-def _value(metric: Any) -> float | None:
+def _metric_value(metric: Any) -> float | None:
     candidates = (metric, *(getattr(metric, part, None) for part in ("score", "value", "success")))
     numbers = (float(item) for item in candidates if isinstance(item, Real))
     return next((number for number in numbers if math.isfinite(number)), None)
 
 
-def first_trace(scores: Iterable[Score]) -> str:
-    """Return the traceback of the first response without a score, or an empty string."""
+def first_traceback(scores: Iterable[Score]) -> str:
+    """Return the traceback of the first failed score, or an empty string."""
     return next((score.trace for score in scores if score.error), "")
 
 
-def refuse_if_all_failed(scores: Sequence[Score], step: int) -> None:
-    """Raise ``TrainerError`` when not one response of a step has a score."""
+def raise_if_all_failed(scores: Sequence[Score], step: int) -> None:
+    """Raise ``TrainerError`` when no response of a step has a score."""
     if all(score.error for score in scores):
         raise TrainerError(
             Exit.ENVIRONMENT,
@@ -158,37 +159,38 @@ def refuse_if_all_failed(scores: Sequence[Score], step: int) -> None:
         )
 
 
-class Waste:
-    """Counts steps in a row from which nothing could be learned."""
+class WastedStepCounter:
+    """Counts consecutive steps from which nothing could be learned."""
 
     def __init__(self) -> None:
         self._steps = 0
 
-    def after(self, rewards: Sequence[float], group_size: int, cut_at: int | None) -> str:
-        """Take a step, and return a sentence when it has been like this for a while, and why.
+    def add_step(self, rewards: Sequence[float], group_size: int, cut_at: int | None) -> str:
+        """Count a step, and return a warning after ``WASTED_STEPS`` wasted ones, else "".
 
-        ``cut_at`` is the limit that has cut off all completions, None when it has not.
+        A step is wasted when the rewards in each group are equal, because advantages are relative
+        to the group's mean, or when all completions are cut off. ``cut_at`` is then the limit that
+        has cut them off, in tokens, and None otherwise.
         """
-        begins = range(0, len(rewards), group_size)
-        flat = all(len(set(rewards[begin : begin + group_size])) == 1 for begin in begins)
-        self._steps = self._steps + 1 if flat or cut_at is not None else 0
+        starts = range(0, len(rewards), group_size)
+        equal = all(len(set(rewards[start : start + group_size])) == 1 for start in starts)
+        self._steps = self._steps + 1 if equal or cut_at is not None else 0
         if self._steps < WASTED_STEPS:
             return ""
-        begun = f"nothing was learned from the last {WASTED_STEPS} steps or more"
+        beginning = f"nothing was learned from the last {WASTED_STEPS} steps or more"
         if cut_at is not None:
             return (
-                f"{begun}, now because max_tokens = {cut_at} has cut off all completions, and "
-                "what is cut off is not learned from: raise train.max_tokens, or set "
-                "train.stop_sequences"
+                f"{beginning}, now because all completions were cut off at max_tokens = {cut_at}: "
+                "raise train.max_tokens, or set train.stop_sequences"
             )
         return (
-            f"{begun}, now because all completions of a prompt had the same reward: make the "
-            "score tell better from worse"
+            f"{beginning}, now because all completions of a prompt had the same reward: make the "
+            "score distinguish better from worse completions"
         )
 
 
-def warning(scores: Sequence[Score], step: int) -> str:
-    """Return a sentence about the responses that could not be scored, or an empty string."""
+def failure_warning(scores: Sequence[Score], step: int) -> str:
+    """Return a warning about the responses that could not be scored, or an empty string."""
     errors = [score.error for score in scores if score.error]
     if not errors:
         return ""
@@ -198,11 +200,14 @@ def warning(scores: Sequence[Score], step: int) -> str:
     )
 
 
-def means(scores: Iterable[Score]) -> dict[str, float]:
-    """Return the mean of every metric of the environment, as ``env/<name>``."""
+def mean_metrics(scores: Iterable[Score]) -> dict[str, float]:
+    """Return the mean of every metric of the environment as ``env/<name>``, and the error rate.
+
+    A mean is over the responses that have the metric; ``reward_errors`` is over all responses.
+    """
     values: dict[str, list[float]] = defaultdict(list)
     for score in scores:
         for name, value in score.metrics.items():
             values[f"env/{name}"].append(value)
         values["reward_errors"].append(float(bool(score.error)))
-    return {name: statistics.fmean(found) for name, found in values.items()}
+    return {name: statistics.fmean(numbers) for name, numbers in values.items()}

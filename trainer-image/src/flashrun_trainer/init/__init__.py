@@ -1,1 +1,1 @@
-"""The two init containers: the base model and the environment's packages."""
+"""The two init containers: they download the base model and the environment's packages."""

@@ -1,7 +1,7 @@
-"""The init container ``packages``: the environment's package, unpacked, and its pip list.
+"""The init container ``packages``: unpacks the environment's package and installs its pip list.
 
-It runs without user secrets. The pip list is resolved against what the image has: that is pinned,
-and only what is missing is installed, into a folder of its own.
+It runs without user secrets. The packages of the image are pinned as constraints for the pip list;
+only missing packages are installed, into a separate folder.
 """
 
 import json
@@ -9,7 +9,6 @@ import logging
 import re
 import subprocess
 import sys
-from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,59 +19,60 @@ from flashrun.api.reasons import Activity, Reason
 from flashrun.api.records import ResolvedEnvironment, ResolvedRun
 from flashrun.store import Store
 from flashrun.store_errors import KeyNotFound, StorageForbidden, Unauthorized
-from flashrun_trainer.pod.mounts import Pod
+from flashrun_trainer.pod.image_packages import installed_pins
+from flashrun_trainer.pod.mounts import PodMounts
 from flashrun_trainer.pod.trainer_errors import TrainerError, first_line
 
 log = logging.getLogger(__name__)
 
-_PIP_SECONDS: Final = 1800
+_PIP_TIMEOUT_SECONDS: Final = 1800
 
 
-def run(pod: Pod) -> None:
-    """Fill the two folders of ``pod.packages``."""
+def run(pod: PodMounts) -> None:
+    """Fill ``pod.environment`` and ``pod.site``."""
     spec = pod.run()
     packed = pod.packages / "environment.tar.gz"
-    download(pod.store(), spec.environment, packed)
-    unpack(packed, pod.environment)
+    download_package(pod.store(), spec.environment, packed)
+    unpack_package(packed, pod.environment)
     packed.unlink()
     pod.site.mkdir(parents=True, exist_ok=True)
     if spec.environment.pip:
-        install(spec, pod.site)
+        install_packages(spec, pod.site)
 
 
-def doing(_: Pod) -> str:
-    """Say what this container does."""
+def describe_activity(_: PodMounts) -> str:
+    """Return the activity for the heartbeat."""
     return Activity.INSTALLING
 
 
-def download(store: Store, environment: ResolvedEnvironment, path: Path) -> None:
+def download_package(store: Store, environment: ResolvedEnvironment, path: Path) -> None:
     """Download the package and check its SHA-256."""
     try:
-        found = store.get_file(
+        package = store.get_file(
             names.environment_package_key(environment.id, environment.digest), path
         )
     except Unauthorized:
-        raise  # the storage's trouble, not the package's
+        raise  # a failure of storage, not of the package
     except (KeyNotFound, StorageForbidden) as error:
         raise TrainerError(
             Exit.ENVIRONMENT,
             Reason.ENVIRONMENT_NOT_FOUND,
-            f"the package of environment {environment.id} cannot be had: {error}",
+            f"the package of environment {environment.id} is not available: {error}",
             "publish it with flash env push",
         ) from None
-    if found.sha256 != environment.digest:
+    if package.sha256 != environment.digest:
         raise TrainerError(
             Exit.TEMPORARY,
             Reason.ENVIRONMENT_CORRUPT,
-            f"the package of {environment.id} has SHA-256 {found.sha256[:12]}…, "
+            f"the package of {environment.id} has SHA-256 {package.sha256[:12]}…, "
             f"not {environment.digest[:12]}…",
-            "it is tried again; when it stays like this, publish it again with flash env push",
+            "the run is retried; if it fails again, run flash env push again",
         )
-    log.info("environment %s: %d bytes, SHA-256 %s", environment.id, found.size, found.sha256)
+    log.info("environment %s: %d bytes, SHA-256 %s", environment.id, package.size, package.sha256)
 
 
-def unpack(packed: Path, folder: Path) -> None:
-    """Unpack an environment's package; raises ``TrainerError`` when it holds what it may not."""
+def unpack_package(packed: Path, folder: Path) -> None:
+    """Unpack an environment's package; raises ``TrainerError`` when it is not a safe archive."""
     try:
         with packed.open("rb") as file:
             archive.unpack(file, folder)
@@ -85,40 +85,33 @@ def unpack(packed: Path, folder: Path) -> None:
         ) from None
 
 
-def install(spec: ResolvedRun, site: Path) -> None:
-    """Install what the pip list needs and the image lacks into ``site``."""
+def install_packages(spec: ResolvedRun, site: Path) -> None:
+    """Install into ``site`` what the pip list needs and the image does not have."""
     work = site.parent
     constraints = work / "constraints.txt"
-    constraints.write_text("".join(f"{pin}\n" for pin in pins()))
+    constraints.write_text("".join(f"{pin}\n" for pin in installed_pins()))
     index = ("--index-url", spec.pip_index_url) if spec.pip_index_url else ()
-    plan = work / "plan.json"
+    report = work / "pip-report.json"
     _pip(
-        *("--dry-run", "--report", str(plan), "--constraint", str(constraints), *index),
+        *("--dry-run", "--report", str(report), "--constraint", str(constraints), *index),
         "--",
         *spec.environment.pip,
     )
-    wanted = planned(plan.read_text())
-    if not wanted:
-        log.info("the image has everything of the pip list")
+    requirements = packages_to_install(report.read_text())
+    if not requirements:
+        log.info("the image already has all packages of the pip list")
         return
-    log.info("installing %s", ", ".join(wanted))
-    _pip("--no-deps", "--target", str(site), *index, "--", *wanted)
+    log.info("installing %s", ", ".join(requirements))
+    _pip("--no-deps", "--target", str(site), *index, "--", *requirements)
 
 
-def pins(*folders: Path) -> list[str]:
-    """Return the packages of the image, and of further ``folders``, as constraints."""
-    path = [*sys.path, *map(str, folders)]
-    found = {item.name.lower(): item for item in distributions(path=path) if item.name}
-    return sorted(f"{item.name}=={item.version}" for item in found.values())
+def packages_to_install(report: str) -> list[str]:
+    """Return what pip would install, as pinned requirements, from its installation report."""
+    return sorted(map(_pinned_requirement, json.loads(report)["install"]))
 
 
-def planned(report: str) -> list[str]:
-    """Return what pip would install, from its installation report."""
-    return sorted(map(_pinned, json.loads(report)["install"]))
-
-
-def _pinned(item: dict[str, Any]) -> str:
-    """Return one package of a report: by its version, or by its address when it came from one."""
+def _pinned_requirement(item: dict[str, Any]) -> str:
+    """Return one package of a report, pinned by version, or by hash if it came from a URL."""
     name, source = item["metadata"]["name"], item["download_info"]
     if not item["is_direct"]:
         return f"{name}=={item['metadata']['version']}"
@@ -130,19 +123,22 @@ def _pip(*arguments: str) -> None:
     command = [sys.executable, "-m", "pip", "install", "--no-input", "--no-cache-dir"]
     quiet = ["--disable-pip-version-check", "--progress-bar", "off", "--no-compile"]
     try:
-        done = subprocess.run(
-            [*command, *quiet, *arguments], capture_output=True, text=True, timeout=_PIP_SECONDS
+        result = subprocess.run(
+            [*command, *quiet, *arguments],
+            capture_output=True,
+            text=True,
+            timeout=_PIP_TIMEOUT_SECONDS,
         )
     except subprocess.TimeoutExpired:
         raise TrainerError(
             Exit.TEMPORARY,
             Reason.INDEX_UNAVAILABLE,
-            f"pip took longer than {_PIP_SECONDS} s",
-            "it is tried again; shorten [environment].pip when the index is not to blame",
+            f"pip took longer than {_PIP_TIMEOUT_SECONDS} s to install the pip list",
+            "the run is retried; if it fails again, shorten [environment].pip",
         ) from None
-    log.info("%s%s", done.stdout, done.stderr)
-    if done.returncode != 0:
-        raise pip_failure(done.stdout + done.stderr)
+    log.info("%s%s", result.stdout, result.stderr)
+    if result.returncode != 0:
+        raise classify_pip_failure(result.stdout + result.stderr)
 
 
 _OFFLINE: Final = re.compile(
@@ -155,20 +151,24 @@ _CONFLICT: Final = re.compile(r"Cannot install (?P<names>.+?) because|Resolution
 _ERROR: Final = re.compile(r"(?m)^\s*(?:ERROR|error): (?P<text>.+)")
 
 
-def pip_failure(output: str) -> TrainerError:
-    """Return what a failed pip means: an index that is away says "not found", too."""
+def classify_pip_failure(output: str) -> TrainerError:
+    """Return why pip failed, from its output.
+
+    Connection errors are looked for first: pip also reports them as "No matching distribution".
+    """
     if _OFFLINE.search(output):
         return TrainerError(
             Exit.TEMPORARY,
             Reason.INDEX_UNAVAILABLE,
             "the package index cannot be reached, so the pip list cannot be installed",
-            "the platform sets the index: trainer.pip_index_url",
+            "the run is retried; if it fails again, ask the platform's administrator to check "
+            "trainer.pip_index_url",
         )
     if (conflict := _CONFLICT.search(output)) is not None:
         return TrainerError(
             Exit.ENVIRONMENT,
             Reason.PACKAGE_CONFLICT,
-            f"the pip list does not go together with the trainer's own packages: "
+            f"the pip list conflicts with the trainer's own packages: "
             f"{conflict['names'] or 'conflicting versions'}",
             "loosen the versions in [environment].pip",
         )
@@ -176,7 +176,7 @@ def pip_failure(output: str) -> TrainerError:
         return TrainerError(
             Exit.ENVIRONMENT,
             Reason.PACKAGE_NOT_FOUND,
-            f"the package index has nothing for {missing['name'].strip()!r}",
+            f"the package index has no package for {missing['name'].strip()!r}",
             "correct its name or version in [environment].pip",
         )
     error = _ERROR.search(output)

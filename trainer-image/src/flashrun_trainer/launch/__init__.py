@@ -1,1 +1,1 @@
-"""Starting the worker processes of an attempt, on one node or several."""
+"""Starts the worker processes of an attempt, on one node or several."""

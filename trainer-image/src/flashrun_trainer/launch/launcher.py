@@ -1,9 +1,10 @@
-"""Process 1 of a pod that trains with several processes: starts them, and says how it ended.
+"""Process 1 of a pod that trains with several processes: starts them, and reports how they ended.
 
-PyTorch's own launcher turns every exit code into 1, and restarts what must not be restarted
-(docs/decisions/0006-own-launcher.md). This one does less: it claims the attempt, starts one process
-a GPU, hands SIGTERM on, and ends with the code and the sentence of the process that failed first.
-What the others say after that comes of being left alone. It imports no PyTorch: it costs no memory.
+PyTorch's own launcher turns every exit code into 1, and restarts processes that must not be
+restarted (docs/decisions/0006-own-launcher.md). This launcher does less. It claims the attempt,
+starts one process per GPU, forwards SIGTERM to them, and ends with the exit code and the
+termination message of the process that failed first. Later errors are consequences of the first
+and are ignored. The launcher does not import PyTorch, to keep its memory small.
 """
 
 import logging
@@ -15,90 +16,98 @@ from flashrun.api.records import ResolvedRun
 from flashrun.store import Store
 from flashrun.store_errors import StoreError
 from flashrun_trainer import run_attempt
-from flashrun_trainer.launch import rendezvous
-from flashrun_trainer.launch.rendezvous import Ended, Link, Meeting, Start
-from flashrun_trainer.launch.workers import Team
+from flashrun_trainer.launch.rendezvous import (
+    EndMessage,
+    PeerConnection,
+    Rendezvous,
+    StartMessage,
+    join_leader,
+)
+from flashrun_trainer.launch.workers import WorkerGroup
 from flashrun_trainer.pod.interruption import Interruption
 from flashrun_trainer.pod.log_tee import Tee
-from flashrun_trainer.pod.mounts import Pod
-from flashrun_trainer.pod.trainer_errors import Redactor, TrainerError, explain
-from flashrun_trainer.records import attempt as attempts
-from flashrun_trainer.records import termination
-from flashrun_trainer.records.attempt import Attempt
+from flashrun_trainer.pod.mounts import PodMounts
+from flashrun_trainer.pod.redaction import Redactor
+from flashrun_trainer.pod.trainer_errors import TrainerError, classify
+from flashrun_trainer.records import attempts, termination
+from flashrun_trainer.records.attempts import ClaimedAttempt
 
 log = logging.getLogger(__name__)
 
 
-def run(pod: Pod) -> int:
+def run(pod: PodMounts) -> int:
     """Train in this process, or in as many as the run asks for, and return the exit code."""
     try:
         spec = pod.run()
     except TrainerError:
-        return run_attempt.run(pod)  # which says so
+        return run_attempt.run(pod)  # which reports this error
     if spec.scale.world_size == 1:
         return run_attempt.run(pod)
     interruption = Interruption()
-    interruption.listen()
-    redact = termination.redactor_of(pod)
+    interruption.install_handler()
+    redact = termination.pod_redactor(pod)
     with Tee(pod.work / "attempt.log", redact) as tee:
         try:
-            ended = Launch(pod, spec, pod.store(), interruption, redact, tee).run()
+            end = PodLauncher(pod, spec, pod.store(), interruption, redact, tee).run()
         except BaseException as error:
-            end = explain(error)
-            termination.report(error, end, redact)
-            ended = Ended(code=end.code, termination=termination.termination(end, redact))
-    termination.leave(pod.termination, ended.termination)
-    return ended.code
+            failure = classify(error)
+            termination.log_error(error, failure, redact)
+            message = termination.make_termination(failure, redact)
+            end = EndMessage(code=failure.code, termination=message)
+    termination.write_termination(pod.termination, end.termination)
+    return end.code
 
 
 @dataclass(frozen=True)
-class Launch:
+class PodLauncher:
     """One pod's part of an attempt."""
 
-    pod: Pod
+    pod: PodMounts
     spec: ResolvedRun
     store: Store
     interruption: Interruption
     redact: Redactor
     tee: Tee
 
-    def run(self) -> Ended:
-        """Lead the attempt, or follow, unless the run has ended before."""
+    def run(self) -> EndMessage:
+        """Lead or follow an attempt, and return how it ended; or how the run has ended before."""
         if (earlier := attempts.earlier_result(self.store, self.spec)) is not None:
             log.info("run %s has ended before, with code %d", earlier.run.name, earlier.exit_code)
-            return Ended(code=earlier.exit_code, termination=earlier.termination)
+            return EndMessage(code=earlier.exit_code, termination=earlier.termination)
         return self._lead() if self.pod.index == 0 else self._follow()
 
-    def _lead(self) -> Ended:
-        """Claim an attempt once all pods are there, and make it."""
-        links: list[Link] = []
+    def _lead(self) -> EndMessage:
+        """Claim an attempt when all pods are connected, and run this pod's part of it."""
+        peers: list[PeerConnection] = []
         if self.spec.scale.nodes > 1:
-            with Meeting(self.pod, self.spec) as meeting:
-                links = meeting.wait()
-        attempt = attempts.claim(self.store, self.spec, self.pod)
-        start = Start(attempt=attempt.number, port=_free_port())
-        for link in links:
-            link.send(start)
-        ended = self._team(start, links).work()
-        self._finish_records(attempt, ended)
-        return ended
+            with Rendezvous(self.pod, self.spec) as rendezvous:
+                peers = rendezvous.wait_for_peers()
+        attempt = attempts.claim_attempt(self.store, self.spec, self.pod)
+        start = StartMessage(attempt=attempt.number, port=_free_port())
+        for peer in peers:
+            peer.send(start)
+        end = self._workers(start, peers).run()
+        self._finish_records(attempt, end)
+        return end
 
-    def _follow(self) -> Ended:
+    def _follow(self) -> EndMessage:
+        """Run this pod's part of the attempt that the leading pod has claimed."""
+
         def is_over() -> bool:
             return attempts.earlier_result(self.store, self.spec) is not None
 
-        met = rendezvous.follow(self.pod, self.spec, is_over)
-        if met is None:
+        joined = join_leader(self.pod, self.spec, is_over)
+        if joined is None:
             return self.run()
-        link, start = met
-        return self._team(start, [link]).work()
+        leader, start = joined
+        return self._workers(start, [leader]).run()
 
-    def _team(self, start: Start, links: list[Link]) -> Team:
-        return Team(self.pod, self.spec, start, links, self.interruption, self.redact)
+    def _workers(self, start: StartMessage, peers: list[PeerConnection]) -> WorkerGroup:
+        return WorkerGroup(self.pod, self.spec, start, peers, self.interruption, self.redact)
 
-    def _finish_records(self, attempt: Attempt, ended: Ended) -> None:
-        """Upload the end of the log, and take back the heartbeat of a run that has ended."""
-        log.info("attempt %d ends with code %d", attempt.number, ended.code)
+    def _finish_records(self, attempt: ClaimedAttempt, end: EndMessage) -> None:
+        """Upload the end of the log, and delete the heartbeat of a run that has ended."""
+        log.info("attempt %d ends with code %d", attempt.number, end.code)
         self.tee.sync()
         key = names.log_key(attempt.prefix, attempt.number)
         try:
@@ -106,10 +115,10 @@ class Launch:
             if attempts.earlier_result(self.store, self.spec) is not None:
                 self.store.delete([names.heartbeat_key(self.spec.run.uid)])
         except StoreError as error:
-            log.warning("the end of the log is not uploaded: %s", error)
+            log.warning("the end of the log was not uploaded: %s", error)
 
 
 def _free_port() -> int:
-    with socket.create_server(("", 0)) as place:
-        port: int = place.getsockname()[1]
+    with socket.create_server(("", 0)) as listener:
+        port: int = listener.getsockname()[1]
         return port

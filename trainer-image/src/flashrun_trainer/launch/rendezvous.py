@@ -1,8 +1,9 @@
-"""How the launchers of one attempt's pods meet, and hear from each other until the end.
+"""How the launchers of one attempt's pods find each other, and stay connected until the end.
 
-The leading pod's launcher listens; those of the other pods come to it. When all are there it tells
-each which attempt they are, and where the processes meet. The connections stay open: who ends says
-how, and whoever is cut off is missed at once, much sooner than a collective would time out.
+The launcher of the leading pod listens, and the launchers of the other pods connect to it. When all
+are connected, it sends each of them the attempt number and the port of rank 0. The connections stay
+open: a launcher that ends sends how it ended, and a lost connection is noticed at once, much
+earlier than a collective would time out.
 """
 
 import logging
@@ -18,39 +19,40 @@ from flashrun.api.base import Record
 from flashrun.api.exits import Exit, Termination
 from flashrun.api.reasons import Reason
 from flashrun.api.records import ResolvedRun
-from flashrun_trainer.pod.mounts import Pod
+from flashrun_trainer.pod.mounts import PodMounts
 from flashrun_trainer.pod.trainer_errors import TrainerError
 
 log = logging.getLogger(__name__)
 
-Message = TypeVar("Message", bound=Record)
+PeerMessage = TypeVar("PeerMessage", bound=Record)
 
-PATIENCE_SECONDS: Final = 1800.0
+RENDEZVOUS_TIMEOUT_SECONDS: Final = 1800.0
 """Longest wait for the other pods: they may still be pulling images and models."""
-_HELLO_SECONDS: Final = 10.0
+_JOIN_TIMEOUT_SECONDS: Final = 10.0
 _RETRY_SECONDS: Final = 1.0
 _LONGEST_LINE: Final = 1 << 20
-_SILENCE_SECONDS: Final = 60
-"""A pod whose node does not answer for so long is given up."""
+_KEEPALIVE_TIMEOUT_SECONDS: Final = 60
+"""A pod whose node does not answer for so long is considered lost."""
 
 
-class Hello(Record):
-    """What a launcher says first."""
+class JoinMessage(Record):
+    """The first message of a launcher to the leader."""
 
     run: str
-    """Identity of the run."""
+    """The run's uid."""
     index: int
+    """Index of the pod."""
 
 
-class Start(Record):
-    """What the leader answers when everybody is there."""
+class StartMessage(Record):
+    """The leader's message when all pods are connected."""
 
     attempt: int
     port: int
-    """Where the leader's first process waits for the others, on the leader's host."""
+    """Port of rank 0 on the leader's host, where the other ranks connect to it."""
 
 
-class Ended(Record):
+class EndMessage(Record):
     """How a pod's part of the attempt ended."""
 
     code: int
@@ -59,33 +61,34 @@ class Ended(Record):
     """The last lines of the process that failed."""
 
 
-class Link:
-    """A connection between two launchers: one JSON record a line."""
+class PeerConnection:
+    """A connection between two launchers; each message is one line of JSON."""
 
     def __init__(self, connection: socket.socket, index: int = 0) -> None:
         self.connection = connection
         self.index = index
-        """Position of the pod at the other end."""
+        """Index of the pod at the other end."""
         self._rest = b""
+        interval, timeout = _KEEPALIVE_TIMEOUT_SECONDS // 4, _KEEPALIVE_TIMEOUT_SECONDS * 1000
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _SILENCE_SECONDS // 4)
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _SILENCE_SECONDS // 4)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, interval)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, interval)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _SILENCE_SECONDS * 1000)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, timeout)
 
     def send(self, message: Record) -> None:
-        """Say something; somebody who is gone does not hear it."""
+        """Send a message; when the connection is lost, only log that."""
         try:
             self.connection.sendall(message.model_dump_json().encode() + b"\n")
         except OSError as error:
-            log.warning("pod %d cannot be told how this one is: %s", self.index, error)
+            log.warning("pod %d does not receive the state of this pod: %s", self.index, error)
 
-    def receive(self, kind: type[Message]) -> Message:
+    def receive(self, kind: type[PeerMessage]) -> PeerMessage:
         """Wait for the next message.
 
         Raises:
-            EOFError: the other end is gone, or says what it should not.
-            TimeoutError: it does not answer.
+            EOFError: the connection is closed, or the message is not of this ``kind``.
+            TimeoutError: the other end does not answer.
         """
         while b"\n" not in self._rest:
             try:
@@ -102,115 +105,127 @@ class Link:
             raise EOFError from error
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the connection."""
         self.connection.close()
 
 
-class Meeting:
-    """The leader's side, until everybody is there."""
+class Rendezvous:
+    """The leader's side: accepts connections until all pods are connected.
 
-    def __init__(self, pod: Pod, run: ResolvedRun) -> None:
+    Use it as a context manager. The listener is closed at its end, so that no pod joins an attempt
+    that has started already.
+    """
+
+    def __init__(self, pod: PodMounts, run: ResolvedRun) -> None:
         self._run = run
         self._missing = set(range(1, run.scale.nodes))
-        self._links: dict[int, Link] = {}
+        self._peers: dict[int, PeerConnection] = {}
         self._selector = selectors.DefaultSelector()
-        self._door = socket.create_server(("", pod.leader_port))
-        self._selector.register(self._door, selectors.EVENT_READ)
+        self._listener = socket.create_server(("", pod.leader_port))
+        self._selector.register(self._listener, selectors.EVENT_READ)
 
     def __enter__(self) -> Self:
-        """Use as a context: nobody comes in after its end, so that no attempt gets another's."""
+        """Return the rendezvous; it listens since it was created."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Close the door."""
+        """Stop listening."""
         self._selector.close()
-        self._door.close()
+        self._listener.close()
 
-    def wait(self, seconds: float = PATIENCE_SECONDS) -> list[Link]:
+    def wait_for_peers(
+        self, timeout_seconds: float = RENDEZVOUS_TIMEOUT_SECONDS
+    ) -> list[PeerConnection]:
         """Return the connections to all other pods.
 
         Raises:
-            TrainerError: they are not there within ``seconds``.
+            TrainerError: not all pods have connected within ``timeout_seconds``.
         """
-        deadline = time.monotonic() + seconds
+        deadline = time.monotonic() + timeout_seconds
         log.info("waiting for %d more pods of this attempt", len(self._missing))
         while self._missing:
             if (left := deadline - time.monotonic()) <= 0:
-                raise _missing(self._run, seconds, f"{len(self._missing)} of the other pods")
+                missing = f"{len(self._missing)} of the other pods"
+                raise _peers_missing(self._run, timeout_seconds, missing)
             for key, _ in self._selector.select(left):
-                if key.fileobj is self._door:
-                    self._let_in()
-                elif key.data in self._links.values():
-                    self._forget(key.data)
-        return list(self._links.values())
+                if key.fileobj is self._listener:
+                    self._accept()
+                elif key.data in self._peers.values():
+                    self._drop(key.data)
+        return list(self._peers.values())
 
-    def _let_in(self) -> None:
-        connection, _ = self._door.accept()
-        link = Link(connection)
-        connection.settimeout(_HELLO_SECONDS)
+    def _accept(self) -> None:
+        connection, _ = self._listener.accept()
+        peer = PeerConnection(connection)
+        connection.settimeout(_JOIN_TIMEOUT_SECONDS)
         try:
-            hello = link.receive(Hello)
+            join = peer.receive(JoinMessage)
         except (EOFError, TimeoutError):
-            link.close()
+            peer.close()
             return
         connection.settimeout(None)
-        if hello.run != self._run.run.uid or not 0 < hello.index < self._run.scale.nodes:
-            link.close()
+        if join.run != self._run.run.uid or not 0 < join.index < self._run.scale.nodes:
+            peer.close()
             return
-        if hello.index in self._links:
-            self._forget(self._links[hello.index])
-        link.index = hello.index
-        self._links[link.index] = link
-        self._missing.discard(link.index)
-        self._selector.register(connection, selectors.EVENT_READ, link)
+        if join.index in self._peers:
+            self._drop(self._peers[join.index])
+        peer.index = join.index
+        self._peers[peer.index] = peer
+        self._missing.discard(peer.index)
+        self._selector.register(connection, selectors.EVENT_READ, peer)
 
-    def _forget(self, link: Link) -> None:
-        """Wait for somebody again who was here: its pod has ended, and another will come."""
-        self._selector.unregister(link.connection)
-        link.close()
-        del self._links[link.index]
-        self._missing.add(link.index)
+    def _drop(self, peer: PeerConnection) -> None:
+        """Wait again for the pod of a lost connection: its Job replaces a pod that has ended."""
+        self._selector.unregister(peer.connection)
+        peer.close()
+        del self._peers[peer.index]
+        self._missing.add(peer.index)
 
 
-def follow(
-    pod: Pod, run: ResolvedRun, is_over: Callable[[], bool], seconds: float = PATIENCE_SECONDS
-) -> tuple[Link, Start] | None:
-    """Come to the leader, and return the connection and what it says when all are there.
+def join_leader(
+    pod: PodMounts,
+    run: ResolvedRun,
+    is_over: Callable[[], bool],
+    timeout_seconds: float = RENDEZVOUS_TIMEOUT_SECONDS,
+) -> tuple[PeerConnection, StartMessage] | None:
+    """Connect to the leader, wait for its start message, and return the connection and the message.
 
-    Returns None as soon as ``is_over`` says that nobody has to come any more.
+    Returns None as soon as ``is_over`` returns True, because the run needs no more attempts.
 
     Raises:
-        TrainerError: the leader does not appear within ``seconds``.
+        TrainerError: the leader has not answered within ``timeout_seconds``.
     """
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + timeout_seconds
     log.info("waiting for the leading pod at %s", pod.leader)
     while time.monotonic() < deadline:
         if is_over():
             return None
         try:
-            connection = socket.create_connection((pod.leader, pod.leader_port), _HELLO_SECONDS)
+            address = (pod.leader, pod.leader_port)
+            connection = socket.create_connection(address, _JOIN_TIMEOUT_SECONDS)
         except OSError:
             time.sleep(_RETRY_SECONDS)
             continue
-        link = Link(connection)
-        link.send(Hello(run=run.run.uid, index=pod.index))
+        peer = PeerConnection(connection)
+        peer.send(JoinMessage(run=run.run.uid, index=pod.index))
         connection.settimeout(max(1.0, deadline - time.monotonic()))
         try:
-            start = link.receive(Start)
+            start = peer.receive(StartMessage)
         except (OSError, EOFError):
-            # The leader has ended before everybody was there; the next one will ask us again.
-            link.close()
+            # The leader has ended before all pods were connected; join the leader of the next try.
+            peer.close()
             time.sleep(_RETRY_SECONDS)
             continue
         connection.settimeout(None)
-        return link, start
-    raise _missing(run, seconds, f"the leading pod at {pod.leader}")
+        return peer, start
+    raise _peers_missing(run, timeout_seconds, f"the leading pod at {pod.leader}")
 
 
-def _missing(run: ResolvedRun, seconds: float, who: str) -> TrainerError:
+def _peers_missing(run: ResolvedRun, timeout_seconds: float, missing: str) -> TrainerError:
     return TrainerError(
         Exit.TEMPORARY,
         Reason.PEERS_MISSING,
-        f"the run trains on {run.scale.nodes} pods, and {who} did not come within {seconds:.0f} s",
-        "the cluster has to have room for all pods of the run at once",
+        f"the run trains on {run.scale.nodes} pods, but {missing} did not connect within "
+        f"{timeout_seconds:.0f} s",
+        "free capacity in the cluster: all pods of the run must fit at the same time",
     )

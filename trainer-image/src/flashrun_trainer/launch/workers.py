@@ -1,7 +1,8 @@
-"""The processes of one pod: started, listened to, ended; and which of their ends is the cause.
+"""The worker processes of one pod: start them, watch them, end them, and find the first failure.
 
-Of several processes that end, most end because another one did. The first that fails says how the
-pod ends; those that only lost touch with it give the cause a few seconds to be heard of.
+When several processes end, most of them end because another one did. The first process that fails
+decides how the pod ends. An exit code that only says that other processes were lost (NCCL) is a
+consequence: the pod then waits a few seconds for the cause.
 """
 
 import logging
@@ -23,294 +24,311 @@ from flashrun.api import pod as pod_contract
 from flashrun.api.exits import Exit, Termination, parse_termination
 from flashrun.api.reasons import Reason
 from flashrun.api.records import ResolvedRun
-from flashrun_trainer.launch.rendezvous import Ended, Link, Start
-from flashrun_trainer.pod.distributed import RANK, threads
+from flashrun_trainer.launch.rendezvous import EndMessage, PeerConnection, StartMessage
+from flashrun_trainer.pod.distributed import RANK, threads_per_process
 from flashrun_trainer.pod.interruption import Interruption
-from flashrun_trainer.pod.mounts import Pod
+from flashrun_trainer.pod.mounts import PodMounts
+from flashrun_trainer.pod.redaction import Redactor
 from flashrun_trainer.pod.trainer_errors import (
     InterruptedBeforeTraining,
-    Redactor,
     TrainerError,
-    explain,
-    shortened,
+    classify,
+    shorten,
 )
 from flashrun_trainer.records import termination
 
 log = logging.getLogger(__name__)
 
-RANK_COMMAND: Final = (sys.executable, "-m", "flashrun_trainer", pod_contract.RANK_COMMAND)
-_CONSEQUENCES: Final = (Exit.NCCL, 128 + signal.SIGABRT)
-"""What a process ends with whose peer is gone: by an error, or by the watchdog of NCCL."""
-_SECOND_THOUGHTS: Final = 5.0
-"""Time for the cause to be heard of, when a consequence was seen first."""
-_LAST_WORDS_SECONDS: Final = 15.0
-"""Time from SIGTERM to SIGKILL for a process that does not begin to end."""
-_TRACEBACK_LINES: Final = 100
-_LAST_WORDS: Final = 64 * 1024
-"""Characters of them that another pod is told; its patience for a message is limited, too."""
+WORKER_COMMAND: Final = (sys.executable, "-m", "flashrun_trainer", pod_contract.RANK_COMMAND)
 _SIGNALLED: Final = 128
+"""Added to a signal's number, this is the exit code of a process that the signal has ended."""
+_CONSEQUENT_CODES: Final = (Exit.NCCL, _SIGNALLED + signal.SIGABRT)
+"""Exit codes of a process that has lost another one: an error, or an abort by NCCL's watchdog."""
+_CAUSE_GRACE_SECONDS: Final = 5.0
+"""How long to wait for the cause after a consequence was seen first."""
+_STOP_GRACE_SECONDS: Final = 15.0
+"""Time from SIGTERM to SIGKILL for a process that does not start to end."""
+_LOG_TAIL_LINES: Final = 100
+"""Lines of a failed process that are kept: a traceback."""
+_LOG_TAIL_CHARACTERS: Final = 64 * 1024
+"""Characters of them in an EndMessage, whose length is limited."""
 
 
 @dataclass(frozen=True)
-class Gone:
+class ProcessEnded:
     """A process of this pod has ended."""
 
-    local: int
+    local_rank: int
     code: int
 
 
 @dataclass(frozen=True)
-class Told:
-    """Another pod has said how it ended."""
+class PeerEnded:
+    """Another pod has sent how it ended."""
 
     index: int
-    ended: Ended
+    end: EndMessage
 
 
 @dataclass(frozen=True)
-class Missed:
-    """Another pod is gone without a word; ``silent`` when its node does not even answer."""
+class PeerLost:
+    """The connection to another pod is lost."""
 
     index: int
     silent: bool
+    """Whether its node does not answer, instead of closing the connection."""
 
 
-Event = Gone | Told | Missed
+WorkerEvent = ProcessEnded | PeerEnded | PeerLost
 
 
 @dataclass
-class Team:
-    """The processes of one pod, and what is known of the other pods."""
+class WorkerGroup:
+    """The worker processes of one pod, and the connections to the other pods."""
 
-    pod: Pod
+    pod: PodMounts
     spec: ResolvedRun
-    start: Start
-    links: list[Link]
+    start: StartMessage
+    peers: list[PeerConnection]
     interruption: Interruption
     redact: Redactor
-    _events: SimpleQueue[Event] = field(default_factory=SimpleQueue)
+    _events: SimpleQueue[WorkerEvent] = field(default_factory=SimpleQueue)
     _processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
-    _copies: dict[int, "Copy"] = field(default_factory=dict)
-    _done_pods: set[int] = field(default_factory=set)
-    """Other pods whose processes have all done their part."""
+    _outputs: dict[int, "OutputForwarder"] = field(default_factory=dict)
+    _done_peers: set[int] = field(default_factory=set)
+    """Other pods whose processes have all succeeded."""
 
-    def work(self) -> Ended:
-        """Start the processes, and return how the attempt ended once none of them is left."""
-        with self._sigterm_handed_on(), self._all_gone_at_the_end():
-            for local in range(self.spec.scale.gpus):
-                self._processes.append(self._started(local))
+    def run(self) -> EndMessage:
+        """Run the processes, and return how the attempt ended when all of them have ended."""
+        with self._forward_sigterm(), self._kill_at_the_end():
+            for local_rank in range(self.spec.scale.gpus):
+                self._processes.append(self._start_process(local_rank))
             if self.interruption.requested:
                 self._signal_all(signal.SIGTERM)
-            for link in self.links:
-                threading.Thread(target=self._listen, args=(link,), daemon=True).start()
-            ended = self._outcome()
-            for link in self.links:
-                link.send(ended)
-            self._end_the_others()
-        for link in self.links:
-            link.close()
-        return ended
+            for peer in self.peers:
+                threading.Thread(target=self._watch_peer, args=(peer,), daemon=True).start()
+            end = self._wait_for_end()
+            for peer in self.peers:
+                peer.send(end)
+            self._stop_processes()
+        for peer in self.peers:
+            peer.close()
+        return end
 
     # --- starting -------------------------------------------------------------------------------
 
-    def _started(self, local: int) -> subprocess.Popen[bytes]:
-        number = self.pod.index * self.spec.scale.gpus + local
+    def _start_process(self, local_rank: int) -> subprocess.Popen[bytes]:
+        rank = self.pod.index * self.spec.scale.gpus + local_rank
         process = subprocess.Popen(
-            RANK_COMMAND,
-            env=os.environ | self._environment(number, local),
-            stdout=None if number == 0 else subprocess.PIPE,
-            stderr=None if number == 0 else subprocess.STDOUT,
-            # A group of its own, so that what it starts can be ended with it.
+            WORKER_COMMAND,
+            env=os.environ | self._environment(rank, local_rank),
+            stdout=None if rank == 0 else subprocess.PIPE,
+            stderr=None if rank == 0 else subprocess.STDOUT,
+            # In its own process group, so that its child processes can be killed with it.
             start_new_session=True,
         )
         if process.stdout is not None:
-            self._copies[local] = Copy(f"[rank {number}] ", process.stdout)
-        threading.Thread(target=self._await, args=(local, process), daemon=True).start()
+            self._outputs[local_rank] = OutputForwarder(f"[rank {rank}] ", process.stdout)
+        arguments = (local_rank, process)
+        threading.Thread(target=self._watch_process, args=arguments, daemon=True).start()
         return process
 
-    def _environment(self, number: int, local: int) -> dict[str, str]:
+    def _environment(self, rank: int, local_rank: int) -> dict[str, str]:
         scale = self.spec.scale
         return {
-            RANK: str(number),
-            "LOCAL_RANK": str(local),
+            RANK: str(rank),
+            "LOCAL_RANK": str(local_rank),
             "WORLD_SIZE": str(scale.world_size),
             "LOCAL_WORLD_SIZE": str(scale.gpus),
             "MASTER_ADDR": "127.0.0.1" if self.pod.index == 0 else self.pod.leader,
             "MASTER_PORT": str(self.start.port),
             # Debian's PyTorch is built without libuv, which so few processes do not need.
             "USE_LIBUV": "0",
-            "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS") or threads(scale.gpus),
-            pod_contract.TERMINATION_VARIABLE: str(self._termination(local)),
+            "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS") or threads_per_process(scale.gpus),
+            pod_contract.TERMINATION_VARIABLE: str(self._termination_path(local_rank)),
             pod_contract.ATTEMPT_VARIABLE: str(self.start.attempt),
         }
 
-    def _termination(self, local: int) -> Path:
-        return self.pod.work / f"termination-{local}"
+    def _termination_path(self, local_rank: int) -> Path:
+        return self.pod.work / f"termination-{local_rank}"
 
-    # --- listening, on threads ------------------------------------------------------------------
+    # --- watching, on threads -------------------------------------------------------------------
 
-    def _await(self, local: int, process: subprocess.Popen[bytes]) -> None:
+    def _watch_process(self, local_rank: int, process: subprocess.Popen[bytes]) -> None:
         code = process.wait()
-        self._events.put(Gone(local, code if code >= 0 else _SIGNALLED - code))
+        self._events.put(ProcessEnded(local_rank, code if code >= 0 else _SIGNALLED - code))
 
-    def _listen(self, link: Link) -> None:
+    def _watch_peer(self, peer: PeerConnection) -> None:
         while True:
             try:
-                self._events.put(Told(link.index, link.receive(Ended)))
+                self._events.put(PeerEnded(peer.index, peer.receive(EndMessage)))
             except EOFError:
-                self._events.put(Missed(link.index, silent=False))
+                self._events.put(PeerLost(peer.index, silent=False))
                 return
             except OSError:
-                self._events.put(Missed(link.index, silent=True))
+                self._events.put(PeerLost(peer.index, silent=True))
                 return
 
     # --- deciding -------------------------------------------------------------------------------
 
-    def _outcome(self) -> Ended:
-        """Wait for the first failure, or for success, and return it."""
-        ended = None
-        while ended is None:
-            ended = self._judged(self._events.get())
-        deadline = time.monotonic() + _SECOND_THOUGHTS
-        while ended.code in _CONSEQUENCES and (left := deadline - time.monotonic()) > 0:
+    def _wait_for_end(self) -> EndMessage:
+        """Return the first failure, or success."""
+        end = None
+        while end is None:
+            end = self._end_after(self._events.get())
+        deadline = time.monotonic() + _CAUSE_GRACE_SECONDS
+        while end.code in _CONSEQUENT_CODES and (left := deadline - time.monotonic()) > 0:
             try:
-                cause = self._judged(self._events.get(timeout=left))
+                cause = self._end_after(self._events.get(timeout=left))
             except Empty:
                 break
-            if cause is not None and cause.code not in (*_CONSEQUENCES, Exit.DONE):
-                ended = cause
-        return ended
+            if cause is not None and cause.code not in (*_CONSEQUENT_CODES, Exit.DONE):
+                end = cause
+        return end
 
-    def _judged(self, event: Event) -> Ended | None:
-        """Return how the attempt ends because of ``event``; None when it goes on."""
+    def _end_after(self, event: WorkerEvent) -> EndMessage | None:
+        """Return how the attempt ends because of ``event``; None when it continues."""
         match event:
-            case Gone(local, code):
-                return self._judged_process(local, code)
-            case Told(index, ended):
-                return self._judged_pod(index, ended)
-            case Missed(index, silent):
-                return None if index in self._done_pods else _cut_off(index, silent)
+            case ProcessEnded(local_rank, code):
+                return self._end_after_process(local_rank, code)
+            case PeerEnded(index, end):
+                return self._end_after_peer(index, end)
+            case PeerLost(index, silent):
+                return None if index in self._done_peers else _peer_lost(index, silent)
 
-    def _judged_process(self, local: int, code: int) -> Ended | None:
+    def _end_after_process(self, local_rank: int, code: int) -> EndMessage | None:
         if code != Exit.DONE:
-            return self._failed(local, code)
+            return self._process_failed(local_rank, code)
         if self.pod.index == 0:
-            # The others have nothing to do after training; the first one has the last word.
-            return Ended(code=Exit.DONE, termination=self._message(local)) if local == 0 else None
+            # The other ranks have nothing to do after training; rank 0 still publishes the adapter.
+            if local_rank == 0:
+                return EndMessage(code=Exit.DONE, termination=self._read_termination(local_rank))
+            return None
         if all(process.poll() == Exit.DONE for process in self._processes):
-            self.links[0].send(Ended(code=Exit.DONE))
+            self.peers[0].send(EndMessage(code=Exit.DONE))
         return None
 
-    def _judged_pod(self, index: int, ended: Ended) -> Ended | None:
-        if self.pod.index == 0 and ended.code == Exit.DONE:
-            self._done_pods.add(index)
+    def _end_after_peer(self, index: int, end: EndMessage) -> EndMessage | None:
+        if self.pod.index == 0 and end.code == Exit.DONE:
+            self._done_peers.add(index)
             return None
-        if ended.code in (Exit.DONE, Exit.INTERRUPTED_SAVED):
-            return ended.replace(log="")
-        for line in ended.log.splitlines():
+        if end.code in (Exit.DONE, Exit.INTERRUPTED_SAVED):
+            return end.replace(log="")
+        for line in end.log.splitlines():
             log.error("[pod %d] %s", index, self.redact(line))
-        return _because_of(index, ended)
+        return _peer_failed(index, end)
 
-    def _failed(self, local: int, code: int) -> Ended:
-        message = self._message(local) or self._without_a_word(local, code)
-        last = self._copies[local].last() if local in self._copies else ""
-        return Ended(code=code, termination=message, log=self.redact(last)[-_LAST_WORDS:])
+    def _process_failed(self, local_rank: int, code: int) -> EndMessage:
+        message = self._read_termination(local_rank) or self._unexplained_exit(local_rank, code)
+        tail = self._outputs[local_rank].tail() if local_rank in self._outputs else ""
+        return EndMessage(
+            code=code, termination=message, log=self.redact(tail)[-_LOG_TAIL_CHARACTERS:]
+        )
 
-    def _message(self, local: int) -> Termination | None:
-        path = self._termination(local)
+    def _read_termination(self, local_rank: int) -> Termination | None:
+        path = self._termination_path(local_rank)
         return parse_termination(path.read_text()) if path.exists() else None
 
-    def _begins_to_end(self, local: int) -> bool:
-        return self._termination(local).exists()
+    def _has_started_to_end(self, local_rank: int) -> bool:
+        return self._termination_path(local_rank).exists()
 
-    def _without_a_word(self, local: int, code: int) -> Termination:
-        asked_to = (Exit.TERMINATED, Exit.INTERRUPTED_UNSAVED)
-        if code in asked_to and self.interruption.requested:
-            return termination.termination(explain(InterruptedBeforeTraining()), self.redact)
-        number = self.pod.index * self.spec.scale.gpus + local
-        killed = code == _SIGNALLED + signal.SIGKILL
+    def _unexplained_exit(self, local_rank: int, code: int) -> Termination:
+        """Return the termination message of a process that has left none."""
+        asked_to_stop = (Exit.TERMINATED, Exit.INTERRUPTED_UNSAVED)
+        if code in asked_to_stop and self.interruption.requested:
+            failure = classify(InterruptedBeforeTraining())
+            return termination.make_termination(failure, self.redact)
+        rank = self.pod.index * self.spec.scale.gpus + local_rank
+        is_killed = code == _SIGNALLED + signal.SIGKILL
         how = (
             f"was killed by {_signal_name(code - _SIGNALLED)}"
             if code > _SIGNALLED
-            else f"ended with exit code {code} without saying why"
+            else f"ended with exit code {code} and without a message"
         )
-        end = TrainerError(
+        failure = TrainerError(
             code,
             Reason.PROCESS_KILLED if code > _SIGNALLED else Reason.PROCESS_FAILED,
-            f"process {number} of {self.spec.scale.world_size} {how}",
-            "most often the pod ran out of memory: lower train.batch_size or train.max_length"
-            if killed
+            f"process {rank} of {self.spec.scale.world_size} {how}",
+            "if the pod ran out of memory, lower train.batch_size or train.max_length"
+            if is_killed
             else "see flash log",
         )
-        return termination.termination(end, self.redact, attempt=self.start.attempt)
+        return termination.make_termination(failure, self.redact, attempt=self.start.attempt)
 
     # --- ending ---------------------------------------------------------------------------------
 
     @contextmanager
-    def _sigterm_handed_on(self) -> Iterator[None]:
-        """From now on SIGTERM is the processes' affair."""
+    def _forward_sigterm(self) -> Iterator[None]:
+        """Forward SIGTERM to the processes, instead of ending the launcher."""
         self.interruption.training_begins()
 
-        def hand_on(*_: object) -> None:
+        def forward(*_: object) -> None:
             self.interruption.requested = True
             self._signal_all(signal.SIGTERM)
 
-        before = signal.signal(signal.SIGTERM, hand_on)
+        before = signal.signal(signal.SIGTERM, forward)
         try:
             yield
         finally:
             signal.signal(signal.SIGTERM, before)
 
     @contextmanager
-    def _all_gone_at_the_end(self) -> Iterator[None]:
+    def _kill_at_the_end(self) -> Iterator[None]:
+        """Kill the processes, and what they have started, at the end."""
         try:
             yield
         finally:
             for process in self._processes:
-                _kill_group(process)
+                _kill_process_group(process)
 
     def _signal_all(self, number: int) -> None:
         for process in self._processes:
             if process.poll() is None:
                 process.send_signal(number)
 
-    def _end_the_others(self) -> None:
-        """Ask what still runs to end, and wait for it: as long as it may upload, if it does."""
+    def _stop_processes(self) -> None:
+        """Send SIGTERM to the processes that still run, and wait for them.
+
+        A process that has started to end may upload, and gets the time for it.
+        """
         self._signal_all(signal.SIGTERM)
-        begun = time.monotonic()
-        for local, process in enumerate(self._processes):
-            if not _ended_by(process, begun + _LAST_WORDS_SECONDS) and self._begins_to_end(local):
-                _ended_by(process, begun + self.spec.upload_timeout_seconds + _LAST_WORDS_SECONDS)
+        deadline = time.monotonic() + _STOP_GRACE_SECONDS
+        for local_rank, process in enumerate(self._processes):
+            if not _ends_before(deadline, process) and self._has_started_to_end(local_rank):
+                _ends_before(deadline + self.spec.upload_timeout_seconds, process)
             if process.poll() is None:
-                log.warning("process %d does not end by itself", local)
-                _kill_group(process)
+                log.warning(
+                    "the process of local rank %d does not end by itself: killed", local_rank
+                )
+                _kill_process_group(process)
 
 
-class Copy:
-    """Passes on what a process says, with a mark in front of each line."""
+class OutputForwarder:
+    """Forwards the output of a process to stdout, with a prefix before each line."""
 
-    def __init__(self, mark: str, stream: IO[bytes]) -> None:
-        self._mark = mark
+    def __init__(self, prefix: str, stream: IO[bytes]) -> None:
+        self._prefix = prefix
         self._stream = stream
-        self._last: deque[str] = deque(maxlen=_TRACEBACK_LINES)
-        self._thread = threading.Thread(target=self._work, daemon=True)
+        self._tail: deque[str] = deque(maxlen=_LOG_TAIL_LINES)
+        self._thread = threading.Thread(target=self._forward, daemon=True)
         self._thread.start()
 
-    def last(self) -> str:
+    def tail(self) -> str:
         """Return the last lines of a process that has ended."""
-        # What it has started may hold its output open: that is not waited for.
+        # A child process may hold the output open: do not wait for it.
         self._thread.join(1.0)
-        return "\n".join(self._last)
+        return "\n".join(self._tail)
 
-    def _work(self) -> None:
+    def _forward(self) -> None:
         with self._stream:
             for line in self._stream:
                 text = line.decode("utf-8", "replace").rstrip("\n")
-                self._last.append(text)
-                os.write(1, f"{self._mark}{text}\n".encode())
+                self._tail.append(text)
+                os.write(1, f"{self._prefix}{text}\n".encode())
 
 
-def _ended_by(process: subprocess.Popen[bytes], deadline: float) -> bool:
+def _ends_before(deadline: float, process: subprocess.Popen[bytes]) -> bool:
+    """Wait for the end of a process; return False when it still runs at the deadline."""
     try:
         process.wait(max(0.0, deadline - time.monotonic()))
     except subprocess.TimeoutExpired:
@@ -318,8 +336,8 @@ def _ended_by(process: subprocess.Popen[bytes], deadline: float) -> bool:
     return True
 
 
-def _kill_group(process: subprocess.Popen[bytes]) -> None:
-    """End a process, and whatever it has started."""
+def _kill_process_group(process: subprocess.Popen[bytes]) -> None:
+    """Kill a process and its child processes."""
     try:
         os.killpg(process.pid, signal.SIGKILL)
     except ProcessLookupError:
@@ -334,34 +352,33 @@ def _signal_name(number: int) -> str:
         return f"signal {number}"
 
 
-def _cut_off(index: int, silent: bool) -> Ended:
-    """Return the end of a pod that has lost another one.
+def _peer_lost(index: int, silent: bool) -> EndMessage:
+    """Return the end of a pod that has lost the connection to another one.
 
-    The other pod's own exit code says whether that counts as a failure; only when its node does not
-    answer, and nobody else may ever say so, it counts here.
+    The other pod's own exit code decides whether that counts as a failure. When its node does not
+    answer, no other pod may ever report it, so this pod's exit code counts.
     """
     if silent:
         code, what = Exit.NCCL, "does not answer any more"
     else:
         code, what = Exit.INTERRUPTED_UNSAVED, "has gone away"
-    message = f"pod {index} of this attempt {what}; the run goes on from its last checkpoint"
-    return Ended(code=code, termination=Termination(reason=Reason.PEER_LOST, message=message))
+    message = f"pod {index} of this attempt {what}; the run continues from its last checkpoint"
+    return EndMessage(code=code, termination=Termination(reason=Reason.PEER_LOST, message=message))
 
 
-def _because_of(index: int, ended: Ended) -> Ended:
+def _peer_failed(index: int, end: EndMessage) -> EndMessage:
     """Return the end of a pod that ends because another one has failed.
 
-    It is that pod's failure, counted and explained there: once, and for its node alone.
+    The failure is counted and explained in the other pod: once, and only for its node.
     """
-    said = ended.termination
-    message = f"pod {index} of this attempt ended with code {ended.code}"
-    if said is not None:
-        message = f"{message}: {said.message}"
-    return Ended(
+    message = f"pod {index} of this attempt ended with code {end.code}"
+    if end.termination is not None:
+        message = f"{message}: {end.termination.message}"
+    return EndMessage(
         code=Exit.INTERRUPTED_UNSAVED,
         termination=Termination(
             reason=Reason.PEER_FAILED,
-            message=shortened(message),
-            hint=said.hint if said is not None else "",
+            message=shorten(message),
+            hint=end.termination.hint if end.termination is not None else "",
         ),
     )

@@ -1,1 +1,1 @@
-"""What the trainer knows about its pod, its processes and their errors."""
+"""What the trainer knows about its pod: mounts, processes, packages, log, secrets and errors."""

@@ -1,4 +1,4 @@
-"""SIGTERM: before training it ends the process at once, in training it asks for one more save."""
+"""SIGTERM: before training it ends the process at once, during training it asks for a last save."""
 
 import signal
 from types import FrameType
@@ -13,12 +13,15 @@ class Interruption:
         self.requested = False
         self._training = False
 
-    def listen(self) -> None:
-        """Take SIGTERM from now on."""
+    def install_handler(self) -> None:
+        """Handle SIGTERM from now on."""
         signal.signal(signal.SIGTERM, self._on_signal)
 
     def training_begins(self) -> None:
-        """From now on a step boundary is near, and what was learned is worth saving."""
+        """Let SIGTERM only set ``requested`` from now on: a step boundary is near.
+
+        What was learned is worth a save, so the training loop stops by itself.
+        """
         self._training = True
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:

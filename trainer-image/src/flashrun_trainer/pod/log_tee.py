@@ -1,6 +1,7 @@
-"""The attempt's log: what the process prints goes to the pod's own log and to a file, redacted.
+"""The attempt's log: everything the process prints goes to the pod's log and to a file, redacted.
 
-The two streams are caught below Python, so that libraries in C and child processes are in it, too.
+Both streams are redirected at the file descriptors, below Python, so that the output of C libraries
+and of child processes is included.
 """
 
 import os
@@ -10,16 +11,16 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final, Self
 
-from flashrun_trainer.pod.trainer_errors import Redactor
+from flashrun_trainer.pod.redaction import Redactor
 
 LIMIT: Final = 8 * 1024 * 1024
-"""Longest log that is kept in storage, in bytes; the newest half stays when it grows longer."""
+"""Most bytes of the log file; when it grows longer, only its newest half is kept."""
 _LONGEST_LINE: Final = 64 * 1024
-_BREAKS: Final = (b" ", b",", b'"')
-"""Where a longer line is broken: not within a word, which may be a secret."""
-_PATIENCE_SECONDS: Final = 5.0
-_MARK: Final = b"\0end of what was written\0"
-"""A line that only says how far the copy has come."""
+_LINE_BREAKS: Final = (b" ", b",", b'"')
+"""Where a longer line may be broken: not inside a word, which may be a secret."""
+_SYNC_TIMEOUT_SECONDS: Final = 5.0
+_SYNC_MARK: Final = b"\0end of what was written\0"
+"""A line that is not part of the log; when it is read, all output before it has been copied."""
 
 
 class Tee:
@@ -40,7 +41,7 @@ class Tee:
         self._thread.start()
 
     def __enter__(self) -> Self:
-        """Use as a context; the streams are given back at its end."""
+        """Use as a context manager; the streams are restored at its end."""
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -52,16 +53,16 @@ class Tee:
         sys.stdout.flush()
         sys.stderr.flush()
         self._synced.clear()
-        os.write(1, _MARK + b"\n")
-        self._synced.wait(_PATIENCE_SECONDS)
+        os.write(1, _SYNC_MARK + b"\n")
+        self._synced.wait(_SYNC_TIMEOUT_SECONDS)
 
     def close(self) -> None:
-        """Give the streams back, once everything that was written has been copied."""
+        """Restore the streams, once everything that was written has been copied."""
         self.sync()
         for number, stream in self._streams.items():
             os.dup2(stream, number)
-        # A child process may hold the pipe open: what it still says is not waited for.
-        self._thread.join(_PATIENCE_SECONDS)
+        # A child process may hold the pipe open: do not wait for what it still prints.
+        self._thread.join(_SYNC_TIMEOUT_SECONDS)
         self._file.close()
 
     def _copy(self) -> None:
@@ -69,31 +70,31 @@ class Tee:
         while chunk := os.read(self._reader, _LONGEST_LINE):
             *lines, rest = (rest + chunk).split(b"\n")
             for line in lines:
-                self._take(line)
+                self._copy_line(line)
             if len(rest) > _LONGEST_LINE:
-                end = max(map(rest.rfind, _BREAKS)) + 1 or len(rest)
+                end = max(map(rest.rfind, _LINE_BREAKS)) + 1 or len(rest)
                 self._write(rest[:end] + b"\n")
                 rest = rest[end:]
 
-    def _take(self, line: bytes) -> None:
-        text = line.removesuffix(_MARK)
+    def _copy_line(self, line: bytes) -> None:
+        text = line.removesuffix(_SYNC_MARK)
         if text or text == line:
             self._write(text + b"\n")
         if text != line:
             self._synced.set()
 
     def _write(self, text: bytes) -> None:
-        """Write to both; who prints must not have to wait because one of them is full or gone."""
+        """Write to both; never block the printing process when one of them is full or closed."""
         clean = self._redact(text.decode("utf-8", "replace")).encode()
         with suppress(OSError):
             os.write(self._streams[1], clean)
         with suppress(OSError):
-            self._keep(clean)
+            self._append(clean)
 
-    def _keep(self, text: bytes) -> None:
+    def _append(self, text: bytes) -> None:
         self._file.write(text)
         if self._file.tell() > LIMIT:
-            kept = self.path.read_bytes()[-LIMIT // 2 :]
+            newest = self.path.read_bytes()[-LIMIT // 2 :]
             self._file.seek(0)
             self._file.truncate()
-            self._file.write(b"(the beginning of this log was left out)\n" + kept)
+            self._file.write(b"(the beginning of this log was left out)\n" + newest)

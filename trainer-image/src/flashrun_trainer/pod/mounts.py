@@ -1,4 +1,4 @@
-"""Where this container finds what the operator mounted, read from the environment once."""
+"""The files and folders that the operator has mounted, read once from the variables of the pod."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,12 +15,12 @@ from flashrun.store import Store
 from flashrun_trainer.pod.trainer_errors import TrainerError
 
 LEADER_PORT: Final = 29400
-"""Where the launcher of the leading pod listens for those of the others."""
+"""Port at which the leading pod's launcher listens for the launchers of the other pods."""
 
 
 @dataclass(frozen=True)
-class Pod:
-    """The mounted files and folders, and which pod this is."""
+class PodMounts:
+    """The mounted files and folders of this container, and the identity of its pod."""
 
     spec: Path
     storage: Path
@@ -32,14 +32,14 @@ class Pod:
     uid: str
     node: str
     index: int
-    """Position among the pods of one attempt; the first leads."""
+    """Position among the pods of one attempt; pod 0 leads."""
     leader: str
-    """Host at which the leading pod is reached."""
+    """Host name of the leading pod."""
     leader_port: int
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Self:
-        """Read the ``FLASHRUN_*`` variables; what is missing gets its place inside a pod."""
+        """Read the ``FLASHRUN_*`` variables; the defaults are the paths inside a pod."""
 
         def path(variable: str, default: str) -> Path:
             return Path(environment.get(variable, default))
@@ -66,7 +66,7 @@ class Pod:
 
     @property
     def site(self) -> Path:
-        """Folder of the packages that the run's ``environment.pip`` asks for."""
+        """Folder of the installed packages of the run's ``environment.pip``."""
         return self.packages / "site"
 
     def run(self) -> ResolvedRun:
@@ -86,5 +86,5 @@ class Pod:
         return Store.from_file(self.storage)
 
     def model_folder(self, run: ResolvedRun) -> Path:
-        """Return the folder of the base model: one a revision, so that pods can share a cache."""
+        """Return the folder of the base model: one per revision, so that pods can share a cache."""
         return self.model / run.model.id.replace("/", "--") / run.model.revision.replace("/", "--")

@@ -1,1 +1,1 @@
-"""What an attempt leaves in storage: claims, checkpoints, metrics, how it ended."""
+"""What an attempt writes to storage: claims, checkpoints, metrics, and how it has ended."""

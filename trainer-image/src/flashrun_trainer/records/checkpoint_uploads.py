@@ -1,12 +1,13 @@
 """Checkpoints between the trainer's folder and storage: snapshot, upload, choose, restore.
 
-A save costs training a few hard links. A thread uploads the snapshots while training goes on:
+A save costs training a few hard links only. A background thread uploads the snapshots while
+training continues:
 
-- every adapter, in order, none skipped: they are small, and people list and use them;
-- of the full trainer state, which only a resume needs, the newest there is when the line is free.
+- every adapter, in order, without skipping any: they are small, and people list and use them;
+- of the full trainer state, which only a resume needs, the newest one when the thread is free.
 
-Both get a commit marker last, so what has none does not exist. A checkpoint can be resumed from
-when both are there, and by then the run's history has arrived up to its step.
+Each gets its commit marker last, so what has no marker does not exist. A checkpoint can be resumed
+from when both markers exist; by then the run's history has been uploaded up to that step.
 """
 
 import contextlib
@@ -26,8 +27,8 @@ from flashrun.api import names
 from flashrun.api.records import FileEntry, Manifest
 from flashrun.store import Store
 from flashrun.store_errors import Corrupt, KeyExists, KeyNotFound, StoreError
-from flashrun_trainer.pod.trainer_errors import TrainerError, explain
-from flashrun_trainer.records.attempt import Attempt
+from flashrun_trainer.pod.trainer_errors import TrainerError, classify
+from flashrun_trainer.records.attempts import ClaimedAttempt
 
 log = logging.getLogger(__name__)
 
@@ -43,70 +44,73 @@ _RETRY_SECONDS: Final = 2.0
 _LONGEST_RETRY_SECONDS: Final = 30.0
 
 
-class Place(NamedTuple):
-    """Where a checkpoint is: newer steps sort higher, then newer attempts."""
+class CheckpointId(NamedTuple):
+    """A checkpoint of a run; newer steps sort higher, then newer attempts."""
 
     step: int
     attempt: int
 
 
-def resumable(prefix: str, keys: Iterable[str]) -> list[Place]:
-    """Return the checkpoints among ``keys`` with both markers, the best to resume from first."""
-    found: dict[Place, set[str]] = {}
+def resumable_checkpoints(prefix: str, keys: Iterable[str]) -> list[CheckpointId]:
+    """Return the checkpoints among ``keys`` that have both markers, the newest first."""
+    paths_of: dict[CheckpointId, set[str]] = {}
     for key in keys:
         if (parts := names.parse_step_key(prefix, key)) is not None:
-            found.setdefault(Place(parts.step, parts.attempt), set()).add(parts.path)
+            paths_of.setdefault(CheckpointId(parts.step, parts.attempt), set()).add(parts.path)
     markers = {names.MANIFEST, names.STATE_MANIFEST}
-    return sorted((place for place, paths in found.items() if markers <= paths), reverse=True)
+    complete = (checkpoint for checkpoint, paths in paths_of.items() if markers <= paths)
+    return sorted(complete, reverse=True)
 
 
-def restore(store: Store, prefix: str, folder: Path) -> Place | None:
-    """Download the newest checkpoint whose every byte is right to ``folder``; return its place.
+def restore(store: Store, prefix: str, folder: Path) -> CheckpointId | None:
+    """Download the newest intact checkpoint to ``folder``, and return which one it is.
 
-    Returns None, with nothing in ``folder``, when there is none.
+    A checkpoint is intact when each file has the size and the SHA-256 of its manifest. Returns
+    None, with nothing in ``folder``, when there is no intact checkpoint.
     """
     keys = (entry.key for entry in store.list(names.attempts_prefix(prefix)))
-    for place in resumable(prefix, keys):
+    for checkpoint in resumable_checkpoints(prefix, keys):
         try:
-            fetch(store, prefix, place, folder)
+            download_checkpoint(store, prefix, checkpoint, folder)
         except (Corrupt, KeyNotFound) as error:
-            log.warning("step %d is damaged, trying an older one: %s", place.step, error)
+            log.warning("step %d is damaged, trying an older one: %s", checkpoint.step, error)
             shutil.rmtree(folder, ignore_errors=True)
             continue
-        log.info("resuming from step %d of attempt %d", place.step, place.attempt)
-        return place
+        log.info("resuming from step %d of attempt %d", checkpoint.step, checkpoint.attempt)
+        return checkpoint
     return None
 
 
-def fetch(store: Store, prefix: str, place: Place, folder: Path) -> None:
-    """Download one checkpoint to ``folder``; raises ``StoreError`` unless every byte is right."""
-    where = names.step_prefix(prefix, place.attempt, place.step)
+def download_checkpoint(store: Store, prefix: str, checkpoint: CheckpointId, folder: Path) -> None:
+    """Download one checkpoint to ``folder``; raises ``StoreError`` unless it is intact."""
+    where = names.step_prefix(prefix, checkpoint.attempt, checkpoint.step)
     for marker, part in ((names.MANIFEST, "adapter"), (names.STATE_MANIFEST, "state")):
         record = store.download_folder(where, folder / "parts", marker)
-        if not _belongs(record, prefix, place) or not (folder / "parts" / part).is_dir():
-            raise Corrupt(f"{where}{marker} is not of this checkpoint")
-        _flatten(folder / "parts" / part, folder)
+        belongs = _is_manifest_of(checkpoint, prefix, record)
+        if not belongs or not (folder / "parts" / part).is_dir():
+            raise Corrupt(f"{where}{marker} does not belong to this checkpoint")
+        _move_files(folder / "parts" / part, folder)
     shutil.rmtree(folder / "parts")
 
 
-def _belongs(record: Manifest, prefix: str, place: Place) -> bool:
-    """Say whether a manifest was written for the place where it lies."""
-    run = record.run
+def _is_manifest_of(checkpoint: CheckpointId, prefix: str, manifest: Manifest) -> bool:
+    """Return whether a manifest was written for this checkpoint, and not copied from another."""
+    run = manifest.run
     return (
         run is not None
         and prefix == names.run_prefix(run.namespace, run.name, run.uid)
-        and place == (record.step, record.attempt)
+        and checkpoint == (manifest.step, manifest.attempt)
     )
 
 
-def _flatten(part: Path, folder: Path) -> None:
+def _move_files(part: Path, folder: Path) -> None:
     for path in part.iterdir():
         path.replace(folder / path.name)
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """One save, kept apart from the trainer's own folder, which it may delete."""
+    """The files of one save, outside the trainer's own folder, whose checkpoints TRL deletes."""
 
     step: int
     adapter: Path
@@ -117,22 +121,23 @@ class Snapshot:
     """Whether there is a state to upload."""
 
 
-def snapshot(
+def take_snapshot(
     checkpoint: Path, outbox: Path, step: int, base_model: str, resumable: bool = True
 ) -> Snapshot:
-    """Hard-link what a checkpoint folder holds of adapter and state; the rest stays behind."""
+    """Hard-link the adapter and state files of a checkpoint folder; other files are left out."""
     adapter, state = outbox / f"{step}-adapter", outbox / f"{step}-state"
     _link(checkpoint, adapter / "adapter", _ADAPTER_FILES)
     if resumable:
         _link(checkpoint, state / "state", _STATE_FILES)
-    config = portable_config(adapter / "adapter" / "adapter_config.json", base_model)
+    config = write_portable_config(adapter / "adapter" / "adapter_config.json", base_model)
     return Snapshot(step, adapter, state, config["r"], config["lora_alpha"], resumable)
 
 
-def portable_config(path: Path, base_model: str) -> dict[str, int]:
-    """Name the base model in an adapter's config by its id: the pod's folder means nothing later.
+def write_portable_config(path: Path, base_model: str) -> dict[str, int]:
+    """Put the base model's id into an adapter's config, and return ``r`` and ``lora_alpha``.
 
-    The file is replaced, not changed: it may be a hard link.
+    PEFT writes the pod's folder there, which does not exist elsewhere. The file is replaced, not
+    changed: it may be a hard link.
     """
     config = json.loads(path.read_text())
     config["base_model_name_or_path"] = base_model
@@ -145,11 +150,11 @@ def _link(source: Path, target: Path, patterns: tuple[str, ...]) -> None:
     target.mkdir(parents=True)
     for pattern in patterns:
         for path in source.glob(pattern):
-            _same(path, target / path.name)
+            _link_or_copy(path, target / path.name)
 
 
-def _same(path: Path, target: Path) -> None:
-    """Let ``target`` be the same file, or a copy where the file system knows no hard links."""
+def _link_or_copy(path: Path, target: Path) -> None:
+    """Hard-link ``path`` to ``target``, or copy it where the file system has no hard links."""
     with contextlib.suppress(OSError):
         os.link(path, target)
         return
@@ -158,18 +163,18 @@ def _same(path: Path, target: Path) -> None:
 
 @dataclass
 class Uploader:
-    """Uploads snapshots in the background until ``finish``."""
+    """Uploads snapshots in a background thread until ``finish`` is called."""
 
-    attempt: Attempt
+    attempt: ClaimedAttempt
     base_model: str
     on_commit: Callable[[int], None]
-    """Called with the step of every adapter that has arrived."""
-    put_history: Callable[[], None] = lambda: None
-    """Called before a state is committed: a run that goes on from it has its history, too."""
+    """Called with the step of every adapter that is committed."""
+    upload_history: Callable[[], None] = lambda: None
+    """Called before a state is committed, so that a resume from it also finds the history."""
     _adapters: deque[Snapshot] = field(default_factory=deque)
     _state: Snapshot | None = None
     _error: TrainerError | None = None
-    _trouble: str = ""
+    _storage_error: str = ""
     _adapter_step: int = 0
     _state_step: int = 0
     _closing: bool = False
@@ -183,28 +188,28 @@ class Uploader:
 
     @property
     def error(self) -> TrainerError | None:
-        """Why nothing can be uploaded any more: the attempt is superseded, or something broke."""
+        """Why nothing can be uploaded any more: the attempt is superseded, or an upload failed."""
         return self._error
 
     @property
     def resumable_step(self) -> int:
-        """Step of the newest state that has arrived; 0 as long as its adapter has not."""
+        """Step of the newest state that is committed; 0 while its adapter is not."""
         return self._state_step if self._state_step <= self._adapter_step else 0
 
-    def put(self, taken: Snapshot) -> None:
-        """Queue a snapshot; an older state that still waits is dropped for this one."""
+    def put(self, snapshot: Snapshot) -> None:
+        """Queue a snapshot; it replaces an older state that is still waiting."""
         with self._changed:
-            self._adapters.append(taken)
-            if taken.resumable:
+            self._adapters.append(snapshot)
+            if snapshot.resumable:
                 if self._state is not None:
                     shutil.rmtree(self._state.state)
-                self._state = taken
+                self._state = snapshot
             self._changed.notify()
 
     def finish(self, seconds: float) -> bool:
-        """Wait until everything has arrived; False when it has not within ``seconds``.
+        """Wait until everything is uploaded; return False if that takes longer than ``seconds``.
 
-        Whoever asks again is not made to wait again.
+        A second call does not wait again.
         """
         if self._abandoned:
             return self._done
@@ -216,9 +221,9 @@ class Uploader:
         return self._done
 
     @property
-    def trouble(self) -> str:
-        """What the store said last, while it fails; empty when all is well."""
-        return self._trouble
+    def storage_error(self) -> str:
+        """The last error of storage while an upload fails; empty when the uploads work."""
+        return self._storage_error
 
     def _work(self) -> None:
         while True:
@@ -233,69 +238,70 @@ class Uploader:
             with self._changed:
                 if adapter is not None:
                     self._adapters.popleft()
-                # The newest state goes while older adapters wait, or on a slow line none would.
+                # Upload the newest state before the remaining adapters: on a slow link it would
+                # otherwise never be sent.
                 state, self._state = self._state, None
             if state is not None and not self._deliver(state, self._upload_state):
                 return
 
-    def _deliver(self, taken: Snapshot, upload: Callable[[Snapshot], None]) -> bool:
-        """Upload until it works; False when the attempt may not commit any more."""
+    def _deliver(self, snapshot: Snapshot, upload: Callable[[Snapshot], None]) -> bool:
+        """Upload with retries; return False when the attempt may not commit any more."""
         pause = _RETRY_SECONDS
         while not self._abandoned:
             try:
-                upload(taken)
+                upload(snapshot)
             except TrainerError as error:
                 self._error = error
                 return False
             except StoreError as error:
-                self._trouble = str(error)
-                log.warning("step %d is not uploaded yet, trying again: %s", taken.step, error)
+                self._storage_error = str(error)
+                log.warning("step %d is not uploaded yet, retrying: %s", snapshot.step, error)
                 threading.Event().wait(pause)
                 pause = min(2 * pause, _LONGEST_RETRY_SECONDS)
             except Exception as error:
-                # Training whose saves go nowhere must not go on for hours.
-                log.exception("step %d cannot be uploaded", taken.step)
-                self._error = explain(error)
+                # Fail now: training would otherwise continue for hours without saving anything.
+                log.exception("step %d cannot be uploaded", snapshot.step)
+                self._error = classify(error)
                 return False
             else:
-                self._trouble = ""
+                self._storage_error = ""
                 return True
         return False
 
-    def _upload_adapter(self, taken: Snapshot) -> None:
-        self._commit(taken, taken.adapter, "checkpoint", names.MANIFEST)
-        log.info("checkpoint %s is uploaded", self._ref(taken.step))
-        shutil.rmtree(taken.adapter)
-        self._adapter_step = taken.step
-        self.on_commit(taken.step)
+    def _upload_adapter(self, snapshot: Snapshot) -> None:
+        self._commit(snapshot, snapshot.adapter, "checkpoint", names.MANIFEST)
+        log.info("checkpoint %s is uploaded", self._ref(snapshot.step))
+        shutil.rmtree(snapshot.adapter)
+        self._adapter_step = snapshot.step
+        self.on_commit(snapshot.step)
 
-    def _upload_state(self, taken: Snapshot) -> None:
-        self.put_history()
-        self._commit(taken, taken.state, "state", names.STATE_MANIFEST)
-        self._state_step = taken.step
-        shutil.rmtree(taken.state)
+    def _upload_state(self, snapshot: Snapshot) -> None:
+        self.upload_history()
+        self._commit(snapshot, snapshot.state, "state", names.STATE_MANIFEST)
+        self._state_step = snapshot.step
+        shutil.rmtree(snapshot.state)
 
-    def _commit(self, taken: Snapshot, folder: Path, kind: str, marker: str) -> None:
+    def _commit(self, snapshot: Snapshot, folder: Path, kind: str, marker: str) -> None:
         def manifest(files: tuple[FileEntry, ...]) -> Manifest:
             self.attempt.confirm()
             return Manifest(
                 kind="state" if kind == "state" else "checkpoint",
                 run=self.attempt.run.run,
                 attempt=self.attempt.number,
-                step=taken.step,
+                step=snapshot.step,
                 base_model=self.base_model,
-                lora_rank=taken.lora_rank,
-                lora_alpha=taken.lora_alpha,
+                lora_rank=snapshot.lora_rank,
+                lora_alpha=snapshot.lora_alpha,
                 created=datetime.now(UTC),
                 files=files,
             )
 
-        prefix = names.step_prefix(self.attempt.prefix, self.attempt.number, taken.step)
+        prefix = names.step_prefix(self.attempt.prefix, self.attempt.number, snapshot.step)
         try:
             self.attempt.store.upload_folder(prefix, folder, manifest, marker)
         except KeyExists:
-            # Only this pod writes below its attempt: an earlier try got through after all.
-            log.info("step %d had arrived before", taken.step)
+            # Only this pod writes below its attempt: an earlier try has succeeded after all.
+            log.info("step %d was already uploaded", snapshot.step)
 
     def _ref(self, step: int) -> str:
         return names.checkpoint_ref(self.attempt.run.run.name, step)

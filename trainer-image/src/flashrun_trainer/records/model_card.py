@@ -1,4 +1,4 @@
-"""What lies beside a final adapter: a model card, the resolved spec, the list of packages."""
+"""The files beside a final adapter: a model card, the resolved spec, the list of packages."""
 
 import json
 import platform
@@ -8,7 +8,7 @@ from typing import Any
 
 from flashrun.api.records import Progress, ResolvedRun
 from flashrun_trainer.data.environment import Environment
-from flashrun_trainer.init.packages import pins
+from flashrun_trainer.pod.image_packages import installed_pins
 
 _CARD = """\
 ---
@@ -38,10 +38,10 @@ environment {environment}.
 """
 
 
-def write(
+def write_model_card(
     folder: Path, run: ResolvedRun, steps: int, progress: Progress | None, data: Environment
 ) -> None:
-    """Write the three files to ``folder``."""
+    """Write the model card, the spec and the list of packages to ``folder``."""
     settings = run.train.model_dump(mode="json", exclude_none=True)
     sources = {
         "environment package, SHA-256": run.environment.digest,
@@ -68,11 +68,11 @@ def write(
     )
     (folder / "README.md").write_text(text)
     (folder / "run.json").write_text(run.model_dump_json(indent=2))
-    (folder / "packages.txt").write_text("".join(f"{pin}\n" for pin in pins()))
+    (folder / "packages.txt").write_text("".join(f"{pin}\n" for pin in installed_pins()))
 
 
 def _rows(table: Mapping[str, Any]) -> str:
-    """Return the rows of a table; a bar in a text, as in a stop sequence, would end its cell."""
+    """Return the rows of a table, with bars escaped: a bar in a text would end its cell."""
     cells = ([str(cell).replace("|", r"\|") for cell in pair] for pair in table.items())
     return "\n".join(f"| {name} | {value} |" for name, value in cells)
 

@@ -1,7 +1,7 @@
-"""What a run costs: the seconds of every phase, tokens, memory, and how long it took to start.
+"""What a run costs: seconds per phase, tokens, memory, and how long the start took.
 
-A row of the history covers the time since the row before, so the seconds of a save are in the row
-that follows it.
+A row of the metrics history covers the time since the previous row. The seconds of a save are
+therefore in the row after it.
 """
 
 import json
@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Final
 
 
-class Phase(StrEnum):
-    """What a step is made of, besides training itself."""
+class StepPhase(StrEnum):
+    """The parts of a step that are timed; the rest of the step is training."""
 
     GENERATION = "generation"
     ENVIRONMENT = "environment"
@@ -26,106 +26,110 @@ class Phase(StrEnum):
     SAVING = "saving"
 
 
-_NOTES: Final = "seconds.json"
-"""Where init containers leave how long they took, in the folder that they share."""
+_STARTUP_FILE: Final = "seconds.json"
+"""File with the durations of the init containers, in the folder that all containers share."""
 
 
-class Meter:
-    """Measures one attempt."""
+class StepTimer:
+    """Measures the steps of one attempt, in seconds."""
 
     def __init__(
         self,
-        before: dict[str, float] | None = None,
+        startup_seconds: dict[str, float] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._clock = clock
-        self._startup = dict(before or {})
-        self._phases: dict[Phase, float] = defaultdict(float)
-        self._under_way: tuple[Phase, float] | None = None
+        self._startup_seconds = dict(startup_seconds or {})
+        self._phase_seconds: dict[StepPhase, float] = defaultdict(float)
+        self._current_phase: tuple[StepPhase, float] | None = None
         self._tokens: float | None = None
-        self._mark = self._row_began = clock()
+        self._part_began = self._row_began = clock()
 
     @contextmanager
-    def timed(self, phase: Phase) -> Iterator[None]:
-        """Count the seconds inside as ``phase`` of the current row."""
+    def timed(self, phase: StepPhase) -> Iterator[None]:
+        """Count the seconds inside the ``with`` block as ``phase`` of the current row."""
         began = self._clock()
-        self._under_way = (phase, began)
+        self._current_phase = (phase, began)
         try:
             yield
         finally:
-            self._under_way = None
-            self._phases[phase] += self._clock() - began
+            self._current_phase = None
+            self._phase_seconds[phase] += self._clock() - began
 
-    def under_way(self) -> tuple[Phase | None, float]:
-        """Return the phase that is timed now, and its seconds so far; None and 0 without one."""
-        if (now := self._under_way) is None:
+    def current_phase(self) -> tuple[StepPhase | None, float]:
+        """Return the phase that is timed now and its seconds so far; (None, 0) without one."""
+        if (current := self._current_phase) is None:
             return None, 0.0
-        return now[0], self._clock() - now[1]
+        phase, began = current
+        return phase, self._clock() - began
 
-    def started(self, part: str) -> None:
-        """Count the seconds since the last part as ``part`` of the start-up."""
+    def end_startup_part(self, part: str) -> None:
+        """Count the seconds since the previous part as ``part`` of the start-up."""
         now = self._clock()
-        self._startup[part] = now - self._mark
-        self._mark = self._row_began = now
+        self._startup_seconds[part] = now - self._part_began
+        self._part_began = self._row_began = now
 
-    def resumed(self, tokens: float) -> None:
-        """Say how many tokens earlier attempts have learned."""
+    def start_tokens_at(self, tokens: float) -> None:
+        """Set how many tokens earlier attempts of this run have trained on."""
         self._tokens = tokens
 
-    def saved(self) -> None:
-        """Count the seconds since the last row as saving: training stood still."""
-        self._phases[Phase.SAVING] += self._clock() - self._row_began
+    def count_as_saving(self) -> None:
+        """Count the seconds since the last row as saving, because training has waited for it."""
+        self._phase_seconds[StepPhase.SAVING] += self._clock() - self._row_began
 
-    def row(self, tokens: float) -> dict[str, float]:
-        """Return what the step cost; ``tokens`` counts from the beginning of the run."""
+    def end_row(self, tokens: float) -> dict[str, float]:
+        """Return what the step cost, and start the next row.
+
+        ``tokens`` counts from the beginning of the run, not of the attempt.
+        """
         now = self._clock()
         seconds = now - self._row_began
-        phases = dict(self._phases)
+        phases = dict(self._phase_seconds)
         values = {f"seconds/{phase}": spent for phase, spent in phases.items()}
         values["seconds/training"] = max(0.0, seconds - sum(phases.values()))
         values["seconds/step"] = seconds
         values["tokens"] = tokens
         values["tokens_per_second"] = (tokens - (self._tokens or 0.0)) / max(seconds, 1e-9)
-        values["memory/peak_bytes"] = float(peak_memory())
-        if self._startup:
-            self._startup["first_step"] = seconds
-            values |= {f"startup/{part}": spent for part, spent in self._startup.items()}
-        self._startup, self._tokens, self._row_began = {}, tokens, now
-        self._phases.clear()
+        values["memory/peak_bytes"] = float(peak_memory_bytes())
+        if self._startup_seconds:
+            self._startup_seconds["first_step"] = seconds
+            values |= {f"startup/{part}": spent for part, spent in self._startup_seconds.items()}
+        self._startup_seconds, self._tokens, self._row_began = {}, tokens, now
+        self._phase_seconds.clear()
         return values
 
 
-def note(folder: Path, name: str, seconds: float) -> None:
-    """Leave a word for the trainer about how long an init container took."""
-    path = folder / _NOTES
+def record_startup_seconds(folder: Path, name: str, seconds: float) -> None:
+    """Record the duration of the init container ``name``, for the trainer."""
+    path = folder / _STARTUP_FILE
     path.write_text(json.dumps(_read(path) | {name: round(seconds, 3)}))
 
 
-def notes(folder: Path) -> dict[str, float]:
-    """Return what the init containers left, and the seconds since this process began."""
-    return _read(folder / _NOTES) | {"imports": process_seconds()}
+def load_startup_seconds(folder: Path) -> dict[str, float]:
+    """Return the durations of the init containers, and the age of this process as ``imports``."""
+    return _read(folder / _STARTUP_FILE) | {"imports": process_age_seconds()}
 
 
 def _read(path: Path) -> dict[str, float]:
     try:
-        found = json.loads(path.read_text())
+        seconds = json.loads(path.read_text())
     except (OSError, ValueError):
         return {}
-    return {str(name): float(spent) for name, spent in found.items()}
+    return {str(name): float(spent) for name, spent in seconds.items()}
 
 
-def process_seconds() -> float:
+def process_age_seconds() -> float:
     """Return how long ago the kernel started this process."""
-    # The name of the program, in parentheses, may hold spaces; the start is field 22.
+    # The program name, in parentheses, may contain spaces; the start time is field 22 (proc(5)).
     fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
     began = int(fields[19]) / os.sysconf("SC_CLK_TCK")
     return time.clock_gettime(time.CLOCK_BOOTTIME) - began
 
 
-def peak_memory() -> int:
-    """Return the most memory in use so far, in bytes: the GPU's where there is one."""
+def peak_memory_bytes() -> int:
+    """Return the peak memory use so far, in bytes: of the GPU if there is one, else of the host."""
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():
-        with suppress(RuntimeError):  # a GPU that has failed may not say
+        with suppress(RuntimeError):  # a GPU that has failed may not answer
             return int(torch.cuda.max_memory_allocated())
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

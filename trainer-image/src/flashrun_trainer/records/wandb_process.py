@@ -1,8 +1,9 @@
-"""Weights & Biases: a copy of the metrics for those who have an account; never a reason to stop.
+"""Weights & Biases: a copy of the metrics for users with an account. It never stops a run.
 
-Its library runs in a process of its own, which reads lines of JSON: the first one says how to
-begin, the last one how the run ended, and those between are the metrics of a step each. Whatever
-it does there, crash, hang or wait for a network, training goes on; at the end it has seconds left.
+Its library runs in a separate process, which reads one JSON object per line: first the arguments
+of ``wandb.init``, then the metrics of one step per line, last the exit code. If the library
+crashes, hangs or waits for the network, training continues; at the end of the run it gets a few
+seconds to send the rest.
 """
 
 import json
@@ -22,10 +23,10 @@ from flashrun.api.records import ResolvedRun
 
 log = logging.getLogger(__name__)
 
-_PATIENCE_SECONDS: Final = 20.0
-"""How long the end of a run waits for what is still to be sent."""
-_BEGIN_SECONDS: Final = 600.0
-"""How long an unreachable server is tried before the run goes on without it."""
+_FINISH_TIMEOUT_SECONDS: Final = 20.0
+"""How long the end of a run waits until the rest is sent."""
+_INIT_TIMEOUT_SECONDS: Final = 600.0
+"""How long the library tries an unreachable server before it gives up."""
 _CONFIG: Final[dict[str, Any]] = {
     "run": True,
     "model": True,
@@ -36,11 +37,11 @@ _CONFIG: Final[dict[str, Any]] = {
     "seed": True,
     "scale": True,
 }
-"""What the server is told of a run; parameters and variables may be nobody else's business."""
+"""The part of the spec that is sent; parameters and variables are left out: they may be private."""
 
 
 class Tracker:
-    """Sends metrics when there is a key, without ever making its caller wait."""
+    """Sends metrics to Weights & Biases if there is an API key; no method but ``finish`` blocks."""
 
     def __init__(self, run: ResolvedRun, environment: Mapping[str, str], folder: Path) -> None:
         self._lines: SimpleQueue[str | None] = SimpleQueue()
@@ -50,7 +51,7 @@ class Tracker:
         try:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", __name__],
-                # It finds the modules that this process finds.
+                # The child finds the same modules as this process.
                 env={**environment, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
                 stdin=subprocess.PIPE,
                 text=True,
@@ -72,15 +73,17 @@ class Tracker:
         self._put(step=step, values=dict(values))
 
     def finish(self, exit_code: int) -> None:
-        """Send what is left, as far as that is possible in a few seconds."""
+        """Send the rest, as far as that is possible in a few seconds."""
         if self._process is None:
             return
         self._put(exit_code=exit_code)
         self._lines.put(None)
         try:
-            self._process.wait(_PATIENCE_SECONDS)
+            self._process.wait(_FINISH_TIMEOUT_SECONDS)
         except subprocess.TimeoutExpired:
-            log.warning("Weights & Biases did not take everything in time; the run's files have it")
+            log.warning(
+                "Weights & Biases did not receive all metrics in time: see metrics.jsonl of the run"
+            )
             self._process.kill()
             self._process.wait()
 
@@ -89,7 +92,7 @@ class Tracker:
             self._lines.put(json.dumps(message) + "\n")
 
     def _feed(self) -> None:
-        """Hand over the lines; once the other process is gone, nobody misses them."""
+        """Write the lines to the process; an error only means that it has ended."""
         assert self._process is not None
         assert self._process.stdin is not None
         with suppress(OSError), self._process.stdin as pipe:
@@ -99,7 +102,7 @@ class Tracker:
 
 
 def send(lines: Iterable[str]) -> None:
-    """Do what the lines say, with the library; runs in the process of its own."""
+    """Send the messages in ``lines`` with the library; runs in the separate process."""
     import wandb
 
     messages = (json.loads(line) for line in lines)
@@ -107,8 +110,8 @@ def send(lines: Iterable[str]) -> None:
         **next(messages),
         resume="allow",
         settings=wandb.Settings(
-            init_timeout=_BEGIN_SECONDS,
-            # The log has a place of its own, redacted; code and machine are nobody's business.
+            init_timeout=_INIT_TIMEOUT_SECONDS,
+            # The log is stored elsewhere, redacted; code and machine may be private.
             console="off",
             disable_code=True,
             disable_git=True,
@@ -129,7 +132,7 @@ if __name__ == "__main__":
     try:
         send(sys.stdin)
     except Exception as error:
-        log.warning("Weights & Biases is off from here on: %s", error)
+        log.warning("Weights & Biases is off from now on: %s", error)
     sys.stderr.flush()
     # Its library has threads and hooks that could keep the process.
     os._exit(0)

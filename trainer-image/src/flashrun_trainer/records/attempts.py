@@ -1,8 +1,8 @@
-"""Who trains: at most one pod at a time commits to a run, and a finished run stays finished.
+"""Which pod trains: at most one pod at a time commits to a run, and a finished run stays finished.
 
-A pod claims the first attempt number that nobody has, by creating its claim. From then on it may
-commit only while no higher claim exists and its own is not superseded; a pod that was cut off and
-comes back finds out before it writes.
+A pod claims the first free attempt number by creating that attempt's claim file. From then on it
+may commit only while there is no higher claim and its own claim is not superseded. A pod that was
+cut off from storage and comes back therefore finds out before it writes.
 """
 
 import logging
@@ -16,19 +16,20 @@ from flashrun.api.reasons import Reason, Retry
 from flashrun.api.records import Claim, Manifest, ResolvedRun, Result
 from flashrun.store import Store
 from flashrun.store_errors import KeyExists, KeyNotFound
-from flashrun_trainer.pod.mounts import Pod
+from flashrun_trainer.pod.mounts import PodMounts
 from flashrun_trainer.pod.trainer_errors import TrainerError
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Attempt:
-    """A claimed attempt."""
+class ClaimedAttempt:
+    """An attempt that this pod has claimed."""
 
     run: ResolvedRun
     store: Store
     prefix: str
+    """The run's storage prefix."""
     claim: Claim
 
     @property
@@ -45,22 +46,22 @@ class Attempt:
                 Exit.INTERRUPTED_UNSAVED,
                 Reason.SUPERSEDED,
                 f"attempt {self.number} is superseded: another pod owns the run now",
-                "that pod goes on from the last checkpoint",
+                "nothing to do: the other pod continues from the last checkpoint",
             )
 
 
-def prefix_of(run: ResolvedRun) -> str:
+def storage_prefix(run: ResolvedRun) -> str:
     """Return the run's storage prefix."""
     return names.run_prefix(run.run.namespace, run.run.name, run.run.uid)
 
 
 def earlier_result(store: Store, run: ResolvedRun) -> Result | None:
-    """Return the run's terminal result, when an earlier pod left one.
+    """Return the run's terminal result if an earlier pod has left one, else None.
 
-    A final adapter without a result is a pod that died between the two: the run has succeeded, and
-    the missing record is written now.
+    When there is a final adapter without a result, a pod died between writing the two: the run has
+    succeeded, and the missing result is written now.
     """
-    prefix = prefix_of(run)
+    prefix = storage_prefix(run)
     try:
         return store.get_json(names.result_key(prefix), Result)
     except KeyNotFound:
@@ -69,7 +70,7 @@ def earlier_result(store: Store, run: ResolvedRun) -> Result | None:
         adapter = store.get_json(names.adapter_prefix(prefix) + names.MANIFEST, Manifest)
     except KeyNotFound:
         return None
-    return settle(
+    return write_result(
         store,
         Result(
             run=run.run,
@@ -80,8 +81,8 @@ def earlier_result(store: Store, run: ResolvedRun) -> Result | None:
     )
 
 
-def settle(store: Store, result: Result) -> Result:
-    """Write the terminal result, and return the one that stands: the first."""
+def write_result(store: Store, result: Result) -> Result:
+    """Write the terminal result, and return the one that counts: the first that was written."""
     key = names.result_key(names.run_prefix(result.run.namespace, result.run.name, result.run.uid))
     try:
         store.create_json(key, result)
@@ -91,22 +92,23 @@ def settle(store: Store, result: Result) -> Result:
 
 
 def is_final(code: int) -> bool:
-    """Say whether an exit code ends the run for good."""
+    """Return whether an exit code ends the run, so that no further attempt follows."""
     known = exit_of(code)
     return known is not None and known.retry is Retry.NEVER
 
 
-def claimed(store: Store, run: ResolvedRun, number: int) -> Attempt:
-    """Return an attempt that this process's launcher, or that of the leading pod, has claimed."""
-    prefix = prefix_of(run)
-    return Attempt(run, store, prefix, store.get_json(names.claim_key(prefix, number), Claim))
+def load_attempt(store: Store, run: ResolvedRun, number: int) -> ClaimedAttempt:
+    """Return an attempt that the launcher of this pod, or of the leading pod, has claimed."""
+    prefix = storage_prefix(run)
+    claim = store.get_json(names.claim_key(prefix, number), Claim)
+    return ClaimedAttempt(run, store, prefix, claim)
 
 
-def claim(store: Store, run: ResolvedRun, pod: Pod) -> Attempt:
+def claim_attempt(store: Store, run: ResolvedRun, pod: PodMounts) -> ClaimedAttempt:
     """Claim the first free attempt."""
-    prefix = prefix_of(run)
+    prefix = storage_prefix(run)
     for number in count(1):
-        mine = Claim(
+        claim = Claim(
             attempt=number,
             pod=pod.name,
             pod_uid=pod.uid,
@@ -114,9 +116,9 @@ def claim(store: Store, run: ResolvedRun, pod: Pod) -> Attempt:
             started=datetime.now(UTC),
         )
         try:
-            store.create_json(names.claim_key(prefix, number), mine)
+            store.create_json(names.claim_key(prefix, number), claim)
         except KeyExists:
             continue
-        log.info("attempt %d of run %s is ours", number, run.run.name)
-        return Attempt(run, store, prefix, mine)
-    raise AssertionError  # count never ends
+        log.info("this pod has claimed attempt %d of run %s", number, run.run.name)
+        return ClaimedAttempt(run, store, prefix, claim)
+    raise AssertionError  # count() does not end

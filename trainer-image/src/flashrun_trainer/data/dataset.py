@@ -1,0 +1,106 @@
+"""The dataset of an environment: which file holds the run's split, and its examples."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from flashrun.api.exits import Exit
+from flashrun.api.reasons import Reason
+from flashrun.api.records import ResolvedEnvironment
+from flashrun_trainer.pod.trainer_errors import TrainerError
+
+_SUFFIXES: Final = (".jsonl", ".json")
+_ROOT_SPLITS: Final = ("train", "test", "validation", "eval")
+"""Splits that may lie at the root of a package; any other lies in its folder ``dataset``."""
+
+
+def dataset_path(folder: Path, spec: ResolvedEnvironment) -> Path | None:
+    """Return the file of the run's split, or None when the package in ``folder`` has no dataset.
+
+    Raises:
+        TrainerError: the package has a dataset, but not this split.
+    """
+    given = spec.params.get("dataset_path")
+    if isinstance(given, str):
+        return _path_in_package(folder, given)
+    if "records" in spec.params:
+        return None
+    for parent in (folder / "dataset", folder):
+        for suffix in _SUFFIXES:
+            if (path := parent / f"{spec.split}{suffix}").is_file():
+                return path
+    splits = list_splits(folder)
+    if not splits and "split" not in spec.params:
+        return None
+    listed = ", ".join(splits) if splits else f"no dataset at all{unread_file_remark(folder)}"
+    raise TrainerError(
+        Exit.DATA,
+        Reason.SPLIT_MISSING,
+        f"the package of {spec.id} has no dataset/{spec.split}.jsonl; it has {listed}",
+        "set [environment.params] split to one of these, or add the file and run flash env push",
+    )
+
+
+def list_splits(folder: Path) -> list[str]:
+    """Return the splits that a package has, sorted by name."""
+    packaged = (folder / "dataset").glob("*")
+    root = (folder / f"{split}.jsonl" for split in _ROOT_SPLITS)
+    files = (path for path in (*packaged, *root) if path.suffix in _SUFFIXES and path.is_file())
+    return sorted({path.stem for path in files})
+
+
+def unread_file_remark(folder: Path) -> str:
+    """Return a remark about a file that may have been meant as a dataset, or an empty string."""
+    files = (path for path in (folder / "dataset").glob("*") if path.is_file())
+    names = sorted(path.name for path in files if path.suffix not in _SUFFIXES)
+    return f"; dataset/{names[0]} is not JSON Lines" if names else ""
+
+
+def _path_in_package(folder: Path, given: str) -> Path:
+    path = (folder / given).resolve()
+    if path.is_relative_to(folder.resolve()) and path.is_file():
+        return path
+    raise TrainerError(
+        Exit.DATA,
+        Reason.DATASET_MISSING,
+        f"params.dataset_path {given!r} is not a file of the environment's package",
+        "set [environment.params] dataset_path relative to environment.py",
+    )
+
+
+def load_examples(sdk: Any, params: Mapping[str, Any], path: Path | None) -> list[Any]:
+    """Return the examples in ``path``; without one, those of ``params.records`` or of the code."""
+    from freesolo.datasets.records import load_task_examples
+
+    if path is not None:
+        return list(load_task_examples(path))
+    own = getattr(sdk, "dataset", None) or getattr(sdk, "examples", None) or ()
+    return list(load_task_examples(params.get("records") or getattr(own, "examples", own)))
+
+
+def describe_reading(path: Path | None, folder: Path) -> str:
+    """Return what is read, for an error message, with the first line that is not an example.
+
+    The SDK stops at the first bad row, and does not name it.
+    """
+    if path is None:
+        return "reading its dataset"
+    name = path.relative_to(folder) if path.is_relative_to(folder) else path.name
+    lines = path.read_bytes().split(b"\n") if path.suffix == ".jsonl" else []
+    bad = (number for number, line in enumerate(lines, 1) if line.strip() and not _is_example(line))
+    return f"reading {name}, line {number}" if (number := next(bad, 0)) else f"reading {name}"
+
+
+def _is_example(line: bytes) -> bool:
+    try:
+        row = json.loads(line.decode())
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(row, str) or (isinstance(row, dict) and row.get("input") is not None)
+
+
+def example_name(example: Any) -> str:
+    """Return the name of an example for people: ``row 1`` is the first row of the dataset."""
+    _, _, index = str(getattr(example, "id", "")).rpartition("_")
+    return f"row {int(index) + 1}" if index.isdigit() else "an example"
