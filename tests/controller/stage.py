@@ -196,6 +196,14 @@ class World:
         return Trainer(self.cluster, store, await self.run(name), pod, attempt)
 
 
+async def wait_for_phase(world: World, name: str, phase: str, seconds: float = 30) -> None:
+    """Wait until an operator in a process of its own has written ``phase``."""
+    end = time.monotonic() + seconds
+    while (run := await world.run(name)).status.phase != phase:
+        assert time.monotonic() < end, run.status
+        await asyncio.sleep(0.1)
+
+
 @dataclass
 class Kubelet:
     """Says of pods what a node would say."""

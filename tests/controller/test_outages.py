@@ -14,8 +14,7 @@ from flashrun.store import Store
 from localcluster.controlplane import ControlPlane
 from localcluster.steps import StepRunner
 from tests.controller.conftest import Operators
-from tests.controller.stage import World, platform, push_environment
-from tests.controller.test_processes import phase
+from tests.controller.stage import World, platform, push_environment, wait_for_phase
 from tests.servers import install_crd, kubectl, start_control_plane
 
 pytestmark = pytest.mark.api
@@ -50,7 +49,7 @@ async def test_an_api_server_that_goes_away_or_hangs_is_waited_for(
             install_crd(kubeconfig)
             operators.wait(lambda: operators.leads(process))
             await world.submit("flash-0-before")
-            await phase(world, "flash-0-before", "Starting")
+            await wait_for_phase(world, "flash-0-before", "Starting")
 
             # Shorter than the lease's hold: the same process goes on.
             server = fragile.daemons.pid("kube-apiserver")
@@ -59,7 +58,7 @@ async def test_an_api_server_that_goes_away_or_hangs_is_waited_for(
             await asyncio.sleep(4)
             os.kill(server, signal.SIGCONT)
             await world.submit("flash-1-after")
-            await phase(world, "flash-1-after", "Starting", 30)
+            await wait_for_phase(world, "flash-1-after", "Starting", 30)
             assert process.poll() is None
 
             # Longer: it has to let go; the kubelet starts it again, and it waits.
@@ -70,6 +69,6 @@ async def test_an_api_server_that_goes_away_or_hangs_is_waited_for(
             assert again.poll() is None
             restart(fragile)
             await world.submit("flash-2-after")
-            await phase(world, "flash-2-after", "Starting", 60)
+            await wait_for_phase(world, "flash-2-after", "Starting", 60)
         finally:
             operators.stop()

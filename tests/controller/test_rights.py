@@ -15,8 +15,7 @@ from flashrun.cluster_errors import Forbidden
 from localcluster import toolchain
 from localcluster.steps import StepRunner
 from tests.controller.conftest import ROOT, Operators
-from tests.controller.stage import World
-from tests.controller.test_processes import phase
+from tests.controller.stage import World, wait_for_phase
 from tests.servers import kubectl
 
 pytestmark = pytest.mark.api
@@ -146,12 +145,12 @@ async def test_a_run_is_carried_to_its_end_with_the_charts_rights(
         environment={"id": "org/env", "secrets": ["SERVICE_API_KEY"]},
         secretRefs=[{"name": "keys"}],
     )
-    await phase(world, RUN, "Starting")
+    await wait_for_phase(world, RUN, "Starting")
     trainer = await world.trainer(RUN)
     trainer.beat(3)
-    await phase(world, RUN, "Running")
+    await wait_for_phase(world, RUN, "Running")
     await world.control(RUN, saveRequest="now")
     await trainer.succeed()
-    await phase(world, RUN, "Succeeded")
+    await wait_for_phase(world, RUN, "Succeeded")
     operators.wait(lambda: operators.ask(process, "/healthz") == (200, "ok"))
     assert "you may not" not in operators.logs(), operators.logs()

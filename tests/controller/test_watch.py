@@ -48,7 +48,7 @@ async def test_a_watch_that_dies_unnoticed_is_begun_anew(
         await until(lambda: watch._watchers() == KINDS - 1)
         await world.submit("flash-2-unseen")
         await until(lambda: RunKey(world.namespace, "flash-2-unseen") in seen, 30)
-        assert watch.trouble() == ""
+        assert watch.problem() == ""
     finally:
         watch.stop()
         await until(lambda: not watch._thread.is_alive(), 30)

@@ -1,19 +1,20 @@
-"""The operator: what was seen of a run → ``plan.decide`` → what is done about it.
+"""The operator: observe a run, decide with ``plan.decide``, act, report.
 
-One process, one loop of facts. Watches, polls and timers only say *which* run to look at; a pass
-over a run reads everything anew, asks the pure ``decide``, carries the decision out and writes one
-status. A lost event, a crash between two writes and a second replica are all the same case: the
-next pass sees what is there.
+One process. Watches, polls and timers only name the run to look at. A pass over a run reads
+everything anew, calls the pure function ``decide``, carries out its decision and writes one status.
+A lost event, a crash between two writes and a second replica all end the same way: the next pass
+sees the present state.
 
-- ``queue``      which runs to look at: deduplicated, in order, retried, fair between namespaces
-- ``watch``      kopf in a thread of its own, as a source of keys and nothing more
-- ``poll``       what no watch tells: heartbeats in storage, and a full resync
-- ``observe``    one run's world, read from the API server and from storage
+- ``queue``      runs that are due: deduplicated, in order, retried, fair between namespaces
+- ``watch``      kopf in a thread of its own, as a source of run names
+- ``poll``       heartbeats in storage, and a periodic full resync
+- ``observe``    the state of one run, read from the API server and from storage
 - ``reconcile``  one pass: parse, observe, decide, act, report
-- ``events``     events for people, once each
+- ``events``     Kubernetes Events for users, one per run and reason
 - ``lease``      which replica acts
-- ``publish``    what every user of a served namespace may know
-- ``health``     probes that tell the truth, and metrics
-- ``journal``    JSON log lines without secrets
-- ``settings``   the platform's file and the operator's own surroundings
+- ``publish``    data that every user of a served namespace may read
+- ``health``     probes and the metrics endpoint
+- ``metrics``    the counters behind that endpoint
+- ``json_logs``  JSON log lines without secrets
+- ``settings``   the platform file, and facts about this process
 """

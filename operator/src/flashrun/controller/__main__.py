@@ -1,7 +1,7 @@
-"""The operator's process: ``python -m flashrun.controller --settings platform.yaml``.
+"""The operator process: ``python -m flashrun.controller --settings platform.yaml``.
 
-It stands by until it holds the lease, then watches, polls and works until a signal comes or the
-lease is lost. Its exit code is 0 after a signal and 1 otherwise; the kubelet starts it again.
+It waits until it holds the lease. Then it watches, polls and reconciles until it gets a signal or
+loses the lease. Its exit code is 0 after a signal and 1 otherwise; the kubelet starts it again.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from typing import Any, Final
 from flashrun.api import names
 from flashrun.cluster import Cluster, Connection
 from flashrun.cluster_errors import ClusterError
-from flashrun.controller import json_logs, metrics, settings
+from flashrun.controller import json_logs, metrics
 from flashrun.controller.health import OLDEST_SECONDS, Health
 from flashrun.controller.lease import Lease
 from flashrun.controller.observe import Observer
@@ -26,14 +26,14 @@ from flashrun.controller.poll import HeartbeatPoller, resync
 from flashrun.controller.publish import publish
 from flashrun.controller.queue import Queue, RunKey
 from flashrun.controller.reconcile import Reconciler
-from flashrun.controller.settings import Settings, SettingsError
+from flashrun.controller.settings import KEYS_FOLDER, Settings, SettingsError, load_settings
 from flashrun.controller.watch import Watch
 from flashrun.store import Store
 from flashrun.store_errors import StoreError
 
 WORKERS: Final = 8
 PORT: Final = 8080
-_ASK_AGAIN_SECONDS: Final = 5.0
+_RETRY_SECONDS: Final = 5.0
 
 log = logging.getLogger("flashrun.controller")
 
@@ -41,22 +41,33 @@ log = logging.getLogger("flashrun.controller")
 def main() -> int:
     """Run the operator; returns its exit code."""
     parser = argparse.ArgumentParser(prog="python -m flashrun.controller", description=__doc__)
-    parser.add_argument("--settings", type=Path, required=True, help="the platform's YAML file")
-    parser.add_argument("--storage-keys", type=Path, default=settings.KEYS_FOLDER)
-    parser.add_argument("--kubeconfig", type=Path, help="for an operator outside the cluster")
-    parser.add_argument("--port", type=int, default=PORT, help="of probes and metrics; 0 is any")
-    parser.add_argument("--log-level", default="INFO")
-    given = parser.parse_args()
-    json_logs.set_up(given.log_level)
+    parser.add_argument(
+        "--settings", type=Path, required=True, help="YAML file with the platform settings"
+    )
+    parser.add_argument(
+        "--storage-keys",
+        type=Path,
+        default=KEYS_FOLDER,
+        help="folder with the files accessKey and secretKey",
+    )
+    parser.add_argument(
+        "--kubeconfig", type=Path, help="kubeconfig for an operator outside the cluster"
+    )
+    parser.add_argument(
+        "--port", type=int, default=PORT, help="port of probes and metrics; 0: any free port"
+    )
+    parser.add_argument("--log-level", default="INFO", help="lowest level that is logged")
+    arguments = parser.parse_args()
+    json_logs.set_up(arguments.log_level)
     try:
-        chosen = settings.load(given.settings, given.storage_keys)
-        return asyncio.run(_run(chosen, given.kubeconfig, given.port))
+        loaded = load_settings(arguments.settings, arguments.storage_keys)
+        return asyncio.run(_run(loaded, arguments.kubeconfig, arguments.port))
     except (SettingsError, ClusterError) as error:
         log.error("%s", error)
         return 1
 
 
-async def _run(chosen: Settings, kubeconfig: Path | None, port: int) -> int:
+async def _run(settings: Settings, kubeconfig: Path | None, port: int) -> int:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -64,12 +75,12 @@ async def _run(chosen: Settings, kubeconfig: Path | None, port: int) -> int:
     async with await Cluster.login(kubeconfig) as cluster, contextlib.AsyncExitStack() as cleanup:
         runner = await health.serve(port)
         cleanup.push_async_callback(runner.cleanup)
-        lease = Lease(cluster, cluster.namespace, chosen.lease_name, chosen.identity)
+        lease = Lease(cluster, cluster.namespace, settings.lease_name, settings.identity)
         cleanup.push_async_callback(lease.release)
-        beat = asyncio.create_task(health.beat())
-        cleanup.callback(beat.cancel)
+        lag = asyncio.create_task(health.measure_lag())
+        cleanup.callback(lag.cancel)
         stopped = asyncio.create_task(stop.wait())
-        work = asyncio.create_task(_lead(chosen, cluster, lease, health))
+        work = asyncio.create_task(_act_with_lease(settings, cluster, lease, health))
         await asyncio.wait([stopped, work], return_when=asyncio.FIRST_COMPLETED)
         work.cancel()
         with contextlib.suppress(asyncio.CancelledError):
@@ -77,28 +88,31 @@ async def _run(chosen: Settings, kubeconfig: Path | None, port: int) -> int:
     return 0 if stop.is_set() else 1
 
 
-async def _lead(chosen: Settings, cluster: Cluster, lease: Lease, health: Health) -> None:
-    """Wait for the cluster, then for the lease, and act while it is held."""
-    await _serving(cluster, chosen.platform.namespaces)
+async def _act_with_lease(
+    settings: Settings, cluster: Cluster, lease: Lease, health: Health
+) -> None:
+    """Wait for the API server, then for the lease; act until the lease is lost."""
+    await _wait_for_flashruns(cluster, settings.platform.namespaces)
     health.ready = True
     await lease.acquire()
     metrics.LEADING.set(1)
     try:
-        store, heartbeats = await _storage(chosen)
-        await _act(chosen, cluster, store, heartbeats, lease, health)
+        store, heartbeats = await _open_storage(settings)
+        await _run_workers(settings, cluster, store, heartbeats, lease, health)
     finally:
         metrics.LEADING.set(0)
 
 
-async def _act(
-    chosen: Settings,
+async def _run_workers(
+    settings: Settings,
     cluster: Cluster,
     store: Store,
     heartbeats: HeartbeatPoller,
     lease: Lease,
     health: Health,
 ) -> None:
-    loop, platform = asyncio.get_running_loop(), chosen.platform
+    """Watch, poll and reconcile until one of the tasks ends; a task ends with the lease."""
+    loop, platform = asyncio.get_running_loop(), settings.platform
     queue = Queue(loop.time)
     observer = Observer(cluster, store, heartbeats)
     reconciler = Reconciler(cluster, store, observer, platform, lambda: lease.held)
@@ -115,22 +129,22 @@ async def _act(
     def connect() -> Connection:
         return asyncio.run_coroutine_threadsafe(cluster.connection(), loop).result(10)
 
-    def keep(uids: AbstractSet[str]) -> None:
-        observer.keep(uids)
-        heartbeats.sweep(uids, platform.namespaces)
+    def clean_up(uids: AbstractSet[str]) -> None:
+        observer.forget_all_except(uids)
+        heartbeats.delete_orphans(uids, platform.namespaces)
 
     watch = Watch(platform.namespaces, connect, add_from_thread)
     log.info("serving %s on %s", ", ".join(platform.namespaces), cluster.server)
     watch.start()
-    health.checks += [watch.trouble, lambda: _stuck(queue)]
-    jobs: list[Coroutine[Any, Any, None]] = [
-        lease.keep(),
+    health.checks += [watch.problem, lambda: _overdue(queue)]
+    coroutines: list[Coroutine[Any, Any, None]] = [
+        lease.renew_until_lost(),
         heartbeats.run(add),
-        resync(cluster, platform.namespaces, add, keep),
+        resync(cluster, platform.namespaces, add, clean_up),
         publish(cluster, store, platform),
         *(queue.work(reconciler.handle) for _ in range(WORKERS)),
     ]
-    tasks = [asyncio.create_task(job) for job in jobs]
+    tasks = [asyncio.create_task(coroutine) for coroutine in coroutines]
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         for task in done:
@@ -142,34 +156,35 @@ async def _act(
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def _stuck(queue: Queue) -> str:
+def _overdue(queue: Queue) -> str:
+    """Return a problem when a run has been due for too long, or an empty string."""
     oldest = queue.oldest_seconds()
     return f"a run has been due for {oldest:.0f} s" if oldest > OLDEST_SECONDS else ""
 
 
-async def _serving(cluster: Cluster, namespaces: tuple[str, ...]) -> None:
-    """Wait until the API server knows FlashRuns and lets us list them."""
+async def _wait_for_flashruns(cluster: Cluster, namespaces: tuple[str, ...]) -> None:
+    """Wait until the API server serves FlashRuns and allows to list them."""
     while True:
         try:
             await cluster.list(names.KIND, namespaces[0])
         except ClusterError as error:
             log.warning("waiting: %s", error)
-            await asyncio.sleep(_ASK_AGAIN_SECONDS)
+            await asyncio.sleep(_RETRY_SECONDS)
         else:
             return
 
 
-async def _storage(chosen: Settings) -> tuple[Store, HeartbeatPoller]:
-    """Wait until the heartbeats are read; a trainer that is not heard would be taken for dead."""
+async def _open_storage(settings: Settings) -> tuple[Store, HeartbeatPoller]:
+    """Wait until the heartbeats are read; without them, trainers would count as dead."""
     while True:
         try:
-            store = await asyncio.to_thread(chosen.store)
+            store = await asyncio.to_thread(settings.open_store)
             heartbeats = HeartbeatPoller(store)
             await asyncio.to_thread(store.ensure_bucket)
             await asyncio.to_thread(heartbeats.poll)
         except StoreError as error:
             log.warning("waiting: %s", error)
-            await asyncio.sleep(_ASK_AGAIN_SECONDS)
+            await asyncio.sleep(_RETRY_SECONDS)
         else:
             return store, heartbeats
 

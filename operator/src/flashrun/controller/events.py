@@ -1,7 +1,7 @@
-"""Events for people: ``kubectl describe flashrun`` shows what happened, each thing once.
+"""Kubernetes Events for users: ``kubectl describe flashrun`` shows each reason once.
 
-A run has one Event per reason, which is brought up to date; its name is made of both, so that a
-restarted operator does not repeat what an earlier one has said.
+A run has one Event per reason, which is updated. Its name is made from both, so that a restarted
+operator does not create it again.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 
 async def post(cluster: Cluster, run: FlashRun, event: RunEvent, now: datetime) -> None:
-    """Tell people about ``event``; what fails is logged, for no run depends on it."""
+    """Create or update an Event; a failure is only logged, because no run depends on it."""
     digest = hashlib.sha256(f"{run.uid} {event.reason}".encode()).hexdigest()[:16]
     name = f"{run.name}.{digest}"
     try:
@@ -58,5 +58,5 @@ async def _write(
     try:
         await cluster.create(manifest)
     except AlreadyExists:
-        again = {"lastTimestamp": moment, "message": message}
-        await cluster.patch("Event", run.namespace, name, again)
+        changes = {"lastTimestamp": moment, "message": message}
+        await cluster.patch("Event", run.namespace, name, changes)

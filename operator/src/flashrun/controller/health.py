@@ -1,7 +1,7 @@
-"""Probes that tell the truth, and metrics.
+"""Health probes, and the metrics endpoint.
 
-``/healthz`` fails when a restart would help: the loop lags, watches are missing, a run has been due
-for long. ``/readyz`` says whether this replica is of use: it acts, or stands by to take over.
+``/healthz`` fails when a restart would help: the event loop lags, watches are missing, or a run has
+been due for too long. ``/readyz`` succeeds when this replica acts, or waits for the lease.
 """
 
 import asyncio
@@ -18,11 +18,11 @@ OLDEST_SECONDS: Final = 300.0
 _BEAT_SECONDS: Final = 1.0
 
 Check = Callable[[], str]
-"""Returns what is wrong, or an empty string."""
+"""Returns a problem, or an empty string."""
 
 
 class Health:
-    """Collects what can be wrong; one check a part."""
+    """Collects the problems of all parts; each part adds one check."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -32,18 +32,18 @@ class Health:
         self.ready = False
 
     def problems(self) -> list[str]:
-        """Return everything that is wrong now."""
+        """Return the present problems."""
         return [problem for check in self.checks if (problem := check())]
 
-    async def beat(self) -> None:
-        """Measure for ever how late the loop comes round."""
+    async def measure_lag(self) -> None:
+        """Measure the lag of the event loop; never returns."""
         while True:
             self._beat = self._clock()
             await asyncio.sleep(_BEAT_SECONDS)
             self._worst_lag = self._clock() - self._beat - _BEAT_SECONDS
 
     async def serve(self, port: int, host: str = "0.0.0.0") -> web.AppRunner:
-        """Answer probes and scrapes until the returned runner is cleaned up."""
+        """Serve probes and metrics until the returned runner is cleaned up; port 0 is any port."""
         app = web.Application()
         app.router.add_get("/healthz", self._healthz)
         app.router.add_get("/readyz", self._readyz)

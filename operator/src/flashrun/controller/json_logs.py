@@ -1,7 +1,7 @@
 """JSON log lines without secrets.
 
-Bodies are never logged. What looks like a credential all the same, in a foreign error message for
-instance, is taken out of every line, whichever library wrote it.
+Request and response bodies are never logged. Text that looks like a credential, for example in the
+error message of a library, is removed from every line.
 """
 
 import json
@@ -35,11 +35,11 @@ class _Lines(logging.Formatter):
 
 
 def set_up(level: str = "INFO") -> None:
-    """Send every logger's lines to standard output as JSON; libraries only warn."""
+    """Write the lines of all loggers to standard output as JSON; libraries only from WARNING on."""
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(_Lines())
     logging.basicConfig(level=level, handlers=[handler], force=True)
     for name in _QUIET:
         logging.getLogger(name).setLevel(logging.WARNING)
-    # It would warn that signals are ignored in its thread, where they belong to us.
+    # kopf would warn that its thread cannot handle signals; this process handles them itself.
     logging.getLogger("kopf._core.reactor.running").setLevel(logging.ERROR)

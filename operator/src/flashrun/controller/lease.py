@@ -1,8 +1,8 @@
-"""Which replica acts: a Lease that is held only as long as it was renewed in time.
+"""Which replica acts: the holder of a Lease that it renews in time.
 
-The holder stops acting before anyone else may begin: it counts from the moment it *asked* for a
-renewal, others from the moment they *saw* one, and neither compares clocks between machines. A
-holder that was frozen finds its time over when it wakes, and ends instead of writing late.
+The holder stops before another replica may begin. It counts from the moment when it *sent* a
+renewal, others count from the moment when they *saw* one; clocks of different machines are never
+compared. A holder that was frozen sees that its time is over, and ends instead of writing late.
 """
 
 import asyncio
@@ -17,16 +17,16 @@ from flashrun.cluster import Cluster
 from flashrun.cluster_errors import AlreadyExists, ClusterError, Conflict
 
 LEASE_SECONDS: Final = 15
-"""Others take over when they have seen no renewal for so long."""
+"""Another replica takes over when it has seen no renewal for this long."""
 HOLD_SECONDS: Final = 10.0
-"""The holder acts for so long after its last renewal."""
+"""The holder may act for this long after its last renewal."""
 RETRY_SECONDS: Final = 2.0
 
 log = logging.getLogger(__name__)
 
 
 class Lease:
-    """This process's claim to be the one that acts."""
+    """The Lease, as this process sees it."""
 
     def __init__(
         self,
@@ -49,20 +49,20 @@ class Lease:
 
     async def acquire(self) -> None:
         """Wait until this process holds the lease."""
-        # The lease lives in the API server: there is no event to wait for.
-        while not await self._try():  # noqa: ASYNC110
+        # The API server holds the lease; this process cannot wait for an event.
+        while not await self._try_to_renew():  # noqa: ASYNC110
             await asyncio.sleep(RETRY_SECONDS)
         log.info("this replica acts now")
 
-    async def keep(self) -> None:
-        """Renew until the lease is lost, then return."""
+    async def renew_until_lost(self) -> None:
+        """Renew the lease; return when it is lost."""
         while self.held:
             await asyncio.sleep(RETRY_SECONDS)
-            await self._try()
+            await self._try_to_renew()
         log.error("the lease is lost; this replica stops")
 
     async def release(self) -> None:
-        """Let the next replica begin at once."""
+        """Give up the lease, so that another replica can begin at once."""
         if not self.held:
             return
         self._renewed = None
@@ -74,20 +74,21 @@ class Lease:
         except ClusterError as error:
             log.warning("the lease was not released: %s", error)
 
-    async def _try(self) -> bool:
-        asked = self._clock()
+    async def _try_to_renew(self) -> bool:
+        """Take or renew the lease; return whether this process holds it."""
+        sent = self._clock()
         try:
-            taken = await self._take()
+            taken = await self._write_unless_held()
         except (AlreadyExists, Conflict):
             return False  # another replica was faster
         except ClusterError as error:
             log.warning("the lease cannot be renewed: %s", error)
             return False
         if taken:
-            self._renewed = asked
+            self._renewed = sent
         return taken
 
-    async def _take(self) -> bool:
+    async def _write_unless_held(self) -> bool:
         lease = await self._cluster.find("Lease", self._namespace, self._name)
         now = format_micro_time(datetime.now(UTC))
         if lease is None:
@@ -118,7 +119,7 @@ class Lease:
         }
 
     def _expired(self, spec: dict[str, Any]) -> bool:
-        """Say whether no renewal was seen for the lease's time, by this machine's clock alone."""
+        """Return whether the last renewal was seen too long ago, by the clock of this machine."""
         mark = (spec.get("holderIdentity"), spec.get("renewTime"))
         if self._seen[0] != mark:
             self._seen = (mark, self._clock())

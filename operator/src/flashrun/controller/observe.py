@@ -86,7 +86,7 @@ class Observer:
         """
         jobs, pods = await asyncio.gather(self._children("Job", run), self._children("Pod", run))
         if run.status.phase in TERMINAL:
-            heartbeat = self._heartbeats.of(run.uid)
+            heartbeat = self._heartbeats.newest(run.uid)
             return Observed(jobs=jobs, pods=pods, storage=StorageView(heartbeat=heartbeat))
         secrets, access, resolved = await asyncio.gather(
             self._mine(run, "Secret", names.secrets_name(run.name)),
@@ -111,8 +111,8 @@ class Observer:
         self._manifests.pop(uid, None)
         self._known.pop(uid, None)
 
-    def keep(self, uids: AbstractSet[str]) -> None:
-        """Drop what is remembered of all other runs; they are gone."""
+    def forget_all_except(self, uids: AbstractSet[str]) -> None:
+        """Forget all runs that are not in ``uids``; they were deleted."""
         for uid in list(self._known.keys() - uids):
             self.forget(uid)
 
@@ -183,7 +183,7 @@ class Observer:
             return StorageView(problem=str(error))
 
     def _files(self, run: FlashRun, pods: tuple[Object, ...]) -> StorageView:
-        heartbeat = self._heartbeats.of(run.uid)
+        heartbeat = self._heartbeats.newest(run.uid)
         phases = {pod["metadata"]["uid"]: (pod.get("status") or {}).get("phase") for pod in pods}
         mark = (heartbeat.attempt, heartbeat.commits, phases) if heartbeat else None
         known = self._known.get(run.uid)

@@ -1,8 +1,8 @@
-"""What no watch tells: heartbeats in storage, and everything once more from time to time.
+"""Polling: heartbeats in S3, and a periodic full resync.
 
-Running trainers keep one small file each below ``live/``. One listing shows them all; only what
-changed is read. The resync looks at every run every few minutes, so that nothing depends on having
-seen an event.
+Each running trainer writes one small heartbeat file; one listing shows all of them, and only those
+that changed are read. The resync makes every run due every few minutes, so that a lost event costs
+only time.
 """
 
 import asyncio
@@ -24,26 +24,26 @@ POLL_SECONDS: Final = 3.0
 RESYNC_SECONDS: Final = 300.0
 SLOWEST_POLL_SECONDS: Final = 60.0
 ORPHAN_AGE: Final = timedelta(minutes=15)
-"""Age from which the heartbeat of a run that is gone is swept."""
+"""Age from which the heartbeat of a deleted run is deleted."""
 
 Add = Callable[[RunKey], None]
 log = logging.getLogger(__name__)
 
 
 class HeartbeatPoller:
-    """The newest sign of life of every running trainer."""
+    """The newest heartbeat of every running trainer."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self._etags: dict[str, str] = {}
-        self._live: dict[str, Heartbeat] = {}
+        self._heartbeats: dict[str, Heartbeat] = {}
 
-    def of(self, uid: str) -> Heartbeat | None:
+    def newest(self, uid: str) -> Heartbeat | None:
         """Return the newest heartbeat of a run, as of the last poll."""
-        return self._live.get(uid)
+        return self._heartbeats.get(uid)
 
     async def run(self, add: Add) -> None:
-        """Poll for ever; each change makes its run due. A store in trouble is asked less often."""
+        """Poll for ever; a changed heartbeat makes its run due. Errors slow the polling down."""
         pause = POLL_SECONDS
         while True:
             try:
@@ -56,29 +56,30 @@ class HeartbeatPoller:
             await asyncio.sleep(pause)
 
     def poll(self) -> list[RunKey]:
-        """Look once; returns the runs with a new heartbeat, or with one that went away."""
+        """Poll once; return the runs whose heartbeat is new, changed or gone."""
         etags = {
             names.heartbeat_uid(entry.key): entry.etag
             for entry in self._store.list(names.HEARTBEAT_PREFIX)
         }
-        gone = [self._live.pop(uid) for uid in self._live.keys() - etags.keys()]
+        removed = [self._heartbeats.pop(uid) for uid in self._heartbeats.keys() - etags.keys()]
         self._etags = {uid: etag for uid, etag in self._etags.items() if uid in etags}
         changed = []
         for uid, etag in etags.items():
             if self._etags.get(uid) != etag and (heartbeat := self._read(uid)) is not None:
-                self._live[uid] = heartbeat
+                self._heartbeats[uid] = heartbeat
                 changed.append(heartbeat)
             self._etags[uid] = etag
         return [
-            RunKey(heartbeat.run.namespace, heartbeat.run.name) for heartbeat in (*gone, *changed)
+            RunKey(heartbeat.run.namespace, heartbeat.run.name)
+            for heartbeat in (*removed, *changed)
         ]
 
-    def sweep(self, uids: AbstractSet[str], namespaces: tuple[str, ...]) -> None:
-        """Delete old heartbeats of runs that are gone: their trainers were ended with them."""
+    def delete_orphans(self, uids: AbstractSet[str], namespaces: tuple[str, ...]) -> None:
+        """Delete old heartbeats in ``namespaces`` of runs that are not in ``uids``."""
         limit = datetime.now(UTC) - ORPHAN_AGE
         orphans = [
             names.heartbeat_key(uid)
-            for uid, heartbeat in self._live.items()
+            for uid, heartbeat in self._heartbeats.items()
             if uid not in uids
             and heartbeat.run.namespace in namespaces
             and heartbeat.updated < limit
@@ -87,9 +88,10 @@ class HeartbeatPoller:
             self._store.delete(orphans)
 
     def _read(self, uid: str) -> Heartbeat | None:
-        """Return a heartbeat that is one: a trainer writes it, so it is checked.
+        """Return a valid heartbeat of this run, or None.
 
-        A store in trouble ends the poll; what was not read is then read by the next one.
+        Raises:
+            StoreError: the next poll reads the heartbeats that this one did not.
         """
         try:
             heartbeat = self._store.get_json(names.heartbeat_key(uid), Heartbeat)
@@ -108,12 +110,12 @@ async def resync(
     cluster: Cluster,
     namespaces: tuple[str, ...],
     add: Add,
-    keep: Callable[[AbstractSet[str]], None],
+    clean_up: Callable[[AbstractSet[str]], None],
 ) -> None:
     """Make every run of the served namespaces due, now and every few minutes.
 
-    ``keep`` is told the uids of all runs there are, in another thread: what belongs to none of
-    them may go.
+    ``clean_up`` is called in another thread with the uids of all existing runs, to delete the data
+    of others.
     """
     while True:
         try:
@@ -122,7 +124,7 @@ async def resync(
                 for manifest in await cluster.list(names.KIND, namespace):
                     add(RunKey(namespace, manifest["metadata"]["name"]))
                     uids.add(manifest["metadata"]["uid"])
-            await asyncio.to_thread(keep, uids)
+            await asyncio.to_thread(clean_up, uids)
         except (ClusterError, StoreError) as error:
-            log.warning("not every run could be looked at: %s", error)
+            log.warning("the resync is incomplete and will be repeated: %s", error)
         await asyncio.sleep(RESYNC_SECONDS)

@@ -1,8 +1,8 @@
-"""Which runs to look at: a queue of keys that forgets nothing and repeats nothing.
+"""The queue of runs that are due.
 
-A key waits at most once. It is never worked on twice at a time; what arrives meanwhile makes it due
-again. Failures come back with exponential back-off. Namespaces take turns, so that one with
-thousands of runs does not hold up the others.
+A key is in the queue at most once and is never handled twice at a time; a key that is added while
+it is handled becomes due again. Failures are retried with exponential back-off. Namespaces take
+turns, so that one with thousands of runs does not delay the others.
 """
 
 import asyncio
@@ -17,14 +17,14 @@ LONGEST_RETRY_SECONDS: Final = 120.0
 
 
 class RunKey(NamedTuple):
-    """One run."""
+    """Namespace and name of a run."""
 
     namespace: str
     name: str
 
 
 class Queue:
-    """Belongs to one event loop; ``add`` is to be called in it."""
+    """A queue of keys for several workers; all calls are made in one event loop."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -36,7 +36,7 @@ class Queue:
         self._changed = asyncio.Event()
 
     def add(self, key: RunKey, delay: float = 0.0) -> None:
-        """Make ``key`` due after ``delay`` seconds, or earlier when it is so already."""
+        """Make ``key`` due after ``delay`` seconds, unless it is due earlier already."""
         due = self._clock() + delay
         if key in self._due and self._due[key] <= due:
             return
@@ -45,10 +45,11 @@ class Queue:
         self._changed.set()
 
     async def work(self, handle: Callable[[RunKey], Awaitable[float | None]]) -> None:
-        """Hand keys to ``handle``, one after the other, for ever; run several for more at a time.
+        """Pass keys that are due to ``handle``, one after the other, for ever.
 
-        ``handle`` returns after how many seconds to look again, or None. What it raises is its own
-        to log; here it means: again, with back-off.
+        Several calls of ``work`` handle several keys at a time. ``handle`` returns the seconds
+        until the key is due again, or None. It logs its own exceptions; after one, the key is
+        retried with back-off.
         """
         while True:
             key = await self._next()
@@ -67,15 +68,15 @@ class Queue:
                 self.add(key, delay)
 
     def __len__(self) -> int:
-        """Return how many keys are due now and not being worked on."""
+        """Return how many keys are due now and not in progress."""
         now = self._clock()
         return sum(due <= now for due in self._due.values())
 
     def oldest_seconds(self) -> float:
-        """Return for how long the key that is worst off has been due or worked on."""
+        """Return the longest time in seconds for which a key has been due or in progress."""
         now = self._clock()
         waits = [now - due for key, due in self._due.items() if key not in self._active]
-        return max([0.0, *waits, *(now - begun for begun in self._active.values())])
+        return max([0.0, *waits, *(now - since for since in self._active.values())])
 
     async def _next(self) -> RunKey:
         while True:
@@ -92,7 +93,7 @@ class Queue:
             await self._wait()
 
     def _promote(self) -> None:
-        """Move what is due by now to the ready keys; an entry that was brought forward is stale."""
+        """Move keys that are due to the ready keys; skip entries that an earlier one replaced."""
         now = self._clock()
         while self._later and self._later[0][0] <= now:
             due, key = heapq.heappop(self._later)

@@ -1,4 +1,4 @@
-"""The platform's file, read once at the start, and the operator's own surroundings."""
+"""The platform settings, read once at the start, and facts about this process."""
 
 import socket
 import uuid
@@ -20,22 +20,22 @@ KEYS_FOLDER: Final = Path("/var/run/flashrun/storage")
 
 
 class SettingsError(Exception):
-    """The operator cannot start like this; ``str`` is one sentence."""
+    """The settings are not usable; ``str`` is one sentence for people."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What one operator process knows from the outside."""
+    """The configuration of one operator process."""
 
     platform: Platform
     keys: Path
     """Folder with the files ``accessKey`` and ``secretKey``."""
     identity: str
-    """Tells this process from every other, also from an earlier one in the same pod."""
+    """Unique to this process: an earlier one in the same pod had another identity."""
     lease_name: str = "flashrun-operator"
 
-    def store(self) -> Store:
-        """Return the operator's own storage; keys that are rotated in their Secret are followed.
+    def open_store(self) -> Store:
+        """Return the storage of the operator; it follows keys that are rotated in their Secret.
 
         Raises:
             StoreError: the keys cannot be read.
@@ -54,8 +54,12 @@ class Settings:
         )
 
 
-def load(path: Path, keys: Path = KEYS_FOLDER) -> Settings:
-    """Read the platform's file; raises ``SettingsError`` with every problem in it."""
+def load_settings(path: Path, keys: Path = KEYS_FOLDER) -> Settings:
+    """Read the platform settings from ``path``.
+
+    Raises:
+        SettingsError: the file cannot be read, or is not valid; with all problems in it.
+    """
     try:
         platform = Platform.model_validate(yaml.safe_load(path.read_text()))
     except (OSError, yaml.YAMLError) as error:

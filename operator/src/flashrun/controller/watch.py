@@ -1,10 +1,11 @@
-"""kopf as a source of keys, and nothing more.
+"""Watches: kopf as a source of the names of changed runs, and nothing more.
 
-It runs in a thread with an event loop of its own: when it stops it cancels every task of its loop,
-and when it is stuck nothing else is. It may lose events, go blind or end on a long outage; each of
-these costs time until the next resync and no correctness. Whatever ends it, it is started again.
+kopf runs in a thread with an event loop of its own, because it cancels every task of its loop when
+it stops, and must not block other work when it hangs. It may lose events, or end in a long outage:
+that costs time until the next resync, but no correctness. It is started again when it ends.
 
-Handlers write nothing, and kopf has neither finalizers nor annotations nor events to write.
+Handlers write nothing, and kopf is configured to write neither finalizers nor annotations nor
+events.
 """
 
 import asyncio
@@ -53,17 +54,17 @@ class Watch:
         """Stop watching; returns at once."""
         self._stop.set()
 
-    def trouble(self) -> str:
-        """Return what is wrong with the watches, or an empty string."""
+    def problem(self) -> str:
+        """Return a problem of the watches, or an empty string."""
         now = time.monotonic()
         if not self._thread.is_alive():
             return "the watches have ended"
         if now - self._started < _START_SECONDS:
             return ""
         if now - self._pulse > 12 * PULSE_SECONDS:
-            return f"the watches' loop has been stuck for {now - self._pulse:.0f} s"
-        alive, wanted = self._watchers(), KINDS * len(self._namespaces)
-        return "" if alive >= wanted else f"{alive} of {wanted} watches are alive"
+            return f"the event loop of the watches has been stuck for {now - self._pulse:.0f} s"
+        alive, expected = self._watchers(), KINDS * len(self._namespaces)
+        return "" if alive >= expected else f"{alive} of {expected} watches are alive"
 
     def _watchers(self) -> int:
         loop = self._loop
@@ -103,11 +104,11 @@ class Watch:
             pulse.cancel()
 
     async def _beat(self, ended: asyncio.Event) -> None:
-        """Show that the loop runs; end it when we stop, or when watches went missing unnoticed."""
+        """Record that the loop runs; end it on ``stop``, or when watches are missing."""
         while not ended.is_set():
             self._pulse = time.monotonic()
             await asyncio.sleep(PULSE_SECONDS)
-            if self._stop.is_set() or self.trouble():
+            if self._stop.is_set() or self.problem():
                 ended.set()
 
 
@@ -117,8 +118,8 @@ def _settings() -> kopf.OperatorSettings:
     settings.scanning.disabled = True
     settings.networking.request_timeout = 30
     settings.networking.connect_timeout = 5
-    # Both end inside the HTTP client, where a time-out is safe; the inactivity timer cancels the
-    # whole watcher when it strikes at the wrong moment, and nobody restarts it.
+    # These two end inside the HTTP client, where a time-out is safe. The inactivity timer can
+    # cancel the whole watcher, which kopf does not restart.
     settings.watching.server_timeout = 300
     settings.watching.client_timeout = 330
     settings.watching.inactivity_timeout = 1e9
@@ -133,14 +134,14 @@ def _registry(connect: Callable[[], Connection], add: Add) -> kopf.OperatorRegis
     registry = kopf.OperatorRegistry()
 
     def login(**_: Any) -> kopf.ConnectionInfo:
-        found = connect()
+        connection = connect()
         return kopf.ConnectionInfo(
-            server=found.server,
-            ca_path=found.ca_path,
-            certificate_path=found.certificate_path,
-            private_key_path=found.key_path,
-            token=found.token,
-            insecure=found.insecure,
+            server=connection.server,
+            ca_path=connection.ca_path,
+            certificate_path=connection.certificate_path,
+            private_key_path=connection.key_path,
+            token=connection.token,
+            insecure=connection.insecure,
         )
 
     async def run_changed(namespace: str | None, name: str | None, **_: Any) -> None:

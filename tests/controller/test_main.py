@@ -3,27 +3,25 @@
 import asyncio
 import signal
 import time
+from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
+import yaml
 
 from flashrun.api import names
 from flashrun.api.public import FILE, PublicPlatform
-from flashrun.api.records import StorageAccess
+from flashrun.api.records import Heartbeat, RunIdentity, StorageAccess
+from flashrun.controller.__main__ import _open_storage
+from flashrun.controller.settings import load_settings
 from flashrun.store import Store
 from flashrun.store_errors import StorageForbidden
 from tests.controller.conftest import Operators
-from tests.controller.stage import World
+from tests.controller.stage import World, wait_for_phase
+from tests.controller.test_settings import PLATFORM
 
 pytestmark = pytest.mark.api
 RUN = "flash-1-0a1b2c3d"
-
-
-async def phase(world: World, name: str, wanted: str, seconds: float = 30) -> None:
-    """Wait for what the operator's own process writes."""
-    end = time.monotonic() + seconds
-    while (run := await world.run(name)).status.phase != wanted:
-        assert time.monotonic() < end, run.status
-        await asyncio.sleep(0.1)
 
 
 async def test_a_run_is_carried_to_its_end_and_the_namespace_told_what_it_may_know(
@@ -33,17 +31,17 @@ async def test_a_run_is_carried_to_its_end_and_the_namespace_told_what_it_may_kn
     operators.wait(lambda: operators.leads(process))
     await world.submit(RUN)
     began = time.monotonic()
-    await phase(world, RUN, "Starting", 5)
+    await wait_for_phase(world, RUN, "Starting", 5)
     assert time.monotonic() - began < 2
     trainer = await world.trainer(RUN)
     trainer.claim()
     trainer.beat(3)
-    await phase(world, RUN, "Running", 10)
+    await wait_for_phase(world, RUN, "Running", 10)
     trainer.commit(5)
     trainer.publish()
     trainer.conclude(0)
     await trainer.end(0)
-    await phase(world, RUN, "Succeeded", 10)
+    await wait_for_phase(world, RUN, "Succeeded", 10)
 
     operators.wait(lambda: operators.ask(process, "/healthz") == (200, "ok"))
     assert operators.ask(process, "/readyz")[0] == 200
@@ -81,7 +79,7 @@ async def test_of_two_replicas_one_acts_and_the_other_takes_over(
     first.send_signal(signal.SIGSTOP)
     operators.wait(lambda: operators.leads(second), 40)
     await world.submit(RUN)
-    await phase(world, RUN, "Starting")
+    await wait_for_phase(world, RUN, "Starting")
     first.send_signal(signal.SIGCONT)
     assert await asyncio.to_thread(first.wait, 20) == 1
     assert await world.jobs(RUN) == [RUN]
@@ -108,12 +106,12 @@ async def test_an_operator_killed_at_any_time_leaves_work_that_another_finishes(
         operators.release()
     operators.start()
     for name in runs:
-        await phase(world, name, "Starting", 60)
+        await wait_for_phase(world, name, "Starting", 60)
         assert await world.jobs(name) == [name]
         trainer = await world.trainer(name)
         await trainer.succeed()
     for name in runs:
-        await phase(world, name, "Succeeded")
+        await wait_for_phase(world, name, "Succeeded")
         assert await world.jobs(name) == [name]
 
 
@@ -123,7 +121,7 @@ async def test_work_that_piled_up_while_nobody_acted_is_done(operators: Operator
         await world.submit(name)
     operators.start()
     for name in names_:
-        await phase(world, name, "Starting", 60)
+        await wait_for_phase(world, name, "Starting", 60)
 
 
 async def test_an_operator_without_its_store_says_so_and_waits(operators: Operators, world: World):
@@ -144,3 +142,23 @@ async def test_settings_that_are_wrong_are_named(operators: Operators, world: Wo
     assert await asyncio.to_thread(process.wait, 20) == 1
     assert "pools" in operators.logs()
     assert "Traceback" not in operators.logs()
+
+
+async def test_a_new_process_knows_every_heartbeat_before_it_judges_a_run(
+    store: Store, tmp_path: Path
+):
+    """A run that seems silent for hours would be ended, while its trainer is at work."""
+    identity = RunIdentity(namespace="team", name="flash-1-aa", uid="uid")
+    beat = Heartbeat(
+        run=identity, attempt=1, pod="p", activity="Training", updated=datetime.now(UTC)
+    )
+    store.put_json(names.heartbeat_key("uid"), beat)
+    access = store.access
+    place = {"endpoint": access.endpoint, "bucket": access.bucket}
+    settings = tmp_path / "platform.yaml"
+    settings.write_text(yaml.safe_dump({**PLATFORM, "storage": place}))
+    (tmp_path / "accessKey").write_text(access.access_key)
+    (tmp_path / "secretKey").write_text(access.secret_key)
+
+    _, heartbeats = await _open_storage(load_settings(settings, tmp_path))
+    assert heartbeats.newest("uid") == beat

@@ -1,0 +1,100 @@
+"""The lease: of several replicas one acts, and it stops before another begins."""
+
+import json
+from typing import Any
+
+import pytest
+
+from flashrun.cluster_errors import Conflict
+from flashrun.controller.lease import HOLD_SECONDS, LEASE_SECONDS, Lease
+from tests.controller.clocks import Clock
+
+
+class LeaseApi:
+    """One Lease with optimistic locking: the part of an API server that a lease needs."""
+
+    def __init__(self) -> None:
+        self.lease: dict[str, Any] | None = None
+        self.down = False
+        self.version = 0
+
+    async def find(self, *_: str) -> dict[str, Any] | None:
+        if self.down:
+            raise Conflict("down")
+        return json.loads(json.dumps(self.lease)) if self.lease else None
+
+    async def get(self, *_: str) -> dict[str, Any]:
+        found = await self.find()
+        assert found is not None
+        return found
+
+    async def create(self, lease: dict[str, Any]) -> None:
+        self.lease = lease | {"version": self.version}
+
+    async def replace(self, lease: dict[str, Any]) -> None:
+        if self.down or lease["version"] != self.version:
+            raise Conflict("changed")
+        self.version += 1
+        self.lease = lease | {"version": self.version}
+
+
+@pytest.fixture
+def api() -> LeaseApi:
+    return LeaseApi()
+
+
+def candidate(api: LeaseApi, name: str, clock: Clock) -> Lease:
+    return Lease(api, "ns", "lease", name, clock)  # type: ignore[arg-type]
+
+
+async def test_of_two_candidates_one_holds_the_lease(api: LeaseApi):
+    clock = Clock()
+    first, second = candidate(api, "first", clock), candidate(api, "second", clock)
+    assert await first._try_to_renew()
+    assert not await second._try_to_renew()
+    assert (first.held, second.held) == (True, False)
+
+
+async def test_a_holder_stops_before_anyone_else_may_begin(api: LeaseApi):
+    clock = Clock()
+    first, second = candidate(api, "first", clock), candidate(api, "second", clock)
+    await first._try_to_renew()
+    await second._try_to_renew()
+    clock.now = HOLD_SECONDS + 0.1
+    assert not first.held
+    assert not await second._try_to_renew()
+    clock.now = LEASE_SECONDS + 0.1
+    assert await second._try_to_renew()
+    assert not await first._try_to_renew()
+
+
+async def test_a_holder_whose_renewals_fail_stops_in_time(api: LeaseApi):
+    clock = Clock()
+    first = candidate(api, "first", clock)
+    await first._try_to_renew()
+    api.down = True
+    clock.now = 5
+    assert not await first._try_to_renew()
+    assert first.held
+    clock.now = HOLD_SECONDS + 0.1
+    assert not first.held
+
+
+async def test_a_candidate_judges_by_what_it_saw_and_not_by_foreign_clocks(api: LeaseApi):
+    ahead, clock = Clock(), Clock()
+    ahead.now = 1e6
+    first, second = candidate(api, "first", ahead), candidate(api, "second", clock)
+    for _ in range(5):
+        assert await first._try_to_renew()
+        assert not await second._try_to_renew()
+        ahead.now += 8
+        clock.now += 8
+
+
+async def test_a_released_lease_is_taken_at_once(api: LeaseApi):
+    clock = Clock()
+    first, second = candidate(api, "first", clock), candidate(api, "second", clock)
+    await first._try_to_renew()
+    await first.release()
+    assert not first.held
+    assert await second._try_to_renew()

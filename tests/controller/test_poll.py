@@ -1,0 +1,78 @@
+"""Polling: heartbeats in storage, and the resync of all runs."""
+
+import asyncio
+from contextlib import suppress
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from flashrun.api import names
+from flashrun.cluster_errors import Unreachable
+from flashrun.controller import poll
+from flashrun.controller.queue import RunKey
+from tests.controller.stage import World, now
+
+RUN = "flash-1-0a1b2c3d"
+
+
+@pytest.mark.api
+async def test_the_heartbeat_of_a_run_that_was_deleted_is_deleted(world: World):
+    run = await world.submit(RUN)
+    await world.phase(RUN, "Starting")
+    trainer = await world.trainer(RUN)
+    trainer.beat(3, updated=now() - timedelta(hours=1))
+    world.heartbeats.poll()
+    key = names.heartbeat_key(run.uid)
+    world.heartbeats.delete_orphans({run.uid}, (world.namespace,))
+    world.heartbeats.delete_orphans(set(), ("another-namespace",))
+    assert world.store.exists(key)
+    world.heartbeats.delete_orphans(set(), (world.namespace,))
+    assert not world.store.exists(key)
+
+
+@pytest.mark.api
+async def test_a_heartbeat_of_another_run_is_ignored(world: World):
+    run = await world.submit(RUN)
+    await world.phase(RUN, "Starting")
+    trainer = await world.trainer(RUN)
+    trainer.beat(9)
+    text = world.store.get_bytes(names.heartbeat_key(run.uid))
+    world.store.put_bytes(names.heartbeat_key("some-other-uid"), text)
+    keys = world.heartbeats.poll()
+    assert len(keys) == 1
+    assert world.heartbeats.newest("some-other-uid") is None
+
+
+class Runs:
+    """Stands in for the cluster: it lists the runs of two namespaces, after one failure."""
+
+    def __init__(self, failures: int = 0) -> None:
+        self.failures = failures
+
+    async def list(self, kind: str, namespace: str) -> list[dict[str, Any]]:
+        if self.failures:
+            self.failures -= 1
+            raise Unreachable("the API server is away")
+        assert kind == names.KIND
+        return [{"metadata": {"name": f"run-of-{namespace}", "uid": f"uid-{namespace}"}}]
+
+
+@pytest.mark.parametrize("failures", [0, 1])
+async def test_the_resync_makes_every_run_due_and_passes_their_uids_on(
+    failures: int, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(poll, "RESYNC_SECONDS", 0.01)
+    due: list[RunKey] = []
+    listed: list[set[str]] = []
+    cluster: Any = Runs(failures)
+    task = asyncio.create_task(
+        poll.resync(cluster, ("a", "b"), due.append, lambda uids: listed.append(set(uids)))
+    )
+    await asyncio.sleep(0.2)
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
+    assert due[:2] == [RunKey("a", "run-of-a"), RunKey("b", "run-of-b")]
+    assert listed[0] == {"uid-a", "uid-b"}
+    assert len(listed) > 1

@@ -1,0 +1,61 @@
+"""What the operator publishes: how many GPUs a pool has, and how many are free."""
+
+import pytest
+
+from flashrun.api.platform import Pool
+from flashrun.controller import publish
+
+
+def node(name: str, gpus: int, ready: bool = True, cordoned: bool = False, **labels: str) -> dict:
+    status = "True" if ready else "False"
+    return {
+        "metadata": {"name": name, "labels": labels},
+        "spec": {"unschedulable": True} if cordoned else {},
+        "status": {
+            "allocatable": {"nvidia.com/gpu": str(gpus)},
+            "conditions": [{"type": "Ready", "status": status}],
+        },
+    }
+
+
+def pod(on: str, gpus: int, phase: str = "Running") -> dict:
+    limits = {"limits": {"nvidia.com/gpu": str(gpus)}}
+    spec = {"nodeName": on, "containers": [{"resources": limits}, {}]}
+    return {"spec": spec, "status": {"phase": phase}}
+
+
+@pytest.mark.parametrize(
+    ("nodes", "pods", "total", "free"),
+    [
+        ([], [], 0, 0),
+        ([node("a", 8)], [], 8, 8),
+        ([node("a", 8)], [pod("a", 3), pod("a", 1)], 8, 4),
+        ([node("a", 8)], [pod("a", 3, "Succeeded"), pod("a", 1, "Failed")], 8, 8),
+        ([node("a", 8), node("b", 8, ready=False)], [], 8, 8),
+        ([node("a", 8), node("b", 8, cordoned=True)], [pod("b", 2)], 8, 8),
+        ([node("a", 2)], [pod("a", 4)], 2, 0),
+        ([node("a", 0)], [], 0, 0),
+    ],
+)
+def test_free_gpus_are_those_nobody_asked_for(
+    nodes: list[dict], pods: list[dict], total: int, free: int
+):
+    assert publish.count(Pool(name="p", vram=80), nodes, pods) == (total, free)
+
+
+def test_pools_of_one_resource_count_their_own_nodes_each():
+    """Both are nvidia.com/gpu to Kubernetes; only the labels of the nodes tell them apart."""
+    pools = [Pool(name=gpu, vram=80, node_selector={"gpu": gpu}) for gpu in ("h100", "a10")]
+    nodes = [
+        node("a", 8, gpu="h100"),
+        node("b", 4, gpu="a10"),
+        node("c", 2, gpu="a10"),
+        node("d", 1),
+    ]
+    pods = [pod("b", 3), pod("a", 1), pod("d", 1)]
+    assert [publish.count(pool, nodes, pods) for pool in pools] == [(8, 7), (6, 3)]
+
+
+def test_a_pool_of_another_resource_does_not_count_its_neighbours():
+    pool = Pool(name="slices", vram=10, resource="nvidia.com/mig-1g.10gb")
+    assert publish.count(pool, [node("a", 8)], [pod("a", 3)]) == (0, 0)

@@ -1,0 +1,47 @@
+"""The settings of the operator, and storage keys that are rotated."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from flashrun.controller.settings import load_settings
+from flashrun.store_errors import StoreError
+
+PLATFORM = {
+    "storage": {"endpoint": "https://s3.example"},
+    "trainer": {"image": "registry.example/trainer@sha256:1"},
+    "pools": [{"name": "small", "vram": 24}],
+}
+
+
+def test_keys_that_are_rotated_in_their_secret_are_followed(tmp_path: Path):
+    """As the kubelet does it: a new folder, and one link that changes."""
+
+    def mount(version: int, access: str, secret: str) -> None:
+        data = tmp_path / f"..{version}"
+        data.mkdir()
+        (data / "accessKey").write_text(access)
+        (data / "secretKey").write_text(f"{secret}\n")
+        link = tmp_path / "..new"
+        link.symlink_to(data.name)
+        link.replace(tmp_path / "..data")
+
+    settings = tmp_path / "platform.yaml"
+    settings.write_text(yaml.safe_dump(PLATFORM))
+    for name in ("accessKey", "secretKey"):
+        (tmp_path / name).symlink_to(f"..data/{name}")
+    mount(1, "first", "one")
+    store = load_settings(settings, tmp_path).open_store()
+    assert (store.access.access_key, store.access.secret_key) == ("first", "one")
+    mount(2, "first", "two")
+    assert (store.access.access_key, store.access.secret_key) == ("first", "two")
+    mount(3, "second", "three")
+    assert (store.access.access_key, store.access.secret_key) == ("second", "three")
+
+
+def test_keys_that_are_missing_are_a_sentence_and_waited_for(tmp_path: Path):
+    settings = tmp_path / "platform.yaml"
+    settings.write_text(yaml.safe_dump(PLATFORM))
+    with pytest.raises(StoreError, match="accessKey cannot be read"):
+        load_settings(settings, tmp_path / "absent").open_store()
