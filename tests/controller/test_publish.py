@@ -40,7 +40,7 @@ def pod(on: str, gpus: int, phase: str = "Running") -> dict:
 def test_free_gpus_are_those_nobody_asked_for(
     nodes: list[dict], pods: list[dict], total: int, free: int
 ):
-    assert publish.count(Pool(name="p", vram=80), nodes, pods) == (total, free)
+    assert publish.count_gpus(Pool(name="p", vram=80), nodes, pods) == (total, free)
 
 
 def test_pools_of_one_resource_count_their_own_nodes_each():
@@ -53,9 +53,9 @@ def test_pools_of_one_resource_count_their_own_nodes_each():
         node("d", 1),
     ]
     pods = [pod("b", 3), pod("a", 1), pod("d", 1)]
-    assert [publish.count(pool, nodes, pods) for pool in pools] == [(8, 7), (6, 3)]
+    assert [publish.count_gpus(pool, nodes, pods) for pool in pools] == [(8, 7), (6, 3)]
 
 
 def test_a_pool_of_another_resource_does_not_count_its_neighbours():
     pool = Pool(name="slices", vram=10, resource="nvidia.com/mig-1g.10gb")
-    assert publish.count(pool, [node("a", 8)], [pod("a", 3)]) == (0, 0)
+    assert publish.count_gpus(pool, [node("a", 8)], [pod("a", 3)]) == (0, 0)

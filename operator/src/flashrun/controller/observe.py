@@ -1,8 +1,8 @@
-"""One run's world: what the API server and storage say about it at this moment.
+"""The present state of one run, read from the API server and from storage.
 
-Nothing is believed that can be checked: a checkpoint counts when its manifest parses, belongs to
-this run and this place, and every file that it lists is there with the listed size. A record that
-a trainer wrote wrongly does not exist.
+What a trainer wrote is checked: a checkpoint counts when its manifest is valid, belongs to this run
+and this key, and all files that it lists exist with their listed size. An invalid record counts as
+missing.
 """
 
 import asyncio
@@ -46,7 +46,7 @@ from flashrun.store import Entry, Store
 from flashrun.store_errors import Corrupt, KeyNotFound, StoreError
 
 FRESH_SECONDS: Final = 60.0
-"""How long a listing of a run's files is good while its heartbeat tells of no commit."""
+"""How long a listing of a run's files is used while its heartbeat reports no new commit."""
 _TRUE: Final = "true"
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -54,8 +54,8 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class _Known:
-    """What a run's files said, and how to tell that they may say something else by now."""
+class _CachedView:
+    """The files of a run as last read, and the mark that shows whether they may have changed."""
 
     mark: object
     read_at: float
@@ -63,7 +63,7 @@ class _Known:
 
 
 class Observer:
-    """Reads worlds; remembers only immutable files and, shortly, listings."""
+    """Reads the state of runs; caches immutable files and, for a short time, listings."""
 
     def __init__(
         self,
@@ -75,13 +75,13 @@ class Observer:
         self._cluster, self._store, self._heartbeats = cluster, store, heartbeats
         self._clock = clock
         self._manifests: dict[str, dict[tuple[str, str], Manifest | None]] = {}
-        self._known: dict[str, _Known] = {}
+        self._views: dict[str, _CachedView] = {}
 
     async def read(self, run: FlashRun) -> Observed:
-        """Return everything a decision about ``run`` needs.
+        """Return everything that a decision about ``run`` needs.
 
         Raises:
-            ClusterError: the API server did not tell.
+            ClusterError: the API server did not answer, or refused.
             Conflict: objects of an earlier run of this name are still being removed.
         """
         jobs, pods = await asyncio.gather(self._children("Job", run), self._children("Pod", run))
@@ -89,11 +89,11 @@ class Observer:
             heartbeat = self._heartbeats.newest(run.uid)
             return Observed(jobs=jobs, pods=pods, storage=StorageView(heartbeat=heartbeat))
         secrets, access, resolved = await asyncio.gather(
-            self._mine(run, "Secret", names.secrets_name(run.name)),
-            self._mine(run, "Secret", names.storage_secret_name(run.name)),
-            self._resolved(run, jobs),
+            self._own_metadata(run, "Secret", names.secrets_name(run.name)),
+            self._own_metadata(run, "Secret", names.storage_secret_name(run.name)),
+            self._pinned_run(run, jobs),
         )
-        lookup = SecretLookup() if secrets is not None else await self._lookup(run)
+        lookup = SecretLookup() if secrets is not None else await self._look_up_secrets(run)
         return Observed(
             jobs=jobs,
             pods=pods,
@@ -103,17 +103,17 @@ class Observer:
             has_access=access is not None,
             access_expires=expiry_of(access) if access is not None else None,
             secrets=lookup,
-            storage=await asyncio.to_thread(self._storage, run, pods, resolved is None),
+            storage=await asyncio.to_thread(self._storage_view, run, pods, resolved is None),
         )
 
     def forget(self, uid: str) -> None:
-        """Drop what is remembered of a run that is over."""
+        """Drop the cached data of a run that has ended."""
         self._manifests.pop(uid, None)
-        self._known.pop(uid, None)
+        self._views.pop(uid, None)
 
     def forget_all_except(self, uids: AbstractSet[str]) -> None:
         """Forget all runs that are not in ``uids``; they were deleted."""
-        for uid in list(self._known.keys() - uids):
+        for uid in list(self._views.keys() - uids):
             self.forget(uid)
 
     # --- the API server -----------------------------------------------------------------------
@@ -122,14 +122,14 @@ class Observer:
         labels = {names.RUN_UID_LABEL: run.uid}
         return tuple(await self._cluster.list(kind, run.namespace, labels))
 
-    async def _mine(self, run: FlashRun, kind: str, name: str) -> Object | None:
+    async def _own_metadata(self, run: FlashRun, kind: str, name: str) -> Object | None:
         metadata = await self._cluster.metadata(kind, run.namespace, name)
         if metadata is not None:
             _check_owner(run, kind, metadata)
         return metadata
 
-    async def _resolved(self, run: FlashRun, jobs: tuple[Object, ...]) -> ResolvedRun | None:
-        name = names.spec_config_map_name(_newest(run, jobs))
+    async def _pinned_run(self, run: FlashRun, jobs: tuple[Object, ...]) -> ResolvedRun | None:
+        name = names.spec_config_map_name(_newest_job_name(run, jobs))
         config_map = await self._cluster.find("ConfigMap", run.namespace, name)
         if config_map is None:
             return None
@@ -137,38 +137,40 @@ class Observer:
         try:
             return ResolvedRun.model_validate_json((config_map.get("data") or {})[names.SPEC_KEY])
         except (KeyError, ValidationError):
-            return None  # written by another version; the same spec resolves again
+            return None  # another version of the operator wrote it; the spec is resolved again
 
     async def _has_peers(
         self, run: FlashRun, jobs: tuple[Object, ...], resolved: ResolvedRun | None
     ) -> bool:
         if resolved is None or resolved.scale.nodes == 1:
             return False
-        name = names.peers_service_name(_newest(run, jobs))
-        return await self._mine(run, "Service", name) is not None
+        name = names.peers_service_name(_newest_job_name(run, jobs))
+        return await self._own_metadata(run, "Service", name) is not None
 
-    async def _lookup(self, run: FlashRun) -> SecretLookup:
-        """Find, for each name that the run lists, the first Secret that holds it."""
+    async def _look_up_secrets(self, run: FlashRun) -> SecretLookup:
+        """Find, for each variable that the run names, the first Secret that has it."""
         sources: dict[str, str] = {}
         absent, unlabelled = [], []
         for ref in run.spec.secret_refs:
-            found = await self._cluster.secret_keys(run.namespace, ref.name)
-            if found is None:
+            secret = await self._cluster.secret_keys(run.namespace, ref.name)
+            if secret is None:
                 absent.append(ref.name)
                 continue
-            labels, keys = found
+            labels, keys = secret
             if labels.get(names.SECRETS_LABEL) != _TRUE:
                 unlabelled.append(ref.name)
                 continue
-            wanted = keys & {*run.spec.environment.secrets, names.WANDB_API_KEY}
-            sources = {**dict.fromkeys(wanted, ref.name), **sources}
+            named = keys & {*run.spec.environment.secrets, names.WANDB_API_KEY}
+            sources = {**dict.fromkeys(named, ref.name), **sources}
         return SecretLookup(sources, tuple(absent), tuple(unlabelled))
 
     # --- storage ------------------------------------------------------------------------------
 
-    def _storage(self, run: FlashRun, pods: tuple[Object, ...], unresolved: bool) -> StorageView:
+    def _storage_view(
+        self, run: FlashRun, pods: tuple[Object, ...], unresolved: bool
+    ) -> StorageView:
         try:
-            view = self._files(run, pods)
+            view = self._files_view(run, pods)
             if not unresolved:
                 return view
             ref = run.spec.train.init_from_adapter
@@ -182,20 +184,20 @@ class Observer:
         except StoreError as error:
             return StorageView(problem=str(error))
 
-    def _files(self, run: FlashRun, pods: tuple[Object, ...]) -> StorageView:
+    def _files_view(self, run: FlashRun, pods: tuple[Object, ...]) -> StorageView:
         heartbeat = self._heartbeats.newest(run.uid)
         phases = {pod["metadata"]["uid"]: (pod.get("status") or {}).get("phase") for pod in pods}
         mark = (heartbeat.attempt, heartbeat.commits, phases) if heartbeat else None
-        known = self._known.get(run.uid)
+        cached = self._views.get(run.uid)
         now = self._clock()
-        fresh = known is not None and now - known.read_at < FRESH_SECONDS
-        if known is None or heartbeat is None or known.mark != mark or not fresh:
-            known = _Known(mark, now, self._listed(run))
-            self._known[run.uid] = known
+        fresh = cached is not None and now - cached.read_at < FRESH_SECONDS
+        if cached is None or heartbeat is None or cached.mark != mark or not fresh:
+            cached = _CachedView(mark, now, self._read_files(run))
+            self._views[run.uid] = cached
         control = self._record(names.control_key(run.storage_prefix), TrainerControl)
-        return replace(known.view, heartbeat=heartbeat, control=control)
+        return replace(cached.view, heartbeat=heartbeat, control=control)
 
-    def _listed(self, run: FlashRun) -> StorageView:
+    def _read_files(self, run: FlashRun) -> StorageView:
         prefix = run.storage_prefix
         top = {entry.key for entry in self._store.list(prefix, recursive=False)}
         if not top:
@@ -216,13 +218,13 @@ class Observer:
         )
 
     def _claims(self, prefix: str, entries: Mapping[str, Entry]) -> tuple[Claim, ...]:
-        """Return the claims in order; they are few, and a superseded one changes."""
+        """Return the claims by attempt; they are not cached, because a superseded claim changes."""
         numbers = {
             number for key in entries if (number := names.attempt_of(prefix, key)) is not None
         }
         keys = {number: names.claim_key(prefix, number) for number in sorted(numbers)}
-        found = {n: self._record(key, Claim) for n, key in keys.items() if key in entries}
-        return tuple(claim for n, claim in found.items() if claim and claim.attempt == n)
+        claims = {n: self._record(key, Claim) for n, key in keys.items() if key in entries}
+        return tuple(claim for n, claim in claims.items() if claim and claim.attempt == n)
 
     def _checkpoints(
         self, uid: str, prefix: str, entries: Mapping[str, Entry]
@@ -271,13 +273,14 @@ class Observer:
 
     def _manifest(self, marker: CommitMarker, entry: Entry) -> Manifest | None:
         """Return the manifest at ``marker``, read once: it never changes."""
-        known = self._manifests.setdefault(marker.uid, {})
+        cached = self._manifests.setdefault(marker.uid, {})
         identity = (entry.key, entry.etag)
-        if identity not in known:
-            known[identity] = self._record(entry.key, Manifest)
-        return known[identity]
+        if identity not in cached:
+            cached[identity] = self._record(entry.key, Manifest)
+        return cached[identity]
 
     def _record(self, key: str, model: type[Model]) -> Model | None:
+        """Return a valid record, or None."""
         try:
             return self._store.get_json(key, model)
         except KeyNotFound:
@@ -287,16 +290,16 @@ class Observer:
             return None
 
 
-def _newest(run: FlashRun, jobs: tuple[Object, ...]) -> str:
-    """Return the name of the run's newest Job, or of the one that will be its first."""
+def _newest_job_name(run: FlashRun, jobs: tuple[Object, ...]) -> str:
+    """Return the name of the newest Job of a run, or the name that its first Job will have."""
     return names.job_name(run.name, max(map(objects.job_number, jobs), default=0))
 
 
 def _check_owner(run: FlashRun, kind: str, metadata: Object) -> None:
-    """Refuse the leftovers of an earlier run of this name; the garbage collector removes them."""
+    """Refuse objects of an earlier run of this name, which the garbage collector will remove."""
     owners = {owner["uid"] for owner in metadata.get("ownerReferences") or []}
     if run.uid not in owners:
         raise Conflict(
             f"{kind} {metadata['name']} in namespace {run.namespace} does not belong to this run; "
-            "it is left of an earlier one of the same name and about to be removed"
+            "it belongs to an earlier run of the same name and will be removed"
         )

@@ -1,7 +1,8 @@
-"""What every user of a served namespace may know, so that a kubeconfig is all a laptop needs.
+"""Data for the users of a served namespace, so that the command line needs only a kubeconfig.
 
-The ConfigMap ``flashrun-public`` holds models, pools and the place of storage; the Secret
-``flashrun-storage-user`` holds S3 credentials that read the namespace's runs and push environments.
+The ConfigMap ``flashrun-public`` holds models, pools and the address of storage. The Secret
+``flashrun-storage-user`` holds S3 credentials that can read the runs of the namespace and push
+environments.
 """
 
 import asyncio
@@ -32,47 +33,50 @@ log = logging.getLogger(__name__)
 
 
 async def publish(cluster: Cluster, store: Store, platform: Platform) -> None:
-    """Publish for ever; what fails in one namespace does not hold up the others."""
+    """Publish for ever; a failure in one namespace does not affect the others."""
     while True:
-        told = await describe(cluster, platform, datetime.now(UTC))
+        public = await describe_platform(cluster, platform, datetime.now(UTC))
         for namespace in platform.namespaces:
             try:
-                await cluster.apply(_config_map(namespace, told))
-                await _renew(cluster, store, platform, namespace)
+                await cluster.apply(_config_map(namespace, public))
+                await _renew_credentials(cluster, store, platform, namespace)
             except (ClusterError, StoreError) as error:
-                log.warning("nothing is published in namespace %s: %s", namespace, error)
+                log.warning("publishing in namespace %s failed: %s", namespace, error)
         await asyncio.sleep(EVERY_SECONDS)
 
 
-async def describe(cluster: Cluster, platform: Platform, now: datetime) -> PublicPlatform:
-    """Return what is for everyone; GPUs are counted where the operator may read nodes and pods."""
+async def describe_platform(cluster: Cluster, platform: Platform, now: datetime) -> PublicPlatform:
+    """Return the public part of the platform.
+
+    Pools have numbers of GPUs when the operator may read nodes and pods.
+    """
     public = PublicPlatform.of(platform, version=flashrun.__version__, updated=now)
     try:
         nodes, pods = await asyncio.gather(cluster.list("Node"), cluster.list("Pod"))
     except ClusterError:
         return public
-    counts = (count(pool, nodes, pods) for pool in platform.pools)
+    counts = (count_gpus(pool, nodes, pods) for pool in platform.pools)
     counted = tuple(
-        shown.replace(total=total, free=free)
-        for shown, (total, free) in zip(public.pools, counts, strict=True)
+        pool.replace(total=total, free=free)
+        for pool, (total, free) in zip(public.pools, counts, strict=True)
     )
     return public.replace(pools=counted)
 
 
-def count(pool: Pool, nodes: Iterable[Object], pods: Iterable[Object]) -> tuple[int, int]:
-    """Return how many GPUs a pool has, and how many no pod has asked for."""
+def count_gpus(pool: Pool, nodes: Iterable[Object], pods: Iterable[Object]) -> tuple[int, int]:
+    """Return how many GPUs a pool has, and how many of them no pod has requested."""
     total = {
         node["metadata"]["name"]: int(node["status"].get("allocatable", {}).get(pool.resource, 0))
         for node in nodes
         if _usable(node)
         and pool.node_selector.items() <= (node["metadata"].get("labels") or {}).items()
     }
-    asked: Counter[str] = Counter()
+    requested: Counter[str] = Counter()
     for pod in pods:
         node = pod["spec"].get("nodeName", "")
         if node in total and (pod.get("status") or {}).get("phase") not in ("Succeeded", "Failed"):
-            asked[node] += _requested(pod, pool.resource)
-    free = sum(max(0, gpus - asked[node]) for node, gpus in total.items())
+            requested[node] += _requested(pod, pool.resource)
+    free = sum(max(0, gpus - requested[node]) for node, gpus in total.items())
     return sum(total.values()), free
 
 
@@ -87,17 +91,19 @@ def _requested(pod: Object, resource: str) -> int:
     )
 
 
-def _config_map(namespace: str, told: PublicPlatform) -> Object:
+def _config_map(namespace: str, public: PublicPlatform) -> Object:
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
         "metadata": {"name": names.PUBLIC_CONFIG_MAP, "namespace": namespace, "labels": _LABELS},
-        "data": {FILE: told.model_dump_json(by_alias=True, exclude_none=True)},
+        "data": {FILE: public.model_dump_json(by_alias=True, exclude_none=True)},
     }
 
 
-async def _renew(cluster: Cluster, store: Store, platform: Platform, namespace: str) -> None:
-    """Renew the people's credentials when half of their lifetime is over."""
+async def _renew_credentials(
+    cluster: Cluster, store: Store, platform: Platform, namespace: str
+) -> None:
+    """Renew the credentials of users when half of their lifetime is over."""
     seconds, now = platform.storage.credentials_seconds, datetime.now(UTC)
     existing = await cluster.metadata("Secret", namespace, names.STORAGE_USER_SECRET)
     if existing is not None and not are_due(expiry_of(existing), seconds, now):

@@ -1,7 +1,7 @@
 """One pass over one run: parse, observe, decide, act, report.
 
-The order of the acts makes every crash harmless: what a pod needs is there before its Job, and the
-status is written last, once, as a whole. A pass that finds nothing to do writes nothing.
+The order of the writes makes a crash at any point harmless: what a pod needs exists before its Job,
+and the status is written last, once, as a whole. A pass with nothing to do writes nothing.
 """
 
 import asyncio
@@ -35,11 +35,11 @@ log = logging.getLogger(__name__)
 
 
 class NotLeading(Exception):
-    """Another replica may act by now; this pass stops where it is."""
+    """This replica no longer holds the lease; the pass stops, because another one may act."""
 
 
 class Reconciler:
-    """Carries decisions out."""
+    """Makes passes over runs: it carries out decisions and reports them."""
 
     def __init__(
         self,
@@ -55,7 +55,7 @@ class Reconciler:
         self._leading, self._clock = leading, clock
 
     async def handle(self, key: RunKey) -> float | None:
-        """Look at one run; returns after how many seconds to look again. Errors are logged here."""
+        """Make a pass and log its error; return the seconds until the next one is due, or None."""
         where = {"run": f"{key.namespace}/{key.name}"}
         try:
             with metrics.PASSES.time():
@@ -70,10 +70,10 @@ class Reconciler:
             raise
 
     async def reconcile(self, key: RunKey) -> float | None:
-        """Look at one run once."""
+        """Make a pass over one run; return the seconds until the next one is due, or None."""
         manifest = await self._cluster.find(names.KIND, key.namespace, key.name)
         if manifest is None or "deletionTimestamp" in manifest["metadata"]:
-            return None  # owner references clean up, with or without us
+            return None  # owner references clean up without the operator
         try:
             run = FlashRun.from_manifest(manifest)
         except ValidationError as error:
@@ -82,7 +82,7 @@ class Reconciler:
         observed = await self._observer.read(run)
         decision = decide(run, observed, self._platform, self._clock())
         try:
-            await self._act(run, decision)
+            await self._carry_out(run, decision)
         except (Forbidden, Invalid, NotFound) as error:
             await self._report_refusal(run, str(error))
             raise
@@ -91,24 +91,24 @@ class Reconciler:
 
     # --- act ----------------------------------------------------------------------------------
 
-    async def _act(self, run: FlashRun, decision: Decision) -> None:
+    async def _carry_out(self, run: FlashRun, decision: Decision) -> None:
         if decision.secrets is not None:
-            self._check()
+            self._check_leading()
             await self._cluster.copy_keys(decision.secrets.metadata, decision.secrets.sources)
         if decision.access is not None:
-            await self._grant(decision.access)
+            await self._write_access(decision.access)
         for manifest in decision.apply:
-            self._check()
+            self._check_leading()
             await self._cluster.apply(manifest)
         for patch in decision.patch:
-            self._check()
+            self._check_leading()
             await self._cluster.patch(patch.kind, run.namespace, patch.name, patch.body)
         if decision.supersede is not None:
             await asyncio.to_thread(self._supersede, run, decision.supersede)
         for item in decision.delete:
-            self._check()
+            self._check_leading()
             if item.force:
-                await self._end_lost_pod(run.namespace, item.name)
+                await self._remove_lost_pod(run.namespace, item.name)
             else:
                 await self._cluster.delete(item.kind, run.namespace, item.name)
         if decision.control is not None:
@@ -117,14 +117,17 @@ class Reconciler:
         if decision.delete_keys:
             await asyncio.to_thread(self._store.delete, decision.delete_keys)
 
-    async def _grant(self, grant: AccessGrant) -> None:
+    async def _write_access(self, grant: AccessGrant) -> None:
         storage = self._platform.storage
         access = await asyncio.to_thread(issue_access, self._store, storage, grant)
-        self._check()
+        self._check_leading()
         await self._cluster.put_secret(*access_secret(grant.metadata, access))
 
-    async def _end_lost_pod(self, namespace: str, name: str) -> None:
-        """Delete a pod whose node is lost, after writing in the kubelet's place that it failed."""
+    async def _remove_lost_pod(self, namespace: str, name: str) -> None:
+        """Mark a pod as failed in place of its lost kubelet, then delete it.
+
+        The Job waits for a pod until it has ended, and the kubelet cannot report that.
+        """
         pod = await self._cluster.find("Pod", namespace, name)
         if pod is None:
             return
@@ -134,14 +137,14 @@ class Reconciler:
         await self._cluster.delete("Pod", namespace, name, uid=uid, grace_seconds=0)
 
     def _supersede(self, run: FlashRun, attempt: int) -> None:
-        """Mark an attempt's claim as lost, so that its pod commits nothing should it come back."""
+        """Mark the claim of an attempt as superseded, so that its pod can commit nothing more."""
         key = names.claim_key(run.storage_prefix, attempt)
         claim = self._store.get_json(key, Claim)
         if not claim.superseded:
-            self._check()
+            self._check_leading()
             self._store.put_json(key, claim.replace(superseded=True))
 
-    def _check(self) -> None:
+    def _check_leading(self) -> None:
         if not self._leading():
             raise NotLeading("this replica does not hold the lease")
 
@@ -150,19 +153,19 @@ class Reconciler:
     async def _report(self, run: FlashRun, decision: Decision) -> None:
         if decision.status != run.status:
             await self._write_status(run, decision.status.to_patch())
-            self._count(run, decision)
+            self._count_end(run, decision)
         for event in decision.events:
             await events.post(self._cluster, run, event, self._clock())
         if decision.status.phase in TERMINAL:
             self._observer.forget(run.uid)
 
     async def _write_status(self, run: FlashRun, status: Object) -> None:
-        """Write the whole status; the uid keeps it off a later run of the same name."""
-        self._check()
+        """Write the whole status; with the uid, a later run of the same name is not changed."""
+        self._check_leading()
         body = {"metadata": {"uid": run.uid}, "status": status}
         await self._cluster.patch(names.KIND, run.namespace, run.name, body, subresource="status")
 
-    def _count(self, run: FlashRun, decision: Decision) -> None:
+    def _count_end(self, run: FlashRun, decision: Decision) -> None:
         phase = decision.status.phase
         if phase not in TERMINAL or run.status.phase in TERMINAL:
             return
@@ -186,6 +189,6 @@ class Reconciler:
             return
         message = status["pending"]["message"]
         log.warning("%s", message, extra={"run": f"{key.namespace}/{key.name}"})
-        self._check()
+        self._check_leading()
         body = {"metadata": {"uid": manifest["metadata"]["uid"]}, "status": status}
         await self._cluster.patch(names.KIND, key.namespace, key.name, body, subresource="status")
