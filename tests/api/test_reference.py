@@ -17,7 +17,7 @@ from flashrun.api.records import ResolvedTrain
 from flashrun.cli.config.compose import ComposedConfig, ConfigFile, compose
 from flashrun.cli.config.problems import ConfigError
 from flashrun.plan.resolve import check_config, resolve_train
-from tests.cli.conftest import REFERENCE, Shell
+from tests.cli.shell import REFERENCE, Shell
 
 ROOT = Path(__file__).parents[2]
 MINIMAL = 'model = "Qwen/Qwen3.5-4B"\n[environment]\nid = "your-org/your-env"\n'
@@ -415,7 +415,7 @@ def test_any_value_can_be_set_at_submit_time(key: str) -> None:
 SHOWN_ELSEWHERE = {
     # [environment]
     "params are keyword arguments of load_environment":
-        "cli/test_environments.py::test_parameters_reach_the_environment",
+        "cli/commands/env/test_test.py::test_parameters_reach_the_environment",
     "split selects dataset/<split>.jsonl": "trainer/test_environment.py::test_a_split_is_a_file",
     "a missing split file is an error, without a fallback to train":
         "trainer/test_environment.py::test_a_missing_split_is_refused",
@@ -425,9 +425,9 @@ SHOWN_ELSEWHERE = {
     "requirements inside a published environment install nothing":
         "trainer/test_packages.py::test_requirements_inside_a_package_install_nothing",
     "secrets are read from the shell, .env and .env.local":
-        "cli/test_offline.py::test_the_first_value_found_wins_and_empty_is_missing",
+        "cli/config/test_dotenv.py::test_the_first_value_found_wins_and_empty_is_missing",
     "every listed name must have a value when the run is submitted":
-        "cli/test_cluster.py::test_missing_secrets_are_named_together_and_nothing_is_created",
+        "cli/cluster/test_submit.py::test_missing_secrets_are_named_together_and_nothing_is_created",
     "environment code reads a secret from its variables":
         "plan/test_objects.py::test_only_the_trainer_sees_secrets_and_gpus",
     # [train]
@@ -447,7 +447,7 @@ SHOWN_ELSEWHERE = {
     "a run starts from a saved checkpoint": "trainer/test_learning.py::"
         "test_a_warm_start_from_a_step_begins_with_the_weights_of_that_step",
     "checkpoints prints short references":
-        "cli/test_cluster.py::test_checkpoints_are_one_reference_a_line",
+        "cli/commands/test_checkpoints.py::test_checkpoints_are_one_line_each",
     # SFT
     "epochs count, max_steps and max_examples cap":
         "trainer/test_learning.py::test_max_steps_and_max_examples_cap_an_sft_run",
@@ -471,7 +471,7 @@ SHOWN_ELSEWHERE = {
         "trainer/test_tracking.py::"
         "test_a_run_is_told_under_its_project_and_name_with_its_metrics",
     "WANDB_API_KEY is taken along when a run is submitted":
-        "cli/test_cluster.py::test_train_creates_the_run_and_then_the_secret_it_owns",
+        "cli/commands/test_train.py::test_train_creates_the_run_and_then_the_secret_it_owns",
     "without WANDB_API_KEY nothing is logged there":
         "trainer/test_tracking.py::test_without_a_key_nothing_is_started",
 }  # fmt: skip

@@ -1,4 +1,4 @@
-"""Composition: files, overlays and ``--set`` become one config that knows where it came from."""
+"""Compose files, overlays and ``--set`` into one config that knows where each value was given."""
 
 import contextlib
 import json
@@ -10,7 +10,6 @@ from hypothesis import strategies as some
 
 from flashrun.cli.config.compose import SIZE_LIMIT, ComposedConfig, ConfigFile, compose
 from flashrun.cli.config.problems import ConfigError
-from flashrun.cli.config.toml_lines import key_lines
 
 BASE = """\
 model = "Qwen/Qwen3.5-4B"
@@ -35,9 +34,6 @@ def problems(*overlays: str, sets: tuple[str, ...] = (), base: str = BASE) -> li
     with pytest.raises(ConfigError) as caught:
         composed(*overlays, sets=sets, base=base)
     return str(caught.value).splitlines()
-
-
-# --- overlays -----------------------------------------------------------------------------------
 
 
 def test_tables_merge_and_lists_and_scalars_replace() -> None:
@@ -97,8 +93,6 @@ def test_every_value_knows_where_it_came_from() -> None:
         "train.epochs": "None",
     }
 
-
-# --- --set --------------------------------------------------------------------------------------
 
 PARAM_VALUES = [
     ("300", 300),
@@ -233,11 +227,11 @@ def test_set_refuses(assignment: str, sentence: str) -> None:
     assert problems(sets=(assignment,)) == [sentence]
 
 
-def test_all_wrong_assignments_are_told_at_once() -> None:
+def test_all_wrong_assignments_are_reported_at_once() -> None:
     assert len(problems(sets=("a", "=b", "model.x=1"))) == 3
 
 
-def test_everything_that_params_cannot_hold_is_told_at_once_with_its_line() -> None:
+def test_everything_that_params_cannot_hold_is_reported_at_once_with_its_line() -> None:
     overlay = """\
 [environment.params]
 day = 2026-11-22
@@ -260,9 +254,6 @@ def test_a_secret_in_an_assignment_is_not_repeated() -> None:
     assert token not in "".join(problems(sets=(token, f"train.steps={token}")))
 
 
-# --- what belongs to the platform ---------------------------------------------------------------
-
-
 def test_a_resolved_spec_can_be_fed_back_with_one_note() -> None:
     text = BASE.replace("[train]", 'resolved_sha = "abc"\n[train]\nhf_repo = "x"')
     text = 'run_id = "x"\nmodel_policy = "y"\n' + text + '[gpu]\ntype = "H100"\nanything = 1\n'
@@ -280,8 +271,6 @@ def test_a_platform_key_may_also_come_from_an_assignment() -> None:
         "ignored run_id, gpu: the platform chooses this",
     )
 
-
-# --- JSON, the form of resolved specs for programs ----------------------------------------------
 
 SPEC = {
     "model": "Qwen/Qwen3.5-4B",
@@ -317,8 +306,6 @@ def test_json_and_toml_compose() -> None:
 
     assert compose([base, overlay]).config.train.epochs == 5
 
-
-# --- hostile bytes ------------------------------------------------------------------------------
 
 FULL = SIZE_LIMIT - 100
 HOSTILE = {
@@ -427,41 +414,3 @@ def test_a_syntax_error_has_its_line_and_every_file_is_read() -> None:
         "base.toml:3: this is not TOML: Invalid value at column 5",
         "over1.toml:1: this is not TOML: Invalid value at column 5",
     ]
-
-
-# --- positions ----------------------------------------------------------------------------------
-
-
-def test_keys_are_found_whatever_their_form() -> None:
-    text = '''\
-a = 1 # b = 2
-"quoted key" = "[x]\\n= 3"
-c.d = [
-  1, # comment = 1
-  {e = 2},
-]
-multi = """
-not = a key
-"""
-inline = {f = 1, g = {h = "}"}, "i.j" = 2}
-[table."x.y"]
-k = 'l = "'
-[[list]]
-m = 1.5
-'''
-    assert {".".join(path): line for path, line in key_lines(text).items()} == {
-        "a": 1,
-        "quoted key": 2,
-        "c.d": 3,
-        "c.d.e": 5,
-        "multi": 7,
-        "inline": 10,
-        "inline.f": 10,
-        "inline.g": 10,
-        "inline.g.h": 10,
-        "inline.i.j": 10,
-        "table.x.y": 11,
-        "table.x.y.k": 12,
-        "list": 13,
-        "list.m": 14,
-    }

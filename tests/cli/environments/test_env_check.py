@@ -1,4 +1,4 @@
-"""What a rehearsal of an environment means: events in, findings out."""
+"""What the events of an environment check mean: events in, findings out."""
 
 from typing import Any
 
@@ -6,8 +6,6 @@ import pytest
 
 from flashrun.api.config import Algorithm
 from flashrun.api.env_check_records import CheckedRow, CheckEvent, Fault, ScoredAnswer
-from flashrun.cli.commands.env.test import planned_run
-from flashrun.cli.config.compose import ConfigFile, compose
 from flashrun.cli.environments.env_check import (
     EnvCheckResult,
     EnvFinding,
@@ -122,23 +120,9 @@ def test_errors_come_before_warnings() -> None:
     assert [found.severity for found in assess(EnvCheckResult((odd, bad)), ANY)] == [ERROR, WARNING]
 
 
-def test_a_rehearsal_that_was_cut_off_is_an_error() -> None:
+def test_a_check_that_did_not_finish_is_an_error() -> None:
     found = assess(
         EnvCheckResult((CheckEvent(row=row()),), "it took longer than 3 s while scoring row 2"), ANY
     )
 
     assert found == [EnvFinding(ERROR, "it took longer than 3 s while scoring row 2")]
-
-
-def test_a_config_decides_what_is_checked() -> None:
-    config = """\
-model = "Qwen/Qwen3.5-4B"
-algorithm = "grpo"
-thinking = true
-environment.id = "org/env"
-train.max_tokens = 99
-"""
-    composed = compose([ConfigFile("config.toml", config.encode())])
-
-    assert planned_run(composed, thinking=False) == PlannedRun(Algorithm.GRPO, True, 99, 2147)
-    assert planned_run(None, thinking=True) == PlannedRun(None, True, 1536, 3584)

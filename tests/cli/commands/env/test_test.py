@@ -1,14 +1,20 @@
-"""``flash env setup`` and ``flash env test``: an environment is tried before it costs GPU time."""
+"""``flash env test``: an environment is checked before it costs GPU time."""
 
 import json
 
 import pytest
 
-from tests.cli.conftest import ROOT, Shell
+from flashrun.api.config import Algorithm
+from flashrun.cli.commands.env.test import planned_run
+from flashrun.cli.config.compose import ConfigFile, compose
+from flashrun.cli.environments.env_check import (
+    PlannedRun,
+)
+from tests.cli.shell import ROOT, Shell
 
 pytest.importorskip("freesolo", reason="the environment SDK is an extra")
 
-KINDS = [(), ("--multi-turn",), ("--reasoning",), ("--multi-turn", "--reasoning")]
+
 ROW = '{"input": "1 + 1", "output": "2"}\n'
 GOOD = """
 from freesolo.environments import EnvironmentSingleTurn, RewardResult
@@ -23,6 +29,8 @@ class Task(EnvironmentSingleTurn):
 def load_environment(**params):
     return Task()
 """
+
+
 SCORE = "return RewardResult(score=float(response_text == example.output))"
 PROMPT = 'return [{"role": "user", "content": example.input}]'
 
@@ -30,56 +38,6 @@ PROMPT = 'return [{"role": "user", "content": example.input}]'
 def write(shell: Shell, code: str = GOOD, rows: str | bytes = ROW * 3) -> None:
     shell.write("env/environment.py", code)
     shell.write("env/dataset/train.jsonl", rows)
-
-
-# --- setup --------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("kind", KINDS, ids=" ".join)
-def test_what_setup_writes_passes_its_test_and_its_dry_run(
-    shell: Shell, kind: tuple[str, ...]
-) -> None:
-    made = shell("env", "setup", "sums", *kind)
-
-    assert made.returncode == 0
-    assert made.stdout.split() == [
-        "sums/environment.py",
-        "sums/dataset/train.jsonl",
-        "sums/configs/sft.toml",
-        "sums/configs/rl.toml",
-    ]
-    for config in ("sums/configs/sft.toml", "sums/configs/rl.toml"):
-        tried = shell("env", "test", "sums", "--config", config)
-        assert (tried.returncode, tried.stderr) == (0, "3 rows checked, no problems\n")
-        assert [line.split("\t")[3] for line in tried.stdout.splitlines()] == ["1", "1", "1"]
-        checked = shell("train", config, "--dry-run")
-        assert (checked.returncode, checked.stderr) == (0, "")
-        assert 'id = "your-org/sums"' in checked.stdout
-
-
-def test_setup_keeps_what_exists(shell: Shell) -> None:
-    path = shell.write("sums/environment.py", "mine = True\n")
-
-    assert "kept sums/environment.py" in shell("env", "setup", "sums").stderr
-    assert path.read_text() == "mine = True\n"
-
-
-def test_a_folder_that_cannot_be_written_to_is_a_sentence(shell: Shell) -> None:
-    shell.write("sums", "a file, not a folder")
-    done = shell("env", "setup", "sums")
-
-    assert done.returncode == 1
-    assert done.stderr == "error: sums: File exists\n"
-
-
-def test_a_folder_whose_name_is_no_id_gets_one(shell: Shell) -> None:
-    shell("env", "setup", "my sums (new)")
-
-    checked = shell("train", "my sums (new)/configs/sft.toml", "--dry-run")
-    assert 'id = "your-org/my-sums-new"' in checked.stdout
-
-
-# --- test ---------------------------------------------------------------------------------------
 
 
 def test_right_answers_and_junk_are_scored(shell: Shell) -> None:
@@ -145,6 +103,8 @@ BAD_ROWS = {
     ),
     "too deep": ("[" * 100_000, "the row is"),
 }
+
+
 ODD_ROWS = {
     "an empty input": ('{"input": " ", "output": "2"}', "the input is empty"),
     "an empty output": ('{"input": "x", "output": ""}', "SFT has nothing to learn from it"),
@@ -177,7 +137,7 @@ def test_an_odd_row_is_worth_a_warning(shell: Shell, row: str, sentence: str) ->
     assert sentence in done.stderr
 
 
-def test_every_bad_row_is_named_at_once(shell: Shell) -> None:
+def test_every_bad_row_is_reported_at_once(shell: Shell) -> None:
     write(shell, rows="{\n" * 3 + ROW)
     done = shell("env", "test", "env")
 
@@ -265,7 +225,7 @@ def test_what_would_fail_in_training_is_an_error(
     assert "Traceback" not in done.stderr
 
 
-def test_bytes_that_are_no_text_are_told_once(shell: Shell) -> None:
+def test_bytes_that_are_not_text_are_reported_once(shell: Shell) -> None:
     write(shell, rows=b"\xff\xfe")
     data = shell("env", "test", "env").stderr
     write(shell)
@@ -277,7 +237,7 @@ def test_bytes_that_are_no_text_are_told_once(shell: Shell) -> None:
     assert data.count("\n") == contract.count("\n") == 1
 
 
-def test_an_environment_that_hangs_is_given_up_with_all_it_started(shell: Shell) -> None:
+def test_an_environment_that_hangs_is_killed_with_its_processes(shell: Shell) -> None:
     sleep = "import subprocess, time; subprocess.Popen(['sleep', '7654']); time.sleep(7654)"
     write(shell, GOOD.replace(PROMPT, sleep))
     done = shell("env", "test", "env", "--timeout", "3")
@@ -313,6 +273,8 @@ class Talk(EnvironmentMultiTurn):
 def load_environment():
     return Talk()
 """
+
+
 TALK = json.dumps(
     {
         "input": "Hello",
@@ -348,3 +310,17 @@ def test_a_broken_episode_is_an_error(shell: Shell, old: str, new: str, sentence
 
     assert done.returncode == 2
     assert sentence in done.stderr
+
+
+def test_a_config_decides_what_is_checked() -> None:
+    config = """\
+model = "Qwen/Qwen3.5-4B"
+algorithm = "grpo"
+thinking = true
+environment.id = "org/env"
+train.max_tokens = 99
+"""
+    composed = compose([ConfigFile("config.toml", config.encode())])
+
+    assert planned_run(composed, thinking=False) == PlannedRun(Algorithm.GRPO, True, 99, 2147)
+    assert planned_run(None, thinking=True) == PlannedRun(None, True, 1536, 3584)

@@ -1,4 +1,4 @@
-"""``flash doctor``: with pieces missing on a real API server, each line says what to fix."""
+"""``flash doctor``: with something missing on a real API server, each line says how to fix it."""
 
 import json
 from datetime import UTC, datetime, timedelta
@@ -9,10 +9,8 @@ import yaml
 
 from flashrun.api import names
 from flashrun.api.public import PublicPool
-from tests.cli.conftest import Served, Shell
+from tests.cli.shell import Served, Shell
 from tests.servers import kubectl, start_control_plane
-
-pytestmark = pytest.mark.api
 
 
 def lines(served: Served, *words: str) -> dict[str, dict[str, str]]:
@@ -35,7 +33,7 @@ def test_a_served_namespace_is_healthy(served: Served) -> None:
     assert "reached directly" in done.stdout
 
 
-def test_a_namespace_that_is_not_served_is_told_so(served: Served) -> None:
+def test_a_namespace_that_is_not_served_fails(served: Served) -> None:
     found = lines(served, "-n", "default")
 
     assert found["operator"]["level"] == "fail"
@@ -44,7 +42,7 @@ def test_a_namespace_that_is_not_served_is_told_so(served: Served) -> None:
     assert found["CRD"]["level"] == "ok"
 
 
-def test_an_operator_that_stopped_publishing_is_noticed(served: Served) -> None:
+def test_an_operator_that_stopped_publishing_fails(served: Served) -> None:
     served.publish(updated=datetime.now(UTC) - timedelta(minutes=12))
     assert lines(served)["operator"]["seen"] == "last published 12 minutes ago"
 
@@ -70,7 +68,7 @@ def test_pools_say_what_is_free(
     assert (found["level"], seen in found["seen"]) == (level, True)
 
 
-def test_a_queue_without_kueue_is_told(served: Served) -> None:
+def test_a_queue_without_kueue_fails(served: Served) -> None:
     served.publish(queue="team")
     found = lines(served)["Kueue"]
 
@@ -116,7 +114,7 @@ def local_queues() -> dict[str, object]:
     }
 
 
-def test_storage_that_is_away_is_named(served: Served) -> None:
+def test_storage_that_is_not_reachable_fails(served: Served) -> None:
     access = served.store.access.model_copy(update={"endpoint": "http://127.0.0.1:1"})
     secret = {
         "apiVersion": "v1",
@@ -150,7 +148,7 @@ def viewer(served: Served) -> Served:
     return served
 
 
-def test_missing_rights_are_listed_with_who_gives_them(viewer: Served) -> None:
+def test_missing_rights_are_listed_with_how_to_get_them(viewer: Served) -> None:
     found = lines(viewer)
 
     assert found["rights"]["level"] == "fail"
@@ -175,7 +173,7 @@ def test_storage_inside_the_cluster_needs_the_right_to_forward(viewer: Served) -
     assert "--clusterrole=flashrun-storage-forward" in found["fix"]
 
 
-def test_a_cluster_without_the_crd_is_told_what_to_install(tmp_path: Path) -> None:
+def test_a_cluster_without_the_crd_fails_with_what_to_install(tmp_path: Path) -> None:
     empty = start_control_plane(tmp_path / "empty")
     try:
         done = Shell(tmp_path, empty.kubeconfig)("doctor", "-o", "json")

@@ -1,4 +1,4 @@
-"""An environment folder becomes one file and comes back, and nothing else does."""
+"""An environment folder is packed into one file and unpacked again."""
 
 import gzip
 import io
@@ -37,7 +37,7 @@ def test_equal_content_has_an_equal_digest(folder: Path, tmp_path: Path) -> None
     assert package.pack(folder).digest != first.digest
 
 
-def test_what_is_nobodys_business_stays_here_and_is_said(folder: Path) -> None:
+def test_hidden_files_and_caches_are_not_packed_and_are_listed(folder: Path) -> None:
     for name in (".env", ".git/config", "__pycache__/x.pyc", "a.pyc", "mine/lib.py", ".hidden"):
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text("SERVICE_API_KEY=secret")
@@ -96,9 +96,6 @@ def test_it_is_not_packed(folder: Path, spoil: Callable[[Path], object], sentenc
         package.pack(folder)
 
 
-# --- secrets ------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("secret", SECRETS.values(), ids=SECRETS)
 def test_code_that_holds_a_secret_is_refused_with_its_line(folder: Path, secret: str) -> None:
     line = secret.splitlines()[0]
@@ -147,9 +144,6 @@ def test_every_secret_is_named_at_once_and_can_be_allowed(folder: Path) -> None:
     assert "b.py" in package.pack(folder, allowed=("a.py", "b.py")).files
 
 
-# --- unpacking ----------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(("data", "words"), archives.HOSTILE.values(), ids=archives.HOSTILE)
 def test_a_hostile_package_is_refused(data: bytes, words: str, tmp_path: Path) -> None:
     (tmp_path / "inside").mkdir()
@@ -171,7 +165,7 @@ BOMBS = {
 
 
 @pytest.mark.parametrize("data", BOMBS.values(), ids=BOMBS)
-def test_a_bomb_goes_off_at_the_limit(
+def test_an_archive_bomb_stops_at_the_limit(
     data: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(archive, "UNPACKED_LIMIT", 1_000_000)

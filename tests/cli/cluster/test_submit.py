@@ -1,0 +1,48 @@
+"""Submitting a run: what is checked before it is created, and in which order it is created."""
+
+from flashrun.api import names
+from tests.cli.shell import WARM_START, WITH_SECRETS, Served
+
+
+def test_missing_secrets_are_named_together_and_nothing_is_created(served: Served) -> None:
+    served.flash.write("config.toml", WITH_SECRETS)
+    served.flash.write(".env.local", "OTHER=\n")
+
+    done = served.flash("train", "config.toml", "--background")
+
+    assert done.returncode == 2
+    assert "SERVICE_API_KEY, OTHER" in done.stderr
+    assert served.count("flashrun") == 0
+    assert served.count("secret") == 1  # only the platform's
+
+
+def test_the_run_is_deleted_when_its_secret_is_refused(served: Served) -> None:
+    served.push()
+    served.flash.write("config.toml", WITH_SECRETS)
+    served.flash.write(".env", f"SERVICE_API_KEY={'x' * 700_000}\nOTHER={'y' * 700_000}\n")
+
+    done = served.flash("train", "config.toml", "--background")
+
+    assert done.returncode == 1
+    assert "the run was deleted, as its Secret was refused" in done.stderr
+    assert "xxx" not in done.stderr
+    assert served.count("flashrun") == 0
+
+
+def test_an_environment_that_was_never_pushed_is_refused_with_the_way_out(served: Served) -> None:
+    done = served.flash("train", "config.toml", "--background")
+
+    assert done.returncode == 2
+    assert "flash env push FOLDER --name your-org/your-env" in done.stderr
+    assert served.count("flashrun") == 0
+
+
+def test_without_storage_the_operator_decides(served: Served) -> None:
+    served.push()
+    served.flash.write("config.toml", WARM_START)
+    served.kubectl("delete", "secret", names.STORAGE_USER_SECRET)
+    words = ("--set", "train.init_from_adapter=flash-0-b")
+    done = served.flash("train", "config.toml", "--background", *words)
+
+    assert done.returncode == 0
+    assert "note: storage was not checked from here" in done.stderr

@@ -1,0 +1,37 @@
+"""``flash env delete``: an environment is deleted when no run needs it."""
+
+from flashrun.api import names
+from tests.cli.shell import Served
+from tests.cli.storage import list_packages
+
+
+def test_delete_asks_first_and_without_a_terminal_needs_y(served: Served) -> None:
+    served.push("org/gone")
+
+    refused = served.flash("env", "delete", "org/gone")
+    assert (refused.returncode, "add -y" in refused.stderr) == (2, True)
+    assert list_packages(served, "org/gone")
+    assert served.flash("env", "delete", "org/gone", "-y").stdout == "org/gone\n"
+    assert list(served.store.list(names.environment_prefix("org/gone"))) == []
+    assert served.flash("env", "delete", "org/gone", "-y").returncode == 3
+
+
+def test_delete_takes_one_environment_and_no_other_of_a_similar_name(served: Served) -> None:
+    for name in ("org/gone", "org/gone2", "org2/gone"):
+        served.push(name)
+    served.flash("env", "delete", "org/gone", "-y")
+
+    assert served.flash("env", "list", "-o", "name").stdout.split() == ["org/gone2", "org2/gone"]
+
+
+def test_an_environment_that_a_run_needs_stays(served: Served) -> None:
+    served.push()
+    name = served.submit()
+
+    done = served.flash("env", "delete", "your-org/your-env", "-y")
+    assert done.returncode == 2
+    assert f"is needed by {served.namespace}/{name}" in done.stderr
+    assert list_packages(served, "your-org/your-env")
+
+    served.report(name, phase="Succeeded")
+    assert served.flash("env", "delete", "your-org/your-env", "-y").returncode == 0

@@ -1,0 +1,34 @@
+"""``flash checkpoints``: the checkpoints of a run, from its status and from storage."""
+
+import json
+from pathlib import Path
+
+from flashrun.api import names
+from tests.cli.shell import Served
+from tests.cli.storage import checkpoint, upload_folder
+
+
+def test_checkpoints_are_one_line_each(served: Served) -> None:
+    served.push()
+    name = served.submit()
+    served.report(name, checkpoints=[checkpoint(name, 20), checkpoint(name, 10)], checkpointCount=2)
+
+    listed = served.flash("checkpoints", name).stdout
+
+    assert listed == f"step 10 {name}/step-10\nstep 20 {name}/step-20\n"
+
+
+def test_checkpoints_that_status_no_longer_lists_come_from_storage(
+    served: Served, tmp_path: Path
+) -> None:
+    served.push()
+    name = served.submit()
+    uid = served.get("flashrun", name)["metadata"]["uid"]
+    place = names.step_prefix(names.run_prefix(served.namespace, name, uid), 1, 10)
+    upload_folder(
+        served, place, "checkpoint", {"adapter/adapter_config.json": b"{}"}, tmp_path / "made"
+    )
+    served.report(name, checkpoints=[checkpoint(name, 20)], checkpointCount=2)
+
+    steps = json.loads(served.flash("checkpoints", name, "-o", "json").stdout)
+    assert [(item["step"], item["bytes"]) for item in steps] == [(10, 2), (20, 2048)]

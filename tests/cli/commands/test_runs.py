@@ -1,0 +1,18 @@
+"""``flash runs``: the runs of a namespace."""
+
+import time
+
+from tests.cli.shell import Served
+
+
+def test_runs_are_listed_newest_first(served: Served) -> None:
+    served.push()
+    first = served.submit()
+    time.sleep(1.1)  # creation times have whole seconds
+    second = served.submit()
+
+    assert served.flash("runs", "-o", "name").stdout.split() == [second, first]
+    assert [line.split("\t")[0] for line in served.flash("runs").stdout.splitlines()] == [
+        second,
+        first,
+    ]

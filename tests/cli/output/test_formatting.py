@@ -1,0 +1,138 @@
+"""The text that people read about a run, from the statuses of the golden runs."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from flashrun.api.resource import FlashRun
+from flashrun.cli.output import formatting
+from flashrun.cli.output.tables import Tone
+from tests.cli.golden import NOW, golden_run
+
+
+def summary(found: FlashRun) -> dict[str, str]:
+    return dict(formatting.summary(found, NOW))
+
+
+def test_a_waiting_run_says_what_it_waits_for() -> None:
+    told = summary(golden_run("waiting"))
+
+    assert told["Phase"] == "Pending"
+    assert "SERVICE_API_KEY" in told["Waiting"]
+    assert "Failure" not in told
+
+
+def test_a_running_run_shows_progress_and_what_it_got() -> None:
+    found = golden_run("running")
+    told = summary(found)
+
+    assert told["Progress"].startswith("Training · step 20/40 (50%) · loss 1.5")
+    assert told["GPU"].startswith("1 of pool ")
+    assert told["Checkpoints"] == f"1, newest {found.name}/step-10"
+    assert formatting.progress_line(found.status).startswith("Running · Training · step 20/40")
+
+
+def test_a_warning_of_the_trainer_is_shown_while_the_run_goes_on() -> None:
+    sentence = "Every completion of the last 20 steps got the same reward."
+    ready = {
+        "type": "Ready",
+        "status": "True",
+        "reason": "TrainingWarning",
+        "message": sentence,
+        "lastTransitionTime": "2026-11-22T12:00:00Z",
+    }
+
+    assert summary(golden_run("running", conditions=[ready]))["Warning"] == sentence
+    assert "Warning" not in summary(golden_run("running"))
+
+
+def test_a_run_on_several_nodes_says_how_many_and_which_pod_failed() -> None:
+    told = summary(golden_run("failed", "two-nodes-sft"))
+
+    assert told["GPU"] == "4 of pool nodes on 2 nodes"
+    assert told["Attempt"] == "1: DataInvalid on node-1, steps 0 to 20 (Pod pod-2 failed first)"
+
+
+def test_a_failed_run_says_why_and_what_to_do() -> None:
+    found = golden_run("failed")
+    told = summary(found)
+
+    assert "The reward raised ZeroDivisionError on every row." in told["Failure"]
+    sentence, tone = formatting.outcome(found)
+    assert sentence.startswith(f"{found.name} failed: The reward raised ZeroDivisionError")
+    assert tone is Tone.BAD
+
+
+def test_a_run_that_failed_says_how_much_memory_it_had_in_use() -> None:
+    failure = {
+        "reason": "CudaOutOfMemory",
+        "message": "The GPU ran out of memory.",
+        "hint": "Lower train.max_length.",
+        "peakMemoryBytes": 3 * 2**29,
+    }
+    told = summary(golden_run("failed", failure=failure))
+
+    assert told["Hint"] == "Lower train.max_length."
+    assert told["Peak memory"] == "1.5 GiB"
+
+
+def test_a_run_that_ended_before_its_first_step_has_no_progress() -> None:
+    progress = {"step": 0, "totalSteps": 0, "percent": 0, "activity": "Downloading (3.1 GiB)"}
+
+    assert summary(golden_run("running", progress=progress))["Progress"] == "Downloading (3.1 GiB)"
+    assert "Progress" not in summary(golden_run("failed", progress=progress))
+
+
+def test_a_run_that_succeeded_says_how_to_get_the_adapter() -> None:
+    found = golden_run("succeeded")
+
+    assert summary(found)["Adapter"].startswith(found.name)
+    assert formatting.outcome(found) == (
+        f"{found.name} succeeded. Get the adapter: flash pull {found.name}",
+        Tone.GOOD,
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "kept"),
+    [
+        ({"checkpoints": [], "checkpointCount": 0}, "it had not saved anything yet"),
+        ({}, "its 1 checkpoint is kept: flash checkpoints "),
+        ({"checkpointCount": 9}, "its 9 checkpoints are kept: flash checkpoints "),
+        ({"adapter": {"ref": "x", "bytes": 1}}, "its adapter is kept: flash pull "),
+    ],
+)
+def test_a_cancelled_run_says_what_is_kept(changes: dict[str, Any], kept: str) -> None:
+    found = golden_run("running", phase="Cancelled", **changes)
+
+    assert f"was cancelled; {kept}" in formatting.outcome(found)[0]
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [
+        (0, "0 B"),
+        (1023, "1023 B"),
+        (1024, "1.0 KiB"),
+        (5 * 2**20, "5.0 MiB"),
+        (2**50, "1024.0 TiB"),
+    ],
+)
+def test_sizes_read_well(count: int, text: str) -> None:
+    assert formatting.format_size(count) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(-3, "0s"), (59, "59s"), (60, "1m0s"), (3599, "59m59s"), (3600, "1h0m"), (90000, "1d1h")],
+)
+def test_durations_read_well(seconds: int, text: str) -> None:
+    assert formatting.format_duration(seconds) == text
+
+
+def test_an_age_counts_from_now() -> None:
+    now = datetime(2026, 11, 22, tzinfo=UTC)
+
+    assert formatting.format_age(now - timedelta(hours=2), now) == "2h0m"
+    assert formatting.format_age(None, now) == ""

@@ -1,0 +1,159 @@
+"""The command line as its users run it: a process of its own, a kubeconfig, nothing else."""
+
+import base64
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from flashrun import __version__
+from flashrun.api import names
+from flashrun.api.platform import Platform, Pool, StorageSettings, TrainerSettings
+from flashrun.api.public import FILE, PublicPlatform
+from flashrun.store import Store
+from tests.servers import kubectl
+
+ROOT = Path(__file__).parents[2]
+REFERENCE = """\
+model = "Qwen/Qwen3.5-4B"
+algorithm = "sft"
+
+[environment]
+id = "your-org/your-env"
+
+[train]
+epochs = 3
+max_examples = 1000
+lora_rank = 32
+"""
+"""The example that the config reference begins with."""
+WITH_SECRETS = REFERENCE.replace("[train]", 'secrets = ["SERVICE_API_KEY", "OTHER"]\n\n[train]')
+"""The example with two secrets."""
+WARM_START = REFERENCE.replace("lora_rank = 32\n", "")
+"""The example without a rank, which a warm start takes from its adapter."""
+SERVER_DRY_RUN = ("train", "config.toml", "--dry-run", "--server")
+
+
+@dataclass(frozen=True)
+class Shell:
+    """A folder with a shell in it; ``variables`` are what the user exported."""
+
+    folder: Path
+    kubeconfig: Path | None = None
+    variables: dict[str, str] = field(default_factory=dict)
+
+    def __call__(self, *words: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            self.argv(*words),
+            env=self.environment,
+            cwd=self.folder,
+            input=stdin,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+        )
+
+    def argv(self, *words: str) -> Sequence[str]:
+        return [sys.executable, "-m", "flashrun.cli.main", *words]
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {
+            "PATH": os.environ["PATH"],
+            "HOME": str(self.folder),
+            "PYTHONPATH": str(ROOT / "operator" / "src"),
+            "COLUMNS": "200",
+            **({"KUBECONFIG": str(self.kubeconfig)} if self.kubeconfig else {}),
+            **self.variables,
+        }
+
+    def write(self, name: str, text: str | bytes) -> Path:
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(text.encode() if isinstance(text, str) else text)
+        return path
+
+
+@dataclass(frozen=True)
+class Served:
+    """A namespace that the platform serves, as its people see it."""
+
+    flash: Shell
+    kubeconfig: Path
+    namespace: str
+    store: Store
+
+    def kubectl(self, *words: str, stdin: str | None = None) -> str:
+        return kubectl(self.kubeconfig, "-n", self.namespace, *words, stdin=stdin)
+
+    def get(self, kind: str, name: str) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self.kubectl("get", kind, name, "-ojson"))
+        return found
+
+    def count(self, kind: str) -> int:
+        return len(json.loads(self.kubectl("get", kind, "-ojson"))["items"])
+
+    def push(self, identifier: str = "your-org/your-env") -> None:
+        """Publish an environment of one file."""
+        self.flash.write("env/environment.py", "def load_environment(): ...\n")
+        done = self.flash("env", "push", "env", "--name", identifier)
+        assert done.returncode == 0, done.stderr
+
+    def submit(self, *words: str) -> str:
+        done = self.flash("train", "config.toml", "--background", *words)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+    def publish(self, **told: Any) -> None:
+        """Tell people about the platform, as the operator does; ``told`` is on top."""
+        self.kubectl("apply", "-f", "-", stdin=json.dumps(published(self.store, told)))
+
+    def report(self, run: str, **status: Any) -> None:
+        """Write a status, as the operator would."""
+        patch = ["--subresource=status", "--type=merge", "-p", json.dumps({"status": status})]
+        self.kubectl("patch", "flashrun", run, *patch)
+
+
+def published(store: Store, changes: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Return the ConfigMap and the Secret for people."""
+    access = store.access
+    platform = Platform(
+        storage=StorageSettings(endpoint=access.endpoint, bucket=access.bucket),
+        trainer=TrainerSettings(image="registry/trainer@sha256:0"),
+        pools=(Pool(name="h100", vram=80),),
+    )
+    public = PublicPlatform.of(platform, version=__version__, updated=datetime.now(UTC))
+    told = public.model_copy(update=changes or {}).model_dump_json(by_alias=True, exclude_none=True)
+    secret = base64.b64encode(access.model_dump_json(exclude_none=True).encode()).decode()
+    return {
+        "apiVersion": "v1",
+        "kind": "List",
+        "items": [
+            {
+                "apiVersion": "v1",
+                "kind": "ConfigMap",
+                "metadata": {"name": names.PUBLIC_CONFIG_MAP},
+                "data": {FILE: told},
+            },
+            {
+                "apiVersion": "v1",
+                "kind": "Secret",
+                "metadata": {"name": names.STORAGE_USER_SECRET},
+                "data": {"access.json": secret},
+            },
+        ],
+    }
+
+
+def ask_server(served: Served, *words: str) -> dict[str, Any]:
+    """Return the answers of a dry run with the server."""
+    done = served.flash(*SERVER_DRY_RUN, "-o", "json", *words)
+    found: dict[str, Any] = json.loads(done.stdout)
+    assert done.returncode == (2 if found["problems"] else 0), done.stderr
+    return found
