@@ -256,12 +256,12 @@ def ours(case: Case) -> Answer:
     """Return what the command line of this project says."""
     try:
         files = [ConfigFile("run.toml", text.encode()) for text in case.files]
-        config = compose(files, case.sets).config
+        composed = compose(files, case.sets)
     except ConfigError as error:
         return Answer(refusals=tuple(problem.sentence for problem in error.problems))
-    if problems := check_config(config, Catalog()).problems:
+    if problems := check_config(composed.config, composed.train, Catalog()).problems:
         return Answer(refusals=tuple(map(str, problems)))
-    return Answer(values=our_values(config))
+    return Answer(values=our_values(composed.config))
 
 
 def our_values(config: RunConfig) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from flashrun.api.config import EnvironmentConfig, RunConfig, TrainConfig, Wandb
 from flashrun.api.records import ResolvedTrain
 from flashrun.cli.config.compose import ComposedConfig, ConfigFile, compose
 from flashrun.cli.config.problems import ConfigError
-from flashrun.plan.resolve import check_config, resolve_train
+from flashrun.plan.resolve import ConfigCheck, check_config, resolve_train
 from tests.cli.shell import REFERENCE, Shell
 
 ROOT = Path(__file__).parents[2]
@@ -30,6 +30,11 @@ def composed(text: str = MINIMAL, *sets: str) -> ComposedConfig:
 def config(*sets: str) -> RunConfig:
     """The minimal config with these values."""
     return composed(MINIMAL, *sets).config
+
+
+def check(config: RunConfig, catalog: Catalog) -> ConfigCheck:
+    """What a platform with this catalog says about the config."""
+    return check_config(config, resolve_train(config), catalog)
 
 
 def recipe(*sets: str) -> ResolvedTrain:
@@ -69,7 +74,7 @@ def test_a_toml_config_passed_to_flash_train_describes_a_run(shell: Shell) -> No
 
 
 def test_the_only_required_fields_are_model_and_environment_id() -> None:
-    assert check_config(config(), Catalog()).problems == ()
+    assert check(config(), Catalog()).problems == ()
     assert "model is required" in refusal('[environment]\nid = "a/b"')
     assert "environment.id is required" in refusal('model = "Qwen/Qwen3.5-4B"')
     assert "environment.id is required" in refusal('model = "Qwen/Qwen3.5-4B"\n[environment]')
@@ -212,7 +217,7 @@ def test_the_defaults_of_the_other_tables() -> None:
 
 def test_thinking_is_for_capable_models_only() -> None:
     flat = Catalog([Model(id="flat/model", parameters=1, thinking=Thinking.NONE)])
-    [problem] = check_config(config("model=flat/model", "thinking=true"), flat).problems
+    [problem] = check(config("model=flat/model", "thinking=true"), flat).problems
 
     assert str(problem) == "thinking: flat/model cannot reason: set thinking = false"
 
@@ -227,7 +232,7 @@ def test_reasoning_shares_the_budget_so_thinking_raises_both_defaults() -> None:
 
 def test_a_budget_below_the_default_of_thinking_is_warned_about() -> None:
     short = config("algorithm=grpo", "thinking=true", "train.max_tokens=320")
-    [warning] = check_config(short, Catalog()).warnings
+    [warning] = check(short, Catalog()).warnings
 
     assert str(warning) == "train.max_tokens: 320 is short for reasoning; the default is 1536"
 
@@ -268,7 +273,7 @@ def test_a_reserved_secret_name_is_refused(name: str) -> None:
 
 
 def test_the_rank_is_checked_against_the_base_model() -> None:
-    [problem] = check_config(config("train.lora_rank=65"), Catalog()).problems
+    [problem] = check(config("train.lora_rank=65"), Catalog()).problems
 
     assert str(problem) == "train.lora_rank: 65 is above Qwen/Qwen3.5-4B's cap: use at most 64"
 
@@ -301,7 +306,7 @@ def test_grpo_takes_150_steps_by_default() -> None:
 
 def test_keys_of_the_other_algorithm_are_ignored_with_one_warning() -> None:
     found = config("train.steps=5", "train.group_size=4", "train.epochs=1")
-    [warning] = check_config(found, Catalog()).warnings
+    [warning] = check(found, Catalog()).warnings
 
     assert str(warning) == "train: group_size, steps: not used by sft, and ignored"
 

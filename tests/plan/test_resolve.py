@@ -4,7 +4,7 @@ import pytest
 
 from flashrun.api.catalog import Catalog, Model, Thinking
 from flashrun.api.config import RunConfig
-from flashrun.plan.resolve import check_config, resolve_train
+from flashrun.plan.resolve import ConfigCheck, check_config, resolve_train
 from tests.plan import worlds
 
 CATALOG = Catalog(
@@ -17,6 +17,10 @@ CATALOG = Catalog(
 
 def config(model: str = "Qwen/Qwen3.5-4B", **table) -> RunConfig:
     return RunConfig.validate_toml({"model": model, "environment": {"id": "a/b"}, **table})
+
+
+def check(config: RunConfig, catalog: Catalog, **hosts) -> ConfigCheck:
+    return check_config(config, resolve_train(config), catalog, **hosts)
 
 
 DEFAULTS = [
@@ -87,7 +91,7 @@ PROBLEMS = [
     ("table", "sentence"), [row[1:] for row in PROBLEMS], ids=[row[0] for row in PROBLEMS]
 )
 def test_a_limit_of_the_model_refuses_with_the_number_that_works(table, sentence) -> None:
-    [problem] = check_config(config(**table), CATALOG).problems
+    [problem] = check(config(**table), CATALOG).problems
     assert sentence in str(problem)
 
 
@@ -105,7 +109,7 @@ PROBLEMS_CURED = [
     "table", [row[1] for row in PROBLEMS_CURED], ids=[r[0] for r in PROBLEMS_CURED]
 )
 def test_the_number_that_is_named_works(table) -> None:
-    assert check_config(config(**table), CATALOG).problems == ()
+    assert check(config(**table), CATALOG).problems == ()
 
 
 @pytest.mark.parametrize(
@@ -122,7 +126,7 @@ def test_the_number_that_is_named_works(table) -> None:
 )  # fmt: skip
 def test_an_address_needs_a_host_of_the_platform(url, hosts, sentence) -> None:
     table = {"environment": {"id": "a/b", "pip": [f"own @ {url}", "openai>=1"]}}
-    problems = check_config(config(**table), CATALOG, pip_url_hosts=hosts).problems
+    problems = check(config(**table), CATALOG, pip_url_hosts=hosts).problems
 
     assert [sentence in str(problem) for problem in problems] == ([True] if sentence else [])
 
@@ -141,7 +145,7 @@ def test_the_operator_refuses_the_same_addresses(hosts, phase) -> None:
 def test_an_unknown_model_hides_no_other_problem() -> None:
     table = {"environment": {"id": "a/b", "pip": ["own @ https://h.example/own-1.whl"]}}
 
-    assert len(check_config(config(model="gpt-9", **table), CATALOG).problems) == 2
+    assert len(check(config(model="gpt-9", **table), CATALOG).problems) == 2
 
 
 WARNINGS = [
@@ -158,12 +162,12 @@ WARNINGS = [
     ("table", "sentence"), [row[1:] for row in WARNINGS], ids=[row[0] for row in WARNINGS]
 )
 def test_what_is_odd_warns(table, sentence) -> None:
-    findings = check_config(config(**table), CATALOG)
+    findings = check(config(**table), CATALOG)
 
     assert findings.problems == ()
     assert any(sentence in str(warning) for warning in findings.warnings)
 
 
 def test_an_ordinary_config_has_nothing_to_say_about() -> None:
-    findings = check_config(config(algorithm="grpo", train={"steps": 10}), CATALOG)
+    findings = check(config(algorithm="grpo", train={"steps": 10}), CATALOG)
     assert (findings.problems, findings.warnings) == ((), ())

@@ -4,7 +4,7 @@ from flashrun.api import names
 from flashrun.api.catalog import Catalog
 from flashrun.api.records import RunIdentity
 from flashrun.api.resource import FlashRun
-from flashrun.plan.resolve import resolve_run
+from flashrun.plan.resolve import resolve_run, resolve_train
 from tests.cli.shell import Served
 
 
@@ -16,6 +16,7 @@ def test_a_run_that_was_deleted_is_trained_again_from_storage(served: Served, ru
         identity=RunIdentity(namespace=served.namespace, name=run, uid=uid),
         model=next(model for model in Catalog() if model.id == spec.model),
         environment_digest="0" * 64,
+        train=resolve_train(spec),
     )
     served.store.put_json(names.spec_key(names.run_prefix(served.namespace, run, uid)), record)
     served.kubectl("delete", "flashrun", run)

@@ -12,6 +12,7 @@ from typing import Final
 
 from flashrun.api.platform import Platform
 from flashrun.api.reasons import TERMINAL
+from flashrun.api.records import ResolvedTrain
 from flashrun.api.resource import FlashRun
 from flashrun.plan import run_status
 from flashrun.plan.pods import read_pod
@@ -26,6 +27,7 @@ from flashrun.plan.policies.retention import retain_finished
 from flashrun.plan.policies.save_request import pass_on_save_request
 from flashrun.plan.policies.suspension import suspend_run
 from flashrun.plan.policies.trainer_result import finish_run
+from flashrun.plan.resolve import resolve_train
 from flashrun.plan.run_context import RunContext
 from flashrun.plan.types import Decision, Observed
 
@@ -54,10 +56,19 @@ def decide(run: FlashRun, observed: Observed, platform: Platform, now: datetime)
     if run.status.phase in TERMINAL:
         return retain_finished(run, observed, pods, platform)
     status = run_status.observed_status(run, observed, pods, platform, now)
-    context = RunContext(run, observed, platform, now, pods, status)
+    train = _resolved_train(run, observed)
+    context = RunContext(run, observed, platform, now, pods, status, train)
     decision = next(answer for policy in POLICIES if (answer := policy(context)) is not None)
     decision = give_up_lost_pods(context, decision)
     decision = pass_on_save_request(context, run_status.coalesce(run.status, decision, now))
     if decision.requeue_seconds is None and context.active:
         decision = replace(decision, requeue_seconds=ACTIVE_SECONDS)
     return decision
+
+
+def _resolved_train(run: FlashRun, observed: Observed) -> ResolvedTrain:
+    """Return the run's training values, resolved once: they do not change after its start."""
+    if observed.resolved is not None:
+        return observed.resolved.train
+    source = observed.storage.adapter_source
+    return resolve_train(run.spec, source.manifest if source is not None else None)

@@ -79,7 +79,7 @@ def pin_run(context: RunContext, scale: Scale) -> ResolvedRun:
         model=context.model,
         environment_digest=storage.environment.digest,
         adapter=source.pinned if source else None,
-        adapter_manifest=source.manifest if source else None,
+        train=context.train,
     )
     return resolved.replace(
         scale=scale,

@@ -27,7 +27,7 @@ from flashrun.api.records import (
 
 @dataclass(frozen=True)
 class ConfigIssue:
-    """One thing about a config, at a key: a problem refuses it, a warning does not."""
+    """A problem of a config, or a warning about it, at one key."""
 
     key: str
     message: str
@@ -39,16 +39,23 @@ class ConfigIssue:
 
 @dataclass(frozen=True)
 class ConfigCheck:
-    """What the catalog has to say about a config."""
+    """The result of ``check_config``: what refuses a config, and what only warns."""
 
     problems: tuple[ConfigIssue, ...] = ()
     warnings: tuple[ConfigIssue, ...] = ()
 
 
 def check_config(
-    config: RunConfig, catalog: Catalog, *, pip_url_hosts: Collection[str] = ()
+    config: RunConfig,
+    train: ResolvedTrain,
+    catalog: Catalog,
+    *,
+    pip_url_hosts: Collection[str] = (),
 ) -> ConfigCheck:
-    """Check what only a platform can tell: its models' limits, and the hosts of pip addresses."""
+    """Check what depends on the platform: the limits of its models, the hosts of pip addresses.
+
+    ``train`` are the training values of ``config``, as ``resolve_train`` returns them.
+    """
     model = catalog.get(config.model)
     addresses = _forbidden_addresses(config, pip_url_hosts)
     if model is None:
@@ -57,8 +64,8 @@ def check_config(
         *addresses,
         _thinking_problem(config, model),
         _rank_problem(config, model),
-        _length_problem(config, model),
-        _completion_problem(config),
+        _length_problem(config, train, model),
+        _completion_problem(config, train),
         _temperature_problem(config),
     )
     return ConfigCheck(
@@ -109,8 +116,8 @@ def resolve_run(
     identity: RunIdentity,
     model: Model,
     environment_digest: str,
+    train: ResolvedTrain,
     adapter: ResolvedAdapter | None = None,
-    adapter_manifest: Manifest | None = None,
 ) -> ResolvedRun:
     """Return the spec that the trainer reads; the platform adds its own part afterwards."""
     params = config.environment.params
@@ -127,7 +134,7 @@ def resolve_run(
             secrets=config.environment.secrets,
             split=str(params.get("split", recipes.DEFAULT_SPLIT)),
         ),
-        train=resolve_train(config, adapter_manifest),
+        train=train,
         init_from_adapter=adapter,
         worker_env=config.worker_env,
         wandb=ResolvedWandb(
@@ -199,8 +206,8 @@ def _rank_problem(config: RunConfig, model: Model) -> ConfigIssue | None:
     return None
 
 
-def _length_problem(config: RunConfig, model: Model) -> ConfigIssue | None:
-    length = resolve_train(config).max_length
+def _length_problem(config: RunConfig, train: ResolvedTrain, model: Model) -> ConfigIssue | None:
+    length = train.max_length
     if length > model.context:
         given = "" if config.train.max_length else " (the recipe's default)"
         return ConfigIssue(
@@ -210,8 +217,7 @@ def _length_problem(config: RunConfig, model: Model) -> ConfigIssue | None:
     return None
 
 
-def _completion_problem(config: RunConfig) -> ConfigIssue | None:
-    train = resolve_train(config)
+def _completion_problem(config: RunConfig, train: ResolvedTrain) -> ConfigIssue | None:
     if train.max_tokens is None or train.max_tokens < train.max_length:
         return None
     raised = f"raise max_length above {train.max_tokens}"

@@ -6,8 +6,9 @@ from datetime import datetime
 from flashrun.api.catalog import Catalog, Model
 from flashrun.api.platform import Platform, Pool
 from flashrun.api.reasons import ConditionType
+from flashrun.api.records import ResolvedTrain
 from flashrun.api.resource import FlashRun, FlashRunStatus
-from flashrun.plan import objects, placement, resolve
+from flashrun.plan import objects, placement
 from flashrun.plan.pods import Attempt, Pod, attempts_of, pods_of_newest_job
 from flashrun.plan.types import Object, Observed
 
@@ -23,6 +24,8 @@ class RunContext:
     pods: tuple[Pod, ...]
     status: FlashRunStatus
     """The observed status, before any policy has concluded something from it."""
+    train: ResolvedTrain
+    """The training values with all defaults: those that the run began or will begin with."""
 
     @property
     def job(self) -> Object | None:
@@ -57,9 +60,7 @@ class RunContext:
             return None
         if pinned is not None:
             return placement.placement_of_scale(pools, model.vram(algorithm), pinned.scale)
-        return placement.choose_placement(
-            pools, model, algorithm, resolve.resolve_train(self.run.spec)
-        )
+        return placement.choose_placement(pools, model, algorithm, self.train)
 
     def last_sign_of_life(self, pod: Pod) -> datetime:
         """Return when ``pod`` last showed that it lives; now, while storage cannot be read."""

@@ -48,7 +48,10 @@ def check_with_platform(composed: ComposedConfig, platform: PublicPlatform) -> t
         ConfigError: the platform would refuse the config.
     """
     result = resolve.check_config(
-        composed.config, platform.catalog(), pip_url_hosts=platform.pip_url_hosts
+        composed.config,
+        composed.train,
+        platform.catalog(),
+        pip_url_hosts=platform.pip_url_hosts,
     )
     if result.problems:
         raise ConfigError(

@@ -18,13 +18,12 @@ def refuse_invalid_spec(context: RunContext) -> Decision | None:
         return None
     spec, platform = context.run.spec, context.platform
     catalog, hosts = Catalog(platform.models), platform.trainer.pip_url_hosts
-    problems = list(resolve.check_config(spec, catalog, pip_url_hosts=hosts).problems)
+    check = resolve.check_config(spec, context.train, catalog, pip_url_hosts=hosts)
+    problems = list(check.problems)
     model = context.model
     if model is not None and context.place() is None:
-        train = resolve.resolve_train(spec)
-        problems.append(
-            placement.explain_no_placement(platform.pools, model, spec.algorithm, train)
-        )
+        pools, algorithm = platform.pools, spec.algorithm
+        problems.append(placement.explain_no_placement(pools, model, algorithm, context.train))
     source = context.observed.storage.adapter_source
     if source is not None:
         mismatch = resolve.adapter_mismatch(spec, source.manifest)
