@@ -29,6 +29,7 @@ from flashrun.plan.policies.suspension import suspend_run
 from flashrun.plan.policies.trainer_result import finish_run
 from flashrun.plan.resolve import resolve_train
 from flashrun.plan.run_context import RunContext
+from flashrun.plan.status_changes import limit_writes
 from flashrun.plan.types import Decision, Observed
 
 Policy = Callable[[RunContext], Decision | None]
@@ -60,7 +61,7 @@ def decide(run: FlashRun, observed: Observed, platform: Platform, now: datetime)
     context = RunContext(run, observed, platform, now, pods, status, train)
     decision = next(answer for policy in POLICIES if (answer := policy(context)) is not None)
     decision = give_up_lost_pods(context, decision)
-    decision = pass_on_save_request(context, run_status.coalesce(run.status, decision, now))
+    decision = pass_on_save_request(context, limit_writes(run.status, decision, now))
     if decision.requeue_seconds is None and context.active:
         decision = replace(decision, requeue_seconds=ACTIVE_SECONDS)
     return decision

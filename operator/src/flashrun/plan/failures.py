@@ -16,7 +16,7 @@ NO_RESULT: Final = FailureStatus(
 """A Job that is complete without a result and an adapter."""
 
 
-def retry_of(pod: Pod) -> Retry:
+def pod_retry(pod: Pod) -> Retry:
     """Return what follows an attempt that ended in ``pod``."""
     if pod.disrupted:
         return Retry.UNCOUNTED
@@ -26,7 +26,7 @@ def retry_of(pod: Pod) -> Retry:
     return Retry.COUNTED if code is None else code.retry
 
 
-def reason_of(pod: Pod) -> AnyReason:
+def pod_reason(pod: Pod) -> AnyReason:
     """Return one CamelCase word for why the pod ended."""
     if pod.termination is not None:
         return pod.termination.reason

@@ -107,7 +107,7 @@ class Attempt:
         return min(own or failed, key=lambda pod: pod.ended or _END, default=self.leader)
 
 
-def attempts_of(pods: Sequence[Pod]) -> tuple[Attempt, ...]:
+def group_attempts(pods: Sequence[Pod]) -> tuple[Attempt, ...]:
     """Put each member to the leader of its Job that it shared most of its time with.
 
     An index is replaced as soon as its pod has ended, while the others still run: pods of one
@@ -123,7 +123,7 @@ def attempts_of(pods: Sequence[Pod]) -> tuple[Attempt, ...]:
     return tuple(Attempt(leader, tuple(members[leader.name])) for leader in leaders)
 
 
-def pods_of_newest_job(pods: Sequence[Pod]) -> tuple[Pod, ...]:
+def current_pods(pods: Sequence[Pod]) -> tuple[Pod, ...]:
     """Return the newest pod of each index of the newest Job that has pods, the leader first.
 
     ``pods`` are in the order of their creation.

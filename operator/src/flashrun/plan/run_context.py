@@ -9,7 +9,7 @@ from flashrun.api.reasons import ConditionType
 from flashrun.api.records import ResolvedTrain
 from flashrun.api.resource import FlashRun, FlashRunStatus
 from flashrun.plan import objects, placement
-from flashrun.plan.pods import Attempt, Pod, attempts_of, pods_of_newest_job
+from flashrun.plan.pods import Attempt, Pod, current_pods, group_attempts
 from flashrun.plan.types import Object, Observed
 
 
@@ -35,12 +35,12 @@ class RunContext:
     @property
     def current_pods(self) -> tuple[Pod, ...]:
         """The pods that work together now, or did last; the one that leads first."""
-        return pods_of_newest_job(self.pods)
+        return current_pods(self.pods)
 
     @property
     def attempts(self) -> tuple[Attempt, ...]:
         """All pods, grouped by the attempts they worked on."""
-        return attempts_of(self.pods)
+        return group_attempts(self.pods)
 
     @property
     def active(self) -> bool:

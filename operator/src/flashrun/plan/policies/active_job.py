@@ -101,7 +101,7 @@ def _between_attempts(context: RunContext, active: list[Pod]) -> str:
     ended = [
         attempt.first_failure for attempt in context.attempts if not attempt.first_failure.active
     ]
-    last = f"The last attempt ended: {failures.reason_of(ended[-1])}. " if ended else ""
+    last = f"The last attempt ended: {failures.pod_reason(ended[-1])}. " if ended else ""
     if active:
         return f"{last}Waits for its other pods to end."
     return f"{last}Waits for the Job controller to start a pod."

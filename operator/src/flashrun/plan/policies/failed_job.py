@@ -25,12 +25,12 @@ def retry_or_fail(context: RunContext) -> Decision | None:
         return fail_run(context, failures.NO_RESULT)  # storage was read after the Job
     failed = find_condition(job, "Failed")
     last = _last_failed_pod(context, objects.job_number(job))
-    outgrown = last is not None and failures.retry_of(last) is Retry.LARGER_POOL
+    outgrown = last is not None and failures.pod_retry(last) is Retry.LARGER_POOL
     if failed is None and not outgrown:
         return None
     retry = _retry_placement(context, job, resolved, last)
     if retry is not None:
-        reason = failures.reason_of(last) if last else Reason.RETRYING
+        reason = failures.pod_reason(last) if last else Reason.RETRYING
         gpus = f" on {retry.scale.world_size} GPUs" if retry.scale.world_size > 1 else ""
         message = f"{reason}: goes on in pool {retry.pool.name}{gpus} from the newest checkpoint."
         resolved = resolved.replace(scale=retry.scale)
@@ -52,7 +52,7 @@ def _retry_placement(
     pool = next((pool for pool in pools if pool.name == pool_name), None)
     if last is None or pool is None or number >= context.platform.trainer.retries:
         return None
-    match failures.retry_of(last):
+    match failures.pod_retry(last):
         case Retry.LARGER_POOL:
             model = Catalog(context.platform.models).get(resolved.model.id)
             need = 0 if model is None else model.vram(resolved.algorithm)
@@ -63,7 +63,7 @@ def _retry_placement(
                 return None
             return objects.JobPlacement(number + 1, larger.pool, larger.scale)
         case Retry.OTHER_NODE:
-            bad = {pod.node for pod in context.pods if failures.retry_of(pod) is Retry.OTHER_NODE}
+            bad = {pod.node for pod in context.pods if failures.pod_retry(pod) is Retry.OTHER_NODE}
             return objects.JobPlacement(number + 1, pool, scale, tuple(sorted(bad - {""})))
         case _:
             return None

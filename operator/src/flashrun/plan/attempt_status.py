@@ -1,0 +1,95 @@
+"""``status.attempts``: what each attempt of a run did, and how it ended."""
+
+from typing import Final
+
+from flashrun.api.reasons import NO_REASON, TERMINAL, Reason
+from flashrun.api.resource import AttemptStatus, FlashRunStatus
+from flashrun.plan import failures, objects
+from flashrun.plan.pods import Attempt, Pod, group_attempts
+from flashrun.plan.types import Observed, StorageView
+
+_LAST: Final = "~"
+"""Sorts after every time."""
+
+
+def attempt_statuses(
+    before: FlashRunStatus, pods: tuple[Pod, ...], observed: Observed
+) -> tuple[AttemptStatus, ...]:
+    """Return one entry per attempt, oldest first.
+
+    An attempt whose pods were deleted keeps the entry of the last pass.
+    """
+    scales = {objects.job_number(job): objects.job_scale(job) for job in observed.jobs}
+    entries = {attempt.pod: attempt for attempt in before.attempts}
+    for attempt in group_attempts(pods):
+        leader = attempt.leader
+        if leader.index == 0:
+            entry = _attempt_status(entries.get(leader.name), attempt, observed.storage)
+            scale = scales.get(leader.job)
+            gpus = scale.world_size if scale else entry.gpus
+            entries[leader.name] = entry.replace(gpus=gpus)
+    for name in entries.keys() - {pod.name for pod in pods}:
+        if entries[name].end is None and before.phase not in TERMINAL:  # deleted between passes
+            entries[name] = entries[name].replace(reason=Reason.POD_LOST)
+    return tuple(sorted(entries.values(), key=_start_order))
+
+
+def gpu_seconds(attempts: tuple[AttemptStatus, ...]) -> int:
+    """Return the GPU time of all attempts that have ended; an active one counts when it ends."""
+    seconds = (
+        attempt.gpus * (attempt.end - attempt.start).total_seconds()
+        for attempt in attempts
+        if attempt.start is not None and attempt.end is not None
+    )
+    return int(sum(seconds))
+
+
+def _start_order(attempt: AttemptStatus) -> tuple[str, str]:
+    return (attempt.start.isoformat() if attempt.start else _LAST, attempt.pod)
+
+
+def _attempt_status(
+    before: AttemptStatus | None, attempt: Attempt, storage: StorageView
+) -> AttemptStatus:
+    pod, cause = attempt.leader, attempt.first_failure
+    before = before or AttemptStatus(number=0, pod=pod.name)
+    ended = not pod.active
+    number = _claimed_number(pod, storage) or before.number
+    from_step, to_step = before.from_step, _reached_step(pod, storage)
+    if from_step is None and number:  # once: checkpoints may be hidden from a later pass
+        from_step = _resumed_step(storage, number)
+    failed_first = f"Pod {cause.name} failed first."[:256] if cause is not pod else ""
+    return AttemptStatus(
+        number=number,
+        pod=pod.name,
+        node=pod.node,
+        gpus=before.gpus,
+        start=pod.started or before.start,
+        end=pod.ended or before.end if ended else None,
+        reason=failures.pod_reason(cause) if ended else NO_REASON,
+        exit_code=cause.exit_code if ended else None,
+        message=failed_first if ended else "",
+        from_step=from_step,
+        to_step=to_step if ended and to_step is not None else before.to_step,
+    )
+
+
+def _claimed_number(pod: Pod, storage: StorageView) -> int:
+    """Return the number of the attempt that ``pod`` has claimed, or 0."""
+    return next((claim.attempt for claim in storage.claims if claim.pod == pod.name), 0)
+
+
+def _reached_step(pod: Pod, storage: StorageView) -> int | None:
+    """Return the step at which ``pod`` ended, or its newest one, as far as it is known."""
+    if pod.termination is not None and pod.termination.step is not None:
+        return pod.termination.step
+    heartbeat = storage.heartbeat
+    if heartbeat is None or heartbeat.progress is None or heartbeat.pod != pod.name:
+        return None
+    return heartbeat.progress.step
+
+
+def _resumed_step(storage: StorageView, number: int) -> int:
+    """Return the newest step that attempts before ``number`` committed."""
+    earlier = (m.step or 0 for m in storage.checkpoints if (m.attempt or 0) < number)
+    return max(earlier, default=0)

@@ -1,0 +1,65 @@
+"""``status.progress``: the trainer's step and metrics, and what its pod does before the first."""
+
+from datetime import datetime
+from typing import Final
+
+from flashrun.api.records import Heartbeat, Progress
+from flashrun.api.resource import ProgressStatus
+from flashrun.api.times import whole_seconds
+from flashrun.plan.pods import Pod
+from flashrun.plan.types import Observed
+
+_METRICS_SHOWN: Final = 16
+_LONGEST_ACTIVITY: Final = 64
+
+
+def progress_status(
+    before: ProgressStatus | None, observed: Observed, pods: tuple[Pod, ...]
+) -> ProgressStatus | None:
+    """Return the progress of the result, else of the heartbeat, else of the last pass.
+
+    ``before`` is returned as it is where nothing but times has changed.
+    """
+    heartbeat, result = observed.storage.heartbeat, observed.storage.result
+    activity, updated, progress = "", None, None
+    if result is not None:
+        progress, updated = result.progress, result.finished
+    elif heartbeat is not None:
+        progress, updated = heartbeat.progress, heartbeat.updated
+        activity = _activity(heartbeat, pods)
+    if progress is None:
+        activity = activity or _pod_activity(pods)
+        known = before or ProgressStatus(step=0, total_steps=0, percent=0)
+        return before if known.activity == activity else known.replace(activity=activity)
+    current = _from_record(progress, activity, updated)
+    same = before is not None and _without_times(before) == _without_times(current)
+    return before if same else current
+
+
+def _without_times(progress: ProgressStatus) -> ProgressStatus:
+    return progress.replace(updated_time=None, eta_seconds=None)
+
+
+def _activity(heartbeat: Heartbeat, pods: tuple[Pod, ...]) -> str:
+    """Return the heartbeat's activity if its pod is active; it may be from the last attempt."""
+    if any(pod.name == heartbeat.pod and pod.active for pod in pods):
+        return heartbeat.activity[:_LONGEST_ACTIVITY]
+    return _pod_activity(pods)
+
+
+def _pod_activity(pods: tuple[Pod, ...]) -> str:
+    return next((pod.activity or "" for pod in reversed(pods) if pod.active), "")
+
+
+def _from_record(progress: Progress, activity: str, updated: datetime | None) -> ProgressStatus:
+    total = progress.total_steps
+    metrics = sorted(progress.metrics.items())[:_METRICS_SHOWN]
+    return ProgressStatus(
+        step=progress.step,
+        total_steps=total,
+        percent=min(100, 100 * progress.step // total) if total else 0,
+        eta_seconds=progress.eta_seconds,
+        metrics={key: f"{value:.4g}" for key, value in metrics},
+        activity=activity,
+        updated_time=None if updated is None else whole_seconds(updated),
+    )

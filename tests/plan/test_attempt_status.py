@@ -1,0 +1,25 @@
+"""Attempts in the status: where each resumed and ended, and the GPU time they took."""
+
+from datetime import timedelta
+
+from tests.plan import worlds
+from tests.plan.worlds import checkpoint, make_pod, member, running
+
+
+def test_an_attempt_says_where_it_resumed_and_where_it_got() -> None:
+    first = make_pod("pod-0", exit_code=40, termination=worlds.termination(), number=0)
+    world = running(
+        checkpoints=(checkpoint(5),), claims=(worlds.claim("pod-0", 1), worlds.claim("pod-1", 2))
+    ).seeing(pods=(first, make_pod("pod-1", age=timedelta(seconds=5))))
+
+    [ended, active] = world.decide().status.attempts
+    assert (ended.number, ended.from_step, ended.to_step, ended.exit_code) == (1, 0, 7, 40)
+    assert (active.number, active.from_step, active.to_step) == (2, 5, None)
+
+
+def test_gpu_time_counts_every_gpu_of_every_node() -> None:
+    ended = (make_pod(index=0, exit_code=40, age=timedelta(minutes=2)), member(exit_code=41))
+    world = worlds.on_two_nodes(*ended)
+
+    assert world.run.status.attempts[0].gpus == 4
+    assert world.run.status.gpu_seconds == 4 * 120

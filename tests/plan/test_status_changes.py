@@ -1,0 +1,24 @@
+"""Changes of the status: when they are written, and which Events report them."""
+
+from tests.plan import worlds
+from tests.plan.worlds import checkpoint, running
+
+
+def test_progress_alone_is_not_written_more_often_than_every_five_seconds() -> None:
+    world = running()
+    soon = world.later(seconds=2).stored(heartbeat=worlds.heartbeat(12)).decide()
+    later = world.later(seconds=6).stored(heartbeat=worlds.heartbeat(12)).decide()
+
+    assert soon.status == world.run.status
+    assert soon.requeue_seconds == 3
+    assert later.status.progress is not None
+    assert later.status.progress.step == 12
+
+
+def test_each_event_is_told_once() -> None:
+    world = running()
+    decision = world.stored(checkpoints=(checkpoint(10),)).decide()
+    after = world.stored(checkpoints=(checkpoint(10),)).act(decision)
+
+    assert [event.reason for event in decision.events] == ["CheckpointUploaded"]
+    assert after.decide().events == ()
