@@ -10,10 +10,11 @@ import argparse
 import sys
 import time
 
+from tests.api.test_compose import HOSTILE
+
 from bench import sides
 from flashrun.cli.config.compose import SIZE_LIMIT, ConfigFile, compose
 from flashrun.cli.config.problems import ConfigError
-from tests.api.test_compose import HOSTILE
 
 LIMIT = 1.0
 """Seconds that no config may take."""

@@ -1,7 +1,7 @@
 """How large the parts of the code are, read from its syntax trees: ``python -m bench.measures``.
 
-One row per layer. A function's length is that of its body without the docstring. Compare two commits
-by running it in both; the numbers are for people and decide nothing.
+One row per layer. A function's length is that of its body without the docstring. To compare two
+commits, run it in both; the numbers are for people and decide nothing.
 """
 
 import ast
