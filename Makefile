@@ -62,6 +62,10 @@ test-sharding: $(READY) ## run the tests of sharded models, with the PyTorch of 
 	@OMP_NUM_THREADS=1 $(NEWER_TORCH) \
 	  python -m pytest -q -m sharding --numprocesses 2 --dist loadfile
 
+.PHONY: test-trainer
+test-trainer: $(READY) ## run tests of the trainer without its image: make test-trainer TESTS=…
+	@OMP_NUM_THREADS=1 $(NEWER_TORCH) python -m pytest -q $(or $(TESTS),tests/trainer)
+
 .PHONY: test-e2e
 test-e2e: $(READY) ## run the tests with real pods
 	@$(BIN)/python -m pytest -q -m e2e

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from flashrun.api import secret_patterns
+from flashrun.api.catalog import BUILT_IN, Model
 from flashrun.api.config import RunConfig
 from flashrun.api.generate.config_schema import toml_schema
 from flashrun.cli.config import compose
@@ -69,3 +70,16 @@ def test_every_reserved_name_is_listed(name: str) -> None:
 def test_limits_of_files_are_told() -> None:
     assert f"{compose.SIZE_LIMIT:,} bytes and {compose.DEPTH_LIMIT} levels" in TEXT
     assert f"the first {compose.PROBLEMS_SHOWN} and a count" in TEXT
+
+
+@pytest.mark.parametrize("model", BUILT_IN, ids=lambda model: model.id)
+def test_a_built_in_model_has_a_row_with_its_limits(model: Model) -> None:
+    size, limits = f"{model.parameters:g} B", f"{model.lora_rank_cap} | {model.context:,}"
+    memory = f"{model.vram_sft:g} GiB | {model.vram_grpo:g} GiB"
+
+    assert f"| `{model.id}` | {size} | {limits} | {memory} |" in TEXT
+
+
+def test_a_model_with_a_row_is_built_in() -> None:
+    rows = re.findall(r"^\| `([\w.-]+/[\w.-]+)` \|", TEXT, re.MULTILINE)
+    assert rows == [model.id for model in BUILT_IN]
