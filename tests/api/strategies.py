@@ -61,10 +61,14 @@ configs: some.SearchStrategy[dict[str, Any]] = some.fixed_dictionaries(
         "environment": some.fixed_dictionaries(
             {"id": some.sampled_from(["a/b", " your-org/your-env ", "A.1/b_2"])},
             optional={
-                "params": some.dictionaries(words.filter(lambda key: key != "split"), _json)
+                "params": some.dictionaries(
+                    words.filter(lambda key: key != "split"), _json, max_size=64
+                )
                 | some.just({"split": "test"}),
                 "pip": some.lists(_requirements, max_size=3),
-                "secrets": some.lists(some.sampled_from(["A", "B_1", "SERVICE_API_KEY"])),
+                "secrets": some.lists(
+                    some.sampled_from(["A", "B_1", "SERVICE_API_KEY"]), max_size=64
+                ),
             },
         ),
     },
