@@ -373,7 +373,7 @@ CATEGORIES = (
              r"^environment\.pip\[\d+\]: .*(an option of pip|not a requirement|must be one line)",
              "The incumbent finds out on the GPU."),
     Category("pip entries with an address", STRICTER,
-             r"^environment\.pip(\[\d+\] names an address|: \S+ is no host)",
+             r"^environment\.pip(\[\d+\] names an address|: \S+ is not an allowed package host)",
              "Addresses only where the platform allows their host."),
     Category("names that no variable has", STRICTER, r"must be the name of an environment variable",
              "They become variables of a process and keys of a Secret."),

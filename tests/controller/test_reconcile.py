@@ -200,7 +200,9 @@ async def test_a_broken_gpu_is_avoided(world: World):
     pod = await world.pod(RUN)
     await world.bind(pod, "node-with-broken-gpu")
     await Kubelet(world.cluster).end(pod, 66)
-    await world.until(RUN, lambda run: "goes on in pool" in run.status.condition("Ready").message)
+    await world.until(
+        RUN, lambda run: "the run continues in pool" in run.status.condition("Ready").message
+    )
     job = await world.cluster.get("Job", world.namespace, f"{RUN}-1")
     affinity = job["spec"]["template"]["spec"]["affinity"]["nodeAffinity"]
     [term] = affinity["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]

@@ -6,7 +6,7 @@ from tests.plan import worlds
 from tests.plan.worlds import checkpoint, make_pod, member, running
 
 
-def test_an_attempt_says_where_it_resumed_and_where_it_got() -> None:
+def test_an_attempt_has_the_steps_where_it_resumed_and_ended() -> None:
     first = make_pod("pod-0", exit_code=40, termination=worlds.termination(), number=0)
     world = running(
         checkpoints=(checkpoint(5),), claims=(worlds.claim("pod-0", 1), worlds.claim("pod-1", 2))

@@ -105,7 +105,7 @@ ADAPTERS = [
     ("runs are compared by the attempts that count",
      [commit(20, attempt=1, uid="older", minutes=60),
       commit(20, attempt=2, uid="older", minutes=-60), commit(20)], (UID, 1)),
-    ("equal times are told apart by the uid", [commit(20, uid="a"), commit(20, uid="b")], ("b", 1)),
+    ("equal times are ordered by the uid", [commit(20, uid="a"), commit(20, uid="b")], ("b", 1)),
 ]  # fmt: skip
 
 

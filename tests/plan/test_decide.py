@@ -19,7 +19,7 @@ from tests.plan.worlds import (
 )
 
 
-def test_deletion_needs_nothing_from_us() -> None:
+def test_a_deleted_run_needs_nothing_from_the_operator() -> None:
     world = running()
     decision = replace(world, run=world.run.model_copy(update={"deleting": True})).decide()
 
@@ -70,8 +70,8 @@ def any_world(draw: st.DrawFn) -> World:
         if draw(st.booleans()):
             jobs = tuple(map(worlds.failed_job, world.observed.jobs))
             world = world.seeing(jobs=jobs)
-    found = {pod["metadata"]["name"]: pod for pod in draw(st.lists(pods, max_size=3))}
-    return world.seeing(pods=tuple(found.values()), storage=draw(storages))
+    by_name = {pod["metadata"]["name"]: pod for pod in draw(st.lists(pods, max_size=3))}
+    return world.seeing(pods=tuple(by_name.values()), storage=draw(storages))
 
 
 @settings(max_examples=300, deadline=None)
@@ -94,7 +94,7 @@ def test_the_same_world_gets_the_same_decision(world: World) -> None:
 
 @settings(max_examples=200, deadline=None)
 @given(any_world(), storages)
-def test_an_outcome_is_for_ever(world: World, storage: StorageView) -> None:
+def test_a_finished_run_stays_finished(world: World, storage: StorageView) -> None:
     done = world.act(world.decide())
     if done.run.status.phase not in (Phase.SUCCEEDED, Phase.FAILED, Phase.CANCELLED):
         return

@@ -5,14 +5,14 @@ from tests.plan import worlds
 from tests.plan.worlds import World, make_run, running
 
 
-def test_the_wandb_key_goes_along_only_when_it_is_there() -> None:
-    without = World(make_run()).decide()
-    found = World(make_run()).seeing(secrets=worlds.lookup(WANDB_API_KEY="x-env")).decide()
+def test_the_wandb_key_is_copied_only_when_it_exists() -> None:
+    without_key = World(make_run()).decide()
+    with_key = World(make_run()).seeing(secrets=worlds.lookup(WANDB_API_KEY="x-env")).decide()
 
-    assert without.secrets is not None
-    assert found.secrets is not None
-    assert without.secrets.sources == {}
-    assert found.secrets.sources == {"WANDB_API_KEY": "x-env"}
+    assert without_key.secrets is not None
+    assert with_key.secrets is not None
+    assert without_key.secrets.sources == {}
+    assert with_key.secrets.sources == {"WANDB_API_KEY": "x-env"}
 
 
 def test_access_is_renewed_at_half_life() -> None:

@@ -7,9 +7,9 @@ from tests.plan.worlds import LEADER, member
 
 def test_scheduled_is_about_all_pods() -> None:
     def scheduled(*pods):
-        found = worlds.on_two_nodes(*pods).run.status.condition("Scheduled")
-        assert found is not None
-        return found.status, found.message
+        condition = worlds.on_two_nodes(*pods).run.status.condition("Scheduled")
+        assert condition is not None
+        return condition.status, condition.message
 
     assert scheduled() == (ConditionStatus.TRUE, "On nodes node-1, node-2.")
     assert scheduled(LEADER)[0] is ConditionStatus.UNKNOWN

@@ -91,16 +91,16 @@ PLACES = [
 )
 def test_a_run_goes_to_the_cheapest_place(pools, need, expected) -> None:
     for order in (pools, pools[::-1]):
-        found = placement.choose_placement(order, model(need), Algorithm.SFT, train())
-        assert (found and (found.pool.name, found.scale)) == expected
+        chosen = placement.choose_placement(order, model(need), Algorithm.SFT, train())
+        assert (chosen and (chosen.pool.name, chosen.scale)) == expected
 
 
 def test_a_grpo_step_has_a_sequence_for_each_completion() -> None:
-    found = placement.choose_placement(
+    chosen = placement.choose_placement(
         [FAST], model(10), Algorithm.GRPO, train(batch_size=2, group_size=4)
     )
-    assert found is not None
-    assert found.scale == Scale(gpus=8)
+    assert chosen is not None
+    assert chosen.scale == Scale(gpus=8)
 
 
 REFUSALS = [
@@ -152,8 +152,8 @@ LARGER = [
 def test_what_ran_out_of_memory_goes_where_a_gpu_has_more_to_spare(
     pools, need, than, expected
 ) -> None:
-    found = placement.larger_placement(pools, need, train(), than)
-    assert (found and (found.pool.name, found.scale)) == expected
+    chosen = placement.larger_placement(pools, need, train(), than)
+    assert (chosen and (chosen.pool.name, chosen.scale)) == expected
 
 
 AGAIN = [
@@ -171,9 +171,9 @@ AGAIN = [
     ("pools", "need", "scale", "name"), [row[1:] for row in AGAIN], ids=[row[0] for row in AGAIN]
 )
 def test_a_run_that_has_begun_keeps_its_scale(pools, need, scale, name) -> None:
-    found = placement.placement_of_scale(pools, need, scale)
-    assert (found and found.pool.name) == name
-    assert found is None or found.scale == scale
+    chosen = placement.placement_of_scale(pools, need, scale)
+    assert (chosen and chosen.pool.name) == name
+    assert chosen is None or chosen.scale == scale
 
 
 shapes = st.builds(
@@ -188,14 +188,14 @@ shapes = st.builds(
 
 @given(st.lists(shapes, min_size=1, max_size=3), st.floats(0, 4000), st.integers(1, 256))
 def test_every_run_gets_a_place_or_a_sentence(pools, need, batch) -> None:
-    found = placement.choose_placement(pools, model(need), Algorithm.SFT, train(batch))
-    if found is None:
+    chosen = placement.choose_placement(pools, model(need), Algorithm.SFT, train(batch))
+    if chosen is None:
         assert placement.explain_no_placement(
             pools, model(need), Algorithm.SFT, train(batch)
         ).message
         return
-    assert batch % found.scale.world_size == 0
-    assert found.spare(need) >= 0
-    assert found.scale.gpus <= found.pool.gpus_per_node
-    assert found.scale.nodes <= found.pool.max_nodes
-    assert placement.placement_of_scale(pools, need, found.scale) is not None
+    assert batch % chosen.scale.world_size == 0
+    assert chosen.spare(need) >= 0
+    assert chosen.scale.gpus <= chosen.pool.gpus_per_node
+    assert chosen.scale.nodes <= chosen.pool.max_nodes
+    assert placement.placement_of_scale(pools, need, chosen.scale) is not None

@@ -12,10 +12,10 @@ from tests.plan.worlds import World, make_pod, make_run, member
 SECOND = timedelta(seconds=1)
 
 
-CULPRITS = [
-    ("the member failed and drew the leader along",
+FIRST_FAILURES = [
+    ("the member failed and the leader lost contact",
      {"exit_code": 67}, {"exit_code": 75, "ended": SECOND}, "StorageUnavailable", "pod-2"),
-    ("the leader was gone before the member's end was told",
+    ("the leader ended before the member's end was reported",
      {"exit_code": 67, "ended": SECOND}, {"exit_code": 72}, "DataInvalid", "pod-2"),
     ("the leader failed and the member was stopped",
      {"exit_code": 71, "ended": SECOND}, {"exit_code": 41}, "Diverged", ""),
@@ -33,10 +33,10 @@ CULPRITS = [
 
 @pytest.mark.parametrize(
     ("leads", "follows", "reason", "named"),
-    [row[1:] for row in CULPRITS],
-    ids=[row[0] for row in CULPRITS],
+    [row[1:] for row in FIRST_FAILURES],
+    ids=[row[0] for row in FIRST_FAILURES],
 )
-def test_an_attempt_is_explained_by_the_pod_that_failed_of_itself(
+def test_an_attempt_is_explained_by_the_pod_that_failed_first(
     leads, follows, reason, named
 ) -> None:
     pods = (make_pod(index=0, **leads), member(**follows))
@@ -92,7 +92,7 @@ def test_a_sidecar_that_runs_first_is_not_taken_for_the_trainer() -> None:
     assert ready.reason is Reason.INSTALLING
 
 
-def test_the_patience_with_a_silent_trainer_does_not_begin_with_a_sidecar() -> None:
+def test_a_trainer_cannot_stall_before_it_starts_while_a_sidecar_runs() -> None:
     preparing = with_container(make_pod(container="packages"), "trainer", INITIALIZING)
     injected = with_container(preparing, "istio-proxy", PROXY)
     world = World(make_run()).settled().seeing(pods=(injected,))

@@ -83,7 +83,7 @@ PROBLEMS = [
      "train.max_length: max_tokens = 320 (the recipe's default) leaves no room"),
     ("an address on no host of the platform",
      {"environment": {"id": "a/b", "pip": ["openai", "own @ https://h.example/own-1.whl"]}},
-     "environment.pip: h.example is no host that this platform installs from: list packages of"),
+     "environment.pip: h.example is not an allowed package host on this platform: list packages"),
 ]  # fmt: skip
 
 
@@ -120,7 +120,7 @@ def test_the_number_that_is_named_works(table) -> None:
         ("https://h.example:8443/own-1.whl", ("h.example:8443",), None),
         ("https://h.example:8443/own-1.whl", ("h.example",), "use an address on h.example"),
         ("https://x.h.example/own-1.whl", ("h.example", "b.example"),
-         "x.h.example is no host that this platform installs from: use an address on "
+         "x.h.example is not an allowed package host on this platform: use an address on "
          "b.example, h.example"),
     ],
 )  # fmt: skip

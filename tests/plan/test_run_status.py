@@ -24,7 +24,7 @@ def test_progress_and_checkpoints_come_from_storage() -> None:
     assert status.attempts[0].number == 1
 
 
-def test_storage_that_goes_away_takes_nothing_from_status() -> None:
+def test_status_stays_as_it_was_when_storage_cannot_be_read() -> None:
     world = running(checkpoints=(checkpoint(5),))
 
     status = world.seeing(storage=StorageView(problem="S3 is away.")).decide().status
@@ -36,22 +36,22 @@ def test_storage_that_goes_away_takes_nothing_from_status() -> None:
     assert (synced.status, synced.message) == (ConditionStatus.FALSE, "S3 is away.")
 
 
-def test_batching_is_shown_once_the_trainer_told_it_and_stays() -> None:
-    told = worlds.heartbeat(
+def test_batching_is_shown_once_the_trainer_has_reported_it_and_stays() -> None:
+    reporting = worlds.heartbeat(
         10, batching=Batching(world_size=4, micro_batch_size=2, gradient_accumulation_steps=4)
     )
-    world = worlds.on_two_nodes(heartbeat=told)
+    world = worlds.on_two_nodes(heartbeat=reporting)
     after = world.stored(heartbeat=None).settled()
 
-    for seen in (world, after):
-        assert seen.run.status.resolved is not None
-        assert seen.run.status.resolved.batching == BatchingStatus(
+    for current in (world, after):
+        assert current.run.status.resolved is not None
+        assert current.run.status.resolved.batching == BatchingStatus(
             world_size=4, micro_batch_size=2, gradient_accumulation_steps=4
         )
 
 
 @pytest.mark.parametrize("heartbeat", [None, worlds.heartbeat(0)], ids=["none", "an early one"])
-def test_batching_of_a_run_that_ended_between_two_looks_comes_from_its_result(
+def test_batching_of_a_run_that_ended_between_two_passes_comes_from_its_result(
     heartbeat: Heartbeat | None,
 ) -> None:
     cut = Batching(world_size=4, micro_batch_size=2, gradient_accumulation_steps=4)
@@ -65,10 +65,10 @@ def test_batching_of_a_run_that_ended_between_two_looks_comes_from_its_result(
 
 
 def test_batching_of_an_earlier_scale_is_forgotten() -> None:
-    told = worlds.heartbeat(
+    reporting = worlds.heartbeat(
         10, batching=Batching(world_size=8, micro_batch_size=1, gradient_accumulation_steps=4)
     )
-    status = worlds.on_two_nodes(heartbeat=told).run.status
+    status = worlds.on_two_nodes(heartbeat=reporting).run.status
 
     assert status.resolved is not None
     assert status.resolved.batching is None

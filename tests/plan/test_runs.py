@@ -20,12 +20,12 @@ FOLDER, WIDE = RUNS / "sums-grpo", RUNS / "two-nodes-sft"
 NAMED = worlds.lookup(SERVICE_API_KEY=f"{worlds.NAME}-env")
 
 
-def golden(name: str, found: Any, folder: Path = FOLDER) -> None:
-    """Compare ``found`` with a file of the folder, or write the file when asked to."""
+def golden(name: str, actual: Any, folder: Path = FOLDER) -> None:
+    """Compare ``actual`` with a file of the folder, or write the file when asked to."""
     path = folder / name
     if os.environ.get("UPDATE_GOLDEN"):
-        path.write_text(yaml.safe_dump(found, sort_keys=False, width=100))
-    assert yaml.safe_load(path.read_text()) == found
+        path.write_text(yaml.safe_dump(actual, sort_keys=False, width=100))
+    assert yaml.safe_load(path.read_text()) == actual
 
 
 def spec_in(folder: Path, *refs: runs.SecretRef) -> runs.FlashRunSpec:
@@ -120,8 +120,8 @@ def test_the_leaders_record_becomes_the_status_of_both_pods(training_wide: World
 
 
 def test_a_member_that_fails_first_is_named(training_wide: World) -> None:
-    said = worlds.termination("DataInvalid", "Row 7 has no completion.")
-    member = make_pod("pod-2", index=1, node="node-2", exit_code=Exit.DATA, termination=said)
+    termination = worlds.termination("DataInvalid", "Row 7 has no completion.")
+    member = make_pod("pod-2", index=1, node="node-2", exit_code=Exit.DATA, termination=termination)
     leader = make_pod(index=0, exit_code=Exit.NCCL, ended=timedelta(seconds=1))
     [job] = training_wide.observed.jobs
     failed = training_wide.settled().seeing(pods=(leader, member), jobs=(worlds.failed_job(job),))

@@ -15,7 +15,7 @@ def test_progress_alone_is_not_written_more_often_than_every_five_seconds() -> N
     assert later.status.progress.step == 12
 
 
-def test_each_event_is_told_once() -> None:
+def test_each_event_is_written_once() -> None:
     world = running()
     decision = world.stored(checkpoints=(checkpoint(10),)).decide()
     after = world.stored(checkpoints=(checkpoint(10),)).act(decision)

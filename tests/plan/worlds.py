@@ -303,8 +303,10 @@ def running(config: Mapping[str, Any] | None = None, **storage: Any) -> World:
 def on_two_nodes(*pods: Object, **storage: Any) -> World:
     """A world in which a run on two nodes trains; ``pods`` instead of a leader and a member."""
     world = World(make_run({"model": WIDE}), platform=NODES).settled()
-    seen = world.seeing(pods=pods or (LEADER, MEMBER))
-    return seen.stored(**{"heartbeat": heartbeat(10), "claims": (claim(),), **storage}).settled()
+    observing = world.seeing(pods=pods or (LEADER, MEMBER))
+    return observing.stored(
+        **{"heartbeat": heartbeat(10), "claims": (claim(),), **storage}
+    ).settled()
 
 
 def failed_job(job: Object, reason: str = "PodFailurePolicy", message: str = "") -> Object:
@@ -319,5 +321,5 @@ def termination(reason: str = "RewardFailed", message: str = "The reward raised.
 
 
 def lookup(**sources: str) -> SecretLookup:
-    """Names found, each in a Secret."""
+    """Variable names, each with the Secret that holds it."""
     return SecretLookup(sources=sources)

@@ -39,7 +39,7 @@ def test_an_address_for_pip_needs_a_host_that_the_platform_allows(shell: Shell) 
     pip = 'environment.pip=["own @ https://h.example/own-1.whl"]'
     refused = shell("train", "config.toml", "--dry-run", "--set", pip)
     assert refused.returncode == 2
-    assert "--set environment.pip: h.example is no host that this platform" in refused.stderr
+    assert "--set environment.pip: h.example is not an allowed package host" in refused.stderr
 
     told = PublicPlatform.validate_manifest({"pipUrlHosts": ["h.example"]})
     shell.write(".cache/flashrun/platform.json", told.model_dump_json(by_alias=True))

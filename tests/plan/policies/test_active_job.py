@@ -11,7 +11,7 @@ from tests.plan import worlds
 from tests.plan.worlds import LEADER, MEMBER, World, make_pod, make_run, member, running
 
 SITUATIONS = [
-    ("no pod yet", (), Phase.STARTING, "PodPending", "Waits for the Job controller"),
+    ("no pod yet", (), Phase.STARTING, "PodPending", "has not created a pod yet."),
     ("no node fits", (make_pod(unschedulable="0/1 nodes: 1 Insufficient nvidia.com/gpu."),),
      Phase.STARTING, "Unschedulable", "Insufficient nvidia.com/gpu"),
     ("the image cannot be pulled", (make_pod(waiting=("ImagePullBackOff", "no such image")),),
@@ -41,7 +41,7 @@ def test_status_says_what_the_pod_does(pods, phase, reason, sentence) -> None:
     assert sentence in ready.message
 
 
-TEAMS = [
+TWO_POD_SITUATIONS = [
     ("both train", (LEADER, MEMBER), Phase.RUNNING, "Training", "at work"),
     ("one pod is not made yet", (LEADER,), Phase.STARTING, "PodPending", "1 of 2 pods"),
     ("no node fits the member", (LEADER, member(unschedulable="0/2 nodes are available.")),
@@ -54,14 +54,16 @@ TEAMS = [
     ("the member's image cannot be pulled", (LEADER, member(waiting=("ErrImagePull", "denied"))),
      Phase.STARTING, "ErrImagePull", "denied"),
     ("the member failed and the leader has not noticed", (LEADER, member(exit_code=75)),
-     Phase.RETRYING, "PodPending", "StorageUnavailable. Waits for its other pods to end."),
+     Phase.RETRYING, "PodPending", "StorageUnavailable. Its other pods have not ended yet."),
     ("the member is done before the leader", (LEADER, member(exit_code=0)),
      Phase.RETRYING, "Training", "at work"),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
-    ("pods", "phase", "reason", "sentence"), [r[1:] for r in TEAMS], ids=[row[0] for row in TEAMS]
+    ("pods", "phase", "reason", "sentence"),
+    [r[1:] for r in TWO_POD_SITUATIONS],
+    ids=[row[0] for row in TWO_POD_SITUATIONS],
 )
 def test_status_says_what_the_pods_do_together(pods, phase, reason, sentence) -> None:
     status = worlds.on_two_nodes().seeing(pods=pods).decide().status
@@ -74,7 +76,7 @@ def test_status_says_what_the_pods_do_together(pods, phase, reason, sentence) ->
 
 
 @pytest.mark.parametrize("kind", ["ConfigMap", "Service"])
-def test_what_the_pods_of_two_nodes_need_is_made_again_when_someone_deletes_it(kind) -> None:
+def test_what_the_pods_of_two_nodes_need_is_created_again_when_someone_deletes_it(kind) -> None:
     world = worlds.on_two_nodes()
     gone = {"ConfigMap": {"resolved": None}, "Service": {"has_peers": False}}[kind]
 
@@ -87,7 +89,7 @@ def test_what_the_pods_of_two_nodes_need_is_made_again_when_someone_deletes_it(k
         assert ResolvedRun.model_validate_json(text) == world.observed.resolved
 
 
-def test_a_trainers_warning_is_in_the_status_and_told_once() -> None:
+def test_a_trainers_warning_is_in_the_status_and_in_one_event() -> None:
     sentence = "The reward was the same for every completion of the last 20 steps."
     world = running().stored(heartbeat=worlds.heartbeat(11, warning=sentence))
     decision = world.decide()
@@ -96,6 +98,6 @@ def test_a_trainers_warning_is_in_the_status_and_told_once() -> None:
     assert ready is not None
     assert (ready.status, ready.reason) == (ConditionStatus.TRUE, "TrainingWarning")
     assert ready.message == sentence
-    told = [(event.reason, event.message, event.warning) for event in decision.events]
-    assert told == [("TrainingWarning", sentence, True)]
+    events = [(event.reason, event.message, event.warning) for event in decision.events]
+    assert events == [("TrainingWarning", sentence, True)]
     assert world.act(decision).decide().events == ()

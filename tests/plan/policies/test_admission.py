@@ -15,26 +15,26 @@ WAITING = [
      "StorageUnavailable", "S3 is away.", "Accepted"),
     ("the adapter to start from is not finished",
      make_run({"train": {"init_from_adapter": "flash-1-aa/step-20"}}), {},
-     "AdapterNotFound", "Adapter flash-1-aa/step-20 has no finished upload", "Accepted"),
+     "AdapterNotFound", "Adapter flash-1-aa/step-20 is not committed in namespace", "Accepted"),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
-    ("run", "seen", "reason", "sentence", "condition"),
+    ("run", "observed", "reason", "sentence", "condition"),
     [row[1:] for row in WAITING],
     ids=[row[0] for row in WAITING],
 )
-def test_a_run_waits_and_says_why(run, seen, reason, sentence, condition) -> None:
-    decision = World(run).seeing(**seen).decide()
+def test_a_run_waits_and_says_why(run, observed, reason, sentence, condition) -> None:
+    decision = World(run).seeing(**observed).decide()
 
     assert decision.status.phase is Phase.PENDING
     assert decision.apply == ()
     assert decision.status.pending is not None
     assert decision.status.pending.reason == reason
     assert sentence in decision.status.pending.message
-    found = decision.status.condition(condition)
-    assert found is not None
-    assert (found.status, found.reason) == (ConditionStatus.FALSE, reason)
+    unmet = decision.status.condition(condition)
+    assert unmet is not None
+    assert (unmet.status, unmet.reason) == (ConditionStatus.FALSE, reason)
     assert decision.requeue_seconds is not None
 
 
@@ -42,7 +42,7 @@ REFUSED = [
     ("an unknown model", {"model": "Qwen/Qwen3.5-5B"}, "did you mean 'Qwen/Qwen3.5-"),
     ("a rank above the cap", {"train": {"lora_rank": 65}}, "use at most 64"),
     ("a length above the context", {"train": {"max_length": 513}}, "use at most 512"),
-    ("a completion without a prompt",
+    ("completions without room for a prompt",
      {"algorithm": "grpo", "train": {"max_tokens": 128}}, "use at most 127"),
     ("a model for which no GPU is large enough",
      {"model": "flashrun/huge"}, "needs 800 GiB of GPU memory, and a run can get at most 80 GiB"),
@@ -72,11 +72,13 @@ ADAPTERS = [
 
 
 @pytest.mark.parametrize(
-    ("found", "train", "sentence"), [row[1:] for row in ADAPTERS], ids=[row[0] for row in ADAPTERS]
+    ("manifest", "train", "sentence"),
+    [row[1:] for row in ADAPTERS],
+    ids=[row[0] for row in ADAPTERS],
 )
-def test_an_adapter_that_does_not_fit_is_refused(found, train, sentence) -> None:
+def test_an_adapter_that_does_not_fit_is_refused(manifest, train, sentence) -> None:
     run = make_run({"train": {"init_from_adapter": "flash-1-aa/step-20", **train}})
-    decision = World(run).stored(adapter_source=worlds.source_adapter(**found)).decide()
+    decision = World(run).stored(adapter_source=worlds.source_adapter(**manifest)).decide()
 
     assert decision.status.failure is not None
     assert sentence in decision.status.failure.message

@@ -20,7 +20,7 @@ def test_cancel_stops_the_job_and_says_what_was_kept() -> None:
     )
 
 
-def test_a_run_cancelled_before_it_began_makes_nothing() -> None:
+def test_a_run_cancelled_before_its_start_creates_nothing() -> None:
     decision = World(make_run(cancel=True)).decide()
 
     assert decision.status.phase is Phase.CANCELLED

@@ -19,16 +19,16 @@ SECOND = timedelta(seconds=1)
 
 
 ENDED = [
-    ("the index does not know the requirement", 70, worlds.termination("PackageNotFound", "None."),
+    ("the package index lacks the requirement", 70, worlds.termination("PackageNotFound", "None."),
      "packages", "PodFailurePolicy", "PackageNotFound", "None."),
     ("the dataset is unusable", 72, None, "trainer", "PodFailurePolicy", "DataInvalid", "dataset"),
     ("storage stayed away", 75, None, "trainer", "BackoffLimitExceeded", "StorageUnavailable",
      "did not answer"),
-    ("a crash without words", 139, None, "trainer", "BackoffLimitExceeded", "TrainerFailed",
+    ("a crash without a message", 139, None, "trainer", "BackoffLimitExceeded", "TrainerFailed",
      "killed by signal 11"),
     ("an unknown code", 3, None, "trainer", "BackoffLimitExceeded", "TrainerFailed",
      "exit code 3"),
-    ("the limit of time", 143, None, "trainer", "DeadlineExceeded", "WallClockExceeded",
+    ("the wall-clock limit", 143, None, "trainer", "DeadlineExceeded", "WallClockExceeded",
      "wall-clock"),
 ]  # fmt: skip
 
@@ -52,7 +52,7 @@ def test_a_failed_job_is_explained_by_its_last_pod(
     assert sentence in decision.status.failure.message
 
 
-ONWARD = [
+RETRIES = [
     ("CUDA ran out of memory", {"exit_code": 65}, "large", ()),
     ("the host ran out of memory", {"exit_code": 137, "reason": "OOMKilled"}, "large", ()),
     ("the GPU is broken", {"exit_code": 66}, "small", ("node-1",)),
@@ -60,9 +60,9 @@ ONWARD = [
 
 
 @pytest.mark.parametrize(
-    ("ending", "pool", "avoided"), [row[1:] for row in ONWARD], ids=[row[0] for row in ONWARD]
+    ("ending", "pool", "avoided"), [row[1:] for row in RETRIES], ids=[row[0] for row in RETRIES]
 )
-def test_a_failure_of_the_place_goes_on_in_another_place(ending, pool, avoided) -> None:
+def test_a_failure_of_a_pool_or_node_is_retried_somewhere_else(ending, pool, avoided) -> None:
     world = running()
     [job] = world.observed.jobs
     pod = make_pod(**ending)
@@ -80,7 +80,7 @@ def test_a_failure_of_the_place_goes_on_in_another_place(ending, pool, avoided) 
     assert {job["spec"].get("suspend") for job in after.observed.jobs} == {None, True}
 
 
-def test_memory_that_no_pool_has_more_of_fails_the_run() -> None:
+def test_a_run_fails_when_no_pool_has_more_memory() -> None:
     world = running()
     large = replace(
         world, platform=worlds.PLATFORM.model_copy(update={"pools": (worlds.PLATFORM.pools[0],)})
@@ -95,7 +95,7 @@ def test_memory_that_no_pool_has_more_of_fails_the_run() -> None:
     assert "train.batch_size" in status.failure.hint
 
 
-def test_members_whose_leader_is_gone_explain_a_failed_job_themselves() -> None:
+def test_members_without_a_leader_explain_a_failed_job() -> None:
     world = worlds.on_two_nodes()
     [job] = world.observed.jobs
     pods = (member(exit_code=72),)
@@ -107,7 +107,7 @@ def test_members_whose_leader_is_gone_explain_a_failed_job_themselves() -> None:
     assert [attempt.pod for attempt in status.attempts] == ["pod-1"]
 
 
-def test_a_member_without_memory_takes_the_run_to_a_larger_place() -> None:
+def test_a_member_that_runs_out_of_memory_is_retried_on_more_gpus() -> None:
     pools = (
         *worlds.NODES.pools,
         worlds.NODES.pools[0].model_copy(update={"name": "more", "max_nodes": 4}),
@@ -127,7 +127,7 @@ def test_a_member_without_memory_takes_the_run_to_a_larger_place() -> None:
     ready = decision.status.condition("Ready")
     assert ready is not None
     assert ready.message == (
-        "CudaOutOfMemory: goes on in pool more on 8 GPUs from the newest checkpoint."
+        "CudaOutOfMemory: the run continues in pool more on 8 GPUs from the newest checkpoint."
     )
 
 

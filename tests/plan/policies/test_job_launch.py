@@ -13,7 +13,7 @@ from tests.plan.worlds import (
 )
 
 
-def test_a_first_pass_makes_everything_a_pod_needs_before_the_job() -> None:
+def test_a_first_pass_creates_everything_a_pod_needs_before_the_job() -> None:
     decision = World(make_run()).decide()
 
     assert decision.status.phase is Phase.STARTING
@@ -43,13 +43,13 @@ def test_a_run_on_two_nodes_gets_a_service_before_its_job() -> None:
     assert decision.status.resolved.sharded
 
 
-def test_a_job_that_vanishes_under_a_live_run_is_made_again() -> None:
+def test_a_deleted_job_of_an_active_run_is_created_again() -> None:
     decision = running().seeing(jobs=(), pods=()).decide()
 
     assert [manifest["kind"] for manifest in decision.apply] == ["Job"]
 
 
-def test_a_job_that_vanishes_is_made_again_at_the_same_scale() -> None:
+def test_a_deleted_job_is_created_again_with_the_same_scale() -> None:
     world = worlds.on_two_nodes().seeing(jobs=(), pods=())
     wider = worlds.NODES.pools[0].model_copy(update={"gpus_per_node": 8, "max_nodes": 4})
     changed = replace(world, platform=worlds.NODES.model_copy(update={"pools": (wider,)}))
@@ -59,7 +59,7 @@ def test_a_job_that_vanishes_is_made_again_at_the_same_scale() -> None:
         assert objects.job_scale(job) == Scale(nodes=2, gpus=2, sharded=True)
 
 
-def test_a_run_whose_scale_no_pool_has_any_more_says_so() -> None:
+def test_a_run_fails_when_no_pool_has_its_scale_any_more() -> None:
     world = worlds.on_two_nodes().seeing(jobs=(), pods=())
     narrow = worlds.NODES.pools[0].model_copy(update={"max_nodes": 1})
     status = replace(world, platform=worlds.NODES.model_copy(update={"pools": (narrow,)})).decide()

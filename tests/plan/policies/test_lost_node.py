@@ -11,7 +11,7 @@ from tests.plan import worlds
 from tests.plan.worlds import MEMBER, make_pod, member, running
 
 
-def test_a_silent_pod_is_ended_and_a_lost_one_is_fenced_first() -> None:
+def test_a_silent_pod_is_deleted_and_a_lost_one_is_superseded_first() -> None:
     silent = running().later(minutes=31)
     lost = silent.seeing(pods=(make_pod(deleted=timedelta(0)),))
 
@@ -21,7 +21,7 @@ def test_a_silent_pod_is_ended_and_a_lost_one_is_fenced_first() -> None:
     assert [(d.name, d.force) for d in decision.delete] == [("pod-1", True)]
 
 
-def test_a_lost_member_is_given_up_and_the_leaders_claim_stays() -> None:
+def test_a_lost_member_is_removed_and_the_leaders_claim_stays() -> None:
     gone = member(deleted=timedelta(0))
     world = worlds.on_two_nodes(make_pod(index=0), gone).later(minutes=11)
     alive = world.stored(heartbeat=worlds.heartbeat(12, updated=world.now))
@@ -31,7 +31,7 @@ def test_a_lost_member_is_given_up_and_the_leaders_claim_stays() -> None:
     assert decision.supersede is None
 
 
-def test_a_lost_leader_is_fenced_and_a_member_that_trains_is_left_alone() -> None:
+def test_a_lost_leader_is_superseded_and_a_member_that_trains_stays() -> None:
     gone = make_pod(index=0, deleted=timedelta(0))
     decision = worlds.on_two_nodes(gone, MEMBER).later(minutes=11).decide()
 
@@ -40,7 +40,7 @@ def test_a_lost_leader_is_fenced_and_a_member_that_trains_is_left_alone() -> Non
 
 
 @pytest.mark.parametrize("switch", ["suspend", "cancel"])
-def test_a_lost_pod_holds_up_neither_suspending_nor_cancelling(switch) -> None:
+def test_a_lost_pod_delays_neither_suspending_nor_cancelling(switch) -> None:
     world = worlds.on_two_nodes().switched(**{switch: True}).settled()
     stopping = (make_pod(index=0, exit_code=40), member(deleted=timedelta(0)))
     waiting = world.seeing(pods=stopping).settled()

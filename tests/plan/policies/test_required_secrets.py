@@ -12,7 +12,8 @@ WAITING = [
     ("a listed secret has no value",
      make_run({"environment": {"id": "a/b", "secrets": ["ONE", "TWO"]}}),
      {"secrets": SecretLookup(sources={"ONE": "s"})},
-     "SecretMissing", "No value for TWO in spec.secretRefs (empty).", "SecretsReady"),
+     "SecretMissing", "No value for TWO in spec.secretRefs (empty): add a Secret that has it.",
+     "SecretsReady"),
     ("the Secret is not marked for runs",
      make_run({"environment": {"id": "a/b", "secrets": ["ONE"]}, "secret_refs": [{"name": "s"}]}),
      {"secrets": SecretLookup(unlabelled=("s",))},
@@ -21,25 +22,25 @@ WAITING = [
 
 
 @pytest.mark.parametrize(
-    ("run", "seen", "reason", "sentence", "condition"),
+    ("run", "observed", "reason", "sentence", "condition"),
     [row[1:] for row in WAITING],
     ids=[row[0] for row in WAITING],
 )
-def test_a_run_waits_and_says_why(run, seen, reason, sentence, condition) -> None:
-    decision = World(run).seeing(**seen).decide()
+def test_a_run_waits_and_says_why(run, observed, reason, sentence, condition) -> None:
+    decision = World(run).seeing(**observed).decide()
 
     assert decision.status.phase is Phase.PENDING
     assert decision.apply == ()
     assert decision.status.pending is not None
     assert decision.status.pending.reason == reason
     assert sentence in decision.status.pending.message
-    found = decision.status.condition(condition)
-    assert found is not None
-    assert (found.status, found.reason) == (ConditionStatus.FALSE, reason)
+    unmet = decision.status.condition(condition)
+    assert unmet is not None
+    assert (unmet.status, unmet.reason) == (ConditionStatus.FALSE, reason)
     assert decision.requeue_seconds is not None
 
 
-def test_a_run_goes_on_when_the_secret_arrives() -> None:
+def test_a_run_starts_when_the_secret_arrives() -> None:
     run = make_run({"environment": {"id": "examples/sums", "secrets": ["ONE"]}})
     waiting = World(run).settled()
 

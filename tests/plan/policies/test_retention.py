@@ -19,7 +19,7 @@ def test_a_finished_run_stays_finished_when_its_job_goes_away() -> None:
     assert decision.secrets is None
 
 
-def test_the_last_pod_of_a_finished_run_is_still_accounted_for() -> None:
+def test_the_last_pod_of_a_finished_run_still_counts() -> None:
     done = running(result=worlds.result(), adapter=ADAPTER).settled()
     ended = done.seeing(
         pods=(make_pod(exit_code=0, age=timedelta(minutes=2)),), storage=StorageView()

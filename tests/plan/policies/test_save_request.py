@@ -3,7 +3,7 @@
 from tests.plan.worlds import running
 
 
-def test_a_save_request_is_handed_on_once() -> None:
+def test_a_save_request_is_passed_on_once() -> None:
     world = running().switched(save_request="now-1")
     first = world.decide()
 

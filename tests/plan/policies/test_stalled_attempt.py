@@ -22,7 +22,7 @@ def test_a_leader_that_waits_for_a_pod_which_cannot_start_is_not_stalled() -> No
         assert world.later(hours=2).decide().delete == ()
 
 
-def test_the_patience_with_an_attempt_begins_when_its_last_pod_has_started() -> None:
+def test_an_attempt_can_stall_only_after_its_last_pod_has_started() -> None:
     late = member(age=-timedelta(minutes=35))
     world = worlds.on_two_nodes().seeing(pods=(LEADER, late)).stored(heartbeat=None)
 
@@ -30,7 +30,7 @@ def test_the_patience_with_an_attempt_begins_when_its_last_pod_has_started() -> 
     assert world.later(minutes=66).decide().delete != ()
 
 
-def test_a_trainer_that_cannot_be_heard_is_not_taken_for_dead() -> None:
+def test_a_trainer_is_not_stalled_while_storage_cannot_be_read() -> None:
     world = running().later(minutes=45)
     away = world.seeing(storage=StorageView(problem="S3 is away."))
     still = away.act(away.decide()).later(minutes=45)

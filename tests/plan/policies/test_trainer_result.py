@@ -19,7 +19,7 @@ def test_success_needs_the_result_and_the_adapter() -> None:
     assert status.condition("Succeeded").status is ConditionStatus.TRUE  # type: ignore[union-attr]
 
 
-def test_a_failed_reward_is_told_in_one_sentence() -> None:
+def test_a_failed_reward_is_explained_in_one_sentence() -> None:
     world = running(result=worlds.result(Exit.ENVIRONMENT, worlds.termination()))
     status = world.run.status
 

@@ -1,8 +1,8 @@
 """Conditions after the Kubernetes API conventions, readable by kstatus.
 
 ``Ready``, ``Reconciling`` and ``Stalled`` follow kstatus, so that ``kubectl wait``, Argo CD and
-Flux judge a run without knowing it: a queued or running run is Ready (it is as it should be),
-a failed one is Stalled.
+Flux can judge a run without knowing its type: a queued or a running run is Ready, because it is as
+it should be; a failed run is Stalled.
 """
 
 from collections.abc import Iterable
@@ -17,7 +17,7 @@ TRUE, FALSE, UNKNOWN = ConditionStatus.TRUE, ConditionStatus.FALSE, ConditionSta
 
 @dataclass(frozen=True)
 class DesiredCondition:
-    """A condition as a decision states it, without times."""
+    """A condition without times, as a decision wants it."""
 
     type: ConditionType
     status: ConditionStatus
@@ -31,7 +31,7 @@ def with_times(
     generation: int,
     now: datetime,
 ) -> tuple[Condition, ...]:
-    """Return ``desired`` with times: a transition is a change of status, nothing else."""
+    """Return ``desired`` with times; only a change of ``status`` is a transition."""
     before = {condition.type: condition for condition in previous}
     return tuple(_dated(before.get(item.type), item, generation, now) for item in desired)
 

@@ -1,4 +1,4 @@
-"""Why an attempt ended, in one sentence and a hint, and what follows from it."""
+"""Why an attempt or a run has failed: reason, message and hint, and whether it is retried."""
 
 from typing import Final
 
@@ -10,14 +10,14 @@ from flashrun.plan.pods import Pod
 
 NO_RESULT: Final = FailureStatus(
     reason=Reason.RESULT_MISSING,
-    message="The trainer ended as if all was well, but left no valid result in storage.",
-    hint="The environment may have ended the process, as sys.exit does: see flash log.",
+    message="The trainer ended with exit code 0, but left no valid result in storage.",
+    hint="The environment may have ended the process, for example with sys.exit: see flash log.",
 )
-"""A Job that is complete without a result and an adapter."""
+"""The failure of a Job that is complete but left no result or no adapter."""
 
 
 def pod_retry(pod: Pod) -> Retry:
-    """Return what follows an attempt that ended in ``pod``."""
+    """Return whether and how an attempt that ended because of ``pod`` is retried."""
     if pod.disrupted:
         return Retry.UNCOUNTED
     if pod.killed_for_memory:
@@ -27,7 +27,7 @@ def pod_retry(pod: Pod) -> Retry:
 
 
 def pod_reason(pod: Pod) -> AnyReason:
-    """Return one CamelCase word for why the pod ended."""
+    """Return the reason why ``pod`` ended."""
     if pod.termination is not None:
         return pod.termination.reason
     if pod.disrupted:
@@ -40,12 +40,12 @@ def pod_reason(pod: Pod) -> AnyReason:
 
 
 def result_failure(result: Result) -> FailureStatus:
-    """Explain the terminal record of a failed run."""
+    """Return the failure that a trainer's result reports."""
     return _termination_failure(result.termination, result.exit_code)
 
 
 def pod_failure(pod: Pod) -> FailureStatus:
-    """Explain a pod that failed the run; one that does not lead is named."""
+    """Return the failure of a pod; the message names the pod unless it is the leader."""
     failure = _own_failure(pod)
     if pod.index == 0:
         return failure
@@ -59,14 +59,18 @@ def _own_failure(pod: Pod) -> FailureStatus:
         return FailureStatus(
             reason=Reason.HOST_OUT_OF_MEMORY,
             message=f"Pod {pod.name} used more main memory than its pool allows.",
-            hint="Lower train.batch_size or train.max_length, or ask for a pool with more memory.",
+            hint="Lower train.batch_size or train.max_length, or ask the platform's administrator "
+            "for a pool with more memory.",
             exit_code=pod.exit_code,
         )
     return exit_code_failure(pod.exit_code)
 
 
 def job_failure(reason: str, message: str, last: Pod | None) -> FailureStatus:
-    """Explain a failed Job: by its last pod where that says why, else by its own condition."""
+    """Return the failure of a Job: that of its last pod if it has one, else the Job's own.
+
+    ``reason`` and ``message`` are those of the Job's condition Failed.
+    """
     if reason == KubernetesReason.DEADLINE_EXCEEDED:
         return FailureStatus(
             reason=Reason.WALL_CLOCK_EXCEEDED,
@@ -82,19 +86,19 @@ def job_failure(reason: str, message: str, last: Pod | None) -> FailureStatus:
 
 
 def exit_code_failure(exit_code: int | None) -> FailureStatus:
-    """Explain an exit code that came without a message."""
+    """Return the failure for an exit code without a termination message."""
     known = exit_of(exit_code)
     if known is not None and known is not Exit.DONE:
         return FailureStatus(
             reason=known.reason, message=known.sentence, hint=known.hint, exit_code=exit_code
         )
     if exit_code is not None and exit_code > 128:
-        what = f"was killed by signal {exit_code - 128}"
+        end = f"was killed by signal {exit_code - 128}"
     else:
-        what = "went away" if exit_code is None else f"ended with exit code {exit_code}"
+        end = "disappeared" if exit_code is None else f"ended with exit code {exit_code}"
     return FailureStatus(
         reason=Reason.TRAINER_FAILED,
-        message=f"The trainer {what} without saying why.",
+        message=f"The trainer {end} and left no message.",
         hint="See flash log.",
         exit_code=exit_code,
     )

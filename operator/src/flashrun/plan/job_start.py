@@ -68,10 +68,10 @@ def missing_secrets(context: RunContext) -> SecretCopy | None:
 
 
 def pin_run(context: RunContext, scale: Scale) -> ResolvedRun:
-    """Pin everything that may change later: environment, adapter, image."""
+    """Return the resolved run, with the digest or revision of everything that may change later."""
     run, storage, trainer = context.run, context.observed.storage, context.platform.trainer
-    assert context.model is not None  # the policy admission has answered
-    assert storage.environment is not None  # the policy admission has answered
+    assert context.model is not None  # the policy admission decides without it
+    assert storage.environment is not None  # the policy admission decides without it
     source = storage.adapter_source
     resolved = resolve.resolve_run(
         run.spec,

@@ -1,10 +1,10 @@
 """The Kubernetes objects of one run: the ConfigMap with the resolved spec, and the Job.
 
-A run on several nodes has one pod on each, an Indexed Job's, and a headless Service by which they
-find the one that leads.
+A run on several nodes has an Indexed Job with one pod per node, and a headless Service that gives
+the leading pod a DNS name.
 
-Pure builders. Every object is owned by the FlashRun, so deletion works without the operator; users
-have no pass-through into a pod: image, command, volumes and service account are the platform's.
+Every object is owned by its FlashRun, so that deletion works without the operator. Users cannot set
+image, command, volumes or service account of a pod: the platform sets them.
 """
 
 from dataclasses import dataclass, field
@@ -21,7 +21,7 @@ _USER: Final = 1000
 
 @dataclass(frozen=True)
 class JobPlacement:
-    """Where the run's Job ``number`` goes."""
+    """Where Job ``number`` of a run goes: its pool, its GPUs, and nodes to avoid."""
 
     number: int
     pool: Pool
@@ -30,7 +30,7 @@ class JobPlacement:
 
 
 def owner_reference(run: FlashRun) -> Object:
-    """Return the reference that makes an object go away with its run."""
+    """Return the reference by which Kubernetes deletes an object together with its run."""
     return {
         "apiVersion": names.API_VERSION,
         "kind": names.KIND,
@@ -66,7 +66,7 @@ def spec_config_map(run: FlashRun, number: int, resolved: ResolvedRun) -> Object
 def peers_service(run: FlashRun, number: int) -> Object:
     """Return the headless Service that gives each pod of Job ``number`` a DNS name.
 
-    It names pods that are not ready, for they get ready only together.
+    Pods that are not ready have names too, because they meet before they are ready.
     """
     return {
         "apiVersion": "v1",
@@ -81,7 +81,7 @@ def peers_service(run: FlashRun, number: int) -> Object:
 
 
 def trainer_job(run: FlashRun, placement: JobPlacement, platform: Platform, image: str) -> Object:
-    """Return the Job that trains ``run``; retries inside it are the Job controller's."""
+    """Return the Job that trains ``run``; the Job controller retries its pods."""
     trainer = platform.trainer
     meta = owned_metadata(run, names.job_name(run.name, placement.number))
     meta["labels"] |= {names.JOB_NUMBER_LABEL: str(placement.number)}
@@ -97,7 +97,7 @@ def trainer_job(run: FlashRun, placement: JobPlacement, platform: Platform, imag
         "spec": {
             **_retry_fields(placement.scale.nodes, trainer.retries),
             "activeDeadlineSeconds": trainer.wall_clock_seconds,
-            "podReplacementPolicy": "Failed",  # never two pods in one place at a time
+            "podReplacementPolicy": "Failed",  # a pod is replaced only after it has ended
             "podFailurePolicy": {"rules": _pod_failure_rules()},
             "template": {
                 "metadata": {
@@ -134,11 +134,11 @@ def job_retries(job: Object) -> int:
 
 
 def _retry_fields(nodes: int, retries: int) -> Object:
-    """Return how often a Job tries, and with how many pods.
+    """Return the fields of a Job that set its number of pods and of retries.
 
-    All pods of an attempt end with it, so that ``backoffLimit`` would count one attempt up to
-    ``nodes`` times. Counted by index, no pod fails more often than there were attempts; the first
-    index to use up its retries ends the Job, and the leader's success is the run's.
+    When one pod of an attempt fails, all of them end: ``backoffLimit`` would count one failed
+    attempt up to ``nodes`` times. ``backoffLimitPerIndex`` counts it once per pod. The Job fails
+    when one index has used up its retries, and succeeds when the leader does.
     """
     if nodes == 1:
         return {"backoffLimit": retries}
@@ -153,7 +153,7 @@ def _retry_fields(nodes: int, retries: int) -> Object:
 
 
 def _pod_failure_rules() -> list[Object]:
-    """Order matters: a disruption is nobody's fault, whatever code the container left with."""
+    """Return the rules in their order: a disruption is ignored, whatever the exit code is."""
     return [
         {
             "action": "Ignore",
@@ -216,7 +216,7 @@ def _avoid_nodes(nodes: tuple[str, ...]) -> Object:
 
 
 def _init_container(name: str, trainer: TrainerSettings, image: str) -> Object:
-    """Return a container that prepares one folder; it sees neither GPU nor user secrets."""
+    """Return a container that prepares a folder; it gets no GPU and none of the run's secrets."""
     return {
         **_container(name, trainer, image),
         "env": [

@@ -1,9 +1,9 @@
-"""Where a run goes: the cheapest pool it fits in, and on how many GPUs.
+"""Placement: the cheapest pool in which a run fits, and how many of its GPUs the run gets.
 
-One GPU that holds the model is enough; a pool may give more for speed. A model that is too large
-for one GPU has its weights spread over as many as hold it together. Whatever the number is, it
-divides the sequences of a step: each process takes the same share, and the batch that the config
-asks for is the batch that is trained with.
+A run gets one GPU when one GPU holds the model, or more when the pool gives more for speed. The
+weights of a larger model are sharded over as many GPUs as hold it together. The number of GPUs
+always divides the sequences of a step: each process gets an equal share, and the run trains with
+exactly the batch size that its config asks for.
 """
 
 import math
@@ -28,16 +28,16 @@ class Placement(Generic[AnyPool]):
     scale: Scale
 
     def spare(self, need: float) -> float:
-        """Return what one GPU has left, in GiB, beside its share of a model that needs ``need``."""
+        """Return the memory in GiB that one GPU has left beside its share of ``need`` GiB."""
         return self.pool.vram - need / (self.scale.world_size if self.scale.sharded else 1)
 
 
 def choose_placement(
     pools: Iterable[AnyPool], model: Model, algorithm: Algorithm, train: ResolvedTrain
 ) -> Placement[AnyPool] | None:
-    """Return the cheapest placement for ``algorithm`` on ``model``.
+    """Return the cheapest placement for ``algorithm`` on ``model``, or None when nothing fits.
 
-    None: there is none; ``explain_no_placement`` says why.
+    ``explain_no_placement`` says why nothing fits.
     """
     need = model.vram(algorithm)
     return _cheapest(_pool_placement(pool, need, sequences_per_step(train)) for pool in pools)
@@ -46,7 +46,10 @@ def choose_placement(
 def placement_of_scale(
     pools: Iterable[AnyPool], need: float, scale: Scale
 ) -> Placement[AnyPool] | None:
-    """Return the cheapest place for a run that began with ``scale`` and keeps it, or None."""
+    """Return the cheapest placement with exactly ``scale``, or None when no pool has it.
+
+    A run keeps the scale with which it began.
+    """
     places = (Placement(pool, scale) for pool in pools if _offers(pool, scale))
     return _cheapest(place for place in places if place.spare(need) >= 0)
 
@@ -54,9 +57,9 @@ def placement_of_scale(
 def larger_placement(
     pools: Iterable[AnyPool], need: float, train: ResolvedTrain, than: Placement[AnyPool]
 ) -> Placement[AnyPool] | None:
-    """Return the cheapest place where a GPU has more memory to spare than at ``than``, or None.
+    """Return the cheapest placement where a GPU has more memory left than at ``than``, or None.
 
-    A larger GPU gives that, and for a model that is spread already also more GPUs.
+    That is a larger GPU, or, for a model that is already sharded, also more GPUs.
     """
     more = than.pool.vram * (than.scale.world_size + 1) if than.scale.sharded else need
     places = (
@@ -71,7 +74,7 @@ def larger_placement(
 def explain_no_placement(
     pools: Sequence[PoolShape], model: Model, algorithm: Algorithm, train: ResolvedTrain
 ) -> ConfigIssue:
-    """Say why ``choose_placement`` found nothing, with the numbers that would work."""
+    """Return why ``choose_placement`` returned None, with numbers that would work."""
     need = model.vram(algorithm)
     holding = [pool for pool in pools if capacity(pool) >= need]
     if not holding:
@@ -96,7 +99,7 @@ def explain_no_placement(
 
 
 def sequences_per_step(train: ResolvedTrain) -> int:
-    """Return how many sequences one optimizer step has, over all processes."""
+    """Return the number of sequences of one optimizer step, over all processes."""
     return train.batch_size * (train.group_size or 1)
 
 
@@ -106,10 +109,10 @@ def capacity(pool: PoolShape) -> float:
 
 
 def gpu_count(pool: PoolShape, need: float, step: int) -> int | None:
-    """Return how many GPUs of ``pool`` a run gets, or None: the rule of this module.
+    """Return how many GPUs of ``pool`` a run gets, or None when the pool cannot hold the model.
 
-    Of the numbers that hold the model and divide the ``step`` sequences of a step: the largest that
-    the pool gives for speed, else the smallest.
+    The number holds the model (``need`` GiB) and divides ``step``, the sequences of a step. It is
+    the largest such number up to ``gpus_per_run``, else the smallest one above.
     """
     fitting = [count for count in _gpu_counts(pool, need) if step % count == 0]
     given = [count for count in fitting if count <= pool.gpus_per_run]
@@ -117,7 +120,7 @@ def gpu_count(pool: PoolShape, need: float, step: int) -> int | None:
 
 
 def _gpu_counts(pool: PoolShape, need: float) -> list[int]:
-    """Return the numbers of GPUs that hold ``need``: any within a node, else whole nodes."""
+    """Return the numbers of GPUs that hold ``need`` GiB: any within a node, or whole nodes."""
     node = pool.gpus_per_node
     offered = (*range(1, node + 1), *(node * nodes for nodes in range(2, pool.max_nodes + 1)))
     return [count for count in offered if count * pool.vram >= need]

@@ -1,7 +1,7 @@
-"""A trainer pod's facts, taken out of the API object once, so that policies read plain values.
+"""Facts about a trainer pod, read from the API object once, so that policies use plain values.
 
-Of a run on several nodes, the pods that work together are an attempt: the one that leads, which
-alone writes to storage, and its members.
+The pods of a run on several nodes that work together are one attempt: the leader, which alone
+writes to storage, and its members.
 """
 
 from collections.abc import Sequence
@@ -44,14 +44,14 @@ _ACTIVITIES: Final = {
 
 @dataclass(frozen=True)
 class Pod:
-    """What one pod says about itself."""
+    """The facts about one pod that decisions depend on."""
 
     name: str
     uid: str
     job: int
     """Number of its Job."""
     index: int
-    """Its place in an Indexed Job; 0 leads."""
+    """Its completion index in an Indexed Job; 0 is the leader."""
     node: str
     phase: str
     created: datetime
@@ -60,21 +60,21 @@ class Pod:
     """When the trainer container started."""
     ended: datetime | None
     activity: Activity | None
-    """What the container that runs does; None while none runs."""
+    """What the running container does; None when none of ours runs."""
     exit_code: int | None
-    """Code of the container that ended the pod."""
+    """Exit code of the container that ended the pod."""
     killed_for_memory: bool
     disrupted: str
-    """Reason of the DisruptionTarget condition; empty when nobody disrupted the pod."""
+    """Reason of the DisruptionTarget condition; empty without a disruption."""
     termination: Termination | None
     waiting_reason: str
     waiting_message: str
     unschedulable: str
-    """The scheduler's message while no node fits."""
+    """The scheduler's message when no node fits; else empty."""
 
     @property
     def active(self) -> bool:
-        """Whether the pod may still write."""
+        """Whether the pod may still write to storage."""
         return self.phase not in ("Succeeded", "Failed")
 
     @property
@@ -85,22 +85,23 @@ class Pod:
 
 @dataclass(frozen=True)
 class Attempt:
-    """The pods that work together: one, or one a node."""
+    """The pods that work together: one per node."""
 
     leader: Pod
     members: tuple[Pod, ...] = ()
 
     @property
     def pods(self) -> tuple[Pod, ...]:
-        """All of them, the leader first."""
+        """All pods of the attempt, the leader first."""
         return (self.leader, *self.members)
 
     @property
     def first_failure(self) -> Pod:
-        """The pod that says why the attempt ended: the first that failed of itself.
+        """The pod because of which the attempt ended; the leader when none has failed.
 
-        When one pod fails, the others lose contact with it or are asked to stop; the leader may
-        notice, and be gone, before the kubelet has told of the pod that began it.
+        When one pod fails, the others fail too: they lose contact with it, or are asked to stop.
+        The leader may even end before the kubelet reports the pod that failed first. So pods whose
+        exit code has its cause in another pod count only when there are no others.
         """
         failed = [pod for pod in self.pods if not pod.active and pod.exit_code != 0]
         own = [pod for pod in failed if pod.disrupted or pod.exit_code not in _CONSEQUENT_CODES]
@@ -108,10 +109,11 @@ class Attempt:
 
 
 def group_attempts(pods: Sequence[Pod]) -> tuple[Attempt, ...]:
-    """Put each member to the leader of its Job that it shared most of its time with.
+    """Return the attempts; a member belongs to the leader with which it ran for the longest time.
 
-    An index is replaced as soon as its pod has ended, while the others still run: pods of one
-    attempt need not have begun together. Of a Job whose leaders are gone, each pod is by itself.
+    The Job controller replaces a pod as soon as it has ended, while the others of the attempt still
+    run: the pods of an attempt may have started at different times. When all leaders of a Job were
+    deleted, each of its pods is an attempt.
     """
     led = {pod.job for pod in pods if pod.index == 0}
     leaders = [pod for pod in pods if pod.index == 0 or pod.job not in led]
@@ -126,7 +128,8 @@ def group_attempts(pods: Sequence[Pod]) -> tuple[Attempt, ...]:
 def current_pods(pods: Sequence[Pod]) -> tuple[Pod, ...]:
     """Return the newest pod of each index of the newest Job that has pods, the leader first.
 
-    ``pods`` are in the order of their creation.
+    ``pods`` are in the order of their creation. The pods in the result work together, or were the
+    last that did.
     """
     newest = {pod.index: pod for pod in pods if pod.job == pods[-1].job}
     return tuple(newest[index] for index in sorted(newest))
@@ -138,7 +141,7 @@ def _shared_time(one: Pod, other: Pod) -> timedelta:
 
 
 def read_pod(pod: Object) -> Pod:
-    """Take the facts out of a pod object."""
+    """Return the facts in a pod object."""
     metadata, status = pod["metadata"], pod.get("status") or {}
     labels = metadata.get("labels") or {}
     containers = container_statuses(pod)
@@ -177,8 +180,8 @@ def _trainer_state(containers: list[dict[str, Any]]) -> dict[str, Any]:
 def _deciding_termination(containers: list[dict[str, Any]], phase: str) -> dict[str, Any]:
     """Return the terminated state that decided the pod: the first failure, else the end.
 
-    Our own containers come first: one that another program added is stopped with the pod, and may
-    then end with a signal.
+    The containers that we created come first. One that another program added is stopped with the
+    pod and may end with a signal; it counts only when the pod has failed without our containers.
     """
     ended: dict[str, dict[str, Any]] = {
         item["name"]: state

@@ -1,7 +1,8 @@
-"""A config and the catalog → every value a trainer uses, or sentences that say why not.
+"""A config and the catalog → every value that a trainer uses, or the problems of the config.
 
-The one place where defaults are filled in. ``check`` answers before anything is submitted, and the
-operator asks the same function again: a run that came by ``kubectl`` gets the same sentences.
+This is the only place where defaults are filled in. The command line calls ``check_config`` before
+it submits a run, and the operator calls it again: a run that ``kubectl`` created gets the same
+messages.
 """
 
 import difflib
@@ -75,7 +76,10 @@ def check_config(
 
 
 def resolve_train(config: RunConfig, adapter: Manifest | None = None) -> ResolvedTrain:
-    """Fill in every default; rank and alpha of a warm start come from the adapter's manifest."""
+    """Return the training values with every default filled in.
+
+    Rank and alpha of a warm start come from the manifest of its adapter.
+    """
     train, grpo = config.train, config.algorithm is Algorithm.GRPO
     max_tokens = train.max_tokens or recipes.max_tokens_default(config.thinking)
     shared: dict[str, Any] = {
@@ -119,7 +123,7 @@ def resolve_run(
     train: ResolvedTrain,
     adapter: ResolvedAdapter | None = None,
 ) -> ResolvedRun:
-    """Return the spec that the trainer reads; the platform adds its own part afterwards."""
+    """Return the spec that the trainer reads, without the part that the platform sets."""
     params = config.environment.params
     return ResolvedRun(
         run=identity,
@@ -172,7 +176,7 @@ def _unknown_model(model_id: str, catalog: Catalog) -> ConfigIssue:
 
 
 def _forbidden_addresses(config: RunConfig, hosts: Collection[str]) -> tuple[ConfigIssue, ...]:
-    """Refuse each pip entry whose address is on none of the platform's hosts."""
+    """Return a problem for each pip entry whose address is not on one of the allowed hosts."""
     instead = (
         f"use an address on {', '.join(sorted(hosts))}"
         if hosts
@@ -181,7 +185,7 @@ def _forbidden_addresses(config: RunConfig, hosts: Collection[str]) -> tuple[Con
     return tuple(
         ConfigIssue(
             "environment.pip",
-            f"{url.netloc} is no host that this platform installs from: {instead}",
+            f"{url.netloc} is not an allowed package host on this platform: {instead}",
         )
         for requirement in config.environment.pip
         if (url := pip_url(requirement)) is not None and url.netloc.lower() not in hosts
@@ -234,8 +238,8 @@ def _temperature_problem(config: RunConfig) -> ConfigIssue | None:
     if config.algorithm is Algorithm.GRPO and config.train.temperature == 0:
         return ConfigIssue(
             "train.temperature",
-            "0 makes all completions of a group the same, and nothing could be learned from them: "
-            "set it above 0",
+            "0 makes all completions of a group equal, so that there is nothing to "
+            "learn from them: set it above 0",
         )
     return None
 
@@ -252,11 +256,11 @@ def _short_lengths(config: RunConfig) -> tuple[ConfigIssue, ...]:
     if not config.thinking:
         return ()
     tokens = recipes.max_tokens_default(thinking=True)
-    wanted = {"max_length": recipes.max_length_default(config.algorithm, True, tokens)}
+    defaults = {"max_length": recipes.max_length_default(config.algorithm, True, tokens)}
     if config.algorithm is Algorithm.GRPO:
-        wanted["max_tokens"] = tokens
+        defaults["max_tokens"] = tokens
     return tuple(
         ConfigIssue(f"train.{key}", f"{given} is short for reasoning; the default is {default}")
-        for key, default in wanted.items()
+        for key, default in defaults.items()
         if (given := getattr(config.train, key)) is not None and given < default
     )

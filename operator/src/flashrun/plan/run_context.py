@@ -34,7 +34,7 @@ class RunContext:
 
     @property
     def current_pods(self) -> tuple[Pod, ...]:
-        """The pods that work together now, or did last; the one that leads first."""
+        """The pods that work together now, or were the last that did; the leader first."""
         return current_pods(self.pods)
 
     @property
@@ -53,7 +53,7 @@ class RunContext:
         return Catalog(self.platform.models).get(self.run.spec.model)
 
     def place(self) -> placement.Placement[Pool] | None:
-        """Return where the run goes; a run that has begun keeps its scale. None: nowhere."""
+        """Return the cheapest placement, or None; a run that has begun keeps its scale."""
         model, pools, pinned = self.model, self.platform.pools, self.observed.resolved
         algorithm = self.run.spec.algorithm
         if model is None:
@@ -63,7 +63,10 @@ class RunContext:
         return placement.choose_placement(pools, model, algorithm, self.train)
 
     def last_sign_of_life(self, pod: Pod) -> datetime:
-        """Return when ``pod`` last showed that it lives; now, while storage cannot be read."""
+        """Return when ``pod`` last showed a sign of life.
+
+        While storage cannot be read this is ``now``: a heartbeat may be there.
+        """
         heartbeat = self.observed.storage.heartbeat
         synced = self.status.condition(ConditionType.CHECKPOINTS_SYNCED)
         if self.observed.storage.problem:

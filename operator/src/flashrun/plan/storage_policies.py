@@ -1,7 +1,7 @@
-"""Who may touch which keys of the bucket, as S3 policies.
+"""S3 policies: which keys of the bucket a trainer and a user may read and write.
 
-A policy travels inline with AssumeRole and limits the credentials that come back; what it does not
-allow is refused. Stores accept at most 2,048 characters of it.
+A policy is sent with AssumeRole, and the credentials in the answer allow nothing else. S3 accepts
+at most 2,048 characters.
 """
 
 import json
@@ -11,7 +11,7 @@ from typing import Any, Final
 from flashrun.api import names
 
 POLICY_LIMIT: Final = 2048
-"""Longest policy, in characters of compact JSON."""
+"""Maximum length of a policy, in characters of compact JSON."""
 
 _READ: Final = ("s3:GetObject",)
 _WRITE: Final = ("s3:PutObject", "s3:AbortMultipartUpload")
@@ -22,8 +22,8 @@ Policy = dict[str, Any]
 def run_policy(bucket: str, run_prefix: str, heartbeat_key: str, readable: Iterable[str]) -> Policy:
     """Return what the trainer of one run may do.
 
-    It reads and writes below its own prefix and deletes nothing there, so that no attempt can take
-    away what another committed; ``readable`` are prefixes of its model, environment and adapter.
+    It reads and writes below its own prefix, and cannot delete there: an attempt cannot remove what
+    another one has committed. ``readable`` are the prefixes of its model, environment and adapter.
     """
     prefixes = sorted(set(readable))
     return _policy(
@@ -35,7 +35,7 @@ def run_policy(bucket: str, run_prefix: str, heartbeat_key: str, readable: Itera
 
 
 def namespace_policy(bucket: str, namespace: str) -> Policy:
-    """Return what people of one namespace may do: read its runs, manage environments."""
+    """Return what the users of a namespace may do: read its runs, manage environments."""
     runs, environments = names.namespace_prefix(namespace), names.ENVIRONMENTS_PREFIX
     return _policy(
         _listing(bucket, [runs, environments]),
@@ -45,7 +45,10 @@ def namespace_policy(bucket: str, namespace: str) -> Policy:
 
 
 def _policy(*statements: Policy) -> Policy:
-    policy = {"Version": "2012-10-17", "Statement": [one for one in statements if one["Resource"]]}
+    policy = {
+        "Version": "2012-10-17",
+        "Statement": [statement for statement in statements if statement["Resource"]],
+    }
     length = len(json.dumps(policy, separators=(",", ":")))
     if length > POLICY_LIMIT:
         raise ValueError(

@@ -1,8 +1,8 @@
-"""What a decision looks at and what it answers.
+"""What a decision reads, and what it returns.
 
-``Observed`` is everything one pass has seen of a run, in the API server and in storage;
-``Decision`` is everything the pass shall do. Secret values are in neither: a decision names where
-values come from and where they go, and ``cluster`` and ``store`` move them.
+``Observed`` is everything that one pass has read about a run, from the API server and from storage;
+``Decision`` is everything that the pass does next. Neither holds the values of secrets: a decision
+names the Secrets to copy from and to, and ``cluster`` copies them.
 """
 
 from collections.abc import Mapping
@@ -29,7 +29,7 @@ Object = dict[str, Any]
 
 @dataclass(frozen=True)
 class SecretLookup:
-    """Where the names that a run lists were found; names only."""
+    """Which Secrets hold the values that a run lists; only names are in here."""
 
     sources: Mapping[str, str] = field(default_factory=dict)
     """Name of the variable → name of the Secret that holds it."""
@@ -49,7 +49,7 @@ class AdapterSource:
 
 @dataclass(frozen=True)
 class StorageView:
-    """What storage says about a run. Only manifests that were checked are in here."""
+    """What storage holds of a run; the manifests in here have been checked."""
 
     problem: str = ""
     """One sentence when storage could not be read; the rest is then empty."""
@@ -68,7 +68,7 @@ class StorageView:
 
 @dataclass(frozen=True)
 class Observed:
-    """One run's world, as one pass saw it."""
+    """Everything that one pass has read about a run."""
 
     jobs: tuple[Object, ...] = ()
     pods: tuple[Object, ...] = ()
@@ -77,18 +77,18 @@ class Observed:
     resolved: ResolvedRun | None = None
     """The newest Job's resolved spec, read back from its ConfigMap; None when there is none."""
     has_peers: bool = False
-    """Whether the Service exists by which the pods of a newest Job on several nodes meet."""
+    """Whether the Service of a newest Job on several nodes exists, by which its pods meet."""
     has_access: bool = False
     """Whether ``<run>-storage`` exists."""
     access_expires: datetime | None = None
-    """When the credentials in it end; None for ones that do not."""
+    """When the credentials in it expire; None: never."""
     secrets: SecretLookup = SecretLookup()
     storage: StorageView = StorageView()
 
 
 @dataclass(frozen=True)
 class SecretCopy:
-    """Make the immutable Secret ``metadata.name`` of the keys in ``sources``."""
+    """Create the immutable Secret ``metadata.name`` from the keys in ``sources``."""
 
     metadata: Object
     sources: Mapping[str, str]
@@ -96,7 +96,7 @@ class SecretCopy:
 
 @dataclass(frozen=True)
 class AccessGrant:
-    """Make or renew the Secret with S3 credentials that ``policy`` limits."""
+    """Create or renew a Secret with S3 credentials that ``policy`` limits."""
 
     metadata: Object
     policy: Object
@@ -123,7 +123,7 @@ class Delete:
 
 @dataclass(frozen=True)
 class RunEvent:
-    """Something worth telling people, once."""
+    """A Kubernetes Event to write about the run, once."""
 
     reason: AnyReason
     message: str
@@ -141,11 +141,11 @@ class Decision:
     apply: tuple[Object, ...] = ()
     patch: tuple[Patch, ...] = ()
     supersede: int | None = None
-    """Attempt whose claim shall be marked as lost."""
+    """Number of the attempt whose claim is to be marked as superseded."""
     delete: tuple[Delete, ...] = ()
     control: TrainerControl | None = None
-    """Request to put beside the run for its trainer."""
+    """Record to write to storage, which the trainer reads."""
     delete_keys: tuple[str, ...] = ()
-    """Storage keys to remove."""
+    """Keys in storage to delete."""
     events: tuple[RunEvent, ...] = ()
     requeue_seconds: float | None = None

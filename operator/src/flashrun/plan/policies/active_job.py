@@ -1,4 +1,4 @@
-"""Active Job: report what its pods do, and repair what keeps them from working."""
+"""Active Job: report what its pods do, and create again what they need and somebody deleted."""
 
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -25,18 +25,18 @@ IMAGE_PATIENCE: Final = timedelta(minutes=10)
 
 
 def follow_job(context: RunContext) -> Decision:
-    """Report what the pods of a Job do that has not ended, and repair what holds them up."""
+    """Report what the pods of an active Job do, and create again what is missing."""
     job, resolved = context.job, context.observed.resolved
     assert job is not None  # the policy job_launch has answered
     if resolved is None:  # the ConfigMap was deleted under the run
         resolved = pin_run(context, objects.job_scale(job))
-    wake = job["spec"].get("suspend") and not context.platform.trainer.queue
+    resume = job["spec"].get("suspend") and not context.platform.trainer.queue
     repair = Decision(
         status=context.status,
         secrets=missing_secrets(context),
         access=access_grant(context, resolved),
         apply=missing_objects(context, objects.job_number(job), resolved),
-        patch=suspend_patch(job, False) if wake else (),
+        patch=suspend_patch(job, False) if resume else (),
     )
     without_image = next(
         (pod for pod in context.current_pods if _image_overdue(pod, context.now)), None
@@ -45,10 +45,10 @@ def follow_job(context: RunContext) -> Decision:
         failure = FailureStatus(
             reason=Reason.IMAGE_PULL_FAILED,
             message=f"The trainer image cannot be pulled: {without_image.waiting_message}"[:2048],
-            hint="Ask the platform's administrator: trainer.image and its pull secret.",
+            hint="Ask the platform's administrator to check trainer.image and trainer.pullSecrets.",
         )
         return fail_run(context, failure, delete_jobs=True)
-    phase, reason, message = _progress(context, job, resolved.scale.nodes)
+    phase, reason, message = _describe_pods(context, job, resolved.scale.nodes)
     waits = phase is not Phase.RUNNING and reason not in _PREPARING.values()
     pending = PendingStatus(reason=reason, message=message) if waits else None
     status = run_status.with_resolved(
@@ -66,30 +66,31 @@ def follow_job(context: RunContext) -> Decision:
     return replace(repair, status=status, delete=stalled)
 
 
-def _progress(context: RunContext, job: Object, nodes: int) -> tuple[Phase, AnyReason, str]:
+def _describe_pods(context: RunContext, job: Object, nodes: int) -> tuple[Phase, AnyReason, str]:
     """Return phase, reason and one sentence about the pods of ``job``."""
     pods = context.current_pods
     active = [pod for pod in pods if pod.active]
     waiting = Phase.STARTING if len(active) == len(context.pods) else Phase.RETRYING
     if job["spec"].get("suspend"):
-        return Phase.PENDING, Reason.QUEUED, "Waits for quota in the queue."
+        return Phase.PENDING, Reason.QUEUED, "The Job waits for quota in its queue."
     if find_condition(job, "Complete") is not None:
         return Phase.RUNNING, Reason.FINISHING, Reason.FINISHING.sentence
     if not active or any(not pod.active and pod.exit_code != 0 for pod in pods):
         return waiting, Reason.POD_PENDING, _between_attempts(context, active)
-    if held := [pod for pod in active if pod.unschedulable]:
-        share = f"{len(held)} of {nodes} pods: " if nodes > 1 else ""
-        return waiting, Reason.UNSCHEDULABLE, f"No node fits: {share}{held[0].unschedulable}"[:2048]
-    if barred := next((pod for pod in active if pod.waiting_reason), None):
-        detail = barred.waiting_message or barred.waiting_reason
-        reason = reason_from(barred.waiting_reason)
+    if unschedulable := [pod for pod in active if pod.unschedulable]:
+        share = f"{len(unschedulable)} of {nodes} pods: " if nodes > 1 else ""
+        message = f"No node fits: {share}{unschedulable[0].unschedulable}"
+        return waiting, Reason.UNSCHEDULABLE, message[:2048]
+    if blocked := next((pod for pod in active if pod.waiting_reason), None):
+        detail = blocked.waiting_message or blocked.waiting_reason
+        reason = reason_from(blocked.waiting_reason)
         return waiting, reason, f"The pod cannot start: {detail}"[:2048]
-    if late := next((pod for pod in active if pod.started is None), None):
-        preparing = _PREPARING.get(late.activity or Activity.STARTING, Reason.STARTING)
+    if preparing_pod := next((pod for pod in active if pod.started is None), None):
+        preparing = _PREPARING.get(preparing_pod.activity or Activity.STARTING, Reason.STARTING)
         return waiting, preparing, preparing.sentence
     if len(pods) < nodes:
         share = f"{len(pods)} of {nodes} pods"
-        return waiting, Reason.POD_PENDING, f"Waits for the Job controller: {share}."
+        return waiting, Reason.POD_PENDING, f"The Job controller has created {share}."
     heartbeat = context.observed.storage.heartbeat
     if heartbeat is not None and heartbeat.warning and heartbeat.pod == pods[0].name:
         return Phase.RUNNING, Reason.TRAINING_WARNING, heartbeat.warning[:2048]
@@ -103,8 +104,9 @@ def _between_attempts(context: RunContext, active: list[Pod]) -> str:
     ]
     last = f"The last attempt ended: {failures.pod_reason(ended[-1])}. " if ended else ""
     if active:
-        return f"{last}Waits for its other pods to end."
-    return f"{last}Waits for the Job controller to start a pod."
+        return f"{last}Its other pods have not ended yet."
+    pod = "the next pod" if ended else "a pod"
+    return f"{last}The Job controller has not created {pod} yet."
 
 
 _PREPARING: Final = {

@@ -59,7 +59,7 @@ def wait_for_storage(context: RunContext) -> Decision | None:
         return wait(context, Reason.ENVIRONMENT_NOT_FOUND, message, ConditionType.ACCEPTED)
     if spec.train.init_from_adapter is not None and storage.adapter_source is None:
         message = (
-            f"Adapter {spec.train.init_from_adapter} has no finished upload in namespace "
+            f"Adapter {spec.train.init_from_adapter} is not committed in namespace "
             f"{context.run.namespace}: see flash checkpoints."
         )
         return wait(context, Reason.ADAPTER_NOT_FOUND, message, ConditionType.ACCEPTED)

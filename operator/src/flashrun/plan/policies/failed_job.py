@@ -17,7 +17,7 @@ from flashrun.plan.types import Decision, Object
 
 
 def retry_or_fail(context: RunContext) -> Decision | None:
-    """Answer a Job that ended, or a pod that needs more memory than its pool has."""
+    """Retry or fail the run when its Job has ended or a pod needs more memory than it has."""
     job, resolved = context.job, context.observed.resolved
     if job is None or resolved is None:
         return None
@@ -32,13 +32,14 @@ def retry_or_fail(context: RunContext) -> Decision | None:
     if retry is not None:
         reason = failures.pod_reason(last) if last else Reason.RETRYING
         gpus = f" on {retry.scale.world_size} GPUs" if retry.scale.world_size > 1 else ""
-        message = f"{reason}: goes on in pool {retry.pool.name}{gpus} from the newest checkpoint."
+        pool = f"pool {retry.pool.name}{gpus}"
+        message = f"{reason}: the run continues in {pool} from the newest checkpoint."
         resolved = resolved.replace(scale=retry.scale)
         return start_job(
             context, resolved, retry, reason, message, phase=Phase.RETRYING, retire=job
         )
     if failed is None:
-        return None  # the Job's own counted retries go on
+        return None  # the Job controller retries the pod
     failure = failures.job_failure(failed.get("reason", ""), failed.get("message", ""), last)
     return fail_run(context, failure)
 
@@ -71,8 +72,8 @@ def _retry_placement(
 
 def _last_failed_pod(context: RunContext, number: int) -> Pod | None:
     """Return the pod because of which the newest failed attempt of Job ``number`` ended."""
-    failures_of_attempts = [
+    first_failures = [
         attempt.first_failure for attempt in context.attempts if attempt.leader.job == number
     ]
-    failed = [pod for pod in failures_of_attempts if not pod.active and pod.exit_code != 0]
+    failed = [pod for pod in first_failures if not pod.active and pod.exit_code != 0]
     return failed[-1] if failed else None

@@ -10,13 +10,17 @@ from flashrun.plan.types import Decision
 
 
 def launch_job(context: RunContext) -> Decision | None:
-    """Create all that a first pod needs at once; a Job that vanished is made again and resumes."""
+    """Create the Job and everything that its pods need; a Job that was deleted resumes."""
     if context.job is not None:
         return None
     place = context.place()
     if place is None:  # the platform changed under a run that it had accepted
-        message = f"No pool of this cluster fits {context.run.spec.model} any more."
-        return fail_run(context, FailureStatus(reason=Reason.NO_POOL, message=message))
+        failure = FailureStatus(
+            reason=Reason.NO_POOL,
+            message=f"{context.run.spec.model} no longer fits in any pool of this cluster.",
+            hint="Choose a smaller model (flash models), or ask the platform's administrator.",
+        )
+        return fail_run(context, failure)
     resolved = context.observed.resolved or pin_run(context, place.scale)
     placement = objects.JobPlacement(0, place.pool, place.scale)
     return start_job(context, resolved, placement, Reason.LAUNCHED, "The Job was created.")

@@ -15,17 +15,20 @@ def wait_for_secrets(context: RunContext) -> Decision | None:
     missing = [name for name in listed if name not in lookup.sources]
     if not missing:
         return None
-    message = f"No value for {', '.join(missing)} in {_searched_secrets(context)}."
+    message = f"No value for {', '.join(missing)} in {_where_to_add(context)}."
     if lookup.absent:
         message += f" Secret {', '.join(lookup.absent)} does not exist."
     if lookup.unlabelled:
         message += (
-            f" Secret {', '.join(lookup.unlabelled)} is not for runs: label it "
+            f" Secret {', '.join(lookup.unlabelled)} is not labelled for runs: label it "
             f'{names.SECRETS_LABEL}: "true".'
         )
     return wait(context, Reason.SECRET_MISSING, message, ConditionType.SECRETS_READY)
 
 
-def _searched_secrets(context: RunContext) -> str:
+def _where_to_add(context: RunContext) -> str:
+    """Return the Secrets that were searched, and what to do."""
     listed = ", ".join(ref.name for ref in context.run.spec.secret_refs)
-    return f"the Secrets of spec.secretRefs ({listed})" if listed else "spec.secretRefs (empty)"
+    if not listed:
+        return "spec.secretRefs (empty): add a Secret that has it"
+    return f"the Secrets of spec.secretRefs ({listed}): add it to one of them"

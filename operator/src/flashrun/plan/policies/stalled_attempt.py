@@ -9,8 +9,8 @@ from flashrun.plan.types import Delete
 def end_stalled_attempt(context: RunContext, nodes: int) -> tuple[Delete, ...]:
     """Return the deletion of all pods of an attempt that shows no sign of life.
 
-    The heartbeat is that of the pod that leads, and begins when all pods have met; how long they
-    wait for one that cannot start is for them to decide.
+    The leader writes the heartbeat, and only after all pods have met. Before all pods have started,
+    the pods themselves limit how long they wait for each other.
     """
     pods = context.current_pods
     started = [pod.started for pod in pods if pod.started and pod.active and not pod.deleted]

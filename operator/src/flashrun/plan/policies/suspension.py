@@ -17,6 +17,8 @@ def suspend_run(context: RunContext) -> Decision | None:
         context.now,
         phase=Phase.RUNNING if context.active else Phase.SUSPENDED,
         reason=Reason.SUSPENDING if context.active else Reason.SUSPENDED,
-        message="The trainer saves and stops." if context.active else "Paused by spec.control.",
+        message="The trainer saves and stops."
+        if context.active
+        else "Paused by spec.control.suspend: set it to false to continue.",
     )
     return Decision(status=status, patch=suspend_patch(context.job, True))
