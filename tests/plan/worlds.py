@@ -23,6 +23,7 @@ from flashrun.api.records import (
 )
 from flashrun.api.resource import FlashRun, FlashRunSpec, FlashRunStatus
 from flashrun.plan.decide import decide
+from flashrun.plan.run_context import RunContext, build_context
 from flashrun.plan.types import (
     AdapterSource,
     Decision,
@@ -232,6 +233,10 @@ class World:
     def decide(self) -> Decision:
         """Return what one pass decides here."""
         return decide(self.run, self.observed, self.platform, self.now)
+
+    def context(self) -> RunContext:
+        """Return what the policies read here."""
+        return build_context(self.run, self.observed, self.platform, self.now)
 
     def act(self, decision: Decision) -> "World":
         """Return the world after the decision was carried out, with no pod moved by anyone else."""

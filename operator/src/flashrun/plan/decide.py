@@ -12,10 +12,7 @@ from typing import Final
 
 from flashrun.api.platform import Platform
 from flashrun.api.reasons import TERMINAL
-from flashrun.api.records import ResolvedTrain
 from flashrun.api.resource import FlashRun
-from flashrun.plan import run_status
-from flashrun.plan.pods import read_pod
 from flashrun.plan.policies.active_job import follow_job
 from flashrun.plan.policies.admission import refuse_invalid_spec, wait_for_storage
 from flashrun.plan.policies.cancellation import cancel_run
@@ -27,8 +24,7 @@ from flashrun.plan.policies.retention import retain_finished
 from flashrun.plan.policies.save_request import pass_on_save_request
 from flashrun.plan.policies.suspension import suspend_run
 from flashrun.plan.policies.trainer_result import finish_run
-from flashrun.plan.resolve import resolve_train
-from flashrun.plan.run_context import RunContext
+from flashrun.plan.run_context import RunContext, build_context
 from flashrun.plan.status_changes import limit_writes
 from flashrun.plan.types import Decision, Observed
 
@@ -46,30 +42,19 @@ POLICIES: Final[tuple[Policy, ...]] = (
     follow_job,  # always decides
 )
 ACTIVE_SECONDS: Final = 60.0
-"""Time to the next pass over a run with active pods: credentials and stalls depend on time."""
+"""Longest time to the next pass over a run with active pods: credentials expire, pods may stall."""
 
 
 def decide(run: FlashRun, observed: Observed, platform: Platform, now: datetime) -> Decision:
     """Decide one pass over one run; pure, and total for every run that can be parsed."""
     if run.deleting:
         return Decision(status=run.status)  # owner references delete what belongs to the run
-    pods = tuple(sorted(map(read_pod, observed.pods), key=lambda pod: (pod.created, pod.name)))
     if run.status.phase in TERMINAL:
-        return retain_finished(run, observed, pods, platform)
-    status = run_status.observed_status(run, observed, pods, platform, now)
-    train = _resolved_train(run, observed)
-    context = RunContext(run, observed, platform, now, pods, status, train)
+        return retain_finished(run, observed, platform)
+    context = build_context(run, observed, platform, now)
     decision = next(answer for policy in POLICIES if (answer := policy(context)) is not None)
     decision = give_up_lost_pods(context, decision)
     decision = pass_on_save_request(context, limit_writes(run.status, decision, now))
     if decision.requeue_seconds is None and context.active:
         decision = replace(decision, requeue_seconds=ACTIVE_SECONDS)
     return decision
-
-
-def _resolved_train(run: FlashRun, observed: Observed) -> ResolvedTrain:
-    """Return the run's training values, resolved once: they do not change after its start."""
-    if observed.resolved is not None:
-        return observed.resolved.train
-    source = observed.storage.adapter_source
-    return resolve_train(run.spec, source.manifest if source is not None else None)

@@ -4,7 +4,7 @@ The pods of a run on several nodes that work together are one attempt: the leade
 writes to storage, and its members.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -106,6 +106,11 @@ class Attempt:
         failed = [pod for pod in self.pods if not pod.active and pod.exit_code != 0]
         own = [pod for pod in failed if pod.disrupted or pod.exit_code not in _CONSEQUENT_CODES]
         return min(own or failed, key=lambda pod: pod.ended or _END, default=self.leader)
+
+
+def read_pods(manifests: Iterable[Object]) -> tuple[Pod, ...]:
+    """Return the facts in pod objects, in the order of their creation."""
+    return tuple(sorted(map(read_pod, manifests), key=lambda pod: (pod.created, pod.name)))
 
 
 def group_attempts(pods: Sequence[Pod]) -> tuple[Attempt, ...]:

@@ -8,14 +8,15 @@ from flashrun.api.platform import Platform, Pool
 from flashrun.api.reasons import ConditionType
 from flashrun.api.records import ResolvedTrain
 from flashrun.api.resource import FlashRun, FlashRunStatus
-from flashrun.plan import objects, placement
-from flashrun.plan.pods import Attempt, Pod, current_pods, group_attempts
+from flashrun.plan import objects, placement, run_status
+from flashrun.plan.pods import Attempt, Pod, current_pods, group_attempts, read_pods
+from flashrun.plan.resolve import resolve_train
 from flashrun.plan.types import Object, Observed
 
 
 @dataclass(frozen=True)
 class RunContext:
-    """What every policy reads; policies change nothing in it."""
+    """What every policy reads."""
 
     run: FlashRun
     observed: Observed
@@ -79,3 +80,20 @@ class RunContext:
             synced.last_transition_time if synced is not None else pod.created,
         )
         return max(signs)
+
+
+def build_context(
+    run: FlashRun, observed: Observed, platform: Platform, now: datetime
+) -> RunContext:
+    """Return the context of one pass over a run that has not ended."""
+    pods = read_pods(observed.pods)
+    status = run_status.observed_status(run, observed, pods, platform, now)
+    return RunContext(run, observed, platform, now, pods, status, _train(run, observed))
+
+
+def _train(run: FlashRun, observed: Observed) -> ResolvedTrain:
+    """Return the run's training values, which do not change after its start."""
+    if observed.resolved is not None:
+        return observed.resolved.train
+    source = observed.storage.adapter_source
+    return resolve_train(run.spec, source.manifest if source is not None else None)

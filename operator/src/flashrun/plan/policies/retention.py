@@ -4,13 +4,11 @@ from flashrun.api import names
 from flashrun.api.platform import Platform
 from flashrun.api.resource import FlashRun
 from flashrun.plan import run_status
-from flashrun.plan.pods import Pod
+from flashrun.plan.pods import read_pods
 from flashrun.plan.types import Decision, Observed, Patch
 
 
-def retain_finished(
-    run: FlashRun, observed: Observed, pods: tuple[Pod, ...], platform: Platform
-) -> Decision:
+def retain_finished(run: FlashRun, observed: Observed, platform: Platform) -> Decision:
     """Keep a finished run's status, whatever happens to its Job; let Job and heartbeat expire."""
     seconds = platform.retention.finished_job_seconds
     expiring = tuple(
@@ -20,7 +18,7 @@ def retain_finished(
     )
     stale = (names.heartbeat_key(run.uid),) if observed.storage.heartbeat is not None else ()
     return Decision(
-        status=run_status.with_attempts(run.status, observed, pods).replace(
+        status=run_status.with_attempts(run.status, observed, read_pods(observed.pods)).replace(
             observed_generation=run.generation
         ),
         patch=expiring,

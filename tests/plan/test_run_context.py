@@ -1,0 +1,95 @@
+"""Everything one pass knows about a run: its newest Job, its pods, its placement, its life."""
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from flashrun.api import names
+from flashrun.api.records import Scale
+from flashrun.plan.types import StorageView
+from tests.plan import worlds
+from tests.plan.worlds import NOW, World, heartbeat, make_pod, make_run, running
+
+
+def test_the_newest_job_is_the_one_that_counts() -> None:
+    world = running()
+    [first] = world.observed.jobs
+    labels = {**first["metadata"]["labels"], names.JOB_NUMBER_LABEL: "10"}
+    tenth = {**first, "metadata": {**first["metadata"], "labels": labels}}
+
+    assert world.seeing(jobs=(tenth, first)).context().job == tenth
+    assert world.seeing(jobs=()).context().job is None
+
+
+def test_current_pods_are_the_newest_of_each_index_of_the_newest_job() -> None:
+    minute = timedelta(minutes=1)
+    pods = (
+        make_pod("old", index=0, age=9 * minute, exit_code=65),
+        make_pod("leader", index=0, number=1, age=4 * minute, exit_code=75),
+        make_pod("member", index=1, number=1, age=4 * minute),
+        make_pod("leader-again", index=0, number=1, age=minute),
+    )
+    context = worlds.on_two_nodes().seeing(pods=pods).context()
+
+    assert [pod.name for pod in context.current_pods] == ["leader-again", "member"]
+    assert context.active
+
+
+def test_a_run_without_pods_is_not_active() -> None:
+    context = World(make_run()).context()
+
+    assert context.current_pods == ()
+    assert not context.active
+
+
+def test_a_run_that_has_begun_keeps_its_scale_and_its_training_values() -> None:
+    world = worlds.on_two_nodes()
+    wider = worlds.NODES.pools[0].model_copy(update={"gpus_per_node": 8, "max_nodes": 4})
+    changed = replace(world, platform=worlds.NODES.model_copy(update={"pools": (wider,)}))
+
+    for context in (world.context(), changed.context()):
+        placement = context.place()
+        assert placement is not None
+        assert placement.scale == Scale(nodes=2, gpus=2, sharded=True)
+        assert world.observed.resolved is not None
+        assert context.train is world.observed.resolved.train
+
+
+def test_rank_and_alpha_of_the_training_values_come_from_the_adapter() -> None:
+    run = make_run({"train": {"init_from_adapter": "flash-1-aa/step-20"}})
+    context = World(run).stored(adapter_source=worlds.source_adapter(lora_rank=8)).context()
+
+    assert context.train.lora_rank == 8
+
+
+def test_a_model_that_the_catalog_lacks_has_no_placement() -> None:
+    assert World(make_run({"model": "Qwen/Qwen3.5-5B"})).context().place() is None
+
+
+START = NOW - timedelta(seconds=30)
+LATER = NOW + timedelta(minutes=10)
+SIGNS = [
+    ("the start of its trainer", {"heartbeat": None}, START),
+    ("its heartbeat", {"heartbeat": heartbeat(10, updated=LATER)}, LATER),
+    ("the heartbeat of another pod does not count",
+     {"heartbeat": heartbeat(10, updated=LATER, pod="pod-9")}, START),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("storage", "expected"), [row[1:] for row in SIGNS], ids=[row[0] for row in SIGNS]
+)
+def test_a_pods_last_sign_of_life(storage, expected) -> None:
+    world = World(make_run()).settled().seeing(pods=(make_pod(),)).stored(**storage)
+    context = replace(world, now=NOW + timedelta(hours=1)).context()
+    synced_status = context.status.replace(conditions=())
+
+    assert replace(context, status=synced_status).last_sign_of_life(context.pods[0]) == expected
+
+
+def test_a_pod_counts_as_alive_while_storage_cannot_be_read() -> None:
+    world = running().later(hours=1).seeing(storage=StorageView(problem="S3 is away."))
+    context = world.context()
+
+    assert context.last_sign_of_life(context.pods[0]) == world.now
