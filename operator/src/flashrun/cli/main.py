@@ -19,7 +19,7 @@ from flashrun.cli.output import terminal
 from flashrun.cli.output.failure import ExitCode, Failure
 from flashrun.cli.output.tables import Tone
 
-# Pydantic would look for plugins of its own in everything that is installed.
+# Pydantic would search every installed package for plugins, which takes time.
 os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
 
 _PACKAGE: Final = "flashrun.cli.commands"

@@ -9,11 +9,11 @@ from flashrun.cli.output.output_format import OutputFormat
 
 Namespace = Annotated[
     str | None,
-    typer.Option("--namespace", "-n", help="Namespace; that of the kubeconfig when left out."),
+    typer.Option("--namespace", "-n", help="Namespace; by default the one of the kubeconfig."),
 ]
 Context = Annotated[
     str | None,
-    typer.Option("--context", help="Context of the kubeconfig; the current one when left out."),
+    typer.Option("--context", help="Context of the kubeconfig; by default the current one."),
 ]
 Output = Annotated[OutputFormat, typer.Option("--output", "-o", help="Format of the answer.")]
 
@@ -30,7 +30,12 @@ def complete_run(ctx: typer.Context, incomplete: str) -> list[str]:
 Run = Annotated[
     str, typer.Argument(help="Name of the run.", metavar="RUN", autocompletion=complete_run)
 ]
-Config = Annotated[Path, typer.Argument(help="The run's TOML file.", metavar="CONFIG")]
+Config = Annotated[
+    Path,
+    typer.Argument(
+        help="TOML file that describes the run; - reads standard input.", metavar="CONFIG"
+    ),
+]
 Overlays = Annotated[
     list[Path] | None,
     typer.Option(

@@ -82,14 +82,14 @@ class LogStreams:
         except ClusterError as error:
             self.view.show_notice(f"the log of {log.pod} cannot be read: {error}")
 
-    async def _show_stored(self, attempt: int, shown: Sequence[str]) -> None:
-        """Show from storage what an attempt wrote after the lines ``shown``."""
+    async def _show_stored(self, attempt: int, printed: Sequence[str]) -> None:
+        """Show from storage what an attempt wrote after the lines ``printed``."""
         try:
             lines = await read_stored_log(self.session, self.run, attempt)
         except (Failure, StoreError) as error:
             self.view.show_notice(f"the log of attempt {attempt} is not complete: {error}")
             return
-        for line in lines_after(lines, shown):
+        for line in lines_after(lines, printed):
             self.view.show_log_line(format_log_line(TRAINER_CONTAINER, line))
 
 

@@ -129,13 +129,13 @@ def container_has_ended(pod: dict[str, Any], container: str) -> bool:
     return ended or pod.get("status", {}).get("phase") in ("Succeeded", "Failed")
 
 
-def lines_after(stored: Sequence[str], shown: Sequence[str]) -> Sequence[str]:
-    """Return the lines of ``stored`` after the last place where the lines ``shown`` occur in it.
+def lines_after(stored: Sequence[str], printed: Sequence[str]) -> Sequence[str]:
+    """Return the lines of ``stored`` after the last place where the lines ``printed`` occur in it.
 
     When they do not occur, all lines are returned: a repeated line is better than a missing one.
     """
-    if not shown:
+    if not printed:
         return stored
-    ends = range(len(stored), len(shown) - 1, -1)
-    last = list(shown)
+    ends = range(len(stored), len(printed) - 1, -1)
+    last = list(printed)
     return next((stored[end:] for end in ends if stored[end - len(last) : end] == last), stored)

@@ -33,7 +33,7 @@ def diff(
     namespace: Namespace = None,
     context: Context = None,
 ) -> None:
-    """Show in which settings two runs differ.
+    """Show the settings in which two runs differ.
 
     The resolved specs are compared: what was given, the defaults of the recipe, and what the
     platform chose (platform.…: pool, GPUs, image, package of the environment, revision of the

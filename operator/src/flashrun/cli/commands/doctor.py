@@ -212,8 +212,8 @@ def _check_operator(
                 "operator",
                 Verdict.FAIL,
                 f"ConfigMap {names.PUBLIC_CONFIG_MAP} cannot be read in namespace {namespace}",
-                f"the operator does not serve this namespace: choose another one with -n, or have "
-                f"{namespace} added to the chart's namespaces",
+                "the operator does not serve this namespace: choose one with -n that it serves, or "
+                f"have {namespace} added to the chart's namespaces",
             )
         ]
     age = (now - platform.updated).total_seconds() if platform.updated else None

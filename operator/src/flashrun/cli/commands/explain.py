@@ -57,7 +57,7 @@ def explain(
     key: Annotated[
         str | None,
         typer.Argument(
-            help="Key, such as train.steps or steps; all keys when left out.",
+            help="Key, such as train.steps or steps; by default all keys.",
             metavar="KEY",
             autocompletion=complete_key,
         ),
@@ -66,27 +66,27 @@ def explain(
 ) -> None:
     """Explain a key of the config.
 
-    Prints its meaning, type, bounds and default, from the models that check a config. Without KEY
-    all keys are listed; the name of a table lists the keys in it.
+    Prints its meaning, type, bounds and default. Without KEY all keys are listed; the name of a
+    table lists the keys in it.
 
     Example: flash explain train.max_length
     """
-    found = list(list_keys()) if key is None else find_keys(key)
+    keys = list(list_keys()) if key is None else find_keys(key)
     match output:
         case OutputFormat.JSON | OutputFormat.YAML:
-            data = [_data(item) for item in found]
+            data = [_data(item) for item in keys]
             terminal.write_data(data if len(data) != 1 else data[0], output)
         case OutputFormat.NAME:
-            for item in found:
+            for item in keys:
                 terminal.write(item.name)
-        case OutputFormat.TABLE if len(found) == 1:
-            for label, text in describe(found[0]):
+        case OutputFormat.TABLE if len(keys) == 1:
+            for label, text in describe(keys[0]):
                 terminal.write(f"{label + ':':<13}{text}")
         case OutputFormat.TABLE:
             terminal.write_table(
                 Table(
                     ("KEY", "TYPE", "USED BY", "LEFT OUT", "MEANING"),
-                    tuple(tuple(map(Cell, _row(item))) for item in found),
+                    tuple(tuple(map(Cell, _row(item))) for item in keys),
                 )
             )
 

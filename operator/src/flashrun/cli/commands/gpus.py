@@ -1,4 +1,4 @@
-"""``flash gpus``: the pools of GPUs, and how many GPUs are free in them."""
+"""``flash gpus``: the pools of GPUs, and how many GPUs are free."""
 
 import asyncio
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from flashrun.cli.output.tables import Cell, Table, Tone
 def gpus(
     output: Output = OutputFormat.TABLE, namespace: Namespace = None, context: Context = None
 ) -> None:
-    """List the pools of GPUs and what is free in them.
+    """List the pools of GPUs and how many GPUs are free.
 
     COST is relative: a run gets the cheapest pool that it fits in. FREE is the number of GPUs that
     no pod has requested, as the platform counted them up to a minute ago.

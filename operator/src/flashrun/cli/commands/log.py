@@ -1,4 +1,4 @@
-"""``flash log``: what a run wrote, from its pod while the pod exists, from storage afterwards."""
+"""``flash log``: the log of a run, from its pod while the pod exists, then from storage."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -28,7 +28,7 @@ def log(
     namespace: Namespace = None,
     context: Context = None,
 ) -> None:
-    """Print what a run wrote.
+    """Print the log of a run.
 
     The log is read from the pod while it exists, and from storage afterwards. Lines of init
     containers begin with their name. Without --follow it is the log of the newest attempt, with

@@ -31,7 +31,7 @@ def models(
     namespace: Namespace = None,
     context: Context = None,
 ) -> None:
-    """List the base models and the GPUs that they would get.
+    """List the base models and the GPUs that runs of them get.
 
     The columns SFT and GRPO show how many GPUs of which pool a run would get with the default batch
     size. Models are sorted by size.

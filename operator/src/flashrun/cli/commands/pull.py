@@ -26,9 +26,7 @@ def pull(
     ],
     folder: Annotated[
         Path | None,
-        typer.Argument(
-            help="New folder; named after the reference when left out.", metavar="FOLDER"
-        ),
+        typer.Argument(help="New folder; by default named after the reference.", metavar="FOLDER"),
     ] = None,
     namespace: Namespace = None,
     context: Context = None,

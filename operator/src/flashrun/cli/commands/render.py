@@ -23,12 +23,14 @@ def render(
     overlays: Overlays = None,
     sets: Sets = None,
     name: Annotated[
-        str | None, typer.Option("--name", help="Name of the run; a new one when left out.")
+        str | None, typer.Option("--name", help="Name of the run; by default a new one.")
     ] = None,
     secret: Annotated[
         list[str] | None,
         typer.Option(
-            "--secret", help="Secret that holds environment.secrets; repeat it.", metavar="NAME"
+            "--secret",
+            help="Existing Secret with environment.secrets; can be repeated.",
+            metavar="NAME",
         ),
     ] = None,
     output: Annotated[
@@ -36,7 +38,9 @@ def render(
     ] = OutputFormat.YAML,
     namespace: Namespace = None,
 ) -> None:
-    """Print the FlashRun that train would submit; it holds no secret values.
+    """Print the FlashRun that train would submit.
+
+    It never contains values of secrets; a note explains how to create the Secret that it needs.
 
     Example: flash render config.toml --name sums-1 | kubectl apply -f -
     """

@@ -1,4 +1,4 @@
-"""``flash status``: where a run is, and why it waits or failed."""
+"""``flash status``: the progress of a run, and why it waits or failed."""
 
 import asyncio
 
@@ -17,7 +17,9 @@ def status(
     namespace: Namespace = None,
     context: Context = None,
 ) -> None:
-    """Show where a run is, what it saved, and why it waits or failed.
+    """Show the progress of a run, and why it waits or failed.
+
+    Also shows its attempts, its checkpoints and the GPUs that it got.
 
     Example: flash status flash-1795370000-3fa9c1d2 -f
     """

@@ -26,7 +26,7 @@ def train(
     sets: Sets = None,
     dry_run: DryRun = False,
     server: Annotated[
-        bool, typer.Option("--server", help="With --dry-run: ask the cluster, too.")
+        bool, typer.Option("--server", help="With --dry-run: check in the cluster, too.")
     ] = False,
     background: Background = False,
     output: Output = OutputFormat.TABLE,

@@ -148,7 +148,7 @@ def compose(files: Sequence[ConfigFile], sets: Sequence[str] = ()) -> ComposedCo
     """Compose ``files``, the base first, and ``sets`` into one config.
 
     Raises:
-        ConfigError: with every problem that was found.
+        ConfigError: with every problem.
     """
     draft = _Draft()
     problems: list[Problem] = []

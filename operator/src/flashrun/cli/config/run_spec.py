@@ -27,6 +27,6 @@ def config_tables(run: FlashRun) -> dict[str, Any]:
 
 
 def given_secrets(run: FlashRun) -> tuple[str, ...]:
-    """Return the Secrets that a run was pointed to, without the one made for it alone."""
+    """Return the Secrets that a run looks up, without the one that was created for this run."""
     own = names.submitted_secret_name(run.name)
     return tuple(ref.name for ref in run.spec.secret_refs if ref.name != own)

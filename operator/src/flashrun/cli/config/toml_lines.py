@@ -1,8 +1,8 @@
-"""Where each key of a TOML text stands, so that an error can name a line.
+"""Find the line of each key in a TOML text, so that an error can name it.
 
-The standard library's parser keeps no positions. This scanner reads text which that parser has
-already accepted, so it only has to tell keys from values. (``deep_key`` alone comes before the
-parser, whose time grows with the square of a key's parts.)
+The parser of the standard library keeps no positions. This scanner reads text that the parser has
+accepted, so it only has to distinguish keys from values. Only ``deep_key`` runs before the parser,
+as the parser's time grows with the square of the number of parts of a key.
 """
 
 import re
@@ -42,14 +42,14 @@ def key_lines(text: str) -> dict[Path, int]:
             header = tuple(_key(token) for token in statement if token.kind in ("string", "bare"))
             lines.setdefault(header, statement[0].line)
         else:
-            _pairs(statement, header, lines)
+            _add_key_lines(statement, header, lines)
     return lines
 
 
 def deep_key(text: str, limit: int) -> int | None:
     """Return the line of the first dotted key with more than ``limit`` parts, or None."""
     if all(line.count(".") < limit for line in text.split("\n")):
-        return None  # nearly every text; a key stands on one line
+        return None  # the usual case; a key is on one line
     parts, after_dot = 0, False
     for token in _tokens(text):
         if token.kind in ("string", "bare"):
@@ -61,7 +61,7 @@ def deep_key(text: str, limit: int) -> int | None:
 
 
 def _tokens(text: str) -> Iterator[_Token]:
-    """Cut the text into tokens, up to the first quote that is never closed."""
+    """Yield the tokens of the text, up to the first quote that is never closed."""
     line = 1
     for match in _TOKEN.finditer(text):
         if match.lastgroup == "open":
@@ -71,7 +71,7 @@ def _tokens(text: str) -> Iterator[_Token]:
 
 
 def _statements(text: str) -> Iterator[list[_Token]]:
-    """Cut the text at the line ends that end a header or a pair."""
+    """Yield the tokens of each statement: a table header or a pair of key and value."""
     statement: list[_Token] = []
     depth = 0
     for token in _tokens(text):
@@ -86,8 +86,8 @@ def _statements(text: str) -> Iterator[list[_Token]]:
         yield statement
 
 
-def _pairs(statement: list[_Token], header: Path, lines: dict[Path, int]) -> None:
-    """Note the keys of one ``key = value``, those of inline tables inside the value included."""
+def _add_key_lines(statement: list[_Token], header: Path, lines: dict[Path, int]) -> None:
+    """Add the lines of the keys of one ``key = value``, also those in inline tables."""
     key: list[_Token] = []
     value_of = header
     brackets: list[tuple[str, Path]] = [("{", header)]

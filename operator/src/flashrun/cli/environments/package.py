@@ -31,6 +31,7 @@ _MARKERS: Final = (
     *("earer", "EARER", "://"),
 )
 """Parts of which every token with a known form has one; lines without one are skipped quickly."""
+_TOO_LARGE: Final = "remove files that the environment does not need"
 _PLACES_LISTED: Final = 10
 """Most places that one error lists."""
 
@@ -69,7 +70,8 @@ def pack(folder: Path, allowed: Sequence[str] = ()) -> Package:
     data = _compress(contents)
     if len(data) > PACKED_LIMIT:
         raise UsageFailure(
-            f"{folder} packs to {len(data):,} bytes; at most {PACKED_LIMIT:,} are allowed"
+            f"{folder} packs to {len(data):,} bytes; at most {PACKED_LIMIT:,} are allowed",
+            _TOO_LARGE,
         )
     left_out_names = (
         f"{path.relative_to(folder)}{'/' if path.is_dir() else ''}" for path in left_out
@@ -111,12 +113,13 @@ def _is_left_out(path: Path) -> bool:
 def _check_size(folder: Path, paths: list[Path]) -> None:
     if len(paths) > MEMBERS_LIMIT:
         raise UsageFailure(
-            f"{folder} holds {len(paths):,} files; at most {MEMBERS_LIMIT:,} are allowed"
+            f"{folder} holds {len(paths):,} files; at most {MEMBERS_LIMIT:,} are allowed",
+            _TOO_LARGE,
         )
     total = sum(path.stat().st_size for path in paths)
     if total > UNPACKED_LIMIT:
         raise UsageFailure(
-            f"{folder} holds {total:,} bytes; at most {UNPACKED_LIMIT:,} are allowed"
+            f"{folder} holds {total:,} bytes; at most {UNPACKED_LIMIT:,} are allowed", _TOO_LARGE
         )
 
 

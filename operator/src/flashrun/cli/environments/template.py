@@ -1,4 +1,4 @@
-"""The files that ``flash env setup`` writes: a small project that trains as it is."""
+"""The files that ``flash env setup`` writes: a small project that can be trained at once."""
 
 from typing import Final
 
@@ -16,7 +16,7 @@ class Task(EnvironmentSingleTurn):
         return [{"role": "user", "content": example.input}]
 
     def score_response(self, example: TaskExample, response_text: str) -> RewardResult:
-        """Score one answer, best between 0 and 1; parts of a point help a model to climb.
+        """Score one answer, best between 0 and 1; partial scores help the model to improve.
 
         Reasoning is left out of response_text: response_text.thinking has it.
         """

@@ -1,4 +1,4 @@
-"""``flash env delete``: an environment with all its versions, unless a run still needs it."""
+"""``flash env delete``: delete an environment with all its versions, unless a run needs it."""
 
 import asyncio
 import sys
@@ -67,11 +67,14 @@ async def _runs_using(session: ClusterSession, identifier: str) -> list[str]:
 
 
 def _confirm(identifier: str, versions: int, sure: bool) -> None:
-    """Ask before deleting; raises ``UsageFailure`` when the answer is no or nobody can answer."""
+    """Ask before deleting; raises ``UsageFailure`` when the answer is no or cannot be given."""
     if sure:
         return
     if not sys.stdin.isatty():
-        raise UsageFailure(f"nobody can be asked whether to delete {identifier}", "add -y")
+        raise UsageFailure(
+            f"deleting {identifier} needs a confirmation, and standard input is not a terminal",
+            "add -y",
+        )
     what = f"{identifier} with {versions} version{'' if versions == 1 else 's'}"
     if not typer.confirm(f"Delete {what}? Finished runs could not be repeated", err=True):
         raise UsageFailure("nothing was deleted")

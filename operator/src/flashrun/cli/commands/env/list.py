@@ -1,4 +1,4 @@
-"""``flash env list``: the published environments."""
+"""``flash env list``: list the published environments."""
 
 import asyncio
 from datetime import UTC, datetime

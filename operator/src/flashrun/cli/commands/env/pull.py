@@ -1,4 +1,4 @@
-"""``flash env pull``: a published environment, fetched into a folder."""
+"""``flash env pull``: download a published environment."""
 
 import asyncio
 import hashlib
@@ -28,19 +28,20 @@ def pull(
         ),
     ],
     folder: Annotated[
-        Path | None, typer.Argument(help="New folder; the environment's name when left out.")
+        Path | None,
+        typer.Argument(help="New folder; by default the environment's name.", metavar="FOLDER"),
     ] = None,
     namespace: Namespace = None,
     context: Context = None,
 ) -> None:
-    """Fetch an environment into a folder and print its path.
+    """Download an environment and print the folder that holds it.
 
     Example: flash env pull team-a/sums ./sums
     """
     version = parse_version(identifier)
     target = folder or Path(version.identifier.partition("/")[2])
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise UsageFailure(f"{target} exists already; name a new folder")
+        raise UsageFailure(f"{target} exists already", "name a new folder")
     data = asyncio.run(_fetch(version, namespace, context))
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".flash-") as scratch:

@@ -1,4 +1,4 @@
-"""``flash env push``: a folder, published as an environment."""
+"""``flash env push``: publish a folder as an environment."""
 
 import asyncio
 from datetime import UTC, datetime
@@ -17,16 +17,20 @@ from flashrun.cli.output import formatting, terminal
 
 
 def push(
-    folder: Annotated[Path, typer.Argument(help="Folder with environment.py.")] = Path(),
+    folder: Annotated[
+        Path, typer.Argument(help="Folder with environment.py.", metavar="FOLDER")
+    ] = Path(),
     name: Annotated[
         str | None,
-        typer.Option("--name", help="ORG/NAME, or NAME; namespace and folder when left out."),
+        typer.Option(
+            "--name", help="ORG/NAME, or NAME for NAMESPACE/NAME; by default the folder's name."
+        ),
     ] = None,
     allowed: Annotated[
         list[str] | None,
         typer.Option(
             "--allow",
-            help="File to publish although it looks as if it held a secret; repeat it.",
+            help="File to publish although it seems to hold a secret; can be repeated.",
             metavar="FILE",
         ),
     ] = None,
@@ -35,7 +39,8 @@ def push(
 ) -> None:
     """Publish a folder as an environment and print its id.
 
-    A run pins what is newest when it is accepted: pushing again changes no run.
+    A run uses the package that was the newest one when the run was accepted: pushing again does
+    not change it.
 
     Example: flash env push ./sums --name team-a/sums
     """

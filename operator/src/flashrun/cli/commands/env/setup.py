@@ -1,4 +1,4 @@
-"""``flash env setup``: a small project to begin with."""
+"""``flash env setup``: write a small example project."""
 
 import re
 from pathlib import Path
@@ -11,15 +11,17 @@ from flashrun.cli.output import terminal
 
 
 def setup(
-    folder: Annotated[Path, typer.Argument(help="Folder to write into.")] = Path(),
+    folder: Annotated[
+        Path, typer.Argument(help="Folder to write into.", metavar="FOLDER")
+    ] = Path(),
     several_turns: Annotated[
-        bool, typer.Option("--multi-turn", help="Begin with conversations of several turns.")
+        bool, typer.Option("--multi-turn", help="Write an environment with several turns.")
     ] = False,
     reasoning: Annotated[
-        bool, typer.Option("--reasoning", help="Begin with answers that reason first.")
+        bool, typer.Option("--reasoning", help="Write answers that begin with reasoning.")
     ] = False,
 ) -> None:
-    """Write a small project to begin with.
+    """Write a small example project.
 
     Files that exist are kept.
 

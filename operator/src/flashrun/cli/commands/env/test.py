@@ -26,7 +26,9 @@ from flashrun.cli.output.tables import Cell, Table, Tone
 
 
 def check_environment(
-    folder: Annotated[Path, typer.Argument(help="Folder with environment.py.")] = Path(),
+    folder: Annotated[
+        Path, typer.Argument(help="Folder with environment.py.", metavar="FOLDER")
+    ] = Path(),
     config: Annotated[
         Path | None,
         typer.Option(
@@ -37,7 +39,7 @@ def check_environment(
     ] = None,
     split: Annotated[
         str | None,
-        typer.Option("--split", help="Check dataset/<split>.jsonl; train when left out."),
+        typer.Option("--split", help="Check dataset/<split>.jsonl; by default train.jsonl."),
     ] = None,
     params: Annotated[
         list[str] | None,
