@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from flashrun.api.catalog import Catalog, Model, Thinking
-from flashrun.api.config import EnvironmentConfig, RunConfig, TrainConfig, WandbConfig
+from flashrun.api.config import GRPO_ONLY, EnvironmentConfig, RunConfig, TrainConfig, WandbConfig
 from flashrun.api.records import ResolvedTrain
 from flashrun.cli.config.compose import ComposedConfig, ConfigFile, compose
 from flashrun.cli.config.problems import ConfigError
@@ -155,6 +155,14 @@ def test_the_row_of(key: str) -> None:
 
     assert found == expected
     assert isinstance(found, type(expected))
+
+
+@pytest.mark.parametrize("key", sorted(TrainConfig.model_fields.keys() - {"init_from_adapter"}))
+def test_a_given_value_is_what_trains(key: str) -> None:
+    text, expected = ROWS[f"train.{key}"]
+    algorithm = "grpo" if key in GRPO_ONLY else "sft"
+
+    assert getattr(recipe(f"algorithm={algorithm}", f"train.{key}={text}"), key) == expected
 
 
 def test_there_is_no_key_without_a_row() -> None:
