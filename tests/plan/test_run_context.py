@@ -49,7 +49,7 @@ def test_a_run_that_has_begun_keeps_its_scale_and_its_training_values() -> None:
     changed = replace(world, platform=worlds.NODES.model_copy(update={"pools": (wider,)}))
 
     for context in (world.context(), changed.context()):
-        placement = context.place()
+        placement = context.find_placement()
         assert placement is not None
         assert placement.scale == Scale(nodes=2, gpus=2, sharded=True)
         assert world.observed.resolved is not None
@@ -64,7 +64,7 @@ def test_rank_and_alpha_of_the_training_values_come_from_the_adapter() -> None:
 
 
 def test_a_model_that_the_catalog_lacks_has_no_placement() -> None:
-    assert World(make_run({"model": "Qwen/Qwen3.5-5B"})).context().place() is None
+    assert World(make_run({"model": "Qwen/Qwen3.5-5B"})).context().find_placement() is None
 
 
 START = NOW - timedelta(seconds=30)

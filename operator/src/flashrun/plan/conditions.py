@@ -17,7 +17,7 @@ TRUE, FALSE, UNKNOWN = ConditionStatus.TRUE, ConditionStatus.FALSE, ConditionSta
 
 @dataclass(frozen=True)
 class DesiredCondition:
-    """A condition without times, as a decision wants it."""
+    """A condition that a decision sets; it has no times yet."""
 
     type: ConditionType
     status: ConditionStatus

@@ -53,7 +53,7 @@ class RunContext:
         """The run's model in the platform's catalog, or None when the catalog lacks it."""
         return Catalog(self.platform.models).get(self.run.spec.model)
 
-    def place(self) -> placement.Placement[Pool] | None:
+    def find_placement(self) -> placement.Placement[Pool] | None:
         """Return the cheapest placement, or None; a run that has begun keeps its scale."""
         model, pools, pinned = self.model, self.platform.pools, self.observed.resolved
         algorithm = self.run.spec.algorithm

@@ -21,7 +21,7 @@ def refuse_invalid_spec(context: RunContext) -> Decision | None:
     check = resolve.check_config(spec, context.train, catalog, pip_url_hosts=hosts)
     problems = list(check.problems)
     model = context.model
-    if model is not None and context.place() is None:
+    if model is not None and context.find_placement() is None:
         pools, algorithm = platform.pools, spec.algorithm
         problems.append(placement.explain_no_placement(pools, model, algorithm, context.train))
     source = context.observed.storage.adapter_source

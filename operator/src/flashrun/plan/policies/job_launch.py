@@ -13,14 +13,14 @@ def launch_job(context: RunContext) -> Decision | None:
     """Create the Job and everything that its pods need; a Job that was deleted resumes."""
     if context.job is not None:
         return None
-    place = context.place()
-    if place is None:  # the platform changed under a run that it had accepted
+    placement = context.find_placement()
+    if placement is None:  # the platform changed under a run that it had accepted
         failure = FailureStatus(
             reason=Reason.NO_POOL,
             message=f"{context.run.spec.model} no longer fits in any pool of this cluster.",
             hint="Choose a smaller model (flash models), or ask the platform's administrator.",
         )
         return fail_run(context, failure)
-    resolved = context.observed.resolved or pin_run(context, place.scale)
-    placement = objects.JobPlacement(0, place.pool, place.scale)
-    return start_job(context, resolved, placement, Reason.LAUNCHED, "The Job was created.")
+    resolved = context.observed.resolved or pin_run(context, placement.scale)
+    first = objects.JobPlacement(0, placement.pool, placement.scale)
+    return start_job(context, resolved, first, Reason.LAUNCHED, "The Job was created.")
