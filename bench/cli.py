@@ -99,8 +99,8 @@ def main() -> int:
                     f"{middle.cpu:.0f} ms of processor time"
                 )
             print(f"  ours / incumbent: {wall:.2f} on the clock, {cpu:.2f} of processor time")
-            told = f"flash {' '.join(words)}: {wall:.2f} of the incumbent's time, at most {limit}"
-            sentences.append((told, wall <= limit))
+            claim = f"flash {' '.join(words)}: {wall:.2f} of the incumbent's time, at most {limit}"
+            sentences.append((claim, wall <= limit))
     print(f"\n{sides.machine()}; flags: none, bytecode compiled")
     return sides.verdict(*sentences)
 

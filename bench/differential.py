@@ -1,8 +1,8 @@
-"""Thousands of generated configs: what we make of each, against the incumbent's validator.
+"""Thousands of generated configs: how we read each, compared with the incumbent's validator.
 
     python -m bench.differential [--cases 10000] [--seed 42] [--show NAME]
 
-The incumbent runs in a virtual environment of its own, as one process that reads a config a line
+The incumbent runs in its own virtual environment, as one process that reads one config per line
 and answers whether it accepts it and with which values. Every case in which the two differ must
 belong to a category of ``CATEGORIES``, each with its reason; one that does not is printed, and the
 program ends with 1. The same seed makes the same cases.
@@ -209,7 +209,7 @@ def valid(chance: random.Random) -> Tables:
 
 
 def mutate(chance: random.Random, tables: Tables) -> None:
-    """Change one place: a value, an unknown key, a missing key, a table that is none."""
+    """Change one place: a value, an unknown key, a missing key, a value that is not a table."""
     table, key = chance.choice(PLACES)
     match chance.choices(("good", "value", "unknown", "missing", "scalar"), (25, 40, 20, 10, 5))[0]:
         case "good" if key in GOOD.get(table, {}):
@@ -369,7 +369,7 @@ CATEGORIES = (
              "The incumbent refuses them on the GPU."),
     Category("secrets in values", STRICTER, r" looks like an? ",
              "A spec is copied to status, storage and git; the reference asks for it."),
-    Category("pip entries that are no requirement", STRICTER,
+    Category("pip entries that are not requirements", STRICTER,
              r"^environment\.pip\[\d+\]: .*(an option of pip|not a requirement|must be one line)",
              "The incumbent finds out on the GPU."),
     Category("pip entries with an address", STRICTER,
@@ -380,7 +380,7 @@ CATEGORIES = (
     Category("names of the platform, and names that change how programs run", STRICTER,
              r"cannot be \S+, which (is reserved|would change)",
              "In any case of letters; PATH and LD_PRELOAD would take over the trainer."),
-    Category("worker_env that is no text", STRICTER, r"^worker_env\..* must be a string",
+    Category("worker_env values that are not text", STRICTER, r"^worker_env\..* must be a string",
              "The reference says string values; the incumbent makes true to True."),
     Category("control characters", STRICTER, r"must not contain NUL|without control characters",
              "A variable cannot carry NUL, and a label is one line."),
@@ -396,12 +396,12 @@ CATEGORIES = (
              "The incumbent says so on the GPU."),
     Category("a temperature of 0", STRICTER, r"^train\.temperature: 0 makes",
              "Nothing can be learned from equal completions."),
-    Category("nested values of --set that are no strings", STRICTER,
+    Category("nested values of --set that are not strings", STRICTER,
              r"must be a (list of strings|string), not (\[\[|\{|16$)",
              "--set reads TOML; the incumbent takes the brackets for text."),
     Category("SFT without max_examples", LOOSER, r"^train\.max_examples must be set",
              "The reference: 0 and nothing mean no cap. The incumbent needs it for its price."),
-    Category("[gpu] that is no table", LOOSER, r"^\[gpu\] must be a table",
+    Category("[gpu] that is not a table", LOOSER, r"^\[gpu\] must be a table",
              "Ignored with a note, whatever it is."),
     Category("blanks around a model", LOOSER, r"^unsupported model '(\s.*|[^']*\s)'",
              "Stripped, as around an environment."),

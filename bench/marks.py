@@ -1,4 +1,4 @@
-"""What the plain scripts print: one JSON line when a part of the start is over, and one a step."""
+"""What the plain scripts print: one JSON line after each part of the start, and one per step."""
 
 import json
 import time

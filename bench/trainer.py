@@ -2,10 +2,10 @@
 
     python -m bench.trainer [--pairs 10] [--only speed|stall|packing|grpo]
 
-`speed` runs both sides in turns on the same model, data and settings, packing off: time a step with
-all of our reporting and checkpointing on, and time from process start to the first step, with its
-parts. `stall` is a long run of ours with 20 saves against a storage that takes 1.5 s an upload: how
-long training stood still. `packing` compares our own tokens per second with and without packing.
+`speed` runs both sides in turns on the same model, data and settings, packing off: time per step
+with all of our reporting and checkpointing on, and time from process start to the first step, with
+its parts. `stall` is a long run of ours with 20 saves against storage that takes 1.5 s per upload:
+how long training is blocked. `packing` compares our own tokens per second with and without packing.
 `grpo` runs both sides in turns with the same prompts and reward, transformers sampling. Everything
 runs on one thread; the model is random and made so that a step takes some hundred milliseconds.
 """
@@ -50,7 +50,7 @@ GRPO_KNOBS = KNOBS | {
     "stop_sequences": (),
     "save_every": SAVE_EVERY,
 }
-INSTRUCTION = "Answer with digits only."  # what examples/sums asks for when nothing else is said
+INSTRUCTION = "Answer with digits only."  # what examples/sums asks for by default
 # TRL also learns the line feed that the template writes behind the end of a turn; we do not.
 LOSS_TOLERANCE = 0.01
 
@@ -186,10 +186,10 @@ class Bench:
             stderr=(output / "log").open("w"),
             text=True,
         )
-        said = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"')]
-        lines = [line for line in said if "step" in line]
+        marked = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"')]
+        lines = [line for line in marked if "step" in line]
         times = [line["time"] for line in lines]
-        marks = [began, *(line["time"] for line in said if "part" in line), times[0]]
+        marks = [began, *(line["time"] for line in marked if "part" in line), times[0]]
         parts = ("imports", "loading", "first_step")
         start = dict(zip(parts, map(operator.sub, marks[1:], marks), strict=True))
         return _run(began, times, [line[value] for line in lines], start)
