@@ -30,7 +30,7 @@ def unpack(packed: IO[bytes], folder: Path) -> None:
     """Unpack plain files and folders into ``folder``, and refuse anything else.
 
     Raises:
-        ArchiveError: it is no package, is too large, or holds what a package may not hold.
+        ArchiveError: it is not a package, is too large, or holds what a package may not hold.
     """
     count = size = 0
     try:

@@ -83,7 +83,7 @@ Text = Annotated[str, BeforeValidator(_text), Field(min_length=1, max_length=512
 
 def _no_secret(text: str) -> str:
     if (found := secret_patterns.secret_value(text)) is not None:
-        raise ValueError(f"looks like {found}, and a spec is no place for one: {SECRETS_HINT}")
+        raise ValueError(f"looks like {found}, which must not be in a spec: {SECRETS_HINT}")
     return text
 
 
@@ -162,7 +162,7 @@ def pip_url(requirement: str) -> SplitResult | None:
 
 
 def _plain_https(url: SplitResult) -> None:
-    """Refuse what is no plain download: whether its host is allowed is the platform's to say."""
+    """Refuse an address that is not a plain download; the platform checks its host."""
     if url.scheme != "https" or not url.hostname:
         raise ValueError(
             "names an address that does not begin with https://; "
@@ -363,11 +363,11 @@ class TrainConfig(Section):
     max_steps: Annotated[int, Field(ge=0, le=100_000_000), INTEGRAL] | None = Field(
         default=None, examples=[200]
     )
-    """SFT: cap on optimizer steps; 0 is no cap."""
+    """SFT: limit on optimizer steps; 0 means no limit."""
     max_examples: Annotated[int, Field(ge=0, le=1_000_000_000), INTEGRAL] | None = Field(
         default=None, examples=[1000]
     )
-    """Use only the first N rows of the dataset; 0 is no cap."""
+    """Use only the first N rows of the dataset; 0 means all."""
     steps: Annotated[int, Field(ge=1, le=100_000_000), INTEGRAL] | None = Field(
         default=None, examples=[300]
     )

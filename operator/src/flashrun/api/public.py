@@ -55,7 +55,7 @@ class PublicPlatform(Section):
     def of(
         cls, platform: Platform, *, version: str = "", updated: datetime | None = None
     ) -> "PublicPlatform":
-        """Return what of ``platform`` is for everyone."""
+        """Return the public part of ``platform``."""
         return cls(
             models=tuple(Catalog(platform.models)),
             pools=tuple(

@@ -78,7 +78,7 @@ class ResolvedTrain(Record):
 
 
 class Scale(Record):
-    """How many processes train, one a GPU, and whether they share the weights."""
+    """How many processes train, one per GPU, and whether the weights are sharded over them."""
 
     nodes: int = Field(default=1, ge=1)
     """Pods of one attempt, each on a node of its own."""

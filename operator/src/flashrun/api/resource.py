@@ -153,7 +153,7 @@ class BatchingStatus(Section):
     """How the trainer cuts one optimizer step, as it found best for what it runs on."""
 
     world_size: int
-    """One a GPU."""
+    """Processes; one per GPU."""
     micro_batch_size: int
     """Sequences of one forward and backward pass on one device."""
     gradient_accumulation_steps: int

@@ -61,7 +61,7 @@ _SEGMENT = re.compile(r"[A-Za-z0-9]{12,}")
 _TURN = re.compile(r"(?<=[a-z])[A-Z0-9]|(?<=[A-Z])[0-9]|(?<=[0-9])[A-Za-z]")
 """A change of case or kind inside a word; a capital that begins one is none."""
 _TURNS_SHARE: Final = 0.22
-"""Share of turns above which a word is no identifier: names turn where their words meet."""
+"""Share of turns above which a word is not an identifier: names turn where their words meet."""
 _AWS_SECRET_KEY: Final = (40, 0.18)
 """Length of AWS's secret keys, and the share of turns that is enough for one."""
 _ENTROPY_BITS: Final = 4.2
