@@ -3,10 +3,11 @@
 from typing import Any
 
 from flashrun.api import names
-from flashrun.api.config import Algorithm, RunConfig
+from flashrun.api.config import RunConfig
 from flashrun.api.records import ResolvedRun
 from flashrun.api.resource import FlashRun, FlashRunSpec, FlashRunStatus, ResolvedStatus
 from flashrun.cli.cluster.connection import ClusterSession
+from flashrun.cli.config.train_values import used_values
 from flashrun.cli.output.failure import Failure, NotFoundFailure
 from flashrun.store_errors import StoreError
 
@@ -71,10 +72,10 @@ def run_from_record(record: ResolvedRun) -> FlashRun:
 
 def _config_tables(record: ResolvedRun) -> dict[str, Any]:
     environment, start = record.environment, record.init_from_adapter
-    train = record.train.model_dump(mode="json", exclude_none=True)
-    unused = {"max_steps"} if record.algorithm is Algorithm.GRPO else {"stop_sequences"}
+    train = used_values(record.train, record.algorithm)
     if start is not None:
-        unused |= {"lora_rank", "lora_alpha"}  # they come with the adapter
+        # Rank and alpha come from the adapter.
+        train = {key: value for key, value in train.items() if not key.startswith("lora_")}
         train["init_from_adapter"] = start.ref
     own_name = names.wandb_run_name(record.algorithm, record.run.name)
     return {
@@ -87,7 +88,7 @@ def _config_tables(record: ResolvedRun) -> dict[str, Any]:
             "pip": list(environment.pip),
             "secrets": list(environment.secrets),
         },
-        "train": {key: value for key, value in train.items() if key not in unused},
+        "train": train,
         "worker_env": record.worker_env,
         "wandb": {
             "project": record.wandb.project,

@@ -6,12 +6,12 @@ from typing import Annotated, Any
 
 import typer
 
-from flashrun.api.config import Algorithm
 from flashrun.api.resource import FlashRun, ResolvedStatus
 from flashrun.cli.cluster import deleted_runs
 from flashrun.cli.cluster.connection import check_run_name, connect
 from flashrun.cli.config.run_spec import config_tables, given_secrets
 from flashrun.cli.config.toml_text import toml_value
+from flashrun.cli.config.train_values import used_values
 from flashrun.cli.options import Context, Namespace, Output, complete_run
 from flashrun.cli.output import terminal
 from flashrun.cli.output.output_format import OutputFormat
@@ -102,13 +102,11 @@ def flat_settings(run: FlashRun) -> dict[str, Any]:
 def _train_settings(run: FlashRun) -> dict[str, Any]:
     """Return every key of ``train`` that the algorithm uses, with the rank of a warm start."""
     start = run.spec.train.init_from_adapter
-    values = resolve_train(run.spec).model_dump(mode="json", exclude_none=True)
-    unused = {"max_steps"} if run.spec.algorithm is Algorithm.GRPO else {"stop_sequences"}
+    values = used_values(resolve_train(run.spec), run.spec.algorithm)
     chosen = run.status.resolved.train if run.status.resolved else {}
     if start:
         values |= {key: int(chosen[key]) for key in ("lora_rank", "lora_alpha") if key in chosen}
-    used = {key: value for key, value in values.items() if key not in unused}
-    return {**used, "init_from_adapter": start}
+    return {**values, "init_from_adapter": start}
 
 
 def _platform_choices(resolved: ResolvedStatus | None) -> dict[str, Any]:

@@ -6,10 +6,11 @@ from typing import Annotated, Any, Final, NamedTuple
 
 import typer
 
-from flashrun.api.config import GRPO_ONLY, SFT_ONLY, Algorithm, EnvironmentConfig, RunConfig
+from flashrun.api.config import Algorithm, EnvironmentConfig, RunConfig
 from flashrun.api.generate.config_schema import toml_schema
 from flashrun.cli.config import compose
 from flashrun.cli.config.toml_text import toml_value
+from flashrun.cli.config.train_values import UNUSED_KEYS, used_values
 from flashrun.cli.options import Output
 from flashrun.cli.output import terminal
 from flashrun.cli.output.failure import UsageFailure
@@ -17,8 +18,6 @@ from flashrun.cli.output.output_format import OutputFormat
 from flashrun.cli.output.tables import Cell, Table
 from flashrun.plan.resolve import resolve_train
 
-_UNUSED_KEYS: Final = {Algorithm.SFT: GRPO_ONLY, Algorithm.GRPO: SFT_ONLY}
-"""Keys that an algorithm does not use."""
 _BOUNDS: Final = {
     "minimum": "at least {:,}",
     "exclusiveMinimum": "above {:,}",
@@ -140,8 +139,7 @@ def _recipes(*, thinking: bool) -> dict[Algorithm, dict[str, Any]]:
         for algorithm in Algorithm
     )
     return {
-        config.algorithm: resolve_train(config).model_dump(mode="json", exclude_none=True)
-        for config in configs
+        config.algorithm: used_values(resolve_train(config), config.algorithm) for config in configs
     }
 
 
@@ -152,7 +150,7 @@ def _key(
     recipes: dict[bool, dict[Algorithm, dict[str, Any]]],
 ) -> ConfigKey:
     table, _, key = name.rpartition(".")
-    used_by = tuple(algorithm for algorithm in Algorithm if key not in _UNUSED_KEYS[algorithm])
+    used_by = tuple(algorithm for algorithm in Algorithm if key not in UNUSED_KEYS[algorithm])
     options = field.get("anyOf", [field])
     default, thinking_default = (
         {

@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 
 import typer
 
-from flashrun.api.config import Algorithm
 from flashrun.cli.config.compose import ComposedConfig
 from flashrun.cli.config.toml_text import toml_key, toml_value
+from flashrun.cli.config.train_values import UNUSED_KEYS
 from flashrun.cli.output import terminal
 from flashrun.cli.output.failure import ExitCode, UsageFailure
 from flashrun.cli.output.output_format import OutputFormat
@@ -109,10 +109,11 @@ def _train_settings(composed: ComposedConfig) -> Iterable[Setting]:
 
 
 def _default(composed: ComposedConfig, key: str) -> Any:
-    """Return the recipe's value of a key; None where the algorithm has no such key."""
+    """Return the recipe's value of a key; None when the algorithm does not use the key."""
+    if key in UNUSED_KEYS[composed.config.algorithm]:
+        return None
     value = getattr(composed.train, key)
-    sft_only = key in ("max_steps",) and composed.config.algorithm is not Algorithm.SFT
-    return None if value == () or sft_only else value
+    return None if value == () else value
 
 
 def _setting(
