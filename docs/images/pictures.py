@@ -64,7 +64,9 @@ def main() -> int:
 def write(source: str, picture: str, svg: str) -> None:
     """Write an SVG that ends with the digest of its source."""
     digest = hashlib.sha256((HERE / source).read_bytes()).hexdigest()
-    (HERE / picture).write_text(f"{svg.rstrip()}\n<!-- {source} sha256:{digest} -->\n")
+    lines = [line.rstrip() for line in svg.rstrip().splitlines()]
+    text = "\n".join([*lines, f"<!-- {source} sha256:{digest} -->"])
+    (HERE / picture).write_text(f"{text}\n")
 
 
 def architecture() -> str:
