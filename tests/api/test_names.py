@@ -7,19 +7,20 @@ import pytest
 from flashrun.api import names
 
 LABEL = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
+UID = "0b5e1c3d-7a3f-4b57-9b0e-2f1f0d3c5a77"
 LONGEST = "r" * names.RUN_NAME_LIMIT
 
 
 @pytest.mark.parametrize(
     "build",
     [
-        lambda run: names.job_name(run, 99),
-        names.secrets_name,
-        names.storage_secret_name,
-        names.spec_config_map_name,
+        lambda run: names.job_name(run, UID, 100),
+        lambda run: names.secrets_name(run, UID),
+        lambda run: names.storage_secret_name(run, UID),
+        lambda run: names.spec_config_map_name(run, UID, "d" * 64),
         names.submitted_secret_name,
-        lambda run: names.peers_service_name(names.job_name(run, 99)),
-        lambda run: names.leader_host(names.job_name(run, 99)).partition(".")[0],
+        lambda run: names.peers_service_name(names.job_name(run, UID, 100)),
+        lambda run: names.leader_host(names.job_name(run, UID, 100)).partition(".")[0],
     ],
 )
 def test_every_object_of_the_longest_run_name_is_a_label_of_63_characters(build) -> None:
@@ -27,6 +28,37 @@ def test_every_object_of_the_longest_run_name_is_a_label_of_63_characters(build)
 
     assert len(name) <= 63
     assert LABEL.fullmatch(name)
+
+
+@pytest.mark.parametrize("number", [0, 1, 9, 10, 100])
+@pytest.mark.parametrize("run", ["twin", "twin-1", "t" * 52, f"{'t' * 37}-x"])
+def test_a_job_number_is_read_from_the_name_of_the_runs_own_jobs_only(run, number) -> None:
+    job = names.job_name(run, UID, number)
+
+    assert names.parse_job_number(run, UID, job) == number
+    assert names.parse_job_number(run, "another-uid", job) is None
+    assert names.parse_job_number(f"x{run}"[:52], UID, job) is None
+
+
+@pytest.mark.parametrize("text", ["", "twin", "twin-1", "{stem}-0", "{stem}-01", "{stem}-1000",
+                                  "{stem}-x", "{stem}1", "{stem}-1-1", "{stem}-²"])  # fmt: skip
+def test_another_name_is_not_a_job_of_the_run(text) -> None:
+    stem = names.object_stem("twin", UID)
+
+    assert names.parse_job_number("twin", UID, text.format(stem=stem)) is None
+
+
+def test_runs_whose_names_differ_by_a_number_share_no_object() -> None:
+    runs = [("twin", "uid-1"), ("twin-1", "uid-2"), ("twin", "uid-3"), ("twin-1", "uid-4")]
+    jobs = {names.job_name(run, uid, number) for run, uid in runs for number in range(101)}
+    others = {
+        build(run, uid)
+        for build in (names.secrets_name, names.storage_secret_name)
+        for run, uid in runs
+    }
+
+    assert len(jobs) == len(runs) * 101
+    assert len(others) == len(runs) * 2
 
 
 def test_a_generated_name_is_a_label_and_a_reference() -> None:

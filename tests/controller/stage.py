@@ -165,9 +165,26 @@ class World:
             await asyncio.sleep(0.1)
         raise AssertionError(f"the Job controller has made no pod for {name}")
 
-    async def jobs(self, name: str) -> list[str]:
-        found = await self.cluster.list("Job", self.namespace, {names.RUN_LABEL: name})
-        return sorted(job["metadata"]["name"] for job in found)
+    async def jobs(self, name: str) -> list[int]:
+        """The numbers of the run's Jobs."""
+        uid = (await self.cluster.get(names.KIND, self.namespace, name))["metadata"]["uid"]
+        found = await self.cluster.list("Job", self.namespace, {names.RUN_UID_LABEL: uid})
+        numbers = [names.parse_job_number(name, uid, job["metadata"]["name"]) for job in found]
+        return sorted(-1 if number is None else number for number in numbers)
+
+    async def job(self, name: str, number: int = 0) -> Object:
+        """The run's Job ``number``."""
+        uid = (await self.run(name)).uid
+        return await self.cluster.get("Job", self.namespace, names.job_name(name, uid, number))
+
+    async def spec_config_map(self, name: str) -> Object:
+        """The ConfigMap that the run's newest Job names."""
+        pinned = (await self.run(name)).status.resolved
+        assert pinned is not None
+        job = await self.job(name, pinned.job)
+        volumes = job["spec"]["template"]["spec"]["volumes"]
+        [key] = [item["configMap"]["name"] for item in volumes if item["name"] == "spec"]
+        return await self.cluster.get("ConfigMap", self.namespace, key)
 
     async def kubectl(self, *words: str, stdin: Object | None = None) -> None:
         """For the few kinds that the operator has nothing to do with."""
@@ -190,7 +207,7 @@ class World:
         """Start the run's pod and return the trainer in it."""
         pod = await self.pod(name, job)
         await Kubelet(self.cluster).start(pod)
-        key = names.storage_secret_name(name)
+        key = names.storage_secret_name(name, (await self.run(name)).uid)
         text = await self.cluster.secret_value(self.namespace, key, names.ACCESS_KEY)
         store = Store(StorageAccess.model_validate_json(text))
         return Trainer(self.cluster, store, await self.run(name), pod, attempt)

@@ -10,8 +10,8 @@ from flashrun.api import names
 from flashrun.api.exits import Exit, Termination
 from flashrun.api.platform import Pool
 from flashrun.api.records import Batching, ResolvedRun, Scale
-from flashrun.plan import objects
 from tests.controller.stage import Kubelet, Object, Trainer, World
+from tests.plan.worlds import job_retries, job_scale
 
 pytestmark = pytest.mark.api
 RUN = "flash-1-0a1b2c3d"
@@ -62,33 +62,34 @@ async def test_two_nodes_are_an_indexed_job_and_a_service_that_belong_to_the_run
     run = await world.submit(RUN)
     await world.phase(RUN, "Starting")
 
-    job = await world.cluster.get("Job", world.namespace, RUN)
-    service = await world.cluster.get("Service", world.namespace, f"{RUN}-peers")
+    job = await world.job(RUN)
+    stem = names.object_stem(RUN, run.uid)
+    service = await world.cluster.get("Service", world.namespace, f"{stem}-peers")
     assert [owner["uid"] for owner in service["metadata"]["ownerReferences"]] == [run.uid]
     assert service["spec"]["clusterIP"] == "None"
-    assert objects.job_scale(job) == Scale(nodes=2, gpus=2, sharded=True)
-    assert objects.job_retries(job) == 3
+    assert job_scale(job) == Scale(nodes=2, gpus=2, sharded=True)
+    assert job_retries(job) == 3
 
     for index, pod in enumerate(await pods(world)):
-        assert pod["spec"]["hostname"] == f"{RUN}-{index}"
-        assert pod["spec"]["subdomain"] == f"{RUN}-peers"
+        assert pod["spec"]["hostname"] == f"{stem}-{index}"
+        assert pod["spec"]["subdomain"] == f"{stem}-peers"
         assert service["spec"]["selector"].items() <= pod["metadata"]["labels"].items()
         env = {item["name"] for item in pod["spec"]["containers"][0]["env"]}
         assert {"JOB_COMPLETION_INDEX", "FLASHRUN_LEADER"} <= env
-    config_map = await world.cluster.get("ConfigMap", world.namespace, f"{RUN}-spec")
+    config_map = await world.spec_config_map(RUN)
     spec = ResolvedRun.model_validate_json(config_map["data"]["spec.json"])
-    assert spec.scale == objects.job_scale(job)
+    assert spec.scale == job_scale(job)
 
-    await world.cluster.delete("Service", world.namespace, f"{RUN}-peers")
+    await world.cluster.delete("Service", world.namespace, f"{stem}-peers")
     await world.pass_over(RUN)
-    assert await world.cluster.find("Service", world.namespace, f"{RUN}-peers")
+    assert await world.cluster.find("Service", world.namespace, f"{stem}-peers")
 
     await world.cluster.delete(names.KIND, world.namespace, RUN)
     for _ in range(300):  # the garbage collector looks for new kinds every thirty seconds
-        if not await world.cluster.find("Service", world.namespace, f"{RUN}-peers"):
+        if not await world.cluster.find("Service", world.namespace, f"{stem}-peers"):
             break
         await asyncio.sleep(0.2)
-    assert await world.cluster.find("Service", world.namespace, f"{RUN}-peers") is None
+    assert await world.cluster.find("Service", world.namespace, f"{stem}-peers") is None
 
 
 async def test_the_leaders_success_is_the_runs(nodes):
@@ -110,7 +111,7 @@ async def test_the_leaders_success_is_the_runs(nodes):
     assert [attempt.pod for attempt in run.status.attempts] == [leader.name]
     job: Object = {}
     for _ in range(100):
-        job = await world.cluster.get("Job", world.namespace, RUN)
+        job = await world.job(RUN)
         left = await world.cluster.find("Pod", world.namespace, member["metadata"]["name"])
         if left is None and job["status"].get("completionTime"):
             break
@@ -185,4 +186,4 @@ async def test_a_suspended_run_rests_on_all_nodes(nodes):
     again, _ = await started(world, but=tuple(first))
     await again.succeed()
     await world.phase(RUN, "Succeeded")
-    assert await world.jobs(RUN) == [RUN]
+    assert await world.jobs(RUN) == [0]

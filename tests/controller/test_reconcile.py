@@ -56,7 +56,7 @@ async def test_a_run_reaches_its_end_and_stays_there(world: World):
     assert run.status.adapter.ref == RUN
     assert run.status.condition("Succeeded").status == "True"
 
-    await world.cluster.delete("Job", world.namespace, RUN)
+    await world.cluster.delete("Job", world.namespace, names.job_name(RUN, run.uid, 0))
     await asyncio.sleep(0.5)
     before = await world.cluster.get(names.KIND, world.namespace, RUN)
     await world.pass_over(RUN)
@@ -71,10 +71,10 @@ async def test_the_job_of_a_finished_run_expires_after_its_status_is_written(wor
     await world.phase(RUN, "Starting")
     await (await world.trainer(RUN)).succeed()
     await world.phase(RUN, "Succeeded")
-    job = await world.cluster.get("Job", world.namespace, RUN)
+    job = await world.job(RUN)
     assert "ttlSecondsAfterFinished" not in job["spec"]
     await world.pass_over(RUN)
-    job = await world.cluster.get("Job", world.namespace, RUN)
+    job = await world.job(RUN)
     assert job["spec"]["ttlSecondsAfterFinished"] == 3600
 
 
@@ -101,7 +101,7 @@ async def test_a_restarted_operator_finds_its_way(world: World):
     trainer.commit(5)
     world.restart()
     run = await world.until(RUN, lambda run: run.status.checkpoint_count == 1)
-    assert await world.jobs(RUN) == [RUN]
+    assert await world.jobs(RUN) == [0]
     assert run.status.phase == "Running"
 
 
@@ -130,7 +130,7 @@ async def test_what_would_fail_again_ends_the_run(
     assert run.status.failure is not None
     assert (run.status.failure.reason, run.status.failure.exit_code) == (reason, code)
     assert run.status.condition("Stalled").status == "True"
-    assert await world.jobs(RUN) == [RUN]
+    assert await world.jobs(RUN) == [0]
 
 
 AGAIN = [
@@ -158,7 +158,7 @@ async def test_what_may_go_well_next_time_is_tried_again_by_the_job(world: World
         second = await world.pod(name, seconds=40)
         assert second["metadata"]["name"] != first.name
         run = await world.phase(name, "Retrying")
-        job = await world.cluster.get("Job", world.namespace, name)
+        job = await world.job(name)
         return what, job["status"].get("failed", 0), run.status.attempts[0].exit_code
 
     found = await asyncio.gather(*map(try_again, range(len(AGAIN))))
@@ -187,7 +187,7 @@ async def test_what_was_too_big_goes_on_in_a_larger_pool(
         RUN, lambda run: run.status.resolved and run.status.resolved.pool == "large"
     )
     assert run.status.phase in ("Retrying", "Starting")
-    assert await world.jobs(RUN) == [RUN, f"{RUN}-1"]
+    assert await world.jobs(RUN) == [0, 1]
     again = await world.trainer(RUN, job=1, attempt=2)
     await again.succeed()
     run = await world.phase(RUN, "Succeeded")
@@ -203,7 +203,7 @@ async def test_a_broken_gpu_is_avoided(world: World):
     await world.until(
         RUN, lambda run: "the run continues in pool" in run.status.condition("Ready").message
     )
-    job = await world.cluster.get("Job", world.namespace, f"{RUN}-1")
+    job = await world.job(RUN, 1)
     affinity = job["spec"]["template"]["spec"]["affinity"]["nodeAffinity"]
     [term] = affinity["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]
     assert term["matchExpressions"][0]["values"] == ["node-with-broken-gpu"]
@@ -287,7 +287,7 @@ async def test_an_attempt_on_a_lost_node_is_superseded_before_its_pod_is_given_u
     assert claim.superseded
     again = await world.trainer(RUN, attempt=2)
     world.ahead = timedelta(0)
-    job = await world.cluster.get("Job", world.namespace, RUN)
+    job = await world.job(RUN)
     assert job["status"].get("failed", 0) == 0
     await again.succeed()
     await world.phase(RUN, "Succeeded")
@@ -332,10 +332,10 @@ async def test_a_crash_at_any_write_leaves_work_that_the_next_process_finishes(
             survived = left > 0
         world.restart()
         await world.phase(name, "Starting")
-        assert await world.jobs(name) == [name]
+        assert await world.jobs(name) == [0]
         await (await world.trainer(name)).succeed()
         await world.phase(name, "Succeeded")
-        assert await world.jobs(name) == [name]
+        assert await world.jobs(name) == [0]
         if survived:
             break
     assert crashes >= 5
@@ -370,7 +370,7 @@ async def test_a_run_waits_for_its_secrets_and_copies_only_what_it_names(world: 
     more = {"SERVICE_API_KEY": canary, "UNRELATED": "other", names.WANDB_API_KEY: "wandb"}
     await world.cluster.create(secret(world.namespace, "second", **more))
     await world.phase(RUN, "Starting")
-    copied = await world.cluster.get("Secret", world.namespace, names.secrets_name(RUN))
+    copied = await world.cluster.get("Secret", world.namespace, names.secrets_name(RUN, run.uid))
     assert sorted(copied["data"]) == ["SERVICE_API_KEY", names.WANDB_API_KEY]
     assert copied["immutable"] is True
     assert copied["metadata"]["ownerReferences"][0]["name"] == RUN
@@ -393,7 +393,7 @@ async def test_storage_credentials_reach_one_run_and_are_renewed_in_time(
         trainer.store.put_bytes("runs/other/x/y/result.json", b"{}")
     with pytest.raises(StorageForbidden):
         trainer.store.delete([names.spec_key(run.storage_prefix)])
-    name = names.storage_secret_name(RUN)
+    name = names.storage_secret_name(RUN, run.uid)
     before = await cluster.get("Secret", world.namespace, name)
     await world.pass_over(RUN)
     same = await cluster.get("Secret", world.namespace, name)
@@ -428,7 +428,7 @@ async def test_a_suspended_run_rests_and_goes_on_from_where_it_was(world: World)
     assert again.name != trainer.name
     await again.succeed()
     await world.phase(RUN, "Succeeded")
-    assert await world.jobs(RUN) == [RUN]
+    assert await world.jobs(RUN) == [0]
 
 
 async def test_a_cancelled_run_ends_and_keeps_what_was_saved(world: World):
@@ -541,5 +541,6 @@ async def test_a_run_of_the_same_name_shares_nothing_with_an_earlier_one(world: 
     run = await world.phase(RUN, "Starting", seconds=60)
     assert first.uid != second.uid == run.uid
     assert run.status.checkpoint_count == 0
-    secret = await world.cluster.get("Secret", world.namespace, names.storage_secret_name(RUN))
+    name = names.storage_secret_name(RUN, run.uid)
+    secret = await world.cluster.get("Secret", world.namespace, name)
     assert secret["metadata"]["ownerReferences"][0]["uid"] == second.uid

@@ -26,6 +26,7 @@ ACCESS = StorageAccess(
         (timedelta(hours=6), True),
         (timedelta(0), True),
         (-timedelta(hours=1), True),
+        (timedelta(days=4000), True),
     ],
 )
 def test_credentials_of_twelve_hours_are_due_after_six(left, due) -> None:
@@ -43,6 +44,17 @@ def test_the_expiry_is_read_back_from_the_secret(expires) -> None:
     assert metadata["name"] == "x"
     assert expiry_of(metadata) == expires
     assert StorageAccess.model_validate_json(values[names.ACCESS_KEY]).expires == expires
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["never", "2026-11-22T12:00:00", "9999-12-31T23:59:59-14:00", "²", "0001-01-01T00:00:00+14:00"],
+)
+def test_an_expiry_that_cannot_be_read_is_long_past(text) -> None:
+    expires = expiry_of({"annotations": {names.EXPIRES_ANNOTATION: text}})
+
+    assert expires is not None
+    assert are_due(expires, 12 * 3600, NOW)
 
 
 def test_annotations_of_the_secret_are_kept() -> None:

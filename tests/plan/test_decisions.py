@@ -4,6 +4,7 @@ from datetime import timedelta
 
 import pytest
 
+from flashrun.api import names
 from flashrun.api.reasons import ConditionType, Phase, Reason
 from flashrun.api.resource import ConditionStatus, FailureStatus
 from flashrun.plan.decisions import RECHECK_SECONDS, fail_run, wait
@@ -26,7 +27,8 @@ def test_a_failed_run_has_message_and_hint_in_one_condition(delete_jobs: bool) -
         ConditionStatus.TRUE,
         "Row 7 is empty. Remove it.",
     )
-    assert [item.name for item in decision.delete] == ([worlds.NAME] if delete_jobs else [])
+    job = names.job_name(worlds.NAME, worlds.UID, 0)
+    assert [item.name for item in decision.delete] == ([job] if delete_jobs else [])
 
 
 def test_a_waiting_run_is_looked_at_again_soon() -> None:

@@ -1,5 +1,7 @@
 """Starting a Job: secrets, access to storage, and what is pinned for the trainer."""
 
+from datetime import timedelta
+
 from flashrun.api.records import Scale
 from tests.plan import worlds
 from tests.plan.worlds import World, make_run, running
@@ -22,12 +24,22 @@ def test_access_is_renewed_at_half_life() -> None:
     assert world.later(hours=7).decide().access is not None
 
 
+def test_an_annotation_can_only_bring_the_renewal_forward() -> None:
+    world = running().later(hours=7)
+    tomorrow, later = world.now + timedelta(hours=11), world.now + timedelta(days=4000)
+
+    for annotated in (tomorrow, later, None):
+        assert world.seeing(access_expires=annotated).decide().access is not None
+    early = running()
+    assert early.seeing(access_expires=early.now).decide().access is not None
+
+
 def test_rank_and_alpha_of_a_warm_start_come_from_the_adapter() -> None:
     run = make_run({"train": {"init_from_adapter": "flash-1-aa/step-20"}})
     world = World(run).stored(adapter_source=worlds.source_adapter()).settled()
 
-    assert world.observed.resolved is not None
-    train = world.observed.resolved.train
+    assert world.pinned is not None
+    train = world.pinned.train
     assert (train.lora_rank, train.lora_alpha) == (16, 32)
     assert world.run.status.resolved is not None
     assert world.run.status.resolved.init_from_adapter_uid == "old"
@@ -36,5 +48,5 @@ def test_rank_and_alpha_of_a_warm_start_come_from_the_adapter() -> None:
 def test_the_trainer_reads_the_scale_that_its_pods_have() -> None:
     settled = World(make_run({"model": worlds.WIDE}), platform=worlds.NODES).settled()
 
-    assert settled.observed.resolved is not None
-    assert settled.observed.resolved.scale == Scale(nodes=2, gpus=2, sharded=True)
+    assert settled.pinned is not None
+    assert settled.pinned.scale == Scale(nodes=2, gpus=2, sharded=True)

@@ -2,17 +2,23 @@
 
 import pytest
 
+from flashrun.api import names
 from flashrun.api.platform import Platform
 from flashrun.api.pod import CA_FILE
-from flashrun.api.records import Scale
+from flashrun.api.records import ResolvedRun, Scale
 from flashrun.plan import objects
 from tests.plan import worlds
-from tests.plan.worlds import PLATFORM, make_run
+from tests.plan.worlds import PLATFORM, World, make_run
+
+_PINNED = World(make_run()).settled().pinned
+assert _PINNED is not None
+RESOLVED: ResolvedRun = _PINNED
+STEM = names.object_stem(worlds.NAME, worlds.UID)
 
 
 def pod_of(platform: Platform = PLATFORM, **config) -> dict:
     placement = objects.JobPlacement(0, platform.pools[0])
-    made = objects.trainer_job(make_run(config), placement, platform, platform.trainer.image)
+    made = objects.trainer_job(make_run(config), placement, platform, RESOLVED)
     return made["spec"]["template"]["spec"]
 
 
@@ -51,7 +57,7 @@ def test_only_the_trainer_sees_secrets_and_gpus() -> None:
     pod = pod_of()
     *prepare, trainer = containers(pod)
 
-    assert trainer["envFrom"] == [{"secretRef": {"name": f"{worlds.NAME}-secrets"}}]
+    assert trainer["envFrom"] == [{"secretRef": {"name": f"{STEM}-secrets"}}]
     assert trainer["resources"]["limits"]["nvidia.com/gpu"] == "1"
     for container in prepare:
         assert "envFrom" not in container
@@ -62,12 +68,12 @@ def test_only_the_trainer_sees_secrets_and_gpus() -> None:
 def test_what_the_platform_sets_comes_after_what_the_user_sets() -> None:
     platform = with_trainer(environment={"OMP_NUM_THREADS": "1"})
     pod = pod_of(platform, worker_env={"FEATURE_FLAG": "on", "OMP_NUM_THREADS": "64"})
-    names = [item["name"] for item in pod["containers"][0]["env"]]
+    variables = [item["name"] for item in pod["containers"][0]["env"]]
     values = environment(pod["containers"][0])  # the last of a name wins, as in a container
 
     assert values["FEATURE_FLAG"] == "on"
     assert values["OMP_NUM_THREADS"] == "1"
-    assert names.count("OMP_NUM_THREADS") == 2
+    assert variables.count("OMP_NUM_THREADS") == 2
 
 
 def test_log_lines_never_reach_the_pods_status() -> None:
@@ -108,14 +114,14 @@ def test_a_model_cache_replaces_the_fresh_folder() -> None:
 def test_kueue_finds_its_queue_on_the_job() -> None:
     platform = with_trainer(queue="team-queue")
     placement = objects.JobPlacement(0, platform.pools[0])
-    made = objects.trainer_job(make_run(), placement, platform, "image")
+    made = objects.trainer_job(make_run(), placement, platform, RESOLVED)
 
     assert made["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "team-queue"
 
 
 def test_the_job_ignores_disruptions_before_it_judges_exit_codes() -> None:
     placement = objects.JobPlacement(0, PLATFORM.pools[0])
-    made = objects.trainer_job(make_run(), placement, PLATFORM, "image")
+    made = objects.trainer_job(make_run(), placement, PLATFORM, RESOLVED)
     rules = made["spec"]["podFailurePolicy"]["rules"]
 
     assert [rule["action"] for rule in rules] == ["Ignore", "Ignore", "FailJob"]
@@ -130,7 +136,7 @@ def test_the_job_ignores_disruptions_before_it_judges_exit_codes() -> None:
 def test_requests_grow_with_the_gpus(quantity, gpus, product) -> None:
     pool = PLATFORM.pools[0].model_copy(update={"memory": quantity})
     placement = objects.JobPlacement(0, pool, Scale(gpus=gpus))
-    made = objects.trainer_job(make_run(), placement, PLATFORM, "image")
+    made = objects.trainer_job(make_run(), placement, PLATFORM, RESOLVED)
     [trainer] = made["spec"]["template"]["spec"]["containers"]
 
     assert trainer["resources"]["limits"] == {"memory": product, "nvidia.com/gpu": str(gpus)}
@@ -141,7 +147,7 @@ def test_requests_grow_with_the_gpus(quantity, gpus, product) -> None:
 
 def job_on(nodes: int, number: int = 0) -> dict:
     placement = objects.JobPlacement(number, PLATFORM.pools[0], Scale(nodes=nodes, gpus=8))
-    return objects.trainer_job(make_run(), placement, PLATFORM, "image")
+    return objects.trainer_job(make_run(), placement, PLATFORM, RESOLVED)
 
 
 def test_one_node_needs_neither_an_index_nor_a_name_for_its_pod() -> None:
@@ -160,7 +166,7 @@ def test_several_nodes_have_one_pod_each_that_knows_where_the_leader_is() -> Non
     assert made["spec"]["completionMode"] == "Indexed"
     assert (made["spec"]["completions"], made["spec"]["parallelism"]) == (4, 4)
     leader = environment(pod["containers"][0])["FLASHRUN_LEADER"]
-    assert leader == f"{worlds.NAME}-1-0.{service['metadata']['name']}"
+    assert leader == f"{STEM}-1-0.{service['metadata']['name']}"
     assert pod["subdomain"] == service["metadata"]["name"]
     assert pod["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] == "8"
 
@@ -180,7 +186,7 @@ def test_an_attempt_of_several_pods_counts_once() -> None:
 
     assert "backoffLimit" not in spec
     assert (spec["backoffLimitPerIndex"], spec["maxFailedIndexes"]) == (3, 0)
-    assert objects.job_retries(job_on(2)) == objects.job_retries(job_on(1)) == 3
+    assert worlds.job_retries(job_on(2)) == worlds.job_retries(job_on(1)) == 3
 
 
 @pytest.mark.parametrize(
@@ -188,8 +194,8 @@ def test_an_attempt_of_several_pods_counts_once() -> None:
 )
 def test_a_job_says_at_which_scale_it_was_made(scale: Scale) -> None:
     made = objects.trainer_job(
-        make_run(), objects.JobPlacement(2, PLATFORM.pools[0], scale), PLATFORM, "image"
+        make_run(), objects.JobPlacement(2, PLATFORM.pools[0], scale), PLATFORM, RESOLVED
     )
 
-    assert objects.job_scale(made) == scale
-    assert objects.job_number(made) == 2
+    assert worlds.job_scale(made) == scale
+    assert worlds.job_number(made) == 2

@@ -52,8 +52,8 @@ def test_a_run_that_has_begun_keeps_its_scale_and_its_training_values() -> None:
         placement = context.find_placement()
         assert placement is not None
         assert placement.scale == Scale(nodes=2, gpus=2, sharded=True)
-        assert world.observed.resolved is not None
-        assert context.train is world.observed.resolved.train
+        assert world.pinned is not None
+        assert context.train == world.pinned.train
 
 
 def test_rank_and_alpha_of_the_training_values_come_from_the_adapter() -> None:

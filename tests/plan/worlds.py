@@ -20,10 +20,13 @@ from flashrun.api.records import (
     ResolvedRun,
     Result,
     RunIdentity,
+    Scale,
 )
 from flashrun.api.resource import FlashRun, FlashRunSpec, FlashRunStatus
 from flashrun.plan.decide import decide
+from flashrun.plan.pins import pinned_run
 from flashrun.plan.run_context import RunContext, build_context
+from flashrun.plan.run_status import with_access_expiry, with_job_uid
 from flashrun.plan.types import (
     AdapterSource,
     Decision,
@@ -230,6 +233,11 @@ class World:
     platform: Platform = PLATFORM
     now: datetime = NOW
 
+    @property
+    def pinned(self) -> ResolvedRun | None:
+        """The resolved spec by what the status has pinned."""
+        return pinned_run(self.run)
+
     def decide(self) -> Decision:
         """Return what one pass decides here."""
         return decide(self.run, self.observed, self.platform, self.now)
@@ -242,18 +250,24 @@ class World:
         """Return the world after the decision was carried out, with no pod moved by anyone else."""
         observed = self.observed
         jobs = {job["metadata"]["name"]: job for job in observed.jobs}
+        created = len(jobs)
         for manifest in decision.apply:
             if manifest["kind"] == "Job":
-                jobs[manifest["metadata"]["name"]] = manifest
+                created += 1
+                uid = f"job-{created}-uid"
+                metadata = {**manifest["metadata"], "uid": uid}
+                jobs[metadata["name"]] = {**manifest, "metadata": metadata}
+                decision = with_job_uid(decision, uid)
             elif manifest["kind"] == "Service":
                 observed = replace(observed, has_peers=True)
             else:
-                text = manifest["data"]["spec.json"]
-                observed = replace(observed, resolved=ResolvedRun.model_validate_json(text))
+                observed = replace(observed, config_map=manifest)
         for patch in decision.patch:
             job = jobs[patch.name]
             jobs[patch.name] = {**job, "spec": {**job["spec"], **patch.body["spec"]}}
         gone = {delete.name for delete in decision.delete}
+        if observed.config_map and observed.config_map["metadata"]["name"] in gone:
+            observed = replace(observed, config_map=None)
         observed = replace(
             observed,
             jobs=tuple(job for name, job in jobs.items() if name not in gone),
@@ -264,6 +278,7 @@ class World:
         if decision.access is not None:
             expires = self.now + timedelta(seconds=decision.access.seconds)
             observed = replace(observed, access_expires=expires)
+            decision = with_access_expiry(decision, expires)
         storage = observed.storage
         if decision.control is not None:
             storage = replace(storage, control=decision.control)
@@ -328,3 +343,27 @@ def termination(reason: str = "RewardFailed", message: str = "The reward raised.
 def lookup(**sources: str) -> SecretLookup:
     """Variable names, each with the Secret that holds it."""
     return SecretLookup(sources=sources)
+
+
+def job_scale(job: Object) -> Scale:
+    """How many pods and GPUs a Job has."""
+    [container] = job["spec"]["template"]["spec"]["containers"]
+    limits = container["resources"]["limits"]
+    return Scale(
+        nodes=job["spec"].get("completions") or 1,
+        gpus=next(int(count) for name, count in limits.items() if "/" in name),
+        sharded=names.SHARDED_ANNOTATION in job["metadata"]["annotations"],
+    )
+
+
+def job_retries(job: Object) -> int:
+    """How many counted retries a Job has."""
+    spec = job["spec"]
+    return int(spec["backoffLimitPerIndex" if spec.get("completions") else "backoffLimit"])
+
+
+def job_number(job: Object) -> int:
+    """Which Job of its run a Job is."""
+    number = names.parse_job_number(NAME, UID, job["metadata"]["name"])
+    assert number is not None
+    return number

@@ -78,15 +78,15 @@ def test_status_says_what_the_pods_do_together(pods, phase, reason, sentence) ->
 @pytest.mark.parametrize("kind", ["ConfigMap", "Service"])
 def test_what_the_pods_of_two_nodes_need_is_created_again_when_someone_deletes_it(kind) -> None:
     world = worlds.on_two_nodes()
-    gone = {"ConfigMap": {"resolved": None}, "Service": {"has_peers": False}}[kind]
+    gone = {"ConfigMap": {"config_map": None}, "Service": {"has_peers": False}}[kind]
 
     [made] = world.seeing(**gone).decide().apply
 
     assert made["kind"] == kind
     if kind == "ConfigMap":
-        assert world.observed.resolved is not None
+        assert world.pinned is not None
         text = made["data"]["spec.json"]
-        assert ResolvedRun.model_validate_json(text) == world.observed.resolved
+        assert ResolvedRun.model_validate_json(text) == world.pinned
 
 
 def test_a_trainers_warning_is_in_the_status_and_in_one_event() -> None:

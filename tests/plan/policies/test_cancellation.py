@@ -1,5 +1,6 @@
 """Cancellation: the Job goes, the checkpoints stay."""
 
+from flashrun.api import names
 from flashrun.api.reasons import Phase
 from tests.plan import worlds
 from tests.plan.worlds import World, checkpoint, make_pod, make_run, running
@@ -12,7 +13,7 @@ def test_cancel_stops_the_job_and_says_what_was_kept() -> None:
     ended = world.act(first).seeing(pods=(make_pod(exit_code=40),))
     last = ended.decide()
 
-    assert [delete.name for delete in first.delete] == [worlds.NAME]
+    assert [delete.name for delete in first.delete] == [names.object_stem(worlds.NAME, worlds.UID)]
     assert first.status.phase is Phase.CANCELLING
     assert last.status.phase is Phase.CANCELLED
     assert last.status.condition("Ready").message == (  # type: ignore[union-attr]

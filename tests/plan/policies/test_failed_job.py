@@ -5,9 +5,9 @@ from datetime import timedelta
 
 import pytest
 
+from flashrun.api import names
 from flashrun.api.reasons import Phase
 from flashrun.api.records import ResolvedRun, Scale
-from flashrun.plan import objects
 from tests.plan import worlds
 from tests.plan.worlds import (
     make_pod,
@@ -16,6 +16,7 @@ from tests.plan.worlds import (
 )
 
 SECOND = timedelta(seconds=1)
+STEM = names.object_stem(worlds.NAME, worlds.UID)
 
 
 ENDED = [
@@ -69,9 +70,11 @@ def test_a_failure_of_a_pool_or_node_is_retried_somewhere_else(ending, pool, avo
     decision = world.seeing(pods=(pod,), jobs=(worlds.failed_job(job),)).decide()
     after = world.seeing(pods=(pod,), jobs=(worlds.failed_job(job),)).settled()
 
-    config_map, second = decision.apply
-    assert config_map["metadata"]["name"] == f"{worlds.NAME}-1-spec"
-    assert second["metadata"]["name"] == f"{worlds.NAME}-1"
+    [second], config_map = decision.apply, world.observed.config_map  # the spec is the same
+    assert config_map is not None
+    volumes = second["spec"]["template"]["spec"]["volumes"]
+    assert {"name": "spec", "configMap": {"name": config_map["metadata"]["name"]}} in volumes
+    assert second["metadata"]["name"] == f"{STEM}-1"
     assert decision.status.resolved is not None
     assert decision.status.resolved.pool == pool
     affinity = str(second["spec"]["template"]["spec"].get("affinity", ""))
@@ -120,10 +123,10 @@ def test_a_member_that_runs_out_of_memory_is_retried_on_more_gpus() -> None:
     decision = world.seeing(pods=pods, jobs=(worlds.failed_job(job),)).decide()
 
     config_map, service, second = decision.apply
-    assert objects.job_scale(second) == Scale(nodes=4, gpus=2, sharded=True)
-    assert service["metadata"]["name"] == f"{worlds.NAME}-1-peers"
+    assert worlds.job_scale(second) == Scale(nodes=4, gpus=2, sharded=True)
+    assert service["metadata"]["name"] == f"{STEM}-1-peers"
     spec = ResolvedRun.model_validate_json(config_map["data"]["spec.json"])
-    assert spec.scale == objects.job_scale(second)
+    assert spec.scale == worlds.job_scale(second)
     ready = decision.status.condition("Ready")
     assert ready is not None
     assert ready.message == (
@@ -139,4 +142,4 @@ def test_every_node_with_a_broken_gpu_is_avoided() -> None:
 
     assert "node-2" in str(second["spec"]["template"]["spec"]["affinity"])
     assert "node-1" not in str(second["spec"]["template"]["spec"]["affinity"])
-    assert objects.job_scale(second) == objects.job_scale(job)
+    assert worlds.job_scale(second) == worlds.job_scale(job)

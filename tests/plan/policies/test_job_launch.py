@@ -4,7 +4,6 @@ from dataclasses import replace
 
 from flashrun.api.reasons import Phase
 from flashrun.api.records import Scale
-from flashrun.plan import objects
 from tests.plan import worlds
 from tests.plan.worlds import (
     World,
@@ -56,7 +55,7 @@ def test_a_deleted_job_is_created_again_with_the_same_scale() -> None:
 
     for place in (world, changed):
         [job] = place.decide().apply
-        assert objects.job_scale(job) == Scale(nodes=2, gpus=2, sharded=True)
+        assert worlds.job_scale(job) == Scale(nodes=2, gpus=2, sharded=True)
 
 
 def test_a_run_fails_when_no_pool_has_its_scale_any_more() -> None:

@@ -10,7 +10,7 @@ from tests.plan.worlds import ADAPTER, make_pod, running
 
 def test_a_finished_run_stays_finished_when_its_job_goes_away() -> None:
     done = running(result=worlds.result(), adapter=ADAPTER).settled()
-    swept = done.seeing(jobs=(), pods=(), resolved=None, has_secrets=False)
+    swept = done.seeing(jobs=(), pods=(), config_map=None, has_secrets=False)
 
     decision = swept.decide()
 

@@ -3,6 +3,7 @@
 Nothing else in the code concatenates these strings; a rename happens here and nowhere else.
 """
 
+import hashlib
 import re
 from typing import Final, NamedTuple
 
@@ -15,7 +16,14 @@ FIELD_MANAGER: Final = "flashrun"
 CLI_FIELD_MANAGER: Final = "flash-cli"
 
 RUN_NAME_LIMIT: Final = 52
-"""Longest run name: leaves room for the suffixes of Jobs, pods and Secrets within 63 characters."""
+"""Longest run name."""
+_STEM_LIMIT: Final = 38
+"""How much of a run's name the names of its objects repeat: with every suffix they then have at
+most 63 characters."""
+_TAG_LENGTH: Final = 10
+"""Hex digits, of the hash of a run's uid, in the names of its objects."""
+_DIGEST_LENGTH: Final = 8
+"""Hex digits, of the digest of a resolved spec, in the name of its ConfigMap."""
 
 RUN_LABEL: Final = f"{GROUP}/run"
 RUN_UID_LABEL: Final = f"{GROUP}/run-uid"
@@ -44,6 +52,7 @@ GPU_RESOURCE: Final = "nvidia.com/gpu"
 WANDB_API_KEY: Final = "WANDB_API_KEY"
 
 _REF = re.compile(r"(?P<run>[a-z](?:[-a-z0-9]{0,50}[a-z0-9])?)(?:/step-(?P<step>0|[1-9]\d{0,8}))?")
+_JOB_SUFFIX = re.compile(r"-[1-9]\d{0,2}")
 _STEP_KEY = re.compile(r"attempt-(?P<attempt>\d+)/step-(?P<step>\d+)/(?P<rest>.+)")
 
 
@@ -63,24 +72,42 @@ def run_labels(run: str, uid: str) -> dict[str, str]:
     }
 
 
-def job_name(run: str, number: int) -> str:
-    """Return the name of the run's Job ``number``, counted from 0; most need only the first."""
-    return run if number == 0 else f"{run}-{number}"
+def object_stem(run: str, uid: str) -> str:
+    """Return what the names of a run's objects begin with.
+
+    It contains the uid, so that a run which is created again under its old name shares no object
+    with the earlier one: a kubelet keeps its copy of an immutable ConfigMap or Secret by name.
+    """
+    tag = hashlib.sha256(uid.encode()).hexdigest()[:_TAG_LENGTH]
+    return f"{run[:_STEM_LIMIT].rstrip('-')}-{tag}"
 
 
-def secrets_name(run: str) -> str:
+def job_name(run: str, uid: str, number: int) -> str:
+    """Return the name of the run's Job ``number``, counted from 0; most runs need only Job 0."""
+    stem = object_stem(run, uid)
+    return stem if number == 0 else f"{stem}-{number}"
+
+
+def parse_job_number(run: str, uid: str, job: str) -> int | None:
+    """Return the number of the run's Job that is named ``job``; None for any other name."""
+    suffix = job.removeprefix(object_stem(run, uid))
+    number = 0 if not suffix else int(suffix[1:]) if _JOB_SUFFIX.fullmatch(suffix) else None
+    return number if number is not None and job == job_name(run, uid, number) else None
+
+
+def secrets_name(run: str, uid: str) -> str:
     """Return the Secret with the values of the names that the run lists."""
-    return f"{run}-secrets"
+    return f"{object_stem(run, uid)}-secrets"
 
 
-def storage_secret_name(run: str) -> str:
+def storage_secret_name(run: str, uid: str) -> str:
     """Return the Secret with S3 credentials that reach only this run's keys."""
-    return f"{run}-storage"
+    return f"{object_stem(run, uid)}-storage"
 
 
-def spec_config_map_name(job: str) -> str:
-    """Return the ConfigMap with the resolved spec that the trainers of one Job read."""
-    return f"{job}-spec"
+def spec_config_map_name(run: str, uid: str, digest: str) -> str:
+    """Return the ConfigMap with the resolved spec that has this ``digest``."""
+    return f"{object_stem(run, uid)}-spec-{digest[:_DIGEST_LENGTH]}"
 
 
 def wandb_run_name(algorithm: str, run: str) -> str:

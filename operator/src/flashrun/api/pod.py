@@ -30,6 +30,8 @@ TERMINATION_FILE: Final = "/dev/termination-log"
 """Where Kubernetes reads a container's termination message from."""
 
 SPEC_VARIABLE: Final = "FLASHRUN_SPEC"
+SPEC_DIGEST_VARIABLE: Final = "FLASHRUN_SPEC_DIGEST"
+"""SHA-256 of the resolved spec that the pod was made for; a pod with another one stops."""
 STORAGE_VARIABLE: Final = "FLASHRUN_STORAGE"
 MODEL_VARIABLE: Final = "FLASHRUN_MODEL"
 PACKAGES_VARIABLE: Final = "FLASHRUN_PACKAGES"

@@ -181,6 +181,17 @@ class ResolvedStatus(Section):
     init_from_adapter_prefix: str = ""
     wall_clock_seconds: int = 0
     retries: int = 0
+    job: int = 0
+    """Number of the newest Job, counted from 0."""
+    job_uid: str = ""
+    """Its uid; only this Job is the run's, whatever another one is called."""
+    avoid_nodes: tuple[str, ...] = Field(default=(), max_length=64)
+    """Nodes that it avoids, because a GPU of theirs is broken."""
+    spec_digest: str = ""
+    """SHA-256 of the resolved spec that its trainers read."""
+    hub_endpoint: str = ""
+    pip_index_url: str = ""
+    upload_timeout_seconds: int = 0
     train: dict[str, str] = Field(default={}, max_length=64)
     """Every training knob with its value, as text."""
     ignored_keys: tuple[str, ...] = Field(default=(), max_length=64)
@@ -205,6 +216,8 @@ class FlashRunStatus(Section):
     storage: str = ""
     """Where the run's files are, ``s3://bucket/prefix``."""
     resolved: ResolvedStatus | None = None
+    storage_access_expires: datetime | None = None
+    """When the storage credentials in the run's Secret end; unset for ones that do not."""
     progress: ProgressStatus | None = None
     attempts: tuple[AttemptStatus, ...] = Field(default=(), max_length=ATTEMPTS_SHOWN)
     checkpoints: tuple[CheckpointStatus, ...] = Field(default=(), max_length=CHECKPOINTS_SHOWN)

@@ -13,7 +13,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from typing import Final, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from flashrun.api import names
 from flashrun.api.reasons import TERMINAL
@@ -22,15 +22,13 @@ from flashrun.api.records import (
     EnvironmentPointer,
     Manifest,
     ResolvedAdapter,
-    ResolvedRun,
     Result,
     TrainerControl,
 )
 from flashrun.api.resource import FlashRun
 from flashrun.cluster import Cluster
-from flashrun.cluster_errors import Conflict
+from flashrun.cluster_errors import AlreadyExists
 from flashrun.controller.poll import HeartbeatPoller
-from flashrun.plan import objects
 from flashrun.plan.commits import (
     Commit,
     CommitMarker,
@@ -41,6 +39,7 @@ from flashrun.plan.commits import (
     newest_by_step,
 )
 from flashrun.plan.credentials import expiry_of
+from flashrun.plan.pins import pinned_run
 from flashrun.plan.types import AdapterSource, Object, Observed, SecretLookup, StorageView
 from flashrun.store import Entry, Store
 from flashrun.store_errors import Corrupt, KeyNotFound, StoreError
@@ -82,28 +81,28 @@ class Observer:
 
         Raises:
             ClusterError: the API server did not answer, or refused.
-            Conflict: objects of an earlier run of this name are still being removed.
+            AlreadyExists: an object that somebody else created has a name that the run needs.
         """
-        jobs, pods = await asyncio.gather(self._children("Job", run), self._children("Pod", run))
+        jobs, pods = await asyncio.gather(self._jobs(run), self._pods(run))
         if run.status.phase in TERMINAL:
             heartbeat = self._heartbeats.newest(run.uid)
             return Observed(jobs=jobs, pods=pods, storage=StorageView(heartbeat=heartbeat))
-        secrets, access, resolved = await asyncio.gather(
-            self._own_metadata(run, "Secret", names.secrets_name(run.name)),
-            self._own_metadata(run, "Secret", names.storage_secret_name(run.name)),
-            self._pinned_run(run, jobs),
+        secrets, access, config_map = await asyncio.gather(
+            self._own_metadata(run, "Secret", names.secrets_name(run.name, run.uid)),
+            self._own_metadata(run, "Secret", names.storage_secret_name(run.name, run.uid)),
+            self._spec_config_map(run),
         )
         lookup = SecretLookup() if secrets is not None else await self._look_up_secrets(run)
         return Observed(
             jobs=jobs,
             pods=pods,
             has_secrets=secrets is not None,
-            resolved=resolved,
-            has_peers=await self._has_peers(run, jobs, resolved),
+            config_map=config_map,
+            has_peers=await self._has_peers(run),
             has_access=access is not None,
             access_expires=expiry_of(access) if access is not None else None,
             secrets=lookup,
-            storage=await asyncio.to_thread(self._storage_view, run, pods, resolved is None),
+            storage=await asyncio.to_thread(self._storage_view, run, pods),
         )
 
     def forget(self, uid: str) -> None:
@@ -118,9 +117,17 @@ class Observer:
 
     # --- the API server -----------------------------------------------------------------------
 
-    async def _children(self, kind: str, run: FlashRun) -> tuple[Object, ...]:
+    async def _jobs(self, run: FlashRun) -> tuple[Object, ...]:
+        """Return the Jobs that the run owns, whoever created them."""
         labels = {names.RUN_UID_LABEL: run.uid}
-        return tuple(await self._cluster.list(kind, run.namespace, labels))
+        jobs = await self._cluster.list("Job", run.namespace, labels)
+        return tuple(job for job in jobs if run.uid in _owner_uids(job["metadata"]))
+
+    async def _pods(self, run: FlashRun) -> tuple[Object, ...]:
+        """Return the pods of the run's Jobs, also of Jobs that were deleted."""
+        labels = {names.RUN_UID_LABEL: run.uid}
+        pods = await self._cluster.list("Pod", run.namespace, labels)
+        return tuple(pod for pod in pods if _is_of_a_job(pod["metadata"]))
 
     async def _own_metadata(self, run: FlashRun, kind: str, name: str) -> Object | None:
         metadata = await self._cluster.metadata(kind, run.namespace, name)
@@ -128,23 +135,19 @@ class Observer:
             _check_owner(run, kind, metadata)
         return metadata
 
-    async def _pinned_run(self, run: FlashRun, jobs: tuple[Object, ...]) -> ResolvedRun | None:
-        name = names.spec_config_map_name(_newest_job_name(run, jobs))
-        config_map = await self._cluster.find("ConfigMap", run.namespace, name)
-        if config_map is None:
+    async def _spec_config_map(self, run: FlashRun) -> Object | None:
+        """Return the ConfigMap that the newest Job names, whatever is in it."""
+        pinned = run.status.resolved
+        if pinned is None or not pinned.spec_digest:
             return None
-        _check_owner(run, "ConfigMap", config_map["metadata"])
-        try:
-            return ResolvedRun.model_validate_json((config_map.get("data") or {})[names.SPEC_KEY])
-        except (KeyError, ValidationError):
-            return None  # another version of the operator wrote it; the spec is resolved again
+        name = names.spec_config_map_name(run.name, run.uid, pinned.spec_digest)
+        return await self._cluster.find("ConfigMap", run.namespace, name)
 
-    async def _has_peers(
-        self, run: FlashRun, jobs: tuple[Object, ...], resolved: ResolvedRun | None
-    ) -> bool:
-        if resolved is None or resolved.scale.nodes == 1:
+    async def _has_peers(self, run: FlashRun) -> bool:
+        pinned = run.status.resolved
+        if pinned is None or pinned.nodes == 1:
             return False
-        name = names.peers_service_name(_newest_job_name(run, jobs))
+        name = names.peers_service_name(names.job_name(run.name, run.uid, pinned.job))
         return await self._own_metadata(run, "Service", name) is not None
 
     async def _look_up_secrets(self, run: FlashRun) -> SecretLookup:
@@ -166,12 +169,10 @@ class Observer:
 
     # --- storage ------------------------------------------------------------------------------
 
-    def _storage_view(
-        self, run: FlashRun, pods: tuple[Object, ...], unresolved: bool
-    ) -> StorageView:
+    def _storage_view(self, run: FlashRun, pods: tuple[Object, ...]) -> StorageView:
         try:
             view = self._files_view(run, pods)
-            if not unresolved:
+            if pinned_run(run) is not None:
                 return view
             ref = run.spec.train.init_from_adapter
             return replace(
@@ -290,16 +291,20 @@ class Observer:
             return None
 
 
-def _newest_job_name(run: FlashRun, jobs: tuple[Object, ...]) -> str:
-    """Return the name of the newest Job of a run, or the name that its first Job will have."""
-    return names.job_name(run.name, max(map(objects.job_number, jobs), default=0))
+def _owner_uids(metadata: Object) -> set[str]:
+    return {owner["uid"] for owner in metadata.get("ownerReferences") or []}
+
+
+def _is_of_a_job(metadata: Object) -> bool:
+    owners = metadata.get("ownerReferences") or []
+    return any(owner["kind"] == "Job" and owner.get("controller") for owner in owners)
 
 
 def _check_owner(run: FlashRun, kind: str, metadata: Object) -> None:
-    """Refuse objects of an earlier run of this name, which the garbage collector will remove."""
-    owners = {owner["uid"] for owner in metadata.get("ownerReferences") or []}
-    if run.uid not in owners:
-        raise Conflict(
-            f"{kind} {metadata['name']} in namespace {run.namespace} does not belong to this run; "
-            "it belongs to an earlier run of the same name and will be removed"
+    """Refuse an object that has the name of one of the run's own, but not the run as its owner."""
+    if run.uid not in _owner_uids(metadata):
+        name = metadata["name"]
+        raise AlreadyExists(
+            f"{kind} {name} in namespace {run.namespace} does not belong to run {run.name}, which "
+            f"needs this name: delete it (kubectl delete {kind.lower()} {name})"
         )

@@ -16,9 +16,15 @@ from flashrun.api.base import error_sentences
 from flashrun.api.platform import Platform
 from flashrun.api.reasons import TERMINAL
 from flashrun.api.records import Claim
-from flashrun.api.resource import FlashRun
+from flashrun.api.resource import FlashRun, FlashRunStatus
 from flashrun.cluster import Cluster
-from flashrun.cluster_errors import ClusterError, Forbidden, Invalid, NotFound
+from flashrun.cluster_errors import (
+    AlreadyExists,
+    ClusterError,
+    Forbidden,
+    Invalid,
+    NotFound,
+)
 from flashrun.controller import events, metrics
 from flashrun.controller.observe import Observer
 from flashrun.controller.queue import RunKey
@@ -27,6 +33,7 @@ from flashrun.plan.blocked_runs import refused_by_cluster, unreadable_spec
 from flashrun.plan.credentials import access_secret
 from flashrun.plan.decide import decide
 from flashrun.plan.policies.lost_node import lost_pod_status
+from flashrun.plan.run_status import with_access_expiry, with_job_uid
 from flashrun.plan.types import AccessGrant, Decision, Object
 from flashrun.store import Store
 from flashrun.store_errors import StoreError
@@ -79,11 +86,11 @@ class Reconciler:
         except ValidationError as error:
             await self._report_unreadable(key, manifest, error)
             return None
-        observed = await self._observer.read(run)
-        decision = decide(run, observed, self._platform, self._clock())
         try:
-            await self._carry_out(run, decision)
-        except (Forbidden, Invalid, NotFound) as error:
+            observed = await self._observer.read(run)
+            decision = decide(run, observed, self._platform, self._clock())
+            decision = await self._carry_out(run, decision)
+        except (AlreadyExists, Forbidden, Invalid, NotFound) as error:
             await self._report_refusal(run, str(error))
             raise
         await self._report(run, decision)
@@ -91,15 +98,26 @@ class Reconciler:
 
     # --- act ----------------------------------------------------------------------------------
 
-    async def _carry_out(self, run: FlashRun, decision: Decision) -> None:
+    async def _carry_out(self, run: FlashRun, decision: Decision) -> Decision:
+        """Do everything but the report; return the decision with the uid of a new Job.
+
+        What a Job is created from is pinned before: a crash leaves nothing that status lacks.
+        """
+        if any(manifest["kind"] == "Job" for manifest in decision.apply):
+            await self._pin(run, decision.status)
         if decision.secrets is not None:
             self._check_leading()
             await self._cluster.copy_keys(decision.secrets.metadata, decision.secrets.sources)
         if decision.access is not None:
-            await self._write_access(decision.access)
+            expires = await self._write_access(decision.access)
+            decision = with_access_expiry(decision, expires)
         for manifest in decision.apply:
             self._check_leading()
-            await self._cluster.apply(manifest)
+            if manifest["kind"] == "Job":
+                job = await self._cluster.create(manifest)
+                decision = with_job_uid(decision, job["metadata"]["uid"])
+            else:
+                await self._cluster.apply(manifest)
         for patch in decision.patch:
             self._check_leading()
             await self._cluster.patch(patch.kind, run.namespace, patch.name, patch.body)
@@ -116,12 +134,19 @@ class Reconciler:
             await asyncio.to_thread(self._store.put_json, key, decision.control)
         if decision.delete_keys:
             await asyncio.to_thread(self._store.delete, decision.delete_keys)
+        return decision
 
-    async def _write_access(self, grant: AccessGrant) -> None:
+    async def _pin(self, run: FlashRun, status: FlashRunStatus) -> None:
+        """Write what was chosen for a run, and only that, before it takes effect."""
+        if status.resolved != run.status.resolved:
+            await self._write_status(run, {"resolved": status.to_patch()["resolved"]})
+
+    async def _write_access(self, grant: AccessGrant) -> datetime | None:
         storage = self._platform.storage
         access = await asyncio.to_thread(issue_access, self._store, storage, grant)
         self._check_leading()
         await self._cluster.put_secret(*access_secret(grant.metadata, access))
+        return access.expires
 
     async def _remove_lost_pod(self, namespace: str, name: str) -> None:
         """Mark a pod as failed in place of its lost kubelet, then delete it.

@@ -4,7 +4,7 @@ from typing import Final
 
 from flashrun.api.reasons import NO_REASON, TERMINAL, Reason
 from flashrun.api.resource import AttemptStatus, FlashRunStatus
-from flashrun.plan import failures, objects
+from flashrun.plan import failures
 from flashrun.plan.pods import Attempt, Pod, group_attempts
 from flashrun.plan.types import Observed, StorageView
 
@@ -19,15 +19,15 @@ def attempt_statuses(
 
     An attempt whose pods were deleted keeps the entry of the last pass.
     """
-    scales = {objects.job_number(job): objects.job_scale(job) for job in observed.jobs}
+    pinned = before.resolved
     entries = {attempt.pod: attempt for attempt in before.attempts}
     for attempt in group_attempts(pods):
         leader = attempt.leader
         if leader.index == 0:
             entry = _attempt_status(entries.get(leader.name), attempt, observed.storage)
-            scale = scales.get(leader.job)
-            gpus = scale.world_size if scale else entry.gpus
-            entries[leader.name] = entry.replace(gpus=gpus)
+            if pinned is not None and leader.job == pinned.job:
+                entry = entry.replace(gpus=pinned.gpus)
+            entries[leader.name] = entry
     for name in entries.keys() - {pod.name for pod in pods}:
         if entries[name].end is None and before.phase not in TERMINAL:  # deleted between passes
             entries[name] = entries[name].replace(reason=Reason.POD_LOST)

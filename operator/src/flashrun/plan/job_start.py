@@ -1,13 +1,18 @@
 """Starting a Job: the Job itself, and everything that its pods need."""
 
+from typing import Final
+
 from flashrun.api import names
 from flashrun.api.reasons import AnyReason, ConditionType, Phase, Reason
 from flashrun.api.records import ResolvedRun, RunIdentity, Scale
-from flashrun.plan import objects, resolve, run_status, storage_policies
+from flashrun.plan import objects, pins, resolve, run_status, storage_policies
 from flashrun.plan.conditions import TRUE, DesiredCondition
 from flashrun.plan.credentials import are_due
 from flashrun.plan.run_context import RunContext
-from flashrun.plan.types import AccessGrant, Decision, Object, Patch, SecretCopy
+from flashrun.plan.types import AccessGrant, Decision, Delete, Object, Patch, SecretCopy
+
+AT_ONCE_SECONDS: Final = 0.5
+"""Time to the next pass when one object has to be gone before the next is created."""
 
 
 def start_job(
@@ -21,38 +26,48 @@ def start_job(
     retire: Object | None = None,
 ) -> Decision:
     """Create the Job of ``placement`` and what its pods need; suspend the Job ``retire``."""
-    number = placement.number
-    job = objects.trainer_job(context.run, placement, context.platform, resolved.image)
+    resolved = resolved.replace(scale=placement.scale)
+    limits = pins.job_limits(context.run, context.platform)
+    job = objects.trainer_job(context.run, placement, context.platform, resolved)
     status = run_status.with_conditions(
-        run_status.with_resolved(
-            context.status, context.run, resolved, job, context.observed.storage
+        run_status.with_pins(
+            context.status, context.run, resolved, placement, limits, context.observed.storage
         ),
         context.run,
         context.now,
         DesiredCondition(ConditionType.ACCEPTED, TRUE, Reason.ACCEPTED),
         DesiredCondition(ConditionType.SECRETS_READY, TRUE, Reason.COPIED),
     )
+    missing, wrong = spec_repair(context, resolved)
+    if placement.scale.nodes > 1 and (retire is not None or not context.observed.has_peers):
+        missing = (*missing, objects.peers_service(context.run, placement.number))
     return Decision(
         status=run_status.with_phase(
             status, context.run, context.now, phase=phase, reason=reason, message=message
         ),
         secrets=missing_secrets(context),
         access=access_grant(context, resolved),
-        apply=(*missing_objects(context, number, resolved, new_job=number > 0), job),
+        apply=() if wrong else (*missing, job),  # the next pass creates what was removed
         patch=suspend_patch(retire, True) if retire is not None else (),
+        delete=wrong,
+        requeue_seconds=AT_ONCE_SECONDS if wrong else None,
     )
 
 
-def missing_objects(
-    context: RunContext, number: int, resolved: ResolvedRun, *, new_job: bool = False
-) -> tuple[Object, ...]:
-    """Return the ConfigMap and the Service of Job ``number``, each only where it is missing."""
-    missing = []
-    if new_job or context.observed.resolved is None:
-        missing.append(objects.spec_config_map(context.run, number, resolved))
-    if resolved.scale.nodes > 1 and (new_job or not context.observed.has_peers):
-        missing.append(objects.peers_service(context.run, number))
-    return tuple(missing)
+def spec_repair(
+    context: RunContext, resolved: ResolvedRun
+) -> tuple[tuple[Object, ...], tuple[Delete, ...]]:
+    """Return the ConfigMap with ``resolved`` if it is missing, and its deletion if it is wrong.
+
+    The two never come together: a wrong one is created again when it is gone.
+    """
+    config_map = objects.spec_config_map(context.run, resolved)
+    digest, there = pins.digest_of(pins.spec_text(resolved)), context.observed.config_map
+    if there is None or there["metadata"]["name"] != config_map["metadata"]["name"]:
+        return (config_map,), ()
+    if objects.holds_spec(there, context.run, digest):
+        return (), ()
+    return (), (Delete("ConfigMap", config_map["metadata"]["name"]),)
 
 
 def missing_secrets(context: RunContext) -> SecretCopy | None:
@@ -61,15 +76,16 @@ def missing_secrets(context: RunContext) -> SecretCopy | None:
         return None
     listed = (*context.run.spec.environment.secrets, names.WANDB_API_KEY)
     sources = context.observed.secrets.sources
+    name = names.secrets_name(context.run.name, context.run.uid)
     return SecretCopy(
-        metadata=objects.owned_metadata(context.run, names.secrets_name(context.run.name)),
+        metadata=objects.owned_metadata(context.run, name),
         sources={name: sources[name] for name in listed if name in sources},
     )
 
 
 def pin_run(context: RunContext, scale: Scale) -> ResolvedRun:
     """Return the resolved run, with the digest or revision of everything that may change later."""
-    run, storage, trainer = context.run, context.observed.storage, context.platform.trainer
+    run, storage = context.run, context.observed.storage
     assert context.model is not None  # the policy admission decides without it
     assert storage.environment is not None  # the policy admission decides without it
     source = storage.adapter_source
@@ -81,23 +97,19 @@ def pin_run(context: RunContext, scale: Scale) -> ResolvedRun:
         adapter=source.pinned if source else None,
         train=context.train,
     )
-    return resolved.replace(
-        scale=scale,
-        image=trainer.image,
-        hub_endpoint=trainer.hub_endpoint,
-        pip_index_url=trainer.pip_index_url,
-        upload_timeout_seconds=trainer.upload_timeout_seconds,
-    )
+    return pins.with_trainer_settings(resolved, context.platform.trainer).replace(scale=scale)
 
 
 def access_grant(context: RunContext, resolved: ResolvedRun) -> AccessGrant | None:
     """Grant access to storage, or renew it when half of its lifetime is over; else None."""
     seconds = context.platform.storage.credentials_seconds
-    observed = context.observed
-    if observed.has_access and not are_due(observed.access_expires, seconds, context.now):
+    observed, run = context.observed, context.run
+    ends = (observed.access_expires, run.status.storage_access_expires)
+    expires = min((end for end in ends if end is not None), default=None)
+    if observed.has_access and not are_due(expires, seconds, context.now):
         return None
     return AccessGrant(
-        metadata=objects.owned_metadata(context.run, names.storage_secret_name(context.run.name)),
+        metadata=objects.owned_metadata(run, names.storage_secret_name(run.name, run.uid)),
         policy=storage_policies.run_policy(
             context.platform.storage.bucket,
             context.run.storage_prefix,

@@ -14,6 +14,7 @@ from flashrun.api import exits, names, pod
 from flashrun.api.platform import Platform, Pool, TrainerSettings
 from flashrun.api.records import ResolvedRun, Scale
 from flashrun.api.resource import FlashRun
+from flashrun.plan import pins
 from flashrun.plan.types import Object
 
 _USER: Final = 1000
@@ -51,16 +52,32 @@ def owned_metadata(run: FlashRun, name: str) -> Object:
     }
 
 
-def spec_config_map(run: FlashRun, number: int, resolved: ResolvedRun) -> Object:
-    """Return the immutable ConfigMap that the trainers of Job ``number`` read their spec from."""
-    job = names.job_name(run.name, number)
+def spec_config_map(run: FlashRun, resolved: ResolvedRun) -> Object:
+    """Return the immutable ConfigMap from which trainers read ``resolved``, named by its content.
+
+    It is only written: what the operator does follows from spec and status, never from this object.
+    """
+    text = pins.spec_text(resolved)
+    name = names.spec_config_map_name(run.name, run.uid, pins.digest_of(text))
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
-        "metadata": owned_metadata(run, names.spec_config_map_name(job)),
+        "metadata": owned_metadata(run, name),
         "immutable": True,
-        "data": {names.SPEC_KEY: resolved.model_dump_json(indent=1)},
+        "data": {names.SPEC_KEY: text},
     }
+
+
+def holds_spec(config_map: Object, run: FlashRun, digest: str) -> bool:
+    """Return whether a ConfigMap is as the operator wrote it: owned, immutable, of this digest."""
+    owners = {owner["uid"] for owner in config_map["metadata"].get("ownerReferences") or []}
+    data = config_map.get("data") or {}
+    return (
+        run.uid in owners
+        and config_map.get("immutable") is True
+        and data.keys() == {names.SPEC_KEY}
+        and pins.digest_of(data[names.SPEC_KEY]) == digest
+    )
 
 
 def peers_service(run: FlashRun, number: int) -> Object:
@@ -68,10 +85,11 @@ def peers_service(run: FlashRun, number: int) -> Object:
 
     Pods that are not ready have names too, because they meet before they are ready.
     """
+    job = names.job_name(run.name, run.uid, number)
     return {
         "apiVersion": "v1",
         "kind": "Service",
-        "metadata": owned_metadata(run, names.peers_service_name(names.job_name(run.name, number))),
+        "metadata": owned_metadata(run, names.peers_service_name(job)),
         "spec": {
             "clusterIP": "None",
             "publishNotReadyAddresses": True,
@@ -80,13 +98,16 @@ def peers_service(run: FlashRun, number: int) -> Object:
     }
 
 
-def trainer_job(run: FlashRun, placement: JobPlacement, platform: Platform, image: str) -> Object:
+def trainer_job(
+    run: FlashRun, placement: JobPlacement, platform: Platform, resolved: ResolvedRun
+) -> Object:
     """Return the Job that trains ``run``; the Job controller retries its pods."""
-    trainer = platform.trainer
-    meta = owned_metadata(run, names.job_name(run.name, placement.number))
+    trainer, limits = platform.trainer, pins.job_limits(run, platform)
+    meta = owned_metadata(run, names.job_name(run.name, run.uid, placement.number))
     meta["labels"] |= {names.JOB_NUMBER_LABEL: str(placement.number)}
     if trainer.queue:
         meta["labels"] |= {"kueue.x-k8s.io/queue-name": trainer.queue}
+    # For people: the operator does not read them.
     meta["annotations"] = {names.POOL_ANNOTATION: placement.pool.name}
     if placement.scale.sharded:
         meta["annotations"] |= {names.SHARDED_ANNOTATION: "true"}
@@ -95,8 +116,8 @@ def trainer_job(run: FlashRun, placement: JobPlacement, platform: Platform, imag
         "kind": "Job",
         "metadata": meta,
         "spec": {
-            **_retry_fields(placement.scale.nodes, trainer.retries),
-            "activeDeadlineSeconds": trainer.wall_clock_seconds,
+            **_size_fields(placement.scale.nodes),
+            **limit_fields(placement.scale.nodes, limits),
             "podReplacementPolicy": "Failed",  # a pod is replaced only after it has ended
             "podFailurePolicy": {"rules": _pod_failure_rules()},
             "template": {
@@ -104,49 +125,33 @@ def trainer_job(run: FlashRun, placement: JobPlacement, platform: Platform, imag
                     "labels": {**trainer.labels, **meta["labels"]},
                     "annotations": dict(trainer.annotations),
                 },
-                "spec": _pod_spec(run, placement, platform, image),
+                "spec": _pod_spec(run, placement, platform, resolved),
             },
         },
     }
 
 
-def job_number(job: Object) -> int:
-    """Return which Job of its run a Job is, counted from 0."""
-    return int(job["metadata"]["labels"].get(names.JOB_NUMBER_LABEL, 0))
-
-
-def job_scale(job: Object) -> Scale:
-    """Return how many pods and GPUs a Job has."""
-    containers = job["spec"]["template"]["spec"]["containers"]
-    container = next(item for item in containers if item["name"] == pod.TRAINER_CONTAINER)
-    limits = container.get("resources", {}).get("limits", {})
-    return Scale(
-        nodes=job["spec"].get("completions") or 1,
-        gpus=next((int(count) for name, count in limits.items() if "/" in name), 1),
-        sharded=names.SHARDED_ANNOTATION in (job["metadata"].get("annotations") or {}),
-    )
-
-
-def job_retries(job: Object) -> int:
-    """Return how many counted retries a Job has."""
-    spec = job["spec"]
-    return int(spec.get("backoffLimitPerIndex", spec.get("backoffLimit", 0)))
-
-
-def _retry_fields(nodes: int, retries: int) -> Object:
-    """Return the fields of a Job that set its number of pods and of retries.
+def limit_fields(nodes: int, limits: pins.JobLimits) -> Object:
+    """Return the fields of a Job that limit its time and its retries.
 
     When one pod of an attempt fails, all of them end: ``backoffLimit`` would count one failed
-    attempt up to ``nodes`` times. ``backoffLimitPerIndex`` counts it once per pod. The Job fails
-    when one index has used up its retries, and succeeds when the leader does.
+    attempt up to ``nodes`` times. ``backoffLimitPerIndex`` counts it once per pod.
+    """
+    retries = "backoffLimit" if nodes == 1 else "backoffLimitPerIndex"
+    return {retries: limits.retries, "activeDeadlineSeconds": limits.wall_clock_seconds}
+
+
+def _size_fields(nodes: int) -> Object:
+    """Return the fields of a Job that set its number of pods.
+
+    The Job fails when one index has used up its retries, and succeeds when the leader does.
     """
     if nodes == 1:
-        return {"backoffLimit": retries}
+        return {}
     return {
         "completionMode": "Indexed",
         "completions": nodes,
         "parallelism": nodes,
-        "backoffLimitPerIndex": retries,
         "maxFailedIndexes": 0,
         "successPolicy": {"rules": [{"succeededIndexes": "0"}]},
     }
@@ -170,9 +175,12 @@ def _pod_failure_rules() -> list[Object]:
     ]
 
 
-def _pod_spec(run: FlashRun, placement: JobPlacement, platform: Platform, image: str) -> Object:
+def _pod_spec(
+    run: FlashRun, placement: JobPlacement, platform: Platform, resolved: ResolvedRun
+) -> Object:
     trainer, pool = platform.trainer, placement.pool
-    name = names.job_name(run.name, placement.number)
+    name = names.job_name(run.name, run.uid, placement.number)
+    config_map = spec_config_map(run, resolved)["metadata"]["name"]
     several = placement.scale.nodes > 1
     spec: Object = {
         "restartPolicy": "Never",
@@ -189,11 +197,11 @@ def _pod_spec(run: FlashRun, placement: JobPlacement, platform: Platform, image:
             "seccompProfile": {"type": "RuntimeDefault"},
         },
         "initContainers": [
-            _init_container(pod.MODEL_CONTAINER, trainer, image),
-            _init_container(pod.PACKAGES_CONTAINER, trainer, image),
+            _init_container(pod.MODEL_CONTAINER, trainer, resolved),
+            _init_container(pod.PACKAGES_CONTAINER, trainer, resolved),
         ],
-        "containers": [_trainer_container(run, trainer, placement, image)],
-        "volumes": _volumes(run, name, trainer),
+        "containers": [_trainer_container(run, trainer, placement, resolved)],
+        "volumes": _volumes(run, config_map, trainer),
     }
     optional = {
         "nodeSelector": pool.node_selector,
@@ -215,12 +223,12 @@ def _avoid_nodes(nodes: tuple[str, ...]) -> Object:
     return {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": required}}
 
 
-def _init_container(name: str, trainer: TrainerSettings, image: str) -> Object:
+def _init_container(name: str, trainer: TrainerSettings, resolved: ResolvedRun) -> Object:
     """Return a container that prepares a folder; it gets no GPU and none of the run's secrets."""
     return {
-        **_container(name, trainer, image),
+        **_container(name, trainer, resolved.image),
         "env": [
-            *_environment(trainer),
+            *_environment(trainer, resolved),
             {"name": "NVIDIA_VISIBLE_DEVICES", "value": "void"},
         ],
         "resources": {
@@ -231,17 +239,20 @@ def _init_container(name: str, trainer: TrainerSettings, image: str) -> Object:
 
 
 def _trainer_container(
-    run: FlashRun, trainer: TrainerSettings, placement: JobPlacement, image: str
+    run: FlashRun, trainer: TrainerSettings, placement: JobPlacement, resolved: ResolvedRun
 ) -> Object:
     pool, gpus = placement.pool, placement.scale.gpus
-    container = _container(pod.TRAINER_CONTAINER, trainer, image, argument=pod.TRAIN_COMMAND)
+    container = _container(
+        pod.TRAINER_CONTAINER, trainer, resolved.image, argument=pod.TRAIN_COMMAND
+    )
     # Later entries win: nothing that a user sets can replace what the platform sets.
     user = [{"name": name, "value": value} for name, value in sorted(run.spec.worker_env.items())]
-    container["env"] = [*user, *_environment(trainer)]
+    container["env"] = [*user, *_environment(trainer, resolved)]
     if placement.scale.nodes > 1:
-        leader = names.leader_host(names.job_name(run.name, placement.number))
+        leader = names.leader_host(names.job_name(run.name, run.uid, placement.number))
         container["env"].append({"name": pod.LEADER_VARIABLE, "value": leader})
-    container["envFrom"] = [{"secretRef": {"name": names.secrets_name(run.name)}}]
+    secrets = names.secrets_name(run.name, run.uid)
+    container["envFrom"] = [{"secretRef": {"name": secrets}}]
     container["resources"] = {
         "requests": {
             "cpu": _multiply(pool.cpu, gpus),
@@ -286,7 +297,7 @@ def _container(
     }
 
 
-def _environment(trainer: TrainerSettings) -> list[Object]:
+def _environment(trainer: TrainerSettings, resolved: ResolvedRun) -> list[Object]:
     ca_names = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "PIP_CERT")
     values: dict[str, str] = {
         **trainer.environment,
@@ -294,6 +305,7 @@ def _environment(trainer: TrainerSettings) -> list[Object]:
         **(dict.fromkeys(ca_names, pod.CA_FILE) if trainer.ca_bundle_config_map else {}),
         "HOME": "/tmp",
         pod.SPEC_VARIABLE: pod.SPEC_FILE,
+        pod.SPEC_DIGEST_VARIABLE: pins.digest_of(pins.spec_text(resolved)),
         pod.STORAGE_VARIABLE: pod.STORAGE_FILE,
         pod.MODEL_VARIABLE: pod.MODEL_FOLDER,
         pod.PACKAGES_VARIABLE: pod.PACKAGES_FOLDER,
@@ -313,11 +325,11 @@ def _environment(trainer: TrainerSettings) -> list[Object]:
     ]
 
 
-def _volumes(run: FlashRun, job: str, trainer: TrainerSettings) -> list[Object]:
-    cache = trainer.model_cache_claim
+def _volumes(run: FlashRun, config_map: str, trainer: TrainerSettings) -> list[Object]:
+    cache, storage = trainer.model_cache_claim, names.storage_secret_name(run.name, run.uid)
     volumes: list[dict[str, Any]] = [
-        {"name": "spec", "configMap": {"name": names.spec_config_map_name(job)}},
-        {"name": "storage", "secret": {"secretName": names.storage_secret_name(run.name)}},
+        {"name": "spec", "configMap": {"name": config_map}},
+        {"name": "storage", "secret": {"secretName": storage}},
         {"name": "model"}
         | ({"persistentVolumeClaim": {"claimName": cache}} if cache else {"emptyDir": {}}),
         {"name": "packages", "emptyDir": {}},

@@ -3,18 +3,18 @@
 from collections.abc import Iterator
 
 from flashrun.api.reasons import ConditionType, Reason
-from flashrun.api.records import ResolvedRun
-from flashrun.api.resource import FlashRunStatus
+from flashrun.api.resource import FlashRun
 from flashrun.plan.conditions import FALSE, TRUE, UNKNOWN, DesiredCondition
+from flashrun.plan.pins import pinned_run
 from flashrun.plan.pods import Pod, current_pods
 from flashrun.plan.types import Observed, StorageView
 
 
 def observed_conditions(
-    before: FlashRunStatus, pods: tuple[Pod, ...], observed: Observed
+    run: FlashRun, pods: tuple[Pod, ...], observed: Observed
 ) -> Iterator[DesiredCondition]:
     """Yield Accepted, SecretsReady, Scheduled and CheckpointsSynced."""
-    accepted = observed.resolved is not None
+    accepted = pinned_run(run) is not None
     yield DesiredCondition(
         ConditionType.ACCEPTED,
         TRUE if accepted else UNKNOWN,
@@ -26,20 +26,18 @@ def observed_conditions(
         TRUE if ready else UNKNOWN,
         Reason.COPIED if ready else Reason.CHECKING,
     )
-    yield _scheduled_condition(before, current_pods(pods), observed.resolved)
+    yield _scheduled_condition(run, current_pods(pods))
     yield _synced_condition(observed.storage)
 
 
-def _scheduled_condition(
-    before: FlashRunStatus, pods: tuple[Pod, ...], resolved: ResolvedRun | None
-) -> DesiredCondition:
+def _scheduled_condition(run: FlashRun, pods: tuple[Pod, ...]) -> DesiredCondition:
     if not pods:
-        known = before.condition(ConditionType.SCHEDULED)
+        known = run.status.condition(ConditionType.SCHEDULED)
         status = known.status if known else UNKNOWN
         return DesiredCondition(
             ConditionType.SCHEDULED, status, known.reason if known else Reason.NO_POD
         )
-    pod_count = resolved.scale.nodes if resolved else 1
+    pod_count = run.status.resolved.nodes if run.status.resolved else 1
     held = [pod for pod in pods if pod.unschedulable]
     if held:
         share = f"{len(held)} of {pod_count} pods: " if pod_count > 1 else ""

@@ -157,8 +157,8 @@ def read_pod(pod: Object) -> Pod:
     return Pod(
         name=metadata["name"],
         uid=metadata.get("uid", ""),
-        job=int(labels.get(names.JOB_NUMBER_LABEL, 0)),
-        index=int(labels.get(names.POD_INDEX_LABEL, 0)),
+        job=_number(labels.get(names.JOB_NUMBER_LABEL)),
+        index=_number(labels.get(names.POD_INDEX_LABEL)),
         node=(pod.get("spec") or {}).get("nodeName", ""),
         phase=status.get("phase", "Pending"),
         created=_time(metadata.get("creationTimestamp")) or _EPOCH,
@@ -215,3 +215,8 @@ def _activity(containers: list[dict[str, Any]]) -> Activity | None:
 
 def _time(text: str | None) -> datetime | None:
     return None if text is None else parse_time(text)
+
+
+def _number(label: str | None) -> int:
+    """Return the number in a label, which people may have changed; 0 for anything else."""
+    return int(label) if label and label.isascii() and label.isdecimal() and len(label) < 6 else 0

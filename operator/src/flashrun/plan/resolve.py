@@ -118,7 +118,7 @@ def resolve_run(
     config: RunConfig,
     *,
     identity: RunIdentity,
-    model: Model,
+    model: Model | ResolvedModel,
     environment_digest: str,
     train: ResolvedTrain,
     adapter: ResolvedAdapter | None = None,

@@ -1,14 +1,17 @@
 """``RunContext``: everything that one reconcile pass knows about one run."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from flashrun.api import names
 from flashrun.api.catalog import Catalog, Model
 from flashrun.api.platform import Platform, Pool
 from flashrun.api.reasons import ConditionType
-from flashrun.api.records import ResolvedTrain
+from flashrun.api.records import ResolvedRun, ResolvedTrain
 from flashrun.api.resource import FlashRun, FlashRunStatus
-from flashrun.plan import objects, placement, run_status
+from flashrun.plan import placement, run_status
+from flashrun.plan.pins import pinned_run
 from flashrun.plan.pods import Attempt, Pod, current_pods, group_attempts, read_pods
 from flashrun.plan.resolve import resolve_train
 from flashrun.plan.types import Object, Observed
@@ -25,13 +28,33 @@ class RunContext:
     pods: tuple[Pod, ...]
     status: FlashRunStatus
     """The observed status, before any policy has concluded something from it."""
+    pinned: ResolvedRun | None
+    """The resolved spec of a run that has begun, by spec and status; None before."""
     train: ResolvedTrain
     """The training values with all defaults: those that the run began or will begin with."""
 
     @property
     def job(self) -> Object | None:
-        """The newest Job, which is the only one that may run pods."""
-        return max(self.observed.jobs, key=objects.job_number, default=None)
+        """The newest Job, by the uid that status has; the only one that may run pods."""
+        resolved = self.run.status.resolved
+        uid = resolved.job_uid if resolved is not None and self.pinned is not None else ""
+        return next((job for job in self.observed.jobs if uid and _uid(job) == uid), None)
+
+    @property
+    def stray_jobs(self) -> tuple[Object, ...]:
+        """Jobs that belong to the run, but that this operator does not know as its Jobs.
+
+        A crash left one before its uid was written, an earlier version of the operator created it
+        under another name, or somebody else did.
+        """
+        run, resolved, current = self.run, self.run.status.resolved, self.job
+        newest = resolved.job if resolved is not None and self.pinned is not None else 0
+        retired = {names.job_name(run.name, run.uid, number) for number in range(newest)}
+        return tuple(
+            job
+            for job in self.observed.jobs
+            if job is not current and job["metadata"]["name"] not in retired
+        )
 
     @property
     def current_pods(self) -> tuple[Pod, ...]:
@@ -53,9 +76,15 @@ class RunContext:
         """The run's model in the platform's catalog, or None when the catalog lacks it."""
         return Catalog(self.platform.models).get(self.run.spec.model)
 
-    def find_placement(self) -> placement.Placement[Pool] | None:
-        """Return the cheapest placement, or None; a run that has begun keeps its scale."""
-        model, pools, pinned = self.model, self.platform.pools, self.observed.resolved
+    def find_placement(
+        self, pools: Sequence[Pool] | None = None
+    ) -> placement.Placement[Pool] | None:
+        """Return the cheapest placement, or None; a run that has begun keeps its scale.
+
+        ``pools`` are by default all of the platform.
+        """
+        model, pinned = self.model, self.pinned
+        pools = self.platform.pools if pools is None else pools
         algorithm = self.run.spec.algorithm
         if model is None:
             return None
@@ -88,12 +117,16 @@ def build_context(
     """Return the context of one pass over a run that has not ended."""
     pods = read_pods(observed.pods)
     status = run_status.observed_status(run, observed, pods, platform, now)
-    return RunContext(run, observed, platform, now, pods, status, _train(run, observed))
+    pinned = pinned_run(run)
+    train = pinned.train if pinned is not None else _train(run, observed)
+    return RunContext(run, observed, platform, now, pods, status, pinned, train)
 
 
 def _train(run: FlashRun, observed: Observed) -> ResolvedTrain:
-    """Return the run's training values, which do not change after its start."""
-    if observed.resolved is not None:
-        return observed.resolved.train
+    """Return the training values that a run will begin with."""
     source = observed.storage.adapter_source
     return resolve_train(run.spec, source.manifest if source is not None else None)
+
+
+def _uid(job: Object) -> str:
+    return str(job["metadata"].get("uid", ""))

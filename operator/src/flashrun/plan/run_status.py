@@ -4,10 +4,9 @@ Status is rebuilt in every pass. Only what storage and pods no longer show is ca
 last status: pods are deleted after some time.
 """
 
-import json
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
-from typing import Any
 
 from flashrun.api import names
 from flashrun.api.platform import Platform
@@ -24,13 +23,14 @@ from flashrun.api.resource import (
     ResolvedStatus,
 )
 from flashrun.api.times import whole_seconds
-from flashrun.plan import conditions, objects
+from flashrun.plan import conditions, pins
 from flashrun.plan.attempt_status import attempt_statuses, gpu_seconds
 from flashrun.plan.conditions import FALSE, TRUE, DesiredCondition
+from flashrun.plan.objects import JobPlacement
 from flashrun.plan.observed_conditions import observed_conditions
 from flashrun.plan.pods import Pod
 from flashrun.plan.progress_status import progress_status
-from flashrun.plan.types import Object, Observed, StorageView
+from flashrun.plan.types import Decision, Observed, StorageView
 
 
 def observed_status(
@@ -56,7 +56,7 @@ def observed_status(
         pending=None,
         failure=None,
     )
-    return with_conditions(status, run, now, *observed_conditions(before, pods, observed))
+    return with_conditions(status, run, now, *observed_conditions(run, pods, observed))
 
 
 def with_attempts(
@@ -107,18 +107,20 @@ def with_conditions(
     return status.replace(conditions=tuple(merged.values()))
 
 
-def with_resolved(
-    status: FlashRunStatus, run: FlashRun, resolved: ResolvedRun, job: Object, storage: StorageView
+def with_pins(
+    status: FlashRunStatus,
+    run: FlashRun,
+    resolved: ResolvedRun,
+    placement: JobPlacement,
+    limits: pins.JobLimits,
+    storage: StorageView,
 ) -> FlashRunStatus:
-    """Return ``status`` with what was chosen for the run: by its spec, its Job and its trainer."""
-    scale = objects.job_scale(job)
-    pool = job["metadata"].get("annotations", {}).get(names.POOL_ANNOTATION, "")
-    train = resolved.train.model_dump(mode="json", exclude_none=True)
-    source = resolved.init_from_adapter
+    """Return ``status`` with everything that is fixed when the Job of ``placement`` is created."""
+    scale, source = placement.scale, resolved.init_from_adapter
     return status.replace(
         resolved=ResolvedStatus(
             image=resolved.image,
-            pool=pool,
+            pool=placement.pool.name,
             gpus=scale.world_size,
             nodes=scale.nodes,
             sharded=scale.sharded,
@@ -128,12 +130,32 @@ def with_resolved(
             model_revision=resolved.model.revision,
             init_from_adapter_uid=source.uid if source else "",
             init_from_adapter_prefix=source.prefix if source else "",
-            wall_clock_seconds=job["spec"].get("activeDeadlineSeconds", 0),
-            retries=objects.job_retries(job),
-            train={key: _text(value) for key, value in train.items()},
+            wall_clock_seconds=limits.wall_clock_seconds,
+            retries=limits.retries,
+            job=placement.number,
+            avoid_nodes=placement.avoid_nodes,
+            spec_digest=pins.digest_of(pins.spec_text(resolved)),
+            hub_endpoint=resolved.hub_endpoint,
+            pip_index_url=resolved.pip_index_url,
+            upload_timeout_seconds=resolved.upload_timeout_seconds,
+            train=pins.train_texts(resolved.train),
             ignored_keys=run.spec.keys_of_the_other_algorithm(),
         )
     )
+
+
+def with_job_uid(decision: Decision, uid: str) -> Decision:
+    """Return ``decision`` with the uid of the Job that was created for it."""
+    resolved = decision.status.resolved
+    assert resolved is not None  # it was pinned before the Job was created
+    status = decision.status.replace(resolved=resolved.replace(job_uid=uid))
+    return replace(decision, status=status)
+
+
+def with_access_expiry(decision: Decision, expires: datetime | None) -> Decision:
+    """Return ``decision`` with the end of the credentials that were issued for it."""
+    ends = whole_seconds(expires) if expires is not None else None
+    return replace(decision, status=decision.status.replace(storage_access_expires=ends))
 
 
 def _with_batching(before: ResolvedStatus, storage: StorageView) -> ResolvedStatus:
@@ -178,8 +200,3 @@ def _adapter(run: FlashRun, manifest: Manifest | None) -> AdapterStatus | None:
 
 def _first_start(pods: tuple[Pod, ...]) -> datetime | None:
     return min((pod.started for pod in pods if pod.started), default=None)
-
-
-def _text(value: Any) -> str:
-    """Return a training value as it is written in TOML."""
-    return json.dumps(value) if isinstance(value, list | bool) else str(value)

@@ -17,7 +17,6 @@ from flashrun.api.records import (
     Heartbeat,
     Manifest,
     ResolvedAdapter,
-    ResolvedRun,
     Result,
     TrainerControl,
 )
@@ -54,9 +53,9 @@ class StorageView:
     problem: str = ""
     """One sentence when storage could not be read; the rest is then empty."""
     environment: EnvironmentPointer | None = None
-    """Looked up only while the run has no resolved spec."""
+    """Looked up only while status pins nothing."""
     adapter_source: AdapterSource | None = None
-    """Looked up only while the run has no resolved spec."""
+    """Looked up only while status pins nothing."""
     control: TrainerControl | None = None
     heartbeat: Heartbeat | None = None
     result: Result | None = None
@@ -73,13 +72,13 @@ class Observed:
     jobs: tuple[Object, ...] = ()
     pods: tuple[Object, ...] = ()
     has_secrets: bool = False
-    """Whether ``<run>-secrets`` exists."""
-    resolved: ResolvedRun | None = None
-    """The newest Job's resolved spec, read back from its ConfigMap; None when there is none."""
+    """Whether the Secret with the values that the run lists exists."""
+    config_map: Object | None = None
+    """The ConfigMap with the resolved spec of the newest Job, as it is; it decides nothing."""
     has_peers: bool = False
     """Whether the Service of a newest Job on several nodes exists, by which its pods meet."""
     has_access: bool = False
-    """Whether ``<run>-storage`` exists."""
+    """Whether the Secret with its credentials for storage exists."""
     access_expires: datetime | None = None
     """When the credentials in it expire; None: never."""
     secrets: SecretLookup = SecretLookup()

@@ -1,5 +1,6 @@
 """The files and folders that the operator has mounted, read once from the variables of the pod."""
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,8 @@ class PodMounts:
     """The mounted files and folders of this container, and the identity of its pod."""
 
     spec: Path
+    spec_digest: str
+    """SHA-256 of the spec that this pod was made for; empty outside a cluster."""
     storage: Path
     model: Path
     packages: Path
@@ -46,6 +49,7 @@ class PodMounts:
 
         return cls(
             spec=path(pod.SPEC_VARIABLE, pod.SPEC_FILE),
+            spec_digest=environment.get(pod.SPEC_DIGEST_VARIABLE, ""),
             storage=path(pod.STORAGE_VARIABLE, pod.STORAGE_FILE),
             model=path(pod.MODEL_VARIABLE, pod.MODEL_FOLDER),
             packages=path(pod.PACKAGES_VARIABLE, pod.PACKAGES_FOLDER),
@@ -70,9 +74,21 @@ class PodMounts:
         return self.packages / "site"
 
     def run(self) -> ResolvedRun:
-        """Return the resolved spec; raises ``TrainerError`` when it cannot be read."""
+        """Return the resolved spec; raises ``TrainerError`` when it cannot be read.
+
+        It is the spec that the operator made the pod for: people may write ConfigMaps, and a
+        kubelet may hold an older copy. The operator restores it before the next attempt.
+        """
         try:
-            return ResolvedRun.model_validate_json(self.spec.read_bytes())
+            text = self.spec.read_bytes()
+            if self.spec_digest and hashlib.sha256(text).hexdigest() != self.spec_digest:
+                raise TrainerError(
+                    Exit.INTERRUPTED_UNSAVED,
+                    Reason.INTERRUPTED,
+                    f"the resolved spec {self.spec} is not the one that the pod was made for",
+                    "the operator replaces its ConfigMap, and the next attempt reads it",
+                )
+            return ResolvedRun.model_validate_json(text)
         except (OSError, ValidationError) as error:
             raise TrainerError(
                 Exit.CONFIG,

@@ -4,39 +4,40 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Final
 
+from flashrun.api import names
 from flashrun.api.reasons import Activity, AnyReason, KubernetesReason, Phase, Reason, reason_from
+from flashrun.api.records import ResolvedRun
 from flashrun.api.resource import FailureStatus, PendingStatus
-from flashrun.plan import failures, objects, run_status
+from flashrun.plan import failures, objects, pins, run_status
 from flashrun.plan.decisions import fail_run
 from flashrun.plan.job_start import (
     access_grant,
-    missing_objects,
     missing_secrets,
-    pin_run,
+    spec_repair,
     suspend_patch,
 )
 from flashrun.plan.kubernetes_status import find_condition
 from flashrun.plan.pods import Pod
 from flashrun.plan.policies.stalled_attempt import end_stalled_attempt
 from flashrun.plan.run_context import RunContext
-from flashrun.plan.types import Decision, Object
+from flashrun.plan.types import Decision, Delete, Object, Patch
 
 IMAGE_PATIENCE: Final = timedelta(minutes=10)
 
 
 def follow_job(context: RunContext) -> Decision:
     """Report what the pods of an active Job do, and create again what is missing."""
-    job, resolved = context.job, context.observed.resolved
+    job, resolved = context.job, context.pinned
     assert job is not None  # the policy job_launch has answered
-    if resolved is None:  # the ConfigMap was deleted under the run
-        resolved = pin_run(context, objects.job_scale(job))
+    assert resolved is not None  # a run with a Job has pins
+    missing, wrong = _missing_objects(context, resolved)
     resume = job["spec"].get("suspend") and not context.platform.trainer.queue
     repair = Decision(
         status=context.status,
         secrets=missing_secrets(context),
         access=access_grant(context, resolved),
-        apply=missing_objects(context, objects.job_number(job), resolved),
-        patch=suspend_patch(job, False) if resume else (),
+        apply=missing,
+        patch=(*(suspend_patch(job, False) if resume else ()), *_limits_patch(context, job)),
     )
     without_image = next(
         (pod for pod in context.current_pods if _image_overdue(pod, context.now)), None
@@ -51,11 +52,8 @@ def follow_job(context: RunContext) -> Decision:
     phase, reason, message = _describe_pods(context, job, resolved.scale.nodes)
     waits = phase is not Phase.RUNNING and reason not in _PREPARING.values()
     pending = PendingStatus(reason=reason, message=message) if waits else None
-    status = run_status.with_resolved(
-        context.status, context.run, resolved, job, context.observed.storage
-    )
     status = run_status.with_phase(
-        status.replace(pending=pending),
+        context.status.replace(pending=pending),
         context.run,
         context.now,
         phase=phase,
@@ -63,7 +61,41 @@ def follow_job(context: RunContext) -> Decision:
         message=message,
     )
     stalled = end_stalled_attempt(context, resolved.scale.nodes)
-    return replace(repair, status=status, delete=stalled)
+    return replace(repair, status=status, delete=(*wrong, *stalled))
+
+
+def _missing_objects(
+    context: RunContext, resolved: ResolvedRun
+) -> tuple[tuple[Object, ...], tuple[Delete, ...]]:
+    """Return what the pods of the Job need and is missing, and what has to be deleted before.
+
+    The Job names the ConfigMap of the digest that is pinned. Another version of the operator may
+    resolve the same run to another text: the Job goes on while its ConfigMap is as it was, and is
+    replaced when it is not.
+    """
+    run, pinned, there = context.run, context.run.status.resolved, context.observed.config_map
+    assert pinned is not None
+    missing: tuple[Object, ...] = ()
+    wrong: tuple[Delete, ...] = ()
+    if there is None or not objects.holds_spec(there, run, pinned.spec_digest):
+        if pins.digest_of(pins.spec_text(resolved)) == pinned.spec_digest:
+            missing, wrong = spec_repair(context, resolved)
+        else:
+            wrong = (Delete("Job", names.job_name(run.name, run.uid, pinned.job)),)
+    if resolved.scale.nodes > 1 and not context.observed.has_peers:
+        missing = (*missing, objects.peers_service(run, pinned.job))
+    return missing, wrong
+
+
+def _limits_patch(context: RunContext, job: Object) -> tuple[Patch, ...]:
+    """Return the patch that sets back limits which somebody has changed."""
+    pinned = context.run.status.resolved
+    assert pinned is not None
+    limits = pins.job_limits(context.run, context.platform)
+    wanted = {"parallelism": pinned.nodes, **objects.limit_fields(pinned.nodes, limits)}
+    spec = {"parallelism": 1, **job["spec"]}
+    changed = {key: value for key, value in wanted.items() if spec.get(key) != value}
+    return (Patch("Job", job["metadata"]["name"], {"spec": changed}),) if changed else ()
 
 
 def _describe_pods(context: RunContext, job: Object, nodes: int) -> tuple[Phase, AnyReason, str]:

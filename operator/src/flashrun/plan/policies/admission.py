@@ -14,7 +14,7 @@ from flashrun.plan.types import Decision
 
 def refuse_invalid_spec(context: RunContext) -> Decision | None:
     """Fail a run whose spec can never work: a spec does not change."""
-    if context.observed.resolved is not None:
+    if context.pinned is not None:
         return None
     spec, platform = context.run.spec, context.platform
     catalog, hosts = Catalog(platform.models), platform.trainer.pip_url_hosts
@@ -45,7 +45,7 @@ def refuse_invalid_spec(context: RunContext) -> Decision | None:
 
 def wait_for_storage(context: RunContext) -> Decision | None:
     """Wait for what the spec names and storage does not have yet."""
-    if context.observed.resolved is not None:
+    if context.pinned is not None:
         return None
     spec, storage = context.run.spec, context.observed.storage
     if storage.problem:

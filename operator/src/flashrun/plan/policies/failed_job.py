@@ -3,38 +3,37 @@
 Failures that have nothing to do with the place are retried by the Job itself, and counted there.
 """
 
-from flashrun.api import names
 from flashrun.api.catalog import Catalog
 from flashrun.api.reasons import Phase, Reason, Retry
 from flashrun.api.records import ResolvedRun
+from flashrun.api.resource import ResolvedStatus
 from flashrun.plan import failures, objects, placement
 from flashrun.plan.decisions import fail_run
 from flashrun.plan.job_start import start_job
 from flashrun.plan.kubernetes_status import find_condition
 from flashrun.plan.pods import Pod
 from flashrun.plan.run_context import RunContext
-from flashrun.plan.types import Decision, Object
+from flashrun.plan.types import Decision
 
 
 def retry_or_fail(context: RunContext) -> Decision | None:
     """Retry or fail the run when its Job has ended or a pod needs more memory than it has."""
-    job, resolved = context.job, context.observed.resolved
-    if job is None or resolved is None:
+    job, resolved, pinned = context.job, context.pinned, context.run.status.resolved
+    if job is None or resolved is None or pinned is None:
         return None
     if find_condition(job, "Complete") is not None and not context.observed.storage.problem:
         return fail_run(context, failures.NO_RESULT)  # storage was read after the Job
     failed = find_condition(job, "Failed")
-    last = _last_failed_pod(context, objects.job_number(job))
+    last = _last_failed_pod(context, pinned.job)
     outgrown = last is not None and failures.pod_retry(last) is Retry.LARGER_POOL
     if failed is None and not outgrown:
         return None
-    retry = _retry_placement(context, job, resolved, last)
+    retry = _retry_placement(context, resolved, pinned, last)
     if retry is not None:
         reason = failures.pod_reason(last) if last else Reason.RETRYING
         gpus = f" on {retry.scale.world_size} GPUs" if retry.scale.world_size > 1 else ""
         pool = f"pool {retry.pool.name}{gpus}"
         message = f"{reason}: the run continues in {pool} from the newest checkpoint."
-        resolved = resolved.replace(scale=retry.scale)
         return start_job(
             context, resolved, retry, reason, message, phase=Phase.RETRYING, retire=job
         )
@@ -45,13 +44,12 @@ def retry_or_fail(context: RunContext) -> Decision | None:
 
 
 def _retry_placement(
-    context: RunContext, job: Object, resolved: ResolvedRun, last: Pod | None
+    context: RunContext, resolved: ResolvedRun, pinned: ResolvedStatus, last: Pod | None
 ) -> objects.JobPlacement | None:
     """Return where another Job can continue, for failures that this Job cannot retry."""
-    number, pools, scale = objects.job_number(job), context.platform.pools, objects.job_scale(job)
-    pool_name = job["metadata"]["annotations"][names.POOL_ANNOTATION]
-    pool = next((pool for pool in pools if pool.name == pool_name), None)
-    if last is None or pool is None or number >= context.platform.trainer.retries:
+    number, pools, scale = pinned.job, context.platform.pools, resolved.scale
+    pool = next((pool for pool in pools if pool.name == pinned.pool), None)
+    if last is None or pool is None or number >= pinned.retries:
         return None
     match failures.pod_retry(last):
         case Retry.LARGER_POOL:
@@ -65,7 +63,7 @@ def _retry_placement(
             return objects.JobPlacement(number + 1, larger.pool, larger.scale)
         case Retry.OTHER_NODE:
             bad = {pod.node for pod in context.pods if failures.pod_retry(pod) is Retry.OTHER_NODE}
-            return objects.JobPlacement(number + 1, pool, scale, tuple(sorted(bad - {""})))
+            return objects.JobPlacement(number + 1, pool, scale, tuple(sorted(bad - {""}))[:64])
         case _:
             return None
 
