@@ -8,7 +8,8 @@ import typer
 
 from flashrun.api.config import Algorithm, EnvironmentConfig, RunConfig
 from flashrun.api.generate.config_schema import toml_schema
-from flashrun.cli.config import compose
+from flashrun.cli.config.compose import PLATFORM_KEYS
+from flashrun.cli.config.error_sentences import OTHER_NAMES
 from flashrun.cli.config.toml_text import toml_value
 from flashrun.cli.config.train_values import UNUSED_KEYS, used_values
 from flashrun.cli.options import Output
@@ -98,7 +99,7 @@ def find_keys(text: str) -> list[ConfigKey]:
     """
     name = text.strip().strip("[]").replace("-", "_").lower()
     known = list(list_keys())
-    our_name = compose.OTHER_NAMES.get(name.rpartition(".")[2])
+    our_name = OTHER_NAMES.get(name.rpartition(".")[2])
     for candidates in (
         [key for key in known if key.name == name],
         [key for key in known if key.name.partition(".")[0] == name],
@@ -107,7 +108,7 @@ def find_keys(text: str) -> list[ConfigKey]:
     ):
         if candidates:
             return candidates
-    if tuple(name.split(".")) in compose.PLATFORM_KEYS:
+    if tuple(name.split(".")) in PLATFORM_KEYS:
         raise UsageFailure(f"{name} cannot be set: the platform chooses it", "leave it out")
     raise UsageFailure(f"there is no key {text!r}", _suggestion(name, [key.name for key in known]))
 
