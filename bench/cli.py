@@ -38,15 +38,15 @@ LIMITS = {("train", "config.toml", "--dry-run"): 2.0, ("--help",): 2.2}
 
 
 class Cost(NamedTuple):
-    """What one call took, in milliseconds: on the clock, and of the processor."""
+    """Time of one call in milliseconds: wall time and processor time."""
 
     wall: float
     cpu: float
 
 
-def measured(command: Sequence[str | Path], folder: Path) -> Cost:
+def measure(command: Sequence[str | Path], folder: Path) -> Cost:
     """Run a command as a shell would; raises when it fails."""
-    # Whoever installs a package has its bytecode; a variable of this shell must not take it away.
+    # A user has compiled bytecode: PYTHONDONTWRITEBYTECODE of this shell must not prevent it.
     environment = {"PATH": os.environ["PATH"], "HOME": str(folder), "COLUMNS": "80"}
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     began = time.perf_counter()
@@ -57,16 +57,16 @@ def measured(command: Sequence[str | Path], folder: Path) -> Cost:
     return Cost(wall * 1000, cpu * 1000)
 
 
-def compared(
+def compare(
     words: Sequence[str], programs: dict[str, Path], pairs: int, folder: Path
 ) -> tuple[dict[str, list[Cost]], float, float]:
-    """Return the costs of each side, and our median share of the incumbent's time on each clock."""
+    """Return the costs of each side, and the median ratios of wall time and processor time."""
     for program in programs.values():
-        measured([program, *words], folder)
+        measure([program, *words], folder)
     costs: dict[str, list[Cost]] = {side: [] for side in programs}
     for number in range(pairs):
         for side in sides.turns(number, programs):
-            costs[side].append(measured([programs[side], *words], folder))
+            costs[side].append(measure([programs[side], *words], folder))
     walls = sides.ratio(*([cost.wall for cost in costs[side]] for side in ("ours", "incumbent")))
     cpus = sides.ratio(*([cost.cpu for cost in costs[side]] for side in ("ours", "incumbent")))
     return costs, walls, cpus
@@ -89,11 +89,11 @@ def main() -> int:
         folder = Path(name)
         (folder / "config.toml").write_text(CONFIG)
         for words, limit in LIMITS.items():
-            costs, wall, cpu = compared(words, programs, pairs, folder)
+            costs, wall, cpu = compare(words, programs, pairs, folder)
             print(f"\nflash {' '.join(words)}: medians of {pairs} pairs")
-            for side, found in costs.items():
-                middle = Cost(*map(statistics.median, zip(*found, strict=True)))
-                least = min(cost.wall for cost in found)
+            for side, calls in costs.items():
+                middle = Cost(*map(statistics.median, zip(*calls, strict=True)))
+                least = min(cost.wall for cost in calls)
                 print(
                     f"  {side:<10} {middle.wall:6.0f} ms on the clock (least {least:.0f}), "
                     f"{middle.cpu:.0f} ms of processor time"
