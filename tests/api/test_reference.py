@@ -429,14 +429,14 @@ SHOWN_ELSEWHERE = {
     # [environment]
     "params are keyword arguments of load_environment":
         "cli/commands/env/test_test.py::test_parameters_reach_the_environment",
-    "split selects dataset/<split>.jsonl": "trainer/test_environment.py::test_a_split_is_a_file",
+    "split selects dataset/<split>.jsonl": "trainer/data/test_dataset.py::test_a_split_is_a_file",
     "a missing split file is an error, without a fallback to train":
-        "trainer/test_environment.py::test_a_missing_split_is_refused",
+        "trainer/data/test_dataset.py::test_a_missing_split_is_refused",
     "pip is installed before the environment is imported":
-        "trainer/test_packages.py::"
+        "trainer/init/test_packages.py::"
         "test_the_pip_list_and_what_it_needs_is_installed_beside_the_image",
     "requirements inside a published environment install nothing":
-        "trainer/test_packages.py::test_requirements_inside_a_package_install_nothing",
+        "trainer/init/test_packages.py::test_requirements_inside_a_package_install_nothing",
     "secrets are read from the shell, .env and .env.local":
         "cli/config/test_dotenv.py::test_the_first_value_found_wins_and_empty_is_missing",
     "every listed name must have a value when the run is submitted":
@@ -445,48 +445,48 @@ SHOWN_ELSEWHERE = {
         "plan/test_objects.py::test_only_the_trainer_sees_secrets_and_gpus",
     # [train]
     "rank and alpha make the adapter":
-        "trainer/test_arguments.py::test_a_fresh_adapter_has_rank_alpha_and_no_dropout",
+        "trainer/test_trl_arguments.py::test_a_fresh_adapter_has_rank_alpha_and_no_dropout",
     "learning rate, batch size, length and cadence reach SFT":
-        "trainer/test_arguments.py::test_sft_keys_reach_their_arguments",
+        "trainer/test_trl_arguments.py::test_sft_keys_reach_their_arguments",
     "every save is uploaded, in order; of waiting state the newest wins":
-        "trainer/test_checkpoints.py::"
+        "trainer/records/test_checkpoint_uploads.py::"
         "test_every_adapter_arrives_in_order_and_of_the_state_the_newest",
     "the last checkpoint is flushed at the end; a slow line skips no save":
-        "trainer/test_checkpoints.py::test_a_line_that_was_down_loses_nothing",
+        "trainer/records/test_checkpoint_uploads.py::test_a_line_that_was_down_loses_nothing",
     "saving does not wait for uploads":
-        "trainer/test_checkpoints.py::test_saving_does_not_wait_for_the_line",
-    "a run starts from an adapter": "trainer/test_learning.py::"
+        "trainer/records/test_checkpoint_uploads.py::test_saving_does_not_wait_for_the_line",
+    "a run starts from an adapter": "trainer/test_loop.py::"
         "test_a_warm_start_goes_on_from_the_adapter",
-    "a run starts from a saved checkpoint": "trainer/test_learning.py::"
+    "a run starts from a saved checkpoint": "trainer/test_loop.py::"
         "test_a_warm_start_from_a_step_begins_with_the_weights_of_that_step",
     "checkpoints prints short references":
         "cli/commands/test_checkpoints.py::test_checkpoints_are_one_line_each",
     # SFT
     "epochs count, max_steps and max_examples cap":
-        "trainer/test_learning.py::test_max_steps_and_max_examples_cap_an_sft_run",
+        "trainer/test_sft.py::test_max_steps_and_max_examples_cap_an_sft_run",
     # GRPO
     "steps, group_size, temperature, max_tokens and kl_penalty_coef reach GRPO":
-        "trainer/test_arguments.py::test_grpo_keys_reach_their_arguments",
+        "trainer/test_trl_arguments.py::test_grpo_keys_reach_their_arguments",
     "the KL penalty holds the model near its base":
-        "trainer/test_learning.py::test_the_kl_penalty_measures_the_distance_to_the_base_model",
+        "trainer/test_grpo.py::test_the_kl_penalty_measures_the_distance_to_the_base_model",
     "advantage_clip is recorded and a no-op":
-        "trainer/test_learning.py::test_advantage_clip_is_recorded_and_changes_nothing",
+        "trainer/test_grpo.py::test_advantage_clip_is_recorded_and_changes_nothing",
     "reasoning is penalized by its length":
-        "trainer/test_reports.py::test_reasoning_costs_its_coefficient_a_token",
+        "trainer/test_grpo.py::test_reasoning_costs_its_coefficient_a_token",
     "stop sequences end a completion":
-        "trainer/test_rollouts.py::test_completions_end_at_a_stop_sequence",
+        "trainer/test_grpo.py::test_completions_end_at_a_stop_sequence",
     # managed infrastructure, [worker_env], [wandb]
     "what the platform chose shows in the status":
         "plan/test_runs.py::test_a_pod_and_its_storage_become_a_status",
     "variables of worker_env reach the trainer":
         "plan/test_objects.py::test_what_the_platform_sets_comes_after_what_the_user_sets",
     "labels name the run at Weights & Biases":
-        "trainer/test_tracking.py::"
+        "trainer/records/test_wandb_process.py::"
         "test_a_run_is_told_under_its_project_and_name_with_its_metrics",
     "WANDB_API_KEY is taken along when a run is submitted":
         "cli/commands/test_train.py::test_train_creates_the_run_and_then_the_secret_it_owns",
     "without WANDB_API_KEY nothing is logged there":
-        "trainer/test_tracking.py::test_without_a_key_nothing_is_started",
+        "trainer/records/test_wandb_process.py::test_without_a_key_nothing_is_started",
 }  # fmt: skip
 
 

@@ -8,7 +8,7 @@ import importlib.util
 import os
 import runpy
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,8 @@ import pytest
 from flashrun.api.records import StorageAccess
 from flashrun.store import Store
 from flashrun_trainer.data import generation
-from tests.trainer.pods import ROOT, Workshop
+from tests.trainer.architectures import ARCHITECTURES, save_random_model
+from tests.trainer.pods import INDEX_PASSWORD, ROOT, TrainerPod, Workshop, resolved
 
 
 @pytest.fixture(scope="session")
@@ -51,6 +52,51 @@ def workshop(
     place = Workshop(tmp_path_factory.mktemp("pods"), access)
     place.mirror(tiny_model)
     return place
+
+
+@pytest.fixture
+def empty_workshop(access: StorageAccess, tmp_path: Path) -> Workshop:
+    """Storage without a model cache of other tests."""
+    return Workshop(tmp_path, access)
+
+
+@pytest.fixture
+def new_pod(empty_workshop: Workshop) -> Callable[..., TrainerPod]:
+    """Makes a pod whose containers have not run yet."""
+
+    def make(index: int = 0) -> TrainerPod:
+        run = resolved(pip_index_url=f"https://me:{INDEX_PASSWORD}@index.invalid/simple")
+        pod = TrainerPod(empty_workshop, run, 1, index)
+        pod.write_files()
+        (pod.folder / "packages").mkdir()
+        return pod
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def sft_run(workshop: Workshop) -> TrainerPod:
+    """A pod that has trained with SFT."""
+    pod = workshop.pod(resolved("sft", batch_size=8, epochs=2, max_examples=40, save_every=4))
+    assert pod.train() == 0
+    return pod
+
+
+@pytest.fixture(scope="session")
+def grpo_run(workshop: Workshop) -> TrainerPod:
+    """A pod that has trained with GRPO."""
+    run = resolved("grpo", steps=3, max_tokens=8, kl_penalty_coef=0.1, save_every=2)
+    pod = workshop.pod(run)
+    assert pod.train() == 0
+    return pod
+
+
+@pytest.fixture(scope="module", params=ARCHITECTURES)
+def architecture(
+    request: pytest.FixtureRequest, workshop: Workshop, tiny_model: Path
+) -> tuple[str, Path]:
+    """Each architecture in turn, and the folder of a random model of it."""
+    return request.param, save_random_model(request.param, workshop, tiny_model)
 
 
 ENGINES = ("transformers", "vllm") if importlib.util.find_spec("vllm") else ("transformers",)

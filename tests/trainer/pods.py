@@ -48,6 +48,7 @@ ROOT = Path(__file__).parents[2]
 SUMS = ROOT / "examples" / "sums"
 MODEL = ResolvedModel(id="flashrun/tiny-qwen3", source=Source.MIRROR, revision="v1")
 ENVIRONMENT_ID = "examples/sums"
+INDEX_PASSWORD = "index-password"
 
 PATIENCE_SECONDS = 120
 
@@ -149,6 +150,12 @@ class Workshop:
         except KeyExists:
             return
 
+    def new_pod(self, digest: str) -> "TrainerPod":
+        """A pod of a run on the environment with this digest; no container has run yet."""
+        pod = TrainerPod(self, resolved(environment={"digest": digest}), 1)
+        pod.write_files()
+        return pod
+
     def pod(
         self,
         run: ResolvedRun,
@@ -208,11 +215,16 @@ class TrainerPod:
     def inside(self) -> PodMounts:
         return PodMounts.from_environment(self.environment)
 
-    def prepare(self) -> None:
+    def write_files(self) -> None:
+        """Write what the operator mounts; no container has run yet."""
         self.folder.mkdir(parents=True)
-        (self.folder / "work").mkdir()
         (self.folder / "spec.json").write_text(self.run.model_dump_json())
         (self.folder / "access.json").write_text(self.workshop.access.model_dump_json())
+
+    def prepare(self) -> None:
+        """Write what the operator mounts, and run the init containers."""
+        self.write_files()
+        (self.folder / "work").mkdir()
         packages.run(self.inside)
         model_download.run(self.inside)
 

@@ -2,9 +2,7 @@
 
 import threading
 from asyncio import CancelledError
-from contextlib import nullcontext
 from fractions import Fraction
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -22,9 +20,7 @@ from flashrun_trainer.data import rewards
 from flashrun_trainer.data.environment import Environment
 from flashrun_trainer.data.messages import Answer
 from flashrun_trainer.data.rewards import Score
-from flashrun_trainer.pod.distributed import ProcessGroup
 from flashrun_trainer.pod.trainer_errors import TrainerError
-from tests.trainer.pods import resolved
 
 
 class Judge(EnvironmentSingleTurn):
@@ -247,6 +243,7 @@ def test_a_step_without_one_score_ends_the_run():
 
 
 FLAT, SPREAD, CUT = ([1, 1, 0, 0], None), ([1, 0, 0, 0], None), ([1, 0, 0, 1], 320)
+
 STEPS: dict[str, tuple[list[tuple[list[float], int | None]], str]] = {
     "spread is nothing to warn about": ([SPREAD] * 9, ""),
     "a few flat steps happen": ([FLAT] * 4, ""),
@@ -273,60 +270,3 @@ def test_steps_without_anything_to_learn_are_warned_about_before_they_are_many(c
     said = [waste.add_step(rewards, 2, cut_at) for rewards, cut_at in steps]
     assert words in said[-1]
     assert bool(said[-1]) == bool(words)
-
-
-def said_after(sdk: EnvironmentSingleTurn, tiny_model: Path, last: str, lengths: list[int]) -> str:
-    """What five steps of completions of these lengths, with this last token, are warned about."""
-    from flashrun_trainer import model
-    from flashrun_trainer.grpo import Prompt, RewardFunction
-
-    said: list[str] = []
-    example = SimpleNamespace(name="first")
-    context: Any = SimpleNamespace(
-        run=resolved("grpo", stop_sequences=()),
-        environment=Environment(sdk, [example], ""),
-        process_group=ProcessGroup(),
-        reporter=SimpleNamespace(warn=said.append, queue_rollouts=lambda *_: None),
-    )
-    callback: Any = SimpleNamespace(timer=SimpleNamespace(timed=lambda _: nullcontext()))
-    tokenizer = model.load_tokenizer(tiny_model)
-    one, end = tokenizer.convert_tokens_to_ids(["1", last])
-    ends = frozenset({tokenizer.eos_token_id, tokenizer.pad_token_id})
-    rewards = RewardFunction(
-        context, tokenizer, ends, [Prompt(example, [], [one], False)], callback
-    )
-    for step in range(5):
-        state = SimpleNamespace(global_step=step)
-        rewards.reward(["0"] * 4, [[one] * length + [end] for length in lengths], state)
-    return said[-1]
-
-
-@pytest.mark.trainer
-@pytest.mark.filterwarnings("default")
-@pytest.mark.parametrize(
-    ("last", "words"),
-    [
-        ("1", "all completions were cut off at max_tokens = 8"),
-        ("<|im_end|>", ""),
-        # TRL learns these, too.
-        ("<|endoftext|>", ""),
-    ],
-)
-def test_a_completion_is_cut_off_unless_a_token_ends_it(tiny_model: Path, last: str, words: str):
-    said = said_after(Judge(), tiny_model, last, lengths=[1, 2, 3, 4])
-    assert words in said
-    assert bool(said) == bool(words)
-
-
-@pytest.mark.trainer
-@pytest.mark.filterwarnings("default")
-def test_a_reward_that_fails_at_times_does_not_hide_that_the_others_are_all_the_same(
-    tiny_model: Path,
-):
-    class Zero(Judge):
-        def score_response(self, example: Any, response_text: str) -> RewardResult:
-            return RewardResult(score=0.0 / (len(response_text) - 1))
-
-    said = said_after(Zero(), tiny_model, "<|im_end|>", lengths=[1, 2, 3, 4])
-    assert "1 of 4 responses of step 5" in said
-    assert "all completions of a prompt had the same reward" in said

@@ -1,11 +1,13 @@
-"""What SFT learns, token by token: the assistant's words and nothing else."""
+"""Which tokens SFT learns: the assistant's words and nothing else."""
 
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.trainer.pods import resolved
+from flashrun.api.exits import Exit
+from flashrun_trainer.pod.trainer_errors import TrainerError
+from tests.trainer.pods import Workshop
 
 pytestmark = [pytest.mark.trainer, pytest.mark.filterwarnings("default")]
 
@@ -96,75 +98,6 @@ def test_only_the_assistant_is_learned(tokenizer: Any, case: str):
     assert marked(tokenizer, row) == expected
 
 
-def test_a_row_is_cut_at_max_length_and_dropped_when_nothing_is_left(
-    tokenizer: Any, caplog: pytest.LogCaptureFixture
-):
-    from flashrun_trainer import sft
-    from flashrun_trainer.data import chat_template
-
-    short = sft.Conversation([USER, {"role": "user", "content": "x"}], [assistant("2")], "row 1")
-    long = sft.Conversation(
-        [USER, {"role": "user", "content": "x" * 40}], [assistant("2" * 40)], "row 2"
-    )
-    whole = chat_template.tokenize_conversation(tokenizer, short.prompt, short.completion, False)
-    run = resolved("sft", max_length=len(whole.input_ids))
-    assert sft.tokenize_conversations([short, long], tokenizer, run) == [whole]
-    assert "1 of 2 examples were dropped" in caplog.text
-    assert f"within max_length = {run.train.max_length} tokens" in caplog.text
-
-
-CUT = {
-    "nothing is cut": (200, 0, "", ""),
-    "a few are cut, which is for the log": (100, 2, "", "2 of 100 examples have lost the end"),
-    "many are cut": (100, 10, "10 of 100 examples have lost the end", ""),
-}
-
-
-@pytest.mark.parametrize("case", CUT)
-def test_answers_that_lose_their_end_are_warned_about(
-    tokenizer: Any, case: str, caplog: pytest.LogCaptureFixture
-):
-    from flashrun_trainer import sft
-    from flashrun_trainer.data import chat_template
-
-    all_of_them, cut, told, logged = CUT[case]
-    short, long = (sft.Conversation([USER], [assistant("2" * count)], "a row") for count in (1, 40))
-    length = len(
-        chat_template.tokenize_conversation(
-            tokenizer, short.prompt, short.completion, False
-        ).input_ids
-    )
-    run = resolved("sft", max_length=length + 8)
-    rows = sft.tokenize_conversations([long] * cut + [short] * (all_of_them - cut), tokenizer, run)
-
-    _, said = sft.data_warnings([short], rows, run)
-
-    assert said.startswith(told)
-    assert bool(said) == bool(told)
-    assert logged in caplog.text
-
-
-@pytest.mark.parametrize(
-    ("message", "words"),
-    [
-        (assistant("half of \ud83d"), "row 301: messages that end with .* have half a character"),
-        ({"role": "nobody", "content": "x"}, "row 301: the model's chat template refuses"),
-    ],
-)
-def test_a_row_that_cannot_be_rendered_is_named(
-    tokenizer: Any, monkeypatch: pytest.MonkeyPatch, message: dict[str, str], words: str
-):
-    from flashrun_trainer import sft
-    from flashrun_trainer.pod.trainer_errors import TrainerError
-
-    refuse = "{% for m in messages %}{% if m.role == 'nobody' %}{{ raise_exception('who?') }}"
-    template = refuse + "{% endif %}{{ m.content }}{% endfor %}"
-    monkeypatch.setattr(tokenizer, "chat_template", template)
-    odd = sft.Conversation([USER], [message], "row 301")
-    with pytest.raises(TrainerError, match=words):
-        sft.tokenize_conversations([odd], tokenizer, resolved("sft"))
-
-
 # As Qwen's templates do: JSON calls in the assistant's turn, results in a turn of the user, and
 # reasoning only behind the last question.
 QWEN = """\
@@ -205,6 +138,8 @@ QWEN = """\
 {%- if not enable_thinking -%}{{- '<think>\\n\\n</think>\\n\\n' -}}{%- endif -%}
 {%- endif -%}
 """
+
+
 # Later ones open the reasoning themselves.
 OPENING = QWEN.replace(
     "{%- if not enable_thinking -%}",
@@ -213,6 +148,7 @@ OPENING = QWEN.replace(
 
 ASKED = "<|im_start|>user\nWhat is 1 plus 1?<|im_end|>\n"
 ANSWER = "<|im_start|>assistant\n"
+
 CALL = {
     "role": "assistant",
     "content": "",
@@ -310,6 +246,7 @@ def test_calls_and_reasoning_are_learned_where_the_template_shows_them(tiny_mode
 
 # The models' own, as TRL carries them.
 TEMPLATES = ("qwen3", "qwen3_5_nothink", "qwen3_5_think", "qwen3_6")
+
 TALK = [
     {**CALL, "reasoning_content": "Hm."},
     TOOL,
@@ -347,36 +284,6 @@ def test_of_a_long_talk_the_assistants_turns_are_learned_with_every_template_of_
     assert "1 plus 1?" in context[0]
 
 
-MISSING, UNASKED = (
-    "thinking is on, but no output has reasoning",
-    "thinking is off, but 1 of 2 outputs",
-)
-THOUGHTS = {
-    "no output reasons": ([assistant("2")], True, MISSING),
-    "one does": ([assistant("<think>\n1\n</think>\n\n2")], True, ""),
-    "one does in a field of its own": ([{**assistant("2"), "reasoning_content": "1"}], True, ""),
-    "one begins, and does not end": ([assistant("<think>\n1 2")], True, MISSING),
-    "only a question speaks of it": (
-        [assistant("2"), {"role": "user", "content": "<think>?"}],
-        True,
-        MISSING,
-    ),
-    "nobody wants it": ([assistant("2")], False, ""),
-    "one does, and nobody wants it": ([assistant("<think>1</think>2")], False, UNASKED),
-}
-
-
-@pytest.mark.parametrize("case", THOUGHTS)
-def test_reasoning_that_is_missing_or_not_asked_for_is_warned_about(case: str):
-    from flashrun_trainer import sft
-
-    completion, thinking, words = THOUGHTS[case]
-    plain = sft.Conversation([USER], [assistant("4")], "row 1")
-    found = sft.reasoning_warning([plain, sft.Conversation([USER], completion, "row 2")], thinking)
-    assert found.startswith(words)
-    assert bool(found) == bool(words)
-
-
 ENDS = {
     "gemma3": ("<end_of_turn>", "<eos>", "<start_of_turn>"),
     "phi3": ("<|end|>", "<|endoftext|>", "<|assistant|>"),
@@ -408,71 +315,16 @@ def test_the_end_of_a_turn_is_learned_whatever_ends_a_sequence(tiny_model: Path,
         assert [text.strip() for text in learned] == [content + end for content in own]
 
 
-SHAPES = {
-    "a word": ("2", [assistant("2")]),
-    "a number": (2, [assistant("2")]),
-    "messages": ({"messages": [assistant("2")]}, [assistant("2")]),
-    "a bare list of messages": ([assistant("1"), USER, assistant("2")],
-                                [assistant("1"), USER, assistant("2")]),
-    "a table": ({"answer": 2}, [assistant('{\n  "answer": 2\n}')]),
-}  # fmt: skip
+def test_what_a_chat_template_refuses_is_said_in_its_words(workshop: Workshop, tiny_model: Path):
+    from flashrun_trainer import model
+    from flashrun_trainer.data import chat_template
 
-
-def with_outputs(*outputs: Any) -> Any:
-    """An environment whose rows have these outputs."""
-    from freesolo.datasets.records import load_task_examples
-    from freesolo.environments import EnvironmentSingleTurn
-
-    from flashrun_trainer.data.environment import Environment
-
-    class Plain(EnvironmentSingleTurn):
-        def build_prompt_messages(self, example, prompt_text):
-            return [{"role": "user", "content": example.input}]
-
-        def score_response(self, example, response_text): ...
-
-    found = [{"input": "What is 1 plus 1?", "output": output} for output in outputs]
-    return Environment(Plain(), load_task_examples(found), "")
-
-
-@pytest.mark.parametrize("case", SHAPES)
-def test_outputs_come_in_several_shapes(case: str):
-    output, expected = SHAPES[case]
-    environment = with_outputs(output)
-    assert environment.completion(environment.examples[0]) == expected
-
-
-def test_rows_without_an_output_are_left_out_and_counted(caplog: pytest.LogCaptureFixture):
-    from flashrun_trainer import sft
-
-    only_asked = {"messages": [{"role": "user", "content": "And?"}]}
-    environment = with_outputs("2", None, "", only_asked, {"messages": [CALL]}, "3")
-    found = sft.load_conversations(environment, resolved("sft", max_examples=5))
-    assert [pair.completion[0]["content"] for pair in found] == ["2", ""]
-    assert "3 of 5 examples have no output: dropped" in caplog.text
-
-
-ALMOST = {
-    "tools beside the messages": ({"messages": [assistant("2")], "tools": []}, True),
-    "words of another format": (
-        [{"from": "human", "value": "?"}, {"from": "gpt", "value": "2"}],
-        True,
-    ),
-    "one turn without a role": ([assistant("2"), {"content": "3"}], True),
-    "a conversation": ({"messages": [assistant("2")]}, False),
-    "a list of turns": ([assistant("2")], False),
-    "a table": ({"answer": 2}, False),
-    "a list of numbers": ([1, 2], False),
-    "a list of tables": ([{"name": "Ann"}, {"name": "Bob"}], False),
-    "text": ("2", False),
-}
-
-
-@pytest.mark.parametrize("case", ALMOST)
-def test_what_is_almost_a_conversation_is_warned_about(case: str, caplog: pytest.LogCaptureFixture):
-    from flashrun_trainer import sft
-
-    output, expected = ALMOST[case]
-    sft.load_conversations(with_outputs("1", output), resolved("sft"))
-    assert ("1 of 2 outputs look like conversations" in caplog.text) == expected
-    assert ("the first in row 2" in caplog.text) == expected
+    tokenizer = model.load_tokenizer(tiny_model)
+    tokenizer.chat_template = "{{ raise_exception('No user query found in messages.') }}"
+    with pytest.raises(TrainerError) as error:
+        chat_template.tokenize_messages(
+            tokenizer, [{"role": "system", "content": "x"}], False, add_generation_prompt=True
+        )
+    assert (error.value.code, error.value.reason) == (Exit.DATA, "TemplateRefused")
+    assert "that end with {'role': 'system', 'content': 'x'}: " in error.value.message
+    assert "No user query found in messages." in error.value.message

@@ -114,9 +114,6 @@ def test_a_run_that_trains_is_told_step_by_step(
     assert [row["loss"] for row in history(pod.inside.work)] == pod.values("loss")
 
 
-# --- trouble --------------------------------------------------------------------------------------
-
-
 class Refusing(BaseHTTPRequestHandler):
     """A fake server that knows no key."""
 

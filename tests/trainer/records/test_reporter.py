@@ -21,7 +21,7 @@ from flashrun.api.records import (
 from flashrun.store import Store
 from flashrun_trainer.pod.mounts import PodMounts
 from flashrun_trainer.pod.redaction import Redactor
-from flashrun_trainer.records import attempts
+from flashrun_trainer.records import attempts, reporter
 from flashrun_trainer.records.attempts import ClaimedAttempt
 from flashrun_trainer.records.reporter import Reporter, wait_warning
 from flashrun_trainer.records.timing import StepPhase
@@ -254,3 +254,15 @@ def test_what_a_step_waits_for_is_shown_with_the_other_warnings(
     heartbeat = attempt.store.get_json(names.heartbeat_key(attempt.run.run.uid), Heartbeat)
     assert heartbeat.warning.startswith("this step has waited for scores for 12 minutes")
     assert heartbeat.warning.endswith("; 2 of 8 responses have no score")
+
+
+def test_a_resumed_history_ends_where_it_is_resumed():
+    rows = [
+        {"step": step, "attempt": 1, "time": "2026-01-01T00:00:00Z", "values": {"loss": 1.0}}
+        for step in (1, 2, 3)
+    ]
+    lines = [json.dumps(row) + "\n" for row in rows]
+    half_written = lines[2][:20]
+    assert reporter.history_until("".join(lines[:2]) + half_written, 2) == "".join(lines[:2])
+    assert reporter.history_until("".join(lines), 2) == "".join(lines[:2])
+    assert reporter.history_until("".join(lines), 0) == ""

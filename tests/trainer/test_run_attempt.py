@@ -9,17 +9,15 @@ from flashrun.api import names
 from flashrun.api.exits import Exit
 from flashrun.api.records import Result
 from flashrun_trainer import run_attempt
-from tests.trainer import forks
+from flashrun_trainer.pod.image_packages import installed_pins
 from tests.trainer.pods import HEAD, Workshop, resolved, rows, sums
 
 pytestmark = [pytest.mark.trainer, pytest.mark.filterwarnings("default")]
 
 SCORE = HEAD + "    def score_response(self, example, response_text):\n"
-PASS = "        ..."
 LOAD = "\n\ndef load_environment(**params):\n    return Environment()\n"
 SPLIT = {"split": "test", "params": {"split": "test"}}
 SECRET = "canary-7f3a-value"
-
 
 CASES: dict[str, tuple[dict[str, Any], dict[str, str], int, str, str]] = {
     "a split that is not there is named, with what is there": (
@@ -138,81 +136,6 @@ def test_a_run_that_cannot_succeed_says_why(workshop: Workshop, case: str):
     assert not pod.store.exists(names.heartbeat_key(pod.run.run.uid))
 
 
-def test_weights_that_are_no_numbers_are_not_saved(workshop: Workshop):
-    pod = workshop.pod(resolved("sft", learning_rate=1e30, epochs=3, save_every=100))
-    assert pod.train() == Exit.DIVERGED
-    assert pod.steps() == []
-
-
-def test_neither_when_the_loss_of_the_step_was_a_number(
-    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
-):
-    from flashrun_trainer import loop
-
-    monkeypatch.setattr(loop, "weights_are_finite", lambda _: False)
-    pod = workshop.pod(resolved("sft", max_steps=1))
-    assert pod.train() == Exit.DIVERGED
-    assert pod.termination.message == "a weight is nan at step 1: training diverged"
-    assert pod.steps() == []
-    assert not pod.store.exists(names.adapter_prefix(pod.prefix) + names.MANIFEST)
-
-
-def test_a_reward_that_fails_later_keeps_what_was_learned(workshop: Workshop):
-    source = """        import itertools
-        count = next(COUNT)
-        if count >= 24:
-            raise ConnectionError("the judge is away")
-        return RewardResult(score=count % 3)
-"""
-    pod = workshop.pod(
-        resolved("grpo", steps=10, save_every=100),
-        sums(environment="import itertools\nCOUNT = itertools.count()\n" + SCORE + source + LOAD),
-    )
-    assert pod.train() == Exit.ENVIRONMENT
-    assert "step 4 with ConnectionError: the judge is away" in pod.termination.message
-    assert pod.steps() == [(1, 3)]
-    assert [row.step for row in pod.metrics] == [1, 2, 3]
-
-
-def test_a_reward_that_fails_now_and_then_is_counted(workshop: Workshop):
-    source = """        if next(COUNT) % 4 == 0:
-            raise ConnectionError("the judge is away")
-        return RewardResult(score=1.0)
-"""
-    pod = workshop.pod(
-        resolved("grpo", steps=3),
-        sums(environment="import itertools\nCOUNT = itertools.count()\n" + SCORE + source + LOAD),
-    )
-    assert pod.train() == Exit.DONE
-    assert pod.values("reward_errors") == [0.25] * 3
-    assert pod.values("reward") == pytest.approx([0.75] * 3)
-    log = pod.store.get_bytes(names.log_key(pod.prefix, 1)).decode()
-    assert "the reward failed for 2 of 8 responses of step 1, which count as 0" in log
-
-
-def test_a_reward_without_spread_is_warned_about_while_it_lasts(workshop: Workshop):
-    source = SCORE + "        return RewardResult(score=1.0)" + LOAD
-    pod = workshop.pod(resolved("grpo", steps=100_000), sums(environment=source))
-    with forks.started(pod):
-        heartbeat = pod.wait_for(lambda: (found := pod.heartbeat) and found.warning and found)
-    assert "all completions of a prompt had the same reward" in heartbeat.warning
-
-
-@pytest.mark.parametrize("serial", ["reward_thread_safe = False", "max_score_concurrency = 1"])
-def test_an_environment_may_ask_for_one_thread(workshop: Workshop, serial: str):
-    source = f"""
-    {serial}
-
-    def score_response(self, example, response_text):
-        import threading
-        assert threading.current_thread() is threading.main_thread()
-        return RewardResult(score=1.0)
-"""
-    pod = workshop.pod(resolved("grpo", steps=1), sums(environment=HEAD + source + LOAD))
-    assert pod.train() == Exit.DONE
-    assert pod.values("reward_errors") == [0.0]
-
-
 def test_secrets_are_nowhere_to_be_read(workshop: Workshop, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("PLAIN_NAME", SECRET)
     source = """        import os
@@ -231,30 +154,6 @@ def test_secrets_are_nowhere_to_be_read(workshop: Workshop, monkeypatch: pytest.
     assert "the reward prints ***" in log
     for key in (workshop.access.secret_key, workshop.access.access_key):
         assert not any(key.encode() in data for data in everything)
-
-
-def test_a_gpu_that_runs_out_of_memory_keeps_what_was_learned_and_says_what_to_lower(
-    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
-):
-    import torch
-    from trl import SFTTrainer
-
-    step = SFTTrainer.training_step
-
-    def starved(trainer: SFTTrainer, *rest: Any, **more: Any) -> Any:
-        if trainer.state.global_step == 3:
-            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
-        return step(trainer, *rest, **more)
-
-    monkeypatch.setattr(SFTTrainer, "training_step", starved)
-    pod = workshop.pod(resolved("sft", save_every=100))
-    assert pod.train() == Exit.CUDA_OUT_OF_MEMORY
-    assert pod.termination.message == (
-        "the GPU ran out of memory (CUDA out of memory. Tried to allocate 2.00 GiB.)"
-    )
-    assert "train.max_length" in pod.termination.hint
-    assert (pod.termination.peak_memory_bytes or 0) > 1 << 20
-    assert pod.steps() == [(1, 3)]
 
 
 def test_no_cpu_takes_the_place_of_a_gpu_that_cannot_be_used(
@@ -286,3 +185,13 @@ def test_a_spec_that_cannot_be_read_is_a_config_error(workshop: Workshop):
     (pod.folder / "spec.json").write_text("{}")
     assert pod.train() == Exit.CONFIG
     assert pod.termination.reason == "SpecInvalid"
+
+
+def test_an_attempt_lists_its_packages_also_when_it_fails(workshop: Workshop):
+    pod = workshop.pod(resolved("sft"), sums(environment="import a_module_that_nobody_has"))
+    own = pod.inside.site / "thing-1.2.dist-info"
+    own.mkdir()
+    (own / "METADATA").write_text("Metadata-Version: 2.1\nName: thing\nVersion: 1.2\n")
+    assert pod.train() == Exit.ENVIRONMENT
+    listed = pod.store.get_bytes(names.packages_key(pod.prefix, 1)).decode().splitlines()
+    assert {"thing==1.2", *installed_pins()} == set(listed)

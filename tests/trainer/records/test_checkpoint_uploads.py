@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from flashrun.api import names
-from flashrun.api.records import Claim, Manifest, StorageAccess
+from flashrun.api.records import Manifest, StorageAccess
 from flashrun.store import StorageForbidden, Store, Unavailable
 from flashrun_trainer.pod.mounts import PodMounts
 from flashrun_trainer.records import attempts, checkpoint_uploads
@@ -65,9 +65,6 @@ def test_a_run_goes_on_from_a_whole_checkpoint(
     sentence: str, found: list[str], expected: list[CheckpointId]
 ):
     assert checkpoint_uploads.resumable_checkpoints(PREFIX, found) == expected
-
-
-# --- uploads, against a real S3 server -----------------------------------------------------------
 
 
 def saved(folder: Path, step: int, size: int = 64) -> Path:
@@ -216,16 +213,6 @@ def test_a_pod_that_lost_its_claim_commits_nothing(bench: Bench, how: str):
     assert bench.uploader.error is not None
     assert bench.uploader.error.reason == "Superseded"
     assert bench.steps(names.MANIFEST) == []
-
-
-def test_two_pods_claim_two_attempts(access: StorageAccess):
-    run, store = resolved("sft"), Store(access)
-    pods = [PodMounts.from_environment({"FLASHRUN_POD_UID": f"uid-{n}"}) for n in (1, 2)]
-    first, second = (attempts.claim_attempt(store, run, pod) for pod in pods)
-    assert (first.number, second.number) == (1, 2)
-    second.confirm()
-    claim = store.get_json(names.claim_key(first.prefix, 1), Claim)
-    assert claim.pod_uid == "uid-1"
 
 
 def test_what_was_saved_comes_back_without_what_is_not_ours(bench: Bench, tmp_path: Path):

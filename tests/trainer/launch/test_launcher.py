@@ -18,6 +18,7 @@ pytestmark = [pytest.mark.trainer, pytest.mark.filterwarnings("default")]
 TWO = Scale(gpus=2)
 SFT = {"epochs": 6, "save_every": 10}
 GRPO = {"batch_size": 1, "steps": 12, "save_every": 2, "kl_penalty_coef": 0.05}
+
 COMPARES = """
     def score_response(self, example, response_text):
         raise AssertionError("answers to one example are scored together")
@@ -190,6 +191,7 @@ import random
 random.{kind}shuffle(ORDER := list(range(40)))
 
 """
+
 OWN_ORDER = """
 
 class Shuffled(Sums):

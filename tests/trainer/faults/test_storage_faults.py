@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from flashrun import store as store_module
 from flashrun.api import names
 from flashrun.api.exits import Exit
 from flashrun.api.records import Claim
@@ -17,7 +16,6 @@ from flashrun.store_errors import Unauthorized
 from flashrun_trainer import model
 from flashrun_trainer.init import model_download, packages
 from flashrun_trainer.pod.mounts import PodMounts
-from flashrun_trainer.records import checkpoint_uploads
 from tests.trainer import forks
 from tests.trainer.pods import TrainerPod, Workshop, resolved
 from tests.trainer.storage import Cut, Refusal, Request, Storage, between
@@ -31,13 +29,6 @@ pytestmark = [
 STEPS = 32
 SFT = {"epochs": 2, "save_every": 4}
 SAVES = [(1, step) for step in range(4, STEPS + 1, 4)]
-
-
-@pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Try again soon, so that trouble takes a test no longer than it has to."""
-    monkeypatch.setattr(store_module, "RETRIES", 1)
-    monkeypatch.setattr(checkpoint_uploads, "_RETRY_SECONDS", 0.1)
 
 
 @pytest.fixture(scope="module")
@@ -240,9 +231,6 @@ def test_credentials_that_expire_are_taken_anew_from_the_access_file(
     assert "is not uploaded yet, retrying" in log
     assert "the storage credentials have expired" in log
     assert "a-token-of-yesterday" not in log
-
-
-# --- two pods at once ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -122,6 +122,7 @@ def test_a_step_that_runs_what_the_model_says_may_exit(kind: type[BaseException]
 
 
 THINK, EMPTY = "<think>\n", "<think>\n\n</think>\n\n"
+
 REPLIES: dict[str, tuple[str, list[Message], bool, bool, str]] = {
     "a question": (
         "qwen3",

@@ -26,8 +26,10 @@ SFT = {"epochs": 2, "save_every": 4}
 GRPO = {"steps": 6, "save_every": 2, "max_tokens": 16, "kl_penalty_coef": 0.05}
 """Fewer steps than an epoch has: TRL goes on from the last one, unless somebody stops it."""
 
+
 Moment = tuple[str, bool]
 """A request, as a pattern, and whether storage has done it."""
+
 
 SFT_MOMENTS: dict[str, Moment] = {
     "before the claim": (r"PUT attempt-\d+/claim\.json", False),
@@ -47,6 +49,7 @@ SFT_MOMENTS: dict[str, Moment] = {
     "between final adapter and manifest": (r"PUT adapter/manifest\.json", False),
     "between final manifest and result": (r"PUT adapter/manifest\.json", True),
 }
+
 GRPO_MOMENTS: dict[str, Moment] = {
     "between adapter and state": (r"PUT attempt-\d+/step-2/state\.json", False),
     "after a whole checkpoint": (r"PUT attempt-\d+/step-2/state\.json", True),
@@ -197,9 +200,6 @@ def test_a_history_arrives_before_the_checkpoint_that_a_run_goes_on_from(
     following = storage.used_by(pod.next())
     assert forks.trained(following) == Exit.DONE
     assert_the_same_end(following, undisturbed["sft"], "loss")
-
-
-# --- asked to stop ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,102 @@
+"""Init containers: a sign of life while they work, a log without secrets, an end with a reason."""
+
+import os
+import time
+from collections.abc import Callable
+
+import pytest
+
+from flashrun.api.records import Heartbeat
+from flashrun_trainer.init import model_download
+from flashrun_trainer.init.init_container import heartbeats, run_init_container
+from flashrun_trainer.pod.mounts import PodMounts
+from flashrun_trainer.records import reporter
+from tests.trainer.pods import INDEX_PASSWORD, TrainerPod
+
+
+def wait_until(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_a_container_that_downloads_says_how_much_it_has(
+    new_pod: Callable[..., TrainerPod],
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+):
+    monkeypatch.setattr(reporter, "HEARTBEAT_SECONDS", 0.01)
+    pod = new_pod()
+    told: list[Heartbeat | None] = []
+
+    def work(inside: PodMounts) -> None:
+        part = model_download._partial_folder(inside, pod.run)
+        part.mkdir(parents=True)
+        with (part / "weights").open("wb") as file:
+            os.posix_fallocate(file.fileno(), 0, 3 << 27)
+        wait_until(lambda: pod.heartbeat and pod.heartbeat.activity == "Downloading (0.4 GiB)")
+        told.append(pod.heartbeat)
+
+    assert run_init_container("test", work, model_download.describe_activity, pod.inside) == 0
+    (heartbeat,) = told
+    assert heartbeat is not None
+    assert (heartbeat.pod, heartbeat.attempt, heartbeat.progress) == (pod.inside.name, 0, None)
+
+
+def test_pods_that_do_not_lead_leave_that_to_the_first(
+    new_pod: Callable[..., TrainerPod], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(reporter, "HEARTBEAT_SECONDS", 0.01)
+    pod, asked = new_pod(index=1), []
+    with heartbeats(pod.inside, lambda _: asked.append(1) or "Installing"):
+        time.sleep(0.1)
+    assert (asked, pod.heartbeat) == ([], None)
+
+
+def test_trouble_with_the_sign_of_life_is_none_of_the_container(
+    new_pod: Callable[..., TrainerPod], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(reporter, "HEARTBEAT_SECONDS", 0.01)
+    pod, asked = new_pod(), []
+    gone = pod.workshop.access.model_copy(update={"endpoint": "http://127.0.0.1:1"})
+
+    def doing(_: PodMounts) -> str:
+        asked.append(1)
+        if len(asked) == 1:
+            raise FileNotFoundError("moved while it was looked at")
+        return "Installing"
+
+    with heartbeats(pod.inside, doing):
+        wait_until(lambda: pod.heartbeat)
+        (pod.folder / "access.json").write_text(gone.model_dump_json())
+        before = len(asked)
+        wait_until(lambda: len(asked) > before)
+
+
+def test_what_a_container_prints_is_redacted(
+    new_pod: Callable[..., TrainerPod], capfd: pytest.CaptureFixture[str]
+):
+    def work(_: PodMounts) -> None:
+        os.write(1, f"Looking in https://me:{INDEX_PASSWORD}@index.invalid/simple\n".encode())
+        raise RuntimeError(f"the index refused {INDEX_PASSWORD}")
+
+    pod = new_pod()
+    assert run_init_container("test", work, lambda _: "Installing", pod.inside) == 1
+    assert pod.termination.message == "the trainer failed with RuntimeError: the index refused ***"
+    printed = "".join(capfd.readouterr())
+    assert "Looking in https://me:***@index.invalid/simple" in printed
+    assert INDEX_PASSWORD not in printed
+
+
+def test_an_error_that_nobody_expects_is_an_end_like_others(new_pod: Callable[..., TrainerPod]):
+    pod = new_pod()
+    place = pod.folder / "work"
+    place.write_text("no folder")
+    with pod.started("packages", {"SOME_TOKEN": str(place)}) as process:
+        assert process.wait(30) == 1
+    assert pod.termination.message == (
+        "the trainer failed with FileExistsError: [Errno 17] File exists: '***'"
+    )
+    assert "Traceback" in pod.output
+    assert str(place) not in pod.output

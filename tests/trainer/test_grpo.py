@@ -1,0 +1,454 @@
+"""GRPO: it learns from the reward on both sampling engines, and every knob does what it says."""
+
+import json
+from contextlib import nullcontext
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from freesolo.environments import (
+    EnvironmentSingleTurn,
+    RewardResult,
+)
+
+from flashrun.api import names
+from flashrun.api.exits import Exit
+from flashrun_trainer.data import stopping
+from flashrun_trainer.data.environment import Environment
+from flashrun_trainer.data.messages import Answer
+from flashrun_trainer.pod.distributed import ProcessGroup
+from tests.trainer import forks
+from tests.trainer.pods import HEAD, TrainerPod, Workshop, fifths, resolved, rows, sums
+
+
+def sampled_by(pod: TrainerPod) -> str:
+    """What the log says has sampled."""
+    log = pod.store.get_bytes(names.log_key(pod.prefix, 1)).decode()
+    return log.split("completions are sampled by ")[1].split(":")[0].lower()
+
+
+def mismatch(pod: TrainerPod) -> list[float]:
+    """How far vLLM's probabilities are from the trainer's, a step each."""
+    return pod.values("sampling/sampling_logp_difference/mean")
+
+
+@pytest.mark.trainer
+@pytest.mark.filterwarnings("default")
+def test_grpo_learns_from_the_reward(workshop: Workshop, engine: str):
+    pod = workshop.pod(
+        resolved("grpo", steps=40, group_size=8, max_tokens=16, learning_rate=3e-3, save_every=20)
+    )
+    assert pod.train() == Exit.DONE
+    for learned in ("reward", "env/digits"):
+        first, last = fifths(pod.values(learned))
+        assert last > 2 * first
+    assert pod.steps() == [(1, 20), (1, 40)]
+    assert sampled_by(pod) == engine
+    if engine == "vllm":
+        # Were the weights of an earlier step sampled from, the last ones would be far off.
+        assert max(mismatch(pod)) < 0.1
+
+
+MULTI_TURN = '''
+from freesolo.environments import (
+    EnvironmentMultiTurn, EnvironmentStepResult, RewardResult,
+)
+
+
+class Guess(EnvironmentMultiTurn):
+    """Three answers; the environment repeats what it heard."""
+
+    def start_episode(self, example, prompt_text):
+        return [{"role": "user", "content": example.input}]
+
+    def max_episode_turns(self, example):
+        return 3
+
+    def step_episode(self, example, messages, assistant_response):
+        assert messages[-1] == {"role": "assistant", "content": assistant_response}
+        heard = {"role": "user", "content": "Again."}
+        return EnvironmentStepResult(done=False, messages=(heard,), metadata={"heard": True})
+
+    def score_episode(self, example, episode):
+        answers = [m["content"] for m in episode.messages if m["role"] == "assistant"]
+        assert len(answers) == 3, answers
+        assert len(episode.turns) == len(episode.messages)
+        assert episode.metadata == {"heard": True}
+        text = "".join(answers)
+        return RewardResult(score=sum(c.isdigit() for c in text) / max(1, len(text)))
+
+
+def load_environment():
+    return Guess()
+'''
+
+
+@pytest.mark.trainer
+@pytest.mark.filterwarnings("default")
+def test_grpo_learns_from_episodes_of_several_turns(workshop: Workshop, engine: str):
+    pod = workshop.pod(
+        resolved("grpo", steps=30, group_size=4, max_tokens=8, learning_rate=3e-3, save_every=50),
+        sums(environment=MULTI_TURN),
+    )
+    assert pod.train() == Exit.DONE
+    first, last = fifths(pod.values("reward"))
+    assert last > 2 * first
+    assert pod.values("reward_errors") == [0.0] * 30
+    assert sampled_by(pod) == engine
+    # A stop sequence, which the template writes itself, too, is not where the episode ends.
+    told = pod.store.get_bytes(names.rollouts_key(pod.prefix, 1)).decode().splitlines()
+    assert [json.loads(line)["completion"].count("Again.") for line in told] == [2] * 8
+    if engine == "vllm":
+        assert max(mismatch(pod)) < 0.1
+
+
+BEGINNINGS = """
+from itertools import count
+
+from freesolo.environments import (
+    EnvironmentMultiTurn, EnvironmentStepResult, RewardResult,
+)
+
+
+class Games(EnvironmentMultiTurn):
+    '''Every episode is another game; the fourth cannot begin, and the fifth is too long.'''
+
+    max_score_concurrency = 1
+    games = count(1)
+
+    def start_episode(self, example, prompt_text):
+        game = next(self.games) - 1  # the first is for the prompt's length
+        if game == 4:
+            raise ConnectionError("no board is free")
+        return [{"role": "user", "content": f"Game {game} " + "and on " * 99 * (game == 5)}]
+
+    def max_episode_turns(self, example):
+        return 1
+
+    def step_episode(self, example, messages, assistant_response):
+        return EnvironmentStepResult(done=True)
+
+    def score_episode(self, example, episode):
+        return RewardResult(score=float(episode.messages[0]["content"].split()[1]))
+
+
+def load_environment():
+    return Games()
+"""
+
+
+@pytest.mark.trainer
+@pytest.mark.filterwarnings("default")
+def test_every_episode_has_a_beginning_of_its_own(workshop: Workshop, engine: str):
+    run = resolved("grpo", steps=2, batch_size=1, group_size=4, max_examples=1)
+    pod = workshop.pod(run, sums(environment=BEGINNINGS))
+    assert pod.train() == Exit.DONE, pod.termination
+    text = pod.store.get_bytes(names.rollouts_key(pod.prefix, 1)).decode()
+    first = [json.loads(line) for line in text.splitlines()]
+    assert [row["score"] for row in first] == [1, 2, 3, 0]
+    assert [row["prompt"][0]["content"] for row in first[:3]] == ["Game 1 ", "Game 2 ", "Game 3 "]
+    assert first[3]["error"] == "ConnectionError: no board is free"
+    text = pod.store.get_bytes(names.rollouts_key(pod.prefix, 2)).decode()
+    second = [json.loads(line) for line in text.splitlines()]
+    assert "start_episode gave" in second[0]["error"]
+    assert [row["score"] for row in second] == [0, 6, 7, 8]
+    assert pod.values("reward_errors") == [0.25, 0.25]
+    assert sampled_by(pod) == engine
+    if engine == "vllm":
+        # Had one beginning been sampled for all of a group, the others' probabilities were far off.
+        assert max(mismatch(pod)) < 0.1
+
+
+@pytest.mark.trainer
+@pytest.mark.filterwarnings("default")
+def test_completions_end_at_a_stop_sequence(workshop: Workshop, engine: str):
+    stops = ("e", "o", "a", "t")
+    pod = workshop.pod(resolved("grpo", steps=2, stop_sequences=stops, max_tokens=32))
+    assert pod.train() == Exit.DONE
+    assert sampled_by(pod) == engine
+    assert max(pod.values("completions/mean_length")) < 24
+    for step in (1, 2):
+        text = pod.store.get_bytes(names.rollouts_key(pod.prefix, step)).decode()
+        for line in text.splitlines():
+            assert not set(json.loads(line)["completion"]) & set("eoat")
+
+
+@pytest.mark.trainer
+@pytest.mark.filterwarnings("default")
+def test_advantage_clip_is_recorded_and_changes_nothing(workshop: Workshop):
+    plain = workshop.pod(resolved("grpo", steps=3))
+    clipped = workshop.pod(resolved("grpo", steps=3, advantage_clip=0.001))
+    assert [plain.train(), clipped.train()] == [0, 0]
+    assert plain.weights == clipped.weights
+    spec = json.loads(clipped.store.get_bytes(names.spec_key(clipped.prefix)))
+    assert spec["train"]["advantage_clip"] == 0.001
+
+
+@pytest.mark.trainer
+@pytest.mark.filterwarnings("default")
+def test_the_kl_penalty_measures_the_distance_to_the_base_model(workshop: Workshop):
+    free = workshop.pod(resolved("grpo", steps=4))
+    bound = workshop.pod(resolved("grpo", steps=4, kl_penalty_coef=0.5))
+    assert [free.train(), bound.train()] == [0, 0]
+    assert free.values("kl") == []
+    assert bound.values("kl")[0] == pytest.approx(0, abs=1e-6)
+    assert bound.values("kl")[-1] > 0
+    assert free.weights != bound.weights
+
+
+THINKING = """
+import json
+from pathlib import Path
+
+from freesolo.environments import EnvironmentSingleTurn, RewardResult
+
+
+class Watching(EnvironmentSingleTurn):
+    def build_prompt_messages(self, example, prompt_text):
+        return [{"role": "user", "content": example.input}]
+
+    def score_response(self, example, response_text):
+        seen = [str(response_text), response_text.thinking, response_text.raw]
+        with Path(__file__).with_name("seen.jsonl").open("a") as file:
+            file.write(json.dumps(seen) + chr(10))
+        return RewardResult(score=1.0)
+
+
+def load_environment():
+    return Watching()
+"""
+
+
+@pytest.mark.trainer
+@pytest.mark.filterwarnings("default")
+def test_a_scorer_sees_the_answer_and_the_reasoning_beside_it(workshop: Workshop):
+    run = resolved("grpo", steps=2, thinking=True, thinking_length_penalty_coef=0.1, max_tokens=12)
+    pod = workshop.pod(run, sums(environment=THINKING))
+    assert pod.train() == Exit.DONE
+    text = (pod.inside.environment / "seen.jsonl").read_text()
+    seen = [json.loads(line) for line in text.splitlines()]
+    assert len(seen) == 16
+    for answer, thinking, raw in seen:
+        assert "<think>" not in answer
+        assert answer in raw
+        assert thinking in raw
+
+
+@pytest.mark.trainer
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize(("thinking", "answer"), [(True, "7"), (False, "<think>1</think>7")])
+def test_reasoning_is_left_out_of_what_is_scored_only_of_a_run_that_thinks(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch, thinking: bool, answer: str
+):
+    monkeypatch.setattr(stopping, "text_until_stop", lambda *_: "<think>1</think>7")
+    pod = workshop.pod(resolved("grpo", steps=1, thinking=thinking), sums(environment=THINKING))
+    assert pod.train() == Exit.DONE
+    text = (pod.inside.environment / "seen.jsonl").read_text()
+    assert {json.loads(line)[0] for line in text.splitlines()} == {answer}
+
+
+@pytest.mark.trainer
+@pytest.mark.filterwarnings("default")
+def test_prompts_without_room_for_a_completion_are_dropped(workshop: Workshop, tmp_path: Path):
+    long = "What is " + "1 plus " * 60
+    data = rows(("What is 1 plus 1?", "2"), (long, "60"), ("What is 2 plus 2?", "4"))
+    pod = workshop.pod(resolved("grpo", steps=2, batch_size=8), sums(train=data))
+    assert pod.train() == Exit.DONE
+    log = pod.store.get_bytes(names.log_key(pod.prefix, 1)).decode()
+    assert "1 of 3 prompts are longer than max_length - max_tokens = 120 tokens: dropped" in log
+    assert "batch_size = 8 is lowered to 2 (prompts: 2, processes: 1)" in log
+
+
+def rollouts(pod: TrainerPod, step: int) -> list[dict]:
+    text = pod.store.get_bytes(names.rollouts_key(pod.prefix, step)).decode()
+    return [json.loads(line) for line in text.splitlines()]
+
+
+@pytest.mark.trainer
+@pytest.mark.filterwarnings("default")
+def test_a_step_keeps_a_sample_of_its_rollouts_with_the_parts_of_the_reward(grpo_run: TrainerPod):
+    for step in (1, 2, 3):
+        kept = rollouts(grpo_run, step)
+        assert len(kept) == 8
+        for row in kept:
+            assert row["step"] == step
+            assert [message["role"] for message in row["prompt"]] == ["user"]
+            assert row["metrics"].keys() == {"digits", "right"}
+            parts = 0.5 * row["metrics"]["digits"] + 0.5 * row["metrics"]["right"]
+            assert row["reward"] == row["score"] == pytest.approx(parts)
+
+
+@pytest.mark.trainer
+@pytest.mark.filterwarnings("default")
+def test_completions_are_no_longer_than_max_tokens(grpo_run: TrainerPod):
+    assert max(grpo_run.values("completions/max_length")) <= 8
+
+
+@pytest.mark.trainer
+@pytest.mark.filterwarnings("default")
+def test_a_low_temperature_samples_the_same_again(workshop: Workshop):
+    pod = workshop.pod(resolved("grpo", steps=1, temperature=1e-4))
+    assert pod.train() == 0
+    kept = rollouts(pod, 1)
+    assert len({row["completion"] for row in kept[:4]}) == 1
+    assert pod.values("frac_reward_zero_std") == [1.0]
+
+
+REASONING = (
+    HEAD
+    + """
+    def score_response(self, example, response_text):
+        return RewardResult(score=len(response_text.thinking) / 1000)
+
+
+def load_environment():
+    return Environment()
+"""
+)
+
+
+@pytest.mark.trainer
+@pytest.mark.filterwarnings("default")
+def test_reasoning_costs_its_coefficient_a_token(workshop: Workshop, tiny_model):
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    # A template that opens the reasoning itself, as those of models that always reason do.
+    run = resolved("grpo", steps=1, thinking=True, thinking_length_penalty_coef=0.01)
+    pod = workshop.pod(run, sums(environment=REASONING))
+    folder = pod.inside.model_folder(pod.run)
+    template = (folder / "chat_template.jinja").read_text()
+    opened = template.replace(
+        "{%- if enable_thinking is defined and enable_thinking is false %}",
+        "{%- if enable_thinking %}{{ '<think>\\n' }}{%- else %}",
+    )
+    assert opened != template
+    try:
+        (folder / "chat_template.jinja").write_text(opened)
+        assert pod.train() == 0, pod.termination
+    finally:
+        (folder / "chat_template.jinja").write_text(template)
+    kept = rollouts(pod, 1)
+    for row in kept:
+        thought = Answer(row["completion"], opened=True).first_thought
+        tokens = len(tokenizer(thought, add_special_tokens=False)["input_ids"])
+        assert tokens > 0
+        assert row["score"] - row["reward"] == pytest.approx(0.01 * tokens)
+    assert pod.values("thinking_penalty")[0] > 0
+
+
+class Judge(EnvironmentSingleTurn):
+    def build_prompt_messages(self, example: Any, prompt_text: str) -> list[dict[str, str]]:
+        return [{"role": "user", "content": "?"}]
+
+    def score_response(self, example: Any, response_text: str) -> RewardResult:
+        return RewardResult(score=float(len(response_text)))
+
+
+def said_after(sdk: EnvironmentSingleTurn, tiny_model: Path, last: str, lengths: list[int]) -> str:
+    """What five steps of completions of these lengths, with this last token, are warned about."""
+    from flashrun_trainer import model
+    from flashrun_trainer.grpo import Prompt, RewardFunction
+
+    said: list[str] = []
+    example = SimpleNamespace(name="first")
+    context: Any = SimpleNamespace(
+        run=resolved("grpo", stop_sequences=()),
+        environment=Environment(sdk, [example], ""),
+        process_group=ProcessGroup(),
+        reporter=SimpleNamespace(warn=said.append, queue_rollouts=lambda *_: None),
+    )
+    callback: Any = SimpleNamespace(timer=SimpleNamespace(timed=lambda _: nullcontext()))
+    tokenizer = model.load_tokenizer(tiny_model)
+    one, end = tokenizer.convert_tokens_to_ids(["1", last])
+    ends = frozenset({tokenizer.eos_token_id, tokenizer.pad_token_id})
+    rewards = RewardFunction(
+        context, tokenizer, ends, [Prompt(example, [], [one], False)], callback
+    )
+    for step in range(5):
+        state = SimpleNamespace(global_step=step)
+        rewards.reward(["0"] * 4, [[one] * length + [end] for length in lengths], state)
+    return said[-1]
+
+
+@pytest.mark.trainer
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize(
+    ("last", "words"),
+    [
+        ("1", "all completions were cut off at max_tokens = 8"),
+        ("<|im_end|>", ""),
+        # TRL learns these, too.
+        ("<|endoftext|>", ""),
+    ],
+)
+def test_a_completion_is_cut_off_unless_a_token_ends_it(tiny_model: Path, last: str, words: str):
+    said = said_after(Judge(), tiny_model, last, lengths=[1, 2, 3, 4])
+    assert words in said
+    assert bool(said) == bool(words)
+
+
+@pytest.mark.trainer
+@pytest.mark.filterwarnings("default")
+def test_a_reward_that_fails_at_times_does_not_hide_that_the_others_are_all_the_same(
+    tiny_model: Path,
+):
+    class Zero(Judge):
+        def score_response(self, example: Any, response_text: str) -> RewardResult:
+            return RewardResult(score=0.0 / (len(response_text) - 1))
+
+    said = said_after(Zero(), tiny_model, "<|im_end|>", lengths=[1, 2, 3, 4])
+    assert "1 of 4 responses of step 5" in said
+    assert "all completions of a prompt had the same reward" in said
+
+
+SCORE = HEAD + "    def score_response(self, example, response_text):\n"
+LOAD = "\n\ndef load_environment(**params):\n    return Environment()\n"
+
+
+@pytest.mark.trainer
+@pytest.mark.filterwarnings("default")
+def test_a_reward_that_fails_later_keeps_what_was_learned(workshop: Workshop):
+    source = """        import itertools
+        count = next(COUNT)
+        if count >= 24:
+            raise ConnectionError("the judge is away")
+        return RewardResult(score=count % 3)
+"""
+    pod = workshop.pod(
+        resolved("grpo", steps=10, save_every=100),
+        sums(environment="import itertools\nCOUNT = itertools.count()\n" + SCORE + source + LOAD),
+    )
+    assert pod.train() == Exit.ENVIRONMENT
+    assert "step 4 with ConnectionError: the judge is away" in pod.termination.message
+    assert pod.steps() == [(1, 3)]
+    assert [row.step for row in pod.metrics] == [1, 2, 3]
+
+
+@pytest.mark.trainer
+@pytest.mark.filterwarnings("default")
+def test_a_reward_that_fails_now_and_then_is_counted(workshop: Workshop):
+    source = """        if next(COUNT) % 4 == 0:
+            raise ConnectionError("the judge is away")
+        return RewardResult(score=1.0)
+"""
+    pod = workshop.pod(
+        resolved("grpo", steps=3),
+        sums(environment="import itertools\nCOUNT = itertools.count()\n" + SCORE + source + LOAD),
+    )
+    assert pod.train() == Exit.DONE
+    assert pod.values("reward_errors") == [0.25] * 3
+    assert pod.values("reward") == pytest.approx([0.75] * 3)
+    log = pod.store.get_bytes(names.log_key(pod.prefix, 1)).decode()
+    assert "the reward failed for 2 of 8 responses of step 1, which count as 0" in log
+
+
+@pytest.mark.trainer
+@pytest.mark.filterwarnings("default")
+def test_a_reward_without_spread_is_warned_about_while_it_lasts(workshop: Workshop):
+    source = SCORE + "        return RewardResult(score=1.0)" + LOAD
+    pod = workshop.pod(resolved("grpo", steps=100_000), sums(environment=source))
+    with forks.started(pod):
+        heartbeat = pod.wait_for(lambda: (found := pod.heartbeat) and found.warning and found)
+    assert "all completions of a prompt had the same reward" in heartbeat.warning

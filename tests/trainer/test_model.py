@@ -1,0 +1,163 @@
+"""The base model and its adapter, for every architecture of the catalog, as a tiny random model."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flashrun.api.exits import Exit
+from flashrun.api.records import ResolvedModel
+from flashrun_trainer.pod.trainer_errors import TrainerError
+from tests.trainer.architectures import ARCHITECTURES
+from tests.trainer.pods import MODEL, TrainerPod, Workshop, resolved
+
+pytestmark = [pytest.mark.trainer, pytest.mark.filterwarnings("default")]
+
+
+def pod_of(workshop: Workshop, folder: Path, algorithm: str) -> TrainerPod:
+    knobs = {"max_steps": 1} if algorithm == "sft" else {"steps": 1, "kl_penalty_coef": 0.1}
+    model = ResolvedModel(
+        id=folder.parent.name.replace("--", "/"), source=MODEL.source, revision=MODEL.revision
+    )
+    run = resolved(algorithm, learning_rate=0.01, save_every=1, **knobs)
+    return workshop.pod(run.model_copy(update={"model": model}))
+
+
+def keys_of(pod: TrainerPod) -> list[str]:
+    """The names of the final adapter's weights."""
+    from safetensors import safe_open
+
+    path = pod.folder / "adapter_model.safetensors"
+    path.write_bytes(pod.published(path.name))
+    path.with_name("adapter_config.json").write_bytes(pod.published("adapter_config.json"))
+    with safe_open(path, "pt") as file:
+        return list(file.keys())
+
+
+@pytest.mark.parametrize("algorithm", ["sft", "grpo"])
+def test_a_step_changes_the_language_model_only_under_the_names_that_serving_expects(
+    workshop: Workshop, architecture: tuple[str, Path], algorithm: str
+):
+    from flashrun_trainer import model
+
+    name, folder = architecture
+    _, _, layers, adapted, _ = ARCHITECTURES[name]
+    pod = pod_of(workshop, folder, algorithm)
+
+    assert pod.train() == 0, pod.termination
+
+    keys = keys_of(pod)
+    pattern = rf"base_model\.model\.{re.escape(layers)}\.\d+\.[a-z_.]+\.lora_[AB]\.weight"
+    assert [key for key in keys if not re.fullmatch(pattern, key)] == []
+    assert {key.split(".")[-3] for key in keys} == adapted
+    assert not [key for key in keys if "visual" in key or "experts." in key or "lm_head" in key]
+    # Routers are frozen, so nothing is asked of the balance between experts.
+    assert pod.values("aux_loss") == []
+    config = json.loads((pod.folder / "adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == pod.run.model.id
+    # PEFT loads all of it onto the class that serving loads.
+    model.attach_adapter(model.load(folder), pod.folder, "reloaded")
+
+
+def test_examples_share_rows_only_where_layers_keep_them_apart(architecture: tuple[str, Path]):
+    from flashrun_trainer import model
+
+    name, folder = architecture
+    assert model.packing_layout(model.load(folder)) is ARCHITECTURES[name][-1]
+
+
+def adapted(folder: Path, spread: bool) -> Any:
+    """The model with an adapter that learns, its layers spread or not."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+
+    from flashrun_trainer import model, sharding, trl_arguments
+    from flashrun_trainer.pod.distributed import ProcessGroup
+
+    def load() -> Any:
+        return model.load(folder)
+
+    network = sharding.load_sharded(load, ProcessGroup(), 1) if spread else load()
+    torch.manual_seed(1)
+    settings = trl_arguments.lora(resolved(), model.adapter_targets(network))
+    joined = get_peft_model(network, LoraConfig(**settings, init_lora_weights=False))
+    joined.gradient_checkpointing_enable()
+    return joined.train()
+
+
+def test_how_its_makers_sample_a_model_is_left_to_them(tiny_model: Path, tmp_path: Path):
+    from flashrun_trainer import model as base_model
+
+    folder = shutil.copytree(tiny_model, tmp_path / "model")
+    own = {"eos_token_id": [2, 3], "min_p": 0.9, "suppress_tokens": [7], "top_k": 1}
+    (folder / "generation_config.json").write_text(json.dumps(own))
+    tokenizer, network = base_model.load_tokenizer(folder), base_model.load(folder)
+    assert network.generation_config.min_p is None
+    assert network.generation_config.suppress_tokens is None
+    ends = {2, 3, tokenizer.eos_token_id, tokenizer.pad_token_id}
+    assert base_model.end_token_ids(network, tokenizer) == ends
+
+
+def test_a_tokenizer_without_chat_template_is_refused(tiny_model: Path, tmp_path: Path):
+    from transformers import AutoTokenizer
+
+    from flashrun_trainer import model
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    tokenizer.chat_template = None
+    tokenizer.save_pretrained(tmp_path)
+    with pytest.raises(TrainerError) as error:
+        model.load_tokenizer(tmp_path)
+    assert (error.value.code, error.value.reason) == (
+        Exit.MODEL_UNAVAILABLE,
+        "ChatTemplateMissing",
+    )
+    assert "instruction-tuned" in error.value.hint
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("narrower", "size mismatch"),
+        ("renamed", "its layers have other names, such as "),
+        ("frozen", " weights, of which 0 are trainable"),
+    ],
+)
+def test_an_adapter_of_another_model_is_refused(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch, change: str, words: str
+):
+    import torch
+    from peft import PeftModel
+    from safetensors.torch import load, save
+
+    source = workshop.pod(resolved("sft", max_steps=1))
+    assert source.train() == 0
+    weights = load(source.published("adapter_model.safetensors"))
+    other = weights
+    if change == "narrower":
+        other = {name: torch.zeros(weight.shape[0], 3) for name, weight in weights.items()}
+    elif change == "renamed":
+        layers = ("model.layers", "model.language_model.layers")
+        other = {name.replace(*layers): weight for name, weight in weights.items()}
+    else:
+        loaded = PeftModel.from_pretrained
+        monkeypatch.setattr(
+            PeftModel, "from_pretrained", lambda base, path, is_trainable: loaded(base, path)
+        )
+    folder = workshop.folder / f"adapter-{change}"
+    folder.mkdir()
+    (folder / "adapter_model.safetensors").write_bytes(save(other))
+    (folder / "adapter_config.json").write_bytes(source.published("adapter_config.json"))
+
+    from flashrun_trainer import model
+
+    base = model.load(source.inside.model_folder(source.run))
+    with pytest.raises(TrainerError) as error:
+        model.attach_adapter(base, folder, "other-run")
+    assert (error.value.code, error.value.reason) == (Exit.CONFIG, "AdapterMismatch")
+    assert "adapter other-run does not fit the base model" in error.value.message
+    assert words in error.value.message
+    assert "train.init_from_adapter" in error.value.hint
