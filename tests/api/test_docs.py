@@ -59,7 +59,7 @@ def test_a_number_has_its_bounds_and_both_defaults(key: str) -> None:
 
     assert kind == bounds(NODES[key])
     assert sft == default(key, "sft")
-    assert grpo == ("-" if key == "max_steps" else default(key, "grpo"))  # a cap for SFT alone
+    assert grpo == default(key, "grpo")
 
 
 @pytest.mark.parametrize("name", sorted(secret_patterns.RESERVED_NAMES))

@@ -1,5 +1,7 @@
 """Outcomes and the records in storage."""
 
+import json
+
 import pytest
 from pydantic import ValidationError
 
@@ -72,3 +74,54 @@ def test_toml_and_manifest_spell_the_same_config() -> None:
 def test_the_other_spelling_is_an_unknown_key(validate, train) -> None:
     with pytest.raises(ValidationError, match="Extra inputs are not permitted"):
         validate({"model": "m", "environment": {"id": "a/b"}, "train": train})
+
+
+OLDER_SFT = (
+    '{"lora_rank": 32, "lora_alpha": 64, "learning_rate": 0.0001, "batch_size": 32, '
+    '"max_length": 1024, "save_every": 50, "epochs": 2, "max_steps": 7, "max_examples": 0, '
+    '"steps": null, "group_size": null, "temperature": null, "max_tokens": null, '
+    '"kl_penalty_coef": null, "advantage_clip": null, "thinking_length_penalty_coef": null, '
+    '"stop_sequences": []}'
+)
+OLDER_GRPO = (
+    '{"lora_rank": 32, "lora_alpha": 64, "learning_rate": 0.00001, "batch_size": 64, '
+    '"max_length": 2368, "save_every": 20, "epochs": null, "max_steps": 0, "max_examples": 5, '
+    '"steps": 150, "group_size": 8, "temperature": 1.0, "max_tokens": 320, '
+    '"kl_penalty_coef": 0.0, "advantage_clip": null, "thinking_length_penalty_coef": 0.0, '
+    '"stop_sequences": []}'
+)
+
+
+def test_an_sft_record_of_an_older_release_means_the_same() -> None:
+    train = records.ResolvedTrain.model_validate_json(OLDER_SFT)
+    assert (train.max_steps, train.max_examples, train.epochs) == (7, 0, 2)
+    assert (train.stop_sequences, train.steps) == (None, None)
+
+
+def test_an_sft_record_without_a_limit_keeps_its_zero() -> None:
+    older = OLDER_SFT.replace('"max_steps": 7', '"max_steps": 0')
+    assert records.ResolvedTrain.model_validate_json(older).max_steps == 0
+
+
+def test_a_grpo_record_of_an_older_release_means_the_same() -> None:
+    train = records.ResolvedTrain.model_validate_json(OLDER_GRPO)
+    assert (train.max_steps, train.max_examples, train.epochs) == (None, 5, None)
+    assert (train.stop_sequences, train.steps) == ((), 150)
+
+
+@pytest.mark.parametrize("text", [OLDER_SFT, OLDER_GRPO])
+def test_a_key_that_the_algorithm_does_not_use_is_not_written(text) -> None:
+    """An older trainer, which a retry may still run, refuses a null and accepts an absent key."""
+    train = records.ResolvedTrain.model_validate_json(text)
+    written = json.loads(train.model_dump_json())
+    assert None not in written.values()
+    assert records.ResolvedTrain.model_validate(written) == train
+
+
+@pytest.mark.parametrize("text", [OLDER_SFT, OLDER_GRPO])
+def test_reading_a_record_changes_nothing_that_the_algorithm_uses(text) -> None:
+    before = {key: value for key, value in json.loads(text).items() if value is not None}
+    after = json.loads(records.ResolvedTrain.model_validate_json(text).model_dump_json())
+    gone = {key: value for key, value in before.items() if key not in after}
+    assert gone in ({"stop_sequences": []}, {"max_steps": 0})
+    assert {**gone, **after} == before

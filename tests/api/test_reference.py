@@ -190,7 +190,7 @@ RECIPES = [
     ("max_length", 1024, 2368),
     ("save_every", 50, 20),
     ("epochs", 2, None),
-    ("max_steps", 0, 0),
+    ("max_steps", 0, None),
     ("max_examples", 0, 0),
     ("steps", None, 150),
     ("group_size", None, 8),
@@ -199,7 +199,7 @@ RECIPES = [
     ("kl_penalty_coef", None, 0.0),
     ("advantage_clip", None, None),
     ("thinking_length_penalty_coef", None, 0.0),
-    ("stop_sequences", (), ()),
+    ("stop_sequences", None, ()),
 ]
 
 

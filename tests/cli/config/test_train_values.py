@@ -3,7 +3,7 @@
 import pytest
 
 from flashrun.api.config import Algorithm, EnvironmentConfig, RunConfig
-from flashrun.cli.config.train_values import UNUSED_KEYS, used_values
+from flashrun.cli.config.train_values import UNUSED_KEYS
 from flashrun.plan.resolve import resolve_train
 
 
@@ -11,7 +11,7 @@ from flashrun.plan.resolve import resolve_train
 def test_only_keys_that_the_algorithm_uses_have_values(algorithm: Algorithm) -> None:
     environment = EnvironmentConfig(id="org/env")
     config = RunConfig(model="m", algorithm=algorithm, environment=environment)
-    values = used_values(resolve_train(config), algorithm)
+    values = resolve_train(config).model_dump(mode="json")
 
     assert not values.keys() & UNUSED_KEYS[algorithm]
     assert ("epochs" in values) == (algorithm is Algorithm.SFT)

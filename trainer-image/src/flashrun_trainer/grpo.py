@@ -171,7 +171,7 @@ class GrpoTrainer(loop.WithoutModelCards, GRPOTrainer):
         """
         # vLLM schedules its own batches; transformers needs batches that fit the memory.
         batch_size = len(prompt_ids) if self.use_vllm else _GENERATION_BATCH
-        stop_sequences = self._context.run.train.stop_sequences
+        stop_sequences = self._context.run.train.stop_sequences or ()
         for_transformers = () if self.use_vllm else stop_sequences
         sampled: list[list[int]] = []
         logprobs: list[list[float]] = []
@@ -314,7 +314,7 @@ def parse_answer(
     tokenizer: Any, run: ResolvedRun, ids: Sequence[int], opens_reasoning: bool
 ) -> Answer:
     """Return sampled token ids as an answer, up to the first stop sequence."""
-    text = stopping.text_until_stop(tokenizer, ids, run.train.stop_sequences)
+    text = stopping.text_until_stop(tokenizer, ids, run.train.stop_sequences or ())
     return Answer(text, run.thinking, opens_reasoning)
 
 

@@ -7,9 +7,15 @@ a valid manifest does not exist, and the operator believes manifests, never a po
 
 from collections.abc import Callable
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field, JsonValue
+from pydantic import (
+    Field,
+    JsonValue,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from flashrun.api.base import Record
 from flashrun.api.catalog import Source
@@ -56,7 +62,7 @@ class ResolvedAdapter(Record):
 
 
 class ResolvedTrain(Record):
-    """Every training knob with its value filled in; None where the algorithm has no such knob."""
+    """Every key of ``train`` with its value; None for a key that the algorithm does not use."""
 
     lora_rank: int
     lora_alpha: int
@@ -65,8 +71,10 @@ class ResolvedTrain(Record):
     max_length: int
     save_every: int
     epochs: int | None = None
-    max_steps: int = 0
+    max_steps: int | None = None
+    """0 means no limit."""
     max_examples: int = 0
+    """0 means no limit."""
     steps: int | None = None
     group_size: int | None = None
     temperature: float | None = None
@@ -74,7 +82,21 @@ class ResolvedTrain(Record):
     kl_penalty_coef: float | None = None
     advantage_clip: float | None = None
     thinking_length_penalty_coef: float | None = None
-    stop_sequences: tuple[str, ...] = ()
+    stop_sequences: tuple[str, ...] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_older_records(cls, value: Any) -> Any:
+        """Drop the 0 or the empty list that older releases wrote for the other algorithm's key."""
+        if not isinstance(value, dict):
+            return value
+        other = "stop_sequences" if value.get("steps") is None else "max_steps"
+        return {key: item for key, item in value.items() if key != other or item}
+
+    @model_serializer(mode="wrap")
+    def _leave_out_unused(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out what is None: older trainers accept an absent key, but not a null."""
+        return {key: item for key, item in handler(self).items() if item is not None}
 
 
 class Scale(Record):

@@ -101,7 +101,7 @@ def digest_of(text: str) -> str:
 
 def train_texts(train: ResolvedTrain) -> dict[str, str]:
     """Return every training value as it is written in TOML, and read by ``pinned_run``."""
-    values = train.model_dump(mode="json", exclude_none=True)
+    values = train.model_dump(mode="json")
     return {key: _text(value) for key, value in values.items()}
 
 

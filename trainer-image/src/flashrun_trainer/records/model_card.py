@@ -42,7 +42,7 @@ def write_model_card(
     folder: Path, run: ResolvedRun, steps: int, progress: Progress | None, data: Environment
 ) -> None:
     """Write the model card, the spec and the list of packages to ``folder``."""
-    settings = run.train.model_dump(mode="json", exclude_none=True)
+    settings = run.train.model_dump(mode="json")
     sources = {
         "environment package, SHA-256": run.environment.digest,
         f"examples of split {run.environment.split}": len(data.examples),

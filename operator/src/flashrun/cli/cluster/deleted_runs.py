@@ -7,7 +7,6 @@ from flashrun.api.config import RunConfig
 from flashrun.api.records import ResolvedRun
 from flashrun.api.resource import FlashRun, FlashRunSpec, FlashRunStatus, ResolvedStatus
 from flashrun.cli.cluster.connection import ClusterSession
-from flashrun.cli.config.train_values import used_values
 from flashrun.cli.output.failure import Failure, NotFoundFailure
 from flashrun.store_errors import StoreError
 
@@ -72,7 +71,7 @@ def run_from_record(record: ResolvedRun) -> FlashRun:
 
 def _config_tables(record: ResolvedRun) -> dict[str, Any]:
     environment, start = record.environment, record.init_from_adapter
-    train = used_values(record.train, record.algorithm)
+    train = record.train.model_dump(mode="json")
     if start is not None:
         # Rank and alpha come from the adapter.
         train = {key: value for key, value in train.items() if not key.startswith("lora_")}

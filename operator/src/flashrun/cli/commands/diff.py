@@ -11,7 +11,6 @@ from flashrun.cli.cluster import deleted_runs
 from flashrun.cli.cluster.connection import check_run_name, connect
 from flashrun.cli.config.run_spec import config_tables, given_secrets
 from flashrun.cli.config.toml_text import toml_value
-from flashrun.cli.config.train_values import used_values
 from flashrun.cli.options import Context, Namespace, Output, complete_run
 from flashrun.cli.output import terminal
 from flashrun.cli.output.output_format import OutputFormat
@@ -102,7 +101,7 @@ def flat_settings(run: FlashRun) -> dict[str, Any]:
 def _train_settings(run: FlashRun) -> dict[str, Any]:
     """Return every key of ``train`` that the algorithm uses, with the rank of a warm start."""
     start = run.spec.train.init_from_adapter
-    values = used_values(resolve_train(run.spec), run.spec.algorithm)
+    values = resolve_train(run.spec).model_dump(mode="json")
     chosen = run.status.resolved.train if run.status.resolved else {}
     if start:
         values |= {key: int(chosen[key]) for key in ("lora_rank", "lora_alpha") if key in chosen}

@@ -11,7 +11,7 @@ from flashrun.api.generate.config_schema import toml_schema
 from flashrun.cli.config.compose import PLATFORM_KEYS
 from flashrun.cli.config.error_sentences import OTHER_NAMES
 from flashrun.cli.config.toml_text import toml_value
-from flashrun.cli.config.train_values import UNUSED_KEYS, used_values
+from flashrun.cli.config.train_values import UNUSED_KEYS
 from flashrun.cli.options import Output
 from flashrun.cli.output import terminal
 from flashrun.cli.output.failure import UsageFailure
@@ -139,9 +139,7 @@ def _recipes(*, thinking: bool) -> dict[Algorithm, dict[str, Any]]:
         RunConfig(model="any", algorithm=algorithm, thinking=thinking, environment=environment)
         for algorithm in Algorithm
     )
-    return {
-        config.algorithm: used_values(resolve_train(config), config.algorithm) for config in configs
-    }
+    return {config.algorithm: resolve_train(config).model_dump(mode="json") for config in configs}
 
 
 def _key(
