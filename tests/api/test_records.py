@@ -6,8 +6,10 @@ import pytest
 from pydantic import ValidationError
 
 from flashrun.api import exits, records, resource
+from flashrun.api.config import UNUSED_KEYS, Algorithm, EnvironmentConfig, RunConfig
 from flashrun.api.exits import Exit
 from flashrun.api.reasons import Retry
+from flashrun.plan.resolve import resolve_train
 
 
 def test_every_exit_code_says_what_follows() -> None:
@@ -125,3 +127,14 @@ def test_reading_a_record_changes_nothing_that_the_algorithm_uses(text) -> None:
     gone = {key: value for key, value in before.items() if key not in after}
     assert gone in ({"stop_sequences": []}, {"max_steps": 0})
     assert {**gone, **after} == before
+
+
+@pytest.mark.parametrize("algorithm", Algorithm)
+def test_only_keys_that_the_algorithm_uses_have_values(algorithm: Algorithm) -> None:
+    environment = EnvironmentConfig(id="org/env")
+    config = RunConfig(model="m", algorithm=algorithm, environment=environment)
+    values = resolve_train(config).model_dump(mode="json")
+
+    assert not values.keys() & UNUSED_KEYS[algorithm]
+    assert ("epochs" in values) == (algorithm is Algorithm.SFT)
+    assert ("steps" in values) == (algorithm is Algorithm.GRPO)

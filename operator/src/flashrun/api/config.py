@@ -410,6 +410,8 @@ GRPO_ONLY: Final = frozenset(
     {"steps", "group_size", "temperature", "max_tokens", "kl_penalty_coef", "advantage_clip",
      "thinking_length_penalty_coef", "stop_sequences"}
 )  # fmt: skip
+UNUSED_KEYS: Final = {Algorithm.SFT: GRPO_ONLY, Algorithm.GRPO: SFT_ONLY}
+"""Keys of ``train`` that an algorithm does not use."""
 
 
 class WandbConfig(Section):
@@ -449,5 +451,4 @@ class RunConfig(Section):
 
     def keys_of_the_other_algorithm(self) -> tuple[str, ...]:
         """Return the ``train`` keys that were given but mean nothing to this algorithm."""
-        other = GRPO_ONLY if self.algorithm is Algorithm.SFT else SFT_ONLY
-        return tuple(sorted(key for key in self.train.model_fields_set & other))
+        return tuple(sorted(self.train.model_fields_set & UNUSED_KEYS[self.algorithm]))

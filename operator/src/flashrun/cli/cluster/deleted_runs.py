@@ -73,8 +73,7 @@ def _config_tables(record: ResolvedRun) -> dict[str, Any]:
     environment, start = record.environment, record.init_from_adapter
     train = record.train.model_dump(mode="json")
     if start is not None:
-        # Rank and alpha come from the adapter.
-        train = {key: value for key, value in train.items() if not key.startswith("lora_")}
+        del train["lora_rank"], train["lora_alpha"]  # they come with the adapter
         train["init_from_adapter"] = start.ref
     own_name = names.wandb_run_name(record.algorithm, record.run.name)
     return {

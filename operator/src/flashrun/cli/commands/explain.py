@@ -6,12 +6,11 @@ from typing import Annotated, Any, Final, NamedTuple
 
 import typer
 
-from flashrun.api.config import Algorithm, EnvironmentConfig, RunConfig
+from flashrun.api.config import UNUSED_KEYS, Algorithm, EnvironmentConfig, RunConfig
 from flashrun.api.generate.config_schema import toml_schema
 from flashrun.cli.config.compose import PLATFORM_KEYS
 from flashrun.cli.config.error_sentences import OTHER_NAMES
 from flashrun.cli.config.toml_text import toml_value
-from flashrun.cli.config.train_values import UNUSED_KEYS
 from flashrun.cli.options import Output
 from flashrun.cli.output import terminal
 from flashrun.cli.output.failure import UsageFailure

@@ -12,7 +12,6 @@ import typer
 
 from flashrun.cli.config.compose import ComposedConfig
 from flashrun.cli.config.toml_text import toml_key, toml_value
-from flashrun.cli.config.train_values import UNUSED_KEYS
 from flashrun.cli.output import terminal
 from flashrun.cli.output.failure import ExitCode, UsageFailure
 from flashrun.cli.output.output_format import OutputFormat
@@ -109,9 +108,7 @@ def _train_settings(composed: ComposedConfig) -> Iterable[Setting]:
 
 
 def _default(composed: ComposedConfig, key: str) -> Any:
-    """Return the recipe's value of a key; None when the algorithm does not use the key."""
-    if key in UNUSED_KEYS[composed.config.algorithm]:
-        return None
+    """Return the recipe's value of a key; None where it has none."""
     value = getattr(composed.train, key)
     return None if value == () else value
 
