@@ -1,11 +1,11 @@
-"""Thousands of generated configs: how we read each, compared with the incumbent's validator.
+"""Thousands of generated configs: our validation compared with that of the incumbent.
 
     python -m bench.differential [--cases 10000] [--seed 42] [--show NAME]
 
-The incumbent runs in its own virtual environment, as one process that reads one config per line
-and answers whether it accepts it and with which values. Every case in which the two differ must
-belong to a category of ``CATEGORIES``, each with its reason; one that does not is printed, and the
-program ends with 1. The same seed makes the same cases.
+The incumbent runs in its own virtual environment, as one process that reads one config per line and
+answers with values or with a refusal. Every difference must belong to a category of ``CATEGORIES``,
+each with its reason; a difference without a category is printed, and the program ends with 1. The
+same seed makes the same cases.
 """
 
 import argparse
@@ -30,7 +30,7 @@ from flashrun.plan.resolve import check_config
 
 INCUMBENT = "freesolo-flash==0.2.42"
 PATIENCE = 10
-"""Seconds until a case counts as one that the incumbent's validator hangs on."""
+"""Seconds without an answer after which the incumbent counts as hanging."""
 
 THEIRS = """
 import dataclasses, json, sys, tempfile
@@ -64,7 +64,7 @@ class Case(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """What one side says: values, or the sentences of a refusal."""
+    """The answer of one side: values, or the sentences of a refusal."""
 
     values: dict[str, Any] | None = None
     refusals: tuple[str, ...] = ()
@@ -231,7 +231,7 @@ def mutate(chance: random.Random, tables: Tables) -> None:
 
 
 def assignment(chance: random.Random) -> str:
-    """Make one value of ``--set``, now and then without ``=``."""
+    """Return a random value of ``--set``, sometimes without ``=``."""
     key = chance.choice(SET_KEYS)
     if chance.random() < 0.03:
         return key
@@ -253,7 +253,7 @@ def toml(tables: Tables) -> str:
 
 
 def ours(case: Case) -> Answer:
-    """Return what the command line of this project says."""
+    """Return the answer of this project's command line."""
     try:
         files = [ConfigFile("run.toml", text.encode()) for text in case.files]
         composed = compose(files, case.sets)
@@ -265,7 +265,7 @@ def ours(case: Case) -> Answer:
 
 
 def our_values(config: RunConfig) -> dict[str, Any]:
-    """Return every value under its dotted key, as the incumbent would write it."""
+    """Return every value by its dotted key, in the incumbent's representation."""
     train = config.train.model_dump()
     unset = {"lora_rank": 32, "lora_alpha": 64, "init_from_adapter": "", "stop_sequences": []}
     return {
@@ -283,7 +283,7 @@ def our_values(config: RunConfig) -> dict[str, Any]:
 
 
 def their_values(spec: dict[str, Any]) -> dict[str, Any]:
-    """Return the same keys of the incumbent's spec."""
+    """Return the same keys from the incumbent's spec."""
     environment, train = spec["environment"], spec["train"]
     return {
         **{key: spec[key] for key in ("model", "algorithm", "thinking", "worker_env")},
@@ -294,17 +294,17 @@ def their_values(spec: dict[str, Any]) -> dict[str, Any]:
 
 
 def flat(table: str, values: dict[str, Any]) -> dict[str, Any]:
-    """Return the values under their dotted keys."""
+    """Return the values by their dotted keys."""
     return {f"{table}.{key}": listed(value) for key, value in values.items()}
 
 
 def listed(value: Any) -> Any:
-    """Return a tuple as the list that JSON makes of it."""
+    """Return a tuple as a list, as JSON does; other values as they are."""
     return list(value) if isinstance(value, tuple) else value
 
 
 class Incumbent:
-    """Its validator, in a process that answers a line with a line; begun anew when it hangs."""
+    """The incumbent's validator, in a process with one line per answer; restarted when it hangs."""
 
     def __init__(self, python: Path) -> None:
         self.python = python
@@ -315,7 +315,7 @@ class Incumbent:
         return subprocess.Popen([self.python, "-c", THEIRS], stdin=pipe, stdout=pipe, text=True)
 
     def ask(self, case: Case) -> Answer:
-        """Return what it says; a validator without an answer has refused."""
+        """Return its answer; no answer in time counts as a refusal."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         self.process.stdin.write(json.dumps(case._asdict()) + "\n")
@@ -330,7 +330,7 @@ class Incumbent:
         return Answer(values=their_values(answer["values"]))
 
     def end(self) -> None:
-        """End the process, whatever it does."""
+        """Kill the process."""
         self.process.kill()
         self.process.communicate()
 
@@ -342,12 +342,12 @@ STRICTER, LOOSER, OTHER = "only we refuse", "only they refuse", "both accept, va
 
 @dataclass(frozen=True)
 class Category:
-    """One kind of difference: how it shows, and why it is meant."""
+    """One kind of difference: a pattern that recognizes it, and its reason."""
 
     name: str
     kind: str
     pattern: str
-    """Of our sentence, of their sentence, or of ``key: ours | theirs``."""
+    """Matches our sentence, their sentence, or ``key: ours | theirs``, depending on the kind."""
     reason: str
 
 
@@ -419,12 +419,12 @@ CATEGORIES = (
              r"""--set [\w. ]+=(0x|["'{]|\[.*["'\[{])""",
              "Quotes do not stick, commas inside them do not split, tables are tables."),
 )  # fmt: skip
-"""Every difference that there may be."""
+"""All differences that are intended."""
 
 
 @dataclass
 class Count:
-    """What the cases came to."""
+    """Numbers of cases by result."""
 
     same: Counter[str] = field(default_factory=Counter)
     explained: Counter[str] = field(default_factory=Counter)
@@ -432,23 +432,23 @@ class Count:
     unexplained: list[tuple[Case, str, str]] = field(default_factory=list)
 
     def add(self, case: Case, own: Answer, other: Answer) -> None:
-        """Count one case; it is explained when each of its differences is."""
+        """Count one case; it is explained when all its differences have a category."""
         differences = list(compare(case, own, other))
         if not differences:
             self.same["both accept" if own.values else "both refuse"] += 1
             return
-        found = {category_of(kind, text): (kind, text) for kind, text in differences}
-        if None in found:
-            self.unexplained.append((case, *found[None]))
+        categories = {category_of(kind, text): (kind, text) for kind, text in differences}
+        if None in categories:
+            self.unexplained.append((case, *categories[None]))
             return
-        for category, (_, text) in found.items():
+        for category, (_, text) in categories.items():
             assert category is not None
             self.explained[category.name] += 1
             self.examples.setdefault(category.name, (case, text))
 
 
 def compare(case: Case, own: Answer, other: Answer) -> Iterator[tuple[str, str]]:
-    """Yield each difference: its kind, and the text that a category's pattern is matched with."""
+    """Yield each difference: its kind, and the text for the patterns of categories."""
     sets = "".join(f" --set {text}" for text in case.sets)
     if own.values is None and other.values is not None:
         yield from ((STRICTER, sentence) for sentence in own.refusals)
@@ -461,7 +461,7 @@ def compare(case: Case, own: Answer, other: Answer) -> Iterator[tuple[str, str]]
 
 
 def kinds(value: Any) -> Any:
-    """Return the types inside a value; numbers are one, but a bool is none."""
+    """Return the types inside a value; int and float are one type, bool is another."""
     if isinstance(value, list):
         return [kinds(item) for item in value]
     return "number" if type(value) in (int, float) else type(value).__name__
@@ -487,7 +487,7 @@ def report(count: Count, show: str | None) -> Iterable[str]:
 
 
 def indented(case: Case) -> str:
-    """Return a case below the line that it belongs to."""
+    """Return the text of a case, indented."""
     lines = "---\n".join(case.files).splitlines() + [f"--set {text}" for text in case.sets]
     return "\n".join(f"          {line}" for line in lines)
 

@@ -1,9 +1,9 @@
-"""How long the worst configs take to be refused: bombs, floods of unknown keys, walls of text.
+"""Time to refuse hostile configs: deep nesting, very many unknown keys, very long text.
 
     python -m bench.hostile
 
 The inputs are those of ``tests/api/test_compose.py`` and some that are as large as a config may
-be. Counted is processor time of this process, without the start of Python.
+be. The time is the processor time of this process, without the start of Python.
 """
 
 import argparse
@@ -17,11 +17,11 @@ from flashrun.cli.config.compose import SIZE_LIMIT, ConfigFile, compose
 from flashrun.cli.config.problems import ConfigError
 
 LIMIT = 1.0
-"""Seconds that no config may take."""
+"""Most seconds that refusing a config may take."""
 
 
 def full(line: bytes, head: bytes = b"") -> bytes:
-    """Return ``head`` and as many numbered lines as fit."""
+    """Return ``head`` and as many numbered lines as a config may have."""
     lines = (line % number for number in range(SIZE_LIMIT))
     text = bytearray(head)
     for numbered in lines:
@@ -61,16 +61,16 @@ def main() -> int:
     """Refuse each input three times, print the slowest, and return 1 when one takes too long."""
     argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0]).parse_args()
     inputs = {**{name: data for name, (data, _) in HOSTILE.items()}, **LARGE}
-    found = {name: min(seconds(data) for _ in range(3)) for name, data in inputs.items()}
-    slowest = sorted(found, key=lambda name: -found[name])
+    times = {name: min(seconds(data) for _ in range(3)) for name, data in inputs.items()}
+    slowest = sorted(times, key=lambda name: -times[name])
     for name in slowest[:8]:
-        print(f"{found[name]:7.3f} s  {name} ({len(inputs[name]):,} bytes)")
+        print(f"{times[name]:7.3f} s  {name} ({len(inputs[name]):,} bytes)")
     print(sides.machine())
     worst = slowest[0]
     return sides.verdict(
         (
-            f"all {len(found)} within {LIMIT:g} s: {worst} took {found[worst]:.2f} s",
-            found[worst] < LIMIT,
+            f"all {len(times)} within {LIMIT:g} s: {worst} took {times[worst]:.2f} s",
+            times[worst] < LIMIT,
         )
     )
 

@@ -1,4 +1,4 @@
-"""What the plain scripts print: one JSON line after each part of the start, and one per step."""
+"""The output of the plain scripts: one JSON line after each part of the start, one per step."""
 
 import json
 import time
@@ -7,12 +7,12 @@ from transformers import TrainerCallback
 
 
 def over(part):
-    """Say that a part of the start is over."""
+    """Print that a part of the start is over."""
     print(json.dumps({"part": part, "time": time.time()}), flush=True)
 
 
 class Clock(TrainerCallback):
-    """Says when each step was done, with its loss or reward."""
+    """Prints the time of each step, with its loss or reward."""
 
     def __init__(self, value):
         self.value = value

@@ -1,4 +1,4 @@
-"""What the comparisons share: the other side's environment, taking turns, ratios, the verdict."""
+"""Shared parts of the comparisons: virtual environments, turns, ratios and results."""
 
 import hashlib
 import os
@@ -14,7 +14,7 @@ CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "flashr
 
 
 def environment(name: str, requirements: Sequence[str]) -> Path:
-    """Return the Python of a virtual environment with ``requirements``, made when it is missing."""
+    """Return the Python of a virtual environment with ``requirements``; create it if missing."""
     mark = hashlib.sha256("\n".join(requirements).encode()).hexdigest()[:12]
     python = CACHE / f"{name}-{mark}" / "bin" / "python"
     if not python.exists():
@@ -26,7 +26,7 @@ def environment(name: str, requirements: Sequence[str]) -> Path:
 
 
 def versions(python: str | Path, *packages: str) -> str:
-    """Return the versions of packages that ``python`` imports, and its own."""
+    """Return the versions of ``python`` and of packages that it imports."""
     program = (
         "import platform, sys; from importlib.metadata import version; "
         "print(', '.join([f'Python {platform.python_version()}', "
@@ -39,24 +39,24 @@ def versions(python: str | Path, *packages: str) -> str:
 
 
 def machine() -> str:
-    """Return what the comparison ran on."""
+    """Return cores, architecture and load of this machine."""
     load = os.getloadavg()[0]
     return f"{os.cpu_count()} cores, {platform.machine()}, load {load:.1f} when it ended"
 
 
 def turns(number: int, names: Iterable[str]) -> list[str]:
-    """Return the sides in the order of pair ``number``: who goes first alternates."""
+    """Return the sides in the order of pair ``number``; the first side alternates."""
     ordered = list(names)
     return ordered[:: 1 if number % 2 else -1]
 
 
 def ratio(above: Sequence[float], below: Sequence[float]) -> float:
-    """Return the median of the pairs' ratios: what disturbs a pair disturbs both of its halves."""
+    """Return the median of the ratios of pairs; a disturbance affects both sides of a pair."""
     return statistics.median(a / b for a, b in zip(above, below, strict=True))
 
 
 def verdict(*sentences: tuple[str, bool]) -> int:
-    """Print every sentence with whether it holds; return 1 when one does not."""
+    """Print each sentence and whether it holds; return 1 when one does not hold."""
     for sentence, holds in sentences:
         print(f"{'ok  ' if holds else 'MISS'}  {sentence}")
     return 0 if all(holds for _, holds in sentences) else 1

@@ -1,4 +1,4 @@
-"""A proxy in front of an S3 server that lets every upload take a while longer."""
+"""A proxy in front of an S3 server that delays every upload."""
 
 import asyncio
 import contextlib
@@ -20,14 +20,14 @@ def slowed(endpoint: str, seconds: float) -> Iterator[str]:
     try:
         yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     finally:
-        asyncio.run_coroutine_threadsafe(_hung_up(server), loop).result()
+        asyncio.run_coroutine_threadsafe(_close_connections(server), loop).result()
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
         loop.close()
 
 
-async def _hung_up(server: asyncio.Server) -> None:
-    """Wait until both sides of every connection have hung up."""
+async def _close_connections(server: asyncio.Server) -> None:
+    """Close the server, and wait until all connections are closed."""
     server.close()
     connections = asyncio.all_tasks() - {asyncio.current_task()}
     if connections:
@@ -45,7 +45,7 @@ class _Proxy:
 
         async def requests() -> None:
             while data := await near.read(_CHUNK):
-                if data.startswith(b"PUT "):  # a client waits for an answer before it asks again
+                if data.startswith(b"PUT "):  # a client waits for an answer before its next request
                     uploading.set()
                 out.write(data)
                 await out.drain()

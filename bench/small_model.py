@@ -16,7 +16,7 @@ SHAPE = {
 
 
 def main() -> None:
-    """Write tokenizer and model to the folder that the command line names."""
+    """Write tokenizer and model to the folder in the arguments."""
     import torch
     from transformers import Qwen3Config, Qwen3ForCausalLM
 

@@ -2,10 +2,10 @@
 
     python -m bench.upload [--pairs 10]
 
-Both sides upload the same files to the same MinIO, each time to new keys, in processes of their
-own that take turns. boto3 lives in a virtual environment of its own, because it and the
-``kubernetes`` client ask for different versions of python-dateutil. Memory is the highest resident
-size while uploading, above that of the same process before it began.
+Both sides upload the same files to the same MinIO, each time to new keys, in separate processes
+that take turns. boto3 has its own virtual environment, because it and the ``kubernetes`` client
+need different versions of python-dateutil. Memory is the highest resident size during the upload
+minus the resident size of the same process before it.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from bench import sides
 from tests.servers import Minio
 
 FILES = {"adapter/adapter_model.safetensors": 128, "state/optimizer.pt": 256, "state/rng.pth": 16}
-"""Files of the checkpoint and their sizes in MiB."""
+"""Files of the checkpoint, with their sizes in MiB."""
 SIZE = sum(FILES.values())
 SPEED_LIMIT, MEMORY_LIMIT = 0.9, 200.0
 
@@ -36,7 +36,7 @@ def resident(name):
 
 {setup}
 idle = resident("VmRSS")
-Path("/proc/self/clear_refs").write_text("5")  # the high-water mark begins anew
+Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM
 began, used = time.perf_counter(), resource.getrusage(resource.RUSAGE_SELF)
 {upload}
 seconds, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_SELF)
@@ -82,7 +82,7 @@ for path in sorted(item for item in folder.rglob("*") if item.is_file()):
 
 @contextmanager
 def server() -> Iterator[Minio]:
-    """An S3 server in a folder that goes away."""
+    """Run an S3 server in a temporary folder."""
     with tempfile.TemporaryDirectory() as folder:
         minio = Minio(Path(folder))
         minio.start()
@@ -99,7 +99,7 @@ def main() -> int:
     pairs = parser.parse_args().pairs
     other = sides.environment("boto3", ["boto3"])
     ours = {**os.environ, "PYTHONPATH": "operator/src"}
-    found: dict[str, list[dict[str, float]]] = {"flashrun": [], "boto3": []}
+    results: dict[str, list[dict[str, float]]] = {"flashrun": [], "boto3": []}
     with server() as minio, tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         for name, size in FILES.items():
@@ -112,7 +112,7 @@ def main() -> int:
             "flashrun": ([sys.executable, "-c", OURS], ours),
             "boto3": ([str(other), "-c", BOTO3], dict(os.environ)),
         }
-        for number in range(pairs + 1):  # the first pair warms caches and is left out
+        for number in range(pairs + 1):  # the first pair warms caches and is not counted
             for name in sides.turns(number, programs):
                 program, environment = programs[name]
                 prefix = f"{name}-{number}/"
@@ -124,12 +124,12 @@ def main() -> int:
                     text=True,
                 )
                 if number:
-                    found[name].append(json.loads(done.stdout))
+                    results[name].append(json.loads(done.stdout))
                 store.delete([entry.key for entry in store.list(prefix)])
     print(f"{SIZE} MiB in {len(FILES)} files, {pairs} pairs, {sides.machine()}")
     print(f"flashrun with {sides.versions(sys.executable, 'minio', 'urllib3')}")
     print(f"boto3's defaults with {sides.versions(other, 'boto3', 's3transfer', 'urllib3')}")
-    for name, rows in found.items():
+    for name, rows in results.items():
         speed, cpu, memory = (
             statistics.median(SIZE / row["seconds"] for row in rows),
             statistics.median(row["cpu"] for row in rows),
@@ -137,9 +137,10 @@ def main() -> int:
         )
         print(f"  {name:10} {speed:6.0f} MiB/s  {cpu:5.2f} CPU s  {memory:4.0f} MiB above idle")
     ratio = sides.ratio(
-        [row["seconds"] for row in found["boto3"]], [row["seconds"] for row in found["flashrun"]]
+        [row["seconds"] for row in results["boto3"]],
+        [row["seconds"] for row in results["flashrun"]],
     )
-    memory = statistics.median(row["memory"] for row in found["flashrun"])
+    memory = statistics.median(row["memory"] for row in results["flashrun"])
     return sides.verdict(
         (f"speed {ratio:.2f}x boto3's (limit {SPEED_LIMIT})", ratio >= SPEED_LIMIT),
         (f"memory {memory:.0f} MiB above idle (limit {MEMORY_LIMIT:.0f})", memory <= MEMORY_LIMIT),

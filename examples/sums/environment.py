@@ -1,7 +1,7 @@
-"""Sums of small numbers: the smallest environment that can be trained on with SFT and with GRPO.
+"""Sums of small numbers: a minimal environment for SFT and GRPO.
 
-The score has two parts, so that a model can climb: how much of the answer is digits, which even a
-model that knows nothing can learn in a minute, and whether the sum is right.
+The score has two parts. The share of digits in the answer can be improved by a random model within
+a minute; the other part is whether the sum is right.
 """
 
 from freesolo.datasets import TaskExample
@@ -9,7 +9,7 @@ from freesolo.environments import EnvironmentSingleTurn, RewardMetric, RewardRes
 
 
 class Sums(EnvironmentSingleTurn):
-    """One question, one number."""
+    """One question, answered with one number."""
 
     def __init__(self, instruction: str) -> None:
         self.instruction = instruction
@@ -27,7 +27,7 @@ class Sums(EnvironmentSingleTurn):
 
 
 def share_of_digits(text: str) -> float:
-    """Return which share of the characters are digits; 0 for an empty answer."""
+    """Return the share of digits among the characters; 0 for an empty answer."""
     answer = text.strip()
     return sum(character.isdigit() for character in answer) / max(1, len(answer))
 

@@ -1,10 +1,10 @@
 """Make a tiny random Qwen3 that learns on a CPU in seconds: ``make_tiny_model.py FOLDER``.
 
-For trying out an installation and for tests, never for use. Everything is made here, from a fixed
-seed: a byte-level tokenizer trained on the sentences below, a chat template in Qwen's format
-(ChatML, ``enable_thinking``, ``<think>``), and 0.2 million random weights. The output layer is not
-tied to the embedding and starts wide; with the usual small initialization a LoRA adapter of so
-small a model could hardly move it.
+It is for tests and for trying out an installation. Everything is made from a fixed seed: a
+byte-level tokenizer trained on the sentences below, a chat template in Qwen's format (ChatML,
+``enable_thinking``, ``<think>``), and 0.2 million random weights. The output layer is not tied to
+the embedding, and has a large initial standard deviation: with the usual small one, a LoRA adapter
+could hardly change the output of so small a model.
 """
 
 import argparse
@@ -16,7 +16,7 @@ VOCABULARY = 400
 SPECIAL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 THINK_TOKENS = ("<think>", "</think>")
 
-# Reasoning of earlier turns is left out; the last turn keeps it, or an empty pair of tags.
+# The reasoning of earlier turns is removed; the last turn has its reasoning, or empty tags.
 CHAT_TEMPLATE = """\
 {%- set ns = namespace(last_user=-1) %}
 {%- for message in messages %}
@@ -49,7 +49,7 @@ CHAT_TEMPLATE = """\
 
 
 def corpus() -> list[str]:
-    """Return the sentences that the tokenizer learns its words from."""
+    """Return the sentences on which the tokenizer is trained."""
     numbers = range(0, 100, 7)
     sums = [
         f"What is {a} plus {b}? It is {a + b}." for a, b in itertools.product(numbers, repeat=2)
@@ -64,7 +64,7 @@ def corpus() -> list[str]:
 
 
 def make_tokenizer(folder: Path) -> int:
-    """Write the tokenizer to ``folder`` and return how many tokens it has."""
+    """Write the tokenizer to ``folder``; return its number of tokens."""
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -80,7 +80,7 @@ def make_tokenizer(folder: Path) -> int:
         show_progress=False,
     )
     tokenizer.train_from_iterator(corpus(), trainer)
-    # Text, not special: what a model thinks must survive decoding.
+    # Not special, because decoding must keep the reasoning of a model.
     tokenizer.add_tokens([AddedToken(token, special=False) for token in THINK_TOKENS])
     fast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
@@ -94,7 +94,7 @@ def make_tokenizer(folder: Path) -> int:
 
 
 def make_model(folder: Path, tokens: int) -> None:
-    """Write a random Qwen3 for a vocabulary of ``tokens`` to ``folder``."""
+    """Write a random Qwen3 with a vocabulary of ``tokens`` to ``folder``."""
     import torch
     from transformers import GenerationConfig, Qwen3Config, Qwen3ForCausalLM
 
@@ -106,7 +106,7 @@ def make_model(folder: Path, tokens: int) -> None:
         num_hidden_layers=2,
         num_attention_heads=2,
         num_key_value_heads=1,
-        head_dim=32,  # the smallest that vLLM's attention for CPUs knows
+        head_dim=32,  # the smallest that vLLM's attention on CPUs supports
         max_position_embeddings=2048,
         tie_word_embeddings=False,
         bos_token_id=None,

@@ -1,7 +1,8 @@
-"""Environment packages, taken apart: the one place that says what an archive may hold.
+"""Unpacking environment packages, and the rules for what they may contain.
 
-Laptops and pods unpack with the same function, and neither trusts who packed: links, devices and
-paths out of the folder are refused, sizes are bounded, and modes are not taken over.
+The command line and the trainer unpack with the same function, and do not trust the author of a
+package: links, devices and paths outside the folder are refused, sizes are limited, and file modes
+are ignored.
 """
 
 import gzip
@@ -15,22 +16,22 @@ from typing import IO, Final
 PACKED_LIMIT: Final = 64 * 1024 * 1024
 """Largest package, in bytes."""
 UNPACKED_LIMIT: Final = 256 * 1024 * 1024
-"""Most bytes that a package may unpack to."""
+"""Largest unpacked size of a package, in bytes."""
 MEMBERS_LIMIT: Final = 5000
-"""Most files and folders in a package."""
+"""Largest number of files and folders in a package."""
 
 _CHUNK: Final = 1024 * 1024
 
 
 class ArchiveError(Exception):
-    """A package that is not unpacked; ``str`` says what it is or has, without a subject."""
+    """A package is refused; ``str`` is a predicate whose subject is the package."""
 
 
 def unpack(packed: IO[bytes], folder: Path) -> None:
     """Unpack plain files and folders into ``folder``, and refuse anything else.
 
     Raises:
-        ArchiveError: it is not a package, is too large, or holds what a package may not hold.
+        ArchiveError: the file is not a package, is too large, or contains something forbidden.
     """
     count = size = 0
     try:
@@ -42,7 +43,7 @@ def unpack(packed: IO[bytes], folder: Path) -> None:
                     _check(member, count, size)
                     _extract(members, member, folder)
             while bounded.read(_CHUNK):
-                pass  # the checksum of all that was read comes last
+                pass  # gzip checks its checksum at the end
     except (tarfile.TarError, zlib.error, EOFError, OSError, ValueError) as error:
         raise ArchiveError(f"cannot be unpacked: {error}") from None
 
@@ -56,7 +57,7 @@ def _check(member: tarfile.TarInfo, count: int, size: int) -> None:
     if not (member.isfile() or member.isdir()) or member.issparse():
         raise ArchiveError(f"has {name!r}, which is neither a file nor a folder")
     if name.startswith("/") or ".." in parts or "\\" in name or "\0" in name:
-        raise ArchiveError(f"has {name!r}, which would land outside its folder")
+        raise ArchiveError(f"has {name!r}, which would be written outside its folder")
     if stat.S_IMODE(member.mode) & (stat.S_ISUID | stat.S_ISGID):
         raise ArchiveError(f"has {name!r}, which would run as someone else")
 
@@ -79,7 +80,7 @@ def _too_large() -> ArchiveError:
 
 
 class _Bounded(io.RawIOBase):
-    """A stream that is no longer than a package may be: headers, too, can hide a bomb."""
+    """A stream of limited length; tar headers alone could unpack to a huge size."""
 
     def __init__(self, stream: gzip.GzipFile) -> None:
         self._stream = stream

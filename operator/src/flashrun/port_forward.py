@@ -1,8 +1,9 @@
-"""Storage inside the cluster, opened from a laptop through the API server.
+"""A port-forward from a laptop to storage inside the cluster, through the API server.
 
-A port-forward needs only the right to ``pods/portforward``. The API server speaks it over a
-WebSocket: frames begin with a channel number, 0 for data and 1 for errors, and each channel first
-repeats the port. Where the endpoint's name resolves from here, nothing is forwarded.
+It needs only the right to ``pods/portforward``. The API server speaks the protocol over a
+WebSocket (``v4.channel.k8s.io``): each frame begins with a channel number, 0 for data and 1 for
+errors, and the first frame of each channel repeats the port. When the host name of the endpoint
+resolves on this machine, nothing is forwarded.
 """
 
 import asyncio
@@ -29,7 +30,12 @@ _CHUNK: Final = 64 * 1024
 async def forwarded_endpoint(
     cluster: Cluster, access: StorageAccess
 ) -> AsyncIterator[StorageAccess]:
-    """Yield ``access`` with an endpoint that this machine reaches, forwarded where need be."""
+    """Yield ``access`` with an endpoint that this machine can reach.
+
+    Raises:
+        Forbidden: the user may not forward ports in the namespace of storage.
+        Unreachable: the Service has no pod that is ready.
+    """
     url = urlsplit(access.endpoint)
     host, port = url.hostname or "", url.port or (443 if url.scheme == "https" else 80)
     service = in_cluster_service(host)
@@ -37,7 +43,7 @@ async def forwarded_endpoint(
         yield access
         return
     await _check_right(cluster, service[1])
-    pod, target = await _behind(cluster, *service, port)
+    pod, target = await _find_pod(cluster, *service, port)
     forward = _Forward(cluster, service[1], pod, target)
     async with await forward.listen() as server:
         local = server.sockets[0].getsockname()[1]
@@ -45,7 +51,7 @@ async def forwarded_endpoint(
 
 
 def in_cluster_service(host: str) -> tuple[str, str] | None:
-    """Return name and namespace of the service that ``host`` names inside a cluster, or None."""
+    """Return name and namespace of the Service with the DNS name ``host``, or None."""
     with contextlib.suppress(ValueError):
         ipaddress.ip_address(host)
         return None
@@ -55,8 +61,8 @@ def in_cluster_service(host: str) -> tuple[str, str] | None:
 
 
 async def _check_right(cluster: Cluster, namespace: str) -> None:
-    """Refuse in words what would otherwise be a connection that breaks without any."""
-    verbs = ("get", "create")  # a WebSocket begins with GET; newer API servers ask for create
+    """Raise ``Forbidden`` without the right; the connection would break without a message."""
+    verbs = ("get", "create")  # older API servers check get for a WebSocket, newer ones create
     allowed = [await cluster.may(verb, "Pod", namespace, "portforward") for verb in verbs]
     if not any(allowed):
         raise Forbidden(
@@ -74,8 +80,8 @@ async def _resolves(host: str, port: int) -> bool:
     return True
 
 
-async def _behind(cluster: Cluster, name: str, namespace: str, port: int) -> tuple[str, int]:
-    """Return a ready pod behind a service, and the pod's port for the service's ``port``."""
+async def _find_pod(cluster: Cluster, name: str, namespace: str, port: int) -> tuple[str, int]:
+    """Return a ready pod of a Service, and the port of the pod for ``port`` of the Service."""
     service = await cluster.get("Service", namespace, name)
     selector = service["spec"].get("selector") or {}
     pods = await cluster.list("Pod", namespace, selector) if selector else []
@@ -86,54 +92,54 @@ async def _behind(cluster: Cluster, name: str, namespace: str, port: int) -> tup
         (item.get("targetPort", port) for item in service["spec"]["ports"] if item["port"] == port),
         port,
     )
-    return ready[0]["metadata"]["name"], _number(ready[0], target)
+    return ready[0]["metadata"]["name"], _port_number(ready[0], target)
 
 
-def _number(pod: dict[str, Any], port: int | str) -> int:
-    """Return the number of a port that may be given by its name."""
+def _port_number(pod: dict[str, Any], port: int | str) -> int:
+    """Return the number of a port of ``pod`` that is given as a number or a name."""
     if isinstance(port, int):
         return port
     ports = [item for box in pod["spec"]["containers"] for item in box.get("ports") or []]
-    found = next((item["containerPort"] for item in ports if item.get("name") == port), None)
-    if found is None:
+    number = next((item["containerPort"] for item in ports if item.get("name") == port), None)
+    if number is None:
         raise Unreachable(f"pod {pod['metadata']['name']} has no port named {port}")
-    return int(found)
+    return int(number)
 
 
 class _Forward:
-    """A local port whose connections end at a port of a pod."""
+    """A local port that forwards its connections to a port of a pod."""
 
     def __init__(self, cluster: Cluster, namespace: str, pod: str, port: int) -> None:
         self._cluster = cluster
         self._path = f"/api/v1/namespaces/{namespace}/pods/{pod}/portforward?ports={port}"
 
     async def listen(self) -> asyncio.Server:
-        """Listen on a free port of this machine; only this machine can connect."""
+        """Listen on a free port of the loopback address."""
         return await asyncio.start_server(self._serve, "127.0.0.1", 0)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(aiohttp.ClientError, OSError, ClusterError):
             async with self._socket() as socket:
-                up = asyncio.create_task(_upwards(reader, socket))
+                sending = asyncio.create_task(_send(reader, socket))
                 try:
-                    await _downwards(socket, writer)
+                    await _receive(socket, writer)
                 finally:
-                    up.cancel()
+                    sending.cancel()
         writer.close()
 
     @contextlib.asynccontextmanager
     async def _socket(self) -> AsyncIterator[aiohttp.ClientWebSocketResponse]:
-        found = await self._cluster.connection()
-        trust = ssl.create_default_context(cafile=found.ca_path)
-        if found.insecure:
+        connection = await self._cluster.connection()
+        trust = ssl.create_default_context(cafile=connection.ca_path)
+        if connection.insecure:
             trust.check_hostname, trust.verify_mode = False, ssl.CERT_NONE
-        if found.certificate_path:
-            trust.load_cert_chain(found.certificate_path, found.key_path)
-        headers = {"Authorization": f"Bearer {found.token}"} if found.token else {}
+        if connection.certificate_path:
+            trust.load_cert_chain(connection.certificate_path, connection.key_path)
+        headers = {"Authorization": f"Bearer {connection.token}"} if connection.token else {}
         async with (
             aiohttp.ClientSession(headers=headers) as session,
             session.ws_connect(
-                found.server.rstrip("/") + self._path,
+                connection.server.rstrip("/") + self._path,
                 protocols=("v4.channel.k8s.io",),
                 ssl=trust,
                 max_msg_size=0,
@@ -142,20 +148,20 @@ class _Forward:
             yield socket
 
 
-async def _upwards(reader: asyncio.StreamReader, socket: aiohttp.ClientWebSocketResponse) -> None:
+async def _send(reader: asyncio.StreamReader, socket: aiohttp.ClientWebSocketResponse) -> None:
     while data := await reader.read(_CHUNK):
         await socket.send_bytes(bytes((_DATA,)) + data)
     await socket.close()
 
 
-async def _downwards(socket: aiohttp.ClientWebSocketResponse, writer: asyncio.StreamWriter) -> None:
-    greeted: set[int] = set()
+async def _receive(socket: aiohttp.ClientWebSocketResponse, writer: asyncio.StreamWriter) -> None:
+    seen_channels: set[int] = set()
     async for message in socket:
         if message.type is not aiohttp.WSMsgType.BINARY or not message.data:
             continue
         channel, data = message.data[0], message.data[1:]
-        if channel not in greeted:
-            greeted.add(channel)  # the first frame of a channel repeats the port
+        if channel not in seen_channels:
+            seen_channels.add(channel)  # the first frame of a channel repeats the port
         elif channel == _ERROR:
             return
         else:
