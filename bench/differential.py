@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 from bench import sides
 from flashrun.api.catalog import BUILT_IN, Catalog
-from flashrun.api.config import RunConfig, Train
+from flashrun.api.config import RunConfig, TrainConfig
 from flashrun.cli.config.compose import ConfigFile, compose
 from flashrun.cli.config.problems import ConfigError
 from flashrun.plan.resolve import check_config
@@ -288,7 +288,7 @@ def their_values(spec: dict[str, Any]) -> dict[str, Any]:
     return {
         **{key: spec[key] for key in ("model", "algorithm", "thinking", "worker_env")},
         **flat("environment", {k: environment[k] for k in ("id", "params", "pip", "secrets")}),
-        **flat("train", {key: train[key] for key in Train.model_fields}),
+        **flat("train", {key: train[key] for key in TrainConfig.model_fields}),
         **flat("wandb", spec["wandb"]),
     }
 

@@ -2,19 +2,18 @@
 
     python -m bench.hostile
 
-The inputs are those of ``tests/api/test_compose.py`` and some that are as large as a config may
-be. The time is the processor time of this process, without the start of Python.
+The inputs are those of ``tests/cli/config/test_compose.py``, and some of the largest size that a
+config may have. The time is the processor time of this process, without the start of Python.
 """
 
 import argparse
 import sys
 import time
 
-from tests.api.test_compose import HOSTILE
-
 from bench import sides
 from flashrun.cli.config.compose import SIZE_LIMIT, ConfigFile, compose
 from flashrun.cli.config.problems import ConfigError
+from tests.cli.config.test_compose import HOSTILE
 
 LIMIT = 1.0
 """Most seconds that refusing a config may take."""

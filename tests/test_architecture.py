@@ -1,5 +1,6 @@
 """The shape of the project: layers, what an import costs, what must not be in the tree."""
 
+import importlib
 import importlib.util
 import json
 import os
@@ -55,6 +56,22 @@ def test_the_base_install_imports_neither_kopf_nor_torch() -> None:
 @pytest.mark.parametrize("module", ["flashrun.api.resource", "flashrun.plan.decide"])
 def test_the_contract_and_the_decisions_load_no_client(module) -> None:
     assert not _loaded_after(f"import {module}") & {"kubernetes", "minio", "kopf"}
+
+
+NEEDS_PYTORCH = re.compile(
+    r"^(?:from|import) (?:marks|datasets|peft|torch|transformers|trl)\b", re.M
+)
+BENCHMARKS = sorted(
+    path.stem
+    for path in (ROOT / "bench").glob("*.py")
+    if not NEEDS_PYTORCH.search(path.read_text())
+)
+
+
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_a_benchmark_can_be_imported(name) -> None:
+    """They are not type-checked, and run only by hand: a renamed import would go unnoticed."""
+    importlib.import_module(f"bench.{name}")
 
 
 def test_operator_is_a_folder_and_never_a_package() -> None:
