@@ -122,6 +122,7 @@ REFUSED = [
     *((verb, "runs/{theirs}/r/u/result.json") for verb in ("get", "put", "delete")),
     *(("list", "runs/{theirs}/"), ("list", "runs/"), ("list", ""), ("list", "live/")),
     *((verb, "live/uid.json") for verb in ("get", "put", "delete")),
+    *((verb, "endings/{mine}/r/u.json") for verb in ("get", "put", "delete")),
     *((verb, "models/m/r/manifest.json") for verb in ("get", "put", "delete")),
 ]
 

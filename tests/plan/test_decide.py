@@ -45,6 +45,7 @@ storages = st.builds(
         [None, worlds.heartbeat(3), worlds.heartbeat(9, warning="No spread.")]
     ),
     result=st.sampled_from([None, None, worlds.result(), worlds.result(70), worlds.result(72)]),
+    ending=st.sampled_from([None, None, None, *worlds.ENDINGS]),
     claims=st.sampled_from([(), (worlds.claim(),)]),
     checkpoints=st.sampled_from([(), (checkpoint(5),), (checkpoint(5), checkpoint(10))]),
     adapter=st.sampled_from([None, ADAPTER]),

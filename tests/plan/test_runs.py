@@ -71,18 +71,24 @@ def test_a_pod_and_its_storage_become_a_status(training: World) -> None:
 
 
 def test_a_result_and_an_adapter_are_a_success(training: World) -> None:
-    done = training.settled().stored(
-        checkpoints=(checkpoint(10), checkpoint(40)),
-        heartbeat=worlds.heartbeat(40, total=40, activity="Uploading"),
-        result=worlds.result(),
-        adapter=worlds.ADAPTER,
+    ended = make_pod(exit_code=0)
+    done = (
+        training.settled()
+        .seeing(pods=(ended,))
+        .stored(
+            checkpoints=(checkpoint(10), checkpoint(40)),
+            heartbeat=worlds.heartbeat(40, total=40, activity="Uploading"),
+            result=worlds.result(),
+            adapter=worlds.ADAPTER,
+        )
     )
     golden("status-succeeded.yaml", done.decide().status.to_patch())
 
 
 def test_a_raising_reward_is_a_failure_with_a_hint(training: World) -> None:
     left = worlds.termination("RewardFailed", "The reward raised ZeroDivisionError on every row.")
-    failed = training.settled().stored(result=worlds.result(Exit.ENVIRONMENT, left))
+    ended = training.settled().seeing(pods=(make_pod(exit_code=Exit.ENVIRONMENT),))
+    failed = ended.stored(result=worlds.result(Exit.ENVIRONMENT, left))
     golden("status-failed.yaml", failed.decide().status.to_patch())
 
 

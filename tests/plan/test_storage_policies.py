@@ -59,6 +59,8 @@ REFUSED = [
     ("list", "models/org/m/rev/"),
     ("list", "runs/team-a/"),
     ("list", "live/"),
+    *((verb, "endings/team-a/flash-1/uid-1.json") for verb in ("get", "put", "delete")),
+    ("list", "endings/"),
     ("list", ""),
 ]
 

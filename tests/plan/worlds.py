@@ -9,8 +9,10 @@ from flashrun.api import names
 from flashrun.api.catalog import Model, Source
 from flashrun.api.exits import Termination
 from flashrun.api.platform import Platform, Pool, StorageSettings, TrainerSettings
+from flashrun.api.reasons import Phase
 from flashrun.api.records import (
     Claim,
+    Ending,
     EnvironmentPointer,
     FileEntry,
     Heartbeat,
@@ -211,6 +213,25 @@ def result(exit_code: int = 0, termination: Termination | None = None) -> Result
     )
 
 
+ENDINGS = (
+    Ending(
+        run=IDENTITY, phase=Phase.CANCELLED, reason="Cancelled", message="Cancelled.", ended=NOW
+    ),
+    Ending(
+        run=IDENTITY,
+        phase=Phase.FAILED,
+        reason="RewardFailed",
+        message="The reward raised.",
+        hint="See flash log.",
+        exit_code=70,
+        gpu_seconds=40,
+        ended=NOW - timedelta(hours=1),
+    ),
+    Ending(run=IDENTITY, phase=Phase.SUCCEEDED, reason="Trained", ended=NOW),
+)
+"""What the operator has recorded about the end of the run."""
+
+
 def claim(pod: str = "pod-1", attempt: int = 1) -> Claim:
     """The first pod's claim."""
     return Claim(attempt=attempt, pod=pod, pod_uid=f"{pod}-uid", started=NOW)
@@ -318,6 +339,12 @@ def running(config: Mapping[str, Any] | None = None, **storage: Any) -> World:
     """A world in which the first pod trains."""
     world = World(make_run(config)).settled().seeing(pods=(make_pod(),))
     return world.stored(**{"heartbeat": heartbeat(10), "claims": (claim(),), **storage}).settled()
+
+
+def finished(exit_code: int = 0, **storage: Any) -> World:
+    """A world in which the first pod has left a result and ended; nothing is concluded yet."""
+    pod = make_pod(exit_code=exit_code, age=timedelta(minutes=2))
+    return running(**storage).seeing(pods=(pod,))
 
 
 def on_two_nodes(*pods: Object, **storage: Any) -> World:

@@ -1,5 +1,6 @@
 """Retention: a finished run keeps its status, and its leftovers go."""
 
+from dataclasses import replace
 from datetime import timedelta
 
 from flashrun.api.reasons import Phase
@@ -9,7 +10,7 @@ from tests.plan.worlds import ADAPTER, make_pod, running
 
 
 def test_a_finished_run_stays_finished_when_its_job_goes_away() -> None:
-    done = running(result=worlds.result(), adapter=ADAPTER).settled()
+    done = worlds.finished(result=worlds.result(), adapter=ADAPTER).settled()
     swept = done.seeing(jobs=(), pods=(), config_map=None, has_secrets=False)
 
     decision = swept.decide()
@@ -20,7 +21,10 @@ def test_a_finished_run_stays_finished_when_its_job_goes_away() -> None:
 
 
 def test_the_last_pod_of_a_finished_run_still_counts() -> None:
-    done = running(result=worlds.result(), adapter=ADAPTER).settled()
+    """As an earlier version left it, which did not wait for pods."""
+    done = running(result=worlds.result(), adapter=ADAPTER)
+    status = done.run.status.model_copy(update={"phase": Phase.SUCCEEDED})
+    done = replace(done, run=done.run.model_copy(update={"status": status}))
     ended = done.seeing(
         pods=(make_pod(exit_code=0, age=timedelta(minutes=2)),), storage=StorageView()
     ).settled()
@@ -32,7 +36,7 @@ def test_the_last_pod_of_a_finished_run_still_counts() -> None:
 
 
 def test_a_jobs_time_to_live_starts_only_after_the_outcome_is_written() -> None:
-    finishing = running().stored(result=worlds.result(), adapter=ADAPTER)
+    finishing = worlds.finished(result=worlds.result(), adapter=ADAPTER)
     first = finishing.decide()
     second = finishing.act(first).decide()
 

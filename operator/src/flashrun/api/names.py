@@ -165,6 +165,7 @@ def parse_ref(text: str) -> Ref:
 # --- storage keys: relative to the bucket, see docs/storage.md ----------------------------------
 
 
+ENDINGS_PREFIX: Final = "endings/"
 ENVIRONMENTS_PREFIX: Final = "environments/"
 
 
@@ -302,6 +303,11 @@ def parse_step_key(prefix: str, key: str) -> StepKey | None:
     """Return the parts of ``key`` when it lies below a checkpoint of the run at ``prefix``."""
     match = _STEP_KEY.fullmatch(key.removeprefix(prefix)) if key.startswith(prefix) else None
     return match and StepKey(int(match["attempt"]), int(match["step"]), match["rest"])
+
+
+def ending_key(namespace: str, run: str, uid: str) -> str:
+    """Return the key of the operator's record of how a run ended; no tenant can write it."""
+    return f"{ENDINGS_PREFIX}{namespace}/{run}/{uid}.json"
 
 
 HEARTBEAT_PREFIX: Final = "live/"

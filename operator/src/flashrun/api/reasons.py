@@ -93,12 +93,19 @@ class Reason(Word):
         "The trainer is at work, but something wastes GPU time, such as a constant reward.",
         Owner.USER,
     )
-    FINISHING = "Finishing", "The trainer is done; its result cannot be read from storage yet."
+    FINISHING = (
+        "Finishing",
+        "The trainer is done; its pods are ending, or its result cannot be read from storage yet.",
+    )
     TRAINED = "Trained", "The run has succeeded: result and adapter are in storage."
     SUSPENDING = "Suspending", "The run was suspended; the trainer saves and stops."
     SUSPENDED = "Suspended", "The run is paused by spec.control.suspend."
     CANCELLING = "Cancelling", "The run was cancelled; the trainer saves and stops."
     CANCELLED = "Cancelled", "The run was cancelled; its checkpoints are kept."
+    DELETED = (
+        "Deleted",
+        "The run was deleted, and a backup of the cluster brought it back; it trains no more.",
+    )
     RETRYING = "Retrying", "The next attempt starts in another Job."
     NO_CHECKPOINT = "NoCheckpoint", "No checkpoint is in storage yet."
     SYNCED = "Synced", "The checkpoints in storage were listed."

@@ -21,6 +21,7 @@ from flashrun.api.base import Record
 from flashrun.api.catalog import Source
 from flashrun.api.config import Algorithm
 from flashrun.api.exits import Termination
+from flashrun.api.reasons import AnyReason, Phase
 
 
 class RunIdentity(Record):
@@ -255,6 +256,24 @@ class Result(Record):
     progress: Progress | None = None
     batching: Batching | None = None
     finished: datetime
+
+
+class Ending(Record):
+    """How a run ended, written once by the operator where no tenant can write.
+
+    A cluster that was restored from a backup knows less than storage: it reads this.
+    """
+
+    run: RunIdentity
+    phase: Phase
+    reason: AnyReason
+    message: str = Field(default="", max_length=2048)
+    hint: str = Field(default="", max_length=2048)
+    """Of a failed run, like the next two."""
+    exit_code: int | None = None
+    peak_memory_bytes: int | None = None
+    gpu_seconds: int = Field(default=0, ge=0)
+    ended: datetime
 
 
 class TrainerControl(Record):

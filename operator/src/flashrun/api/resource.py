@@ -216,6 +216,8 @@ class FlashRunStatus(Section):
     storage: str = ""
     """Where the run's files are, ``s3://bucket/prefix``."""
     resolved: ResolvedStatus | None = None
+    result_time: datetime | None = None
+    """When the operator first saw the trainer's result while pods of the run were active."""
     storage_access_expires: datetime | None = None
     """When the storage credentials in the run's Secret end; unset for ones that do not."""
     progress: ProgressStatus | None = None

@@ -133,7 +133,7 @@ async def _run_workers(
         observer.forget_all_except(uids)
         heartbeats.delete_orphans(uids, platform.namespaces)
 
-    watch = Watch(platform.namespaces, connect, add_from_thread)
+    watch = Watch(platform.namespaces, connect, add_from_thread, reconciler.record_deletion)
     log.info("serving %s on %s", ", ".join(platform.namespaces), cluster.server)
     watch.start()
     health.checks += [watch.problem, lambda: _overdue(queue)]

@@ -19,6 +19,7 @@ from flashrun.api import names
 from flashrun.api.reasons import TERMINAL
 from flashrun.api.records import (
     Claim,
+    Ending,
     EnvironmentPointer,
     Manifest,
     ResolvedAdapter,
@@ -201,8 +202,10 @@ class Observer:
     def _read_files(self, run: FlashRun) -> StorageView:
         prefix = run.storage_prefix
         top = {entry.key for entry in self._store.list(prefix, recursive=False)}
+        key = names.ending_key(run.namespace, run.name, run.uid)
+        ending = self._record(key, Ending)
         if not top:
-            return StorageView()
+            return StorageView(ending=ending)
         attempts = {entry.key: entry for entry in self._store.list(names.attempts_prefix(prefix))}
         result_key, adapter_prefix = names.result_key(prefix), names.adapter_prefix(prefix)
         result = self._record(result_key, Result) if result_key in top else None
@@ -212,6 +215,7 @@ class Observer:
             else {}
         )
         return StorageView(
+            ending=ending,
             result=result if result and result.run.uid == run.uid else None,
             claims=self._claims(prefix, attempts),
             checkpoints=self._checkpoints(run.uid, prefix, attempts),

@@ -5,6 +5,7 @@ and the status is written last, once, as a whole. A pass with nothing to do writ
 """
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -15,7 +16,7 @@ from flashrun.api import names
 from flashrun.api.base import error_sentences
 from flashrun.api.platform import Platform
 from flashrun.api.reasons import TERMINAL
-from flashrun.api.records import Claim
+from flashrun.api.records import Claim, Ending
 from flashrun.api.resource import FlashRun, FlashRunStatus
 from flashrun.cluster import Cluster
 from flashrun.cluster_errors import (
@@ -29,14 +30,15 @@ from flashrun.controller import events, metrics
 from flashrun.controller.observe import Observer
 from flashrun.controller.queue import RunKey
 from flashrun.controller.storage_access import issue_access
-from flashrun.plan.blocked_runs import refused_by_cluster, unreadable_spec
+from flashrun.plan.blocked_runs import refused_by_cluster, unreadable_spec, unrecorded_ending
 from flashrun.plan.credentials import access_secret
 from flashrun.plan.decide import decide
+from flashrun.plan.endings import ending_of, ending_of_deleted
 from flashrun.plan.policies.lost_node import lost_pod_status
 from flashrun.plan.run_status import with_access_expiry, with_job_uid
 from flashrun.plan.types import AccessGrant, Decision, Object
 from flashrun.store import Store
-from flashrun.store_errors import StoreError
+from flashrun.store_errors import KeyExists, StoreError
 
 log = logging.getLogger(__name__)
 
@@ -79,8 +81,11 @@ class Reconciler:
     async def reconcile(self, key: RunKey) -> float | None:
         """Make a pass over one run; return the seconds until the next one is due, or None."""
         manifest = await self._cluster.find(names.KIND, key.namespace, key.name)
-        if manifest is None or "deletionTimestamp" in manifest["metadata"]:
+        if manifest is None:
             return None  # owner references clean up without the operator
+        if "deletionTimestamp" in manifest["metadata"]:
+            await asyncio.to_thread(self.record_deletion, manifest)
+            return None
         try:
             run = FlashRun.from_manifest(manifest)
         except ValidationError as error:
@@ -176,6 +181,8 @@ class Reconciler:
     # --- report -------------------------------------------------------------------------------
 
     async def _report(self, run: FlashRun, decision: Decision) -> None:
+        if decision.status.phase in TERMINAL and run.status.phase not in TERMINAL:
+            await self._record_ending(run, decision.status)
         if decision.status != run.status:
             await self._write_status(run, decision.status.to_patch())
             self._count_end(run, decision)
@@ -183,6 +190,36 @@ class Reconciler:
             await events.post(self._cluster, run, event, self._clock())
         if decision.status.phase in TERMINAL:
             self._observer.forget(run.uid)
+
+    def record_deletion(self, manifest: Object) -> None:
+        """Record that a run was deleted, unless it had ended before; any thread may call this.
+
+        A record that cannot be written is lost: nothing is left to try again with.
+        """
+        if not self._leading():
+            return
+        try:
+            self._create_ending(ending_of_deleted(manifest, self._clock()))
+        except StoreError as error:
+            log.warning("the deletion of a run is not recorded: %s", error)
+
+    async def _record_ending(self, run: FlashRun, status: FlashRunStatus) -> None:
+        """Record how a run ended before its status says so; raises ``StoreError``."""
+        self._check_leading()
+        try:
+            ending = ending_of(run, status, self._clock())
+            await asyncio.to_thread(self._create_ending, ending)
+        except StoreError as error:
+            blocked = unrecorded_ending(run, str(error), self._clock())
+            if blocked != run.status:
+                await self._write_status(run, blocked.to_patch())
+            raise
+
+    def _create_ending(self, ending: Ending) -> None:
+        run = ending.run
+        key = names.ending_key(run.namespace, run.name, run.uid)
+        with contextlib.suppress(KeyExists):  # the first record counts
+            self._store.create_json(key, ending)
 
     async def _write_status(self, run: FlashRun, status: Object) -> None:
         """Write the whole status; with the uid, a later run of the same name is not changed."""

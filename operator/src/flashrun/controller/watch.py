@@ -21,6 +21,7 @@ from flashrun.api import names
 from flashrun.cluster import Connection
 from flashrun.controller import metrics
 from flashrun.controller.queue import RunKey
+from flashrun.plan.types import Object
 
 KINDS: Final = 3
 """Kinds that are watched in each namespace."""
@@ -37,10 +38,18 @@ class Watch:
     """The watches of all served namespaces."""
 
     def __init__(
-        self, namespaces: tuple[str, ...], connect: Callable[[], Connection], add: Add
+        self,
+        namespaces: tuple[str, ...],
+        connect: Callable[[], Connection],
+        add: Add,
+        deleted: Callable[[Object], None] = lambda manifest: None,
     ) -> None:
-        """Watch ``namespaces``; ``connect`` and ``add`` are called in another thread."""
+        """Watch ``namespaces``; every function is called in another thread.
+
+        ``deleted`` gets each FlashRun that was deleted while it was watched.
+        """
         self._namespaces, self._connect, self._add = namespaces, connect, add
+        self._deleted = deleted
         self._stop = threading.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._started = self._pulse = time.monotonic()
@@ -94,7 +103,7 @@ class Watch:
         pulse = asyncio.create_task(self._beat(ended))
         try:
             await kopf.operator(
-                registry=_registry(self._connect, self._add),
+                registry=_registry(self._connect, self._add, self._deleted),
                 settings=_settings(),
                 namespaces=self._namespaces,
                 standalone=True,
@@ -130,7 +139,9 @@ def _settings() -> kopf.OperatorSettings:
     return settings
 
 
-def _registry(connect: Callable[[], Connection], add: Add) -> kopf.OperatorRegistry:
+def _registry(
+    connect: Callable[[], Connection], add: Add, deleted: Callable[[Object], None]
+) -> kopf.OperatorRegistry:
     registry = kopf.OperatorRegistry()
 
     def login(**_: Any) -> kopf.ConnectionInfo:
@@ -144,7 +155,9 @@ def _registry(connect: Callable[[], Connection], add: Add) -> kopf.OperatorRegis
             insecure=connection.insecure,
         )
 
-    async def run_changed(namespace: str | None, name: str | None, **_: Any) -> None:
+    async def run_changed(namespace: str | None, name: str | None, body: Any, **event: Any) -> None:
+        if event["type"] == "DELETED":
+            await asyncio.to_thread(deleted, {**body, "metadata": dict(body["metadata"])})
         add(RunKey(namespace or "", name or ""))
 
     async def child_changed(namespace: str | None, labels: Any, **_: Any) -> None:

@@ -1,9 +1,11 @@
 """``status.attempts``: what each attempt of a run did, and how it ended."""
 
+from datetime import datetime
 from typing import Final
 
 from flashrun.api.reasons import NO_REASON, TERMINAL, Reason
 from flashrun.api.resource import AttemptStatus, FlashRunStatus
+from flashrun.api.times import whole_seconds
 from flashrun.plan import failures
 from flashrun.plan.pods import Attempt, Pod, group_attempts
 from flashrun.plan.types import Observed, StorageView
@@ -13,11 +15,12 @@ _LAST: Final = "~"
 
 
 def attempt_statuses(
-    before: FlashRunStatus, pods: tuple[Pod, ...], observed: Observed
+    before: FlashRunStatus, pods: tuple[Pod, ...], observed: Observed, now: datetime
 ) -> tuple[AttemptStatus, ...]:
     """Return one entry per attempt, oldest first.
 
-    An attempt whose pods were deleted keeps the entry of the last pass.
+    An attempt whose pods were deleted keeps the entry of the last pass; one that was active then
+    counts as ended now.
     """
     pinned = before.resolved
     entries = {attempt.pod: attempt for attempt in before.attempts}
@@ -30,7 +33,8 @@ def attempt_statuses(
             entries[leader.name] = entry
     for name in entries.keys() - {pod.name for pod in pods}:
         if entries[name].end is None and before.phase not in TERMINAL:  # deleted between passes
-            entries[name] = entries[name].replace(reason=Reason.POD_LOST)
+            end = whole_seconds(now) if entries[name].start is not None else None
+            entries[name] = entries[name].replace(reason=Reason.POD_LOST, end=end)
     return tuple(sorted(entries.values(), key=_start_order))
 
 

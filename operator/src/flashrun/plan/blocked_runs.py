@@ -16,16 +16,29 @@ def refused_by_cluster(run: FlashRun, message: str, now: datetime) -> FlashRunSt
 
     The phase stays, as the next pass tries again.
     """
+    return _blocked(run, Reason.CLUSTER_REFUSES, message, now)
+
+
+def unrecorded_ending(run: FlashRun, message: str, now: datetime) -> FlashRunStatus:
+    """Return the status of a run that has ended, while storage does not take the record of it.
+
+    The phase stays: a run ends when storage knows it.
+    """
+    message = f"The end of the run cannot be recorded: {message}"
+    return _blocked(run, Reason.STORAGE_UNAVAILABLE, message, now)
+
+
+def _blocked(run: FlashRun, reason: Reason, message: str, now: datetime) -> FlashRunStatus:
     message = message[:2048]
     return run_status.with_phase(
         run.status.replace(
             observed_generation=run.generation,
-            pending=PendingStatus(reason=Reason.CLUSTER_REFUSES, message=message),
+            pending=PendingStatus(reason=reason, message=message),
         ),
         run,
         now,
         phase=run.status.phase,
-        reason=Reason.CLUSTER_REFUSES,
+        reason=reason,
         message=message,
     )
 

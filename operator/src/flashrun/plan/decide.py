@@ -19,6 +19,7 @@ from flashrun.plan.policies.cancellation import cancel_run
 from flashrun.plan.policies.failed_job import retry_or_fail
 from flashrun.plan.policies.job_launch import launch_job
 from flashrun.plan.policies.lost_node import give_up_lost_pods
+from flashrun.plan.policies.recorded_ending import repeat_ending
 from flashrun.plan.policies.required_secrets import wait_for_secrets
 from flashrun.plan.policies.retention import retain_finished
 from flashrun.plan.policies.save_request import pass_on_save_request
@@ -31,6 +32,7 @@ from flashrun.plan.types import Decision, Observed
 Policy = Callable[[RunContext], Decision | None]
 
 POLICIES: Final[tuple[Policy, ...]] = (
+    repeat_ending,  # the operator has recorded how the run ended
     finish_run,  # storage has the trainer's result
     cancel_run,
     refuse_invalid_spec,
@@ -50,7 +52,7 @@ def decide(run: FlashRun, observed: Observed, platform: Platform, now: datetime)
     if run.deleting:
         return Decision(status=run.status)  # owner references delete what belongs to the run
     if run.status.phase in TERMINAL:
-        return retain_finished(run, observed, platform)
+        return retain_finished(run, observed, platform, now)
     context = build_context(run, observed, platform, now)
     decision = next(answer for policy in POLICIES if (answer := policy(context)) is not None)
     decision = give_up_lost_pods(context, decision)

@@ -1,5 +1,6 @@
 """The decisions that several policies reach: the run failed, or the run has to wait."""
 
+from collections.abc import Iterable
 from typing import Final
 
 from flashrun.api.reasons import ConditionType, Phase, Reason
@@ -7,7 +8,7 @@ from flashrun.api.resource import FailureStatus, PendingStatus
 from flashrun.plan import run_status
 from flashrun.plan.conditions import FALSE, DesiredCondition
 from flashrun.plan.run_context import RunContext
-from flashrun.plan.types import Decision, Delete
+from flashrun.plan.types import Decision, Delete, Object
 
 RECHECK_SECONDS: Final = 10.0
 """Time to the next pass when the run waits for something that the operator does not watch."""
@@ -27,6 +28,15 @@ def fail_run(context: RunContext, failure: FailureStatus, *, delete_jobs: bool =
             message=" ".join(part for part in (failure.message, failure.hint) if part),
         ),
         delete=jobs if delete_jobs else (),
+    )
+
+
+def delete_jobs(jobs: Iterable[Object]) -> tuple[Delete, ...]:
+    """Return the deletion of each Job that is not being deleted already."""
+    return tuple(
+        Delete("Job", job["metadata"]["name"])
+        for job in jobs
+        if "deletionTimestamp" not in job["metadata"]
     )
 
 

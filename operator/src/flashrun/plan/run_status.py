@@ -44,7 +44,7 @@ def observed_status(
     before, storage = run.status, observed.storage
     readable = not storage.problem
     checkpoints = tuple(map(_checkpoint(run), storage.checkpoints[::-1][:CHECKPOINTS_SHOWN]))
-    status = with_attempts(before, observed, pods).replace(
+    status = with_attempts(before, observed, pods, now).replace(
         observed_generation=run.generation,
         start_time=before.start_time or _first_start(pods),
         storage=f"s3://{platform.storage.bucket}/{run.storage_prefix}",
@@ -60,10 +60,10 @@ def observed_status(
 
 
 def with_attempts(
-    before: FlashRunStatus, observed: Observed, pods: tuple[Pod, ...]
+    before: FlashRunStatus, observed: Observed, pods: tuple[Pod, ...], now: datetime
 ) -> FlashRunStatus:
     """Return ``before`` with its attempts; the last pod of a run may end after the run has."""
-    attempts = attempt_statuses(before, pods, observed)
+    attempts = attempt_statuses(before, pods, observed, now)
     return before.replace(
         attempts=attempts[-ATTEMPTS_SHOWN:],
         gpu_seconds=max(before.gpu_seconds, gpu_seconds(attempts)),

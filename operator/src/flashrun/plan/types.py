@@ -13,6 +13,7 @@ from typing import Any
 from flashrun.api.reasons import AnyReason
 from flashrun.api.records import (
     Claim,
+    Ending,
     EnvironmentPointer,
     Heartbeat,
     Manifest,
@@ -59,6 +60,8 @@ class StorageView:
     control: TrainerControl | None = None
     heartbeat: Heartbeat | None = None
     result: Result | None = None
+    ending: Ending | None = None
+    """What the operator itself recorded when the run ended."""
     claims: tuple[Claim, ...] = ()
     checkpoints: tuple[Manifest, ...] = ()
     """Committed checkpoints, by step; of one step in several attempts, the newest attempt's."""

@@ -2,8 +2,9 @@
 
 from flashrun.api.reasons import Phase, Reason
 from flashrun.plan import run_status
+from flashrun.plan.decisions import delete_jobs
 from flashrun.plan.run_context import RunContext
-from flashrun.plan.types import Decision, Delete
+from flashrun.plan.types import Decision
 
 
 def cancel_run(context: RunContext) -> Decision | None:
@@ -22,9 +23,4 @@ def cancel_run(context: RunContext) -> Decision | None:
         reason=Reason.CANCELLING if waiting else Reason.CANCELLED,
         message="The trainer saves and stops." if waiting else f"Cancelled; {kept}.",
     )
-    deletes = tuple(
-        Delete("Job", job["metadata"]["name"])
-        for job in context.observed.jobs
-        if "deletionTimestamp" not in job["metadata"]
-    )
-    return Decision(status=status, delete=deletes)
+    return Decision(status=status, delete=delete_jobs(context.observed.jobs))

@@ -1,13 +1,13 @@
 """Job launch: a run without a Job gets one, the first or again after somebody deleted it."""
 
 from flashrun.api.platform import Pool
-from flashrun.api.reasons import Phase, Reason
+from flashrun.api.reasons import ConditionType, Phase, Reason
 from flashrun.api.resource import FailureStatus
 from flashrun.plan import objects, pins, run_status
-from flashrun.plan.decisions import RECHECK_SECONDS, fail_run
+from flashrun.plan.decisions import RECHECK_SECONDS, delete_jobs, fail_run, wait
 from flashrun.plan.job_start import pin_run, start_job, suspend_patch
 from flashrun.plan.run_context import RunContext
-from flashrun.plan.types import Decision, Delete
+from flashrun.plan.types import Decision
 
 
 def launch_job(context: RunContext) -> Decision | None:
@@ -20,6 +20,8 @@ def launch_job(context: RunContext) -> Decision | None:
         return None
     if context.stray_jobs or context.active:
         return _remove_strays(context)
+    if problem := context.observed.storage.problem:  # it may say that the run has ended
+        return wait(context, Reason.STORAGE_UNAVAILABLE, problem, ConditionType.CHECKPOINTS_SYNCED)
     place = context.find_placement()
     if place is None:  # the platform changed under a run that it had accepted
         failure = FailureStatus(
@@ -51,11 +53,6 @@ def _remove_strays(context: RunContext) -> Decision:
         reason=Reason.POD_PENDING,
         message="Waits for the pods of an earlier Job of this run to end.",
     )
-    deletes = tuple(
-        Delete("Job", job["metadata"]["name"])
-        for job in context.stray_jobs
-        if "deletionTimestamp" not in job["metadata"]
-    )
     retired = (
         job
         for job in context.observed.jobs
@@ -64,7 +61,7 @@ def _remove_strays(context: RunContext) -> Decision:
     return Decision(
         status=status,
         patch=tuple(patch for job in retired for patch in suspend_patch(job, True)),
-        delete=deletes,
+        delete=delete_jobs(context.stray_jobs),
         requeue_seconds=RECHECK_SECONDS,
     )
 

@@ -1,5 +1,7 @@
 """Retention: a finished run stays as it is, and what it no longer needs goes away."""
 
+from datetime import datetime
+
 from flashrun.api import names
 from flashrun.api.platform import Platform
 from flashrun.api.resource import FlashRun
@@ -8,7 +10,9 @@ from flashrun.plan.pods import read_pods
 from flashrun.plan.types import Decision, Observed, Patch
 
 
-def retain_finished(run: FlashRun, observed: Observed, platform: Platform) -> Decision:
+def retain_finished(
+    run: FlashRun, observed: Observed, platform: Platform, now: datetime
+) -> Decision:
     """Keep a finished run's status, whatever happens to its Job; let Job and heartbeat expire."""
     seconds = platform.retention.finished_job_seconds
     expiring = tuple(
@@ -18,9 +22,9 @@ def retain_finished(run: FlashRun, observed: Observed, platform: Platform) -> De
     )
     stale = (names.heartbeat_key(run.uid),) if observed.storage.heartbeat is not None else ()
     return Decision(
-        status=run_status.with_attempts(run.status, observed, read_pods(observed.pods)).replace(
-            observed_generation=run.generation
-        ),
+        status=run_status.with_attempts(
+            run.status, observed, read_pods(observed.pods), now
+        ).replace(observed_generation=run.generation),
         patch=expiring,
         delete_keys=stale,
     )

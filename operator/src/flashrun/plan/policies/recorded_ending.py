@@ -1,0 +1,39 @@
+"""Recorded ending: what the operator recorded about the end of a run holds for ever."""
+
+from flashrun.api.reasons import TERMINAL
+from flashrun.api.times import whole_seconds
+from flashrun.plan import endings, run_status
+from flashrun.plan.decisions import delete_jobs
+from flashrun.plan.kubernetes_status import find_condition
+from flashrun.plan.run_context import RunContext
+from flashrun.plan.types import Decision
+
+
+def repeat_ending(context: RunContext) -> Decision | None:
+    """Conclude what storage says the operator concluded before, and delete the Jobs that go on.
+
+    The status may be of a backup that is older than the end of the run.
+    """
+    ending = context.observed.storage.ending
+    if ending is None or ending.phase not in TERMINAL:
+        return None
+    status = run_status.with_phase(
+        context.status.replace(
+            failure=endings.failure_of(ending),
+            gpu_seconds=max(context.status.gpu_seconds, ending.gpu_seconds),
+        ),
+        context.run,
+        context.now,
+        phase=ending.phase,
+        reason=ending.reason,
+        message=" ".join(part for part in (ending.message, ending.hint) if part),
+    )
+    unfinished = [
+        job
+        for job in context.observed.jobs
+        if find_condition(job, "Complete") is None and find_condition(job, "Failed") is None
+    ]
+    return Decision(
+        status=status.replace(completion_time=whole_seconds(ending.ended)),
+        delete=delete_jobs(unfinished),
+    )
