@@ -11,11 +11,11 @@ from mypy.plugin import MethodSigContext, Plugin
 from mypy.typeops import bind_self
 from mypy.types import CallableType, FunctionLike, Instance, get_proper_type
 
-_MODEL = "flashrun.api.base.Model"
+_MODEL = "flashrun.api.base.FrozenModel"
 
 
 class ReplacePlugin(Plugin):
-    """Types calls of ``flashrun.api.base.Model.replace``."""
+    """Types calls of ``flashrun.api.base.FrozenModel.replace``."""
 
     def get_method_signature_hook(
         self, fullname: str

@@ -79,14 +79,14 @@ HARMLESS = {
 
 @pytest.mark.parametrize("text", SECRETS.values(), ids=SECRETS)
 def test_it_looks_like_a_secret(text: str) -> None:
-    assert secret_patterns.secret_value(text) is not None
-    assert secret_patterns.redacted(text) != text
+    assert secret_patterns.describe_secret(text) is not None
+    assert secret_patterns.redact_secrets(text) != text
 
 
 @pytest.mark.parametrize("text", HARMLESS.values(), ids=HARMLESS)
 def test_it_is_harmless(text: str) -> None:
-    assert secret_patterns.secret_value(text) is None
-    assert secret_patterns.redacted(text) == text
+    assert secret_patterns.describe_secret(text) is None
+    assert secret_patterns.redact_secrets(text) == text
 
 
 def test_nearly_every_random_key_is_recognized() -> None:
@@ -94,8 +94,8 @@ def test_nearly_every_random_key_is_recognized() -> None:
     keys = [base64.b64encode(generator.randbytes(24)).decode() for _ in range(500)]
     tokens = [base64.urlsafe_b64encode(generator.randbytes(32)).decode() for _ in range(500)]
 
-    assert sum(secret_patterns.secret_value(key) is not None for key in keys) > 460
-    assert sum(secret_patterns.secret_value(token) is not None for token in tokens) > 485
+    assert sum(secret_patterns.describe_secret(key) is not None for key in keys) > 460
+    assert sum(secret_patterns.describe_secret(token) is not None for token in tokens) > 485
 
 
 @pytest.mark.parametrize(
@@ -111,12 +111,12 @@ def test_nearly_every_random_key_is_recognized() -> None:
     ],
 )
 def test_it_is_the_name_of_a_secret(name: str) -> None:
-    assert secret_patterns.secret_name(name)
+    assert secret_patterns.is_secret_name(name)
 
 
 @pytest.mark.parametrize("name", ["SORT_KEY", "MAX_TOKENS", "PATTERN", "FEATURE_FLAG", "KEYBOARD"])
 def test_it_is_the_name_of_something_else(name: str) -> None:
-    assert not secret_patterns.secret_name(name)
+    assert not secret_patterns.is_secret_name(name)
 
 
 @pytest.mark.parametrize(
@@ -125,11 +125,11 @@ def test_it_is_the_name_of_something_else(name: str) -> None:
      "PIP_INDEX_URL", "KUBERNETES_SERVICE_HOST", "FLASHRUN_SPEC", "https_proxy"],
 )  # fmt: skip
 def test_a_user_may_not_set_it(name: str) -> None:
-    assert secret_patterns.forbidden_name(name) is not None
+    assert secret_patterns.why_forbidden(name) is not None
 
 
 @pytest.mark.parametrize("text", ["a", "eyJ-", "a://:", "-----BEGIN ", "bearer ", "Ab1", "A1b2/"])
 def test_a_megabyte_of_anything_is_read_to_its_end(text: str) -> None:
     long = text * (1_000_000 // len(text))
 
-    assert secret_patterns.secret_value(f"{long} {SECRETS['a GitHub token']}") is not None
+    assert secret_patterns.describe_secret(f"{long} {SECRETS['a GitHub token']}") is not None

@@ -1,12 +1,12 @@
 """The two base models that every boundary of the project is written in.
 
 ``Record`` is for what our own programs write and read (JSON in storage, the platform file).
-``Section`` is for what people write: it carries two spellings of each key, snake_case for TOML and
-camelCase for the custom resource, from one generated mapping. Pick the spelling when validating:
-``validate_toml`` or ``validate_manifest``; the wrong one is refused as an unknown key.
+``Section`` is for what people write: it has two spellings of each key, snake_case for TOML and
+camelCase for the custom resource. ``validate_toml`` and ``validate_manifest`` each accept one of
+them and refuse the other one as an unknown key.
 
-A model is built when it is first used, and the sentences under its fields are read when a schema or
-an explanation is wanted: the command line imports many models and uses few.
+Pydantic builds a model at its first use (``defer_build``), and the docstrings of fields are read
+only for a schema or an explanation: the command line imports many models and uses few.
 """
 
 from collections.abc import Iterator
@@ -18,8 +18,8 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
 
-class Model(BaseModel):
-    """What both kinds of models can do."""
+class FrozenModel(BaseModel):
+    """What ``Record`` and ``Section`` have in common."""
 
     def replace(self, **changes: Any) -> Self:
         """Return this value with other values in some fields, which are validated.
@@ -37,13 +37,13 @@ class Model(BaseModel):
         return self.model_validate({**given, **changes}, by_name=True, by_alias=False)
 
 
-class Record(Model):
+class Record(FrozenModel):
     """A frozen value that crosses a boundary between our own programs."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, defer_build=True)
 
 
-class Section(Model):
+class Section(FrozenModel):
     """A frozen table that people write, in snake_case TOML or in a camelCase manifest."""
 
     model_config = ConfigDict(
@@ -78,7 +78,7 @@ class Section(Model):
         return cls.model_validate(value, by_name=False, by_alias=True)
 
     def to_manifest(self) -> dict[str, Any]:
-        """Return the camelCase form with everything that was left at its default left out."""
+        """Return the camelCase form without the fields that have their default values."""
         return self.model_dump(mode="json", by_alias=True, exclude_defaults=True)
 
 

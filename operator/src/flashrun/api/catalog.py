@@ -1,7 +1,7 @@
 """Known base models and the recipes: every default of the config, in one place.
 
-The numbers of the built-in models were read off their published configurations; a platform adds its
-own models in its settings. Recipe values follow the config reference that this project implements.
+The numbers of the built-in models come from their published configurations; a platform adds its own
+models in its settings. Recipe values follow the config reference that this project implements.
 """
 
 from collections.abc import Iterable, Iterator
@@ -99,7 +99,7 @@ class Catalog:
 
 
 SEED: Final = 42
-"""Seed of every run; not a knob."""
+"""Seed of every run; it cannot be configured."""
 WARM_UP_SHARE: Final = 0.03
 """Share of SFT's steps with a rising learning rate."""
 

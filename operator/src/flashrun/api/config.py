@@ -1,6 +1,6 @@
-"""The TOML that people write, as one frozen model a table.
+"""The TOML that people write, with one frozen model per table.
 
-Validators here only say yes or no; defaults are filled in once, by ``flashrun.plan.resolve``.
+Validators only accept or refuse; ``flashrun.plan.resolve`` fills in the defaults, once.
 ``None`` means "not given" everywhere. The same models, spelled in camelCase, are the larger part of
 ``FlashRun.spec``: see ``flashrun.api.resource``.
 """
@@ -37,7 +37,7 @@ class Algorithm(StrEnum):
 
 
 def _integral(value: Any) -> Any:
-    """Take 300.0 for 300, as TOML tools write it, and refuse what only looks like an integer."""
+    """Accept 300.0 as 300, because TOML tools write it; refuse any other value."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ValueError("must be an integer")
     if isinstance(value, float):
@@ -82,7 +82,7 @@ Text = Annotated[str, BeforeValidator(_text), Field(min_length=1, max_length=512
 
 
 def _no_secret(text: str) -> str:
-    if (found := secret_patterns.secret_value(text)) is not None:
+    if (found := secret_patterns.describe_secret(text)) is not None:
         raise ValueError(f"looks like {found}, which must not be in a spec: {SECRETS_HINT}")
     return text
 
@@ -91,7 +91,7 @@ PublicText = Annotated[Text, AfterValidator(_no_secret)]
 Identifier = Annotated[
     str, BeforeValidator(_text), Field(min_length=1, max_length=128), AfterValidator(_no_secret)
 ]
-"""Part of storage keys; the policy that limits a run's credentials has room for no longer ones."""
+"""Part of storage keys. Its length is limited because S3 policies have a limited length."""
 
 
 def _algorithm(value: Any) -> Any:
@@ -121,15 +121,15 @@ def _variable(name: str) -> str:
         raise ValueError(
             "must be the name of an environment variable: letters, digits and '_', and no value"
         )
-    if (found := secret_patterns.secret_value(name)) is not None:
+    if (found := secret_patterns.describe_secret(name)) is not None:
         raise ValueError(f"looks like {found}: write the name of a variable, not its value")
-    if (why := secret_patterns.forbidden_name(name)) is not None:
+    if (why := secret_patterns.why_forbidden(name)) is not None:
         raise ValueError(f"cannot be {name}, which {why}")
     return name
 
 
 def _public_variable(name: str) -> str:
-    if secret_patterns.secret_name(name):
+    if secret_patterns.is_secret_name(name):
         raise ValueError(f"is the name of a secret: {SECRETS_HINT}")
     return name
 
@@ -142,10 +142,10 @@ def _requirement(value: str) -> str:
     if value.startswith("-"):
         raise ValueError(f"{value!r} is an option of pip; only requirements are allowed")
     if any(ord(character) < 32 for character in value):
-        raise ValueError(f"{value!r} must be one line: write one requirement an entry")
+        raise ValueError(f"{value!r} must be one line: write one requirement per entry")
     try:
         url = pip_url(value)
-    except ValueError as error:  # the address inside may be none, too
+    except ValueError as error:  # the address in it may be invalid, too
         reason = str(error).splitlines()[0]
         raise ValueError(f"{value!r} is not a requirement (PEP 508): {reason}") from None
     if url is not None:
@@ -169,7 +169,9 @@ def _plain_https(url: SplitResult) -> None:
             "list packages of the index by name, as in openai>=1"
         )
     if "@" in url.netloc or url.query:
-        raise ValueError("names an address with credentials or a query, which a spec would keep")
+        raise ValueError(
+            "names an address with credentials or a query, which must not be in a spec"
+        )
     if url.fragment and not _CHECKSUM.fullmatch(url.fragment):
         raise ValueError("names an address that ends in #…; only #sha256=… is allowed there")
 
@@ -181,7 +183,7 @@ def _wrong(path: str, what: str) -> ValueError:
 
 def _public_json(value: JsonValue) -> JsonValue:
     for path, text in _strings(value, ""):
-        if (found := secret_patterns.secret_value(text)) is not None:
+        if (found := secret_patterns.describe_secret(text)) is not None:
             raise _wrong(path, f"looks like {found}: {SECRETS_HINT}")
     return value
 
@@ -265,7 +267,7 @@ def _few(value: Any) -> Any:
 
 
 def _stops(value: Any) -> Any:
-    """Take one string for one stop sequence, and drop empty ones."""
+    """Accept a single string as a list of one, and drop empty strings."""
     listed = _string_list([value] if isinstance(value, str) else value)
     return tuple(stop for stop in listed if stop)
 
@@ -326,7 +328,7 @@ class EnvironmentConfig(Section):
 
 
 class TrainConfig(Section):
-    """The knobs of training; what is left out comes from the recipe of the algorithm."""
+    """Training settings; a key that is left out gets its value from the algorithm's recipe."""
 
     lora_rank: Annotated[int, Field(ge=1, le=1024), INTEGRAL] | None = Field(
         default=None, examples=[32]
@@ -389,7 +391,7 @@ class TrainConfig(Section):
     advantage_clip: Annotated[float, Field(ge=0), NUMBER] | None = Field(
         default=None, examples=[5.0]
     )
-    """GRPO: recorded for recipe parity; changes nothing."""
+    """GRPO: accepted and recorded; it has no effect."""
     thinking_length_penalty_coef: Annotated[float, Field(ge=0, le=1), NUMBER] | None = Field(
         default=None, examples=[0.001]
     )
@@ -431,13 +433,13 @@ class RunConfig(Section):
     algorithm: Annotated[Algorithm, BeforeValidator(_algorithm)] = Field(
         default=Algorithm.SFT, examples=["grpo"]
     )
-    """``sft`` imitates completions that you provide; ``grpo`` learns from a reward you define."""
+    """``sft`` imitates given completions; ``grpo`` learns from a reward that you define."""
     thinking: Flag = Field(default=False, examples=[True])
-    """Reasoning mode, for models that can; shares ``max_tokens`` with the answer."""
+    """Reasoning mode, for models that have one; reasoning and answer share ``max_tokens``."""
     environment: EnvironmentConfig
     """Where data and rewards come from."""
     train: TrainConfig = TrainConfig()
-    """Training knobs."""
+    """Training settings."""
     worker_env: Annotated[
         dict[
             Annotated[str, AfterValidator(_variable), AfterValidator(_public_variable)],
@@ -445,7 +447,7 @@ class RunConfig(Section):
         ],
         BeforeValidator(_few),
     ] = Field(default={}, max_length=_ENTRIES, examples=[{"FEATURE_FLAG": "enabled"}])
-    """Harmless variables for the trainer's process; they are part of the spec."""
+    """Environment variables of the trainer that are not secret; the spec contains them."""
     wandb: WandbConfig = WandbConfig()
     """Weights & Biases labels."""
 

@@ -1,8 +1,8 @@
-"""What ``flash env test`` and the process that tries an environment say to each other.
+"""The messages between ``flash env test`` and the process that checks an environment.
 
 The environment's code runs in a process of its own, which may crash, hang or end itself at any
-moment. So it tells what it does before it does it, one line of JSON an event; whoever started it
-reads the lines afterwards and knows how far it got.
+moment. It therefore announces each step before it takes it, with one line of JSON per event;
+``flash env test`` reads the lines afterwards and knows the step at which the process ended.
 """
 
 from pydantic import Field, JsonValue
@@ -11,7 +11,7 @@ from flashrun.api.base import Record
 
 
 class EnvCheckTask(Record):
-    """What to try."""
+    """What to check."""
 
     folder: str
     split: str
@@ -36,7 +36,7 @@ class ScoredAnswer(Record):
     """One answer, or one episode of answers, as the environment scored it."""
 
     score: float | None = None
-    """None when scoring raised, or gave no number."""
+    """None when scoring raised an error or returned no number."""
     error: str = ""
     place: str = ""
     turns: int = 1
@@ -58,11 +58,11 @@ class CheckedRow(Record):
     gold: ScoredAnswer | None = None
     """The row's own answer; None when it has none, or is not scored."""
     junk: tuple[ScoredAnswer, ...] = ()
-    """Answers that deserve nothing."""
+    """Answers that deserve no reward."""
 
 
 class CheckEvent(Record):
-    """One line: what is about to be done, or what came of it."""
+    """One line: the next step, or the result of a step."""
 
     doing: str = ""
     rows: int | None = None
@@ -70,4 +70,4 @@ class CheckEvent(Record):
     fault: Fault | None = None
     row: CheckedRow | None = None
     over: bool = False
-    """The last event of a process that came to its end."""
+    """Whether this is the last event of a process that completed its work."""

@@ -285,7 +285,7 @@ def adapter_folder(attempt: int) -> str:
 
 
 MANIFEST: Final = "manifest.json"
-"""File name of the commit marker: what has none does not exist."""
+"""File name of the commit marker; a folder without it does not exist."""
 
 STATE_MANIFEST: Final = "state.json"
 """File name of the second marker, of a checkpoint whose full trainer state was kept for resume."""

@@ -1,6 +1,6 @@
 """The platform's settings: Helm values, rendered to one YAML file, read by the operator.
 
-Nothing in here is a key of a user's config; what of it touched a run shows in ``status.resolved``.
+None of these settings is a key of a user's config. ``status.resolved`` has those that a run uses.
 """
 
 from typing import Annotated, Any, Self
@@ -31,7 +31,7 @@ class StorageSettings(Section):
 
 
 class PoolShape(Section):
-    """What decides whether a run fits a pool, and on how many of its GPUs."""
+    """The part of a pool that decides whether a run fits, and on how many GPUs."""
 
     name: Annotated[str, Field(min_length=1, max_length=63)]
     gpus_per_node: int = Field(default=1, ge=1)
@@ -87,7 +87,7 @@ class TrainerSettings(Section):
     grace_seconds: int = Field(default=360, ge=10)
     """Time from SIGTERM to SIGKILL: the last step, saving and ``upload_timeout_seconds`` fit in."""
     stall_seconds: int = Field(default=1800, ge=60)
-    """Without a sign of life for so long, an attempt is ended and retried."""
+    """An attempt without a heartbeat for so long is ended and retried."""
     upload_timeout_seconds: int = Field(default=300, ge=10)
     pip_index_url: str = ""
     pip_url_hosts: tuple[Annotated[str, Field(pattern=r"^[a-z0-9.-]+(:[0-9]+)?$")], ...] = ()
@@ -121,7 +121,7 @@ class TrainerSettings(Section):
 
 
 class Retention(Section):
-    """What is swept, and when."""
+    """How long finished objects are kept."""
 
     finished_job_seconds: int = Field(default=3600, ge=0)
     """How long a finished Job and its pods stay."""
@@ -136,5 +136,5 @@ class Platform(Section):
     trainer: TrainerSettings
     pools: tuple[Pool, ...] = Field(min_length=1)
     models: tuple[Model, ...] = ()
-    """Additions to the built-in catalog; an id that exists is replaced."""
+    """Additions to the built-in catalog; an addition replaces the built-in model of its id."""
     retention: Retention = Retention()

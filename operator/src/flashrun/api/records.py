@@ -1,8 +1,8 @@
-"""The records that trainer, operator and command line exchange through S3, one model a file.
+"""The records that trainer, operator and command line exchange through S3, with one model per file.
 
 Keys are in ``flashrun.api.names``. Everything is JSON; times are RFC 3339 in UTC; sizes are bytes.
 The commit protocol: files first, manifest last, created and never overwritten. A checkpoint without
-a valid manifest does not exist, and the operator believes manifests, never a pod's word.
+a valid manifest does not exist, and the operator relies on manifests, never on a pod's report.
 """
 
 from collections.abc import Callable
@@ -117,13 +117,13 @@ class Scale(Record):
 
 
 class Batching(Record):
-    """How the trainer cuts one optimizer step over the processes it found."""
+    """How the trainer divides one optimizer step among its processes."""
 
     world_size: int = Field(ge=1)
     micro_batch_size: int = Field(ge=1)
     """Sequences of one forward and backward pass on one device."""
     gradient_accumulation_steps: int = Field(ge=1)
-    """Passes before the optimizer steps."""
+    """Micro-batches per optimizer step on one device."""
     generation_batch_size: int | None = None
     """GRPO: completions that are sampled for one step, over all processes."""
 
@@ -136,7 +136,7 @@ class ResolvedWandb(Record):
 
 
 class ResolvedRun(Record):
-    """Everything a trainer needs to know: mounted as JSON, and kept as ``spec.json``."""
+    """Everything that a trainer needs: mounted as JSON, and stored as ``spec.json``."""
 
     run: RunIdentity
     model: ResolvedModel
@@ -155,7 +155,7 @@ class ResolvedRun(Record):
     pip_index_url: str = ""
     """Address of the package index; empty is pip's default."""
     upload_timeout_seconds: int = 300
-    """How long the last upload may take before the attempt fails as storage trouble."""
+    """How long the last upload may take before the attempt fails with ``UploadTimeout``."""
 
 
 class StorageAccess(Record):
@@ -201,7 +201,7 @@ class Manifest(Record):
         return sum(file.size for file in self.files)
 
     def commits(self, kind: str, uid: str, size_of: Callable[[str], int | None]) -> bool:
-        """Say whether it is of this kind and run, and all that it lists is there, by its size."""
+        """Say whether it has this kind and run, and every file that it lists has its size."""
         own = self.kind == kind and self.run is not None and self.run.uid == uid
         return own and all(size_of(file.path) == file.size for file in self.files)
 
@@ -218,7 +218,7 @@ class Claim(Record):
 
 
 class Progress(Record):
-    """Where training is; what ``status.progress`` shows."""
+    """How far training is; ``status.progress`` shows it."""
 
     step: int = Field(ge=0)
     total_steps: int = Field(ge=0)
@@ -234,14 +234,14 @@ class Heartbeat(Record):
     """0 while the init containers are at work, before there is one."""
     pod: str
     activity: str
-    """Downloading, Installing, Loading, Training, Uploading…"""
+    """An ``Activity``; a detail may follow in parentheses."""
     progress: Progress | None = None
     batching: Batching | None = None
     """Known once the trainer has seen its devices and its data."""
     commits: int = 0
-    """How many checkpoints are committed; a change tells the operator to look."""
+    """How many checkpoints are committed; when it changes, the operator lists them again."""
     warning: str = ""
-    """One sentence about something that wastes GPU time, such as a reward without spread."""
+    """One sentence about something that wastes GPU time, such as a constant reward."""
     updated: datetime
 
 

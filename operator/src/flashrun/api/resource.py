@@ -1,8 +1,8 @@
 """The custom resource: ``FlashRun`` as the API server stores it.
 
 The spec is the config in camelCase plus two things only a cluster has: where secrets are looked up
-and the few switches that may change later. Status is a value, rebuilt from what was seen; floats
-are strings there, as the Kubernetes API conventions ask.
+and the few switches that may change later. Status is a value, rebuilt in every pass; floats are
+strings there, as the Kubernetes API conventions ask.
 """
 
 from collections.abc import Mapping
@@ -26,7 +26,7 @@ from flashrun.api.reasons import (
 )
 
 CHECKPOINTS_SHOWN = 20
-"""Newest checkpoints that status lists; the catalogue in storage has all."""
+"""How many of the newest checkpoints the status lists; storage has all of them."""
 ATTEMPTS_SHOWN = 20
 
 _OBJECT_NAME = r"^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$"
@@ -40,23 +40,23 @@ class SecretRef(Section):
 
 
 class Control(Section):
-    """The part of a spec that may change while the run lives."""
+    """The part of a spec that may change after the run was created."""
 
     suspend: Flag = False
-    """Pause: save, stop, and go on from the checkpoint when set back."""
+    """Pause the run: it saves and stops, and resumes when this is false again."""
     cancel: Flag = False
-    """End for good, keeping what was saved; it never goes back."""
+    """Cancel the run and keep its checkpoints; this cannot be undone."""
     save_request: Annotated[str, Field(max_length=64)] = ""
-    """A new value asks the live run for a checkpoint now."""
+    """A new value asks a running run for a checkpoint now."""
 
 
 class FlashRunSpec(RunConfig):
     """What to train; immutable except ``control``."""
 
     secret_refs: tuple[SecretRef, ...] = Field(default=(), max_length=16)
-    """Where the names in ``environment.secrets`` are looked up, first found first."""
+    """Secrets with the values of ``environment.secrets``; the first one that has a name wins."""
     control: Control = Control()
-    """Switches for a live run."""
+    """Switches that may change after the run was created."""
 
     @classmethod
     def from_config(cls, config: RunConfig, secret_refs: tuple[SecretRef, ...] = ()) -> Self:
@@ -85,7 +85,7 @@ class Condition(Section):
 
 
 class ProgressStatus(Section):
-    """Where training is."""
+    """How far training is."""
 
     step: int
     total_steps: int
@@ -93,12 +93,12 @@ class ProgressStatus(Section):
     eta_seconds: int | None = None
     metrics: dict[str, str] = Field(default={}, max_length=16)
     activity: Annotated[str, Field(max_length=64)] = ""
-    """What the trainer is doing: Downloading, Training, Uploading…"""
+    """What the run does now, such as Downloading, Training or Uploading."""
     updated_time: datetime | None = None
 
 
 class AttemptStatus(Section):
-    """One try at the run: its pod, or of several the one that leads."""
+    """One attempt: its pod, or the leading pod of several."""
 
     number: int
     pod: str
@@ -110,7 +110,7 @@ class AttemptStatus(Section):
     reason: AnyReason = NO_REASON
     exit_code: int | None = None
     message: Annotated[str, Field(max_length=256)] = ""
-    """Which pod ended the attempt, when it was not the one that leads."""
+    """Which pod ended the attempt, if it was not the leading pod."""
     from_step: int | None = None
     to_step: int | None = None
 
@@ -150,14 +150,14 @@ class PendingStatus(Section):
 
 
 class BatchingStatus(Section):
-    """How the trainer cuts one optimizer step, as it found best for what it runs on."""
+    """How the trainer divides one optimizer step among its processes."""
 
     world_size: int
     """Processes; one per GPU."""
     micro_batch_size: int
     """Sequences of one forward and backward pass on one device."""
     gradient_accumulation_steps: int
-    """Passes before the optimizer steps."""
+    """Micro-batches per optimizer step on one device."""
     generation_batch_size: int | None = None
     """GRPO: completions that are sampled at a time, over all processes."""
 
@@ -193,13 +193,13 @@ class ResolvedStatus(Section):
     pip_index_url: str = ""
     upload_timeout_seconds: int = 0
     train: dict[str, str] = Field(default={}, max_length=64)
-    """Every training knob with its value, as text."""
+    """Every key of ``train`` with its value, as text."""
     ignored_keys: tuple[str, ...] = Field(default=(), max_length=64)
-    """Keys of the other algorithm."""
+    """Given keys of ``train`` that the algorithm does not use."""
 
 
 class FlashRunStatus(Section):
-    """What was seen, at most 10 kB."""
+    """The state of the run as the operator last observed it; at most 10 kB."""
 
     observed_generation: int = 0
     phase: Phase = Phase.PENDING
@@ -234,7 +234,7 @@ class FlashRunStatus(Section):
         return next((found for found in self.conditions if found.type == kind), None)
 
     def to_patch(self) -> dict[str, Any]:
-        """Return the whole status for a merge patch: what is unset becomes null, so it goes away.
+        """Return the whole status for a merge patch: unset fields are null, which removes them.
 
         Times are written with whole seconds, as the API server keeps them.
         """

@@ -59,7 +59,7 @@ _HEX_OR_UUID = re.compile(r"[0-9a-fA-F-]+")
 _SEGMENT = re.compile(r"[A-Za-z0-9]{12,}")
 """A stretch without separators: names that people write have shorter ones."""
 _TURN = re.compile(r"(?<=[a-z])[A-Z0-9]|(?<=[A-Z])[0-9]|(?<=[0-9])[A-Za-z]")
-"""A change of case or kind inside a word; a capital that begins one is none."""
+"""A change of case or kind inside a word; the capital at its beginning does not count."""
 _TURNS_SHARE: Final = 0.22
 """Share of turns above which a word is not an identifier: names turn where their words meet."""
 _AWS_SECRET_KEY: Final = (40, 0.18)
@@ -71,7 +71,7 @@ _ONE_CASE_LENGTH: Final = 32
 """Shortest random word of digits and letters of one case; shorter ones are often identifiers."""
 
 
-def secret_value(text: str) -> str | None:
+def describe_secret(text: str) -> str | None:
     """Return what secret ``text`` looks like, as in "a GitHub token", or None."""
     for description, shape in _TOKEN_SHAPES:
         if shape.search(text):
@@ -79,20 +79,20 @@ def secret_value(text: str) -> str | None:
     return "a random key" if any(map(_looks_random, _WORD.findall(text))) else None
 
 
-def redacted(text: str) -> str:
+def redact_secrets(text: str) -> str:
     """Return ``text`` with everything in it that looks like a secret replaced by asterisks."""
     for _, shape in _TOKEN_SHAPES:
         text = shape.sub("***", text)
     return _WORD.sub(lambda word: "***" if _looks_random(word[0]) else word[0], text)
 
 
-def secret_name(name: str) -> bool:
+def is_secret_name(name: str) -> bool:
     """Say whether an environment variable of this name would hold a secret."""
     words = set(re.split(r"[^A-Z0-9]+", _snake(name).upper()))
     return bool(words & _SECRET_WORDS) or ("KEY" in words and bool(words & _KEY_QUALIFIERS))
 
 
-def forbidden_name(name: str) -> str | None:
+def why_forbidden(name: str) -> str | None:
     """Return why a user may not set the environment variable ``name``, or None."""
     upper = name.upper()
     if upper in RESERVED_NAMES:

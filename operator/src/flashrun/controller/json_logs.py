@@ -12,7 +12,7 @@ from typing import Final
 
 from typing_extensions import override
 
-from flashrun.api.secret_patterns import redacted
+from flashrun.api.secret_patterns import redact_secrets
 
 _QUIET: Final = ("kopf", "aiohttp.access", "urllib3")
 
@@ -24,13 +24,13 @@ class _Lines(logging.Formatter):
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": redacted(record.getMessage()),
+            "message": redact_secrets(record.getMessage()),
         }
         run = getattr(record, "run", None)
         if run:
             line["run"] = run
         if record.exc_info:
-            line["error"] = redacted(self.formatException(record.exc_info))
+            line["error"] = redact_secrets(self.formatException(record.exc_info))
         return json.dumps(line)
 
 

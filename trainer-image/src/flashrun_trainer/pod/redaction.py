@@ -54,7 +54,7 @@ class Redactor:
         values = {
             value
             for name, value in environment.items()
-            if name in listed or (secret_patterns.secret_name(name) and name not in public)
+            if name in listed or (secret_patterns.is_secret_name(name) and name not in public)
         }
         values.update(*map(_passwords, addresses))
         redactor = cls(renewed_secrets=renewed_secrets)

@@ -2,8 +2,8 @@
 
 pydantic writes JSON Schema; the API server wants a structural OpenAPI v3 schema. Between the two,
 ``$ref`` is inlined, ``anyOf`` with null becomes the other half (an absent key says the same), and
-numeric exclusive bounds become the boolean form. Rules in CEL make a spec immutable but for
-``control``, and a cancelled run stay cancelled.
+numeric exclusive bounds become the boolean form. Rules in CEL make a spec immutable except for
+``control``, and keep a cancelled run cancelled.
 """
 
 import sys
@@ -105,7 +105,7 @@ def _spec_schema() -> Schema:
 
 
 def _immutable_rules() -> list[Schema]:
-    """One rule a field, at the level of spec: a rule on an optional field misses its removal."""
+    """Return one rule per field, on ``spec``: a rule on a field does not see its removal."""
     fields = [
         field.alias or name
         for name, field in FlashRunSpec.model_fields.items()
@@ -141,7 +141,7 @@ def _name_rule() -> Schema:
 
 
 def _structural(schema: Schema, *, required: bool = True) -> Schema:
-    """Rewrite one JSON Schema of pydantic's as a structural schema."""
+    """Rewrite a JSON Schema of pydantic as a structural schema."""
     return _rewrite(schema, schema.get("$defs", {}), required=required)
 
 

@@ -290,7 +290,7 @@ def _assign(draft: _Draft, assignment: str) -> list[Problem]:
         return [Problem(Origin("--set"), "an assignment is not UTF-8 text; retype it")]
     key, equals, value = (part.strip() for part in assignment.partition("="))
     origin = Origin(
-        f"--set {printable(key)}" if secret_patterns.secret_value(key) else f"--set {key}"
+        f"--set {printable(key)}" if secret_patterns.describe_secret(key) else f"--set {key}"
     )
     if not equals:
         return [Problem(origin, "write it as key=value, such as --set train.lora_rank=16")]
@@ -418,7 +418,9 @@ def _problems(
     base = Origin(files[0].name if files else "config")
     details = error.errors(include_url=False)
     problems = [
-        Problem(_origin(draft, detail, base), secret_patterns.redacted(describe_error(detail)))
+        Problem(
+            _origin(draft, detail, base), secret_patterns.redact_secrets(describe_error(detail))
+        )
         for detail in details[:PROBLEMS_SHOWN]
     ]
     problems.sort(key=lambda problem: problem.origin.line or 0)

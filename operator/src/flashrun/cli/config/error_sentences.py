@@ -62,7 +62,7 @@ def describe_error(detail: ErrorDetails) -> str:
 def printable(value: Any) -> str:
     """Return ``value`` for an error message: short, and without what looks like a secret."""
     text = repr(value) if not isinstance(value, bool) else str(value).lower()
-    if (kind := secret_patterns.secret_value(text)) is not None:
+    if (kind := secret_patterns.describe_secret(text)) is not None:
         return f"a value that looks like {kind}"
     return text if len(text) <= 60 else f"{text[:56]}…{text[-1]}"
 

@@ -155,7 +155,7 @@ def secrets_in(name: str, data: bytes) -> Iterator[tuple[int, str]]:
     for number, line in enumerate(text.split("\n"), 1):
         if is_data and not any(marker in line for marker in _MARKERS):
             continue
-        what = secret_patterns.secret_value(line)
+        what = secret_patterns.describe_secret(line)
         if what is not None and not (is_data and what == _RANDOM_KEY):
             yield number, what
 
