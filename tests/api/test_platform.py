@@ -4,7 +4,6 @@ import pytest
 from pydantic import ValidationError
 
 from flashrun.api.platform import Platform
-from flashrun.api.public import PublicPlatform, PublicPool
 
 SETTINGS = {
     "storage": {"endpoint": "https://s3.example"},
@@ -48,13 +47,3 @@ def test_the_least_settings_are_enough() -> None:
 def test_wrong_settings_are_refused_by_name(changes: dict, place: str) -> None:
     with pytest.raises(ValidationError, match=place):
         Platform.validate_manifest(_merged(changes))
-
-
-def test_a_laptop_can_compute_where_a_run_would_go() -> None:
-    pool = {"name": "x", "vram": 80, "gpusPerNode": 8, "maxNodes": 2, "gpusPerRun": 16, "cost": 3}
-    platform = Platform.validate_manifest(_merged({"pools": [pool]}))
-    [published] = PublicPlatform.of(platform).to_manifest()["pools"]
-
-    assert published == pool
-    newer = published | {"interconnect": "of a newer version"}
-    assert PublicPool.validate_manifest(newer).gpus_per_run == 16

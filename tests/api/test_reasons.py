@@ -1,4 +1,4 @@
-"""The words of a status: each is documented, used, and written nowhere but in its table."""
+"""The words of a status: each is used, and written nowhere but in its table."""
 
 import ast
 import subprocess
@@ -13,7 +13,6 @@ from pydantic import ValidationError
 
 from flashrun.api import exits, reasons, resource
 from flashrun.api.exits import Exit, Termination
-from flashrun.api.generate.reasons_page import page
 from flashrun.api.reasons import (
     NO_REASON,
     Activity,
@@ -28,7 +27,6 @@ from flashrun.api.reasons import (
 from flashrun.api.resource import AttemptStatus, Condition, FailureStatus
 
 ROOT = Path(__file__).parents[2]
-DOCUMENT = ROOT / "docs" / "reasons.md"
 TABLES = (Path(reasons.__file__), Path(exits.__file__))
 SOURCES = sorted(
     path
@@ -36,28 +34,6 @@ SOURCES = sorted(
     for path in (ROOT / folder).rglob("*.py")
 )
 TREES = {path: ast.parse(path.read_text()) for path in SOURCES}
-
-# --- documented ---------------------------------------------------------------------------------
-
-
-def test_the_page_is_generated_from_the_tables() -> None:
-    assert DOCUMENT.read_text() == page(), "run make crd"
-
-
-@pytest.mark.parametrize(
-    "word", [*Reason, *ConditionType, *Phase, *Activity, *Owner, *Retry], ids=str
-)
-def test_every_word_is_documented_with_a_sentence(word: reasons.Word) -> None:
-    assert f"| `{word}` | {word.sentence} |" in DOCUMENT.read_text()
-    assert word.sentence.endswith(".")
-    assert word.sentence[0].isupper() or word.sentence.startswith(("environment.", "train."))
-
-
-@pytest.mark.parametrize("code", list(Exit))
-def test_every_exit_code_is_documented_with_its_reason(code: Exit) -> None:
-    row = f"| {int(code)} | `{code.reason}` | {code.sentence} | {code.owner} | {code.retry} |"
-    assert row in DOCUMENT.read_text()
-
 
 # --- used ---------------------------------------------------------------------------------------
 

@@ -1,42 +1,13 @@
-"""Outcomes and the records in storage."""
+"""The records in storage."""
 
 import json
 
 import pytest
 from pydantic import ValidationError
 
-from flashrun.api import exits, records, resource
+from flashrun.api import records
 from flashrun.api.config import UNUSED_KEYS, Algorithm, EnvironmentConfig, RunConfig
-from flashrun.api.exits import Exit
-from flashrun.api.reasons import Retry
 from flashrun.plan.resolve import resolve_train
-
-
-def test_every_exit_code_says_what_follows() -> None:
-    assert all(code.retry in set(Retry) for code in Exit)
-
-
-def test_no_code_is_both_ignored_and_failing_and_the_counted_rest_is_neither() -> None:
-    ignored, failing = set(exits.IGNORED_CODES), set(exits.FAILING_CODES)
-    counted = {int(code) for code in Exit if code.retry is Retry.COUNTED}
-
-    assert ignored == {40, 41, 143}
-    assert failing == {64, 65, 66, 69, 70, 71, 72}
-    assert counted == {67, 75}
-
-
-@pytest.mark.parametrize(
-    "text",
-    ["", "Killed", "{}", '{"reason": "lower", "message": "x"}', '{"reason": "Ok"}', "[1, 2]",
-     '{"reason": "Fine", "message": "x", "token": "unknown keys are not ours"}'],
-)  # fmt: skip
-def test_a_foreign_termination_message_counts_as_none(text) -> None:
-    assert exits.parse_termination(text) is None
-
-
-def test_our_termination_message_is_read_back() -> None:
-    left = exits.Termination(reason="RewardFailed", message="It raised.", hint="See flash log.")
-    assert exits.parse_termination(left.model_dump_json()) == left
 
 
 def test_credentials_do_not_show_when_printed() -> None:
@@ -50,32 +21,6 @@ def test_credentials_do_not_show_when_printed() -> None:
 def test_a_digest_is_64_hex_digits(digest) -> None:
     with pytest.raises(ValidationError):
         records.EnvironmentPointer(digest=digest, size=1, pushed="2026-01-01T00:00:00Z")
-
-
-def test_toml_and_manifest_spell_the_same_config() -> None:
-    toml = {
-        "model": "m",
-        "environment": {"id": "a/b", "params": {"snake_case": 1, "camelCase": 2}},
-        "train": {"lora_rank": 8},
-        "worker_env": {"SOME_FLAG": "on"},
-    }
-    config = resource.FlashRunSpec.validate_toml(toml)
-    manifest = config.to_manifest()
-
-    assert manifest["train"] == {"loraRank": 8}
-    assert manifest["environment"]["params"] == {"snake_case": 1, "camelCase": 2}
-    assert manifest["workerEnv"] == {"SOME_FLAG": "on"}
-    assert resource.FlashRunSpec.validate_manifest(manifest) == config
-
-
-@pytest.mark.parametrize(
-    ("validate", "train"),
-    [(resource.FlashRunSpec.validate_toml, {"loraRank": 8}),
-     (resource.FlashRunSpec.validate_manifest, {"lora_rank": 8})],
-)  # fmt: skip
-def test_the_other_spelling_is_an_unknown_key(validate, train) -> None:
-    with pytest.raises(ValidationError, match="Extra inputs are not permitted"):
-        validate({"model": "m", "environment": {"id": "a/b"}, "train": train})
 
 
 OLDER_SFT = (

@@ -13,7 +13,7 @@ from flashrun import archive
 from flashrun.api import secret_patterns
 from flashrun.cli.environments import package
 from flashrun.cli.output.failure import UsageFailure
-from tests.api.test_secrecy import HARMLESS, SECRETS
+from tests.api.test_secret_patterns import HARMLESS, SECRETS
 from tests.trainer import archives
 
 

@@ -9,7 +9,7 @@ from flashrun.api.config import RunConfig
 from flashrun.api.generate import crd
 from flashrun.api.resource import FlashRunSpec
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 SCHEMA = crd.crd()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
 SPEC = SCHEMA["properties"]["spec"]
 
