@@ -13,6 +13,7 @@ from flashrun.api import names
 from flashrun.api.public import FILE, PublicPlatform
 from flashrun.api.records import Heartbeat, RunIdentity, StorageAccess
 from flashrun.controller.__main__ import _open_storage
+from flashrun.controller.poll import HeartbeatPoller
 from flashrun.controller.settings import load_settings
 from flashrun.store import Store
 from flashrun.store_errors import StorageForbidden
@@ -160,5 +161,8 @@ async def test_a_new_process_knows_every_heartbeat_before_it_judges_a_run(
     (tmp_path / "accessKey").write_text(access.access_key)
     (tmp_path / "secretKey").write_text(access.secret_key)
 
-    _, heartbeats = await _open_storage(load_settings(settings, tmp_path))
+    heartbeats = HeartbeatPoller(await _open_storage(load_settings(settings, tmp_path)))
+    assert heartbeats.problem
+    heartbeats.poll()
+    assert heartbeats.problem == ""
     assert heartbeats.newest("uid") == beat

@@ -1,8 +1,10 @@
-"""Outages of a control plane of its own: the operator process lives on and finds its way back."""
+"""Outages of a control plane or a store: the operator process lives on and finds its way back."""
 
 import asyncio
+import contextlib
 import os
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -10,12 +12,13 @@ from pathlib import Path
 import pytest
 
 from flashrun.cluster import Cluster
+from flashrun.controller.lease import LEASE_SECONDS
 from flashrun.store import Store
 from localcluster.controlplane import ControlPlane
 from localcluster.steps import StepRunner
 from tests.controller.conftest import Operators
 from tests.controller.stage import World, platform, push_environment, wait_for_phase
-from tests.servers import install_crd, kubectl, start_control_plane
+from tests.servers import Minio, install_crd, kubectl, start_control_plane
 
 pytestmark = pytest.mark.api
 NAMESPACE = "team-o"
@@ -72,3 +75,106 @@ async def test_an_api_server_that_goes_away_or_hangs_is_waited_for(
             await wait_for_phase(world, "flash-2-after", "Starting", 60)
         finally:
             operators.stop()
+
+
+@pytest.fixture
+def fragile_store(tmp_path: Path) -> Iterator[Minio]:
+    server = Minio(tmp_path / "store")
+    server.start()
+    yield server
+    server.stop()
+
+
+@contextlib.contextmanager
+def hanging(server: Minio) -> Iterator[None]:
+    """Let the store accept connections and answer nothing."""
+    pid = server.daemons.pid("minio")
+    assert pid is not None
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+@pytest.fixture
+def storage_world(fragile_store: Minio, world: World) -> World:
+    """The world of other tests, with a store of its own."""
+    store = fragile_store.store("fragile")
+    push_environment(store)
+    return World(world.cluster, store, platform(world.namespace, store.access), world.kubeconfig)
+
+
+async def test_a_store_that_hangs_costs_neither_the_lease_nor_the_status_of_runs(
+    fragile_store: Minio, storage_world: World, tmp_path: Path
+):
+    world = storage_world
+    operators = Operators(tmp_path, world.kubeconfig, world)
+    try:
+        process = operators.start()
+        operators.wait(lambda: operators.ask(process, "/readyz")[0] == 200)
+        operators.wait(lambda: operators.leads(process))
+        with hanging(fragile_store):
+            runs = [f"flash-{number}-hanging" for number in range(12)]
+            for name in runs:
+                await world.submit(name)
+            for name in runs:
+                await wait_for_reason(world, name, "StorageUnavailable", 90)
+            assert process.poll() is None
+            assert operators.leads(process)
+            assert operators.ask(process, "/healthz")[0] == 200
+        for name in runs:
+            await wait_for_phase(world, name, "Starting", 90)
+        assert operators.leads(process)
+        assert "the lease is lost" not in operators.logs()
+    finally:
+        operators.stop()
+
+
+async def test_a_store_that_hangs_at_the_start_is_waited_for_with_the_lease(
+    fragile_store: Minio, storage_world: World, tmp_path: Path
+):
+    world = storage_world
+    await world.submit("flash-0-early")
+    operators = Operators(tmp_path, world.kubeconfig, world)
+    try:
+        with hanging(fragile_store):
+            process = operators.start()
+            operators.wait(lambda: operators.leads(process))
+            for _ in range(2 * LEASE_SECONDS):
+                await asyncio.sleep(1)
+                assert process.poll() is None
+                assert operators.leads(process)
+                assert operators.ask(process, "/readyz")[0] == 503
+                assert operators.ask(process, "/healthz")[0] == 200
+            await wait_for_reason(world, "flash-0-early", "StorageUnavailable", 30)
+        operators.wait(lambda: operators.ask(process, "/readyz")[0] == 200, 90)
+        await wait_for_phase(world, "flash-0-early", "Starting", 60)
+        assert "the lease is lost" not in operators.logs()
+    finally:
+        operators.stop()
+
+
+async def test_an_operator_ends_at_once_while_its_store_hangs(
+    fragile_store: Minio, storage_world: World, tmp_path: Path
+):
+    operators = Operators(tmp_path, storage_world.kubeconfig, storage_world)
+    try:
+        process = operators.start()
+        operators.wait(lambda: operators.ask(process, "/readyz")[0] == 200)
+        operators.wait(lambda: operators.leads(process))
+        with hanging(fragile_store):
+            await storage_world.submit("flash-0-hanging")
+            await asyncio.sleep(5)
+            process.send_signal(signal.SIGTERM)
+            assert await asyncio.to_thread(process.wait, 5) == 0
+    finally:
+        operators.stop()
+
+
+async def wait_for_reason(world: World, name: str, reason: str, seconds: float) -> None:
+    """Wait until a run is pending for ``reason``."""
+    end = time.monotonic() + seconds
+    while (pending := (await world.run(name)).status.pending) is None or pending.reason != reason:
+        assert time.monotonic() < end, pending
+        await asyncio.sleep(0.2)

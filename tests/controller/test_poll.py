@@ -1,6 +1,7 @@
 """Polling: heartbeats in storage, and the resync of all runs."""
 
 import asyncio
+import time
 from contextlib import suppress
 from datetime import timedelta
 from typing import Any
@@ -8,9 +9,13 @@ from typing import Any
 import pytest
 
 from flashrun.api import names
+from flashrun.api.records import Heartbeat, RunIdentity
 from flashrun.cluster_errors import Unreachable
 from flashrun.controller import poll
+from flashrun.controller.poll import READERS, HeartbeatPoller
 from flashrun.controller.queue import RunKey
+from flashrun.store import Entry
+from flashrun.store_errors import Unavailable
 from tests.controller.stage import World, now
 
 RUN = "flash-1-0a1b2c3d"
@@ -42,6 +47,47 @@ async def test_a_heartbeat_of_another_run_is_ignored(world: World):
     keys = world.heartbeats.poll()
     assert len(keys) == 1
     assert world.heartbeats.newest("some-other-uid") is None
+
+
+class SlowStore:
+    """A store with many heartbeats, each of which takes a moment to read."""
+
+    def __init__(self, count: int, seconds: float) -> None:
+        self.count, self.seconds, self.problem = count, seconds, ""
+        self.reads = 0
+
+    def ensure_bucket(self) -> None: ...
+
+    def list(self, prefix: str) -> list[Entry]:
+        return [Entry(f"{prefix}{uid}.json", 9, "etag", None) for uid in range(self.count)]
+
+    def get_json(self, key: str, model: type[Heartbeat]) -> Heartbeat:
+        self.reads += 1
+        time.sleep(self.seconds)
+        if self.problem:
+            raise Unavailable(self.problem)
+        identity = RunIdentity(namespace="team", name="run", uid=names.heartbeat_uid(key))
+        return model(run=identity, attempt=1, pod="pod", activity="Training", updated=now())
+
+
+def test_many_heartbeats_are_read_at_the_same_time() -> None:
+    store: Any = SlowStore(count=200, seconds=0.025)
+    began = time.monotonic()
+    assert len(HeartbeatPoller(store).poll()) == 200
+    assert time.monotonic() - began < 200 * 0.025 / 3
+
+
+def test_after_one_time_limit_the_other_heartbeats_are_not_waited_for() -> None:
+    store: Any = SlowStore(count=200, seconds=0.1)
+    store.problem = "no answer"
+    poller = HeartbeatPoller(store)
+    with pytest.raises(Unavailable):
+        poller.poll()
+    assert poller.problem == "no answer"
+    assert store.reads <= 2 * READERS
+    store.problem, store.seconds = "", 0.0
+    assert len(poller.poll()) == 200
+    assert poller.problem == ""
 
 
 class Runs:

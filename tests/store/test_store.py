@@ -4,7 +4,9 @@ import hashlib
 import os
 import socket
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -12,7 +14,7 @@ import pytest
 
 from flashrun import store as store_module
 from flashrun.api.records import Claim, FileEntry, Manifest, StorageAccess
-from flashrun.store import PART_BYTES, Store
+from flashrun.store import PART_BYTES, Store, TimeLimits
 from flashrun.store_errors import (
     Corrupt,
     KeyExists,
@@ -220,8 +222,8 @@ def refused_port() -> int:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store_module, "RETRIES", 1)
-    monkeypatch.setattr(store_module, "READ_SECONDS", 0.5)
-    monkeypatch.setattr(store_module, "CONNECT_SECONDS", 0.5)
+    limits = TimeLimits(connect=0.5, read=0.5)
+    monkeypatch.setattr(store_module, "DEFAULT_LIMITS", limits)
 
 
 def elsewhere(minio: Minio, **changes: str) -> Store:
@@ -380,6 +382,52 @@ def test_a_store_that_never_answers_ends_in_time(minio: Minio):
         endpoint = f"http://127.0.0.1:{silent.getsockname()[1]}"
         with pytest.raises(Unavailable, match="no answer within"):
             elsewhere(minio, endpoint=endpoint).put_bytes("k", b"1")
+
+
+READS = [
+    lambda store: store.get_bytes("k"),
+    lambda store: store.put_bytes("k", b"1"),
+    lambda store: list(store.list("k")),
+    lambda store: store.delete(["k"]),
+    lambda store: store.ensure_bucket(),
+    lambda store: store.assume({}, 900),
+]
+
+
+@pytest.mark.parametrize("call", READS)
+def test_a_call_ends_with_its_time_limit_however_often_it_is_repeated(minio: Minio, call):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        endpoint = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        access = minio.access("bucket-x").replace(endpoint=endpoint)
+        limited = Store(access, TimeLimits(connect=0.5, read=0.5, total=0.8))
+        began = time.monotonic()
+        with pytest.raises(Unavailable, match="no answer within"):
+            call(limited)
+        assert time.monotonic() - began < 3
+
+
+def test_a_body_that_trickles_ends_with_the_time_limit_of_its_call(minio: Minio):
+    whole = answer("200 OK", b"0" * 50)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        endpoint = f"http://127.0.0.1:{server.getsockname()[1]}"
+        access = minio.access("bucket-x").replace(endpoint=endpoint)
+
+        def trickle() -> None:
+            connection, _ = server.accept()
+            with connection, suppress(OSError):
+                connection.recv(65536)
+                connection.sendall(whole[:-50])
+                for _ in range(50):
+                    connection.sendall(b"0")
+                    time.sleep(0.1)
+
+        thread = threading.Thread(target=trickle)
+        thread.start()
+        began = time.monotonic()
+        with pytest.raises(Unavailable, match="took longer than"):
+            Store(access, TimeLimits(connect=0.5, read=0.5, total=1)).get_bytes("k")
+        assert time.monotonic() - began < 3
+        thread.join()
 
 
 @pytest.mark.usefixtures("impatient")

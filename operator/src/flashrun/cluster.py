@@ -14,6 +14,8 @@ import base64
 import contextlib
 import os
 import random
+import urllib.parse
+import urllib.request
 from collections.abc import AsyncIterator, Mapping
 from datetime import datetime
 from pathlib import Path
@@ -83,6 +85,9 @@ class Cluster:
     """A logged-in connection to one API server; use it as an asynchronous context manager."""
 
     def __init__(self, configuration: Any, context: str, namespace: str) -> None:
+        # The client would look up the proxy of every request in the environment, in a thread.
+        configuration.proxy = configuration.proxy or _environment_proxy(configuration.host)
+        configuration.client_session_kwargs = {"trust_env": False}
         self._client = ApiClient(configuration)
         self._client.user_agent = "flashrun"
         self.server: str = configuration.host
@@ -469,6 +474,14 @@ class Cluster:
             f"the API server {self.server}{place} cannot be reached ({_network_cause(error)})"
             + (advice if self.context else "")
         )
+
+
+def _environment_proxy(server: str) -> str | None:
+    """Return the proxy for ``server`` that ``HTTPS_PROXY`` and ``NO_PROXY`` name, if any."""
+    url = urllib.parse.urlsplit(server)
+    if not url.hostname or urllib.request.proxy_bypass(url.hostname):
+        return None
+    return urllib.request.getproxies().get(url.scheme)
 
 
 def _kubeconfigs() -> list[Path]:

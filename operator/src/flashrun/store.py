@@ -5,7 +5,7 @@ becomes one error of ``store_errors`` with one sentence that names the endpoint 
 commit protocol needs one conditional PUT, ``Store.create_json``; minio's client has no public call
 for it.
 
-All calls are synchronous and have time limits; callers in asyncio use ``asyncio.to_thread``.
+All calls are synchronous and have time limits (``TimeLimits``); callers in asyncio use threads.
 Threads may share a ``Store``.
 """
 
@@ -16,6 +16,7 @@ import os
 import stat
 import tempfile
 import threading
+import time
 import urllib.parse
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -56,9 +57,6 @@ from flashrun.store_refusals import (
     refusal,
 )
 
-CONNECT_SECONDS: Final = 5.0
-READ_SECONDS: Final = 60.0
-"""Longest silence on a connection; a slow but moving transfer is not interrupted."""
 RETRIES: Final = 4
 PART_BYTES: Final = 16 * 1024 * 1024
 PARALLEL_FILES: Final = 4
@@ -68,6 +66,20 @@ RECORD_LIMIT: Final = 8 * 1024 * 1024
 _CHUNK: Final = 1024 * 1024
 
 Model = TypeVar("Model", bound=BaseModel)
+
+
+class TimeLimits(NamedTuple):
+    """How long calls of a store may take."""
+
+    connect: float = 5.0
+    """Seconds until there is a connection."""
+    read: float = 60.0
+    """Longest silence on a connection; a slow but moving transfer is not interrupted."""
+    total: float | None = None
+    """Seconds after which a call is neither repeated nor reads on; None: no limit."""
+
+
+DEFAULT_LIMITS: Final = TimeLimits()
 
 
 class Entry(NamedTuple):
@@ -82,7 +94,8 @@ class Entry(NamedTuple):
 class Store:
     """One bucket of one endpoint, with one set of credentials."""
 
-    def __init__(self, access: StorageAccess) -> None:
+    def __init__(self, access: StorageAccess, limits: TimeLimits | None = None) -> None:
+        self._limits = limits or DEFAULT_LIMITS
         self._lock = threading.Lock()
         self._read: Callable[[], StorageAccess] | None = None
         self._watched: tuple[Path, ...] = ()
@@ -99,13 +112,18 @@ class Store:
         return cls.following(lambda: _read_access(path), path)
 
     @classmethod
-    def following(cls, read: Callable[[], StorageAccess], *watched: Path) -> Self:
+    def following(
+        cls,
+        read: Callable[[], StorageAccess],
+        *watched: Path,
+        limits: TimeLimits | None = None,
+    ) -> Self:
         """Return a store that calls ``read`` again when one of the ``watched`` files has changed.
 
         So a running process follows renewed credentials.
         """
         seen = tuple(map(_version, watched))
-        store = cls(read())
+        store = cls(read(), limits)
         store._read, store._watched, store._seen = read, watched, seen
         return store
 
@@ -128,20 +146,16 @@ class Store:
         Raises:
             Corrupt: the object is longer than ``limit`` bytes.
         """
-        for last in (False, False, True):
-            try:
-                with self._reading(key), self._body(key, offset) as body:
-                    data = bytearray()
-                    for chunk in body.stream(_CHUNK):
-                        data += chunk
-                        if limit is not None and len(data) > limit:
-                            raise Corrupt(f"{self._name(key)} is longer than {limit} bytes")
-                    return bytes(data)
-            except ReadBeyondEnd:
-                return b""
-            except Unavailable:
-                if last:
-                    raise
+        with self._time_limit():
+            for last in (False, False, True):
+                try:
+                    with self._reading(key), self._body(key, offset) as body:
+                        return self._read_body(key, body, limit)
+                except ReadBeyondEnd:
+                    return b""
+                except Unavailable:
+                    if last or _time_is_over():
+                        raise
         raise AssertionError  # the last round returns or raises
 
     def get_json(self, key: str, model: type[Model]) -> Model:
@@ -216,12 +230,16 @@ class Store:
     def list(self, prefix: str, recursive: bool = True) -> Iterator[Entry]:
         """Yield the keys below ``prefix`` in order; shallow listings end folders in ``/``."""
         with self._errors(prefix):
-            items = self._client().list_objects(
-                self._access.bucket, prefix=prefix, recursive=recursive
+            items = iter(
+                self._client().list_objects(self._access.bucket, prefix=prefix, recursive=recursive)
             )
-            for item in items:
-                etag = "" if item.is_dir else (item.etag or "").strip('"')
-                yield Entry(item.object_name, item.size or 0, etag, item.last_modified)
+        while True:
+            with self._errors(prefix):  # each page has the time limit of a call
+                item = next(items, None)
+            if item is None:
+                return
+            etag = "" if item.is_dir else (item.etag or "").strip('"')
+            yield Entry(item.object_name, item.size or 0, etag, item.last_modified)
 
     def delete(self, keys: Iterable[str]) -> None:
         """Delete ``keys``, up to 1,000 per request; a missing key is not an error."""
@@ -351,7 +369,7 @@ class Store:
                 f"storage endpoint {access.endpoint!r} is not http://host:port or https://host"
             )
         self._access = access
-        self._pool = _pool()
+        self._pool = _pool(self._limits)
         self._minio = Minio(
             url.netloc,
             access_key=access.access_key,
@@ -417,6 +435,19 @@ class Store:
                 raise
             raise KeyNotFound(f"{self._name(key)} does not exist") from None
 
+    def _read_body(self, key: str, body: Any, limit: int | None) -> bytes:
+        data = bytearray()
+        while chunk := body.read1(_CHUNK, decode_content=False):
+            data += chunk
+            if limit is not None and len(data) > limit:
+                raise Corrupt(f"{self._name(key)} is longer than {limit} bytes")
+            if _time_is_over():
+                raise Unavailable(
+                    f"{self._name(key)}: its {len(data)} bytes so far took longer than "
+                    f"{self._limits.total:.0f} s"
+                )
+        return bytes(data)
+
     def _download(self, key: str, path: Path) -> FileEntry:
         digest, size = hashlib.sha256(), 0
         try:
@@ -450,6 +481,19 @@ class Store:
             )
         return folder.joinpath(name)
 
+    @contextlib.contextmanager
+    def _time_limit(self) -> Iterator[None]:
+        """Begin the time limit of a call, unless the call is a part of another one."""
+        total = self._limits.total
+        if total is None or getattr(_call, "ends", None) is not None:
+            yield
+            return
+        _call.ends = time.monotonic() + total
+        try:
+            yield
+        finally:
+            _call.ends = None
+
     def _name(self, key: str) -> str:
         return object_name(self._access, key)
 
@@ -457,7 +501,8 @@ class Store:
     def _errors(self, key: str) -> Iterator[None]:
         """Turn every error of minio and urllib3 into one of ours."""
         try:
-            yield
+            with self._time_limit():
+                yield
         except S3Error as error:
             retried = bool(getattr(error.response.retries, "history", ()))
             status, code = error.response.status, error.code or ""
@@ -468,7 +513,7 @@ class Store:
             message = "the answer is not S3's; is this an S3 endpoint?"
             raise refusal(self._access, key, error._code, "", message) from None
         except HTTPError as error:
-            cause = network_cause(error, CONNECT_SECONDS, READ_SECONDS)
+            cause = network_cause(error, self._limits.connect, self._limits.read)
             raise Unavailable(f"{self._name(key)}: {cause}") from None
         except (MinioException, ElementTree.ParseError, KeyError, ValueError) as error:
             raise StoreError(f"{self._name(key)}: {error}") from None
@@ -507,12 +552,29 @@ def _json(record: BaseModel) -> bytes:
     return record.model_dump_json(exclude_none=True).encode()
 
 
-def _pool() -> urllib3.PoolManager:
+_call: Final = threading.local()
+"""The call of this thread: ``ends`` is the monotonic time when its time limit is over."""
+
+
+def _time_is_over() -> bool:
+    ends = getattr(_call, "ends", None)
+    return ends is not None and time.monotonic() > ends
+
+
+class _TimedRetry(urllib3.Retry):
+    """Retries that end with the time limit of the call."""
+
+    def is_exhausted(self) -> bool:
+        """Return whether the request must not be sent again."""
+        return _time_is_over() or super().is_exhausted()
+
+
+def _pool(limits: TimeLimits) -> urllib3.PoolManager:
     return urllib3.PoolManager(
-        timeout=urllib3.Timeout(connect=CONNECT_SECONDS, read=READ_SECONDS),
+        timeout=urllib3.Timeout(connect=limits.connect, read=limits.read),
         maxsize=16,
         ca_certs=os.environ.get("SSL_CERT_FILE") or certifi.where(),
-        retries=urllib3.Retry(
+        retries=_TimedRetry(
             total=RETRIES,
             backoff_factor=0.25,
             backoff_jitter=0.25,

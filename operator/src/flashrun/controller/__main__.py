@@ -8,9 +8,9 @@ import argparse
 import asyncio
 import contextlib
 import logging
+import os
 import signal
-import sys
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import Any, Final
@@ -27,6 +27,7 @@ from flashrun.controller.publish import publish
 from flashrun.controller.queue import Queue, RunKey
 from flashrun.controller.reconcile import Reconciler
 from flashrun.controller.settings import KEYS_FOLDER, Settings, SettingsError, load_settings
+from flashrun.controller.storage_threads import call_heartbeats, call_storage
 from flashrun.controller.watch import Watch
 from flashrun.store import Store
 from flashrun.store_errors import StoreError
@@ -34,6 +35,7 @@ from flashrun.store_errors import StoreError
 WORKERS: Final = 8
 PORT: Final = 8080
 _RETRY_SECONDS: Final = 5.0
+_READINESS_SECONDS: Final = 0.5
 
 log = logging.getLogger("flashrun.controller")
 
@@ -91,16 +93,50 @@ async def _run(settings: Settings, kubeconfig: Path | None, port: int) -> int:
 async def _act_with_lease(
     settings: Settings, cluster: Cluster, lease: Lease, health: Health
 ) -> None:
-    """Wait for the API server, then for the lease; act until the lease is lost."""
+    """Wait for the API server, then for the lease; act until the lease is lost.
+
+    The lease is renewed from the moment when it is held, whatever storage does.
+    """
     await _wait_for_flashruns(cluster, settings.platform.namespaces)
-    health.ready = True
+    health.waits_for = ""
     await lease.acquire()
     metrics.LEADING.set(1)
     try:
-        store, heartbeats = await _open_storage(settings)
-        await _run_workers(settings, cluster, store, heartbeats, lease, health)
+        await _until_first_ends(
+            lease.renew_until_lost(), _act(settings, cluster, lambda: lease.held, health)
+        )
     finally:
         metrics.LEADING.set(0)
+
+
+async def _act(
+    settings: Settings, cluster: Cluster, leading: Callable[[], bool], health: Health
+) -> None:
+    """Read the heartbeats once, then watch, poll and reconcile.
+
+    Storage may be away: then runs say so, until the poller has read it.
+    """
+    health.waits_for = "storage has not been read yet"
+    store = await _open_storage(settings)
+    heartbeats = HeartbeatPoller(store)
+    try:
+        await call_heartbeats(heartbeats.poll)
+    except StoreError as error:
+        log.warning("heartbeats cannot be read: %s", error)
+    await _run_workers(settings, cluster, store, heartbeats, leading, health)
+
+
+async def _until_first_ends(*coroutines: Coroutine[Any, Any, None]) -> None:
+    """Run ``coroutines`` until one of them ends; cancel the others, raise the error of that one."""
+    tasks = [asyncio.create_task(coroutine) for coroutine in coroutines]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _run_workers(
@@ -108,14 +144,14 @@ async def _run_workers(
     cluster: Cluster,
     store: Store,
     heartbeats: HeartbeatPoller,
-    lease: Lease,
+    leading: Callable[[], bool],
     health: Health,
 ) -> None:
-    """Watch, poll and reconcile until one of the tasks ends; a task ends with the lease."""
+    """Watch, poll and reconcile until one of the tasks ends."""
     loop, platform = asyncio.get_running_loop(), settings.platform
     queue = Queue(loop.time)
     observer = Observer(cluster, store, heartbeats)
-    reconciler = Reconciler(cluster, store, observer, platform, lambda: lease.held)
+    reconciler = Reconciler(cluster, store, observer, platform, leading)
 
     metrics.WAITING.set_function(lambda: len(queue))
 
@@ -137,23 +173,24 @@ async def _run_workers(
     log.info("serving %s on %s", ", ".join(platform.namespaces), cluster.server)
     watch.start()
     health.checks += [watch.problem, lambda: _overdue(queue)]
-    coroutines: list[Coroutine[Any, Any, None]] = [
-        lease.renew_until_lost(),
-        heartbeats.run(add),
-        resync(cluster, platform.namespaces, add, clean_up),
-        publish(cluster, store, platform),
-        *(queue.work(reconciler.handle) for _ in range(WORKERS)),
-    ]
-    tasks = [asyncio.create_task(coroutine) for coroutine in coroutines]
     try:
-        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        for task in done:
-            task.result()
+        await _until_first_ends(
+            _report_readiness(heartbeats, health),
+            heartbeats.run(add),
+            resync(cluster, platform.namespaces, add, clean_up),
+            publish(cluster, store, platform),
+            *(queue.work(reconciler.handle) for _ in range(WORKERS)),
+        )
     finally:
         watch.stop()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _report_readiness(heartbeats: HeartbeatPoller, health: Health) -> None:
+    """Report that this replica is ready once storage has been read; never returns."""
+    while heartbeats.problem:  # noqa: ASYNC110 - set in another thread
+        await asyncio.sleep(_READINESS_SECONDS)
+    health.waits_for = ""
+    await asyncio.Event().wait()
 
 
 def _overdue(queue: Queue) -> str:
@@ -174,20 +211,17 @@ async def _wait_for_flashruns(cluster: Cluster, namespaces: tuple[str, ...]) -> 
             return
 
 
-async def _open_storage(settings: Settings) -> tuple[Store, HeartbeatPoller]:
-    """Wait until the heartbeats are read; without them, trainers would count as dead."""
+async def _open_storage(settings: Settings) -> Store:
+    """Wait for the keys of storage."""
     while True:
         try:
-            store = await asyncio.to_thread(settings.open_store)
-            heartbeats = HeartbeatPoller(store)
-            await asyncio.to_thread(store.ensure_bucket)
-            await asyncio.to_thread(heartbeats.poll)
+            return await call_storage(settings.open_store)
         except StoreError as error:
             log.warning("waiting: %s", error)
             await asyncio.sleep(_RETRY_SECONDS)
-        else:
-            return store, heartbeats
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    code = main()
+    logging.shutdown()
+    os._exit(code)  # threads that wait for storage must not delay the end

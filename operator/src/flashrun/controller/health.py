@@ -1,7 +1,8 @@
 """Health probes, and the metrics endpoint.
 
 ``/healthz`` fails when a restart would help: the event loop lags, watches are missing, or a run has
-been due for too long. ``/readyz`` succeeds when this replica acts, or waits for the lease.
+been due for too long. ``/readyz`` succeeds when this replica acts and has read storage, or waits
+for the lease.
 """
 
 import asyncio
@@ -29,7 +30,8 @@ class Health:
         self._beat = clock()
         self._worst_lag = 0.0
         self.checks: list[Check] = [self._lag]
-        self.ready = False
+        self.waits_for = "the API server or the FlashRun kind is missing"
+        """What this replica needs before it is ready; empty when it is."""
 
     def problems(self) -> list[str]:
         """Return the present problems."""
@@ -62,8 +64,8 @@ class Health:
         return web.Response(text="\n".join(problems) or "ok", status=500 if problems else 200)
 
     async def _readyz(self, _: web.Request) -> web.Response:
-        text = "ok" if self.ready else "not ready: the API server or the FlashRun kind is missing"
-        return web.Response(text=text, status=200 if self.ready else 503)
+        text = f"not ready: {self.waits_for}" if self.waits_for else "ok"
+        return web.Response(text=text, status=503 if self.waits_for else 200)
 
 
 async def _metrics(_: web.Request) -> web.Response:

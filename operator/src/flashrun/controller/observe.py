@@ -30,6 +30,7 @@ from flashrun.api.resource import FlashRun
 from flashrun.cluster import Cluster
 from flashrun.cluster_errors import AlreadyExists
 from flashrun.controller.poll import HeartbeatPoller
+from flashrun.controller.storage_threads import call_storage
 from flashrun.plan.commits import (
     Commit,
     CommitMarker,
@@ -103,7 +104,7 @@ class Observer:
             has_access=access is not None,
             access_expires=expiry_of(access) if access is not None else None,
             secrets=lookup,
-            storage=await asyncio.to_thread(self._storage_view, run, pods),
+            storage=await self._storage(run, pods),
         )
 
     def forget(self, uid: str) -> None:
@@ -169,6 +170,12 @@ class Observer:
         return SecretLookup(sources, tuple(absent), tuple(unlabelled))
 
     # --- storage ------------------------------------------------------------------------------
+
+    async def _storage(self, run: FlashRun, pods: tuple[Object, ...]) -> StorageView:
+        """Return the run's files; while heartbeats cannot be read, do not wait for storage."""
+        if self._heartbeats.problem:
+            return StorageView(problem=self._heartbeats.problem)
+        return await call_storage(self._storage_view, run, pods)
 
     def _storage_view(self, run: FlashRun, pods: tuple[Object, ...]) -> StorageView:
         try:

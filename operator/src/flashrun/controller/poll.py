@@ -9,6 +9,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from collections.abc import Set as AbstractSet
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -17,12 +18,15 @@ from flashrun.api.records import Heartbeat
 from flashrun.cluster import Cluster
 from flashrun.cluster_errors import ClusterError
 from flashrun.controller.queue import RunKey
+from flashrun.controller.storage_threads import call_heartbeats, call_storage
 from flashrun.store import Store
 from flashrun.store_errors import Corrupt, KeyNotFound, StoreError
 
 POLL_SECONDS: Final = 3.0
 RESYNC_SECONDS: Final = 300.0
 SLOWEST_POLL_SECONDS: Final = 60.0
+READERS: Final = 8
+"""Heartbeats that are read at the same time."""
 ORPHAN_AGE: Final = timedelta(minutes=15)
 """Age from which the heartbeat of a deleted run is deleted."""
 
@@ -35,6 +39,8 @@ class HeartbeatPoller:
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self.problem = "the heartbeats in storage have not been read yet"
+        """Why the last poll could not read storage; empty when it could."""
         self._etags: dict[str, str] = {}
         self._heartbeats: dict[str, Heartbeat] = {}
 
@@ -47,7 +53,7 @@ class HeartbeatPoller:
         pause = POLL_SECONDS
         while True:
             try:
-                for key in await asyncio.to_thread(self.poll):
+                for key in await call_heartbeats(self.poll):
                     add(key)
                 pause = POLL_SECONDS
             except StoreError as error:
@@ -56,7 +62,22 @@ class HeartbeatPoller:
             await asyncio.sleep(pause)
 
     def poll(self) -> list[RunKey]:
-        """Poll once; return the runs whose heartbeat is new, changed or gone."""
+        """Poll once; return the runs whose heartbeat is new, changed or gone.
+
+        Raises:
+            StoreError: storage cannot be read; ``problem`` says so until a poll succeeds.
+        """
+        try:
+            if self.problem:
+                self._store.ensure_bucket()
+            changed = self._poll()
+        except StoreError as error:
+            self.problem = str(error)
+            raise
+        self.problem = ""
+        return changed
+
+    def _poll(self) -> list[RunKey]:
         etags = {
             names.heartbeat_uid(entry.key): entry.etag
             for entry in self._store.list(names.HEARTBEAT_PREFIX)
@@ -64,11 +85,16 @@ class HeartbeatPoller:
         removed = [self._heartbeats.pop(uid) for uid in self._heartbeats.keys() - etags.keys()]
         self._etags = {uid: etag for uid, etag in self._etags.items() if uid in etags}
         changed = []
-        for uid, etag in etags.items():
-            if self._etags.get(uid) != etag and (heartbeat := self._read(uid)) is not None:
-                self._heartbeats[uid] = heartbeat
-                changed.append(heartbeat)
-            self._etags[uid] = etag
+        new = [uid for uid, etag in etags.items() if self._etags.get(uid) != etag]
+        pool = ThreadPoolExecutor(READERS, thread_name_prefix="heartbeat")
+        try:
+            for uid, heartbeat in zip(new, pool.map(self._read, new), strict=True):
+                if heartbeat is not None:
+                    self._heartbeats[uid] = heartbeat
+                    changed.append(heartbeat)
+                self._etags[uid] = etags[uid]
+        finally:
+            pool.shutdown(cancel_futures=True)  # after an error, the others would fail as well
         return [
             RunKey(heartbeat.run.namespace, heartbeat.run.name)
             for heartbeat in (*removed, *changed)
@@ -124,7 +150,7 @@ async def resync(
                 for manifest in await cluster.list(names.KIND, namespace):
                     add(RunKey(namespace, manifest["metadata"]["name"]))
                     uids.add(manifest["metadata"]["uid"])
-            await asyncio.to_thread(clean_up, uids)
+            await call_storage(clean_up, uids)
         except (ClusterError, StoreError) as error:
             log.warning("the resync is incomplete and will be repeated: %s", error)
         await asyncio.sleep(RESYNC_SECONDS)

@@ -19,6 +19,7 @@ from flashrun.api.public import FILE, PublicPlatform
 from flashrun.cluster import Cluster
 from flashrun.cluster_errors import ClusterError
 from flashrun.controller.storage_access import issue_access
+from flashrun.controller.storage_threads import call_storage
 from flashrun.plan import storage_policies
 from flashrun.plan.credentials import access_secret, are_due, expiry_of
 from flashrun.plan.kubernetes_status import find_condition
@@ -115,5 +116,5 @@ async def _renew_credentials(
     }
     policy = storage_policies.namespace_policy(platform.storage.bucket, namespace)
     grant = AccessGrant(metadata, policy, seconds)
-    access = await asyncio.to_thread(issue_access, store, platform.storage, grant)
+    access = await call_storage(issue_access, store, platform.storage, grant)
     await cluster.put_secret(*access_secret(metadata, access))

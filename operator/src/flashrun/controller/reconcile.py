@@ -4,7 +4,6 @@ The order of the writes makes a crash at any point harmless: what a pod needs ex
 and the status is written last, once, as a whole. A pass with nothing to do writes nothing.
 """
 
-import asyncio
 import contextlib
 import logging
 from collections.abc import Callable
@@ -30,6 +29,7 @@ from flashrun.controller import events, metrics
 from flashrun.controller.observe import Observer
 from flashrun.controller.queue import RunKey
 from flashrun.controller.storage_access import issue_access
+from flashrun.controller.storage_threads import call_storage
 from flashrun.plan.blocked_runs import refused_by_cluster, unreadable_spec, unrecorded_ending
 from flashrun.plan.credentials import access_secret
 from flashrun.plan.decide import decide
@@ -84,7 +84,7 @@ class Reconciler:
         if manifest is None:
             return None  # owner references clean up without the operator
         if "deletionTimestamp" in manifest["metadata"]:
-            await asyncio.to_thread(self.record_deletion, manifest)
+            await call_storage(self.record_deletion, manifest)
             return None
         try:
             run = FlashRun.from_manifest(manifest)
@@ -127,7 +127,7 @@ class Reconciler:
             self._check_leading()
             await self._cluster.patch(patch.kind, run.namespace, patch.name, patch.body)
         if decision.supersede is not None:
-            await asyncio.to_thread(self._supersede, run, decision.supersede)
+            await call_storage(self._supersede, run, decision.supersede)
         for item in decision.delete:
             self._check_leading()
             if item.force:
@@ -136,9 +136,9 @@ class Reconciler:
                 await self._cluster.delete(item.kind, run.namespace, item.name)
         if decision.control is not None:
             key = names.control_key(run.storage_prefix)
-            await asyncio.to_thread(self._store.put_json, key, decision.control)
+            await call_storage(self._store.put_json, key, decision.control)
         if decision.delete_keys:
-            await asyncio.to_thread(self._store.delete, decision.delete_keys)
+            await call_storage(self._store.delete, decision.delete_keys)
         return decision
 
     async def _pin(self, run: FlashRun, status: FlashRunStatus) -> None:
@@ -148,7 +148,7 @@ class Reconciler:
 
     async def _write_access(self, grant: AccessGrant) -> datetime | None:
         storage = self._platform.storage
-        access = await asyncio.to_thread(issue_access, self._store, storage, grant)
+        access = await call_storage(issue_access, self._store, storage, grant)
         self._check_leading()
         await self._cluster.put_secret(*access_secret(grant.metadata, access))
         return access.expires
@@ -208,7 +208,7 @@ class Reconciler:
         self._check_leading()
         try:
             ending = ending_of(run, status, self._clock())
-            await asyncio.to_thread(self._create_ending, ending)
+            await call_storage(self._create_ending, ending)
         except StoreError as error:
             blocked = unrecorded_ending(run, str(error), self._clock())
             if blocked != run.status:

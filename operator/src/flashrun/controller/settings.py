@@ -12,11 +12,15 @@ from pydantic import ValidationError
 from flashrun.api.base import error_sentences
 from flashrun.api.platform import Platform
 from flashrun.api.records import StorageAccess
-from flashrun.store import Store
+from flashrun.store import Store, TimeLimits
 from flashrun.store_errors import StoreError
 
 KEYS_FOLDER: Final = Path("/var/run/flashrun/storage")
 """Folder of ``accessKey`` and ``secretKey``: the mounted Secret."""
+
+
+STORAGE_LIMITS: Final = TimeLimits(connect=5.0, read=10.0, total=20.0)
+"""A record or a listing takes milliseconds; a pass must not wait for minutes."""
 
 
 class SettingsError(Exception):
@@ -41,7 +45,8 @@ class Settings:
             StoreError: the keys cannot be read.
         """
         names = ("accessKey", "secretKey")
-        return Store.following(self._access, *(self.keys / name for name in names))
+        files = (self.keys / name for name in names)
+        return Store.following(self._access, *files, limits=STORAGE_LIMITS)
 
     def _access(self) -> StorageAccess:
         storage = self.platform.storage

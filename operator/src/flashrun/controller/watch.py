@@ -21,6 +21,7 @@ from flashrun.api import names
 from flashrun.cluster import Connection
 from flashrun.controller import metrics
 from flashrun.controller.queue import RunKey
+from flashrun.controller.storage_threads import call_storage
 from flashrun.plan.types import Object
 
 KINDS: Final = 3
@@ -157,7 +158,7 @@ def _registry(
 
     async def run_changed(namespace: str | None, name: str | None, body: Any, **event: Any) -> None:
         if event["type"] == "DELETED":
-            await asyncio.to_thread(deleted, {**body, "metadata": dict(body["metadata"])})
+            await call_storage(deleted, {**body, "metadata": dict(body["metadata"])})
         add(RunKey(namespace or "", name or ""))
 
     async def child_changed(namespace: str | None, labels: Any, **_: Any) -> None:
