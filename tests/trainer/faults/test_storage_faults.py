@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from flashrun import store as store_module
 from flashrun.api import names
 from flashrun.api.exits import Exit
 from flashrun.api.records import Claim
@@ -16,6 +17,7 @@ from flashrun.store_errors import Unauthorized
 from flashrun_trainer import model
 from flashrun_trainer.init import model_download, packages
 from flashrun_trainer.pod.mounts import PodMounts
+from flashrun_trainer.records import checkpoint_uploads
 from tests.trainer import forks
 from tests.trainer.pods import TrainerPod, Workshop, resolved
 from tests.trainer.storage import Cut, Refusal, Request, Storage, between
@@ -29,6 +31,13 @@ pytestmark = [
 STEPS = 32
 SFT = {"epochs": 2, "save_every": 4}
 SAVES = [(1, step) for step in range(4, STEPS + 1, 4)]
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Retry soon, so that failures do not make a test slow."""
+    monkeypatch.setattr(store_module, "RETRIES", 1)
+    monkeypatch.setattr(checkpoint_uploads, "_RETRY_SECONDS", 0.1)
 
 
 @pytest.fixture(scope="module")
