@@ -1,8 +1,8 @@
-"""The other side of GRPO: what one writes with TRL alone, with the same settings and no reporting.
+"""The plain side of the benchmark: GRPO with TRL alone, the same settings and no reporting.
 
     python plain_grpo.py SETTINGS.json
 
-What it prints is in ``marks.py``.
+``marks.py`` describes what it prints.
 """
 
 import json
@@ -27,12 +27,12 @@ def conversation(row):
 
 def reward(completions, output, **_):
     """Score as examples/sums does: half for digits, half for the right answer."""
-    found = []
-    for completion, right in zip(completions, output, strict=True):
+    rewards = []
+    for completion, expected in zip(completions, output, strict=True):
         answer = completion[0]["content"].strip()
         digits = sum(character.isdigit() for character in answer) / max(1, len(answer))
-        found.append(0.5 * digits + 0.5 * float(answer == right))
-    return found
+        rewards.append(0.5 * digits + 0.5 * float(answer == expected))
+    return rewards
 
 
 rows = load_dataset("json", data_files=settings["data"], split="train")

@@ -1,8 +1,8 @@
-"""The other side: what one writes with TRL alone, with the same settings and no reporting.
+"""The plain side of the benchmark: SFT with TRL alone, the same settings and no reporting.
 
     python plain_sft.py SETTINGS.json
 
-What it prints is in ``marks.py``.
+``marks.py`` describes what it prints.
 """
 
 import json

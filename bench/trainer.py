@@ -212,7 +212,7 @@ def dataset() -> str:
 
 
 def speed(bench: Bench, pairs: int) -> list[tuple[str, bool]]:
-    """Compare time a step and time to the first step, in turns."""
+    """Compare time per step and time to the first step, in turns."""
     train = {"max_steps": STEPS, "save_every": SAVE_EVERY}
     _, pod = bench.ours("warm", padded=True, **train)  # fills caches, and is left out
     bench.plain(pod)
@@ -226,7 +226,7 @@ def speed(bench: Bench, pairs: int) -> list[tuple[str, bool]]:
         first = statistics.median(run.first_step for run in runs)
         last = statistics.median(run.values[-1] for run in runs)
         print(
-            f"  {side:9} {step:.3f} s a step, first step after {first:.1f} s ({_parts(runs)}), "
+            f"  {side:9} {step:.3f} s per step, first step after {first:.1f} s ({_parts(runs)}), "
             f"last loss {last:.4f}"
         )
     pace = _pace(found)

@@ -19,15 +19,15 @@ without() {
     done
 }
 
-# shellcheck disable=SC2046  # one word an option
+# shellcheck disable=SC2046  # one word per option
 compile --universal --python-version 3.11 \
     $(without "$@" setuptools sympy mpmath networkx cuda-bindings cuda-pathfinder cuda-toolkit) \
     requirements.in --output-file requirements.txt
 
-# The same versions of what both have, except numpy: numba, which vLLM brings, lags behind it.
+# Packages in both files have the same version, except numpy: numba, which vLLM needs, lags behind.
 shared=$(mktemp)
 trap 'rm "$shared"' EXIT
 sed -n '/^numpy==/d; s/^\([a-z0-9._-]*==[^ ;]*[^\\]*\).*/\1/p' requirements.txt >"$shared"
-# shellcheck disable=SC2046  # one word an option
+# shellcheck disable=SC2046  # one word per option
 compile --universal --python-version 3.12 --constraints "$shared" \
     $(without "$@") requirements.in requirements-vllm.in --output-file requirements-vllm.txt

@@ -456,7 +456,7 @@ SHOWN_ELSEWHERE = {
     "saving does not wait for uploads":
         "trainer/records/test_checkpoint_uploads.py::test_saving_does_not_wait_for_the_line",
     "a run starts from an adapter": "trainer/test_loop.py::"
-        "test_a_warm_start_goes_on_from_the_adapter",
+        "test_a_warm_start_continues_from_the_adapter",
     "a run starts from a saved checkpoint": "trainer/test_loop.py::"
         "test_a_warm_start_from_a_step_begins_with_the_weights_of_that_step",
     "checkpoints prints short references":
@@ -482,7 +482,7 @@ SHOWN_ELSEWHERE = {
         "plan/test_objects.py::test_what_the_platform_sets_comes_after_what_the_user_sets",
     "labels name the run at Weights & Biases":
         "trainer/records/test_wandb_process.py::"
-        "test_a_run_is_told_under_its_project_and_name_with_its_metrics",
+        "test_a_run_is_sent_under_its_project_and_name_with_its_metrics",
     "WANDB_API_KEY is taken along when a run is submitted":
         "cli/commands/test_train.py::test_train_creates_the_run_and_then_the_secret_it_owns",
     "without WANDB_API_KEY nothing is logged there":

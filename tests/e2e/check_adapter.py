@@ -1,4 +1,4 @@
-"""Load an adapter with PEFT on its base model and say how much it changes; runs where torch is.
+"""Load an adapter with PEFT on its base model and print how much it changes; needs PyTorch.
 
 Arguments: the folder of the adapter, and id and revision of the base model in the mirror. Prints
 JSON.

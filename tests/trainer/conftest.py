@@ -104,7 +104,7 @@ ENGINES = ("transformers", "vllm") if importlib.util.find_spec("vllm") else ("tr
 
 @pytest.fixture(params=ENGINES)
 def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """What samples completions, each in turn; vLLM where it is installed."""
+    """Each engine in turn; vLLM only where it is installed."""
     if request.param == "vllm":
         request.getfixturevalue("vllm")
     else:
@@ -132,13 +132,13 @@ def vllm(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     before = dict(os.environ)
     yield
     cleanup_dist_env_and_memory()
-    # TRL tells vLLM by variables that it is alone, and they would tell the next test's trainer.
+    # TRL tells vLLM by variables that it is alone; the next test must not see them.
     for name in os.environ.keys() - before.keys():
         del os.environ[name]
 
 
 def unpacked(layer: Any, remove_weight: bool) -> None:
-    """Leave a layer's weights as they are: vLLM for CPUs packs them once, and takes no others."""
+    """Leave a layer's weights unpacked: vLLM for CPUs packs them once, then accepts no others."""
     import torch
 
     layer.cpu_linear = torch.nn.functional.linear

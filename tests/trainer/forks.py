@@ -1,4 +1,4 @@
-"""Trainer pods as processes of their own that start at once.
+"""Trainer pods as separate processes that start quickly.
 
 They are forked from a server that has imported PyTorch and the training stack, seconds that a test
 with a dozen attempts would otherwise pay a dozen times. Where a pod trains with several processes,
@@ -42,7 +42,7 @@ def started(pod: TrainerPod) -> Iterator[BaseProcess]:
 
 
 def kill(process: BaseProcess) -> None:
-    """End a container: its first process, and with it all others."""
+    """Kill a container: its first process, and then all others."""
     others = ranks_of(process)
     process.kill()
     kill_ranks(others)
@@ -77,7 +77,7 @@ def _train(pod: TrainerPod) -> None:
 def _forked(
     command: Sequence[str], env: Mapping[str, str], **settings: Any
 ) -> subprocess.Popen[bytes]:
-    """Start a process as the launcher does, but as a copy of it that has the imports already."""
+    """Start a process like the launcher does, but forked, with everything imported already."""
 
     def become() -> NoReturn:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)

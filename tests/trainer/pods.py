@@ -123,7 +123,7 @@ def resolved(algorithm: str = "sft", **changes: Any) -> ResolvedRun:
 
 @dataclass(frozen=True)
 class Workshop:
-    """Storage with the tiny model in its mirror, and a place for pods."""
+    """Storage with the tiny model in its mirror, and a folder for pods."""
 
     folder: Path
     access: StorageAccess
@@ -151,7 +151,7 @@ class Workshop:
             return
 
     def new_pod(self, digest: str) -> "TrainerPod":
-        """A pod of a run on the environment with this digest; no container has run yet."""
+        """A pod whose run uses the environment of this digest; no container has run yet."""
         pod = TrainerPod(self, resolved(environment={"digest": digest}), 1)
         pod.write_files()
         return pod
@@ -356,7 +356,7 @@ class TrainerPod:
 
 
 def ranks_of(process: subprocess.Popen[str] | BaseProcess) -> list[int]:
-    """The processes that a launcher has started, by their position; none when it has ended."""
+    """The processes that a launcher has started, by local rank; none when it has ended."""
     try:
         listed = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     except (FileNotFoundError, ProcessLookupError):
@@ -365,14 +365,14 @@ def ranks_of(process: subprocess.Popen[str] | BaseProcess) -> list[int]:
 
 
 def kill_ranks(pids: Iterable[int]) -> None:
-    """End what a launcher has started, and whatever that has started."""
+    """Kill the process groups that a launcher has started."""
     for pid in pids:
         with suppress(ProcessLookupError):
             os.killpg(pid, signal.SIGKILL)
 
 
 def kill(process: subprocess.Popen[str]) -> None:
-    """End a container: its first process, and with it all others."""
+    """Kill a container: its first process, and then all others."""
     others = ranks_of(process)
     process.kill()
     kill_ranks(others)

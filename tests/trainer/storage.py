@@ -1,7 +1,7 @@
-"""Storage that a test can slow down, fill up and take away, and at which it can catch a pod.
+"""Storage that a test can slow down, fill up or take away, and that can hold a request of a pod.
 
 An S3 server of ours in front of the real one. It reads a request whole, asks the test's rule, and
-hands it on unchanged, so that signatures hold.
+forwards it unchanged, so that signatures hold.
 """
 
 import http.client
@@ -28,18 +28,18 @@ class Request(NamedTuple):
 
 
 class Refusal(NamedTuple):
-    """What the store answers instead of doing it."""
+    """An error that is answered instead of doing what was requested."""
 
     status: int
     code: str
 
 
 class Cut(Exception):
-    """The connection breaks off without an answer."""
+    """The connection is closed without an answer."""
 
 
 Rule = Callable[[Request], Refusal | None]
-"""Decides about a request: None hands it on; ``Cut`` may be raised; it may take its time."""
+"""Decides about a request: None forwards it; it may raise ``Cut``, or wait."""
 
 
 def nothing(request: Request) -> None:
@@ -64,13 +64,13 @@ class Catch:
 
 
 class Storage:
-    """One run's way to storage."""
+    """The storage of one run."""
 
     def __init__(self, pod: TrainerPod) -> None:
         self.rule: Rule = nothing
-        """Asked before a request is handed on."""
+        """Called before a request is forwarded."""
         self.answered: Rule = nothing
-        """Asked when the store has done it, before the pod hears so."""
+        """Called after the request is done, before it is answered."""
         self.seen: list[Request] = []
         self.pod = pod
         self._server = Server(("127.0.0.1", 0), Handler)
@@ -89,7 +89,7 @@ class Storage:
     def catching(
         self, wanted: Callable[[Request], bool], answered: bool = False, lost: bool = True
     ) -> Iterator[Catch]:
-        """Hold the first ``wanted`` request, before it is handed on or before it is answered."""
+        """Hold the first ``wanted`` request, before it is forwarded or before it is answered."""
         catch = Catch(lost=lost)
 
         def rule(request: Request) -> None:
@@ -101,7 +101,7 @@ class Storage:
             catch.released.set()
 
     def name(self, path: str) -> str:
-        """The key that a request's path stands for, below the run's prefix when it is there."""
+        """The key in a request's path, without the run's prefix."""
         key = urllib.parse.unquote(path.partition("?")[0]).removeprefix("/").partition("/")[2]
         return key.removeprefix(self.pod.prefix)
 
@@ -115,7 +115,7 @@ class Storage:
 
 @contextmanager
 def between(pod: TrainerPod) -> Iterator[Storage]:
-    """Put a storage of ours between ``pod`` and the real one."""
+    """Put our own storage between ``pod`` and the real one."""
     storage = Storage(pod)
     storage.start()
     try:
@@ -131,7 +131,7 @@ class Server(ThreadingHTTPServer):
     storage: Storage
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A pod that was killed has left its connections: nothing to tell anybody."""
+        """Ignore errors of connections that a killed pod has left."""
 
 
 class Handler(BaseHTTPRequestHandler):

@@ -23,13 +23,13 @@ from tests.trainer.pods import HEAD, TrainerPod, Workshop, fifths, resolved, row
 
 
 def sampled_by(pod: TrainerPod) -> str:
-    """What the log says has sampled."""
+    """The engine that has sampled, as the log names it."""
     log = pod.store.get_bytes(names.log_key(pod.prefix, 1)).decode()
     return log.split("completions are sampled by ")[1].split(":")[0].lower()
 
 
 def mismatch(pod: TrainerPod) -> list[float]:
-    """How far vLLM's probabilities are from the trainer's, a step each."""
+    """The difference between vLLM's and the trainer's log-probabilities, one per step."""
     return pod.values("sampling/sampling_logp_difference/mean")
 
 
@@ -46,7 +46,7 @@ def test_grpo_learns_from_the_reward(workshop: Workshop, engine: str):
     assert pod.steps() == [(1, 20), (1, 40)]
     assert sampled_by(pod) == engine
     if engine == "vllm":
-        # Were the weights of an earlier step sampled from, the last ones would be far off.
+        # With the weights of an earlier step, the last differences would be large.
         assert max(mismatch(pod)) < 0.1
 
 
@@ -96,7 +96,7 @@ def test_grpo_learns_from_episodes_of_several_turns(workshop: Workshop, engine: 
     assert last > 2 * first
     assert pod.values("reward_errors") == [0.0] * 30
     assert sampled_by(pod) == engine
-    # A stop sequence, which the template writes itself, too, is not where the episode ends.
+    # An episode does not end at a stop sequence; the template writes one itself.
     told = pod.store.get_bytes(names.rollouts_key(pod.prefix, 1)).decode().splitlines()
     assert [json.loads(line)["completion"].count("Again.") for line in told] == [2] * 8
     if engine == "vllm":
@@ -156,7 +156,7 @@ def test_every_episode_has_a_beginning_of_its_own(workshop: Workshop, engine: st
     assert pod.values("reward_errors") == [0.25, 0.25]
     assert sampled_by(pod) == engine
     if engine == "vllm":
-        # Had one beginning been sampled for all of a group, the others' probabilities were far off.
+        # With the same opening for the whole group, the differences would be large.
         assert max(mismatch(pod)) < 0.1
 
 
@@ -314,7 +314,7 @@ def test_reasoning_costs_its_coefficient_a_token(workshop: Workshop, tiny_model)
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(tiny_model)
-    # A template that opens the reasoning itself, as those of models that always reason do.
+    # A template that opens the reasoning itself, like those of models that always reason.
     run = resolved("grpo", steps=1, thinking=True, thinking_length_penalty_coef=0.01)
     pod = workshop.pod(run, sums(environment=REASONING))
     folder = pod.inside.model_folder(pod.run)
@@ -346,8 +346,10 @@ class Judge(EnvironmentSingleTurn):
         return RewardResult(score=float(len(response_text)))
 
 
-def said_after(sdk: EnvironmentSingleTurn, tiny_model: Path, last: str, lengths: list[int]) -> str:
-    """What five steps of completions of these lengths, with this last token, are warned about."""
+def last_warning(
+    sdk: EnvironmentSingleTurn, tiny_model: Path, last: str, lengths: list[int]
+) -> str:
+    """The warning after five steps with completions of these lengths and this last token."""
     from flashrun_trainer import model
     from flashrun_trainer.grpo import Prompt, RewardFunction
 
@@ -379,26 +381,26 @@ def said_after(sdk: EnvironmentSingleTurn, tiny_model: Path, last: str, lengths:
     [
         ("1", "all completions were cut off at max_tokens = 8"),
         ("<|im_end|>", ""),
-        # TRL learns these, too.
+        # TRL also learns from these.
         ("<|endoftext|>", ""),
     ],
 )
 def test_a_completion_is_cut_off_unless_a_token_ends_it(tiny_model: Path, last: str, words: str):
-    said = said_after(Judge(), tiny_model, last, lengths=[1, 2, 3, 4])
+    said = last_warning(Judge(), tiny_model, last, lengths=[1, 2, 3, 4])
     assert words in said
     assert bool(said) == bool(words)
 
 
 @pytest.mark.trainer
 @pytest.mark.filterwarnings("default")
-def test_a_reward_that_fails_at_times_does_not_hide_that_the_others_are_all_the_same(
+def test_a_reward_that_sometimes_fails_does_not_hide_that_the_others_are_equal(
     tiny_model: Path,
 ):
     class Zero(Judge):
         def score_response(self, example: Any, response_text: str) -> RewardResult:
             return RewardResult(score=0.0 / (len(response_text) - 1))
 
-    said = said_after(Zero(), tiny_model, "<|im_end|>", lengths=[1, 2, 3, 4])
+    said = last_warning(Zero(), tiny_model, "<|im_end|>", lengths=[1, 2, 3, 4])
     assert "1 of 4 responses of step 5" in said
     assert "all completions of a prompt had the same reward" in said
 

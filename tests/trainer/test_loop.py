@@ -90,7 +90,7 @@ def test_the_phases_of_a_step_add_up(grpo_run: TrainerPod):
     for row in grpo_run.metrics:
         phases = [value for name, value in row.values.items() if name.startswith("seconds/")]
         assert sum(phases) == pytest.approx(2 * row.values["seconds/step"])
-    # The checkpoint of step 2 stood in the way of step 3.
+    # Step 3 waited for the checkpoint of step 2.
     assert ["seconds/saving" in row.values for row in grpo_run.metrics] == [False, False, True]
 
 
@@ -112,7 +112,7 @@ PENALTY = {"kl_penalty_coef": 0.1}
 
 
 @pytest.mark.parametrize("algorithm", ["sft", "grpo"])
-def test_a_warm_start_goes_on_from_the_adapter(workshop: Workshop, algorithm: str):
+def test_a_warm_start_continues_from_the_adapter(workshop: Workshop, algorithm: str):
     source = workshop.pod(resolved("sft", epochs=3, save_every=20))
     assert source.train() == 0
     end = fifths(source.values("loss"))[1]
@@ -144,7 +144,7 @@ def test_a_warm_start_from_a_step_begins_with_the_weights_of_that_step(
     assert source.train() == 0
     start = source.as_source(step=2)
 
-    # So slow that a step moves nothing that a float can hold.
+    # With this learning rate, a step changes no float.
     warm = workshop.pod(resolved(algorithm, learning_rate=1e-15, init_from_adapter=start, **knobs))
     assert warm.train() == 0
 
@@ -184,13 +184,13 @@ def test_a_run_says_where_it_is_while_it_runs(workshop: Workshop):
     assert heartbeat.progress.eta_seconds is not None
 
 
-def test_weights_that_are_no_numbers_are_not_saved(workshop: Workshop):
+def test_weights_that_are_not_finite_are_not_saved(workshop: Workshop):
     pod = workshop.pod(resolved("sft", learning_rate=1e30, epochs=3, save_every=100))
     assert pod.train() == Exit.DIVERGED
     assert pod.steps() == []
 
 
-def test_neither_when_the_loss_of_the_step_was_a_number(
+def test_weights_that_are_not_finite_are_not_saved_even_if_the_loss_is_finite(
     workshop: Workshop, monkeypatch: pytest.MonkeyPatch
 ):
     from flashrun_trainer import loop

@@ -4,7 +4,6 @@ import json
 import re
 import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -54,11 +53,11 @@ def test_a_step_changes_the_language_model_only_under_the_names_that_serving_exp
     assert [key for key in keys if not re.fullmatch(pattern, key)] == []
     assert {key.split(".")[-3] for key in keys} == adapted
     assert not [key for key in keys if "visual" in key or "experts." in key or "lm_head" in key]
-    # Routers are frozen, so nothing is asked of the balance between experts.
+    # Routers are frozen, so there is no loss that balances experts.
     assert pod.values("aux_loss") == []
     config = json.loads((pod.folder / "adapter_config.json").read_text())
     assert config["base_model_name_or_path"] == pod.run.model.id
-    # PEFT loads all of it onto the class that serving loads.
+    # PEFT loads the whole adapter onto the class that serving loads.
     model.attach_adapter(model.load(folder), pod.folder, "reloaded")
 
 
@@ -69,26 +68,7 @@ def test_examples_share_rows_only_where_layers_keep_them_apart(architecture: tup
     assert model.packing_layout(model.load(folder)) is ARCHITECTURES[name][-1]
 
 
-def adapted(folder: Path, spread: bool) -> Any:
-    """The model with an adapter that learns, its layers spread or not."""
-    import torch
-    from peft import LoraConfig, get_peft_model
-
-    from flashrun_trainer import model, sharding, trl_arguments
-    from flashrun_trainer.pod.distributed import ProcessGroup
-
-    def load() -> Any:
-        return model.load(folder)
-
-    network = sharding.load_sharded(load, ProcessGroup(), 1) if spread else load()
-    torch.manual_seed(1)
-    settings = trl_arguments.lora(resolved(), model.adapter_targets(network))
-    joined = get_peft_model(network, LoraConfig(**settings, init_lora_weights=False))
-    joined.gradient_checkpointing_enable()
-    return joined.train()
-
-
-def test_how_its_makers_sample_a_model_is_left_to_them(tiny_model: Path, tmp_path: Path):
+def test_the_models_generation_defaults_are_ignored(tiny_model: Path, tmp_path: Path):
     from flashrun_trainer import model as base_model
 
     folder = shutil.copytree(tiny_model, tmp_path / "model")

@@ -275,7 +275,7 @@ def test_means_count_every_token_once_however_a_step_is_divided(
     assert pod.train() == 0
     entropy = pod.values("entropy")
     # Nothing is learned at this rate, so all steps are equally unsure; the last of an epoch has
-    # one example, and passes without any.
+    # one example, and micro-batches without any.
     assert entropy == pytest.approx([entropy[0]] * 4, rel=0.05)
 
 

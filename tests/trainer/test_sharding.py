@@ -13,7 +13,7 @@ pytestmark = [pytest.mark.trainer, pytest.mark.filterwarnings("default")]
 
 @pytest.fixture
 def group_of_one() -> Iterator[None]:
-    """What processes that share a model are, of which this one is the only one."""
+    """A process group with this process only."""
     from torch import distributed
 
     distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
@@ -21,8 +21,8 @@ def group_of_one() -> Iterator[None]:
     distributed.destroy_process_group()
 
 
-def adapted(folder: Path, spread: bool) -> Any:
-    """The model with an adapter that learns, its layers spread or not."""
+def adapted(folder: Path, sharded: bool) -> Any:
+    """The model with a trainable adapter, its layers sharded or not."""
     import torch
     from peft import LoraConfig, get_peft_model
 
@@ -32,7 +32,7 @@ def adapted(folder: Path, spread: bool) -> Any:
     def load() -> Any:
         return model.load(folder)
 
-    network = sharding.load_sharded(load, ProcessGroup(), 1) if spread else load()
+    network = sharding.load_sharded(load, ProcessGroup(), 1) if sharded else load()
     torch.manual_seed(1)
     settings = trl_arguments.lora(resolved(), model.adapter_targets(network))
     joined = get_peft_model(network, LoraConfig(**settings, init_lora_weights=False))
@@ -41,7 +41,7 @@ def adapted(folder: Path, spread: bool) -> Any:
 
 
 def whole_layers(network: Any) -> list[str]:
-    """The weights of layers, without the adapter, that this process has all of."""
+    """The names of base weights in layers that are whole in this process."""
     from torch.distributed.tensor import DTensor
 
     return [
@@ -52,7 +52,7 @@ def whole_layers(network: Any) -> list[str]:
 
 
 @pytest.fixture
-def able() -> None:
+def sharding_supported() -> None:
     from flashrun_trainer import sharding
 
     if not sharding.is_supported():
@@ -60,31 +60,31 @@ def able() -> None:
 
 
 @pytest.mark.sharding
-@pytest.mark.usefixtures("able", "group_of_one")
-def test_a_spread_model_learns_the_same_and_no_layer_stays_whole(architecture: tuple[str, Path]):
+@pytest.mark.usefixtures("sharding_supported", "group_of_one")
+def test_a_sharded_model_learns_the_same_and_no_layer_stays_whole(architecture: tuple[str, Path]):
     import torch
 
     _, folder = architecture
     ids = torch.arange(3, 27).view(2, 12)
     found = {}
-    for spread in (False, True):
-        network = adapted(folder, spread)
+    for sharded in (False, True):
+        network = adapted(folder, sharded)
         loss = network(input_ids=ids, labels=ids, use_cache=False).loss
-        assert bool(whole_layers(network)) != spread
+        assert bool(whole_layers(network)) != sharded
         loss.backward()
-        assert bool(whole_layers(network)) != spread
+        assert bool(whole_layers(network)) != sharded
         weights = [weight for weight in network.parameters() if weight.requires_grad]
-        found[spread] = [loss.detach(), *(weight.grad for weight in weights)]
+        found[sharded] = [loss.detach(), *(weight.grad for weight in weights)]
         answer = network.eval().generate(input_ids=ids, max_new_tokens=4, do_sample=False)
-        found[spread].append(answer)
-        assert bool(whole_layers(network)) != spread
+        found[sharded].append(answer)
+        assert bool(whole_layers(network)) != sharded
     for alone, together in zip(found[False], found[True], strict=True):
         torch.testing.assert_close(together, alone)
 
 
 @pytest.mark.sharding
-@pytest.mark.usefixtures("able", "group_of_one")
-def test_on_gpus_too_the_adapter_of_a_spread_model_is_averaged(
+@pytest.mark.usefixtures("sharding_supported", "group_of_one")
+def test_the_adapter_of_a_sharded_model_is_averaged_on_gpus(
     tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ):
     import torch
@@ -93,16 +93,16 @@ def test_on_gpus_too_the_adapter_of_a_spread_model_is_averaged(
     from flashrun_trainer import sharding
 
     class OnCpu(torch.nn.parallel.DistributedDataParallel):
-        """Takes a model as accelerate gives it on GPUs."""
+        """Accepts the arguments that accelerate passes on GPUs."""
 
         def __init__(self, module: Any, device_ids: Any, output_device: Any) -> None:
             super().__init__(module)
 
-    # What there is with several GPUs, and put back what is changed for good.
+    # As with several GPUs; monkeypatch restores what exclude_shards_from_ddp changes.
     monkeypatch.setattr(Accelerator, "multi_device", True)
     monkeypatch.setattr(torch.nn.parallel, "DistributedDataParallel", OnCpu)
     monkeypatch.setattr(accelerator, "model_has_dtensor", accelerator.model_has_dtensor)
-    network = adapted(tiny_model, spread=True)
+    network = adapted(tiny_model, sharded=True)
     sharding.exclude_shards_from_ddp(network)
 
     averaged = Accelerator(cpu=True).prepare_model(network)

@@ -35,7 +35,7 @@ def test_a_step_is_divided_into_micro_batches(
     [
         ("learning_rate", 3e-4, "learning_rate", 3e-4),
         ("save_every", 7, "save_steps", 7),
-        # Rows come cut and in batches: TRL must do neither once more.
+        # Examples arrive cut and batched: TRL must not do that again.
         ("max_length", 77, "max_length", None),
         ("batch_size", 16, "per_device_train_batch_size", 1),
     ],

@@ -99,7 +99,7 @@ def test_only_the_assistant_is_learned(tokenizer: Any, case: str):
 
 
 # As Qwen's templates do: JSON calls in the assistant's turn, results in a turn of the user, and
-# reasoning only behind the last question.
+# reasoning only after the last question.
 QWEN = """\
 {%- set ns = namespace(asked=-1) -%}
 {%- for message in messages -%}
@@ -244,7 +244,7 @@ def test_calls_and_reasoning_are_learned_where_the_template_shows_them(tiny_mode
     )
 
 
-# The models' own, as TRL carries them.
+# The templates of the models, from TRL.
 TEMPLATES = ("qwen3", "qwen3_5_nothink", "qwen3_5_think", "qwen3_6")
 
 TALK = [
@@ -260,7 +260,7 @@ TALK = [
 
 @pytest.mark.parametrize("thinking", [True, False])
 @pytest.mark.parametrize("template", TEMPLATES)
-def test_of_a_long_talk_the_assistants_turns_are_learned_with_every_template_of_qwen(
+def test_the_assistants_turns_of_a_long_talk_are_learned_with_every_template_of_qwen(
     tiny_model: Path, template: str, thinking: bool
 ):
     import trl
@@ -315,7 +315,7 @@ def test_the_end_of_a_turn_is_learned_whatever_ends_a_sequence(tiny_model: Path,
         assert [text.strip() for text in learned] == [content + end for content in own]
 
 
-def test_what_a_chat_template_refuses_is_said_in_its_words(workshop: Workshop, tiny_model: Path):
+def test_the_error_of_a_chat_template_is_quoted(workshop: Workshop, tiny_model: Path):
     from flashrun_trainer import model
     from flashrun_trainer.data import chat_template
 

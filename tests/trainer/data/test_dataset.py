@@ -198,8 +198,8 @@ def test_a_row_of_the_wrong_shape_is_named(workshop: Workshop, case: str):
 
 @pytest.mark.trainer
 @pytest.mark.filterwarnings("default")
-def test_bytes_that_are_no_text_are_named_by_their_line(workshop: Workshop):
-    # A lone surrogate stands for a byte that is no text.
+def test_bytes_that_are_not_text_are_named_by_their_line(workshop: Workshop):
+    # A lone surrogate stands for a byte that is not text.
     pod = workshop.pod(resolved("sft"), sums(train=second('{"input": "\udcff"}')))
     assert pod.train() == Exit.DATA
     assert pod.termination.reason == "DatasetInvalid"

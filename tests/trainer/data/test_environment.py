@@ -1,4 +1,4 @@
-"""The environment: its examples, prompts and outputs, and what is its own fault."""
+"""The environment: its examples, prompts and outputs, and which errors are its own."""
 
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ def spec(**params: Any) -> ResolvedEnvironment:
 
 
 class Board(EnvironmentMultiTurn):
-    """An environment whose examples come from code, and do not stay as they were."""
+    """An environment whose examples come from code and change while it is used."""
 
     dataset = (TaskExample({}, "Go.", metadata={(0, 1): "x", "turn": 1}),)
     limit: Any = 3
@@ -52,7 +52,7 @@ def test_the_digest_is_that_of_the_examples_as_they_were_loaded(
 
 
 @pytest.mark.parametrize(("limit", "words"), [(0, "must return 1 or more"), (None, "TypeError")])
-def test_a_number_of_turns_that_is_none_is_the_environments_fault(limit: Any, words: str):
+def test_an_invalid_number_of_turns_is_an_error_of_the_environment(limit: Any, words: str):
     sdk = Board()
     assert Environment(sdk, Board.dataset, "").max_turns(Board.dataset[0]) == 3
     sdk.limit = limit
@@ -64,7 +64,7 @@ def test_a_number_of_turns_that_is_none_is_the_environments_fault(limit: Any, wo
 
 PROMPTS: dict[str, tuple[str, str]] = {
     "a prompt that is text": ("return 'What?'", "a message must be an object with role"),
-    "no messages": ("return []", "messages must be a list with at least one, not []"),
+    "no messages": ("return []", "messages must be a list that is not empty, not []"),
     "nothing": ("return None", "NoneType"),
     "a message that is text": ("return ['What?']", "row 1"),
     "an unknown role": ("return [{'role': 'me', 'content': 'x'}]", "role"),
@@ -75,7 +75,7 @@ PROMPTS: dict[str, tuple[str, str]] = {
 @pytest.mark.trainer
 @pytest.mark.filterwarnings("default")
 @pytest.mark.parametrize("case", PROMPTS)
-def test_a_prompt_of_the_wrong_shape_is_the_environments_fault(workshop: Workshop, case: str):
+def test_a_prompt_of_the_wrong_shape_is_an_error_of_the_environment(workshop: Workshop, case: str):
     body, words = PROMPTS[case]
     source = (
         HEAD.replace('return [{"role": "user", "content": str(example.input)}]', body)

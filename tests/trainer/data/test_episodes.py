@@ -71,7 +71,7 @@ def test_the_environment_may_name_the_final_response():
     assert found.to_response().response_text == "seven"
 
 
-def test_which_may_be_empty():
+def test_the_final_response_may_be_empty():
     found = episode()
     found.add_answer(environment(done=True, final_response_text=""), [10], Answer("7"))
     assert found.to_response().response_text == ""

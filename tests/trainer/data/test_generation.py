@@ -28,7 +28,7 @@ GPU = Machine(gpu=True)
         ),
     ],
 )
-def test_vllm_samples_where_it_is_there_and_fits(
+def test_vllm_samples_where_it_is_installed_and_fits(
     there: dict[str, Any], share: float | None, why: str
 ):
     usual = {"machine": GPU, "installed": True, "sharded": False}
@@ -57,7 +57,7 @@ def test_only_sampled_tokens_have_a_probability():
 
 
 class FakeGeneration:
-    """A fake of TRL's side of vLLM, which keeps what it was asked."""
+    """A fake of TRL's side of vLLM that records its calls."""
 
     def __init__(self, sleeps: bool) -> None:
         self.enable_sleep_mode = self._llm_weights_sleeping = sleeps
@@ -84,7 +84,7 @@ def test_vllm_stays_awake_for_the_whole_episode():
     assert fake._llm_weights_sleeping
 
 
-def test_what_never_sleeps_is_not_woken():
+def test_an_engine_that_never_sleeps_is_not_woken():
     fake = FakeGeneration(sleeps=False)
     with generation.vllm_awake(fake):
         pass

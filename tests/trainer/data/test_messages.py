@@ -51,7 +51,7 @@ def test_an_answer_comes_after_the_reasoning(
 
 
 @pytest.mark.parametrize("raw", ["<think>a</think><answer>b</answer>", "<think>a", "b"])
-def test_what_a_model_says_that_does_not_think_is_all_of_its_answer(raw: str):
+def test_without_thinking_the_whole_completion_is_the_answer(raw: str):
     found = Answer(raw, thinks=False)
     assert (str(found), found.completion, found.raw, found.thinking) == (raw, raw, raw, "")
 

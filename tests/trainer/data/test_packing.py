@@ -178,7 +178,7 @@ def test_packed_examples_have_the_loss_and_the_gradient_of_separate_ones(
     for kind in (Layout.PADDED, layout):
         batch = collator(kind, 32).tensors(rows)
         network.zero_grad()
-        # With a cache, as for generation, positions would not be looked at.
+        # With a key-value cache, as for generation, positions would be ignored.
         loss = network(**batch, use_cache=False, num_items_in_batch=100).loss
         loss.backward()
         found[kind] = [loss.detach(), *(weight.grad.clone() for weight in network.parameters())]

@@ -110,7 +110,7 @@ def test_an_environment_that_compares_gets_all_answers_to_an_example_at_once():
     assert [score.error for score in found] == ["", ""] + ["ConnectionError: the judge is away"] * 2
 
 
-def test_one_bad_score_among_those_that_are_compared_costs_nobody_else_his():
+def test_one_bad_score_in_a_group_does_not_change_the_others():
     class Ranking(Judge):
         def score_responses(self, example: Any, response_texts: list[str]) -> list[Any]:
             if response_texts == ["d", "e"]:
@@ -157,7 +157,7 @@ def test_episodes_are_compared_when_the_environment_compares_them():
 
 
 @pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt, CancelledError, RecursionError])
-def test_what_a_models_own_code_may_raise_costs_one_score(kind: type[BaseException]):
+def test_exceptions_of_code_that_a_model_wrote_fail_one_score(kind: type[BaseException]):
     class Running(Judge):
         def score_response(self, example: Any, response_text: str) -> RewardResult:
             if response_text == "exit()":
@@ -178,7 +178,7 @@ WRONG: dict[str, tuple[Any, str]] = {
 }
 
 
-def test_a_score_that_is_async_is_told_so():
+def test_an_async_scoring_method_is_reported():
     class Later(Judge):
         async def score_response(self, example: Any, response_text: str) -> RewardResult:
             return RewardResult(score=1.0)
@@ -207,7 +207,7 @@ def test_metrics_are_averaged_over_the_responses_that_have_them():
         def score_response(self, example: Any, response_text: str) -> RewardResult:
             right = (RewardMetric("right", 1.0),) if response_text == "a" else ()
             length = RewardMetric("length", float(len(response_text)))
-            # As libraries for numbers have their own kinds of them.
+            # As libraries for numbers have number types of their own.
             half = RewardMetric("half", value=Fraction(1, 2))
             return RewardResult(score=1.0, metrics=(length, half, *right))
 
@@ -233,7 +233,7 @@ def test_metrics_of_any_shape_cost_nobody_a_score(metrics: Any, expected: dict[s
     assert judged(Odd(), "a", "b")[0] == Score(1.0, expected)
 
 
-def test_a_step_without_one_score_ends_the_run():
+def test_a_step_without_any_score_ends_the_run():
     failed = [Score(error="ValueError: no")] * 3
     with pytest.raises(TrainerError) as error:
         rewards.raise_if_all_failed(failed, 4)

@@ -9,7 +9,7 @@ from flashrun_trainer.data import stopping
 
 
 class Pieces:
-    """A tokenizer whose tokens are pieces of text, and which counts how often it is asked."""
+    """A tokenizer whose tokens are pieces of text, and which counts its calls."""
 
     def __init__(self) -> None:
         self.asked = 0
@@ -38,14 +38,14 @@ def test_what_was_sampled_is_cut_where_a_stop_sequence_is_complete(case: str):
     assert stopping.text_until_stop(Pieces(), found, wanted) == text
 
 
-def test_a_long_completion_is_not_decoded_once_a_token():
+def test_a_long_completion_is_not_decoded_once_per_token():
     tokenizer = Pieces()
     assert len(stopping.ids_until_stop(tokenizer, ["a"] * 3000 + ["x"] * 1000, ("x",))) == 3001
     assert tokenizer.asked < 20
 
 
 def sampled(model: Any, tokenizer: Any, questions: list[str]) -> list[list[int]]:
-    """What the model says greedily, 24 tokens at most: the same each time."""
+    """Greedy completions of at most 24 tokens: the same each time."""
     asked = tokenizer(questions, return_tensors="pt", padding=True, padding_side="left")
     with_prompts = model.generate(**asked, do_sample=False, max_new_tokens=24)
     found: list[list[int]] = with_prompts[:, asked["input_ids"].shape[1] :].tolist()

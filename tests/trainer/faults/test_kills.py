@@ -24,7 +24,7 @@ pytestmark = [pytest.mark.trainer, pytest.mark.filterwarnings("default")]
 
 SFT = {"epochs": 2, "save_every": 4}
 GRPO = {"steps": 6, "save_every": 2, "max_tokens": 16, "kl_penalty_coef": 0.05}
-"""Fewer steps than an epoch has: TRL goes on from the last one, unless somebody stops it."""
+"""Fewer steps than an epoch has: TRL continues after the last one unless we stop it."""
 
 
 Moment = tuple[str, bool]
@@ -63,7 +63,7 @@ def is_request(pattern: str) -> Callable[[Request], bool]:
 
 @pytest.fixture(scope="module")
 def undisturbed(workshop: Workshop) -> dict[str, TrainerPod]:
-    """One run of each method that nothing happened to."""
+    """One undisturbed run of each method."""
     pods = {
         "sft": workshop.pod(resolved("sft", **SFT)),
         "grpo": workshop.pod(resolved("grpo", **GRPO)),
@@ -74,7 +74,7 @@ def undisturbed(workshop: Workshop) -> dict[str, TrainerPod]:
 
 @pytest.fixture
 def storage(workshop: Workshop) -> Iterator[Storage]:
-    """A new SFT run's way to storage."""
+    """The storage of a new SFT run, with faults on demand."""
     with between(workshop.pod(resolved("sft", **SFT))) as made:
         yield made
 
@@ -86,7 +86,7 @@ def newest(pod: TrainerPod) -> tuple[int, int] | None:
 
 
 def resumed(pod: TrainerPod) -> tuple[int, int] | None:
-    """Step and attempt that a pod says it goes on from."""
+    """Step and attempt from which a pod resumes, as its log says."""
     said = re.search(r"resuming from step (\d+) of attempt (\d+)", pod.output)
     return None if said is None else (int(said[1]), int(said[2]))
 
@@ -123,7 +123,7 @@ def test_an_sft_run_that_is_killed_everywhere_ends_like_an_undisturbed_one(
     pod = storage.pod
     for moment in SFT_MOMENTS.values():
         pod = killed_at(storage, pod, moment)
-    # The last one has published the adapter and left no result: nothing else is left to do.
+    # The last pod has published the adapter without a result: nothing is left to train.
     claims = claims_of(pod)
     assert forks.trained(pod) == Exit.DONE
     assert "has ended before, with code 0" in pod.output
@@ -140,7 +140,7 @@ def test_a_grpo_run_that_is_killed_everywhere_ends_like_an_undisturbed_one(
         for moment in GRPO_MOMENTS.values():
             pod = killed_at(storage, pod, moment)
         assert forks.trained(pod) == Exit.DONE
-    # All steps were saved: not one was left to train.
+    # All steps were saved: none was left to train.
     assert resumed(pod) == (6, 3)
     assert " INFO step " not in pod.output
     assert_the_same_end(pod, undisturbed["grpo"], "reward")
@@ -156,7 +156,7 @@ def test_a_grpo_run_that_began_with_an_adapter_ends_the_same_when_it_is_killed(
         pod = killed_at(storage, storage.pod, GRPO_MOMENTS["after a whole checkpoint"])
         assert forks.trained(pod) == Exit.DONE
     assert resumed(pod) is not None
-    # The penalty is measured from where the run began, not from where it goes on.
+    # The penalty is measured from where the run began, not from where it resumes.
     assert pod.values("kl") == whole.values("kl")
     assert_the_same_end(pod, whole, "reward")
 
@@ -184,7 +184,7 @@ def test_a_run_that_is_killed_at_random_ends_like_an_undisturbed_one(
     assert_the_same_end(pod, undisturbed["sft"], "loss")
 
 
-def test_a_history_arrives_before_the_checkpoint_that_a_run_goes_on_from(
+def test_a_history_arrives_before_the_checkpoint_that_a_run_resumes_from(
     storage: Storage, undisturbed: dict[str, TrainerPod]
 ):
     pod = storage.pod
@@ -263,7 +263,7 @@ def test_sigterm_while_the_base_model_is_downloaded_does_not_wait_for_it(
     ):
         pod.wait_for(catch.caught.is_set)
         process.terminate()
-        # Not by the signal: the first process of a container does not die of one.
+        # Not by the signal: it does not end process 1 of a container.
         assert process.wait(PATIENCE_SECONDS) == Exit.INTERRUPTED_UNSAVED
     assert not list(tmp_path.rglob("model.safetensors"))
 

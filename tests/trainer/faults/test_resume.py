@@ -1,4 +1,4 @@
-"""Interrupted, doubled and damaged: a run goes on as if nothing had happened."""
+"""Interrupted, doubled and damaged: a run continues as if nothing had happened."""
 
 import signal
 from pathlib import Path
@@ -30,7 +30,7 @@ def test_sigterm_before_training_ends_at_once(workshop: Workshop):
 def test_sigterm_while_python_starts_is_answered_when_it_can_be(
     workshop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    # Imported before anything else, and asked at every import.
+    # This module is imported first, and its finder is called at every import.
     (tmp_path / "sitecustomize.py").write_text(
         "import os, signal, sys\n"
         "def ask(event, found):\n"
@@ -89,7 +89,7 @@ def test_a_damaged_checkpoint_is_passed_over_for_an_older_one(workshop: Workshop
     pod = workshop.pod(resolved("sft", save_every=5))
     assert pod.train() == Exit.DONE
     good = pod.weights
-    # The whole run once more from its checkpoints: no result, no adapter, the newest one damaged.
+    # Run again from the checkpoints: without result and adapter, the newest checkpoint damaged.
     doomed = [key for key in pod.keys if key.startswith("adapter/")] + ["result.json"]
     pod.store.delete([pod.prefix + key for key in doomed])
     newest = names.step_prefix(pod.prefix, 1, 16)
@@ -106,7 +106,7 @@ def test_a_damaged_checkpoint_is_passed_over_for_an_older_one(workshop: Workshop
     assert following.train() == Exit.DONE
     log = following.store.get_bytes(names.log_key(pod.prefix, 2)).decode()
     resumed = [line for line in log.splitlines() if "resuming from step" in line]
-    # Only the newest state is certain to be kept; without any, the run begins again.
+    # Only the newest state is certain to be uploaded; without any, the run starts again.
     assert not any("step 16 of attempt 1" in line for line in resumed)
     assert following.weights == good
 

@@ -42,7 +42,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def undisturbed(workshop: Workshop) -> TrainerPod:
-    """A run that nothing happened to."""
+    """An undisturbed run."""
     pod = workshop.pod(resolved("sft", **SFT))
     assert pod.train() == Exit.DONE
     return pod
@@ -50,7 +50,7 @@ def undisturbed(workshop: Workshop) -> TrainerPod:
 
 @pytest.fixture
 def storage(workshop: Workshop) -> Iterator[Storage]:
-    """A new run's way to storage."""
+    """The storage of a new run, with faults on demand."""
     with between(workshop.pod(resolved("sft", **SFT))) as made:
         yield made
 
@@ -61,13 +61,13 @@ def is_save(request: Request) -> bool:
 
 
 def markers(storage: Storage, marker: str) -> list[int]:
-    """Steps whose marker was written, in the order in which it was."""
+    """Steps whose marker was written, in the order of the writes."""
     pattern = re.compile(rf"PUT attempt-\d+/step-(\d+)/{re.escape(marker)}")
     return [int(found[1]) for found in map(pattern.fullmatch, map(str, storage.seen)) if found]
 
 
 def trained_steps(work: Path) -> int:
-    """Steps that a pod has trained, by its own disk."""
+    """Number of steps in the metrics file on the pod's disk."""
     path = work / "metrics.jsonl"
     return len(path.read_text().splitlines()) if path.exists() else 0
 
@@ -91,7 +91,7 @@ def test_on_a_slow_line_every_adapter_arrives_in_order_and_the_newest_state(
     assert pod.weights == undisturbed.weights
 
 
-def test_training_goes_on_while_storage_is_gone_and_everything_arrives_later(
+def test_training_continues_while_storage_is_gone_and_everything_arrives_later(
     storage: Storage, undisturbed: TrainerPod
 ):
     pod = storage.pod
@@ -117,7 +117,7 @@ def test_training_goes_on_while_storage_is_gone_and_everything_arrives_later(
     [(rf"PUT attempt-1/step-{STEPS}/.*", STEPS - 4), (r"PUT adapter/.*", STEPS)],
     ids=["the last checkpoint", "the final adapter"],
 )
-def test_what_does_not_arrive_at_the_end_is_storage_trouble_and_the_next_pod_finishes(
+def test_an_upload_that_fails_at_the_end_is_a_storage_failure_and_the_next_pod_finishes(
     workshop: Workshop, undisturbed: TrainerPod, last_seen: str, saved: int
 ):
     run = resolved("sft", upload_timeout_seconds=2, **SFT)
@@ -128,7 +128,7 @@ def test_what_does_not_arrive_at_the_end_is_storage_trouble_and_the_next_pod_fin
         def rule(request: Request) -> None:
             if gone or re.fullmatch(last_seen, str(request)):
                 gone.append(request)
-                # What went up before this was still on its way: only the end is gone.
+                # Uploads from before were still running: only the end is refused.
                 if is_save(request) and f"/step-{STEPS}/" not in request.key:
                     return
                 raise Cut
@@ -176,7 +176,7 @@ def test_storage_that_refuses_for_a_while_costs_nothing(
 
 
 @pytest.mark.parametrize("refusal", REFUSALS)
-def test_storage_that_goes_on_refusing_is_named_and_tried_again(workshop: Workshop, refusal: str):
+def test_storage_that_keeps_refusing_is_named_and_retried(workshop: Workshop, refusal: str):
     answer, words = REFUSALS[refusal]
     run = resolved("sft", upload_timeout_seconds=1, max_steps=2)
     with between(workshop.pod(run)) as storage:
@@ -209,7 +209,7 @@ def test_credentials_that_have_expired_do_not_mean_that_something_is_missing(
         FETCHES[what](storage.pod, pod)
 
 
-def test_a_pod_that_may_not_even_claim_is_storage_trouble(storage: Storage):
+def test_a_claim_that_is_refused_is_a_failure_of_storage(storage: Storage):
     pod = storage.pod
     storage.rule = lambda request: REFUSALS["forbidden"][0] if request.method == "PUT" else None
     assert pod.train() == Exit.TEMPORARY
@@ -217,7 +217,7 @@ def test_a_pod_that_may_not_even_claim_is_storage_trouble(storage: Storage):
     assert "claim.json" in pod.termination.message
 
 
-def test_credentials_that_expire_are_taken_anew_from_the_access_file(
+def test_credentials_that_expire_are_read_again_from_the_access_file(
     storage: Storage, undisturbed: TrainerPod
 ):
     pod = storage.pod
@@ -325,7 +325,7 @@ def test_a_pod_that_fails_after_another_one_has_claimed_the_run_does_not_end_it(
 
 
 def records(pod: TrainerPod) -> dict[str, object]:
-    """When everything of a run was written but what is the first attempt's, by its key."""
+    """When each object of a run was written, without those of the first attempt, by key."""
     own = ("attempt-1/", "logs/attempt-1")
     return {
         entry.key: entry.modified
@@ -335,7 +335,7 @@ def records(pod: TrainerPod) -> dict[str, object]:
 
 
 def committed(pod: TrainerPod) -> dict[str, object]:
-    """When the markers, the result and the final adapter were written, by their keys."""
+    """When the markers, the result and the final adapter were written, by key."""
     marker = re.compile(r"(adapter/manifest|result|attempt-\d+/step-\d+/(manifest|state))\.json")
     adapter = {names.adapter_prefix(pod.prefix) + file.path for file in pod.adapter.files}
     return {

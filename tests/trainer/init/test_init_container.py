@@ -1,4 +1,4 @@
-"""Init containers: a sign of life while they work, a log without secrets, an end with a reason."""
+"""Init containers: a heartbeat while they work, a log without secrets, an end with a reason."""
 
 import os
 import time
@@ -44,7 +44,7 @@ def test_a_container_that_downloads_says_how_much_it_has(
     assert (heartbeat.pod, heartbeat.attempt, heartbeat.progress) == (pod.inside.name, 0, None)
 
 
-def test_pods_that_do_not_lead_leave_that_to_the_first(
+def test_only_the_leading_pod_writes_heartbeats(
     new_pod: Callable[..., TrainerPod], monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(reporter, "HEARTBEAT_SECONDS", 0.01)
@@ -54,7 +54,7 @@ def test_pods_that_do_not_lead_leave_that_to_the_first(
     assert (asked, pod.heartbeat) == ([], None)
 
 
-def test_trouble_with_the_sign_of_life_is_none_of_the_container(
+def test_a_failing_heartbeat_does_not_fail_the_container(
     new_pod: Callable[..., TrainerPod], monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(reporter, "HEARTBEAT_SECONDS", 0.01)
@@ -89,7 +89,7 @@ def test_what_a_container_prints_is_redacted(
     assert INDEX_PASSWORD not in printed
 
 
-def test_an_error_that_nobody_expects_is_an_end_like_others(new_pod: Callable[..., TrainerPod]):
+def test_an_unexpected_error_is_reported(new_pod: Callable[..., TrainerPod]):
     pod = new_pod()
     place = pod.folder / "work"
     place.write_text("no folder")

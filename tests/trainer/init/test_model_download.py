@@ -99,7 +99,7 @@ def test_a_model_that_the_hub_refuses_is_named(
     assert not list(pod.inside.model.rglob("*.safetensors"))
 
 
-def test_downloads_that_nobody_goes_on_with_leave_the_cache(new_pod: Callable[..., TrainerPod]):
+def test_abandoned_downloads_are_removed_from_the_cache(new_pod: Callable[..., TrainerPod]):
     cache = new_pod().inside.model / "org--model"
     for name, age in (("v1.gone.part", 7 * 3600), ("v1.busy.part", 60), ("v1", 7 * 3600)):
         (cache / name).mkdir(parents=True)

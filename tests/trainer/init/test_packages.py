@@ -121,7 +121,7 @@ def wheel(folder: Path, name: str, requires: str = "") -> None:
 
 @pytest.fixture
 def index(tmp_path: Path) -> Iterator[str]:
-    """A package index with two packages; one needs the other and something of the image."""
+    """A package index with two packages; one needs the other and a package of the image."""
     for name, requires in (("aaa_test", "bbb_test"), ("bbb_test", "packaging")):
         project = tmp_path / "index" / name.replace("_", "-")
         project.mkdir(parents=True)
@@ -131,7 +131,7 @@ def index(tmp_path: Path) -> Iterator[str]:
 
 
 class QuietHandler(SimpleHTTPRequestHandler):
-    """Serves folders without a word."""
+    """Serves folders without a log."""
 
     def log_message(self, *_: object) -> None:
         return
@@ -173,7 +173,7 @@ def test_a_requirement_that_cannot_be_met_is_named(
     assert words in error.value.message
 
 
-def test_a_requirement_that_looks_like_an_option_is_none(tmp_path: Path):
+def test_a_requirement_that_looks_like_an_option_is_refused(tmp_path: Path):
     run = resolved(environment={"pip": ("--index-url=http://evil",)})
     with pytest.raises(TrainerError):
         packages.install_packages(run, tmp_path / "site")

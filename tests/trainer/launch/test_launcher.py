@@ -1,4 +1,4 @@
-"""Several processes: they learn what one would, and the run goes on whichever of them dies."""
+"""Several processes: they learn the same as one, and the run continues whichever of them dies."""
 
 import os
 import signal
@@ -35,7 +35,7 @@ def load_environment(**params):
 
 @pytest.fixture(scope="module")
 def undisturbed(workshop: Workshop) -> TrainerPod:
-    """An SFT run by two processes that nothing happened to, but for a checkpoint asked for."""
+    """An undisturbed SFT run by two processes, with one requested checkpoint."""
     pod = workshop.pod(resolved("sft", scale=TWO, **SFT))
     pod.store.put_json(names.control_key(pod.prefix), TrainerControl(save_request="at once"))
     assert forks.trained(pod) == Exit.DONE, pod.output
@@ -75,7 +75,7 @@ def test_a_killed_process_ends_its_pod_and_the_next_one_ends_bit_for_bit_the_sam
     lengths = [whole.values(f"completions/{which}_length") for which in ("min", "max")]
     assert any(least < most for least, most in zip(*lengths, strict=True))
 
-    # What the processes keep of the base model changes nothing.
+    # Sharding of the base model changes nothing.
     spread = Scale(gpus=2, sharded=True)
     pod = workshop.pod(resolved("grpo", scale=spread, **changes), environment)
     with forks.started(pod) as process:
@@ -96,7 +96,7 @@ def test_a_killed_process_ends_its_pod_and_the_next_one_ends_bit_for_bit_the_sam
 
 
 @pytest.mark.sharding
-def test_two_pods_share_a_model_and_go_on_together_bit_for_bit_the_same(
+def test_two_pods_share_a_model_and_resume_together_bit_for_bit_the_same(
     workshop: Workshop, undisturbed: TrainerPod
 ):
     import torch
@@ -122,7 +122,7 @@ def test_two_pods_share_a_model_and_go_on_together_bit_for_bit_the_same(
     assert codes == [Exit.INTERRUPTED_SAVED] * 2, leader.output + other.output
     assert leader.termination.reason == other.termination.reason == "Interrupted"
     assert (2, leader.termination.step) in leader.steps(names.STATE_MANIFEST)
-    # The random numbers of the other pod are saved, too, and nothing stays on its disk.
+    # The other pod's random state is saved, too, and nothing stays on its disk.
     saved = names.step_prefix(leader.prefix, 2, leader.termination.step or 0)
     files = leader.store.get_json(saved + names.STATE_MANIFEST, Manifest).files
     assert {"state/rng_state_0.pth", "state/rng_state_1.pth"} <= {file.path for file in files}
@@ -175,7 +175,7 @@ def test_the_first_process_saves_its_adapter_without_waiting_for_the_others(work
     assert (pod.steps(), pod.steps(names.STATE_MANIFEST)) == ([(1, 8)], [])
 
 
-def test_a_superseded_attempt_lets_all_of_its_processes_go(workshop: Workshop):
+def test_a_superseded_attempt_ends_all_of_its_processes(workshop: Workshop):
     pod = workshop.pod(resolved("sft", scale=TWO, epochs=200, save_every=5000))
     with forks.started(pod) as process:
         pod.wait_for(lambda: " INFO step " in pod.output)
@@ -225,7 +225,7 @@ if os.environ["RANK"] == "1":
 """
 
 
-def test_what_one_process_cannot_do_ends_all_with_its_sentence(workshop: Workshop):
+def test_an_error_of_one_process_ends_all_with_its_message(workshop: Workshop):
     pod = workshop.pod(
         resolved("sft", scale=TWO), sums(environment=FAILS + sums()["environment.py"])
     )

@@ -30,7 +30,7 @@ def pods(count: int) -> list[PodMounts]:
     ]
 
 
-def test_pods_meet_in_any_order_and_hear_the_same():
+def test_pods_connect_in_any_order_and_get_the_same_start_message():
     leader, *others = pods(3)
     run = resolved("sft", scale=Scale(nodes=3))
     heard: dict[int, StartMessage] = {}
@@ -54,7 +54,7 @@ def test_pods_meet_in_any_order_and_hear_the_same():
     assert heard == {1: StartMessage(attempt=2, port=7), 2: StartMessage(attempt=2, port=7)}
 
 
-def test_a_pod_that_leaves_while_others_are_awaited_is_awaited_again():
+def test_a_pod_that_leaves_before_all_are_connected_is_awaited_again():
     leader, *_ = pods(1)
     run = resolved("sft", scale=Scale(nodes=3))
     with Rendezvous(leader, run) as meeting, ExitStack() as stack:
@@ -79,7 +79,7 @@ def test_a_pod_that_leaves_while_others_are_awaited_is_awaited_again():
         assert again.receive(StartMessage).attempt == 1
 
 
-def test_pods_that_do_not_come_are_waited_for_so_long():
+def test_pods_that_do_not_connect_are_awaited_until_the_timeout():
     leader, other = pods(2)
     run = resolved("sft", scale=Scale(nodes=2))
     with (
@@ -92,7 +92,7 @@ def test_pods_that_do_not_come_are_waited_for_so_long():
     assert raised.value.code == Exit.TEMPORARY
 
 
-def test_nobody_is_waited_for_when_the_run_is_over():
+def test_no_leader_is_awaited_when_the_run_is_over():
     _, other = pods(2)
     assert (
         rendezvous.join_leader(other, resolved("sft", scale=Scale(nodes=2)), lambda: True) is None

@@ -48,7 +48,7 @@ signal.signal(signal.SIGTERM, lambda *_: end(41, "Interrupted"))
 
 @pytest.fixture(autouse=True)
 def own_signals() -> Iterator[None]:
-    """A test's launcher takes SIGTERM; the test runner gets it back."""
+    """A test's launcher handles SIGTERM; the test runner's handler is restored."""
     before = signal.getsignal(signal.SIGTERM)
     yield
     signal.signal(signal.SIGTERM, before)
@@ -56,7 +56,7 @@ def own_signals() -> Iterator[None]:
 
 @pytest.fixture
 def worker_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., WorkerGroup]:
-    """Builds the worker_group of a pod whose processes run a script."""
+    """Builds the worker group of a pod whose processes run a script."""
     monkeypatch.setattr(workers, "_CAUSE_GRACE_SECONDS", 1.0)
     monkeypatch.setattr(workers, "_STOP_GRACE_SECONDS", 1.0)
 
@@ -221,7 +221,7 @@ def test_what_a_process_leaves_behind_does_not_outlive_the_attempt(
         time.sleep(0.05)
 
 
-def test_every_process_is_told_who_it_is(
+def test_every_process_gets_its_rank_in_variables(
     worker_group: Callable[..., WorkerGroup],
     wire: Callable[..., tuple[PeerConnection, PeerConnection]],
     tmp_path: Path,
@@ -313,7 +313,7 @@ def test_a_pod_tells_the_leader_what_failed_with_the_last_lines_and_no_secret(
     assert heard.termination == Termination(reason="DatasetEmpty", message="no rows")
 
 
-def test_a_pod_whose_work_is_done_may_go_before_the_leader(
+def test_a_pod_whose_work_is_done_may_leave_before_the_leader(
     worker_group: Callable[..., WorkerGroup],
     wire: Callable[..., tuple[PeerConnection, PeerConnection]],
 ):

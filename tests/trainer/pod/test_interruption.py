@@ -22,7 +22,7 @@ sys.exit(__main__.main(["train"]))
 """
 
 
-def test_a_stop_at_any_moment_of_the_start_is_told(new_pod: Callable[..., TrainerPod]):
+def test_a_stop_at_any_moment_of_the_start_is_reported(new_pod: Callable[..., TrainerPod]):
     pod = new_pod()
     (pod.folder / "work").mkdir()
     paths = os.pathsep.join([str(ROOT / "operator/src"), str(ROOT / "trainer-image/src")])

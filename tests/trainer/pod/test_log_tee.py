@@ -50,7 +50,7 @@ def test_a_secret_where_a_very_long_line_is_broken_is_in_neither(
     assert capfd.readouterr().out == kept
 
 
-def test_a_disk_that_is_full_costs_the_log_and_nobody_waits(
+def test_a_full_disk_loses_the_log_but_blocks_no_process(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ):
     with Tee(tmp_path / "log", REDACT) as tee:

@@ -157,6 +157,6 @@ def test_renewed_keys_are_hidden_and_earlier_ones_stay_hidden():
 
 
 def test_a_degenerate_text_is_looked_through_once():
-    """Without a limit on the name of a parameter, each of its words would read all that follow."""
+    """Without a limit on the length of a name, matching would take quadratic time."""
     text = "?" + "token" * 100_000
     assert redactor()(text) == text

@@ -93,7 +93,7 @@ def test_out_of_memory_names_the_keys_to_lower():
     )
 
 
-def test_an_error_out_of_the_environments_code_is_the_environments(tmp_path: Path):
+def test_an_error_from_the_environments_code_is_an_environment_failure(tmp_path: Path):
     path = tmp_path / "environment" / "environment.py"
     path.parent.mkdir()
     path.write_text("def fail():\n    raise LookupError('nothing here')\n")
@@ -109,7 +109,7 @@ def test_an_error_out_of_the_environments_code_is_the_environments(tmp_path: Pat
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
-def test_a_loss_that_is_no_number_ends_the_run(value: float):
+def test_a_loss_that_is_not_finite_ends_the_run(value: float):
     end = trainer_errors.divergence_error("loss", value, 7)
     assert end is not None
     assert (end.code, end.reason) == (Exit.DIVERGED, "Diverged")
@@ -117,7 +117,7 @@ def test_a_loss_that_is_no_number_ends_the_run(value: float):
     assert "train.learning_rate" in end.hint
 
 
-def test_a_loss_that_is_a_number_does_not():
+def test_a_finite_loss_is_no_divergence():
     assert trainer_errors.divergence_error("loss", 3.2, 7) is None
 
 

@@ -1,4 +1,4 @@
-"""Which checkpoint a run goes on from, and how saves get into storage."""
+"""Which checkpoint a run resumes from, and how checkpoints are uploaded."""
 
 import errno
 import json
@@ -61,7 +61,7 @@ def full(attempt: int, step: int) -> list[str]:
         ("another run", ["runs/x/y/z/attempt-1/step-1/manifest.json"], []),
     ],
 )
-def test_a_run_goes_on_from_a_whole_checkpoint(
+def test_a_run_resumes_from_a_complete_checkpoint(
     sentence: str, found: list[str], expected: list[CheckpointId]
 ):
     assert checkpoint_uploads.resumable_checkpoints(PREFIX, found) == expected
@@ -90,7 +90,7 @@ def saved(folder: Path, step: int, size: int = 64) -> Path:
 
 
 class Slow(Store):
-    """A store at the end of a slow line that also fails now and then."""
+    """A store with a slow connection that sometimes fails."""
 
     pause = 0.0
     failures = 0
@@ -177,7 +177,7 @@ def test_a_line_that_was_down_loses_nothing(bench: Bench, monkeypatch: pytest.Mo
     assert bench.uploader.storage_error == ""
 
 
-def test_what_does_not_arrive_in_time_is_admitted(bench: Bench):
+def test_an_upload_that_is_not_done_in_time_is_reported(bench: Bench):
     bench.store.pause = 5
     bench.save(1)
     assert not bench.uploader.finish(0.1)
@@ -215,7 +215,7 @@ def test_a_pod_that_lost_its_claim_commits_nothing(bench: Bench, how: str):
     assert bench.steps(names.MANIFEST) == []
 
 
-def test_what_was_saved_comes_back_without_what_is_not_ours(bench: Bench, tmp_path: Path):
+def test_a_restored_checkpoint_has_only_the_files_that_were_saved(bench: Bench, tmp_path: Path):
     bench.save(3)
     assert bench.uploader.finish(30)
     folder = tmp_path / "resume"
@@ -270,7 +270,7 @@ def test_a_damaged_checkpoint_is_passed_over(bench: Bench, tmp_path: Path, damag
     assert (folder / "adapter_model.safetensors").read_bytes() == b"\1" * 64
 
 
-def test_a_snapshot_is_no_copy_and_outlives_the_trainers_folder(tmp_path: Path):
+def test_a_snapshot_is_not_a_copy_and_outlives_the_trainers_folder(tmp_path: Path):
     checkpoint = saved(tmp_path, 3)
     large = ("adapter/adapter_model.safetensors", "state/optimizer.pt")
     before = [(checkpoint / Path(name).name).stat().st_ino for name in large]
@@ -308,7 +308,7 @@ def test_a_state_is_committed_after_the_history_up_to_it(bench: Bench):
     assert bench.steps(names.STATE_MANIFEST) == [1]
 
 
-def test_a_history_that_cannot_be_put_holds_its_state_back(
+def test_a_state_is_not_committed_while_its_history_cannot_be_uploaded(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ):
     def refuse() -> None:
@@ -321,7 +321,7 @@ def test_a_history_that_cannot_be_put_holds_its_state_back(
     assert (bench.steps(names.MANIFEST), bench.steps(names.STATE_MANIFEST)) == ([1], [])
 
 
-def test_an_uploader_that_breaks_says_so_and_not_that_all_has_arrived(bench: Bench):
+def test_an_uploader_that_fails_does_not_report_that_all_is_uploaded(bench: Bench):
     def breaks(_: int) -> None:
         raise RuntimeError("a defect")
 
@@ -332,9 +332,7 @@ def test_an_uploader_that_breaks_says_so_and_not_that_all_has_arrived(bench: Ben
     assert "a defect" in bench.uploader.error.message
 
 
-def test_what_has_been_waited_for_is_not_waited_for_again(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-):
+def test_finish_does_not_wait_a_second_time(bench: Bench, monkeypatch: pytest.MonkeyPatch):
     waits: list[float] = []
     monkeypatch.setattr(bench.uploader._thread, "join", waits.append)
     assert not bench.uploader.finish(5)

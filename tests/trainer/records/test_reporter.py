@@ -1,4 +1,4 @@
-"""What an attempt writes of its run's records: all of its own, and nothing once it lost the run."""
+"""The records of a run: an attempt writes them completely, and not after it lost the run."""
 
 import json
 import threading
@@ -29,7 +29,7 @@ from tests.trainer.pods import resolved
 
 
 class Halting(Store):
-    """A store whose first upload of a history waits until it is let go."""
+    """A store whose first upload of a history waits until the test releases it."""
 
     def __init__(self, access: StorageAccess) -> None:
         super().__init__(access)
@@ -107,7 +107,7 @@ def test_an_attempt_that_lost_its_run_writes_nothing_but_its_log(
     assert keys_of(attempt) == {*claims, "logs/attempt-1.log"}
 
 
-def test_a_history_that_is_wanted_while_an_older_one_is_under_way_is_put_after_it(
+def test_a_history_is_uploaded_after_an_older_one_that_is_being_uploaded(
     claim: Callable[[], ClaimedAttempt], access: StorageAccess, tmp_path: Path
 ):
     own = claim()
@@ -145,7 +145,7 @@ def saved(attempt: ClaimedAttempt) -> None:
         ("there is no save at all", (asked,), True),
     ],
 )
-def test_a_request_that_an_earlier_attempt_left_open_is_honoured(
+def test_a_save_request_that_an_earlier_attempt_has_not_answered_is_honoured(
     claim: Callable[[], ClaimedAttempt],
     tmp_path: Path,
     sentence: str,
@@ -162,7 +162,7 @@ def test_a_request_that_an_earlier_attempt_left_open_is_honoured(
 
 
 class Exhausted(Store):
-    """A store that for a while has no file descriptor left, as a leaking environment would."""
+    """A store without free file descriptors for a while, as with an environment that leaks them."""
 
     failures = 3
 
@@ -173,7 +173,7 @@ class Exhausted(Store):
         super().put_bytes(key, data, content_type)
 
 
-def test_a_reporter_outlives_what_is_no_trouble_of_storage(
+def test_a_reporter_survives_errors_that_do_not_come_from_storage(
     claim: Callable[[], ClaimedAttempt], access: StorageAccess, tmp_path: Path
 ):
     own = claim()
@@ -210,7 +210,7 @@ def test_rollouts_keep_their_texts_without_the_secrets_and_are_json_whatever_is_
     }
 
 
-def test_a_warning_is_as_long_as_a_sentence_may_be(
+def test_a_warning_is_cut_to_the_longest_message(
     claim: Callable[[], ClaimedAttempt], tmp_path: Path
 ):
     attempt = claim()
@@ -235,7 +235,7 @@ WAITS = [
 
 
 @pytest.mark.parametrize(("phase", "seconds", "beginning"), WAITS)
-def test_a_step_says_when_the_environment_lets_it_wait(
+def test_a_step_that_waits_long_for_the_environment_is_warned_about(
     phase: StepPhase | None, seconds: int, beginning: str
 ):
     said = wait_warning(phase, seconds)

@@ -11,7 +11,7 @@ from flashrun_trainer.records import termination
 from tests.trainer.pods import TrainerPod
 
 
-def test_the_keys_that_storage_is_reached_with_now_are_hidden(new_pod: Callable[..., TrainerPod]):
+def test_the_current_storage_keys_are_hidden(new_pod: Callable[..., TrainerPod]):
     pod = new_pod()
     redact = termination.pod_redactor(pod.inside)
     place = pod.inside.storage
@@ -23,7 +23,7 @@ def test_the_keys_that_storage_is_reached_with_now_are_hidden(new_pod: Callable[
     assert redact("renewed-key") == "***"
 
 
-def test_an_error_in_half_characters_is_an_end_like_others(new_pod: Callable[..., TrainerPod]):
+def test_an_error_with_lone_surrogates_is_reported(new_pod: Callable[..., TrainerPod]):
     pod = new_pod()
     end = termination.end_with_error(
         ValueError("no \ud83d here"), pod.inside, termination.pod_redactor(pod.inside)

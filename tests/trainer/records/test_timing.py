@@ -1,4 +1,4 @@
-"""What a step costs: every second has a name, tokens count from the beginning of the run."""
+"""What a step costs: each second belongs to a phase, tokens count from the start of the run."""
 
 import os
 import sys
@@ -12,7 +12,7 @@ from flashrun_trainer.records.timing import StepPhase, StepTimer
 
 
 class Clock:
-    """A clock that goes when it is told to."""
+    """A clock that a test moves."""
 
     now = 100.0
 
@@ -44,7 +44,7 @@ def test_the_seconds_of_a_step_are_split_by_phase():
     assert values["tokens_per_second"] == 50
 
 
-def test_a_phase_under_way_says_how_long_it_takes():
+def test_the_current_phase_has_its_seconds_so_far():
     clock = Clock()
     found = StepTimer(clock=clock)
     assert found.current_phase() == (None, 0.0)
@@ -54,7 +54,7 @@ def test_a_phase_under_way_says_how_long_it_takes():
     assert found.current_phase() == (None, 0.0)
 
 
-def test_a_save_is_in_the_row_that_follows_it():
+def test_the_seconds_of_a_save_are_in_the_next_row():
     clock = Clock()
     found = StepTimer(clock=clock)
     found.end_startup_part("loading")
@@ -68,7 +68,7 @@ def test_a_save_is_in_the_row_that_follows_it():
     assert "seconds/saving" not in found.end_row(30)
 
 
-def test_tokens_count_on_after_a_resume():
+def test_tokens_continue_to_count_after_a_resume():
     clock = Clock()
     found = StepTimer(clock=clock)
     found.end_startup_part("loading")
@@ -98,19 +98,19 @@ def test_the_first_row_says_how_long_the_start_took_and_no_other_does(tmp_path: 
     assert not any(name.startswith("startup/") for name in second)
 
 
-def test_a_pod_without_notes_starts_all_the_same(tmp_path: Path):
+def test_a_pod_without_durations_of_init_containers_still_starts(tmp_path: Path):
     assert timing.load_startup_seconds(tmp_path).keys() == {"imports"}
     (tmp_path / "seconds.json").write_text("{half")
     assert timing.load_startup_seconds(tmp_path).keys() == {"imports"}
 
 
-def test_the_age_of_this_process_and_its_memory_are_known():
+def test_the_age_and_the_memory_of_this_process_are_measured():
     assert 0 < timing.process_age_seconds() < 24 * 3600
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     assert timing.peak_memory_bytes() >= pages * os.sysconf("SC_PAGE_SIZE") * 0.5
 
 
-def test_a_gpu_that_cannot_say_its_peak_costs_no_more_than_that(monkeypatch: pytest.MonkeyPatch):
+def test_a_gpu_that_cannot_report_its_peak_does_not_fail_the_run(monkeypatch: pytest.MonkeyPatch):
     def broken() -> int:
         raise RuntimeError("CUDA error: unspecified launch failure")
 
@@ -120,5 +120,5 @@ def test_a_gpu_that_cannot_say_its_peak_costs_no_more_than_that(monkeypatch: pyt
 
 
 @pytest.mark.parametrize("name", ["tokens", "memory/peak_bytes", "tokens_per_second"])
-def test_every_row_has_it(name: str):
+def test_every_row_has_the_metric(name: str):
     assert name in StepTimer().end_row(1)

@@ -1,4 +1,4 @@
-"""Weights & Biases: what it is told, and that its trouble is nobody else's.
+"""Weights & Biases: what is sent to it, and that its failures do not disturb the run.
 
 The library is the real one. Offline it writes a file, which is read here; the servers below are
 fakes that refuse, or that never answer.
@@ -59,7 +59,7 @@ def records(folder: Path) -> Iterator[Any]:
 
 
 def history(folder: Path) -> list[dict[str, float]]:
-    """The metrics that were written below ``folder``, a step each."""
+    """The metrics that were written below ``folder``, one per step."""
     rows = (record.history.item for record in records(folder) if record.HasField("history"))
     return [
         {item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in row}
@@ -76,7 +76,7 @@ def track(environment: dict[str, str], folder: Path) -> Tracker:
     return tracker
 
 
-def test_a_run_is_told_under_its_project_and_name_with_its_metrics(
+def test_a_run_is_sent_under_its_project_and_name_with_its_metrics(
     offline: dict[str, str], tmp_path: Path
 ):
     labels = ResolvedWandb(project="sums", run_name="first try")
@@ -103,7 +103,7 @@ def test_without_a_key_nothing_is_started(tmp_path: Path):
     assert not (tmp_path / "wandb").exists()
 
 
-def test_a_run_that_trains_is_told_step_by_step(
+def test_a_run_sends_its_metrics_step_by_step(
     workshop: Workshop, offline: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ):
     for name in ("WANDB_API_KEY", "WANDB_MODE"):
@@ -115,7 +115,7 @@ def test_a_run_that_trains_is_told_step_by_step(
 
 
 class Refusing(BaseHTTPRequestHandler):
-    """A fake server that knows no key."""
+    """A fake server that accepts no key."""
 
     def do_POST(self) -> None:
         body = b'{"errors": [{"message": "user is not logged in"}]}'
@@ -158,7 +158,7 @@ def absent() -> Iterator[str]:
 
 @pytest.mark.parametrize("key", [KEY, "not a key"], ids=["key", "malformed key"])
 @pytest.mark.parametrize("server", [refusing, silent, absent])
-def test_trouble_with_the_server_ends_with_the_run_and_names_no_key(
+def test_a_failing_server_delays_the_end_only_briefly_and_no_key_is_printed(
     offline: dict[str, str],
     tmp_path: Path,
     capfd: pytest.CaptureFixture[str],
@@ -186,13 +186,13 @@ def test_trouble_with_the_server_ends_with_the_run_and_names_no_key(
     ],
     ids=["breaks on import", "crashes", "hangs", "breaks at the beginning"],
 )
-def test_a_library_in_trouble_does_not_reach_the_run(
+def test_a_failing_library_does_not_disturb_the_run(
     tmp_path: Path,
     capfd: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
     module: str,
 ):
-    """The library is a fake here, put in front of the real one."""
+    """The library is a fake that is found before the real one."""
     (tmp_path / "wandb.py").write_text(module)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(wandb_process, "_FINISH_TIMEOUT_SECONDS", 3.0)
@@ -206,7 +206,7 @@ def test_a_library_in_trouble_does_not_reach_the_run(
 def test_metrics_are_taken_without_waiting_for_a_library_that_hangs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    """More than a pipe holds: if anything waited, this would never end."""
+    """More lines than a pipe holds: if anything waited, this would never end."""
     (tmp_path / "wandb.py").write_text("import time; time.sleep(1000)")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(wandb_process, "_FINISH_TIMEOUT_SECONDS", 0.1)

@@ -65,7 +65,7 @@ def validate_messages(messages: Any) -> list[Message]:
         ValueError: ``messages`` is not a list of chat messages.
     """
     if not isinstance(messages, list | tuple) or not messages:
-        raise ValueError(f"messages must be a list with at least one, not {short_repr(messages)}")
+        raise ValueError(f"messages must be a list that is not empty, not {short_repr(messages)}")
     return [_validate_message(message) for message in messages]
 
 

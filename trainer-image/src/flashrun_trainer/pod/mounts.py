@@ -76,8 +76,9 @@ class PodMounts:
     def run(self) -> ResolvedRun:
         """Return the resolved spec; raises ``TrainerError`` when it cannot be read.
 
-        It is the spec that the operator made the pod for: people may write ConfigMaps, and a
-        kubelet may hold an older copy. The operator restores it before the next attempt.
+        The spec must be the one for which the operator made the pod: people may change its
+        ConfigMap, and a kubelet may mount an older copy. The operator restores the ConfigMap
+        before the next attempt.
         """
         try:
             text = self.spec.read_bytes()

@@ -22,7 +22,7 @@ tags: [lora, {algorithm}, flashrun]
 A LoRA adapter for {base_model} (revision {revision}), trained with {method} for {steps} steps on
 environment {environment}.
 
-| what it was made from | |
+| input | value |
 |---|---|
 {sources}
 
