@@ -47,7 +47,7 @@ def test_deletion_removes_everything_but_what_is_in_storage(
         product.scale_operator(0)
     try:
         product.kubectl("delete", "flashrun", endless, "--timeout=60s")
-        product.until(lambda: not left_of(product, endless), "objects to be gone")
+        product.wait_until(lambda: not left_of(product, endless), "objects to be gone")
     finally:
         if operator == "down":
             product.scale_operator(1)

@@ -53,4 +53,4 @@ def test_the_node_forgets_old_images_and_keeps_those_in_use(product: Product) ->
 
 @pytest.mark.parametrize("name", images.DOCKERFILES)
 def test_what_was_built_last_is_still_there_for_the_next_build(name: str) -> None:
-    assert images.image_exists(images.built(name))
+    assert images.image_exists(images.local_name(name))
