@@ -52,6 +52,10 @@ DISRUPTED_CONDITION: Final = "DisruptionTarget"
 """Type of the pod condition that says that the cluster, not the trainer, ended the pod."""
 
 
+ENDED_PHASES: Final = frozenset({"Succeeded", "Failed"})
+"""Phases of a pod whose containers do not run any more."""
+
+
 def container_statuses(pod: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return the statuses of a pod's containers, those of the init containers first."""
     status = pod.get("status") or {}

@@ -15,6 +15,7 @@ from typing import Final
 import flashrun
 from flashrun.api import names
 from flashrun.api.platform import Platform, Pool
+from flashrun.api.pod import ENDED_PHASES
 from flashrun.api.public import FILE, PublicPlatform
 from flashrun.cluster import Cluster
 from flashrun.cluster_errors import ClusterError
@@ -75,7 +76,7 @@ def count_gpus(pool: Pool, nodes: Iterable[Object], pods: Iterable[Object]) -> t
     requested: Counter[str] = Counter()
     for pod in pods:
         node = pod["spec"].get("nodeName", "")
-        if node in total and (pod.get("status") or {}).get("phase") not in ("Succeeded", "Failed"):
+        if node in total and (pod.get("status") or {}).get("phase") not in ENDED_PHASES:
             requested[node] += _requested(pod, pool.resource)
     free = sum(max(0, gpus - requested[node]) for node, gpus in total.items())
     return sum(total.values()), free

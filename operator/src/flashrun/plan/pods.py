@@ -13,6 +13,7 @@ from flashrun.api import names
 from flashrun.api.exits import IGNORED_CODES, Exit, Termination, parse_termination
 from flashrun.api.pod import (
     DISRUPTED_CONDITION,
+    ENDED_PHASES,
     MODEL_CONTAINER,
     PACKAGES_CONTAINER,
     TRAINER_CONTAINER,
@@ -75,7 +76,7 @@ class Pod:
     @property
     def active(self) -> bool:
         """Whether the pod may still write to storage."""
-        return self.phase not in ("Succeeded", "Failed")
+        return self.phase not in ENDED_PHASES
 
     @property
     def image_trouble(self) -> bool:

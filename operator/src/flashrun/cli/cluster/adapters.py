@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from flashrun.api import names
 from flashrun.api.config import RunConfig
 from flashrun.api.names import Ref
+from flashrun.api.reasons import Phase
 from flashrun.api.records import Manifest
 from flashrun.cli.cluster.connection import ClusterSession
 from flashrun.plan.commits import committed, find_markers_by_name, newest_adapter
@@ -87,7 +88,7 @@ async def _explain_missing(
             f"there is no run {ref.run} in namespace {namespace}, and adapters of another "
             "namespace cannot be used: flash runs lists the runs of this one"
         )
-    phase = (run or {}).get("status", {}).get("phase") or ("Pending" if run else "deleted")
+    phase = (run or {}).get("status", {}).get("phase") or (Phase.PENDING if run else "deleted")
     if ref.step is None:
         return f"run {ref.run} has no final adapter (it is {phase}): {instead}"
     return f"{ref} is not committed (the run is {phase}): {instead}"

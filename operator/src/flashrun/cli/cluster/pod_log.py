@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
-from flashrun.api.pod import container_statuses
+from flashrun.api.pod import ENDED_PHASES, container_statuses
 from flashrun.api.times import parse_time
 from flashrun.cluster_errors import ClusterError, Invalid, NotFound
 
@@ -126,7 +126,7 @@ def container_has_ended(pod: dict[str, Any], container: str) -> bool:
     statuses = container_statuses(pod)
     states = [item.get("state", {}) for item in statuses if item["name"] == container]
     ended = any("terminated" in state for state in states)
-    return ended or pod.get("status", {}).get("phase") in ("Succeeded", "Failed")
+    return ended or pod.get("status", {}).get("phase") in ENDED_PHASES
 
 
 def lines_after(stored: Sequence[str], printed: Sequence[str]) -> Sequence[str]:
