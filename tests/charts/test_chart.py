@@ -121,7 +121,7 @@ def test_rights_on_secrets_are_bound_in_served_namespaces_only(render) -> None:
 def test_a_secret_can_be_read_by_name_and_never_listed(render) -> None:
     served = _named(render(), "ClusterRole", "flashrun-served")
     [rule] = [rule for rule in served["rules"] if "secrets" in rule["resources"]]
-    assert set(rule["verbs"]) == {"get", "create", "patch", "delete"}
+    assert set(rule["verbs"]) == {"get", "create", "patch"}
 
 
 def test_services_are_made_and_never_listed(render) -> None:

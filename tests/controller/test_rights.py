@@ -1,6 +1,9 @@
 """The chart's rights on a real API server: what the operator and others may do, and may not."""
 
+import json
+import os
 import subprocess
+import time
 from collections.abc import AsyncIterator
 from contextlib import closing
 from pathlib import Path
@@ -21,6 +24,9 @@ from tests.servers import kubectl
 pytestmark = pytest.mark.api
 SYSTEM = "flashrun-system"
 RUN = "flash-1-0a1b2c3d"
+RIGHTS_FOLDER = ROOT / "tests" / "charts" / "rights"
+EVERYONE = ("--as", "jane", "--as-group", "system:authenticated")
+OPERATOR = ("--as", f"system:serviceaccount:{SYSTEM}:flashrun")
 RIGHTS = {"ServiceAccount", "Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding"}
 
 
@@ -113,15 +119,124 @@ async def test_everyone_reads_the_public_config_map_and_no_other(
 ):
     def may(*words: str) -> bool:
         asked = ["auth", "can-i", *words, "-n", namespace]
-        who = ["--as", "jane", "--as-group", "system:authenticated"]
         try:
-            return kubectl(installed, *asked, *who).strip() == "yes"
+            return kubectl(installed, *asked, *EVERYONE).strip() == "yes"
         except subprocess.CalledProcessError:
             return False
 
     assert may("get", "configmaps/flashrun-public")
     assert not may("get", "configmaps/other")
     assert not may("get", "secrets/flashrun-storage-user")
+
+
+def rights(admin: Path, namespace: str, who: tuple[str, ...]) -> set[str]:
+    """Return all that ``who`` may do in ``namespace``, each as "resource [name]: verb"."""
+    review = {
+        "apiVersion": "authorization.k8s.io/v1",
+        "kind": "SelfSubjectRulesReview",
+        "spec": {"namespace": namespace},
+    }
+    path = "/apis/authorization.k8s.io/v1/selfsubjectrulesreviews"
+    answer = kubectl(admin, "create", "--raw", path, "-f", "-", *who, stdin=json.dumps(review))
+    status = json.loads(answer)["status"]
+    return {
+        f"{full_name(resource, group)}{' ' + name if name else ''}: {verb}"
+        for rule in status["resourceRules"]
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for name in rule.get("resourceNames") or [""]
+        for verb in rule["verbs"]
+    } | {
+        f"{url}: {verb}"
+        for rule in status["nonResourceRules"]
+        for url in rule["nonResourceURLs"]
+        for verb in rule["verbs"]
+    }
+
+
+def full_name(resource: str, group: str) -> str:
+    """Return a resource as kubectl prints it: ``deployments.apps/scale``."""
+    plural, slash, subresource = resource.partition("/")
+    return f"{plural}{'.' + group if group else ''}{slash}{subresource}"
+
+
+def in_lines(allowed: set[str]) -> str:
+    """Return a line per resource with its verbs."""
+    verbs: dict[str, list[str]] = {}
+    for right in sorted(allowed):
+        resource, _, verb = right.rpartition(": ")
+        verbs.setdefault(resource, []).append(verb)
+    return "".join(f"{item}: {' '.join(found)}\n" for item, found in verbs.items()) or "nothing\n"
+
+
+@pytest.fixture
+def unserved(installed: Path, namespace: str) -> str:
+    """A namespace that the chart does not know."""
+    name = f"{namespace}-unserved"
+    kubectl(installed, "create", "namespace", name)
+    return name
+
+
+def bind(admin: Path, role: str, namespace: str) -> tuple[str, ...]:
+    """Bind a cluster role to a new user; return how kubectl acts as this user."""
+    user = f"{role}-user"
+    words = (f"--clusterrole={role}", f"--user={user}", "-n", namespace)
+    kubectl(admin, "create", "rolebinding", user, *words)
+    return ("--as", user, "--as-group", "system:authenticated")
+
+
+def wait_for_aggregation(admin: Path) -> None:
+    """Wait until the roles of users have the chart's rules."""
+    for role in ("admin", "edit", "view"):
+        for _ in range(100):
+            if "flashruns" in kubectl(admin, "get", "clusterrole", role, "-o", "json"):
+                break
+            time.sleep(0.1)
+
+
+@pytest.mark.usefixtures("operator")
+def test_everyones_rights_are_those_in_the_checked_in_files(
+    installed: Path, namespace: str, unserved: str
+):
+    """``UPDATE_GOLDEN=1`` rewrites the files; their diff shows what a change gives to whom."""
+    wait_for_aggregation(installed)
+    common = rights(installed, unserved, EVERYONE)
+    own, served, elsewhere = "the operator's namespace", "a served namespace", "another namespace"
+    asked: dict[str, list[tuple[str, tuple[str, ...], str]]] = {
+        "operator": [
+            (own, OPERATOR, SYSTEM),
+            (served, OPERATOR, namespace),
+            (elsewhere, OPERATOR, unserved),
+        ]
+    }
+    for role in ("admin", "edit", "view"):
+        user = bind(installed, role, namespace)
+        asked[role] = [
+            (own, user, SYSTEM),
+            (served, user, namespace),
+            (elsewhere, user, unserved),
+        ]
+    user = bind(installed, "flashrun-storage-forward", unserved)
+    storage = "the namespace of storage"
+    asked["storage-forward"] = [(storage, user, unserved), (served, user, namespace)]
+    pod = ("--as", f"system:serviceaccount:{namespace}:default")
+    asked["trainer"] = [(served, pod, namespace), (elsewhere, pod, unserved)]
+    actual = {
+        name: "\n".join(
+            f"# in {place}\n{in_lines(rights(installed, where, who) - common)}"
+            for place, who, where in places
+        )
+        for name, places in asked.items()
+    }
+    served_to_all = rights(installed, namespace, EVERYONE) - common
+    actual["everyone"] = (
+        f"# in any namespace; the other files leave these out\n{in_lines(common)}\n"
+        f"# in {served}\n{in_lines(served_to_all)}"
+    )
+    if os.environ.get("UPDATE_GOLDEN"):
+        for name, text in actual.items():
+            (RIGHTS_FOLDER / f"{name}.txt").write_text(text)
+    assert actual == {path.stem: path.read_text() for path in RIGHTS_FOLDER.glob("*.txt")}
 
 
 async def test_a_run_is_carried_to_its_end_with_the_charts_rights(
