@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,24 @@ def test_a_secret_where_a_very_long_line_is_broken_is_in_neither(
     assert "-1234" not in kept
     assert kept.replace("\n", "").count("word ") == 2 * 13_107
     assert kept.endswith("so on\n")
+    assert capfd.readouterr().out == kept
+
+
+@pytest.mark.parametrize("secret", ["canary-1234", "63616e6172792d31323334", "63 61 6E 61 72"])
+@pytest.mark.parametrize("cut", [6, -6])
+def test_a_secret_where_a_line_without_breaks_is_broken_is_in_neither(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], secret: str, cut: int
+):
+    line = b"." * (log_tee._LONGEST_LINE + 1)
+    with Tee(tmp_path / "log", Redactor((secret,))) as tee:
+        os.write(1, line + secret[:cut].encode())
+        for _ in range(500):
+            if tee.path.stat().st_size:
+                break
+            time.sleep(0.01)
+        os.write(1, secret[cut:].encode() + b".\n")
+    kept = tee.path.read_text()
+    assert not any(secret[at : at + 6] in kept for at in range(len(secret) - 5))
     assert capfd.readouterr().out == kept
 
 

@@ -59,6 +59,25 @@ def redactor(**environment: str) -> Redactor:
             "sent bWU6Y2FuYXJ5LTEyMzQ=",
             "sent bWU6***Q=",
         ),
+        ("in hexadecimal digits", {"LISTED": "k-1ü+Z"}, "got 6b2d31c3bc2b5a.", "got ***."),
+        ("in capital ones", {"LISTED": "k-1ü+Z"}, "got 6B2D31C3BC2B5A.", "got ***."),
+        ("inside longer ones", {"LISTED": "k-1ü+Z"}, "0a6b2d31c3bc2b5aff", "0a***ff"),
+        ("in digits with spaces", {"LISTED": "k-1+Z!"}, "6b 2d 31 2b 5a 21", "***"),
+        ("with colons", {"LISTED": "k-1+Z!"}, "6B:2D:31:2B:5A:21", "***"),
+        ("with backslashes", {"LISTED": "k-1+Z!"}, r"b'\x6b\x2d\x31\x2b\x5a\x21'", r"b'\x***'"),
+        ("with percent signs", {"LISTED": "k-1+Z!"}, "%6B%2D%31%2B%5A%21", "%***"),
+        (
+            "as a list of numbers",
+            {"LISTED": "k-1+Z!"},
+            "[0x6b, 0x2d, 0x31, 0x2b, 0x5a, 0x21]",
+            "[0x***]",
+        ),
+        (
+            "the beginning and the end of one in hexadecimal digits that somebody has cut",
+            {"LISTED": "canary-1234-and-more"},
+            "63616e6172792d3...D6D6F7265, and 63616e617…",
+            "***...***, and ***…",
+        ),
         (
             "the beginning and the end of one that somebody has cut",
             {"LISTED": "canary-1234-and-more"},
@@ -154,6 +173,22 @@ def test_renewed_keys_are_hidden_and_earlier_ones_stay_hidden():
     known = Redactor.for_run(None, {}, lambda: keys)
     keys[:] = ["storage-key-2"]
     assert known("storage-key-2 after storage-key-1") == "*** after ***"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("it is canary-12", "it is ***"),
+        ("ry-1234 it is", "*** it is"),
+        ("63616e6172792d3", "***"),
+        ("72792D31323334, and more", "***, and more"),
+        ("a canary in a mine of 1234", "a canary in a mine of 1234"),
+    ],
+)
+def test_parts_of_a_secret_at_the_ends_of_a_fragment_become_asterisks(text: str, expected: str):
+    known = redactor(LISTED="canary-1234")
+    assert known(text, is_fragment=True) == expected
+    assert known(text) == text
 
 
 def test_a_degenerate_text_is_looked_through_once():

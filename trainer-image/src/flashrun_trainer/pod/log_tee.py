@@ -66,26 +66,28 @@ class Tee:
         self._file.close()
 
     def _copy(self) -> None:
-        rest = b""
+        rest, broken = b"", False
         while chunk := os.read(self._reader, _LONGEST_LINE):
             *lines, rest = (rest + chunk).split(b"\n")
             for line in lines:
-                self._copy_line(line)
+                self._copy_line(line, is_fragment=broken)
+                broken = False
             if len(rest) > _LONGEST_LINE:
                 end = max(map(rest.rfind, _LINE_BREAKS)) + 1 or len(rest)
-                self._write(rest[:end] + b"\n")
-                rest = rest[end:]
+                self._write(rest[:end], is_fragment=True)
+                rest, broken = rest[end:], True
 
-    def _copy_line(self, line: bytes) -> None:
+    def _copy_line(self, line: bytes, *, is_fragment: bool) -> None:
         text = line.removesuffix(_SYNC_MARK)
         if text or text == line:
-            self._write(text + b"\n")
+            self._write(text, is_fragment=is_fragment)
         if text != line:
             self._synced.set()
 
-    def _write(self, text: bytes) -> None:
+    def _write(self, line: bytes, *, is_fragment: bool) -> None:
         """Write to both; never block the printing process when one of them is full or closed."""
-        clean = self._redact(text.decode("utf-8", "replace")).encode()
+        text = line.decode("utf-8", "replace")
+        clean = self._redact(text, is_fragment=is_fragment).encode() + b"\n"
         with suppress(OSError):
             os.write(self._streams[1], clean)
         with suppress(OSError):

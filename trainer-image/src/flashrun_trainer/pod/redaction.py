@@ -24,6 +24,8 @@ _IN_ADDRESSES: Final = re.compile(
     re.VERBOSE,
 )
 """Passwords, signatures and tokens that libraries print as part of an address or a header."""
+_BETWEEN_BYTES: Final = ("", " ", ":", "-", "%", r"\x", ", 0x")
+"""What programs print between the bytes of a value in hexadecimal digits."""
 _ELLIPSIS: Final = re.compile(r"(…|\.\.\.)")
 
 
@@ -77,15 +79,19 @@ class Redactor:
             self.secrets = tuple(sorted({*self.secrets, *spellings}, key=len, reverse=True))
             self._values |= new_values
 
-    def __call__(self, text: str) -> str:
+    def __call__(self, text: str, *, is_fragment: bool = False) -> str:
         """Return ``text`` with asterisks for secret values: known ones, and those in addresses.
 
+        In a fragment of a longer text, the parts of a secret at both ends are replaced, too.
         Invalid Unicode, which could neither be printed nor stored, is escaped with backslashes.
         """
         self._add(self.renewed_secrets())
         text = _as_unicode(text, "backslashreplace")
         for secret in self.secrets:
             text = text.replace(secret, "***")
+        if is_fragment:
+            for secret in self.secrets:
+                text = _without_end(_without_beginning(text, secret), secret)
         return _IN_ADDRESSES.sub(lambda match: f"{match[1]}***", self._without_cut_secrets(text))
 
     def _without_cut_secrets(self, text: str) -> str:
@@ -99,7 +105,8 @@ class Redactor:
 
 
 def _spellings(secret: str) -> Iterator[str]:
-    """Yield a secret as it may be printed: line by line, escaped, as part of an address, encoded.
+    """Yield a secret as it may be printed: line by line, escaped, as part of an address, encoded in
+    hexadecimal digits or base64.
 
     Base64 of a longer text, such as ``user:password``, has the secret in one of three shifts; the
     characters that depend on its neighbours are left out.
@@ -115,6 +122,9 @@ def _spellings(secret: str) -> Iterator[str]:
     ):
         yield quoted
         yield re.sub("%..", lambda code: code[0].lower(), quoted)
+    digits = secret.encode().hex(" ")
+    for separator in _BETWEEN_BYTES:
+        yield from (digits.replace(" ", separator), digits.upper().replace(" ", separator))
     for encode in (base64.b64encode, base64.urlsafe_b64encode):
         for shift in range(3):
             data = bytes(shift) + secret.encode()
