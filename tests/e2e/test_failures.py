@@ -56,7 +56,7 @@ def test_a_failing_environment_is_told_in_one_sentence(
 def test_the_log_of_a_failed_run_is_still_there(product: Product, runs: dict[str, str]) -> None:
     run = runs["the reward raises"]
     product.end(run, "Failed")
-    product.kubectl("delete", "job", run, "--ignore-not-found")
+    product.kubectl("delete", "jobs", "-l", f"flashrun.dev/run={run}")
 
     assert "ZeroDivisionError" in product.flash("log", run).stdout
 

@@ -29,7 +29,7 @@ WORLDS: dict[str, Callable[[World], World]] = {
 
 @pytest.mark.parametrize("world", WORLDS.values(), ids=WORLDS)
 @given(tables=configs)
-@settings(max_examples=12)
+@settings(max_examples=12, deadline=None)
 def test_a_decision_never_raises(world: Callable[[World], World], tables: dict[str, Any]) -> None:
     spec = FlashRunSpec.from_config(compose([toml_file(tables)]).config)
     run = worlds.make_run().model_copy(update={"spec": spec})

@@ -4,7 +4,7 @@ from datetime import timedelta
 
 from flashrun.api.reasons import ConditionType, Phase, Reason
 from flashrun.api.resource import ConditionStatus, FlashRunStatus
-from flashrun.plan.blocked_runs import refused_by_cluster, unreadable_spec
+from flashrun.plan.blocked_runs import refused_by_cluster, unreadable_spec, unrecorded_ending
 from tests.plan import worlds
 from tests.plan.worlds import NOW, World, make_run, running
 
@@ -66,3 +66,13 @@ def test_an_unreadable_spec_is_reported_once() -> None:
 
     assert unreadable_spec(reported, ["spec.a: no"], NOW + timedelta(minutes=1)) is None
     assert unreadable_spec(reported, ["spec.c: no"], NOW) is not None
+
+
+def test_a_run_whose_end_cannot_be_recorded_has_not_ended() -> None:
+    status = unrecorded_ending(running().run, "storage is full", NOW)
+
+    assert status.phase is Phase.RUNNING
+    assert status.completion_time is None
+    assert status.pending is not None
+    assert status.pending.reason is Reason.STORAGE_UNAVAILABLE
+    assert status.pending.message == "The end of the run cannot be recorded: storage is full"

@@ -1,5 +1,6 @@
 """An active Job: what status says about its pods, and what is repaired."""
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from flashrun.api.reasons import Phase
 from flashrun.api.records import ResolvedRun
 from flashrun.api.resource import ConditionStatus
+from flashrun.plan import pins
 from tests.plan import worlds
 from tests.plan.worlds import LEADER, MEMBER, World, make_pod, make_run, member, running
 
@@ -101,3 +103,97 @@ def test_a_trainers_warning_is_in_the_status_and_in_one_event() -> None:
     events = [(event.reason, event.message, event.warning) for event in decision.events]
     assert events == [("TrainingWarning", sentence, True)]
     assert world.act(decision).decide().events == ()
+
+
+def forged_spec(world: World, **changes: object) -> World:
+    config_map = world.observed.config_map
+    assert config_map is not None
+    return world.seeing(config_map={**config_map, **changes})
+
+
+FORGED = {
+    "other content": {"data": {"spec.json": "{}"}},
+    "one key more": {"data": {"spec.json": "", "more": ""}},
+    "no data": {"data": None},
+    "not immutable": {"immutable": False},
+}
+
+
+@pytest.mark.parametrize("changes", FORGED.values(), ids=FORGED)
+def test_a_config_map_that_somebody_changed_is_removed_and_then_made_again(changes) -> None:
+    world = running()
+    config_map = world.observed.config_map
+    assert config_map is not None
+    if changes.get("data") and "more" in changes["data"]:
+        changes = {"data": {**config_map["data"], "more": ""}}
+    forged = forged_spec(world, **changes)
+    decision = forged.decide()
+
+    name = config_map["metadata"]["name"]
+    assert [(item.kind, item.name) for item in decision.delete] == [("ConfigMap", name)]
+    assert decision.apply == ()
+    assert forged.act(decision).decide().apply == (config_map,)
+
+
+def test_a_config_map_of_another_owner_is_not_the_runs() -> None:
+    world = running()
+    config_map = world.observed.config_map
+    assert config_map is not None
+    metadata = {**config_map["metadata"], "ownerReferences": []}
+
+    assert len(forged_spec(world, metadata=metadata).decide().delete) == 1
+
+
+def test_a_job_goes_on_with_the_spec_that_another_version_of_the_operator_wrote() -> None:
+    world = running()
+    config_map, resolved = world.observed.config_map, world.run.status.resolved
+    assert config_map is not None
+    assert resolved is not None
+    text = config_map["data"]["spec.json"].replace("{", "{ ", 1)
+    digest = pins.digest_of(text)
+    status = world.run.status.replace(resolved=resolved.replace(spec_digest=digest))
+    older = replace(world, run=world.run.model_copy(update={"status": status}))
+
+    kept = forged_spec(older, data={"spec.json": text}).decide()
+    assert (kept.apply, kept.delete) == ((), ())
+    lost = older.seeing(config_map=None).decide()  # nobody can write it again
+    assert [item.kind for item in lost.delete] == ["Job"]
+    again = older.seeing(config_map=None).act(lost).seeing(pods=()).settled()
+    assert len(again.observed.jobs) == 1
+    assert again.run.status.resolved is not None
+    assert again.run.status.resolved.spec_digest != digest
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"activeDeadlineSeconds": 10**9}, {"backoffLimit": 10**6}, {"parallelism": 8}],
+)
+def test_limits_of_the_job_that_somebody_changed_are_set_back(changes) -> None:
+    world = running()
+    [job] = world.observed.jobs
+    changed = world.seeing(jobs=({**job, "spec": {**job["spec"], **changes}},))
+    [patch] = changed.decide().patch
+
+    assert patch.body == {"spec": {key: job["spec"].get(key, 1) for key in changes}}
+    assert changed.act(changed.decide()).decide().patch == ()
+
+
+def test_a_limit_that_somebody_removed_is_set_again() -> None:
+    world = running()
+    [job] = world.observed.jobs
+    spec = {key: value for key, value in job["spec"].items() if key != "activeDeadlineSeconds"}
+    [patch] = world.seeing(jobs=({**job, "spec": spec},)).decide().patch
+
+    assert patch.body == {"spec": {"activeDeadlineSeconds": 86400}}
+
+
+def test_another_job_of_the_run_is_deleted_and_this_one_goes_on() -> None:
+    world = running()
+    [job] = world.observed.jobs
+    forged = {**job, "metadata": {**job["metadata"], "name": "forged", "uid": "forged-uid"}}
+    decision = world.seeing(jobs=(forged, job)).decide()
+
+    assert [item.name for item in decision.delete] == ["forged"]
+    assert decision.apply == ()
+    after = world.seeing(jobs=(forged, job)).act(decision).decide()
+    assert after.status.phase is Phase.RUNNING

@@ -43,3 +43,13 @@ def test_a_jobs_time_to_live_starts_only_after_the_outcome_is_written() -> None:
     assert first.patch == ()
     assert second.patch[0].body == {"spec": {"ttlSecondsAfterFinished": 3600}}
     assert second.delete_keys == ("live/0b5e-uid.json",)
+
+
+def test_a_job_of_a_finished_run_that_still_has_pods_is_deleted() -> None:
+    world = running(result=worlds.result(), adapter=ADAPTER)
+    status = world.run.status.model_copy(update={"phase": Phase.FAILED})
+    failed = replace(world, run=world.run.model_copy(update={"status": status}))
+    [job] = failed.observed.jobs
+
+    assert [item.name for item in failed.decide().delete] == [job["metadata"]["name"]]
+    assert failed.seeing(pods=(make_pod(exit_code=0),)).decide().delete == ()

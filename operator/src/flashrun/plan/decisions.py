@@ -7,6 +7,7 @@ from flashrun.api.reasons import ConditionType, Phase, Reason
 from flashrun.api.resource import FailureStatus, PendingStatus
 from flashrun.plan import run_status
 from flashrun.plan.conditions import FALSE, DesiredCondition
+from flashrun.plan.kubernetes_status import find_condition
 from flashrun.plan.run_context import RunContext
 from flashrun.plan.types import Decision, Delete, Object
 
@@ -37,6 +38,15 @@ def delete_jobs(jobs: Iterable[Object]) -> tuple[Delete, ...]:
         Delete("Job", job["metadata"]["name"])
         for job in jobs
         if "deletionTimestamp" not in job["metadata"]
+    )
+
+
+def unfinished_jobs(jobs: Iterable[Object]) -> tuple[Object, ...]:
+    """Return the Jobs that may still start pods: neither complete nor failed."""
+    return tuple(
+        job
+        for job in jobs
+        if find_condition(job, "Complete") is None and find_condition(job, "Failed") is None
     )
 
 

@@ -3,8 +3,7 @@
 from flashrun.api.reasons import TERMINAL
 from flashrun.api.times import whole_seconds
 from flashrun.plan import endings, run_status
-from flashrun.plan.decisions import delete_jobs
-from flashrun.plan.kubernetes_status import find_condition
+from flashrun.plan.decisions import delete_jobs, unfinished_jobs
 from flashrun.plan.run_context import RunContext
 from flashrun.plan.types import Decision
 
@@ -28,12 +27,7 @@ def repeat_ending(context: RunContext) -> Decision | None:
         reason=ending.reason,
         message=" ".join(part for part in (ending.message, ending.hint) if part),
     )
-    unfinished = [
-        job
-        for job in context.observed.jobs
-        if find_condition(job, "Complete") is None and find_condition(job, "Failed") is None
-    ]
     return Decision(
         status=status.replace(completion_time=whole_seconds(ending.ended)),
-        delete=delete_jobs(unfinished),
+        delete=delete_jobs(unfinished_jobs(context.observed.jobs)),
     )

@@ -6,6 +6,7 @@ from flashrun.api import names
 from flashrun.api.platform import Platform
 from flashrun.api.resource import FlashRun
 from flashrun.plan import run_status
+from flashrun.plan.decisions import delete_jobs, unfinished_jobs
 from flashrun.plan.pods import read_pods
 from flashrun.plan.types import Decision, Observed, Patch
 
@@ -13,7 +14,10 @@ from flashrun.plan.types import Decision, Observed, Patch
 def retain_finished(
     run: FlashRun, observed: Observed, platform: Platform, now: datetime
 ) -> Decision:
-    """Keep a finished run's status, whatever happens to its Job; let Job and heartbeat expire."""
+    """Keep a finished run's status, whatever happens to its Job; let Job and heartbeat expire.
+
+    A Job of it that still has pods does not go on.
+    """
     seconds = platform.retention.finished_job_seconds
     expiring = tuple(
         Patch("Job", job["metadata"]["name"], {"spec": {"ttlSecondsAfterFinished": seconds}})
@@ -21,10 +25,12 @@ def retain_finished(
         if "ttlSecondsAfterFinished" not in job["spec"]
     )
     stale = (names.heartbeat_key(run.uid),) if observed.storage.heartbeat is not None else ()
+    pods = read_pods(observed.pods)
+    active = any(pod.active for pod in pods)
+    status = run_status.with_attempts(run.status, observed, pods, now)
     return Decision(
-        status=run_status.with_attempts(
-            run.status, observed, read_pods(observed.pods), now
-        ).replace(observed_generation=run.generation),
+        status=status.replace(observed_generation=run.generation),
         patch=expiring,
+        delete=delete_jobs(unfinished_jobs(observed.jobs)) if active else (),
         delete_keys=stale,
     )
