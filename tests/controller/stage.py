@@ -96,6 +96,8 @@ class World:
     leading: bool = True
     ahead: timedelta = timedelta(0)
     """How much later it is than it is, for what takes long."""
+    passing: bool = True
+    """Whether ``ahead`` has passed; if not, only the wall clock of the operator is wrong."""
     heartbeats: HeartbeatPoller = field(init=False)
     reconciler: Reconciler = field(init=False)
 
@@ -104,7 +106,9 @@ class World:
 
     def restart(self) -> None:
         """A new operator process: everything that was in memory is gone."""
-        self.heartbeats = HeartbeatPoller(self.store)
+        self.heartbeats = HeartbeatPoller(
+            self.store, lambda: time.monotonic() + self.ahead.total_seconds() * self.passing
+        )
         observer = Observer(self.cluster, self.store, self.heartbeats)
         self.reconciler = Reconciler(
             self.cluster,

@@ -16,6 +16,7 @@ from flashrun.controller.poll import READERS, HeartbeatPoller
 from flashrun.controller.queue import RunKey
 from flashrun.store import Entry
 from flashrun.store_errors import Unavailable
+from tests.controller.clocks import Clock
 from tests.controller.stage import World, now
 
 RUN = "flash-1-0a1b2c3d"
@@ -88,6 +89,25 @@ def test_after_one_time_limit_the_other_heartbeats_are_not_waited_for() -> None:
     store.problem, store.seconds = "", 0.0
     assert len(poller.poll()) == 200
     assert poller.problem == ""
+
+
+def test_only_time_in_which_storage_was_read_counts_as_silence() -> None:
+    clock, store = Clock(), SlowStore(count=1, seconds=0.0)
+    anything: Any = store
+    poller = HeartbeatPoller(anything, clock)
+    poller.poll()
+    clock.now = 10
+    poller.poll()
+    assert poller.readable_seconds == 10
+    clock.now, store.problem, store.count = 1000, "no answer", 2
+    with pytest.raises(Unavailable):
+        poller.poll()
+    store.problem = ""
+    poller.poll()
+    assert poller.readable_seconds == 10
+    clock.now = 1005
+    poller.poll()
+    assert poller.readable_seconds == 15
 
 
 class Runs:

@@ -14,7 +14,7 @@ from flashrun.cluster import Cluster
 from flashrun.cluster_requests import Request
 from flashrun.controller.reconcile import NotLeading
 from flashrun.store_errors import StorageForbidden
-from tests.controller.stage import ENVIRONMENT, Kubelet, World, flash_run
+from tests.controller.stage import ENVIRONMENT, Kubelet, World, flash_run, now
 
 pytestmark = pytest.mark.api
 RUN = "flash-1-0a1b2c3d"
@@ -260,6 +260,40 @@ async def test_a_trainer_without_a_sign_of_life_is_ended(make_world: Callable[..
     await world.phase(RUN, "Starting")
     trainer = await world.trainer(RUN)
     trainer.beat(3)
+    await world.phase(RUN, "Running")
+    world.ahead = timedelta(seconds=120)
+    await world.pass_over(RUN)
+    pods = await world.cluster.list("Pod", world.namespace, {names.RUN_LABEL: RUN})
+    states = {pod["metadata"]["name"]: "deletionTimestamp" in pod["metadata"] for pod in pods}
+    assert states.get(trainer.name, True)
+
+
+@pytest.mark.parametrize("ahead", [timedelta(minutes=31), timedelta(minutes=-31)])
+async def test_a_healthy_trainer_is_left_alone_by_an_operator_whose_clock_is_wrong(
+    world: World, ahead: timedelta
+):
+    await world.submit(RUN)
+    await world.phase(RUN, "Starting")
+    trainer = await world.trainer(RUN)
+    trainer.beat(3)
+    await world.phase(RUN, "Running")
+    world.ahead, world.passing = ahead, False
+    world.restart()
+    for step in (4, 5):
+        trainer.beat(step)
+        await world.pass_over(RUN)
+        pod = await world.cluster.get("Pod", world.namespace, trainer.name)
+        assert "deletionTimestamp" not in pod["metadata"]
+
+
+async def test_a_heartbeat_dated_ten_years_ahead_hides_no_stall(
+    make_world: Callable[..., World],
+):
+    world = make_world(stall_seconds=60)
+    await world.submit(RUN)
+    await world.phase(RUN, "Starting")
+    trainer = await world.trainer(RUN)
+    trainer.beat(3, updated=now() + timedelta(days=3650))
     await world.phase(RUN, "Running")
     world.ahead = timedelta(seconds=120)
     await world.pass_over(RUN)

@@ -3,13 +3,11 @@
 from dataclasses import replace
 from datetime import timedelta
 
-import pytest
-
 from flashrun.api import names
 from flashrun.api.records import Scale
 from flashrun.plan.types import StorageView
 from tests.plan import worlds
-from tests.plan.worlds import NOW, World, heartbeat, make_pod, make_run, running
+from tests.plan.worlds import World, make_pod, make_run, running
 
 
 def test_the_newest_job_is_the_one_that_counts() -> None:
@@ -67,29 +65,17 @@ def test_a_model_that_the_catalog_lacks_has_no_placement() -> None:
     assert World(make_run({"model": "Qwen/Qwen3.5-5B"})).context().find_placement() is None
 
 
-START = NOW - timedelta(seconds=30)
-LATER = NOW + timedelta(minutes=10)
-SIGNS = [
-    ("the start of its trainer", {"heartbeat": None}, START),
-    ("its heartbeat", {"heartbeat": heartbeat(10, updated=LATER)}, LATER),
-    ("the heartbeat of another pod does not count",
-     {"heartbeat": heartbeat(10, updated=LATER, pod="pod-9")}, START),
-]  # fmt: skip
+def test_a_pod_is_silent_for_as_long_as_the_operator_received_nothing() -> None:
+    world = running().later(hours=1)
 
-
-@pytest.mark.parametrize(
-    ("storage", "expected"), [row[1:] for row in SIGNS], ids=[row[0] for row in SIGNS]
-)
-def test_a_pods_last_sign_of_life(storage, expected) -> None:
-    world = World(make_run()).settled().seeing(pods=(make_pod(),)).stored(**storage)
-    context = replace(world, now=NOW + timedelta(hours=1)).context()
-    synced_status = context.status.replace(conditions=())
-
-    assert replace(context, status=synced_status).last_sign_of_life(context.pods[0]) == expected
+    silence = world.context().silence(world.context().pods[0])
+    assert silence == timedelta(hours=1)
+    unknown = replace(world.context(), observed=replace(world.observed, silent_seconds={}))
+    assert unknown.silence(unknown.pods[0]) == timedelta(0)
 
 
 def test_a_pod_counts_as_alive_while_storage_cannot_be_read() -> None:
     world = running().later(hours=1).seeing(storage=StorageView(problem="S3 is away."))
     context = world.context()
 
-    assert context.last_sign_of_life(context.pods[0]) == world.now
+    assert context.silence(context.pods[0]) == timedelta(0)

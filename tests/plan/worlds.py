@@ -9,7 +9,7 @@ from flashrun.api import names
 from flashrun.api.catalog import Model, Source
 from flashrun.api.exits import Termination
 from flashrun.api.platform import Platform, Pool, StorageSettings, TrainerSettings
-from flashrun.api.reasons import Phase
+from flashrun.api.reasons import ConditionType, Phase, Reason
 from flashrun.api.records import (
     Claim,
     Ending,
@@ -27,6 +27,7 @@ from flashrun.api.records import (
 from flashrun.api.resource import FlashRun, FlashRunSpec, FlashRunStatus
 from flashrun.plan.decide import decide
 from flashrun.plan.pins import pinned_run
+from flashrun.plan.pods import read_pods
 from flashrun.plan.run_context import RunContext, build_context
 from flashrun.plan.run_status import with_access_expiry, with_job_uid
 from flashrun.plan.types import (
@@ -261,11 +262,26 @@ class World:
 
     def decide(self) -> Decision:
         """Return what one pass decides here."""
-        return decide(self.run, self.observed, self.platform, self.now)
+        return decide(self.run, self._measured(), self.platform, self.now)
 
     def context(self) -> RunContext:
         """Return what the policies read here."""
-        return build_context(self.run, self.observed, self.platform, self.now)
+        return build_context(self.run, self._measured(), self.platform, self.now)
+
+    def _measured(self) -> Observed:
+        """Return the observation of an operator that received every change when it happened."""
+        known = self.run.status.condition(ConditionType.CHECKPOINTS_SYNCED)
+        heartbeat = self.observed.storage.heartbeat
+        silent = {}
+        for pod in read_pods(self.observed.pods):
+            signs = [pod.created, *(time for time in (pod.started, pod.deleted) if time)]
+            if heartbeat is not None and heartbeat.pod == pod.name:
+                signs.append(heartbeat.updated)
+            if known is not None:
+                away = known.reason == Reason.STORAGE_UNAVAILABLE
+                signs.append(self.now if away else known.last_transition_time)
+            silent[pod.uid] = max(0.0, (self.now - max(signs)).total_seconds())
+        return replace(self.observed, silent_seconds=silent)
 
     def act(self, decision: Decision) -> "World":
         """Return the world after the decision was carried out, with no pod moved by anyone else."""

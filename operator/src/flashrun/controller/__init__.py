@@ -9,9 +9,11 @@ sees the present state.
 - ``watch``      kopf in a thread of its own, as a source of run names
 - ``poll``       heartbeats in storage, and a periodic full resync
 - ``observe``    the state of one run, read from the API server and from storage
+- ``silence``    how long each pod has shown no sign of life, by the operator's own clock
 - ``reconcile``  one pass: parse, observe, decide, act, report
 - ``events``     Kubernetes Events for users, one per run and reason
 - ``lease``      which replica acts
+- ``storage_threads``  the threads that call S3, apart from those of the Kubernetes client
 - ``publish``    data that every user of a served namespace may read
 - ``health``     probes and the metrics endpoint
 - ``metrics``    the counters behind that endpoint

@@ -30,6 +30,7 @@ from flashrun.api.resource import FlashRun
 from flashrun.cluster import Cluster
 from flashrun.cluster_errors import AlreadyExists
 from flashrun.controller.poll import HeartbeatPoller
+from flashrun.controller.silence import SilenceMeter
 from flashrun.controller.storage_threads import call_storage
 from flashrun.plan.commits import (
     Commit,
@@ -77,6 +78,7 @@ class Observer:
         self._clock = clock
         self._manifests: dict[str, dict[tuple[str, str], Manifest | None]] = {}
         self._views: dict[str, _CachedView] = {}
+        self._silence = SilenceMeter(lambda: heartbeats.readable_seconds)
 
     async def read(self, run: FlashRun) -> Observed:
         """Return everything that a decision about ``run`` needs.
@@ -105,17 +107,20 @@ class Observer:
             access_expires=expiry_of(access) if access is not None else None,
             secrets=lookup,
             storage=await self._storage(run, pods),
+            silent_seconds=self._silence.measure(run.uid, pods, self._heartbeats.newest(run.uid)),
         )
 
     def forget(self, uid: str) -> None:
         """Drop the cached data of a run that has ended."""
         self._manifests.pop(uid, None)
         self._views.pop(uid, None)
+        self._silence.forget(uid)
 
     def forget_all_except(self, uids: AbstractSet[str]) -> None:
         """Forget all runs that are not in ``uids``; they were deleted."""
-        for uid in list(self._views.keys() - uids):
+        for uid in set(self._views) - uids:
             self.forget(uid)
+        self._silence.forget_all_except(uids)
 
     # --- the API server -----------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ only time.
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
 from collections.abc import Set as AbstractSet
 from concurrent.futures import ThreadPoolExecutor
@@ -37,8 +38,11 @@ log = logging.getLogger(__name__)
 class HeartbeatPoller:
     """The newest heartbeat of every running trainer."""
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
+    def __init__(self, store: Store, clock: Callable[[], float] = time.monotonic) -> None:
+        self._store, self._clock = store, clock
+        self.readable_seconds = 0.0
+        """Time during which every poll could read storage: only in it can a trainer be silent."""
+        self._read_at: float | None = None
         self.problem = "the heartbeats in storage have not been read yet"
         """Why the last poll could not read storage; empty when it could."""
         self._etags: dict[str, str] = {}
@@ -72,9 +76,12 @@ class HeartbeatPoller:
                 self._store.ensure_bucket()
             changed = self._poll()
         except StoreError as error:
-            self.problem = str(error)
+            self.problem, self._read_at = str(error), None
             raise
-        self.problem = ""
+        now = self._clock()
+        if self._read_at is not None:
+            self.readable_seconds += max(0.0, now - self._read_at)
+        self.problem, self._read_at = "", now
         return changed
 
     def _poll(self) -> list[RunKey]:

@@ -2,12 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from flashrun.api import names
 from flashrun.api.catalog import Catalog, Model
 from flashrun.api.platform import Platform, Pool
-from flashrun.api.reasons import ConditionType
 from flashrun.api.records import ResolvedRun, ResolvedTrain
 from flashrun.api.resource import FlashRun, FlashRunStatus
 from flashrun.plan import placement, run_status
@@ -92,23 +91,14 @@ class RunContext:
             return placement.placement_of_scale(pools, model.vram(algorithm), pinned.scale)
         return placement.choose_placement(pools, model, algorithm, self.train)
 
-    def last_sign_of_life(self, pod: Pod) -> datetime:
-        """Return when ``pod`` last showed a sign of life.
+    def silence(self, pod: Pod) -> timedelta:
+        """Return for how long ``pod`` has shown no sign of life.
 
-        While storage cannot be read this is ``now``: a heartbeat may be there.
+        It is zero while storage cannot be read: a heartbeat may be there.
         """
-        heartbeat = self.observed.storage.heartbeat
-        synced = self.status.condition(ConditionType.CHECKPOINTS_SYNCED)
         if self.observed.storage.problem:
-            return self.now
-        signs = (
-            pod.started or pod.created,
-            heartbeat.updated
-            if heartbeat is not None and heartbeat.pod == pod.name
-            else pod.created,
-            synced.last_transition_time if synced is not None else pod.created,
-        )
-        return max(signs)
+            return timedelta(0)
+        return timedelta(seconds=self.observed.silent_seconds.get(pod.uid, 0.0))
 
 
 def build_context(

@@ -85,6 +85,12 @@ class Observed:
     access_expires: datetime | None = None
     """When the credentials in it expire; None: never."""
     secrets: SecretLookup = SecretLookup()
+    silent_seconds: Mapping[str, float] = field(default_factory=dict)
+    """Uid of a pod → seconds since the operator received its last sign of life.
+
+    They are measured by the operator's monotonic clock, from its start on, and only while it can
+    read heartbeats.
+    """
     storage: StorageView = StorageView()
 
 

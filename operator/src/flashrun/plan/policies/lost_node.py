@@ -23,9 +23,7 @@ def give_up_lost_pods(context: RunContext, decision: Decision) -> Decision:
     lost = [
         pod
         for pod in context.pods
-        if pod.active
-        and pod.deleted is not None
-        and context.now - max(pod.deleted, context.last_sign_of_life(pod)) >= NODE_LOST
+        if pod.active and pod.deleted is not None and context.silence(pod) >= NODE_LOST
     ]
     lost_names = {pod.name for pod in lost}
     claims = context.observed.storage.claims

@@ -16,7 +16,7 @@ def end_stalled_attempt(context: RunContext, nodes: int) -> tuple[Delete, ...]:
     started = [pod.started for pod in pods if pod.started and pod.active and not pod.deleted]
     if len(started) < nodes:
         return ()
-    silence = context.now - max(context.last_sign_of_life(pods[0]), *started)
+    silence = min(map(context.silence, pods))
     if silence < timedelta(seconds=context.platform.trainer.stall_seconds):
         return ()
     return tuple(Delete("Pod", pod.name) for pod in pods)
