@@ -287,7 +287,7 @@ def test_a_record_that_is_none_is_corrupt(store: Store, text: str):
 
 
 def test_a_record_of_absurd_length_is_not_read(store: Store):
-    store.put_bytes("claim.json", b" " * (store_module.RECORD_LIMIT + 1))
+    store.put_bytes("claim.json", b" " * (Claim.max_bytes + 1))
     with pytest.raises(Corrupt, match="longer than"):
         store.get_json("claim.json", Claim)
 

@@ -21,6 +21,7 @@ import urllib.parse
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
+from http.client import HTTPException
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, Final, NamedTuple, Self, TypeVar
 from xml.etree import ElementTree
@@ -38,6 +39,7 @@ from urllib3.exceptions import HTTPError
 
 from flashrun.api import names
 from flashrun.api.base import error_sentences
+from flashrun.api.record_reader import RecordModel, RecordRefused, read_record
 from flashrun.api.records import FileEntry, Manifest, StorageAccess
 from flashrun.api.times import parse_time
 from flashrun.store_errors import (
@@ -60,12 +62,19 @@ from flashrun.store_refusals import (
 RETRIES: Final = 4
 PART_BYTES: Final = 16 * 1024 * 1024
 PARALLEL_FILES: Final = 4
-RECORD_LIMIT: Final = 8 * 1024 * 1024
-"""Longest JSON record that is read, in bytes; others may have written it."""
 
 _CHUNK: Final = 1024 * 1024
-
-Model = TypeVar("Model", bound=BaseModel)
+_BROKEN_ANSWERS: Final = (
+    MinioException,
+    ElementTree.ParseError,
+    HTTPException,
+    LookupError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    ArithmeticError,
+)
+"""What the client raises when an answer is not what S3 documents."""
 
 
 class TimeLimits(NamedTuple):
@@ -158,14 +167,16 @@ class Store:
                         raise
         raise AssertionError  # the last round returns or raises
 
-    def get_json(self, key: str, model: type[Model]) -> Model:
-        """Return the record at ``key``; raises ``Corrupt`` when it is not a valid ``model``."""
+    def get_json(self, key: str, model: type[RecordModel]) -> RecordModel:
+        """Return the record at ``key``; raises ``Corrupt`` when it is not a valid ``model``.
+
+        At most ``model.max_bytes`` bytes are kept of what is read.
+        """
         try:
-            return model.model_validate_json(self.get_bytes(key, limit=RECORD_LIMIT))
-        except ValidationError as error:
-            what = next(error_sentences(error, whole="its text"))
+            return read_record(self.get_bytes(key, limit=model.max_bytes), model)
+        except RecordRefused as error:
             raise Corrupt(
-                f"{self._name(key)} is not a valid {model.__name__} record: {what}"
+                f"{self._name(key)} is not a valid {model.__name__} record: {error}"
             ) from None
 
     def put_bytes(
@@ -457,7 +468,7 @@ class Store:
                 _removed_on_error(Path(part.name)),
             ):
                 with self._reading(key), self._body(key) as body:
-                    for chunk in body.stream(_CHUNK):
+                    for chunk in body.stream(_CHUNK, decode_content=False):
                         part.write(chunk)
                         digest.update(chunk)
                         size += len(chunk)
@@ -515,8 +526,8 @@ class Store:
         except HTTPError as error:
             cause = network_cause(error, self._limits.connect, self._limits.read)
             raise Unavailable(f"{self._name(key)}: {cause}") from None
-        except (MinioException, ElementTree.ParseError, KeyError, ValueError) as error:
-            raise StoreError(f"{self._name(key)}: {error}") from None
+        except _BROKEN_ANSWERS as error:
+            raise StoreError(f"{self._name(key)}: {str(error)[:200]}") from None
 
 
 class _Hashing:

@@ -21,6 +21,7 @@ from transformers import (
 from transformers.trainer_callback import PrinterCallback
 
 from flashrun.api import names
+from flashrun.api.bounds import fit_metrics
 from flashrun.api.exits import Exit
 from flashrun.api.reasons import Activity, Reason
 from flashrun.api.records import MetricsRow, Progress
@@ -120,7 +121,7 @@ class TrainingCallback(TrainerCallback):
             step=state.global_step,
             attempt=self._context.attempt.number,
             time=datetime.now(UTC),
-            values=values,
+            values=fit_metrics(values),
         )
         self._context.reporter.append_metrics(row)
         self._context.tracker.log(state.global_step, values)

@@ -10,7 +10,7 @@ only for a schema or an explanation: the command line imports many models and us
 """
 
 from collections.abc import Iterator
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, GetJsonSchemaHandler, ValidationError
 from pydantic.alias_generators import to_camel
@@ -39,6 +39,9 @@ class FrozenModel(BaseModel):
 
 class Record(FrozenModel):
     """A frozen value that crosses a boundary between our own programs."""
+
+    max_bytes: ClassVar[int] = 64 * 1024
+    """Longest JSON of one record that is read."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, defer_build=True)
 

@@ -7,10 +7,12 @@ operator (which explains it). The codes follow sysexits.h where it has a fitting
 from enum import IntEnum
 from typing import Annotated, Final, Self
 
-from pydantic import Field, ValidationError
+from pydantic import AfterValidator, StringConstraints
 
 from flashrun.api.base import Record
+from flashrun.api.bounds import AttemptNumber, Count, clean_text
 from flashrun.api.reasons import ForeignReason, Owner, Reason, ReasonText, Retry
+from flashrun.api.record_reader import RecordRefused, read_record
 
 MESSAGE_LIMIT: Final = 1024
 """Longest message and hint, in characters; the kubelet keeps 4,096 bytes in all."""
@@ -104,23 +106,27 @@ FAILING_CODES: Final = tuple(
 """Exit codes that fail the Job at once."""
 
 
+Message = Annotated[str, StringConstraints(max_length=MESSAGE_LIMIT), AfterValidator(clean_text)]
+"""Free text on one line, without secrets."""
+
+
 class Termination(Record):
     """What a container leaves in its termination message, as JSON."""
 
     reason: Annotated[Reason | ForeignReason, ReasonText(pattern=r"^[A-Z][A-Za-z]{1,62}$")]
     """CamelCase, stable, for programs; a newer trainer may have reasons that we do not know."""
-    message: str = Field(max_length=MESSAGE_LIMIT)
+    message: Message
     """One sentence, for people."""
-    hint: str = Field(default="", max_length=MESSAGE_LIMIT)
+    hint: Message = ""
     """What to do next, naming the config key where there is one."""
-    attempt: int | None = None
-    step: int | None = None
-    peak_memory_bytes: int | None = None
+    attempt: AttemptNumber | None = None
+    step: Count | None = None
+    peak_memory_bytes: Count | None = None
 
 
 def parse_termination(text: str) -> Termination | None:
     """Read a termination message; None when it is not one of ours (killed, crashed, foreign)."""
     try:
-        return Termination.model_validate_json(text)
-    except ValidationError:
+        return read_record(text, Termination)
+    except RecordRefused:
         return None

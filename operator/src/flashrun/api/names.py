@@ -53,7 +53,10 @@ WANDB_API_KEY: Final = "WANDB_API_KEY"
 
 _REF = re.compile(r"(?P<run>[a-z](?:[-a-z0-9]{0,50}[a-z0-9])?)(?:/step-(?P<step>0|[1-9]\d{0,8}))?")
 _JOB_SUFFIX = re.compile(r"-[1-9]\d{0,2}")
-_STEP_KEY = re.compile(r"attempt-(?P<attempt>\d+)/step-(?P<step>\d+)/(?P<rest>.+)")
+_NUMBER: Final = r"(?:0|[1-9][0-9]{0,8})"
+"""A number in a key, as we write it: ASCII digits, without leading zeros."""
+_ATTEMPT_KEY = re.compile(rf"(?P<attempt>{_NUMBER})(?:/|$)")
+_STEP_KEY = re.compile(rf"attempt-(?P<attempt>{_NUMBER})/step-(?P<step>{_NUMBER})/(?P<rest>.+)")
 
 
 def run_name(epoch_seconds: int, entropy: str) -> str:
@@ -252,8 +255,8 @@ def attempt_prefix(prefix: str, attempt: int) -> str:
 def attempt_of(prefix: str, key: str) -> int | None:
     """Return the number of the attempt that ``key`` lies below, of the run at ``prefix``."""
     folder = attempts_prefix(prefix)
-    number = key.removeprefix(folder).partition("/")[0]
-    return int(number) if key.startswith(folder) and number.isdigit() else None
+    match = _ATTEMPT_KEY.match(key.removeprefix(folder)) if key.startswith(folder) else None
+    return match and int(match["attempt"])
 
 
 def claim_key(prefix: str, attempt: int) -> str:

@@ -108,6 +108,16 @@ class Reason(Word):
     )
     RETRYING = "Retrying", "The next attempt starts in another Job."
     NO_CHECKPOINT = "NoCheckpoint", "No checkpoint is in storage yet."
+    RECORD_REFUSED = (
+        "RecordRefused",
+        "A record that the run wrote to storage is outside its bounds and is ignored.",
+        Owner.USER,
+    )
+    TOO_MANY_FILES = (
+        "TooManyFiles",
+        "The run has more files in storage than the operator reads; the rest is ignored.",
+        Owner.USER,
+    )
     SYNCED = "Synced", "The checkpoints in storage were listed."
     CHECKPOINT_UPLOADED = "CheckpointUploaded", "A checkpoint is in storage."
     ATTEMPT_ENDED = "AttemptEnded", "An attempt ended without success; the message has its reason."

@@ -7,29 +7,42 @@ a valid manifest does not exist, and the operator relies on manifests, never on 
 
 from collections.abc import Callable
 from datetime import datetime
-from typing import Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import (
     Field,
     JsonValue,
     SerializerFunctionWrapHandler,
+    StringConstraints,
     model_serializer,
     model_validator,
 )
 
 from flashrun.api.base import Record
+from flashrun.api.bounds import (
+    AttemptNumber,
+    Count,
+    ExitCode,
+    Identifier,
+    Metrics,
+    Positive,
+    ZonedTime,
+)
 from flashrun.api.catalog import Source
 from flashrun.api.config import Algorithm
-from flashrun.api.exits import Termination
+from flashrun.api.exits import Message, Termination
 from flashrun.api.reasons import AnyReason, Phase
+
+FILES_LIMIT: Final = 4096
+"""Most files that one manifest lists."""
 
 
 class RunIdentity(Record):
     """Which run: the uid tells two runs of one name apart."""
 
-    namespace: str
-    name: str
-    uid: str
+    namespace: Identifier
+    name: Identifier
+    uid: Identifier
 
 
 class ResolvedModel(Record):
@@ -119,12 +132,12 @@ class Scale(Record):
 class Batching(Record):
     """How the trainer divides one optimizer step among its processes."""
 
-    world_size: int = Field(ge=1)
-    micro_batch_size: int = Field(ge=1)
+    world_size: Positive
+    micro_batch_size: Positive
     """Sequences of one forward and backward pass on one device."""
-    gradient_accumulation_steps: int = Field(ge=1)
+    gradient_accumulation_steps: Positive
     """Micro-batches per optimizer step on one device."""
-    generation_batch_size: int | None = None
+    generation_batch_size: Count | None = None
     """GRPO: completions that are sampled for one step, over all processes."""
 
 
@@ -137,6 +150,8 @@ class ResolvedWandb(Record):
 
 class ResolvedRun(Record):
     """Everything that a trainer needs: mounted as JSON, and stored as ``spec.json``."""
+
+    max_bytes = 1024 * 1024
 
     run: RunIdentity
     model: ResolvedModel
@@ -175,25 +190,27 @@ class StorageAccess(Record):
 class FileEntry(Record):
     """One file of a manifest; ``path`` is relative to the manifest."""
 
-    path: str
-    size: int = Field(ge=0)
+    path: Annotated[str, StringConstraints(max_length=1024)]
+    size: Count
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
 
 
 class Manifest(Record):
     """The commit marker of a checkpoint, a final adapter or a mirrored model."""
 
+    max_bytes = 1024 * 1024
+
     format: Literal[1] = 1
     kind: Literal["checkpoint", "state", "adapter", "model"]
     run: RunIdentity | None = None
     """None for a mirrored model."""
-    attempt: int | None = None
-    step: int | None = None
-    base_model: str = ""
-    lora_rank: int | None = None
-    lora_alpha: int | None = None
-    created: datetime
-    files: tuple[FileEntry, ...]
+    attempt: AttemptNumber | None = None
+    step: Count | None = None
+    base_model: Annotated[str, StringConstraints(max_length=1024)] = ""
+    lora_rank: Count | None = None
+    lora_alpha: Count | None = None
+    created: ZonedTime
+    files: Annotated[tuple[FileEntry, ...], Field(max_length=FILES_LIMIT)]
 
     @property
     def size(self) -> int:
@@ -209,53 +226,53 @@ class Manifest(Record):
 class Claim(Record):
     """Which pod owns an attempt: the first that creates this file."""
 
-    attempt: int = Field(ge=1)
-    pod: str
-    pod_uid: str
-    node: str = ""
-    started: datetime
+    attempt: AttemptNumber = Field(ge=1)
+    pod: Identifier
+    pod_uid: Identifier
+    node: Identifier = ""
+    started: ZonedTime
     superseded: bool = False
 
 
 class Progress(Record):
     """How far training is; ``status.progress`` shows it."""
 
-    step: int = Field(ge=0)
-    total_steps: int = Field(ge=0)
-    eta_seconds: int | None = None
-    metrics: dict[str, float] = {}
+    step: Count
+    total_steps: Count
+    eta_seconds: Count | None = None
+    metrics: Metrics = {}
 
 
 class Heartbeat(Record):
     """A running run's heartbeat: small, overwritten, removed at the end."""
 
     run: RunIdentity
-    attempt: int
+    attempt: AttemptNumber
     """0 while the init containers are at work, before there is one."""
-    pod: str
-    activity: str
+    pod: Identifier
+    activity: Message
     """An ``Activity``; a detail may follow in parentheses."""
     progress: Progress | None = None
     batching: Batching | None = None
     """Known once the trainer has seen its devices and its data."""
-    commits: int = 0
+    commits: Count = 0
     """How many checkpoints are committed; when it changes, the operator lists them again."""
-    warning: str = ""
+    warning: Message = ""
     """One sentence about something that wastes GPU time, such as a constant reward."""
-    updated: datetime
+    updated: ZonedTime
 
 
 class Result(Record):
     """The terminal record of a run; a pod that finds one ends at once with the same outcome."""
 
     run: RunIdentity
-    attempt: int
-    exit_code: int
+    attempt: AttemptNumber
+    exit_code: ExitCode
     termination: Termination | None = None
     """Why it failed; None when it succeeded."""
     progress: Progress | None = None
     batching: Batching | None = None
-    finished: datetime
+    finished: ZonedTime
 
 
 class Ending(Record):
@@ -279,7 +296,7 @@ class Ending(Record):
 class TrainerControl(Record):
     """The operator's requests to a live trainer."""
 
-    save_request: str = ""
+    save_request: Annotated[str, StringConstraints(max_length=256)] = ""
     """A value not seen before asks for a checkpoint at the next step."""
 
 
@@ -287,14 +304,14 @@ class EnvironmentPointer(Record):
     """The newest package of an environment."""
 
     digest: str = Field(pattern=r"^[0-9a-f]{64}$")
-    size: int
-    pushed: datetime
+    size: Count
+    pushed: ZonedTime
 
 
 class MetricsRow(Record):
     """One line of ``metrics.jsonl``."""
 
-    step: int
-    attempt: int
-    time: datetime
-    values: dict[str, float]
+    step: Count
+    attempt: AttemptNumber
+    time: ZonedTime
+    values: Metrics

@@ -16,6 +16,11 @@ PASSES = Histogram(
 FAILED_PASSES = Counter(
     "flashrun_reconcile_errors_total", "Passes that ended with an error.", ["reason"]
 )
+RECORDS_REFUSED = Counter(
+    "flashrun_records_refused_total",
+    "Records in storage that were outside their bounds and ignored.",
+    ["record"],
+)
 WAITING = Gauge("flashrun_queue_length", "Runs that are due and not in progress.")
 ENDED = Counter("flashrun_runs_ended_total", "Runs that ended.", ["phase", "reason"])
 GPU_SECONDS = Counter("flashrun_gpu_seconds_total", "GPU time of ended runs.", ["namespace"])

@@ -11,9 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
-from typing import Final, TypeVar
-
-from pydantic import BaseModel
+from typing import Final
 
 from flashrun.api import names
 from flashrun.api.reasons import TERMINAL
@@ -30,6 +28,7 @@ from flashrun.api.resource import FlashRun
 from flashrun.cluster import Cluster
 from flashrun.cluster_errors import AlreadyExists
 from flashrun.controller.poll import HeartbeatPoller
+from flashrun.controller.run_records import ManifestCache, RunRecords
 from flashrun.controller.silence import SilenceMeter
 from flashrun.controller.storage_threads import call_storage
 from flashrun.plan.commits import (
@@ -45,13 +44,12 @@ from flashrun.plan.credentials import expiry_of
 from flashrun.plan.pins import pinned_run
 from flashrun.plan.types import AdapterSource, Object, Observed, SecretLookup, StorageView
 from flashrun.store import Entry, Store
-from flashrun.store_errors import Corrupt, KeyNotFound, StoreError
+from flashrun.store_errors import StoreError
 
 FRESH_SECONDS: Final = 60.0
 """How long a listing of a run's files is used while its heartbeat reports no new commit."""
 _TRUE: Final = "true"
 
-Model = TypeVar("Model", bound=BaseModel)
 log = logging.getLogger(__name__)
 
 
@@ -76,7 +74,7 @@ class Observer:
     ) -> None:
         self._cluster, self._store, self._heartbeats = cluster, store, heartbeats
         self._clock = clock
-        self._manifests: dict[str, dict[tuple[str, str], Manifest | None]] = {}
+        self._manifests = ManifestCache()
         self._views: dict[str, _CachedView] = {}
         self._silence = SilenceMeter(lambda: heartbeats.readable_seconds)
 
@@ -112,7 +110,7 @@ class Observer:
 
     def forget(self, uid: str) -> None:
         """Drop the cached data of a run that has ended."""
-        self._manifests.pop(uid, None)
+        self._manifests.forget(uid)
         self._views.pop(uid, None)
         self._silence.forget(uid)
 
@@ -121,6 +119,7 @@ class Observer:
         for uid in set(self._views) - uids:
             self.forget(uid)
         self._silence.forget_all_except(uids)
+        self._manifests.forget_all_except(self._views)
 
     # --- the API server -----------------------------------------------------------------------
 
@@ -188,12 +187,15 @@ class Observer:
             if pinned_run(run) is not None:
                 return view
             ref = run.spec.train.init_from_adapter
+            records = RunRecords(self._store, self._manifests)
             return replace(
                 view,
-                environment=self._record(
+                environment=records.read(
                     names.environment_latest_key(run.spec.environment.id), EnvironmentPointer
                 ),
-                adapter_source=self._adapter_source(run.namespace, ref) if ref else None,
+                adapter_source=_adapter_source(records, run.namespace, ref) if ref else None,
+                refused=view.refused or records.refused,
+                too_many_files=view.too_many_files or records.too_many_files,
             )
         except StoreError as error:
             return StorageView(problem=str(error))
@@ -208,103 +210,86 @@ class Observer:
         if cached is None or heartbeat is None or cached.mark != mark or not fresh:
             cached = _CachedView(mark, now, self._read_files(run))
             self._views[run.uid] = cached
-        control = self._record(names.control_key(run.storage_prefix), TrainerControl)
-        return replace(cached.view, heartbeat=heartbeat, control=control)
+        records = RunRecords(self._store, self._manifests)
+        control = records.read(names.control_key(run.storage_prefix), TrainerControl)
+        refused = self._heartbeats.refused(run.uid) or cached.view.refused or records.refused
+        return replace(cached.view, heartbeat=heartbeat, control=control, refused=refused)
 
     def _read_files(self, run: FlashRun) -> StorageView:
-        prefix = run.storage_prefix
-        top = {entry.key for entry in self._store.list(prefix, recursive=False)}
-        key = names.ending_key(run.namespace, run.name, run.uid)
-        ending = self._record(key, Ending)
+        prefix, records = run.storage_prefix, RunRecords(self._store, self._manifests)
+        result_key, adapter_prefix = names.result_key(prefix), names.adapter_prefix(prefix)
+        ending = records.read(names.ending_key(run.namespace, run.name, run.uid), Ending)
+        top = records.list_keys(prefix, recursive=False)
         if not top:
             return StorageView(ending=ending)
-        attempts = {entry.key: entry for entry in self._store.list(names.attempts_prefix(prefix))}
-        result_key, adapter_prefix = names.result_key(prefix), names.adapter_prefix(prefix)
-        result = self._record(result_key, Result) if result_key in top else None
-        adapter = (
-            {entry.key: entry for entry in self._store.list(adapter_prefix)}
-            if adapter_prefix in top
-            else {}
-        )
+        result = records.read(result_key, Result) if result_key in top else None
+        adapter = records.list_keys(adapter_prefix) if adapter_prefix in top else {}
+        attempts = records.list_keys(names.attempts_prefix(prefix))
         return StorageView(
             ending=ending,
             result=result if result and result.run.uid == run.uid else None,
-            claims=self._claims(prefix, attempts),
-            checkpoints=self._checkpoints(run.uid, prefix, attempts),
-            adapter=self._adapter(run.uid, prefix, adapter),
+            claims=_claims(records, prefix, attempts),
+            checkpoints=_checkpoints(records, run.uid, prefix, attempts),
+            adapter=_adapter(records, run.uid, prefix, adapter),
+            refused=records.refused,
+            too_many_files=records.too_many_files,
         )
 
-    def _claims(self, prefix: str, entries: Mapping[str, Entry]) -> tuple[Claim, ...]:
-        """Return the claims by attempt; they are not cached, because a superseded claim changes."""
-        numbers = {
-            number for key in entries if (number := names.attempt_of(prefix, key)) is not None
-        }
-        keys = {number: names.claim_key(prefix, number) for number in sorted(numbers)}
-        claims = {n: self._record(key, Claim) for n, key in keys.items() if key in entries}
-        return tuple(claim for n, claim in claims.items() if claim and claim.attempt == n)
 
-    def _checkpoints(
-        self, uid: str, prefix: str, entries: Mapping[str, Entry]
-    ) -> tuple[Manifest, ...]:
-        """Return the committed checkpoints by step; of one step, the newest attempt's."""
-        markers = (m for m in find_markers(prefix, uid, entries) if m.step is not None)
-        return newest_by_step(self._committed(markers, entries))
+def _claims(records: RunRecords, prefix: str, entries: Mapping[str, Entry]) -> tuple[Claim, ...]:
+    """Return the claims by attempt; they are not cached, because a superseded claim changes."""
+    numbers = {number for key in entries if (number := names.attempt_of(prefix, key)) is not None}
+    claimed = (n for n in numbers if names.claim_key(prefix, n) in entries)
+    claims = {
+        n: records.read(names.claim_key(prefix, n), Claim) for n in records.newest_claims(claimed)
+    }
+    return tuple(claim for n, claim in claims.items() if claim and claim.attempt == n)
 
-    def _adapter(self, uid: str, prefix: str, entries: Mapping[str, Entry]) -> Manifest | None:
-        """Return the run's final adapter if it is committed."""
-        markers = (m for m in find_markers(prefix, uid, entries) if m.step is None)
-        commit = newest_adapter(self._committed(markers, entries))
-        return commit and commit.manifest
 
-    def _adapter_source(self, namespace: str, text: str) -> AdapterSource | None:
-        """Return the newest adapter of this name, also of a run that was deleted."""
-        ref = names.parse_ref(text)
-        prefix_below = names.adapter_prefix if ref.step is None else names.attempts_prefix
-        entries = {
-            entry.key: entry
-            for folder in self._store.list(
-                names.run_name_prefix(namespace, ref.run), recursive=False
-            )
-            for entry in self._store.list(prefix_below(folder.key))
-        }
-        markers = find_markers_by_name(namespace, ref.run, entries)
-        named = (marker for marker in markers if marker.step == ref.step)
-        commit = newest_adapter(self._committed(named, entries))
-        if commit is None:
-            return None
-        marker = commit.marker
-        pinned = ResolvedAdapter(ref=text, uid=marker.uid, prefix=marker.prefix)
-        return AdapterSource(pinned, commit.manifest)
+def _checkpoints(
+    records: RunRecords, uid: str, prefix: str, entries: dict[str, Entry]
+) -> tuple[Manifest, ...]:
+    """Return the committed checkpoints by step; of one step, the newest attempt's."""
+    markers = (m for m in find_markers(prefix, uid, entries) if m.step is not None)
+    return newest_by_step(_committed(records, markers, entries))
 
-    def _committed(
-        self, markers: Iterable[CommitMarker], entries: Mapping[str, Entry]
-    ) -> Iterator[Commit]:
-        """Yield what ``markers`` commit; their files are among ``entries``."""
 
-        def size_of(key: str) -> int | None:
-            entry = entries.get(key)
-            return entry and entry.size
+def _adapter(
+    records: RunRecords, uid: str, prefix: str, entries: dict[str, Entry]
+) -> Manifest | None:
+    """Return the run's final adapter if it is committed."""
+    markers = (m for m in find_markers(prefix, uid, entries) if m.step is None)
+    commit = newest_adapter(_committed(records, markers, entries))
+    return commit and commit.manifest
 
-        candidates = ((marker, self._manifest(marker, entries[marker.key])) for marker in markers)
-        return committed(candidates, size_of)
 
-    def _manifest(self, marker: CommitMarker, entry: Entry) -> Manifest | None:
-        """Return the manifest at ``marker``, read once: it never changes."""
-        cached = self._manifests.setdefault(marker.uid, {})
-        identity = (entry.key, entry.etag)
-        if identity not in cached:
-            cached[identity] = self._record(entry.key, Manifest)
-        return cached[identity]
+def _adapter_source(records: RunRecords, namespace: str, text: str) -> AdapterSource | None:
+    """Return the newest adapter of this name, also of a run that was deleted."""
+    ref = names.parse_ref(text)
+    prefix_below = names.adapter_prefix if ref.step is None else names.attempts_prefix
+    entries: dict[str, Entry] = {}
+    for folder in records.list_keys(names.run_name_prefix(namespace, ref.run), recursive=False):
+        entries |= records.list_keys(prefix_below(folder))
+    markers = find_markers_by_name(namespace, ref.run, entries)
+    named = (marker for marker in markers if marker.step == ref.step)
+    commit = newest_adapter(_committed(records, named, entries))
+    if commit is None:
+        return None
+    marker = commit.marker
+    pinned = ResolvedAdapter(ref=text, uid=marker.uid, prefix=marker.prefix)
+    return AdapterSource(pinned, commit.manifest)
 
-    def _record(self, key: str, model: type[Model]) -> Model | None:
-        """Return a valid record, or None."""
-        try:
-            return self._store.get_json(key, model)
-        except KeyNotFound:
-            return None
-        except Corrupt as error:
-            log.warning("%s", error)
-            return None
+
+def _committed(
+    records: RunRecords, markers: Iterable[CommitMarker], entries: dict[str, Entry]
+) -> Iterator[Commit]:
+    """Yield what ``markers`` commit; their files are among ``entries``."""
+
+    def size_of(key: str) -> int | None:
+        entry = entries.get(key)
+        return entry and entry.size
+
+    return committed(records.manifests(markers, entries), size_of)
 
 
 def _owner_uids(metadata: Object) -> set[str]:

@@ -18,10 +18,11 @@ from flashrun.api import names
 from flashrun.api.records import Heartbeat
 from flashrun.cluster import Cluster
 from flashrun.cluster_errors import ClusterError
+from flashrun.controller import metrics
 from flashrun.controller.queue import RunKey
 from flashrun.controller.storage_threads import call_heartbeats, call_storage
-from flashrun.store import Store
-from flashrun.store_errors import Corrupt, KeyNotFound, StoreError
+from flashrun.store import Entry, Store
+from flashrun.store_errors import Corrupt, KeyNotFound, StoreError, Unauthorized, Unavailable
 
 POLL_SECONDS: Final = 3.0
 RESYNC_SECONDS: Final = 300.0
@@ -30,6 +31,8 @@ READERS: Final = 8
 """Heartbeats that are read at the same time."""
 ORPHAN_AGE: Final = timedelta(minutes=15)
 """Age from which the heartbeat of a deleted run is deleted."""
+
+_LONGEST_PROBLEM: Final = 512
 
 Add = Callable[[RunKey], None]
 log = logging.getLogger(__name__)
@@ -47,10 +50,15 @@ class HeartbeatPoller:
         """Why the last poll could not read storage; empty when it could."""
         self._etags: dict[str, str] = {}
         self._heartbeats: dict[str, Heartbeat] = {}
+        self._refused: dict[str, str] = {}
 
     def newest(self, uid: str) -> Heartbeat | None:
         """Return the newest heartbeat of a run, as of the last poll."""
         return self._heartbeats.get(uid)
+
+    def refused(self, uid: str) -> str:
+        """Return why the newest heartbeat of a run is ignored; empty when it is not."""
+        return self._refused.get(uid, "")
 
     async def run(self, add: Add) -> None:
         """Poll for ever; a changed heartbeat makes its run due. Errors slow the polling down."""
@@ -85,19 +93,25 @@ class HeartbeatPoller:
         return changed
 
     def _poll(self) -> list[RunKey]:
-        etags = {
-            names.heartbeat_uid(entry.key): entry.etag
+        entries = {
+            names.heartbeat_uid(entry.key): entry
             for entry in self._store.list(names.HEARTBEAT_PREFIX)
         }
+        etags = {uid: entry.etag for uid, entry in entries.items()}
         removed = [self._heartbeats.pop(uid) for uid in self._heartbeats.keys() - etags.keys()]
         self._etags = {uid: etag for uid, etag in self._etags.items() if uid in etags}
+        self._refused = {uid: why for uid, why in self._refused.items() if uid in etags}
         changed = []
         new = [uid for uid, etag in etags.items() if self._etags.get(uid) != etag]
         pool = ThreadPoolExecutor(READERS, thread_name_prefix="heartbeat")
         try:
-            for uid, heartbeat in zip(new, pool.map(self._read, new), strict=True):
+            read = pool.map(self._read, new, [entries[uid] for uid in new])
+            for uid, heartbeat in zip(new, read, strict=True):
                 if heartbeat is not None:
                     self._heartbeats[uid] = heartbeat
+                elif uid in self._refused:
+                    heartbeat = self._heartbeats.get(uid)  # the run whose status shows the reason
+                if heartbeat is not None:
                     changed.append(heartbeat)
                 self._etags[uid] = etags[uid]
         finally:
@@ -120,22 +134,38 @@ class HeartbeatPoller:
         if orphans:
             self._store.delete(orphans)
 
-    def _read(self, uid: str) -> Heartbeat | None:
-        """Return a valid heartbeat of this run, or None.
+    def _read(self, uid: str, entry: Entry) -> Heartbeat | None:
+        """Return a valid heartbeat of this run, or None; ``refused`` has the reason.
+
+        Whatever is wrong with one heartbeat costs no other run anything.
 
         Raises:
-            StoreError: the next poll reads the heartbeats that this one did not.
+            Unavailable, Unauthorized: storage itself has a problem; the next poll reads the
+                heartbeats that this one did not.
         """
+        self._refused.pop(uid, None)
         try:
-            heartbeat = self._store.get_json(names.heartbeat_key(uid), Heartbeat)
+            return self._read_valid(uid, entry)
         except KeyNotFound:
             return None
-        except Corrupt as error:
-            log.warning("%s", error)
-            return None
+        except (Unavailable, Unauthorized):
+            raise
+        except StoreError as error:
+            problem = str(error)
+        except Exception as error:
+            log.exception("an unexpected error while the heartbeat of run %s was read", uid)
+            problem = f"{entry.key} cannot be read ({type(error).__name__})"
+        metrics.RECORDS_REFUSED.labels(Heartbeat.__name__).inc()
+        log.warning("the heartbeat of run %s is ignored: %s", uid, problem)
+        self._refused[uid] = f"The heartbeat is ignored: {problem}."[:_LONGEST_PROBLEM]
+        return None
+
+    def _read_valid(self, uid: str, entry: Entry) -> Heartbeat:
+        if entry.size > Heartbeat.max_bytes:
+            raise Corrupt(f"{entry.key} is longer than {Heartbeat.max_bytes} bytes")
+        heartbeat = self._store.get_json(entry.key, Heartbeat)
         if heartbeat.run.uid != uid:
-            log.warning("the heartbeat of run %s names another run; it is ignored", uid)
-            return None
+            raise Corrupt(f"{entry.key} names another run")
         return heartbeat
 
 

@@ -56,6 +56,9 @@ def _synced_condition(storage: StorageView) -> DesiredCondition:
         return DesiredCondition(
             ConditionType.CHECKPOINTS_SYNCED, FALSE, Reason.STORAGE_UNAVAILABLE, storage.problem
         )
+    if problem := storage.too_many_files or storage.refused:
+        reason = Reason.TOO_MANY_FILES if storage.too_many_files else Reason.RECORD_REFUSED
+        return DesiredCondition(ConditionType.CHECKPOINTS_SYNCED, FALSE, reason, problem)
     if not storage.checkpoints:
         return DesiredCondition(ConditionType.CHECKPOINTS_SYNCED, UNKNOWN, Reason.NO_CHECKPOINT)
     newest = storage.checkpoints[-1]

@@ -11,6 +11,7 @@ from flashrun.plan.types import Observed
 
 _METRICS_SHOWN: Final = 16
 _LONGEST_ACTIVITY: Final = 64
+_LONGEST_METRIC_NAME: Final = 64
 
 
 def progress_status(
@@ -59,7 +60,7 @@ def _from_record(progress: Progress, activity: str, updated: datetime | None) ->
         total_steps=total,
         percent=min(100, 100 * progress.step // total) if total else 0,
         eta_seconds=progress.eta_seconds,
-        metrics={key: f"{value:.4g}" for key, value in metrics},
+        metrics={key[:_LONGEST_METRIC_NAME]: f"{value:.4g}" for key, value in metrics},
         activity=activity,
         updated_time=None if updated is None else whole_seconds(updated),
     )

@@ -58,6 +58,10 @@ class StorageView:
     adapter_source: AdapterSource | None = None
     """Looked up only while status pins nothing."""
     control: TrainerControl | None = None
+    refused: str = ""
+    """One sentence about the first record of the run that is outside its bounds; it is ignored."""
+    too_many_files: str = ""
+    """One sentence when the run has more files than are read; the rest is ignored."""
     heartbeat: Heartbeat | None = None
     result: Result | None = None
     ending: Ending | None = None

@@ -91,6 +91,7 @@ def summary(run: FlashRun, now: datetime) -> list[tuple[str, str]]:
         ("Model", f"{run.spec.model} ({run.spec.algorithm})"),
         ("Environment", run.spec.environment.id),
         *_reason_rows(status),
+        *_storage_rows(status),
         *_time_rows(run, now),
     ]
     if progress := status.progress:
@@ -124,6 +125,13 @@ def _reason_rows(status: FlashRunStatus) -> list[tuple[str, str]]:
     ready = status.condition(ConditionType.READY)
     if ready is not None and ready.reason is Reason.TRAINING_WARNING:
         return [("Warning", ready.message)]
+    return []
+
+
+def _storage_rows(status: FlashRunStatus) -> list[tuple[str, str]]:
+    synced = status.condition(ConditionType.CHECKPOINTS_SYNCED)
+    if synced is not None and synced.reason in (Reason.RECORD_REFUSED, Reason.TOO_MANY_FILES):
+        return [("Ignored", f"{synced.message} ({synced.reason})")]
     return []
 
 

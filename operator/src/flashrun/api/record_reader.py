@@ -1,0 +1,44 @@
+"""The only place where bytes that somebody else wrote become a record."""
+
+from datetime import UTC, datetime
+from typing import Final, TypeVar
+
+from pydantic import ValidationError
+
+from flashrun.api.base import Record, error_sentences
+from flashrun.api.bounds import CLOCK_TOLERANCE, LATEST, clean_text
+
+_PROBLEM_LIMIT: Final = 200
+"""Longest description of a problem, in characters: it may contain a key of the record."""
+
+RecordModel = TypeVar("RecordModel", bound=Record)
+
+
+class RecordRefused(ValueError):
+    """The content is not a valid record; ``str`` names the field and the problem."""
+
+
+def read_record(
+    content: bytes | str, model: type[RecordModel], now: datetime | None = None
+) -> RecordModel:
+    """Return the record in ``content``, which has at most ``model.max_bytes`` bytes.
+
+    ``now`` is the reader's clock: no time in the record may be more than a day ahead of it.
+
+    Raises:
+        RecordRefused: for everything that is wrong with the content.
+    """
+    if len(content) > model.max_bytes:
+        raise RecordRefused(f"is longer than {model.max_bytes} bytes")
+    latest = (now or datetime.now(UTC)) + CLOCK_TOLERANCE
+    try:
+        return model.model_validate_json(content, context={LATEST: latest})
+    except ValidationError as error:
+        problem = next(error_sentences(error, whole="its text"))
+    except (ValueError, ArithmeticError, RecursionError) as error:
+        problem = f"its text: {type(error).__name__}"
+    problem = clean_text(problem[: 2 * _PROBLEM_LIMIT])
+    if len(problem) > _PROBLEM_LIMIT:
+        half = _PROBLEM_LIMIT // 2
+        problem = f"{problem[:half]}…{problem[-half:]}"
+    raise RecordRefused(problem)
