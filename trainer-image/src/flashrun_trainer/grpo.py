@@ -34,6 +34,7 @@ from flashrun_trainer.data.dataset import example_name
 from flashrun_trainer.data.environment import ENVIRONMENT_ERRORS, Environment, naming_example
 from flashrun_trainer.data.episodes import Episode, tokenize_reply
 from flashrun_trainer.data.messages import Answer, Message
+from flashrun_trainer.data.prompt_order import PromptOrder, PromptSampler
 from flashrun_trainer.pod.trainer_errors import TrainerError
 from flashrun_trainer.records.timing import StepPhase, StepTimer
 
@@ -93,6 +94,8 @@ def train(context: TrainContext) -> Path | None:
             *(run.train.batch_size, prompts_per_step, len(prompts), machine.world_size),
         )
     context.reporter.set_batching(trl_arguments.grpo_batching(run, machine, len(prompts)))
+    order = PromptOrder(len(prompts), prompts_per_step, arguments["max_steps"], run.seed)
+    callback.epochs_until = order.epochs_until
 
     network, lora_arguments = loop.load_policy(context)
     engine = generation.detect_engine(run, machine, network)
@@ -102,6 +105,7 @@ def train(context: TrainContext) -> Path | None:
     trainer = GrpoTrainer(
         context,
         prompts,
+        order,
         callback.timer,
         model=network,
         peft_config=LoraConfig(**lora_arguments) if lora_arguments else None,
@@ -148,16 +152,25 @@ def load_prompts(environment: Environment, tokenizer: Any, run: ResolvedRun) -> 
 
 
 class GrpoTrainer(loop.WithoutModelCards, GRPOTrainer):
-    """TRL's trainer with our prompts, our stop sequences and our episodes."""
+    """TRL's trainer with our prompts and their order, our stop sequences and our episodes."""
 
     def __init__(
-        self, context: TrainContext, prompts: list[Prompt], timer: StepTimer, **arguments: Any
+        self,
+        context: TrainContext,
+        prompts: list[Prompt],
+        order: PromptOrder,
+        timer: StepTimer,
+        **arguments: Any,
     ) -> None:
         self._context = context
         self._prompts = prompts
+        self._order = order
         self._timer = timer
         rollout = self.rollout_episodes if context.environment.is_multi_turn else None
         super().__init__(rollout_func=rollout, **arguments)
+
+    def _get_train_sampler(self, dataset: Dataset | None = None) -> Any:
+        return PromptSampler(self._order, self.num_generations, self.args.steps_per_generation)
 
     def _tokenize_prompts(self, prompts: list[str]) -> tuple[list[list[int]], None, dict[str, Any]]:
         return [self._prompts[int(row)].ids for row in prompts], None, {}
