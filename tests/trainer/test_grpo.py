@@ -441,9 +441,10 @@ def test_a_reward_that_fails_now_and_then_is_counted(workshop: Workshop):
     )
     assert pod.train() == Exit.DONE
     assert pod.values("reward_errors") == [0.25] * 3
-    assert pod.values("reward") == pytest.approx([0.75] * 3)
+    assert pod.values("reward") == [1.0] * 3
+    assert pod.values("reward_failed/raised") == [2.0] * 3
     log = pod.store.get_bytes(names.log_key(pod.prefix, 1)).decode()
-    assert "the reward failed for 2 of 8 responses of step 1, which count as 0" in log
+    assert "the reward failed for 2 of 8 responses of step 1, which are not learned: in row " in log
 
 
 @pytest.mark.trainer

@@ -17,6 +17,7 @@ from freesolo.environments import (
 
 from flashrun.api.exits import Exit
 from flashrun_trainer.data import rewards
+from flashrun_trainer.data.advantages import Outcome
 from flashrun_trainer.data.environment import Environment
 from flashrun_trainer.data.messages import Answer
 from flashrun_trainer.data.rewards import Score
@@ -233,6 +234,50 @@ def test_metrics_of_any_shape_cost_nobody_a_score(metrics: Any, expected: dict[s
     assert judged(Odd(), "a", "b")[0] == Score(1.0, expected)
 
 
+def test_steps_whose_learned_completions_are_equal_or_too_few_are_warned_about():
+    waste = rewards.WastedStepCounter()
+    step = [Outcome(1.0), Outcome(0.0, cut_off=True), Outcome(1.0), Outcome(0.0, judged=False)]
+    said = [waste.add_step(step, 2, 320) for _ in range(5)]
+    assert said[:4] == [""] * 4
+    assert "1 of 4 were cut off at max_tokens = 320, 1 could not be scored" in said[4]
+    assert waste.add_step([Outcome(0.5), *step[1:3], Outcome(0.0)], 2, 320) == ""
+
+
+FAILURES: dict[str, tuple[Any, str]] = {
+    "nothing": (None, "invalid"),
+    "text": (RewardResult(score="good"), "invalid"),  # type: ignore[arg-type]
+    "not finite": (RewardResult(score=float("nan")), "invalid"),
+    "an error of its own": (RewardResult(score=1.0, error="no judge"), "reported"),
+    "an exception": (ConnectionError("the judge is away"), "raised"),
+}
+
+
+@pytest.mark.parametrize("compares", [False, True])
+@pytest.mark.parametrize("case", FAILURES)
+def test_failures_are_counted_by_kind_and_have_no_share_in_means(case: str, compares: bool):
+    result, kind = FAILURES[case]
+
+    class Failing(Judge):
+        def score_response(self, example: Any, response_text: str) -> RewardResult:
+            if response_text != "b":
+                return RewardResult(score=1.0, metrics=(RewardMetric("length", 1.0),))
+            if isinstance(result, Exception):
+                raise result
+            return result
+
+    class Comparing(Failing):
+        def score_responses(self, example: Any, response_texts: list[str]) -> list[Any]:
+            return [self.score_response(example, text) for text in response_texts]
+
+    found = judged(Comparing() if compares else Failing(), "b", "b", "a", "a")
+    means = rewards.mean_metrics(found)
+    assert means == {"env/length": 1.0, "reward_errors": 0.5, f"reward_failed/{kind}": 2.0}
+    warning = rewards.failure_warning(found, 7, ["row 3", "row 3", "row 4", "row 4"])
+    assert "2 of 4 responses of step 7, which are not learned: in row 3: " in warning
+    if kind == "reported":
+        assert warning.endswith("RewardResult with the error 'no judge'")
+
+
 def test_a_step_without_any_score_ends_the_run():
     failed = [Score(error="ValueError: no")] * 3
     with pytest.raises(TrainerError) as error:
@@ -267,6 +312,9 @@ STEPS: dict[str, tuple[list[tuple[list[float], int | None]], str]] = {
 def test_steps_without_anything_to_learn_are_warned_about_before_they_are_many(case: str):
     steps, words = STEPS[case]
     waste = rewards.WastedStepCounter()
-    said = [waste.add_step(rewards, 2, cut_at) for rewards, cut_at in steps]
+    said = [
+        waste.add_step([Outcome(reward, cut_off=cut_at is not None) for reward in step], 2, 320)
+        for step, cut_at in steps
+    ]
     assert words in said[-1]
     assert bool(said[-1]) == bool(words)

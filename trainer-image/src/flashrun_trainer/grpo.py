@@ -12,6 +12,7 @@ list, as text, so prompts are rendered here, once, and TRL cannot render them di
 """
 
 import logging
+import math
 import statistics
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -28,7 +29,8 @@ from flashrun.api.reasons import Reason
 from flashrun.api.records import ResolvedRun
 from flashrun_trainer import loop, model, trl_arguments
 from flashrun_trainer.context import TrainContext
-from flashrun_trainer.data import generation, rewards, stopping
+from flashrun_trainer.data import advantages, generation, rewards, stopping
+from flashrun_trainer.data.advantages import Outcome
 from flashrun_trainer.data.chat_template import end_of_turn_token, tokenize_messages
 from flashrun_trainer.data.dataset import example_name
 from flashrun_trainer.data.environment import ENVIRONMENT_ERRORS, Environment, naming_example
@@ -62,8 +64,10 @@ class ScoredCompletion(NamedTuple):
     prompt: list[Message]
     raw: str
     """The completion as sampled."""
-    ended: bool
-    """Whether the model has ended it, so that it was not cut off."""
+    example: str
+    """The name of the example."""
+    cut_off: bool
+    """Whether ``max_tokens`` has cut off one of its turns, and it is therefore not learned."""
     score: rewards.Score
     penalty: float
 
@@ -71,6 +75,11 @@ class ScoredCompletion(NamedTuple):
     def reward(self) -> float:
         """The reward from which the policy learns."""
         return self.score.reward - self.penalty
+
+    @property
+    def outcome(self) -> Outcome:
+        """What decides how the completion is learned."""
+        return Outcome(self.reward, judged=not self.score.error, cut_off=self.cut_off)
 
 
 def train(context: TrainContext) -> Path | None:
@@ -107,6 +116,7 @@ def train(context: TrainContext) -> Path | None:
         prompts,
         order,
         callback.timer,
+        reward_function,
         model=network,
         peft_config=LoraConfig(**lora_arguments) if lora_arguments else None,
         args=GRPOConfig(**arguments),
@@ -160,12 +170,14 @@ class GrpoTrainer(loop.WithoutModelCards, GRPOTrainer):
         prompts: list[Prompt],
         order: PromptOrder,
         timer: StepTimer,
+        reward_function: "RewardFunction",
         **arguments: Any,
     ) -> None:
         self._context = context
         self._prompts = prompts
         self._order = order
         self._timer = timer
+        self._reward_function = reward_function
         rollout = self.rollout_episodes if context.environment.is_multi_turn else None
         super().__init__(rollout_func=rollout, **arguments)
 
@@ -174,6 +186,32 @@ class GrpoTrainer(loop.WithoutModelCards, GRPOTrainer):
 
     def _tokenize_prompts(self, prompts: list[str]) -> tuple[list[list[int]], None, dict[str, Any]]:
         return [self._prompts[int(row)].ids for row in prompts], None, {}
+
+    def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
+        """Sample and score a step, with our advantages, masks and means of rewards.
+
+        TRL's own are over completions that are not learned, too, and in float32.
+        """
+        batch: dict[str, Any] = super()._generate_and_score_completions(inputs)
+        learning = self._reward_function.learning
+        completion_mask = batch["completion_mask"]
+        learned = completion_mask.new_tensor(learning.learned).unsqueeze(1)
+        batch["advantages"] = batch["advantages"].new_tensor(learning.advantages)
+        # tool_mask masks the loss alone. completion_mask is for attention, too: with another one,
+        # log-probabilities would differ from those that were computed before.
+        batch["tool_mask"] = batch.get("tool_mask", 1) * learned.expand_as(completion_mask)
+        for name, value in learning.metrics.items():
+            self._metrics["train"][name] = [value]
+        return batch
+
+    def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> Any:
+        """Return a micro-batch's loss; without learned tokens it has no ``kl`` or ``entropy``."""
+        loss = super()._compute_loss(model, inputs)
+        tokens = (inputs["completion_mask"] * inputs["tool_mask"]).sum()
+        if not self.accelerator.reduce(tokens, reduction="sum"):
+            for name in ("kl", "entropy"):
+                self._metrics["train"][name][-1:] = [math.nan]  # TRL leaves it out of the mean
+        return loss
 
     def _generate_single_turn(
         self, prompt_ids: list[list[int]], *args: Any, **kwargs: Any
@@ -266,7 +304,7 @@ class GrpoTrainer(loop.WithoutModelCards, GRPOTrainer):
         ]
 
     def _start_episode(self, prompt: Prompt, opening: list[Message] | BaseException) -> Episode:
-        """Start one episode; one whose opening has failed is played for a turn and scores 0.
+        """Start one episode; one whose opening has failed is played for a turn and not learned.
 
         TRL needs a completion for every prompt.
 
@@ -331,6 +369,15 @@ def parse_answer(
     return Answer(text, run.thinking, opens_reasoning)
 
 
+class Learning(NamedTuple):
+    """How a step's completions are learned; lists have one item per completion of this rank."""
+
+    advantages: list[float]
+    learned: list[bool]
+    metrics: dict[str, float]
+    """Metrics of the rewards of all ranks, under TRL's names; NaN where there is no value."""
+
+
 class RewardFunction:
     """The reward function that TRL calls once per step."""
 
@@ -349,6 +396,8 @@ class RewardFunction:
         self._prompts = prompts
         self._callback = callback
         self._wasted_steps = rewards.WastedStepCounter()
+        self.learning = Learning([], [], {})
+        """How the completions of the newest step are learned."""
 
     def reward(
         self,
@@ -376,24 +425,45 @@ class RewardFunction:
             raw = [answer.raw for answer in answers]
             thoughts = [[answer.first_thought] for answer in answers]
             responses: Sequence[Any] = answers
+            last_ids = [ids[-1:] for ids in completion_ids]
         else:
             messages = [played.messages[: played.opening_length] for played in episode]
             # A stop sequence ends a turn of an episode, not the episode: cut nothing here.
             raw = [stopping.text_until_stop(self._tokenizer, ids, ()) for ids in completion_ids]
             thoughts = [played.thoughts for played in episode]
             responses = [played.to_response() for played in episode]
+            last_ids = [played.last_ids for played in episode]
         with self._callback.timer.timed(StepPhase.SCORING):
             scores = self._score(rows, responses)
         penalties = list(map(self._length_penalty, thoughts))
+        names = [example_name(prompt.example) for prompt in asked]
+        cut_off = [self._is_cut_off(ids) for ids in last_ids]
         own = [
-            ScoredCompletion(opening, text, ids[-1] in self._end_token_ids, score, penalty)
-            for opening, text, ids, score, penalty in zip(
-                messages, raw, completion_ids, scores, penalties, strict=True
-            )
+            ScoredCompletion(*parts)
+            for parts in zip(messages, raw, names, cut_off, scores, penalties, strict=True)
         ]
-        of_all_ranks = chain.from_iterable(self._context.process_group.all_gather(own))
-        self._report_step(trainer_state.global_step + 1, list(of_all_ranks))
+        by_rank = self._context.process_group.all_gather(own)
+        of_all_ranks = list(chain.from_iterable(by_rank))
+        self._report_step(trainer_state.global_step + 1, of_all_ranks)
+        begin = sum(map(len, by_rank[: self._context.process_group.rank]))
+        self.learning = self._learning(of_all_ranks, slice(begin, begin + len(own)))
         return [completion.reward for completion in own]
+
+    def _is_cut_off(self, last_ids: Sequence[int]) -> bool:
+        """Return whether a completion is masked because one of its turns has no end."""
+        return trl_arguments.masks_cut_off(self._context.run) and not all(
+            token in self._end_token_ids for token in last_ids
+        )
+
+    def _learning(self, completions: Sequence[ScoredCompletion], own: slice) -> Learning:
+        """Return how the ``own`` ones of all ranks' completions are learned."""
+        size = self._context.run.train.group_size or 1
+        outcomes = [completion.outcome for completion in completions]
+        return Learning(
+            advantages=advantages.group_advantages(outcomes, size)[own],
+            learned=[outcome.learned for outcome in outcomes[own]],
+            metrics=advantages.reward_metrics(outcomes, size),
+        )
 
     def _score(self, rows: Sequence[int], responses: Sequence[Any]) -> list[rewards.Score]:
         """Score responses; ``rows[i]`` is the number of the prompt of ``responses[i]``."""
@@ -447,16 +517,15 @@ class RewardFunction:
         self._store_rollouts(step, completions)
         rewards.raise_if_all_failed(scores, step)
         train = self._context.run.train
-        any_ended = any(completion.ended for completion in completions)
-        wasted = self._wasted_steps.add_step(
-            [completion.reward for completion in completions],
-            train.group_size or 1,
-            cut_at=None if any_ended or train.stop_sequences else train.max_tokens,
-        )
-        failed = rewards.failure_warning(scores, step)
+        outcomes = [completion.outcome for completion in completions]
+        wasted = self._wasted_steps.add_step(outcomes, train.group_size or 1, train.max_tokens or 0)
+        examples = [completion.example for completion in completions]
+        failed = rewards.failure_warning(scores, step, examples)
         self._context.reporter.warn("; ".join(filter(None, (failed, wasted))))
         self._callback.environment_metrics = rewards.mean_metrics(scores)
-        penalties = [completion.penalty for completion in completions]
+        learned = sum(outcome.learned for outcome in outcomes)
+        self._callback.environment_metrics["completions/learned"] = float(learned)
+        penalties = [item.penalty for item in completions if not item.score.error]
         if any(penalties):
             self._callback.environment_metrics["thinking_penalty"] = statistics.fmean(penalties)
 

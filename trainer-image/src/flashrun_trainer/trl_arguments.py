@@ -130,12 +130,19 @@ def grpo(run: ResolvedRun, machine: Machine, output: Path, prompts: int) -> dict
         # scale of the reward: docs/training.md has the reasons.
         "loss_type": "dr_grpo",
         "scale_rewards": "none",
-        # A completion that max_tokens cuts off has no end to learn. With stop sequences, TRL would
-        # also take the completions that end as the config wants for cut off.
-        "mask_truncated_completions": not train.stop_sequences,
+        "mask_truncated_completions": masks_cut_off(run),
         # advantage_clip is recorded in the spec and has no effect.
         "disable_dropout": True,
     }
+
+
+def masks_cut_off(run: ResolvedRun) -> bool:
+    """Return whether completions that max_tokens cuts off are not learned.
+
+    They have no end to learn. With stop sequences, the completions that end as the config wants do
+    not end with a token of the model either, and all are learned.
+    """
+    return not run.train.stop_sequences
 
 
 def lora(run: ResolvedRun, targets: str) -> dict[str, Any]:

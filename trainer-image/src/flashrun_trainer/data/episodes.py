@@ -14,7 +14,7 @@ from flashrun.api.reasons import Reason
 from flashrun_trainer.data.chat_template import end_of_turn_token, tokenize_messages
 from flashrun_trainer.data.environment import ENVIRONMENT_ERRORS, Environment
 from flashrun_trainer.data.messages import Answer, Message, validate_messages
-from flashrun_trainer.data.rewards import failed_score
+from flashrun_trainer.data.rewards import FailureKind, failed_score
 from flashrun_trainer.pod.trainer_errors import TrainerError
 
 
@@ -32,6 +32,8 @@ class Episode:
     """1 for the model's tokens, 0 for the environment's; as long as ``completion_ids``."""
     thoughts: list[str] = field(default_factory=list)
     """The first reasoning of every turn."""
+    last_ids: list[int] = field(default_factory=list)
+    """The last token of every turn of the model."""
     response: str = ""
     metadata: dict[str, Any] = field(default_factory=dict)
     error: BaseException | None = None
@@ -52,6 +54,7 @@ class Episode:
     ) -> list[Message]:
         """Add the model's turn, and return the environment's reply; empty when the episode ends."""
         self._append(ids, 1)
+        self.last_ids += ids[-1:]
         self.messages.append({"role": "assistant", "content": str(answer)})
         self.thoughts.append(answer.first_thought)
         self.turns_left -= 1
@@ -86,7 +89,7 @@ class Episode:
         from freesolo.environments import EnvironmentEpisode, EnvironmentTurn
 
         if self.error is not None:
-            return failed_score(self.error)
+            return failed_score(self.error, FailureKind.EPISODE)
         turns = (
             EnvironmentTurn(role=message["role"], content=message.get("content") or "")
             for message in self.messages

@@ -1,22 +1,25 @@
 """Scores of one step's responses, from the environment, and what happens when it gives none.
 
-A reward that fails for some responses gives these a score of 0, and is counted. A reward that fails
-for all responses of a step ends the run: there is nothing to learn from.
+A response that could not be scored is not learned, does not count in the mean of its group, and is
+counted by kind. A reward that fails for all responses of a step ends the run: there is nothing to
+learn from.
 """
 
 import inspect
 import math
 import statistics
 import traceback
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 from itertools import groupby
 from numbers import Real
 from typing import Any, Final, TypeVar
 
 from flashrun.api.exits import Exit
 from flashrun.api.reasons import Reason
+from flashrun_trainer.data.advantages import Outcome, is_flat, split_groups
 from flashrun_trainer.data.environment import ENVIRONMENT_ERRORS, Environment
 from flashrun_trainer.data.messages import short_repr
 from flashrun_trainer.pod.trainer_errors import TrainerError, format_error
@@ -29,14 +32,30 @@ WASTED_STEPS: Final = 5
 """After so many steps in a row without anything to learn, a warning is shown."""
 
 
+class FailureKind(StrEnum):
+    """Why a response has no score."""
+
+    RAISED = "raised"
+    """The scoring method has raised an exception."""
+    INVALID = "invalid"
+    """The scoring method returned something that is not a finite score."""
+    REPORTED = "reported"
+    """The scoring method returned a ``RewardResult`` with ``error``."""
+    EPISODE = "episode"
+    """The episode itself has failed: its opening or one of its replies."""
+
+
 @dataclass(frozen=True)
 class Score:
     """The environment's score of one response."""
 
     reward: float = 0.0
+    """Without a meaning when there is an ``error``."""
     metrics: dict[str, float] = field(default_factory=dict)
     error: str = ""
-    """Type and message of what the environment raised; empty when it returned a score."""
+    """Why there is no score, in a sentence; empty when there is one."""
+    kind: FailureKind = FailureKind.RAISED
+    """The kind of the error."""
     trace: str = ""
     """The traceback of the error."""
 
@@ -87,11 +106,12 @@ def _score_in_groups(environment: Environment, pairs: list[tuple[Any, Any]]) -> 
     def call_hook(example: Any, responses: list[Any]) -> list[Score]:
         try:
             results = list(hook(example, responses))
-            if len(results) != len(responses):
-                raise ValueError(f"{len(results)} scores for {len(responses)} responses")
         except ENVIRONMENT_ERRORS as error:
             return [failed_score(error)] * len(responses)
-        return list(map(_catch_errors(_parse_result), results))
+        if len(results) != len(responses):
+            mismatch = ValueError(f"{len(results)} scores for {len(responses)} responses")
+            return [failed_score(mismatch, FailureKind.INVALID)] * len(responses)
+        return list(map(_parse_result, results))
 
     return [score for scores in environment.map(score_group, groups) for score in scores]
 
@@ -106,17 +126,29 @@ def _catch_errors(score: Callable[[Response], Score]) -> Callable[[Response], Sc
     return score_or_failure
 
 
-def failed_score(error: BaseException) -> Score:
+def failed_score(error: BaseException, kind: FailureKind = FailureKind.RAISED) -> Score:
     """Return the score of a response whose scoring, or whose episode, has raised ``error``."""
-    return Score(error=format_error(error), trace="".join(traceback.format_exception(error)))
+    trace = "".join(traceback.format_exception(error))
+    return Score(error=format_error(error), kind=kind, trace=trace)
 
 
 def _parse_result(result: Any) -> Score:
+    """Return the score in what a scoring method returned; a failed one if it has none."""
+    try:
+        return _read_score(result)
+    except ENVIRONMENT_ERRORS as error:
+        return failed_score(error, FailureKind.INVALID)
+
+
+def _read_score(result: Any) -> Score:
     if inspect.iscoroutine(result):
         result.close()
         raise TypeError("the scoring method must not be async: it is called without await")
     if not hasattr(result, "score"):
         raise TypeError(f"a score must be a RewardResult, not {short_repr(result)}")
+    if (error := getattr(result, "error", None)) is not None and error != "":
+        text = f"the environment returned a RewardResult with the error {short_repr(error)}"
+        return Score(error=text, kind=FailureKind.REPORTED)
     reward = float(result.score)
     if not abs(reward) <= _LARGEST_SCORE:
         raise ValueError(f"the score is {reward}, which is not finite in float32")
@@ -165,23 +197,30 @@ class WastedStepCounter:
     def __init__(self) -> None:
         self._steps = 0
 
-    def add_step(self, rewards: Sequence[float], group_size: int, cut_at: int | None) -> str:
+    def add_step(self, outcomes: Sequence[Outcome], group_size: int, max_tokens: int) -> str:
         """Count a step, and return a warning after ``WASTED_STEPS`` wasted ones, else "".
 
-        A step is wasted when the rewards in each group are equal, because advantages are relative
-        to the group's mean, or when all completions are cut off. ``cut_at`` is then the limit that
-        has cut them off, in tokens, and None otherwise.
+        A step is wasted when the learned completions of each group have equal rewards, because
+        advantages are relative to the group's mean, or when a group has no learned completions.
         """
-        starts = range(0, len(rewards), group_size)
-        equal = all(len(set(rewards[start : start + group_size])) == 1 for start in starts)
-        self._steps = self._steps + 1 if equal or cut_at is not None else 0
+        flat = all(map(is_flat, split_groups(outcomes, group_size)))
+        self._steps = self._steps + 1 if flat else 0
         if self._steps < WASTED_STEPS:
             return ""
         beginning = f"nothing was learned from the last {WASTED_STEPS} steps or more"
-        if cut_at is not None:
+        cut_off = sum(outcome.cut_off for outcome in outcomes)
+        if cut_off == len(outcomes):
             return (
-                f"{beginning}, now because all completions were cut off at max_tokens = {cut_at}: "
-                "raise train.max_tokens, or set train.stop_sequences"
+                f"{beginning}, now because all completions were cut off at max_tokens = "
+                f"{max_tokens}: raise train.max_tokens, or set train.stop_sequences"
+            )
+        not_judged = sum(not outcome.judged for outcome in outcomes)
+        if cut_off or not_judged:
+            return (
+                f"{beginning}, now because the learned completions of a prompt had the same reward "
+                f"or were too few ({cut_off} of {len(outcomes)} were cut off at max_tokens = "
+                f"{max_tokens}, {not_judged} could not be scored): raise train.max_tokens, or "
+                "correct how the environment scores"
             )
         return (
             f"{beginning}, now because all completions of a prompt had the same reward: make the "
@@ -189,25 +228,33 @@ class WastedStepCounter:
         )
 
 
-def failure_warning(scores: Sequence[Score], step: int) -> str:
-    """Return a warning about the responses that could not be scored, or an empty string."""
-    errors = [score.error for score in scores if score.error]
-    if not errors:
+def failure_warning(scores: Sequence[Score], step: int, examples: Sequence[str] = ()) -> str:
+    """Return a warning about the responses that could not be scored, or an empty string.
+
+    ``examples[i]`` names the example of ``scores[i]``.
+    """
+    failed = [index for index, score in enumerate(scores) if score.error]
+    if not failed:
         return ""
+    place = f"in {examples[failed[0]]}: " if examples else ""
     return (
-        f"the reward failed for {len(errors)} of {len(scores)} responses of step {step}, which "
-        f"count as 0: {errors[0]}"
+        f"the reward failed for {len(failed)} of {len(scores)} responses of step {step}, which "
+        f"are not learned: {place}{scores[failed[0]].error}"
     )
 
 
 def mean_metrics(scores: Iterable[Score]) -> dict[str, float]:
-    """Return the mean of every metric of the environment as ``env/<name>``, and the error rate.
+    """Return the mean of every metric of the environment as ``env/<name>``, and the failures.
 
-    A mean is over the responses that have the metric; ``reward_errors`` is over all responses.
+    A mean is over the scored responses that have the metric. ``reward_errors`` is the share of all
+    responses that have no score, ``reward_failed/<kind>`` is their number by kind.
     """
+    scores = list(scores)
     values: dict[str, list[float]] = defaultdict(list)
     for score in scores:
         for name, value in score.metrics.items():
             values[f"env/{name}"].append(value)
         values["reward_errors"].append(float(bool(score.error)))
-    return {name: statistics.fmean(numbers) for name, numbers in values.items()}
+    means = {name: statistics.fmean(numbers) for name, numbers in values.items()}
+    kinds = Counter(score.kind for score in scores if score.error)
+    return means | {f"reward_failed/{kind}": float(number) for kind, number in kinds.items()}

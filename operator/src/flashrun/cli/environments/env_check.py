@@ -240,7 +240,7 @@ def _check_rewards(rows: tuple[CheckedRow, ...]) -> Iterator[EnvFinding]:
             Severity.ERROR if len(failed) == len(answers) else Severity.WARNING,
             f"the reward failed for {len(failed)} of {len(answers)} answers, first in row "
             f"{row.number}: {answer.error}"
-            + ("" if len(failed) == len(answers) else "; in training such answers count as 0"),
+            + ("" if len(failed) == len(answers) else "; in training such answers are not learned"),
             answer.place,
         )
     scores = {answer.score for answer in answers if answer.score is not None}
