@@ -2,6 +2,7 @@
 
 import threading
 from asyncio import CancelledError
+from decimal import Decimal
 from fractions import Fraction
 from types import SimpleNamespace
 from typing import Any
@@ -276,6 +277,69 @@ def test_failures_are_counted_by_kind_and_have_no_share_in_means(case: str, comp
     assert "2 of 4 responses of step 7, which are not learned: in row 3: " in warning
     if kind == "reported":
         assert warning.endswith("RewardResult with the error 'no judge'")
+
+
+NUMBERS: dict[str, tuple[Any, float | None]] = {
+    "bool": (True, 1.0),
+    "int": (3, 3.0),
+    "Decimal": (Decimal("0.25"), 0.25),
+    "Fraction": (Fraction(1, 4), 0.25),
+    "text": ("0.25", None),
+    "not a number": (float("nan"), None),
+    "Decimal that is not finite": (Decimal("NaN"), None),
+    "nothing": (None, None),
+    "a list": ([1.0], None),
+}
+
+
+def judged_metrics(shape: str, odd: Any) -> list[Score]:
+    """Scores with two metrics: ``plain``, and ``odd`` in a field of its own or in a mapping."""
+
+    class Odd(Judge):
+        def score_response(self, example: Any, response_text: str) -> RewardResult:
+            metrics: Any = {"odd": odd, "plain": 1.0}
+            if shape != "mapping":
+                metrics = (RewardMetric("odd", **{shape: odd}), RewardMetric("plain", 1.0))
+            return RewardResult(score=1.0, metrics=metrics)
+
+    return judged(Odd(), "a", "b")
+
+
+def assert_arrives(found: list[Score], expected: float | None) -> None:
+    means = rewards.mean_metrics(found)
+    assert means.get("env/odd") == expected
+    assert means["env/plain"] == 1.0
+    assert list(rewards.dropped_metrics(found)) == (["odd"] if expected is None else [])
+
+
+@pytest.mark.parametrize("shape", ["value", "score", "mapping"])
+@pytest.mark.parametrize("case", NUMBERS)
+def test_numbers_arrive_as_metrics_and_what_does_not_is_named(case: str, shape: str):
+    odd, expected = NUMBERS[case]
+    assert_arrives(judged_metrics(shape, odd), expected)
+
+
+@pytest.mark.trainer
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize("shape", ["value", "score", "mapping"])
+def test_numbers_of_numpy_and_pytorch_arrive_as_metrics(shape: str):
+    import numpy
+    import torch
+
+    numbers: list[tuple[Any, float | None]] = [
+        (numpy.float32(0.25), 0.25),
+        (numpy.int64(2), 2.0),
+        (numpy.bool_(True), 1.0),
+        (numpy.array(0.25), 0.25),
+        (numpy.array([1.0, 2.0]), None),
+        (torch.tensor(0.25), 0.25),
+        (torch.tensor([1]), 1.0),
+        (torch.tensor(True), 1.0),
+        (torch.tensor(2.0, dtype=torch.bfloat16, requires_grad=True), 2.0),
+        (torch.ones(2), None),
+    ]
+    for odd, expected in numbers:
+        assert_arrives(judged_metrics(shape, odd), expected)
 
 
 def test_a_step_without_any_score_ends_the_run():

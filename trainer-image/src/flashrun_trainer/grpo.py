@@ -396,6 +396,8 @@ class RewardFunction:
         self._prompts = prompts
         self._callback = callback
         self._wasted_steps = rewards.WastedStepCounter()
+        self._logged_metrics: set[str] = set()
+        """Metrics of which the log says that they are left out."""
         self.learning = Learning([], [], {})
         """How the completions of the newest step are learned."""
 
@@ -514,6 +516,14 @@ class RewardFunction:
         scores = [completion.score for completion in completions]
         if trace := rewards.first_traceback(scores):
             log.warning("a reward of step %d failed\n%s", step, trace)
+        for name, value in rewards.dropped_metrics(scores).items():
+            if name not in self._logged_metrics:
+                self._logged_metrics.add(name)
+                log.warning(
+                    "the environment's metric %r is left out of step %d, and is not logged again: "
+                    "%s is not a finite number",
+                    *(name, step, value),
+                )
         self._store_rollouts(step, completions)
         rewards.raise_if_all_failed(scores, step)
         train = self._context.run.train

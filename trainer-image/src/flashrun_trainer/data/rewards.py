@@ -10,11 +10,10 @@ import math
 import statistics
 import traceback
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from itertools import groupby
-from numbers import Real
 from typing import Any, Final, TypeVar
 
 from flashrun.api.exits import Exit
@@ -52,6 +51,8 @@ class Score:
     reward: float = 0.0
     """Without a meaning when there is an ``error``."""
     metrics: dict[str, float] = field(default_factory=dict)
+    dropped_metrics: dict[str, str] = field(default_factory=dict, compare=False)
+    """Metrics that are not finite numbers, by name, as they are printed."""
     error: str = ""
     """Why there is no score, in a sentence; empty when there is one."""
     kind: FailureKind = FailureKind.RAISED
@@ -152,26 +153,55 @@ def _read_score(result: Any) -> Score:
     reward = float(result.score)
     if not abs(reward) <= _LARGEST_SCORE:
         raise ValueError(f"the score is {reward}, which is not finite in float32")
-    return Score(reward, dict(_finite_metrics(getattr(result, "metrics", ()))))
+    numbers, dropped = _read_metrics(getattr(result, "metrics", ()))
+    return Score(reward, numbers, dropped)
 
 
-def _finite_metrics(metrics: Any) -> Iterator[tuple[str, float]]:
-    """Yield the metrics that can be averaged; others are ignored, and do not fail the score."""
+def _read_metrics(metrics: Any) -> tuple[dict[str, float], dict[str, str]]:
+    """Return the metrics that are finite numbers, and the others as text; none fails the score."""
     if isinstance(metrics, Mapping):
         named: Iterable[tuple[Any, Any]] = metrics.items()
     elif isinstance(metrics, Iterable):
         named = ((getattr(metric, "name", None), metric) for metric in metrics)
     else:
-        return
+        return {}, {} if metrics is None else {"metrics": short_repr(metrics)}
+    numbers: dict[str, float] = {}
+    dropped: dict[str, str] = {}
     for name, metric in named:
-        if name and (value := _metric_value(metric)) is not None:
-            yield str(name), value
+        value = _metric_value(metric) if name else None
+        if value is None:
+            dropped[str(name)] = short_repr(metric)
+        else:
+            numbers[str(name)] = value
+    return numbers, dropped
 
 
 def _metric_value(metric: Any) -> float | None:
     candidates = (metric, *(getattr(metric, part, None) for part in ("score", "value", "success")))
-    numbers = (float(item) for item in candidates if isinstance(item, Real))
-    return next((number for number in numbers if math.isfinite(number)), None)
+    numbers = map(_to_float, candidates)
+    return next((number for number in numbers if number is not None), None)
+
+
+def _to_float(item: Any) -> float | None:
+    """Return a number of any library as a finite float; None for text and what is not one number.
+
+    A Decimal is not a ``numbers.Real``, nor are NumPy's booleans and tensors of one number.
+    """
+    if not hasattr(item, "__float__"):
+        return None
+    try:
+        number = float(item)
+    except Exception:  # an array of several numbers, for example: each library has its own error
+        return None
+    return number if math.isfinite(number) else None
+
+
+def dropped_metrics(scores: Iterable[Score]) -> dict[str, str]:
+    """Return the metrics that are not finite numbers, by name, with one of their values as text."""
+    dropped: dict[str, str] = {}
+    for score in scores:
+        dropped |= score.dropped_metrics
+    return dropped
 
 
 def first_traceback(scores: Iterable[Score]) -> str:
