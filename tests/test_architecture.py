@@ -1,5 +1,6 @@
 """The shape of the project: layers, what an import costs, what must not be in the tree."""
 
+import ast
 import importlib
 import importlib.util
 import json
@@ -7,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -91,6 +93,50 @@ def _tracked() -> list[Path]:
     ).stdout.splitlines()
     paths = [ROOT / name for name in listed if (ROOT / name).is_file()]
     return [path for path in paths if path.suffix not in (".png", ".gz")]
+
+
+PACKAGES = (SOURCE / "flashrun", ROOT / "trainer-image/src/flashrun_trainer", ROOT / "localcluster")
+MODULES = sorted(path for folder in PACKAGES for path in folder.rglob("*.py"))
+NAMED_TWICE = {
+    "pull": "flash pull and flash env pull: a command's module is named as the command is typed",
+}
+"""Module names with two meanings, each with its reason."""
+
+
+def test_a_module_name_means_one_thing() -> None:
+    names = Counter(path.stem for path in MODULES if path.stem not in ("__init__", "__main__"))
+    assert {name for name, count in names.items() if count > 1} == NAMED_TWICE.keys()
+
+
+def test_a_class_name_means_one_thing() -> None:
+    names = Counter(
+        node.name
+        for path in MODULES
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ClassDef)
+    )
+    assert [name for name, count in names.items() if count > 1] == []
+
+
+WITHOUT_TESTS = {
+    "flashrun/cli/options.py": "declarations of arguments that commands share",
+    "flashrun/cli/output/output_format.py": "one enumeration",
+    "flashrun/plan/types.py": "dataclasses without methods",
+    "flashrun_trainer/context.py": "one dataclass",
+    "flashrun_trainer/env_check_process.py": "cli/environments/test_env_check.py runs it",
+}
+"""Modules without a test module of their name, each with its reason."""
+
+
+def test_every_module_has_a_test_module_of_its_name() -> None:
+    tests = {path.name for path in (ROOT / "tests").rglob("test_*.py")}
+    missing = {
+        f"{folder.name}/{path.relative_to(folder)}"
+        for folder in PACKAGES
+        for path in folder.rglob("*.py")
+        if path.name != "__init__.py" and f"test_{path.stem.strip('_')}.py" not in tests
+    }
+    assert missing == WITHOUT_TESTS.keys()
 
 
 UNFINISHED = re.compile(r"\b(TO" r"DO|FIX" r"ME|XX" r"X|NotImplemented" r"Error)\b")
