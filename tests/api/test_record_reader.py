@@ -11,7 +11,7 @@ from hypothesis import strategies as some
 
 from flashrun.api import names
 from flashrun.api.base import Record
-from flashrun.api.bounds import METRIC_NAME_LIMIT, METRICS_LIMIT, clean_text, fit_metrics
+from flashrun.api.bounds import METRIC_NAME_LIMIT, METRICS_LIMIT
 from flashrun.api.exits import Termination, parse_termination
 from flashrun.api.record_reader import RecordRefused, read_record
 from flashrun.api.records import (
@@ -238,13 +238,6 @@ def test_an_attempt_number_is_written_in_one_way(digits: str) -> None:
     assert names.parse_step_key("p/", f"p/attempt-1/step-{digits}/x") is None
 
 
-@given(some.text())
-def test_clean_text_prints_on_one_line_and_stays_as_it_is(text: str) -> None:
-    clean = clean_text(text)
-    assert clean.isprintable()
-    assert clean_text(clean) == clean
-
-
 def test_what_a_pod_wrote_is_without_secrets_and_escape_sequences() -> None:
     token = "hf_" + "a1B2c3D4e5F6g7H8i9J0"
     text = json.dumps({**END, "message": f"\x1b[31mkey\n{token}\u202e", "hint": token})
@@ -254,10 +247,3 @@ def test_what_a_pod_wrote_is_without_secrets_and_escape_sequences() -> None:
     heartbeat = {**VALID[Heartbeat], "warning": token, "activity": f"\x07{token}"}
     record = read_record(json.dumps(heartbeat), Heartbeat, NOW)
     assert (record.warning, record.activity) == ("***", "***")
-
-
-@given(some.dictionaries(some.text(max_size=600), some.floats(), max_size=400))
-@settings(max_examples=30, deadline=None)
-def test_metrics_that_are_written_fit_into_a_record(values: dict[str, float]) -> None:
-    row = MetricsRow(step=1, attempt=1, time=NOW, values=fit_metrics(values))
-    assert read_record(row.model_dump_json(), MetricsRow, NOW).step == 1
