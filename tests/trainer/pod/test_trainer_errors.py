@@ -133,5 +133,6 @@ def test_messages_keep_within_the_kubelets_limit(letter: str):
         step=10**8,
         peak_memory_bytes=2**40,
     )
-    assert 1900 < len(ending.model_dump_json().encode()) <= 4096
+    least = 1900 if letter.isprintable() else 100  # control characters are left out
+    assert least < len(ending.model_dump_json().encode()) <= 4096
     assert trainer_errors.shorten("short") == "short"
