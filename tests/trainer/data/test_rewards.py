@@ -240,7 +240,7 @@ def test_steps_whose_learned_completions_are_equal_or_too_few_are_warned_about()
     step = [Outcome(1.0), Outcome(0.0, cut_off=True), Outcome(1.0), Outcome(0.0, judged=False)]
     said = [waste.add_step(step, 2, 320) for _ in range(5)]
     assert said[:4] == [""] * 4
-    assert "1 of 4 were cut off at max_tokens = 320, 1 could not be scored" in said[4]
+    assert "1 of 4 that were cut off at max_tokens = 320 and 1 that could not be scored" in said[4]
     assert waste.add_step([Outcome(0.5), *step[1:3], Outcome(0.0)], 2, 320) == ""
 
 

@@ -245,16 +245,14 @@ class WastedStepCounter:
                 f"{max_tokens}: raise train.max_tokens, or set train.stop_sequences"
             )
         not_judged = sum(not outcome.judged for outcome in outcomes)
-        if cut_off or not_judged:
-            return (
-                f"{beginning}, now because the learned completions of a prompt had the same reward "
-                f"or were too few ({cut_off} of {len(outcomes)} were cut off at max_tokens = "
-                f"{max_tokens}, {not_judged} could not be scored): raise train.max_tokens, or "
-                "correct how the environment scores"
-            )
+        apart = (
+            f", apart from {cut_off} of {len(outcomes)} that were cut off at max_tokens = "
+            f"{max_tokens} and {not_judged} that could not be scored"
+        )
         return (
-            f"{beginning}, now because all completions of a prompt had the same reward: make the "
-            "score distinguish better from worse completions"
+            f"{beginning}, now because all completions of a prompt had the same reward"
+            f"{apart if cut_off or not_judged else ''}: make the score distinguish better from "
+            "worse completions"
         )
 
 
