@@ -104,13 +104,13 @@ def test_a_grpo_step_takes_prompts(
     assert found["per_device_train_batch_size"] * accumulation * processes == taken * group
 
 
-def test_completions_that_cannot_be_spread_are_refused():
+def test_completions_that_cannot_be_divided_are_refused():
     with pytest.raises(TrainerError) as error:
         trl_arguments.grpo(
             resolved("grpo", batch_size=1, group_size=3), Machine(world_size=2), OUT, 9
         )
     assert error.value.code == Exit.CONFIG
-    assert "1 prompts with 3 completions each cannot be spread over 2 GPUs" in error.value.message
+    assert "1 prompts with 3 completions each cannot be divided among 2 GPUs" in error.value.message
     assert "a multiple of 2" in error.value.hint
 
 

@@ -172,12 +172,12 @@ class TrainingCallback(TrainerCallback):
 
     def _progress(self, state: TrainerState, values: dict[str, float]) -> Progress:
         first, began = self._began
-        done, left = state.global_step - first, state.max_steps - state.global_step
-        seconds_per_step = (time.monotonic() - began) / done if done else None
+        steps_done, steps_left = state.global_step - first, state.max_steps - state.global_step
+        seconds_per_step = (time.monotonic() - began) / steps_done if steps_done else None
         return Progress(
             step=state.global_step,
             total_steps=state.max_steps,
-            eta_seconds=None if seconds_per_step is None else round(seconds_per_step * left),
+            eta_seconds=None if seconds_per_step is None else round(seconds_per_step * steps_left),
             metrics={name: values[name] for name in _HEARTBEAT_METRICS if name in values},
         )
 

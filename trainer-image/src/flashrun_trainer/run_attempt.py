@@ -95,9 +95,7 @@ def _run_attempt(
     reporter = (Reporter if is_main_process else SilentReporter)(
         attempt, pod.work, redact, pod.work / "attempt.log"
     )
-    uploader = Uploader(
-        attempt, spec.model.id, reporter.checkpoint_committed, reporter.upload_history
-    )
+    uploader = Uploader(attempt, spec.model.id, reporter.report_commit, reporter.upload_history)
     tracker = Tracker(spec, os.environ if is_main_process else {}, pod.work)
     failure = None
     try:
@@ -212,7 +210,7 @@ def _publish(
         raise uploader.error
     step = reporter.progress.step if reporter.progress else 0
     if adapter is None:
-        raise _interrupted(step, saved=uploader.resumable_step == step)
+        raise _interruption_error(step, saved=uploader.resumable_step == step)
     if not all_uploaded:
         raise TrainerError(
             Exit.TEMPORARY,
@@ -225,7 +223,7 @@ def _publish(
     _upload_adapter(attempt, adapter, step, deadline)
 
 
-def _interrupted(step: int, saved: bool) -> TrainerError:
+def _interruption_error(step: int, saved: bool) -> TrainerError:
     if saved:
         return TrainerError(
             Exit.INTERRUPTED_SAVED,

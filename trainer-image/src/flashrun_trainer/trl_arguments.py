@@ -44,7 +44,7 @@ def sft(
 ) -> dict[str, Any]:
     """Return the arguments of ``SFTConfig`` for data whose items are complete micro-batches."""
     return {
-        **_shared(run, machine, output, 1, gradient_accumulation_steps),
+        **_shared_arguments(run, machine, output, 1, gradient_accumulation_steps),
         "max_steps": steps,
         "lr_scheduler_type": "cosine",
         "warmup_steps": math.ceil(WARM_UP_SHARE * steps),
@@ -73,7 +73,7 @@ def prompts_per_step(run: ResolvedRun, prompts: int, world_size: int) -> int:
     raise TrainerError(
         Exit.CONFIG,
         Reason.BATCH_INDIVISIBLE,
-        f"{most} prompts with {group} completions each cannot be spread over {world_size} GPUs",
+        f"{most} prompts with {group} completions each cannot be divided among {world_size} GPUs",
         f"make train.batch_size times train.group_size a multiple of {world_size}",
     )
 
@@ -82,7 +82,7 @@ def grpo_batching(run: ResolvedRun, machine: Machine, prompts: int) -> Batching:
     """Return how a GRPO step is divided; ``prompts`` is the number of prompts in the dataset.
 
     Raises:
-        TrainerError: the completions cannot be spread over the GPUs.
+        TrainerError: the completions cannot be divided among the GPUs.
     """
     group = run.train.group_size or 2
     completions = prompts_per_step(run, prompts, machine.world_size) * group
@@ -100,7 +100,7 @@ def grpo(run: ResolvedRun, machine: Machine, output: Path, prompts: int) -> dict
     """Return the arguments of ``GRPOConfig``; ``prompts`` is the number of prompts in the dataset.
 
     Raises:
-        TrainerError: the temperature is zero, or the completions cannot be spread over the GPUs.
+        TrainerError: the temperature is zero, or the completions cannot be divided among the GPUs.
     """
     train = run.train
     if not train.temperature:
@@ -114,7 +114,7 @@ def grpo(run: ResolvedRun, machine: Machine, output: Path, prompts: int) -> dict
     batching = grpo_batching(run, machine, prompts)
     accumulation = batching.gradient_accumulation_steps
     return {
-        **_shared(run, machine, output, batching.micro_batch_size, accumulation),
+        **_shared_arguments(run, machine, output, batching.micro_batch_size, accumulation),
         "max_steps": train.steps,
         "lr_scheduler_type": "constant",
         "num_generations": train.group_size or 2,
@@ -174,7 +174,7 @@ def _most_sequences(run: ResolvedRun, machine: Machine) -> int:
     return _MICRO_BATCH_TOKENS // run.train.max_length
 
 
-def _shared(
+def _shared_arguments(
     run: ResolvedRun,
     machine: Machine,
     output: Path,

@@ -194,11 +194,11 @@ class WorkerGroup:
             case PeerEnded(index, end):
                 return self._end_after_peer(index, end)
             case PeerLost(index, silent):
-                return None if index in self._done_peers else _peer_lost(index, silent)
+                return None if index in self._done_peers else _end_by_lost_peer(index, silent)
 
     def _end_after_process(self, local_rank: int, code: int) -> EndMessage | None:
         if code != Exit.DONE:
-            return self._process_failed(local_rank, code)
+            return self._end_by_failed_process(local_rank, code)
         if self.pod.index == 0:
             # The other ranks have nothing to do after training; rank 0 still publishes the adapter.
             if local_rank == 0:
@@ -216,9 +216,9 @@ class WorkerGroup:
             return end.replace(log="")
         for line in end.log.splitlines():
             log.error("[pod %d] %s", index, self.redact(line))
-        return _peer_failed(index, end)
+        return _end_by_failed_peer(index, end)
 
-    def _process_failed(self, local_rank: int, code: int) -> EndMessage:
+    def _end_by_failed_process(self, local_rank: int, code: int) -> EndMessage:
         message = self._read_termination(local_rank) or self._unexplained_exit(local_rank, code)
         tail = self._outputs[local_rank].tail() if local_rank in self._outputs else ""
         return EndMessage(
@@ -352,7 +352,7 @@ def _signal_name(number: int) -> str:
         return f"signal {number}"
 
 
-def _peer_lost(index: int, silent: bool) -> EndMessage:
+def _end_by_lost_peer(index: int, silent: bool) -> EndMessage:
     """Return the end of a pod that has lost the connection to another one.
 
     The other pod's own exit code decides whether that counts as a failure. When its node does not
@@ -366,7 +366,7 @@ def _peer_lost(index: int, silent: bool) -> EndMessage:
     return EndMessage(code=code, termination=Termination(reason=Reason.PEER_LOST, message=message))
 
 
-def _peer_failed(index: int, end: EndMessage) -> EndMessage:
+def _end_by_failed_peer(index: int, end: EndMessage) -> EndMessage:
     """Return the end of a pod that ends because another one has failed.
 
     The failure is counted and explained in the other pod: once, and only for its node.

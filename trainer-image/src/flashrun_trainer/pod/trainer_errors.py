@@ -64,7 +64,9 @@ def classify(error: BaseException, user_code: Path | None = None) -> TrainerErro
         case MemoryError():
             return TrainerError(*_HOST_MEMORY)
         case _:
-            return _from_text(error) or _from_traceback(error, user_code) or _unexpected(error)
+            return (
+                _from_text(error) or _from_traceback(error, user_code) or _unexpected_error(error)
+            )
 
 
 _HOST_MEMORY: Final = (
@@ -163,7 +165,7 @@ def _from_traceback(error: BaseException, user_code: Path | None) -> TrainerErro
     )
 
 
-def _unexpected(error: BaseException) -> TrainerError:
+def _unexpected_error(error: BaseException) -> TrainerError:
     return TrainerError(
         UNEXPECTED,
         Reason.UNEXPECTED,

@@ -133,7 +133,7 @@ class Reporter:
         """
         self._current_phase = current_phase
 
-    def checkpoint_committed(self, step: int) -> None:
+    def report_commit(self, step: int) -> None:
         """Write a heartbeat at once: the checkpoint of ``step`` is committed."""
         with self._lock:
             self._commits += 1
@@ -307,7 +307,7 @@ class Reporter:
         size = file.path.stat().st_size
         data = file.path.read_bytes()[:size]
         self._attempt.store.put_bytes(file.key, data, "text/plain; charset=utf-8")
-        file.uploaded(size)
+        file.record_upload(size)
 
     def _upload_rollouts(self) -> None:
         while self._rollouts:
@@ -367,7 +367,7 @@ class _GrowingFile:
         """Skip the pause: the next pass uploads the file."""
         self._uploaded_at = -float("inf")
 
-    def uploaded(self, size: int) -> None:
+    def record_upload(self, size: int) -> None:
         """Record an upload of ``size`` bytes."""
         self._uploaded_size, self._uploaded_at = size, time.monotonic()
 
