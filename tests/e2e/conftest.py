@@ -32,6 +32,8 @@ ROOT = Path(__file__).parents[2]
 NAMESPACE = "default"
 SYSTEM = "flashrun-system"
 PATIENCE_SECONDS = 420
+JOB_SECONDS = 1800
+"""Longest time for a Job that runs tests: the trainer's own suite takes minutes on two cores."""
 
 
 @dataclass(frozen=True)
@@ -118,12 +120,14 @@ class Product:
         condition: dict[str, Any] = found[kind]
         return condition
 
-    def wait_until(self, done: Callable[[], Any], what: str) -> None:
+    def wait_until(
+        self, done: Callable[[], Any], what: str, seconds: float = PATIENCE_SECONDS
+    ) -> None:
         """Wait until ``done``."""
-        deadline = time.monotonic() + PATIENCE_SECONDS
+        deadline = time.monotonic() + seconds
         while not done():
             if time.monotonic() > deadline:
-                raise AssertionError(f"waited {PATIENCE_SECONDS} s for {what}")
+                raise AssertionError(f"waited {seconds} s for {what}")
             time.sleep(1)
 
     def scale_operator(self, replicas: int) -> None:
@@ -188,7 +192,7 @@ class Product:
 
     def output_of(self, name: str) -> str:
         """Wait until what was started as ``name`` has ended, and return what it printed."""
-        self.wait_until(lambda: self._ended(name), f"Job {name}")
+        self.wait_until(lambda: self._ended(name), f"Job {name}", JOB_SECONDS)
         return self.kubectl("logs", f"job/{name}", "-n", SYSTEM)
 
     def _ended(self, job: str) -> bool:
