@@ -50,7 +50,7 @@ MODEL = ResolvedModel(id="flashrun/tiny-qwen3", source=Source.MIRROR, revision="
 ENVIRONMENT_ID = "examples/sums"
 INDEX_PASSWORD = "index-password"
 
-PATIENCE_SECONDS = 120
+PATIENCE_SECONDS = 300
 
 _numbers = count(1)
 
