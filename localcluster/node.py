@@ -424,7 +424,7 @@ def _remove_strays(folder: Path) -> None:
     results = Path("/var/lib/cni/results")
     for result in [*results.glob(f"{BRIDGE}-*"), *results.glob("cni-loopback-*")]:
         result.unlink()
-    if not Path("/run/containerd/containerd.sock").exists():  # there is no other containerd
+    if not Path("/run/containerd/containerd.sock").exists():  # no other containerd runs here
         shutil.rmtree("/run/containerd/s", ignore_errors=True)
     for socket in Path("/var/lib/kubelet/device-plugins").glob("kubelet.sock"):
         socket.unlink()
