@@ -174,3 +174,18 @@ def test_both_locks_of_the_trainer_agree() -> None:
     both = plain.keys() & with_vllm.keys()
     assert len(both) > 50
     assert {name for name in both if plain[name] != with_vllm[name]} == {"numpy"}
+
+
+@pytest.mark.parametrize("layer", ["api", "plan"])
+def test_the_contract_and_the_decisions_read_no_clock(layer: str) -> None:
+    """Whoever reads a clock hands the time in, so that a decision can be repeated exactly."""
+    readers = {"now", "utcnow", "today", "monotonic"}
+    calls = [
+        f"{path.name}:{node.lineno}"
+        for path in (ROOT / "operator/src/flashrun" / layer).rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and node.func.attr in readers
+    ]
+    assert calls == []

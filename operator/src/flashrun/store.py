@@ -20,7 +20,7 @@ import time
 import urllib.parse
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime
+from datetime import UTC, datetime
 from http.client import HTTPException
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, Final, NamedTuple, Self, TypeVar
@@ -173,7 +173,8 @@ class Store:
         At most ``model.max_bytes`` bytes are kept of what is read.
         """
         try:
-            return read_record(self.get_bytes(key, limit=model.max_bytes), model)
+            content = self.get_bytes(key, limit=model.max_bytes)
+            return read_record(content, model, datetime.now(UTC))
         except RecordRefused as error:
             raise Corrupt(
                 f"{self._name(key)} is not a valid {model.__name__} record: {error}"

@@ -1,6 +1,6 @@
 """The only place where bytes that somebody else wrote become a record."""
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Final, TypeVar
 
 from pydantic import ValidationError
@@ -23,16 +23,17 @@ def read_record(
 ) -> RecordModel:
     """Return the record in ``content``, which has at most ``model.max_bytes`` bytes.
 
-    ``now`` is the reader's clock: no time in the record may be more than a day ahead of it.
+    ``now`` is the reader's clock: no time in the record may be more than a day ahead of it. Records
+    without times need none.
 
     Raises:
         RecordRefused: for everything that is wrong with the content.
     """
     if len(content) > model.max_bytes:
         raise RecordRefused(f"is longer than {model.max_bytes} bytes")
-    latest = (now or datetime.now(UTC)) + CLOCK_TOLERANCE
+    context = {} if now is None else {LATEST: now + CLOCK_TOLERANCE}
     try:
-        return model.model_validate_json(content, context={LATEST: latest})
+        return model.model_validate_json(content, context=context)
     except ValidationError as error:
         problem = next(error_sentences(error, whole="its text"))
     except (ValueError, ArithmeticError, RecursionError) as error:
