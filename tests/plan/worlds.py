@@ -24,7 +24,7 @@ from flashrun.api.records import (
     RunIdentity,
     Scale,
 )
-from flashrun.api.resource import FlashRun, FlashRunSpec, FlashRunStatus
+from flashrun.api.resource import ConditionStatus, FlashRun, FlashRunSpec, FlashRunStatus
 from flashrun.plan.decide import decide
 from flashrun.plan.pins import pinned_run
 from flashrun.plan.pods import read_pods
@@ -410,3 +410,16 @@ def job_number(job: Object) -> int:
     number = names.parse_job_number(NAME, UID, job["metadata"]["name"])
     assert number is not None
     return number
+
+
+def assert_waits(decision: Decision, reason: str, sentence: str, condition: str) -> None:
+    """Assert that a run waits, says why, and that its pass is repeated."""
+    assert decision.status.phase is Phase.PENDING
+    assert decision.apply == ()
+    assert decision.status.pending is not None
+    assert decision.status.pending.reason == reason
+    assert sentence in decision.status.pending.message
+    unmet = decision.status.condition(condition)
+    assert unmet is not None
+    assert (unmet.status, unmet.reason) == (ConditionStatus.FALSE, reason)
+    assert decision.requeue_seconds is not None

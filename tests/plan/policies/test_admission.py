@@ -25,17 +25,7 @@ WAITING = [
     ids=[row[0] for row in WAITING],
 )
 def test_a_run_waits_and_says_why(run, observed, reason, sentence, condition) -> None:
-    decision = World(run).seeing(**observed).decide()
-
-    assert decision.status.phase is Phase.PENDING
-    assert decision.apply == ()
-    assert decision.status.pending is not None
-    assert decision.status.pending.reason == reason
-    assert sentence in decision.status.pending.message
-    unmet = decision.status.condition(condition)
-    assert unmet is not None
-    assert (unmet.status, unmet.reason) == (ConditionStatus.FALSE, reason)
-    assert decision.requeue_seconds is not None
+    worlds.assert_waits(World(run).seeing(**observed).decide(), reason, sentence, condition)
 
 
 REFUSED = [

@@ -190,7 +190,7 @@ BROKEN = {
         ROW,
         "environment.py:9: the reward failed for 3 of 3 answers, first in row 1: ZeroDivisionError",
     ),
-    "a reward that is no number": (
+    "a reward that is not a number": (
         GOOD.replace(SCORE, 'return RewardResult(score=float("nan"))'),
         ROW,
         "the score is nan, which is not finite",
