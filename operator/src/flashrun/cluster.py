@@ -22,11 +22,10 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple, Self
 
 import aiohttp
-import yaml
 from kubernetes.aio import config
 from kubernetes.aio.client import ApiClient, Configuration
 from kubernetes.aio.config.incluster_config import SERVICE_TOKEN_FILENAME
-from kubernetes.aio.config.kube_config import KUBE_CONFIG_DEFAULT_LOCATION
+from multidict import CIMultiDict
 
 from flashrun.api import names
 from flashrun.api.times import format_time
@@ -49,6 +48,7 @@ from flashrun.cluster_requests import (
     refusal,
     status_object,
 )
+from flashrun.kubeconfig import DEFAULT_LOCATION, Kubeconfig
 
 CALL_SECONDS: Final = 30.0
 CONNECT_SECONDS: Final = 5.0
@@ -57,16 +57,6 @@ PAGE: Final = 500
 """Objects per answer of a list."""
 
 _RETRIED_STATUS: Final = frozenset({429, 500, 502, 503, 504})
-_KUBECONFIG_ERRORS: Final = (
-    config.ConfigException,
-    yaml.YAMLError,
-    OSError,
-    ValueError,
-    KeyError,
-    TypeError,
-    AttributeError,
-)
-"""What the client raises for a malformed kubeconfig."""
 _NAMESPACE_FILE: Final = Path(SERVICE_TOKEN_FILENAME).with_name("namespace")
 
 
@@ -79,17 +69,31 @@ class Connection(NamedTuple):
     key_path: str | None
     token: str | None
     insecure: bool
+    proxy: str | None = None
+    server_name: str | None = None
+    """The name in the server's certificate, when it is not the one in its address."""
+    impersonation: tuple[tuple[str, str], ...] = ()
+    """Headers that name the user to impersonate."""
 
 
 class Cluster:
     """A logged-in connection to one API server; use it as an asynchronous context manager."""
 
-    def __init__(self, configuration: Any, context: str, namespace: str) -> None:
+    def __init__(
+        self,
+        configuration: Any,
+        context: str,
+        namespace: str,
+        kubeconfig: Kubeconfig | None = None,
+    ) -> None:
         # The client would look up the proxy of every request in the environment, in a thread.
         configuration.proxy = configuration.proxy or _environment_proxy(configuration.host)
         configuration.client_session_kwargs = {"trust_env": False}
-        self._client = ApiClient(configuration)
-        self._client.user_agent = "flashrun"
+        self._configuration = configuration
+        self._kubeconfig = kubeconfig
+        self._impersonation = kubeconfig.impersonation if kubeconfig else ()
+        self._clients: list[ApiClient] = []
+        self._add_client()
         self.server: str = configuration.host
         self.context = context
         """Name of the kubeconfig's context; empty inside a pod."""
@@ -105,19 +109,9 @@ class Cluster:
         """
         if kubeconfig is None and context is None and not _kubeconfigs():
             return cls.in_cluster()
-        path = os.fspath(kubeconfig) if kubeconfig else os.environ.get("KUBECONFIG") or None
-        configuration = Configuration()
-        try:
-            loader = await config.load_kube_config(
-                path, context=context, client_configuration=configuration, persist_config=False
-            )
-            active = loader.current_context
-        except _KUBECONFIG_ERRORS as error:
-            raise NoCluster(
-                f"the kubeconfig cannot be used ({one_line(error)}); "
-                "see kubectl config get-contexts"
-            ) from None
-        return cls(configuration, active["name"], active["context"].get("namespace") or "default")
+        path = os.fspath(kubeconfig) if kubeconfig else None
+        loaded = await Kubeconfig.load(path, context)
+        return cls(loaded.configuration, loaded.context, loaded.namespace, loaded)
 
     @classmethod
     def in_cluster(cls) -> Self:
@@ -129,13 +123,14 @@ class Cluster:
         except (config.ConfigException, OSError):
             raise NoCluster(
                 "there is no kubeconfig, and this program does not run in a pod: set KUBECONFIG, "
-                f"or create {KUBE_CONFIG_DEFAULT_LOCATION} with the tool of your cluster"
+                f"or create {DEFAULT_LOCATION} with the tool of your cluster"
             ) from None
         return cls(configuration, "", namespace)
 
     async def connection(self) -> Connection:
         """Return the address and credentials of the API server; the token is valid now."""
-        configuration = self._client.configuration
+        await self._refresh()
+        configuration = self._configuration
         bearer = (await configuration.auth_settings()).get("BearerToken")
         return Connection(
             server=configuration.host,
@@ -144,11 +139,15 @@ class Cluster:
             key_path=configuration.key_file,
             token=bearer["value"].partition(" ")[2] if bearer else None,
             insecure=not configuration.verify_ssl,
+            proxy=configuration.proxy,
+            server_name=configuration.tls_server_name,
+            impersonation=self._impersonation,
         )
 
     async def close(self) -> None:
         """Close all connections."""
-        await self._client.close()
+        for client in self._clients:
+            await client.close()
 
     async def __aenter__(self) -> Self:
         return self
@@ -439,7 +438,16 @@ class Cluster:
             return response.status, seconds, await response.read()
 
     async def _open(self, request: Request, limits: aiohttp.ClientTimeout) -> Any:
-        method, url, headers, body, _ = await self._client.param_serialize(
+        """Send a request, with new credentials if the API server refuses those at hand."""
+        response = await self._open_once(request, limits)
+        if response.status == 401 and self._kubeconfig and await self._kubeconfig.renew():
+            response.close()
+            response = await self._open_once(request, limits)
+        return response
+
+    async def _open_once(self, request: Request, limits: aiohttp.ClientTimeout) -> Any:
+        await self._refresh()
+        method, url, headers, body, _ = await self._clients[-1].param_serialize(
             request.method,
             request.path,
             query_params=list(request.query),
@@ -447,10 +455,27 @@ class Cluster:
             body=request.body,
             auth_settings=["BearerToken"],
         )
-        answer = await self._client.rest_client.request(
-            method, url, headers=headers, body=body, _request_timeout=limits
+        answer = await self._clients[-1].rest_client.request(
+            method,
+            url,
+            headers=CIMultiDict([*headers.items(), *self._impersonation]),
+            body=body,
+            _request_timeout=limits,
         )
         return answer.response
+
+    async def _refresh(self) -> None:
+        if self._kubeconfig:
+            await self._kubeconfig.refresh()
+            if self._certificate != self._configuration.cert_file:
+                self._add_client()
+
+    def _add_client(self) -> None:
+        """Add a client with the certificate of now; streams of earlier clients go on."""
+        client = ApiClient(self._configuration)
+        client.user_agent = "flashrun"
+        self._clients.append(client)
+        self._certificate = self._configuration.cert_file
 
     async def _lines(self, request: Request, limits: aiohttp.ClientTimeout) -> AsyncIterator[bytes]:
         try:
@@ -485,7 +510,7 @@ def _environment_proxy(server: str) -> str | None:
 
 
 def _kubeconfigs() -> list[Path]:
-    listed = os.environ.get("KUBECONFIG") or KUBE_CONFIG_DEFAULT_LOCATION
+    listed = os.environ.get("KUBECONFIG") or DEFAULT_LOCATION
     paths = (Path(path).expanduser() for path in listed.split(os.pathsep) if path)
     return [path for path in paths if path.exists()]
 

@@ -15,6 +15,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 import aiohttp
+from multidict import CIMultiDict
 
 from flashrun.api.records import StorageAccess
 from flashrun.cluster import Cluster
@@ -135,13 +136,17 @@ class _Forward:
             trust.check_hostname, trust.verify_mode = False, ssl.CERT_NONE
         if connection.certificate_path:
             trust.load_cert_chain(connection.certificate_path, connection.key_path)
-        headers = {"Authorization": f"Bearer {connection.token}"} if connection.token else {}
+        headers = CIMultiDict(connection.impersonation)
+        if connection.token:
+            headers["Authorization"] = f"Bearer {connection.token}"
         async with (
             aiohttp.ClientSession(headers=headers) as session,
             session.ws_connect(
                 connection.server.rstrip("/") + self._path,
                 protocols=("v4.channel.k8s.io",),
                 ssl=trust,
+                proxy=connection.proxy,
+                server_hostname=connection.server_name,
                 max_msg_size=0,
             ) as socket,
         ):

@@ -1,7 +1,9 @@
 """Messages name the program as it was called; terminals get colours, pipes do not."""
 
+import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -9,6 +11,7 @@ from flashrun.cli.command_list import COMMANDS
 from flashrun.cli.output import terminal
 from tests.cli.following import Terminal
 from tests.cli.shell import Served, Shell
+from tests.servers import kubectl
 
 
 @pytest.mark.parametrize("command", [entry.name for entry in COMMANDS])
@@ -65,3 +68,35 @@ def test_a_terminal_gets_drawn_tables_and_no_colour_only_when_asked(served: Serv
             assert screen.finish() == 0
         assert "POOL" in screen.text
         assert ("\x1b[" in screen.text) is styled
+
+
+STRINGS = [
+    *("12e5", "1e3", "0812345", "08", "0o17", "+.5", "y", "N", "yes", "Off", "null", "~", "7"),
+    *("0x1F", "1_000", "2026-11-29", "190:20:30", ".inf", "-.INF", ".nan", "1234e56", "<<", "="),
+    *("", " ", "- a", "a: b", "#c", "a #c", "@a", "%a", "`", "'", '"', "two\nlines", "end\n", "\t"),
+    *("plain", "org/model", "v1", "Qwen/Qwen3.5-0.8B", "à gauche", "TRUE", "True ", "nullable"),
+]
+
+
+def test_a_string_in_yaml_is_a_string_for_kubectl(kubeconfig: Path) -> None:
+    config_map = {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": "strings", "annotations": {f"a{key}": key for key in "yn8"}},
+        "data": {f"value-{number}": text for number, text in enumerate(STRINGS)}
+        | dict.fromkeys(("y", "n", "08", "1e3", "0o17"), "key"),
+    }
+    read = json.loads(
+        kubectl(
+            *(kubeconfig, "create", "--dry-run=client", "-ojson", "-f", "-"),
+            stdin=terminal.to_yaml(config_map),
+        )
+    )
+
+    assert read["data"] == config_map["data"]
+
+
+def test_yaml_leaves_plain_words_without_quotes() -> None:
+    assert terminal.to_yaml({"model": "org/model", "seed": 1, "rate": 1e-05, "on": True}) == (
+        "model: org/model\nseed: 1\nrate: 1.0e-05\n'on': true\n"
+    )

@@ -30,6 +30,10 @@ _COMMAND: Final = re.compile(
     rf"\bflash (?=(?:{'|'.join(re.escape(entry.name) for entry in COMMANDS)})\b)"
 )
 """The first word of one of our commands in a message, as in ``flash runs``."""
+_PLAIN_TEXT: Final = re.compile(r"[A-Za-z_/]")
+"""How text begins that no reader of YAML takes for a number, a date or a sign."""
+_YAML_WORDS: Final = frozenset({"y", "n", "yes", "no", "on", "off", "true", "false", "null"})
+"""Words that a reader of YAML 1.1 or 1.2 takes for another type, in any case of letters."""
 
 
 def program() -> str:
@@ -95,10 +99,23 @@ def write_data(value: Any, form: OutputFormat) -> None:
 
 
 def to_yaml(value: Any) -> str:
-    """Return ``value`` as YAML that keeps the order of keys."""
+    """Return ``value`` as YAML that keeps the order of keys, with every string as a string.
+
+    PyYAML leaves out the quotes of ``12e5``, ``08`` or ``y``, because YAML 1.1 as it reads it has
+    strings there; the readers of kubectl, Helm and kustomize have numbers and booleans.
+    """
     import yaml
 
-    return yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=100)
+    class Dumper(yaml.SafeDumper):
+        """Quotes strings that one of these readers could take for another type."""
+
+    def represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+        plain = _PLAIN_TEXT.match(text) and text.lower() not in _YAML_WORDS
+        style = None if plain else "|" if "\n" in text else "'"
+        return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+    Dumper.add_representer(str, represent_text)
+    return yaml.dump(value, Dumper=Dumper, sort_keys=False, allow_unicode=True, width=100)
 
 
 def write_table(table: Table) -> None:

@@ -1,0 +1,332 @@
+"""A kubeconfig means what kubectl takes it to mean, and its credentials last as long as a command.
+
+Most tests use a small server that answers 401 to every token but the newest; a few the real one.
+"""
+
+import asyncio
+import contextlib
+import json
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import aiohttp
+import pytest
+import pytest_asyncio
+import yaml
+from aiohttp import web
+
+from flashrun.cluster import Cluster
+from flashrun.cluster_errors import Forbidden, NoCluster
+from flashrun.port_forward import _Forward
+from localcluster.controlplane import ControlPlane
+
+PLUGIN = """\
+import json, pathlib, sys
+folder = pathlib.Path(sys.argv[1])
+with (folder / "calls").open("a") as calls:
+    calls.write("x")
+status = json.loads((folder / "answer.json").read_text())
+print(json.dumps({"apiVersion": "client.authentication.k8s.io/v1", "kind": "ExecCredential",
+                  "status": status}))
+"""
+
+
+class TokenServer:
+    """An API server that accepts one token, and remembers the headers of every request."""
+
+    def __init__(self) -> None:
+        self.token = "first"
+        self.requests: list[web.Request] = []
+        self.url = ""
+
+    async def handle(self, request: web.Request) -> web.Response:
+        self.requests.append(request)
+        if request.headers.get("Authorization") != f"Bearer {self.token}":
+            return web.json_response({"kind": "Status", "code": 401}, status=401)
+        return web.json_response({"kind": "ConfigMap", "metadata": {"name": "x"}})
+
+
+@pytest_asyncio.fixture
+async def server() -> AsyncIterator[TokenServer]:
+    handler = TokenServer()
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", handler.handle)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    handler.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    yield handler
+    await runner.cleanup()
+
+
+def write_config(path: Path, server: str, user: dict[str, Any], **cluster: Any) -> Path:
+    """Write a kubeconfig; its context has the name of the file."""
+    config = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{"name": path.stem, "cluster": {"server": server, **cluster}}],
+        "users": [{"name": path.stem, "user": user}],
+        "contexts": [{"name": path.stem, "context": {"cluster": path.stem, "user": path.stem}}],
+        "current-context": path.stem,
+    }
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(yaml.safe_dump(config))
+    return path
+
+
+def read_config(path: Path) -> Any:
+    return yaml.safe_load(path.read_text())
+
+
+class Plugin:
+    """An exec plugin that answers what a test lays out for it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        (folder / "plugin.py").write_text(PLUGIN)
+
+    def answer(self, **status: str) -> None:
+        (self.folder / "answer.json").write_text(json.dumps(status))
+
+    @property
+    def calls(self) -> int:
+        return len((self.folder / "calls").read_text())
+
+    @property
+    def user(self) -> dict[str, Any]:
+        return {
+            "exec": {
+                "apiVersion": "client.authentication.k8s.io/v1",
+                "command": sys.executable,
+                "args": [str(self.folder / "plugin.py"), str(self.folder)],
+            }
+        }
+
+
+@pytest.fixture
+def plugin(tmp_path: Path) -> Plugin:
+    return Plugin(tmp_path)
+
+
+async def read(cluster: Cluster) -> None:
+    await cluster.get("ConfigMap", "n", "x")
+
+
+# --- renewal --------------------------------------------------------------------------------------
+
+
+async def test_a_plugin_is_asked_once_while_its_token_lasts(
+    server: TokenServer, plugin: Plugin, tmp_path: Path
+):
+    plugin.answer(token="first", expirationTimestamp="2999-01-01T00:00:00Z")
+    async with await Cluster.login(
+        write_config(tmp_path / "c", server.url, plugin.user)
+    ) as cluster:
+        for _ in range(3):
+            await read(cluster)
+
+    assert plugin.calls == 1
+
+
+async def test_a_plugin_is_asked_again_when_its_token_has_ended(
+    server: TokenServer, plugin: Plugin, tmp_path: Path
+):
+    plugin.answer(token="first", expirationTimestamp="2001-01-01T00:00:00Z")
+    async with await Cluster.login(
+        write_config(tmp_path / "c", server.url, plugin.user)
+    ) as cluster:
+        server.token = "second"
+        plugin.answer(token="second", expirationTimestamp="2999-01-01T00:00:00+02:00")
+        await read(cluster)
+        await read(cluster)
+
+    assert plugin.calls == 2
+    assert len(server.requests) == 2
+
+
+async def test_a_refused_token_without_a_time_is_renewed(
+    server: TokenServer, plugin: Plugin, tmp_path: Path
+):
+    plugin.answer(token="first")
+    async with await Cluster.login(
+        write_config(tmp_path / "c", server.url, plugin.user)
+    ) as cluster:
+        for token in ("first", "second", "third"):
+            server.token = token
+            plugin.answer(token=token)
+            await read(cluster)
+
+    assert plugin.calls == 3
+
+
+async def test_credentials_that_stay_refused_are_asked_for_once_more_and_not_for_ever(
+    server: TokenServer, plugin: Plugin, tmp_path: Path
+):
+    plugin.answer(token="wrong")
+    async with await Cluster.login(
+        write_config(tmp_path / "c", server.url, plugin.user)
+    ) as cluster:
+        with pytest.raises(Forbidden, match="log in again"):
+            await read(cluster)
+
+    assert plugin.calls == 2
+
+
+async def test_a_token_file_is_read_again_beside_its_kubeconfig(
+    server: TokenServer, tmp_path: Path
+):
+    config = write_config(tmp_path / "home" / "c", server.url, {"tokenFile": "token"})
+    file = tmp_path / "home" / "token"
+    file.write_text("first\n")
+    async with await Cluster.login(config) as cluster:
+        await read(cluster)
+        server.token = "second"
+        file.write_text("second\n")
+        await read(cluster)
+
+    assert len(server.requests) == 2
+
+
+PLUGIN_FAULTS = [
+    ("it fails", {"command": "false"}, "process returned 1"),
+    ("it is not installed", {"command": "no-such-plugin"}, "no-such-plugin"),
+    ("it answers with nothing of use", {}, "neither a token nor a certificate"),
+]
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"), [case[1:] for case in PLUGIN_FAULTS], ids=[c[0] for c in PLUGIN_FAULTS]
+)
+async def test_a_plugin_that_cannot_be_used_says_why(
+    plugin: Plugin, tmp_path: Path, change: dict[str, str], sentence: str
+):
+    plugin.answer()
+    user = {"exec": plugin.user["exec"] | change}
+    with pytest.raises(NoCluster, match=sentence):
+        await Cluster.login(write_config(tmp_path / "c", "http://127.0.0.1:1", user))
+
+
+async def test_a_certificate_of_a_plugin_is_used_and_renewed(
+    control_plane: ControlPlane, plugin: Plugin, tmp_path: Path
+):
+    """Against the real API server, which knows its administrator by a certificate."""
+    control_plane.client("jane", "/CN=jane")
+    entry = read_config(control_plane.kubeconfig)["clusters"][0]["cluster"]
+    server, authority = entry["server"], entry["certificate-authority-data"]
+    config = write_config(
+        tmp_path / "c", server, plugin.user, **{"certificate-authority-data": authority}
+    )
+
+    def answer(name: str) -> None:
+        folder = control_plane.authority.folder
+        plugin.answer(
+            clientCertificateData=(folder / f"{name}.crt").read_text(),
+            clientKeyData=(folder / f"{name}.key").read_text(),
+            expirationTimestamp="2001-01-01T00:00:00Z",
+        )
+
+    answer("jane")
+    async with await Cluster.login(config) as cluster:
+        assert not await cluster.may("create", "Secret", "default")
+        answer("admin")
+        assert await cluster.may("create", "Secret", "default")
+
+    assert plugin.calls == 3
+
+
+# --- which context, which address, as whom --------------------------------------------------------
+
+
+async def test_of_several_files_the_first_current_context_holds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    paths = [write_config(tmp_path / name, f"http://{name}", {"token": "t"}) for name in "abc"]
+    without = yaml.safe_load(paths[0].read_text())
+    del without["current-context"]
+    paths[0].write_text(yaml.safe_dump(without))
+    monkeypatch.setenv("KUBECONFIG", ":".join(["", str(tmp_path / "absent"), *map(str, paths)]))
+
+    async with await Cluster.login() as cluster:
+        assert (cluster.context, cluster.server) == ("b", "http://b")
+    async with await Cluster.login(context="c") as cluster:
+        assert cluster.server == "http://c"
+
+
+async def test_requests_impersonate_whom_the_kubeconfig_names(server: TokenServer, tmp_path: Path):
+    user = {
+        "token": "first",
+        "as": "jane",
+        "as-uid": "7",
+        "as-groups": ["developers", "admins"],
+        "as-user-extra": {"reason": ["audit"]},
+    }
+    async with await Cluster.login(write_config(tmp_path / "c", server.url, user)) as cluster:
+        await read(cluster)
+
+    headers = server.requests[0].headers
+    assert headers["Impersonate-User"] == "jane"
+    assert headers["Impersonate-Uid"] == "7"
+    assert headers.getall("Impersonate-Group") == ["developers", "admins"]
+    assert headers["Impersonate-Extra-reason"] == "audit"
+
+
+async def test_the_real_server_sees_the_impersonated_user(kubeconfig: Path, tmp_path: Path):
+    real = read_config(kubeconfig)
+    real["users"][0]["user"] |= {"as": "jane", "as-groups": ["nobodies"]}
+    config = tmp_path / "c"
+    config.write_text(yaml.safe_dump(real))
+    async with await Cluster.login(config) as cluster:
+        assert not await cluster.may("create", "Pod", "default")
+
+
+async def test_a_proxy_of_the_kubeconfig_is_used(server: TokenServer, tmp_path: Path):
+    proxied = {"proxy-url": server.url}
+    config = write_config(tmp_path / "c", "http://api.invalid", {"token": "first"}, **proxied)
+    async with await Cluster.login(config) as cluster:
+        await read(cluster)
+
+    assert server.requests[0].headers["Host"] == "api.invalid"
+
+
+async def test_the_name_in_the_certificate_counts_for_calls_and_for_port_forwards(
+    kubeconfig: Path, tmp_path: Path
+):
+    """A relay has an address that the server's certificate does not name."""
+    real = read_config(kubeconfig)
+    entry = real["clusters"][0]["cluster"]
+    async with relay_to(entry["server"]) as address:
+        entry |= {"server": address, "tls-server-name": "kubernetes.default.svc"}
+        config = tmp_path / "c"
+        config.write_text(yaml.safe_dump(real))
+        async with await Cluster.login(config) as cluster:
+            assert await cluster.version()
+            forward = _Forward(cluster, "default", "no-such-pod", 80)
+            with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
+                async with forward._socket():
+                    pass
+
+    assert refused.value.status == 404
+
+
+@contextlib.asynccontextmanager
+async def relay_to(server: str) -> AsyncIterator[str]:
+    """Relay connections of another loopback address to ``server``."""
+    target = urlsplit(server)
+
+    async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while data := await reader.read(65536):
+                writer.write(data)
+                await writer.drain()
+        writer.close()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there = await asyncio.open_connection(target.hostname, target.port)
+        await asyncio.gather(copy(reader, there[1]), copy(there[0], writer))
+
+    listening = await asyncio.start_server(serve, "127.0.0.9", 0)
+    async with listening:
+        yield f"https://127.0.0.9:{listening.sockets[0].getsockname()[1]}"
