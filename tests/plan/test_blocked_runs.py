@@ -4,7 +4,13 @@ from datetime import timedelta
 
 from flashrun.api.reasons import ConditionType, Phase, Reason
 from flashrun.api.resource import ConditionStatus, FlashRunStatus
-from flashrun.plan.blocked_runs import refused_by_cluster, unreadable_spec, unrecorded_ending
+from flashrun.plan.blocked_runs import (
+    refused_by_cluster,
+    unissued_access,
+    unreadable_spec,
+    unrecorded_ending,
+    with_old_access,
+)
 from tests.plan import worlds
 from tests.plan.worlds import NOW, World, make_run, running
 
@@ -76,3 +82,32 @@ def test_a_run_whose_end_cannot_be_recorded_has_not_ended() -> None:
     assert status.pending is not None
     assert status.pending.reason is Reason.STORAGE_UNAVAILABLE
     assert status.pending.message == "The end of the run cannot be recorded: storage is full"
+
+
+def test_a_run_that_gets_no_credentials_for_its_first_job_is_pending() -> None:
+    status = unissued_access(make_run(), "AssumeRole is refused", NOW)
+
+    assert status.phase is Phase.PENDING
+    assert status.pending is not None
+    assert status.pending.reason is Reason.STORAGE_UNAVAILABLE
+    access = status.condition(ConditionType.STORAGE_ACCESS)
+    assert access is not None
+    assert access.status is ConditionStatus.FALSE
+    assert access.message.endswith("AssumeRole is refused")
+
+
+def test_a_renewal_that_fails_is_a_condition_with_the_time_that_is_left() -> None:
+    world = running()
+    status = with_old_access(world.decide().status, world.run, "no answer", NOW)
+
+    assert (status.phase, status.pending) == (Phase.RUNNING, None)
+    access = status.condition(ConditionType.STORAGE_ACCESS)
+    assert access is not None
+    assert (access.status, access.reason) == (ConditionStatus.FALSE, Reason.STORAGE_UNAVAILABLE)
+    assert access.message == (
+        "The storage credentials cannot be renewed; the present ones expire at "
+        "2026-11-23T00:00:00Z: no answer"
+    )
+    later = World(world.run.replace(status=status), world.observed).later(seconds=30)
+    again = with_old_access(later.decide().status, later.run, "no answer", later.now)
+    assert again.condition(ConditionType.STORAGE_ACCESS) == access

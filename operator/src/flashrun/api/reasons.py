@@ -79,6 +79,7 @@ class Reason(Word):
     CHECKING = "Checking", "The operator has not checked this yet."
     ACCEPTED = "Accepted", "The spec is valid, and everything that it names exists."
     COPIED = "Copied", "The values of the run's secrets are in a Secret of its own."
+    ISSUED = "Issued", "The run has credentials for storage, and they are renewed in time."
     LAUNCHED = "Launched", "The Job was created."
     NO_POD = "NoPod", "The Job has no pod yet."
     POD_PENDING = "PodPending", "The Job controller has not created all pods of the attempt yet."
@@ -527,6 +528,7 @@ class ConditionType(Word):
 
     ACCEPTED = "Accepted", "The spec is valid, and everything that it names was found and pinned."
     SECRETS_READY = "SecretsReady", "Every name in environment.secrets has a value."
+    STORAGE_ACCESS = "StorageAccess", "The run's credentials for storage are valid and renewed."
     SCHEDULED = "Scheduled", "All pods of the attempt are on nodes."
     RUNNING = "Running", "The trainer is at work."
     CHECKPOINTS_SYNCED = "CheckpointsSynced", "The run's files in storage can be read."

@@ -19,7 +19,7 @@ from flashrun.api.pod import ENDED_PHASES
 from flashrun.api.public import FILE, PublicPlatform
 from flashrun.cluster import Cluster
 from flashrun.cluster_errors import ClusterError
-from flashrun.controller.storage_access import issue_access
+from flashrun.controller.storage_access import AccessIssuer
 from flashrun.controller.storage_threads import call_storage
 from flashrun.plan import storage_policies
 from flashrun.plan.credentials import access_secret, are_due, expiry_of
@@ -36,12 +36,13 @@ log = logging.getLogger(__name__)
 
 async def publish(cluster: Cluster, store: Store, platform: Platform) -> None:
     """Publish for ever; a failure in one namespace does not affect the others."""
+    issuer = AccessIssuer(store, platform.storage)
     while True:
         public = await describe_platform(cluster, platform, datetime.now(UTC))
         for namespace in platform.namespaces:
             try:
                 await cluster.apply(_config_map(namespace, public))
-                await _renew_credentials(cluster, store, platform, namespace)
+                await _renew_credentials(cluster, issuer, platform, namespace)
             except (ClusterError, StoreError) as error:
                 log.warning("publishing in namespace %s failed: %s", namespace, error)
         await asyncio.sleep(EVERY_SECONDS)
@@ -103,7 +104,7 @@ def _config_map(namespace: str, public: PublicPlatform) -> Object:
 
 
 async def _renew_credentials(
-    cluster: Cluster, store: Store, platform: Platform, namespace: str
+    cluster: Cluster, issuer: AccessIssuer, platform: Platform, namespace: str
 ) -> None:
     """Renew the credentials of users when half of their lifetime is over."""
     seconds, now = platform.storage.credentials_seconds, datetime.now(UTC)
@@ -117,5 +118,5 @@ async def _renew_credentials(
     }
     policy = storage_policies.namespace_policy(platform.storage.bucket, namespace)
     grant = AccessGrant(metadata, policy, seconds)
-    access = await call_storage(issue_access, store, platform.storage, grant)
+    access = await call_storage(issuer.issue, grant)
     await cluster.put_secret(*access_secret(metadata, access))

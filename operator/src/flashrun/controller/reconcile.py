@@ -7,6 +7,7 @@ and the status is written last, once, as a whole. A pass with nothing to do writ
 import contextlib
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from pydantic import ValidationError
@@ -28,9 +29,15 @@ from flashrun.cluster_errors import (
 from flashrun.controller import events, metrics
 from flashrun.controller.observe import Observer
 from flashrun.controller.queue import RunKey
-from flashrun.controller.storage_access import issue_access
+from flashrun.controller.storage_access import AccessIssuer
 from flashrun.controller.storage_threads import call_storage
-from flashrun.plan.blocked_runs import refused_by_cluster, unreadable_spec, unrecorded_ending
+from flashrun.plan.blocked_runs import (
+    refused_by_cluster,
+    unissued_access,
+    unreadable_spec,
+    unrecorded_ending,
+    with_old_access,
+)
 from flashrun.plan.credentials import access_secret
 from flashrun.plan.decide import decide
 from flashrun.plan.endings import ending_of, ending_of_deleted
@@ -60,7 +67,7 @@ class Reconciler:
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._cluster, self._store, self._observer = cluster, store, observer
-        self._platform = platform
+        self._platform, self._issuer = platform, AccessIssuer(store, platform.storage)
         self._leading, self._clock = leading, clock
 
     async def handle(self, key: RunKey) -> float | None:
@@ -96,7 +103,7 @@ class Reconciler:
             decision = decide(run, observed, self._platform, self._clock())
             decision = await self._carry_out(run, decision)
         except (AlreadyExists, Forbidden, Invalid, NotFound) as error:
-            await self._report_refusal(run, str(error))
+            await self._report_blocked(run, refused_by_cluster(run, str(error), self._clock()))
             raise
         await self._report(run, decision)
         return decision.requeue_seconds
@@ -114,8 +121,7 @@ class Reconciler:
             self._check_leading()
             await self._cluster.copy_keys(decision.secrets.metadata, decision.secrets.sources)
         if decision.access is not None:
-            expires = await self._write_access(decision.access)
-            decision = with_access_expiry(decision, expires)
+            decision = await self._renew_access(run, decision, decision.access)
         for manifest in decision.apply:
             self._check_leading()
             if manifest["kind"] == "Job":
@@ -146,9 +152,31 @@ class Reconciler:
         if status.resolved != run.status.resolved:
             await self._write_status(run, {"resolved": status.to_patch()["resolved"]})
 
+    async def _renew_access(
+        self, run: FlashRun, decision: Decision, grant: AccessGrant
+    ) -> Decision:
+        """Write credentials for storage; return the decision with what became of it.
+
+        Where storage issues none, the rest of the pass goes on, unless a Job would be created
+        whose pods cannot start without them.
+
+        Raises:
+            StoreError: there are no credentials for the pods of a new Job; status says so.
+        """
+        try:
+            expires = await self._write_access(grant)
+        except StoreError as error:
+            log.warning("%s", error, extra={"run": f"{run.namespace}/{run.name}"})
+            message, now = str(error), self._clock()
+            if not grant.renewal and any(item["kind"] == "Job" for item in decision.apply):
+                await self._report_blocked(run, unissued_access(run, message, now))
+                raise
+            status = with_old_access(decision.status, run, message, now)
+            return replace(decision, status=status)
+        return with_access_expiry(decision, expires)
+
     async def _write_access(self, grant: AccessGrant) -> datetime | None:
-        storage = self._platform.storage
-        access = await call_storage(issue_access, self._store, storage, grant)
+        access = await call_storage(self._issuer.issue, grant)
         self._check_leading()
         await self._cluster.put_secret(*access_secret(grant.metadata, access))
         return access.expires
@@ -210,9 +238,7 @@ class Reconciler:
             ending = ending_of(run, status, self._clock())
             await call_storage(self._create_ending, ending)
         except StoreError as error:
-            blocked = unrecorded_ending(run, str(error), self._clock())
-            if blocked != run.status:
-                await self._write_status(run, blocked.to_patch())
+            await self._report_blocked(run, unrecorded_ending(run, str(error), self._clock()))
             raise
 
     def _create_ending(self, ending: Ending) -> None:
@@ -235,9 +261,8 @@ class Reconciler:
         metrics.ENDED.labels(phase, failure.reason if failure else "").inc()
         metrics.GPU_SECONDS.labels(run.namespace).inc(decision.status.gpu_seconds)
 
-    async def _report_refusal(self, run: FlashRun, message: str) -> None:
-        """Write to the run what the cluster refuses; the next pass tries again."""
-        status = refused_by_cluster(run, message, self._clock())
+    async def _report_blocked(self, run: FlashRun, status: FlashRunStatus) -> None:
+        """Write to the run why this pass cannot act on it; the next pass tries again."""
         if status != run.status:
             await self._write_status(run, status.to_patch())
 

@@ -5,7 +5,7 @@ from datetime import datetime
 
 from flashrun.api.reasons import ConditionType, Phase, Reason
 from flashrun.api.resource import FlashRun, FlashRunStatus, PendingStatus
-from flashrun.api.times import whole_seconds
+from flashrun.api.times import format_time, whole_seconds
 from flashrun.plan import conditions, run_status
 from flashrun.plan.conditions import FALSE, TRUE, DesiredCondition
 from flashrun.plan.types import Object
@@ -26,6 +26,31 @@ def unrecorded_ending(run: FlashRun, message: str, now: datetime) -> FlashRunSta
     """
     message = f"The end of the run cannot be recorded: {message}"
     return _blocked(run, Reason.STORAGE_UNAVAILABLE, message, now)
+
+
+def unissued_access(run: FlashRun, message: str, now: datetime) -> FlashRunStatus:
+    """Return the status of a run whose pods cannot start, because storage gives no credentials."""
+    message = f"Storage does not issue credentials for the run: {message}"
+    status = _blocked(run, Reason.STORAGE_UNAVAILABLE, message, now)
+    return run_status.with_conditions(status, run, now, _without_access(message))
+
+
+def with_old_access(
+    status: FlashRunStatus, run: FlashRun, message: str, now: datetime
+) -> FlashRunStatus:
+    """Return ``status`` of a run whose credentials are due, and were not renewed in this pass.
+
+    They work until they expire; each pass tries again.
+    """
+    ends = run.status.storage_access_expires
+    until = f"; the present ones expire at {format_time(ends)}" if ends is not None else ""
+    message = f"The storage credentials cannot be renewed{until}: {message}"
+    return run_status.with_conditions(status, run, now, _without_access(message))
+
+
+def _without_access(message: str) -> DesiredCondition:
+    reason = Reason.STORAGE_UNAVAILABLE
+    return DesiredCondition(ConditionType.STORAGE_ACCESS, FALSE, reason, message)
 
 
 def _blocked(run: FlashRun, reason: Reason, message: str, now: datetime) -> FlashRunStatus:

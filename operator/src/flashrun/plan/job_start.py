@@ -8,6 +8,7 @@ from flashrun.api.records import ResolvedRun, RunIdentity, Scale
 from flashrun.plan import objects, pins, resolve, run_status, storage_policies
 from flashrun.plan.conditions import TRUE, DesiredCondition
 from flashrun.plan.credentials import are_due
+from flashrun.plan.observed_conditions import missing_values, secrets_condition
 from flashrun.plan.run_context import RunContext
 from flashrun.plan.types import AccessGrant, Decision, Delete, Object, Patch, SecretCopy
 
@@ -36,7 +37,8 @@ def start_job(
         context.run,
         context.now,
         DesiredCondition(ConditionType.ACCEPTED, TRUE, Reason.ACCEPTED),
-        DesiredCondition(ConditionType.SECRETS_READY, TRUE, Reason.COPIED),
+        secrets_condition(context.run, context.observed, copied=True),
+        DesiredCondition(ConditionType.STORAGE_ACCESS, TRUE, Reason.ISSUED),
     )
     missing, wrong = spec_repair(context, resolved)
     if placement.scale.nodes > 1 and (retire is not None or not context.observed.has_peers):
@@ -71,8 +73,11 @@ def spec_repair(
 
 
 def missing_secrets(context: RunContext) -> SecretCopy | None:
-    """Return the copy of the secrets that the run lists, or None when it has been made."""
-    if context.observed.has_secrets:
+    """Return the copy of the secrets that the run lists, or None when it has been made.
+
+    While one of them has no value there is no copy: a pod waits for it, and does not start without.
+    """
+    if context.observed.has_secrets or missing_values(context.run, context.observed):
         return None
     listed = (*context.run.spec.environment.secrets, names.WANDB_API_KEY)
     sources = context.observed.secrets.sources
@@ -117,6 +122,7 @@ def access_grant(context: RunContext, resolved: ResolvedRun) -> AccessGrant | No
             _readable_prefixes(resolved),
         ),
         seconds=seconds,
+        renewal=observed.has_access,
     )
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from flashrun.api import names
 from flashrun.api.reasons import ConditionType, Reason
 from flashrun.api.resource import FlashRun
 from flashrun.plan.conditions import FALSE, TRUE, UNKNOWN, DesiredCondition
@@ -13,21 +14,60 @@ from flashrun.plan.types import Observed, StorageView
 def observed_conditions(
     run: FlashRun, pods: tuple[Pod, ...], observed: Observed
 ) -> Iterator[DesiredCondition]:
-    """Yield Accepted, SecretsReady, Scheduled and CheckpointsSynced."""
+    """Yield Accepted, SecretsReady, StorageAccess, Scheduled and CheckpointsSynced."""
     accepted = pinned_run(run) is not None
     yield DesiredCondition(
         ConditionType.ACCEPTED,
         TRUE if accepted else UNKNOWN,
         Reason.ACCEPTED if accepted else Reason.CHECKING,
     )
-    ready = observed.has_secrets
+    yield secrets_condition(run, observed)
     yield DesiredCondition(
+        ConditionType.STORAGE_ACCESS,
+        TRUE if observed.has_access else UNKNOWN,
+        Reason.ISSUED if observed.has_access else Reason.CHECKING,
+    )
+    yield _scheduled_condition(run, current_pods(pods))
+    yield _synced_condition(observed.storage)
+
+
+def missing_values(run: FlashRun, observed: Observed) -> str:
+    """Return one sentence when a secret that the run lists has no value, else an empty string."""
+    if observed.has_secrets:
+        return ""
+    lookup, listed = observed.secrets, run.spec.environment.secrets
+    missing = [name for name in listed if name not in lookup.sources]
+    if not missing:
+        return ""
+    message = f"No value for {', '.join(missing)} in {_where_to_add(run)}."
+    if lookup.absent:
+        message += f" Secret {', '.join(lookup.absent)} does not exist."
+    if lookup.unlabelled:
+        message += (
+            f" Secret {', '.join(lookup.unlabelled)} is not labelled for runs: label it "
+            f'{names.SECRETS_LABEL}: "true".'
+        )
+    return message
+
+
+def secrets_condition(run: FlashRun, observed: Observed, copied: bool = False) -> DesiredCondition:
+    """Return SecretsReady; ``copied`` is whether this pass copies the values that are there."""
+    if missing := missing_values(run, observed):
+        return DesiredCondition(ConditionType.SECRETS_READY, FALSE, Reason.SECRET_MISSING, missing)
+    ready = copied or observed.has_secrets
+    return DesiredCondition(
         ConditionType.SECRETS_READY,
         TRUE if ready else UNKNOWN,
         Reason.COPIED if ready else Reason.CHECKING,
     )
-    yield _scheduled_condition(run, current_pods(pods))
-    yield _synced_condition(observed.storage)
+
+
+def _where_to_add(run: FlashRun) -> str:
+    """Return the Secrets that were searched, and what to do."""
+    listed = ", ".join(ref.name for ref in run.spec.secret_refs)
+    if not listed:
+        return "spec.secretRefs (empty): add a Secret that has it"
+    return f"the Secrets of spec.secretRefs ({listed}): add it to one of them"
 
 
 def _scheduled_condition(run: FlashRun, pods: tuple[Pod, ...]) -> DesiredCondition:

@@ -113,6 +113,8 @@ class AccessGrant:
     metadata: Object
     policy: Object
     seconds: int
+    renewal: bool = False
+    """Whether credentials exist already, which go on to work until they expire."""
 
 
 @dataclass(frozen=True)
