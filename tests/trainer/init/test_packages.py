@@ -1,10 +1,10 @@
 """The init container of the environment: an untrusted archive, and a pip list."""
 
+import sys
 import tarfile
-import zipfile
 from collections.abc import Iterator
 from functools import partial
-from http.server import SimpleHTTPRequestHandler
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -15,6 +15,17 @@ from flashrun_trainer.init.init_container import run_init_container
 from flashrun_trainer.pod.trainer_errors import TrainerError
 from tests.trainer import archives
 from tests.trainer.http_servers import serving
+from tests.trainer.package_index import (
+    OWN_BACKEND,
+    QuietHandler,
+    backend,
+    failing_backend,
+    project,
+    setuptools_stand_in,
+    source,
+    wheel,
+    wheel_files,
+)
 from tests.trainer.pods import ENVIRONMENT_ID, Workshop, package, resolved, sums
 
 
@@ -39,56 +50,6 @@ def test_files_and_folders_are_unpacked_without_their_modes(tmp_path: Path):
     assert unpacked.stat().st_mode & 0o111 == 0
 
 
-@pytest.mark.parametrize(
-    ("sentence", "output", "code", "reason", "words"),
-    [
-        (
-            "a name that the index does not know",
-            "ERROR: Could not find a version that satisfies the requirement nope>=1 (from versions:"
-            " none)\nERROR: No matching distribution found for nope>=1\n",
-            Exit.ENVIRONMENT,
-            "PackageNotFound",
-            "'nope>=1'",
-        ),
-        (
-            "an index that is away, which pip reports the same way in the end",
-            "WARNING: Retrying (Retry(total=0)) after connection broken by 'NewConnectionError'\n"
-            "ERROR: No matching distribution found for nope>=1\n",
-            Exit.TEMPORARY,
-            "IndexUnavailable",
-            "cannot be reached",
-        ),
-        (
-            "an index that is overloaded",
-            "ERROR: HTTP error 503 while getting something\n",
-            Exit.TEMPORARY,
-            "IndexUnavailable",
-            "cannot be reached",
-        ),
-        (
-            "a version that the image does not have",
-            "ERROR: Cannot install transformers==4.0 because these package versions have "
-            "conflicting dependencies.\nERROR: ResolutionImpossible: for help visit\n",
-            Exit.ENVIRONMENT,
-            "PackageConflict",
-            "transformers==4.0",
-        ),
-        (
-            "anything else",
-            "  error: subprocess-exited-with-error\n",
-            Exit.ENVIRONMENT,
-            "PackageFailed",
-            "subprocess-exited-with-error",
-        ),
-    ],
-)
-def test_a_failed_pip_is_explained(sentence: str, output: str, code: int, reason: str, words: str):
-    end = packages.classify_pip_failure(output)
-    assert (end.code, end.reason) == (code, reason)
-    assert words in end.message
-    assert "\n" not in end.message
-
-
 def test_an_index_that_refuses_connections_is_a_temporary_failure(tmp_path: Path):
     run = resolved(
         environment={"pip": ("some-package",)}, pip_index_url="http://127.0.0.1:1/simple"
@@ -104,37 +65,13 @@ def test_what_the_image_has_is_not_installed_again(tmp_path: Path):
     assert not (tmp_path / "site").exists()
 
 
-def wheel(folder: Path, name: str, requires: str = "") -> None:
-    """Make the smallest wheel there is."""
-    info = f"{name}-1.0.dist-info"
-    metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n"
-    files = {
-        f"{name}.py": "VALUE = 42\n",
-        f"{info}/METADATA": metadata + (f"Requires-Dist: {requires}\n" if requires else ""),
-        f"{info}/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
-        f"{info}/RECORD": "",
-    }
-    with zipfile.ZipFile(folder / f"{name}-1.0-py3-none-any.whl", "w") as archive:
-        for path, text in files.items():
-            archive.writestr(path, text)
-
-
 @pytest.fixture
 def index(tmp_path: Path) -> Iterator[str]:
     """A package index with two packages; one needs the other and a package of the image."""
     for name, requires in (("aaa_test", "bbb_test"), ("bbb_test", "packaging")):
-        project = tmp_path / "index" / name.replace("_", "-")
-        project.mkdir(parents=True)
-        wheel(project, name, requires)
+        wheel(project(tmp_path / "index", name), name, [requires])
     with serving(partial(QuietHandler, directory=str(tmp_path / "index"))) as address:
         yield address
-
-
-class QuietHandler(SimpleHTTPRequestHandler):
-    """Serves folders without a log."""
-
-    def log_message(self, *_: object) -> None:
-        return
 
 
 def test_the_pip_list_and_what_it_needs_is_installed_beside_the_image(tmp_path: Path, index: str):
@@ -147,7 +84,7 @@ def test_the_pip_list_and_what_it_needs_is_installed_beside_the_image(tmp_path: 
 def test_a_package_that_was_named_by_its_address_comes_from_there(tmp_path: Path, index: str):
     elsewhere = tmp_path / "index" / "elsewhere"
     elsewhere.mkdir()
-    wheel(elsewhere, "ccc_test", "bbb_test")
+    wheel(elsewhere, "ccc_test", ["bbb_test"])
     requirement = f"ccc-test @ {index}/elsewhere/ccc_test-1.0-py3-none-any.whl"
     run = resolved(environment={"pip": (requirement,)}, pip_index_url=index)
     packages.install_packages(run, tmp_path / "site")
@@ -155,22 +92,163 @@ def test_a_package_that_was_named_by_its_address_comes_from_there(tmp_path: Path
     assert modules == {"bbb_test.py", "ccc_test.py"}
 
 
+def refusal(tmp_path: Path, index: str, *pip: str) -> TrainerError:
+    run = resolved(environment={"pip": pip}, pip_index_url=index)
+    with pytest.raises(TrainerError) as error:
+        packages.install_packages(run, tmp_path / "site")
+    assert "\n" not in error.value.message
+    return error.value
+
+
+IMAGE = version("packaging")
+
+
 @pytest.mark.parametrize(
-    ("requirement", "reason", "words"),
+    ("requirement", "reason", "message"),
     [
-        ("no-such-package", "PackageNotFound", "'no-such-package'"),
-        ("aaa-test>=2", "PackageNotFound", "'aaa-test>=2'"),
-        ("packaging<1", "PackageConflict", "packaging<1"),
+        (
+            "no-such-package",
+            "PackageNotFound",
+            "'no-such-package' of the pip list is not on the package index",
+        ),
+        (
+            "aaa-test>=2",
+            "PackageNotFound",
+            "'aaa-test>=2' of the pip list is not on the package index, whose newest version of "
+            "it is 1.0",
+        ),
+        (
+            "packaging<1",
+            "PackageConflict",
+            f"'packaging<1' of the pip list conflicts with packaging {IMAGE} of the trainer image",
+        ),
     ],
 )
 def test_a_requirement_that_cannot_be_met_is_named(
-    tmp_path: Path, index: str, requirement: str, reason: str, words: str
+    tmp_path: Path, index: str, requirement: str, reason: str, message: str
 ):
-    run = resolved(environment={"pip": (requirement,)}, pip_index_url=index)
-    with pytest.raises(TrainerError) as error:
-        packages.install_packages(run, tmp_path / "site")
-    assert (error.value.code, error.value.reason) == (Exit.ENVIRONMENT, reason)
-    assert words in error.value.message
+    error = refusal(tmp_path, index, requirement)
+    assert (error.code, error.reason, error.message) == (Exit.ENVIRONMENT, reason, message)
+
+
+def test_a_conflict_names_the_requirement_the_package_and_the_package_of_the_image(
+    tmp_path: Path, index: str
+):
+    wheel(project(tmp_path / "index", "ddd_test"), "ddd_test", ["packaging<1"])
+    wheel(project(tmp_path / "index", "eee_test"), "eee_test", ["ddd_test"])
+    error = refusal(tmp_path, index, "aaa-test", "eee-test>=1")
+    assert (error.code, error.reason) == (Exit.ENVIRONMENT, "PackageConflict")
+    assert error.message == (
+        "ddd-test, which 'eee-test>=1' of the pip list needs, needs packaging<1, which conflicts "
+        f"with packaging {IMAGE} of the trainer image"
+    )
+
+
+def test_two_requirements_that_exclude_each_other_are_both_named(tmp_path: Path, index: str):
+    for number in (1, 2):
+        name = f"fff{number}_test"
+        wheel(project(tmp_path / "index", name), name, [f"bbb_test=={number}.0"])
+    wheel(project(tmp_path / "index", "bbb_test"), "bbb_test", version="2.0")
+    error = refusal(tmp_path, index, "fff1-test", "fff2-test")
+    assert (error.code, error.reason) == (Exit.ENVIRONMENT, "PackageConflict")
+    assert error.message == (
+        "the pip list contradicts itself: fff1-test 1.0 needs bbb_test==1.0, but fff2-test 1.0 "
+        "needs bbb_test==2.0"
+    )
+
+
+def test_a_source_distribution_is_built(tmp_path: Path, index: str):
+    files = {"pyproject.toml": OWN_BACKEND, "backend.py": backend("ggg_test")}
+    source(project(tmp_path / "index", "ggg_test"), "ggg_test", files)
+    wheel(project(tmp_path / "index", "hhh_test"), "hhh_test", ["ggg_test"])
+    run = resolved(environment={"pip": ("hhh-test",)}, pip_index_url=index)
+    packages.install_packages(run, tmp_path / "site")
+    modules = {path.name for path in (tmp_path / "site").glob("*.py")}
+    assert modules == {"ggg_test.py", "hhh_test.py"}
+    assert not (tmp_path / "pip-cache").exists()
+
+
+def test_an_old_source_distribution_is_not_built_with_what_the_image_has_of_setuptools(
+    tmp_path: Path, index: str, monkeypatch: pytest.MonkeyPatch
+):
+    files = {"setup.py": "from setuptools import setup\nsetup(name='iii_test', version='1.0')\n"}
+    source(project(tmp_path / "index", "iii_test"), "iii_test", files)
+    setuptools_stand_in(tmp_path / "index", "iii_test")
+    for leftover in ("setuptools", "wheel"):
+        (tmp_path / "leftovers" / leftover).mkdir(parents=True)
+        (tmp_path / "leftovers" / leftover / "__init__.py").write_text("raise ImportError\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "leftovers"))
+    run = resolved(environment={"pip": ("iii-test",)}, pip_index_url=index)
+    packages.install_packages(run, tmp_path / "site")
+    assert (tmp_path / "site/iii_test.py").is_file()
+
+
+def test_a_build_that_fails_names_the_requirement_the_package_and_the_reason(
+    tmp_path: Path, index: str
+):
+    words = "error: command 'gcc' failed: No such file or directory"
+    files = {"pyproject.toml": OWN_BACKEND, "backend.py": failing_backend(words)}
+    source(project(tmp_path / "index", "jjj_test"), "jjj_test", files)
+    wheel(project(tmp_path / "index", "kkk_test"), "kkk_test", ["jjj_test"])
+    error = refusal(tmp_path, index, "aaa-test", "kkk-test>=1")
+    assert (error.code, error.reason) == (Exit.ENVIRONMENT, "PackageFailed")
+    assert error.message == (
+        "jjj_test, which 'kkk-test>=1' of the pip list needs, cannot be built from source for "
+        f"Python {sys.version_info.major}.{sys.version_info.minor}: a compiler is missing (gcc)"
+    )
+
+
+def test_a_build_that_fails_after_the_resolution_names_the_same(tmp_path: Path, index: str):
+    metadata = wheel_files("lll_test")["lll_test-1.0.dist-info/METADATA"]
+    prepare = (
+        "import os\n"
+        "def prepare_metadata_for_build_wheel(folder, config_settings=None):\n"
+        "    os.mkdir(os.path.join(folder, 'lll_test-1.0.dist-info'))\n"
+        "    with open(os.path.join(folder, 'lll_test-1.0.dist-info', 'METADATA'), 'w') as file:\n"
+        f"        file.write({metadata!r})\n"
+        "    return 'lll_test-1.0.dist-info'\n"
+    )
+    files = {"pyproject.toml": OWN_BACKEND, "backend.py": prepare + failing_backend("error: no C")}
+    source(project(tmp_path / "index", "lll_test"), "lll_test", files)
+    wheel(project(tmp_path / "index", "mmm_test"), "mmm_test", ["lll_test"])
+    error = refusal(tmp_path, index, "mmm-test")
+    assert error.message.startswith("lll_test, which 'mmm-test' of the pip list needs, cannot be")
+    assert error.message.endswith(": no C")
+
+
+def test_a_package_without_a_wheel_for_this_python_is_told_from_a_missing_one(
+    tmp_path: Path, index: str
+):
+    folder = project(tmp_path / "index", "nnn_test")
+    wheel(folder, "nnn_test", tag="cp39-cp39-manylinux_2_17_x86_64")
+    error = refusal(tmp_path, index, "nnn-test==1.0")
+    assert (error.code, error.reason) == (Exit.ENVIRONMENT, "PackageFailed")
+    python = f"Python {sys.version_info.major}.{sys.version_info.minor}"
+    assert error.message == (
+        f"'nnn-test==1.0' of the pip list has neither a wheel for {python} on this machine nor a "
+        "source distribution"
+    )
+    assert refusal(tmp_path, index, "nnn-test==2.0").reason == "PackageNotFound"
+
+
+def test_a_package_for_later_pythons_only_says_which(tmp_path: Path, index: str):
+    folder = project(tmp_path / "index", "ooo_test")
+    source(folder, "ooo_test", {"pyproject.toml": OWN_BACKEND})
+    (folder / "index.html").write_text(
+        '<a href="ooo_test-1.0.tar.gz" data-requires-python="&gt;=3.99">ooo_test-1.0.tar.gz</a>'
+    )
+    error = refusal(tmp_path, index, "ooo-test")
+    assert (error.code, error.reason) == (Exit.ENVIRONMENT, "PackageFailed")
+    assert error.message.endswith(": version 1.0 needs Python >=3.99")
+
+
+def test_a_package_that_a_package_needs_and_the_index_lacks_is_named(tmp_path: Path, index: str):
+    wheel(project(tmp_path / "index", "ppp_test"), "ppp_test", ["no-such-package>=3"])
+    error = refusal(tmp_path, index, "ppp-test")
+    assert error.reason == "PackageNotFound"
+    assert error.message == (
+        "no-such-package>=3, which 'ppp-test' of the pip list needs, is not on the package index"
+    )
 
 
 def test_a_requirement_that_looks_like_an_option_is_refused(tmp_path: Path):

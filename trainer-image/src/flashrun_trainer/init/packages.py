@@ -6,9 +6,11 @@ only missing packages are installed, into a separate folder.
 
 import json
 import logging
-import re
+import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,6 +21,7 @@ from flashrun.api.reasons import Activity, Reason
 from flashrun.api.records import ResolvedEnvironment, ResolvedRun
 from flashrun.store import Store
 from flashrun.store_errors import KeyNotFound, StorageForbidden, Unauthorized
+from flashrun_trainer.init.pip_failures import PipFailure, explain_failure
 from flashrun_trainer.pod.image_packages import installed_pins
 from flashrun_trainer.pod.mounts import PodMounts
 from flashrun_trainer.pod.trainer_errors import TrainerError, first_line
@@ -86,23 +89,28 @@ def unpack_package(packed: Path, folder: Path) -> None:
 
 
 def install_packages(spec: ResolvedRun, site: Path) -> None:
-    """Install into ``site`` what the pip list needs and the image does not have."""
-    work = site.parent
-    constraints = work / "constraints.txt"
+    """Install into ``site`` what the pip list needs and the image does not have.
+
+    The first pip decides, with all packages of the image in view; the second one installs. They
+    share a cache, so that each package is downloaded and built once.
+    """
+    pip = _Pip(spec, site.parent)
+    report = site.parent / "pip-report.json"
+    constraints = site.parent / "constraints.txt"
     constraints.write_text("".join(f"{pin}\n" for pin in installed_pins()))
-    index = ("--index-url", spec.pip_index_url) if spec.pip_index_url else ()
-    report = work / "pip-report.json"
-    _pip(
-        *("--dry-run", "--report", str(report), "--constraint", str(constraints), *index),
-        "--",
-        *spec.environment.pip,
-    )
-    requirements = packages_to_install(report.read_text())
-    if not requirements:
-        log.info("the image already has all packages of the pip list")
-        return
-    log.info("installing %s", ", ".join(requirements))
-    _pip("--no-deps", "--target", str(site), *index, "--", *requirements)
+    try:
+        pip.install(
+            *("--dry-run", "--report", str(report), "--constraint", str(constraints)),
+            requirements=spec.environment.pip,
+        )
+        requirements = packages_to_install(report.read_text())
+        if not requirements:
+            log.info("the image already has all packages of the pip list")
+            return
+        log.info("installing %s", ", ".join(requirements))
+        pip.install("--no-deps", "--target", str(site), requirements=requirements)
+    finally:
+        shutil.rmtree(pip.cache, ignore_errors=True)
 
 
 def packages_to_install(report: str) -> list[str]:
@@ -119,70 +127,58 @@ def _pinned_requirement(item: dict[str, Any]) -> str:
     return f"{name} @ {source['url']}#sha256={sha256}"
 
 
-def _pip(*arguments: str) -> None:
-    command = [sys.executable, "-m", "pip", "install", "--no-input", "--no-cache-dir"]
-    quiet = ["--disable-pip-version-check", "--progress-bar", "off", "--no-compile"]
-    try:
-        result = subprocess.run(
-            [*command, *quiet, *arguments],
-            capture_output=True,
+class _Pip:
+    """The pip of the image, with the index of the platform and a cache of its own."""
+
+    def __init__(self, spec: ResolvedRun, folder: Path) -> None:
+        self.cache = folder / "pip-cache"
+        self._pip_list = spec.environment.pip
+        self._resolution = ""
+        self._index = ("--index-url", spec.pip_index_url) if spec.pip_index_url else ()
+
+    def install(self, *options: str, requirements: Sequence[str]) -> None:
+        """Run ``pip install``; raises ``TrainerError`` when it fails."""
+        try:
+            result = self._run(*options, requirements=requirements)
+        except subprocess.TimeoutExpired:
+            raise TrainerError(
+                Exit.TEMPORARY,
+                Reason.INDEX_UNAVAILABLE,
+                f"pip took longer than {_PIP_TIMEOUT_SECONDS} s to install the pip list",
+                "the run is retried; if it fails again, shorten [environment].pip",
+            ) from None
+        output = result.stdout
+        log.info("%s", output)
+        if result.returncode != 0:
+            raise explain_failure(
+                PipFailure(output, self._pip_list, self._search, self._resolution)
+            )
+        self._resolution += output
+
+    def _search(self, requirement: str) -> str:
+        """Return what pip prints about every file that the index has of a package."""
+        with suppress(subprocess.TimeoutExpired):
+            result = self._run("-vv", "--no-deps", "--dry-run", requirements=[requirement])
+            return result.stdout
+        return ""
+
+    def _run(self, *options: str, requirements: Sequence[str]) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [
+                *(sys.executable, "-m", "pip", "install", "--no-input", "--no-compile"),
+                *("--disable-pip-version-check", "--progress-bar", "off"),
+                *("--cache-dir", str(self.cache)),
+                # Always build in an environment of its own, as in a new virtual environment: pip
+                # would otherwise build with a setuptools that some base image happens to have.
+                "--use-pep517",
+                *self._index,
+                *options,
+                "--",
+                *requirements,
+            ],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
             text=True,
+            errors="replace",
             timeout=_PIP_TIMEOUT_SECONDS,
         )
-    except subprocess.TimeoutExpired:
-        raise TrainerError(
-            Exit.TEMPORARY,
-            Reason.INDEX_UNAVAILABLE,
-            f"pip took longer than {_PIP_TIMEOUT_SECONDS} s to install the pip list",
-            "the run is retried; if it fails again, shorten [environment].pip",
-        ) from None
-    log.info("%s%s", result.stdout, result.stderr)
-    if result.returncode != 0:
-        raise classify_pip_failure(result.stdout + result.stderr)
-
-
-_OFFLINE: Final = re.compile(
-    r"connection broken|Could not fetch URL|Max retries exceeded|Connection refused|timed out"
-    r"|Name or service not known|Temporary failure in name resolution|(?:HTTP error|Error) 5\d\d"
-    r"|5\d\d Server Error|Too Many Requests"
-)
-_MISSING: Final = re.compile(r"No matching distribution found for (?P<name>.+)")
-_CONFLICT: Final = re.compile(r"Cannot install (?P<names>.+?) because|ResolutionImpossible")
-_ERROR: Final = re.compile(r"(?m)^\s*(?:ERROR|error): (?P<text>.+)")
-
-
-def classify_pip_failure(output: str) -> TrainerError:
-    """Return why pip failed, from its output.
-
-    Connection errors are looked for first: pip also reports them as "No matching distribution".
-    """
-    if _OFFLINE.search(output):
-        return TrainerError(
-            Exit.TEMPORARY,
-            Reason.INDEX_UNAVAILABLE,
-            "the package index cannot be reached, so the pip list cannot be installed",
-            "the run is retried; if it fails again, ask the platform's administrator to check "
-            "trainer.pip_index_url",
-        )
-    if (conflict := _CONFLICT.search(output)) is not None:
-        return TrainerError(
-            Exit.ENVIRONMENT,
-            Reason.PACKAGE_CONFLICT,
-            f"the pip list conflicts with the trainer's own packages: "
-            f"{conflict['names'] or 'conflicting versions'}",
-            "loosen the versions in [environment].pip",
-        )
-    if (missing := _MISSING.search(output)) is not None:
-        return TrainerError(
-            Exit.ENVIRONMENT,
-            Reason.PACKAGE_NOT_FOUND,
-            f"the package index has no package for {missing['name'].strip()!r}",
-            "correct its name or version in [environment].pip",
-        )
-    error = _ERROR.search(output)
-    return TrainerError(
-        Exit.ENVIRONMENT,
-        Reason.PACKAGE_FAILED,
-        f"the pip list cannot be installed: {first_line(error['text'] if error else output)}",
-        "correct [environment].pip",
-    )
