@@ -69,7 +69,7 @@ class Operators:
     running: list[subprocess.Popen[bytes]] = field(default_factory=list)
     ports: dict[int, int] = field(default_factory=dict)
 
-    def start(self, kubeconfig: Path | None = None) -> subprocess.Popen[bytes]:
+    def start(self, kubeconfig: Path | None = None, **variables: str) -> subprocess.Popen[bytes]:
         keys = self.folder / "keys"
         keys.mkdir(exist_ok=True)
         (keys / "accessKey").write_text(ROOT_USER)
@@ -84,7 +84,7 @@ class Operators:
             [sys.executable, "-m", "flashrun.controller", *words],
             stdout=log,
             stderr=log,
-            env={**os.environ, "PYTHONPATH": str(ROOT / "operator" / "src")},
+            env={**os.environ, "PYTHONPATH": str(ROOT / "operator" / "src"), **variables},
         )
         log.close()
         self.running.append(process)

@@ -42,7 +42,7 @@ def run() -> FlashRun:
 async def post(api: EventApi, reason: str, message: str, warning: bool = False) -> None:
     cluster: Any = api
     event: Any = RunEvent(reason=reason, message=message, warning=warning)  # type: ignore[arg-type]
-    await events.post(cluster, run(), event, NOW)
+    await events.post(cluster, events.Subject.of(run()), event, NOW)
 
 
 async def test_an_event_names_its_run_and_says_what_happened() -> None:

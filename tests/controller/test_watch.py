@@ -8,7 +8,8 @@ import pytest
 
 from flashrun.controller import watch as watch_module
 from flashrun.controller.queue import RunKey
-from flashrun.controller.watch import KINDS, Watch
+from flashrun.controller.served_namespaces import WATCHED_KINDS
+from flashrun.controller.watch import Watch
 from tests.controller.stage import Kubelet, World
 
 pytestmark = pytest.mark.api
@@ -28,10 +29,10 @@ async def test_a_watch_that_dies_unnoticed_is_begun_anew(
     monkeypatch.setattr(watch_module, "_START_SECONDS", 2.0)
     seen: list[RunKey] = []
     connection = await world.cluster.connection()
-    watch = Watch((world.namespace,), lambda: connection, seen.append)
+    watch = Watch(lambda: (world.namespace,), lambda: connection, seen.append)
     watch.start()
     try:
-        await until(lambda: watch._watchers() == KINDS)
+        await until(lambda: watch._watchers() == len(WATCHED_KINDS))
         await world.submit("flash-1-seen")
         await until(lambda: RunKey(world.namespace, "flash-1-seen") in seen)
         await world.phase("flash-1-seen", "Starting")
@@ -45,7 +46,7 @@ async def test_a_watch_that_dies_unnoticed_is_begun_anew(
         for task in asyncio.all_tasks(loop):
             if task.get_name().startswith("watcher for flashruns"):
                 loop.call_soon_threadsafe(task.cancel)
-        await until(lambda: watch._watchers() == KINDS - 1)
+        await until(lambda: watch._watchers() == len(WATCHED_KINDS) - 1)
         await world.submit("flash-2-unseen")
         await until(lambda: RunKey(world.namespace, "flash-2-unseen") in seen, 30)
         assert watch.problem() == ""
@@ -57,7 +58,7 @@ async def test_a_watch_that_dies_unnoticed_is_begun_anew(
 async def test_runs_carry_nothing_of_the_framework(world: World):
     connection = await world.cluster.connection()
     seen: list[RunKey] = []
-    watch = Watch((world.namespace,), lambda: connection, seen.append)
+    watch = Watch(lambda: (world.namespace,), lambda: connection, seen.append)
     watch.start()
     try:
         await world.submit("flash-1-clean")

@@ -79,6 +79,12 @@ class Reason(Word):
     CHECKING = "Checking", "The operator has not checked this yet."
     ACCEPTED = "Accepted", "The spec is valid, and everything that it names exists."
     COPIED = "Copied", "The values of the run's secrets are in a Secret of its own."
+    NAMESPACES_SERVED = "NamespacesServed", "All namespaces of the platform are served."
+    NAMESPACE_NOT_SERVED = (
+        "NamespaceNotServed",
+        "An Event of the operator's pod: it has no rights in a namespace, and serves the others.",
+        Owner.PLATFORM,
+    )
     ISSUED = "Issued", "The run has credentials for storage, and they are renewed in time."
     LAUNCHED = "Launched", "The Job was created."
     NO_POD = "NoPod", "The Job has no pod yet."

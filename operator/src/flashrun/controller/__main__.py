@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from flashrun.api import names
 from flashrun.cluster import Cluster, Connection
-from flashrun.cluster_errors import ClusterError
+from flashrun.cluster_errors import ClusterError, Forbidden
 from flashrun.controller import json_logs, metrics
 from flashrun.controller.health import OLDEST_SECONDS, Health
 from flashrun.controller.lease import Lease
@@ -26,6 +26,7 @@ from flashrun.controller.poll import HeartbeatPoller, resync
 from flashrun.controller.publish import publish
 from flashrun.controller.queue import Queue, RunKey
 from flashrun.controller.reconcile import Reconciler
+from flashrun.controller.served_namespaces import ServedNamespaces
 from flashrun.controller.settings import KEYS_FOLDER, Settings, SettingsError, load_settings
 from flashrun.controller.storage_threads import call_heartbeats, call_storage
 from flashrun.controller.watch import Watch
@@ -97,7 +98,9 @@ async def _act_with_lease(
 
     The lease is renewed from the moment when it is held, whatever storage does.
     """
-    await _wait_for_flashruns(cluster, settings.platform.namespaces)
+    while problem := await _missing_flashruns(cluster, settings.platform.namespaces):
+        log.warning("waiting: %s", problem)
+        await asyncio.sleep(_RETRY_SECONDS)
     health.waits_for = ""
     await lease.acquire()
     metrics.LEADING.set(1)
@@ -165,11 +168,13 @@ async def _run_workers(
     def connect() -> Connection:
         return asyncio.run_coroutine_threadsafe(cluster.connection(), loop).result(10)
 
-    def clean_up(uids: AbstractSet[str]) -> None:
+    def clean_up(uids: AbstractSet[str], listed: tuple[str, ...]) -> None:
         observer.forget_all_except(uids)
-        heartbeats.delete_orphans(uids, platform.namespaces)
+        heartbeats.delete_orphans(uids, listed)
 
-    watch = Watch(platform.namespaces, connect, add_from_thread, reconciler.record_deletion)
+    served = ServedNamespaces(cluster, platform.namespaces)
+    await served.probe()
+    watch = Watch(lambda: served.now, connect, add_from_thread, reconciler.record_deletion)
     log.info("serving %s on %s", ", ".join(platform.namespaces), cluster.server)
     watch.start()
     health.checks += [watch.problem, lambda: _overdue(queue)]
@@ -177,6 +182,7 @@ async def _run_workers(
         await _until_first_ends(
             _report_readiness(heartbeats, health),
             heartbeats.run(add),
+            served.run(),
             resync(cluster, platform.namespaces, add, clean_up),
             publish(cluster, store, platform),
             *(queue.work(reconciler.handle) for _ in range(WORKERS)),
@@ -199,16 +205,20 @@ def _overdue(queue: Queue) -> str:
     return f"a run has been due for {oldest:.0f} s" if oldest > OLDEST_SECONDS else ""
 
 
-async def _wait_for_flashruns(cluster: Cluster, namespaces: tuple[str, ...]) -> None:
-    """Wait until the API server serves FlashRuns and allows to list them."""
-    while True:
+async def _missing_flashruns(cluster: Cluster, namespaces: tuple[str, ...]) -> str:
+    """Return why the API server does not serve FlashRuns, or an empty string.
+
+    A namespace in which they may not be listed says nothing about the others.
+    """
+    for namespace in namespaces:
         try:
-            await cluster.list(names.KIND, namespaces[0])
+            await cluster.list(names.KIND, namespace)
+        except Forbidden:
+            continue
         except ClusterError as error:
-            log.warning("waiting: %s", error)
-            await asyncio.sleep(_RETRY_SECONDS)
-        else:
-            return
+            return str(error)
+        return ""
+    return ""
 
 
 async def _open_storage(settings: Settings) -> Store:

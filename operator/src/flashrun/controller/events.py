@@ -1,13 +1,13 @@
-"""Kubernetes Events for users: ``kubectl describe flashrun`` shows each reason once.
+"""Kubernetes Events for people: ``kubectl describe`` shows each reason once.
 
-A run has one Event per reason, which is updated. Its name is made from both, so that a restarted
-operator does not create it again.
+An object has one Event per reason, which is updated. Its name is made from both: an operator that
+was restarted does not create it again.
 """
 
 import hashlib
 import logging
 from datetime import datetime
-from typing import Final
+from typing import Final, NamedTuple, Self
 
 from flashrun.api import names
 from flashrun.api.resource import FlashRun
@@ -21,31 +21,46 @@ _MESSAGE_LIMIT: Final = 1024
 log = logging.getLogger(__name__)
 
 
-async def post(cluster: Cluster, run: FlashRun, event: RunEvent, now: datetime) -> None:
+class Subject(NamedTuple):
+    """The object that an Event is about."""
+
+    api_version: str
+    kind: str
+    namespace: str
+    name: str
+    uid: str
+
+    @classmethod
+    def of(cls, run: FlashRun) -> Self:
+        """Return a run as the object of an Event."""
+        return cls(names.API_VERSION, names.KIND, run.namespace, run.name, run.uid)
+
+
+async def post(cluster: Cluster, subject: Subject, event: RunEvent, now: datetime) -> None:
     """Create or update an Event; a failure is only logged, because no run depends on it."""
-    digest = hashlib.sha256(f"{run.uid} {event.reason}".encode()).hexdigest()[:16]
-    name = f"{run.name}.{digest}"
+    digest = hashlib.sha256(f"{subject.uid} {event.reason}".encode()).hexdigest()[:16]
+    name = f"{subject.name}.{digest}"
     try:
-        await _write(cluster, run, event, name, now)
+        await _write(cluster, subject, event, name, now)
     except ClusterError as error:
         log.warning("event %s was not posted: %s", event.reason, error)
 
 
 async def _write(
-    cluster: Cluster, run: FlashRun, event: RunEvent, name: str, now: datetime
+    cluster: Cluster, subject: Subject, event: RunEvent, name: str, now: datetime
 ) -> None:
     moment = format_time(now)
     message = event.message[:_MESSAGE_LIMIT]
     manifest = {
         "apiVersion": "v1",
         "kind": "Event",
-        "metadata": {"name": name, "namespace": run.namespace},
+        "metadata": {"name": name, "namespace": subject.namespace},
         "involvedObject": {
-            "apiVersion": names.API_VERSION,
-            "kind": names.KIND,
-            "name": run.name,
-            "namespace": run.namespace,
-            "uid": run.uid,
+            "apiVersion": subject.api_version,
+            "kind": subject.kind,
+            "name": subject.name,
+            "namespace": subject.namespace,
+            "uid": subject.uid,
         },
         "type": "Warning" if event.warning else "Normal",
         "reason": event.reason,
@@ -59,4 +74,4 @@ async def _write(
         await cluster.create(manifest)
     except AlreadyExists:
         changes = {"lastTimestamp": moment, "message": message}
-        await cluster.patch("Event", run.namespace, name, changes)
+        await cluster.patch("Event", subject.namespace, name, changes)

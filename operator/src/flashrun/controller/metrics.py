@@ -21,6 +21,9 @@ RECORDS_REFUSED = Counter(
     "Records in storage that were outside their bounds and ignored.",
     ["record"],
 )
+NAMESPACE_SERVED = Gauge(
+    "flashrun_namespace_served", "Whether the operator has its rights there.", ["namespace"]
+)
 WAITING = Gauge("flashrun_queue_length", "Runs that are due and not in progress.")
 ENDED = Counter("flashrun_runs_ended_total", "Runs that ended.", ["phase", "reason"])
 GPU_SECONDS = Counter("flashrun_gpu_seconds_total", "GPU time of ended runs.", ["namespace"])

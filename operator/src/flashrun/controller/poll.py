@@ -173,21 +173,35 @@ async def resync(
     cluster: Cluster,
     namespaces: tuple[str, ...],
     add: Add,
-    clean_up: Callable[[AbstractSet[str]], None],
+    clean_up: Callable[[AbstractSet[str], tuple[str, ...]], None],
 ) -> None:
     """Make every run of the served namespaces due, now and every few minutes.
 
-    ``clean_up`` is called in another thread with the uids of all existing runs, to delete the data
-    of others.
+    A namespace that cannot be listed costs the others nothing. ``clean_up`` is called in another
+    thread with the uids of all existing runs and the namespaces that were listed, to delete the
+    data of other runs there.
     """
     while True:
         try:
-            uids = set()
-            for namespace in namespaces:
-                for manifest in await cluster.list(names.KIND, namespace):
-                    add(RunKey(namespace, manifest["metadata"]["name"]))
-                    uids.add(manifest["metadata"]["uid"])
-            await call_storage(clean_up, uids)
-        except (ClusterError, StoreError) as error:
+            await call_storage(clean_up, *await _add_runs(cluster, namespaces, add))
+        except StoreError as error:
             log.warning("the resync is incomplete and will be repeated: %s", error)
         await asyncio.sleep(RESYNC_SECONDS)
+
+
+async def _add_runs(
+    cluster: Cluster, namespaces: tuple[str, ...], add: Add
+) -> tuple[set[str], tuple[str, ...]]:
+    """Make all runs due; return the uids of all, and the namespaces that could be listed."""
+    uids, listed = set(), []
+    for namespace in namespaces:
+        try:
+            manifests = await cluster.list(names.KIND, namespace)
+        except ClusterError as error:
+            log.warning("the resync leaves out namespace %s: %s", namespace, error)
+            continue
+        for manifest in manifests:
+            add(RunKey(namespace, manifest["metadata"]["name"]))
+            uids.add(manifest["metadata"]["uid"])
+        listed.append(namespace)
+    return uids, tuple(listed)

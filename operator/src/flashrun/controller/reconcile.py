@@ -215,7 +215,7 @@ class Reconciler:
             await self._write_status(run, decision.status.to_patch())
             self._count_end(run, decision)
         for event in decision.events:
-            await events.post(self._cluster, run, event, self._clock())
+            await events.post(self._cluster, events.Subject.of(run), event, self._clock())
         if decision.status.phase in TERMINAL:
             self._observer.forget(run.uid)
 

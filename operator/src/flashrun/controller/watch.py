@@ -21,11 +21,10 @@ from flashrun.api import names
 from flashrun.cluster import Connection
 from flashrun.controller import metrics
 from flashrun.controller.queue import RunKey
+from flashrun.controller.served_namespaces import WATCHED_KINDS
 from flashrun.controller.storage_threads import call_storage
 from flashrun.plan.types import Object
 
-KINDS: Final = 3
-"""Kinds that are watched in each namespace."""
 LONGEST_PAUSE_SECONDS: Final = 30.0
 PULSE_SECONDS: Final = 5.0
 _STEADY_SECONDS: Final = 120.0
@@ -40,17 +39,18 @@ class Watch:
 
     def __init__(
         self,
-        namespaces: tuple[str, ...],
+        namespaces: Callable[[], tuple[str, ...]],
         connect: Callable[[], Connection],
         add: Add,
         deleted: Callable[[Object], None] = lambda manifest: None,
     ) -> None:
-        """Watch ``namespaces``; every function is called in another thread.
+        """Watch what ``namespaces`` returns; every function is called in another thread.
 
         ``deleted`` gets each FlashRun that was deleted while it was watched.
         """
         self._namespaces, self._connect, self._add = namespaces, connect, add
         self._deleted = deleted
+        self._watched: tuple[str, ...] = ()
         self._stop = threading.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._started = self._pulse = time.monotonic()
@@ -73,7 +73,7 @@ class Watch:
             return ""
         if now - self._pulse > 12 * PULSE_SECONDS:
             return f"the event loop of the watches has been stuck for {now - self._pulse:.0f} s"
-        alive, expected = self._watchers(), KINDS * len(self._namespaces)
+        alive, expected = self._watchers(), len(WATCHED_KINDS) * len(self._watched)
         return "" if alive >= expected else f"{alive} of {expected} watches are alive"
 
     def _watchers(self) -> int:
@@ -87,12 +87,18 @@ class Watch:
         pause = 1.0
         while not self._stop.is_set():
             self._started = self._pulse = time.monotonic()
+            self._watched = self._namespaces()
+            if not self._watched:  # to kopf, no namespaces are all namespaces
+                self._stop.wait(1.0)
+                continue
             try:
                 asyncio.run(self._operate())
             except Exception as error:
                 log.warning("the watches ended: %s: %s", type(error).__name__, error)
             if self._stop.is_set():
                 return
+            if self._namespaces() != self._watched:
+                continue
             metrics.WATCH_RESTARTS.inc()
             steady = time.monotonic() - self._started > _STEADY_SECONDS
             pause = 1.0 if steady else min(pause * 2, LONGEST_PAUSE_SECONDS)
@@ -106,7 +112,7 @@ class Watch:
             await kopf.operator(
                 registry=_registry(self._connect, self._add, self._deleted),
                 settings=_settings(),
-                namespaces=self._namespaces,
+                namespaces=self._watched,
                 standalone=True,
                 stop_flag=ended,
             )
@@ -114,11 +120,11 @@ class Watch:
             pulse.cancel()
 
     async def _beat(self, ended: asyncio.Event) -> None:
-        """Record that the loop runs; end it on ``stop``, or when watches are missing."""
+        """Record that the loop runs; end it on ``stop``, or when other watches are needed."""
         while not ended.is_set():
             self._pulse = time.monotonic()
             await asyncio.sleep(PULSE_SECONDS)
-            if self._stop.is_set() or self.problem():
+            if self._stop.is_set() or self.problem() or self._namespaces() != self._watched:
                 ended.set()
 
 
