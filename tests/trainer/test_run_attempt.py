@@ -76,6 +76,13 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, str], int, str, str]] = {
         "EnvironmentFailed",
         "ModuleNotFoundError: No module named 'a_module_that_nobody_has'",
     ),
+    "a module with the name of a package of the trainer, pushed by an older flash": (
+        {"algorithm": "sft"},
+        {"datasets.py": "rows = []\n"},
+        Exit.ENVIRONMENT,
+        "EnvironmentInvalid",
+        "the environment's datasets.py has the name of a module that the trainer imports",
+    ),
     "an environment of the wrong kind": (
         {"algorithm": "sft"},
         {"environment": "def load_environment():\n    return object()\n"},
@@ -121,7 +128,8 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, str], int, str, str]] = {
 @pytest.mark.parametrize("case", CASES)
 def test_a_run_that_cannot_succeed_says_why(workshop: Workshop, case: str):
     knobs, files, code, reason, words = CASES[case]
-    pod = workshop.pod(resolved(**knobs), sums(**files))
+    package = sums(**files) | {name: text for name, text in files.items() if name.endswith(".py")}
+    pod = workshop.pod(resolved(**knobs), package)
 
     assert pod.train() == code
 

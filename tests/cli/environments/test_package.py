@@ -82,6 +82,10 @@ NOT_PACKED: dict[str, tuple[Callable[[Path], object], str]] = {
     "a link to a folder": (lambda folder: (folder / "x").symlink_to("/etc"), "is a link"),
     "a link that leads nowhere": (lambda folder: (folder / "x").symlink_to("y"), "is a link"),
     "a pipe": (lambda folder: os.mkfifo(folder / "x"), "is neither a file nor a folder"),
+    "a module with the name of a package of the trainer": (
+        lambda folder: (folder / "datasets.py").touch(),
+        r"env/datasets\.py has the name of a module that the trainer imports",
+    ),
     "too many files": (too_many, "at most 5,000"),
     "too many bytes": (too_large, "at most 268,435,456"),
     "too many bytes when packed": (too_dense, "at most 67,108,864"),

@@ -354,7 +354,8 @@ class Reason(Word):
     )
     ENVIRONMENT_INVALID = (
         "EnvironmentInvalid",
-        "The environment's package cannot be unpacked, or has no environment.py.",
+        "The environment's package cannot be unpacked, has no environment.py, or has a module with "
+        "the name of one that the trainer imports.",
         Owner.USER,
         Retry.NEVER,
     )

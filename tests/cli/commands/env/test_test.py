@@ -225,6 +225,19 @@ def test_what_would_fail_in_training_is_an_error(
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize("name", ["datasets.py", "statistics.py", "wandb/__init__.py"])
+def test_a_module_that_would_replace_one_of_the_trainer_is_an_error(
+    shell: Shell, name: str
+) -> None:
+    write(shell)
+    shell.write(f"env/{name}", "rows = []\n")
+    done = shell("env", "test", "env")
+
+    assert done.returncode == 2
+    assert f"the environment's {name} has the name of a module that the trainer" in done.stderr
+    assert "rename it" in done.stderr
+
+
 def test_bytes_that_are_not_text_are_reported_once(shell: Shell) -> None:
     write(shell, rows=b"\xff\xfe")
     data = shell("env", "test", "env").stderr

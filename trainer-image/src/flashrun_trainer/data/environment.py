@@ -10,7 +10,7 @@ import logging
 import sys
 import traceback
 from asyncio import CancelledError
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +21,7 @@ from typing import Any, Final, TypeVar
 from flashrun.api.exits import Exit
 from flashrun.api.reasons import Reason
 from flashrun.api.records import ResolvedEnvironment
+from flashrun.api.trainer_modules import TRAINER_MODULES
 from flashrun_trainer.data.dataset import (
     dataset_path,
     describe_reading,
@@ -29,6 +30,7 @@ from flashrun_trainer.data.dataset import (
     unread_file_remark,
 )
 from flashrun_trainer.data.messages import Message, validate_messages
+from flashrun_trainer.data.shadowing import image_modules, refuse_shadowing
 from flashrun_trainer.pod.mounts import PodMounts
 from flashrun_trainer.pod.trainer_errors import TrainerError, format_error
 
@@ -136,13 +138,19 @@ def load(pod: PodMounts, spec: ResolvedEnvironment) -> Environment:
     Raises:
         TrainerError: its code fails, or the split is missing or empty.
     """
+    modules = image_modules()
     # The image's packages come first: a run cannot replace what the trainer was tested with.
     sys.path.append(str(pod.site))
-    return load_folder(pod.environment, spec)
+    return load_folder(pod.environment, spec, modules)
 
 
-def load_folder(folder: Path, spec: ResolvedEnvironment) -> Environment:
-    """Import the environment in ``folder`` and read its examples; raises ``TrainerError``."""
+def load_folder(
+    folder: Path, spec: ResolvedEnvironment, modules: Collection[str] = TRAINER_MODULES
+) -> Environment:
+    """Import the environment in ``folder`` and read its examples; raises ``TrainerError``.
+
+    ``modules`` are the names that its own modules must not have.
+    """
     from freesolo.environments import load_environment
 
     module = folder / _MODULE
@@ -153,6 +161,7 @@ def load_folder(folder: Path, spec: ResolvedEnvironment) -> Environment:
             f"the package of {spec.id} has no {_MODULE} at its root",
             _PUSH_HINT,
         )
+    refuse_shadowing(folder, modules)
     contract_path = folder / _CONTRACT
     with environment_errors(f"reading {_CONTRACT}"):
         contract = str(spec.params.get("contract_text") or _read_text(contract_path))
@@ -163,6 +172,7 @@ def load_folder(folder: Path, spec: ResolvedEnvironment) -> Environment:
         sdk = load_environment(f"{module}:load_environment", **{**extras, **spec.params})
     with environment_errors(describe_reading(data, folder), Exit.DATA, Reason.DATASET_INVALID):
         examples = load_examples(sdk, spec.params, data)
+    refuse_shadowing(folder, modules)  # its code may have put more folders on Python's path
     if not examples:
         raise TrainerError(
             Exit.DATA,

@@ -16,6 +16,7 @@ from typing import Final, NamedTuple
 
 from flashrun import archive
 from flashrun.api import secret_patterns
+from flashrun.api.trainer_modules import SHADOWING_HINT, shadowing_files
 from flashrun.archive import MEMBERS_LIMIT, PACKED_LIMIT, UNPACKED_LIMIT
 from flashrun.cli.output.failure import UsageFailure
 
@@ -53,7 +54,8 @@ def pack(folder: Path, allowed: Sequence[str] = ()) -> Package:
     ``allowed`` are files that are packed although they seem to hold a secret.
 
     Raises:
-        UsageFailure: the folder is not an environment, is too large, or holds links or secrets.
+        UsageFailure: the folder is not an environment, is too large, holds links or secrets, or
+            has a module with the name of one that the trainer imports.
     """
     if not folder.is_dir():
         raise UsageFailure(f"{folder} is not a folder")
@@ -65,6 +67,7 @@ def pack(folder: Path, allowed: Sequence[str] = ()) -> Package:
     left_out: list[Path] = []
     paths = list(_files(folder, left_out))
     _check_size(folder, paths)
+    _check_modules(folder, paths)
     contents = {path.relative_to(folder).as_posix(): _read(path) for path in paths}
     _check_secrets(folder, {k: v for k, v in contents.items() if k not in allowed})
     data = _compress(contents)
@@ -120,6 +123,15 @@ def _check_size(folder: Path, paths: list[Path]) -> None:
     if total > UNPACKED_LIMIT:
         raise UsageFailure(
             f"{folder} holds {total:,} bytes; at most {UNPACKED_LIMIT:,} are allowed", _TOO_LARGE
+        )
+
+
+def _check_modules(folder: Path, paths: list[Path]) -> None:
+    files = shadowing_files(path.relative_to(folder).as_posix() for path in paths)
+    if files:
+        raise UsageFailure(
+            f"{folder / files[0]} has the name of a module that the trainer imports",
+            SHADOWING_HINT,
         )
 
 
