@@ -143,10 +143,10 @@ class Following:
 class ForegroundTrain:
     """``flash train`` in the foreground, until it has submitted its run."""
 
-    def __init__(self, served: Served) -> None:
+    def __init__(self, served: Served, *words: str) -> None:
         served.push()
         self.process = subprocess.Popen(
-            served.flash.argv("train", "config.toml"),
+            served.flash.argv("train", "config.toml", *words),
             env=served.flash.environment,
             cwd=served.flash.folder,
             stdout=subprocess.PIPE,

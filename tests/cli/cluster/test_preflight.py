@@ -7,7 +7,7 @@ import tomllib
 
 import pytest
 
-from flashrun.api import names
+from flashrun.api import names, public
 from flashrun.api.public import PublicPool
 from tests.cli.shell import REFERENCE, SERVER_DRY_RUN, WARM_START, Served, ask_server
 
@@ -162,9 +162,19 @@ def test_a_quota_of_gpus_is_compared(served: Served, allowed: str, problem: str 
 
 def test_what_cannot_be_checked_from_here_is_a_note(served: Served) -> None:
     served.kubectl("delete", "secret", names.STORAGE_USER_SECRET)
-    served.kubectl("delete", "configmap", names.PUBLIC_CONFIG_MAP)
+    served.kubectl("patch", "configmap", names.PUBLIC_CONFIG_MAP, "-p", '{"data": {"x": "1"}}')
+    patch = json.dumps([{"op": "remove", "path": f"/data/{public.FILE.replace('/', '~1')}"}])
+    served.kubectl("patch", "configmap", names.PUBLIC_CONFIG_MAP, "--type=json", "-p", patch)
     found = ask_server(served)
 
     assert found["problems"] == []
     assert any("models and pools are those that were seen last" in note for note in found["notes"])
     assert any("environment and adapter were not checked" in note for note in found["notes"])
+
+
+def test_a_namespace_that_nobody_serves_is_a_problem(served: Served) -> None:
+    served.push()
+    served.kubectl("delete", "configmap", names.PUBLIC_CONFIG_MAP)
+    [problem] = ask_server(served)["problems"]
+
+    assert f"the operator does not serve namespace {served.namespace}" in problem

@@ -1,6 +1,7 @@
 """Submitting a run: what is checked before it is created, and in which order it is created."""
 
 from flashrun.api import names
+from flashrun.cli.output.failure import ExitCode
 from tests.cli.shell import WARM_START, WITH_SECRETS, Served
 
 
@@ -46,3 +47,14 @@ def test_without_storage_the_operator_decides(served: Served) -> None:
 
     assert done.returncode == 0
     assert "note: storage was not checked from here" in done.stderr
+
+
+def test_nothing_is_submitted_where_nobody_would_start_it(served: Served) -> None:
+    served.push()
+    served.kubectl("delete", "configmap", names.PUBLIC_CONFIG_MAP)
+    done = served.flash("train", "config.toml", "--background")
+
+    assert done.returncode == ExitCode.NOT_FOUND
+    assert f"the operator does not serve namespace {served.namespace}" in done.stderr
+    assert "choose one with -n that it serves" in done.stderr
+    assert served.count("flashrun") == 0

@@ -39,6 +39,16 @@ def test_a_dry_rerun_says_what_came_from_the_run(served: Served, run: str) -> No
     assert served.count("flashrun") == 1
 
 
+def test_a_dry_rerun_can_ask_the_cluster(served: Served, run: str) -> None:
+    words = ("--dry-run", "--server", "--set", "train.epochs=2", "-o", "json")
+    answer = json.loads(served.flash("rerun", run, *words).stdout)
+
+    assert answer["server"]["admission"]["accepted"]
+    assert answer["spec"]["train"]["epochs"] == 2
+    assert served.flash("rerun", run, "--server").returncode == ExitCode.USAGE
+    assert served.count("flashrun") == 1
+
+
 def test_a_rerun_takes_secrets_from_the_shell_and_never_from_the_old_run(served: Served) -> None:
     served.push()
     served.flash.write("config.toml", WITH_SECRET)

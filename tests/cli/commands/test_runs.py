@@ -2,6 +2,7 @@
 
 import time
 
+from flashrun.cli.output.failure import ExitCode
 from tests.cli.shell import Served
 
 
@@ -16,3 +17,10 @@ def test_runs_are_listed_newest_first(served: Served) -> None:
         second,
         first,
     ]
+
+
+def test_a_namespace_that_does_not_exist_is_not_an_empty_one(served: Served) -> None:
+    done = served.flash("runs", "-n", "nowhere")
+
+    assert done.returncode == ExitCode.NOT_FOUND
+    assert "there is no namespace nowhere" in done.stderr

@@ -19,7 +19,7 @@ def test_status_says_why_a_run_waits(served: Served) -> None:
 
     assert "Phase:       Pending" in lines
     assert "Waiting:     No pool has 80 GiB. (NoPoolFits)" in lines
-    assert served.flash("status", name, "-o", "name").stdout == f"{name} Pending\n"
+    assert served.flash("status", name, "-o", "name").stdout == f"{name}\n"
 
 
 @pytest.mark.parametrize(("form", "read"), [("json", json.loads), ("yaml", yaml.safe_load)])

@@ -90,6 +90,18 @@ def test_train_shows_the_whole_log_before_it_ends(served: Served, kubelet: Kubel
     assert f"{name} succeeded. Get the adapter: flash pull {name}" in told
 
 
+def test_an_answer_for_programs_is_one_document(served: Served, kubelet: Kubelet) -> None:
+    with ForegroundTrain(served, "-o", "json") as (name, process):
+        stage = Stage(served, kubelet, name, served.get("flashrun", name)["metadata"]["uid"])
+        stage.pod().write("a line of the log")
+        stage.ended()
+        stage.report(phase="Succeeded", adapter={"ref": name, "bytes": 1}, **stage.attempts(1))
+        out, told = process.communicate(timeout=60)
+
+    assert json.loads(out)["status"]["phase"] == "Succeeded"
+    assert "a line of the log" in told
+
+
 def test_server_without_dry_run_is_refused(served: Served) -> None:
     done = served.flash("train", "config.toml", "--server")
 

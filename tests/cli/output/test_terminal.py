@@ -70,6 +70,16 @@ def test_a_terminal_gets_drawn_tables_and_no_colour_only_when_asked(served: Serv
         assert ("\x1b[" in screen.text) is styled
 
 
+@pytest.mark.parametrize("columns", ["34", "80"])
+def test_a_run_takes_one_line_on_a_narrow_terminal(served: Served, run: str, columns: str) -> None:
+    with Terminal(served, "runs", COLUMNS=columns, NO_COLOR="1") as screen:
+        assert screen.finish() == 0
+
+    header, line = screen.text.splitlines()
+    assert header.startswith("RUN ")
+    assert line.startswith(run)
+
+
 STRINGS = [
     *("12e5", "1e3", "0812345", "08", "0o17", "+.5", "y", "N", "yes", "Off", "null", "~", "7"),
     *("0x1F", "1_000", "2026-11-29", "190:20:30", ".inf", "-.INF", ".nan", "1234e56", "<<", "="),

@@ -85,13 +85,20 @@ class CommandGroup(TyperGroup):
             terminal.say("interrupted", Tone.QUIET)
             raise typer.Exit(ExitCode.INTERRUPTED) from None
         except BrokenPipeError:
-            # The reader of a pipe has enough; the interpreter must not complain at its end.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            # The reader of a pipe has enough.
+            _discard_output()
             raise typer.Exit(ExitCode.OK) from None
         except OSError as error:
             # A full disk or a read-only folder is the user's to solve: a traceback would not help.
+            if not error.filename:
+                _discard_output()
             place = f"{error.filename}: " if error.filename else ""
             raise typer.Exit(_report(Failure(f"{place}{error.strerror or error}"))) from None
+
+
+def _discard_output() -> None:
+    """Drop what is still to be written, so that the interpreter does not fail at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _report(error: Failure) -> ExitCode:
@@ -139,6 +146,9 @@ def _options(
 
 def main() -> None:
     """Run the command line."""
+    for stream in (sys.stdout, sys.stderr):
+        # An encoding that lacks a letter must not end the command.
+        stream.reconfigure(errors="replace")  # type: ignore[union-attr]
     app(prog_name=terminal.program())
 
 

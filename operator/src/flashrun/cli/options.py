@@ -56,6 +56,9 @@ Follow = Annotated[bool, typer.Option("--follow", "-f", help="Follow the run unt
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Check and print the resolved run; submit nothing.")
 ]
+Server = Annotated[
+    bool, typer.Option("--server", help="With --dry-run: check in the cluster, too.")
+]
 Background = Annotated[
     bool, typer.Option("--background", help="Submit, print the run's name, and return.")
 ]

@@ -7,7 +7,7 @@ The clients are imported when a command connects, as importing them is slow.
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import ValidationError
@@ -58,11 +58,7 @@ class ClusterSession:
 
     async def list_runs(self) -> list[FlashRun]:
         """Return every run of the namespace, without those that another version wrote."""
-        runs = []
-        for manifest in await self.list_manifests():
-            with contextlib.suppress(ValidationError):
-                runs.append(FlashRun.from_manifest(manifest))
-        return runs
+        return readable_runs(await self.list_manifests())
 
     async def patch_control(self, name: str, control: dict[str, Any]) -> None:
         """Change fields of a run's ``spec.control``."""
@@ -84,6 +80,16 @@ class ClusterSession:
                 platform_cache.save_platform(platform)
                 return platform
         return None
+
+    async def refuse_unserved_namespace(self) -> None:
+        """Raise ``NotFoundFailure`` when it is certain that no operator serves the namespace.
+
+        A run would wait for ever there.
+        """
+        with contextlib.suppress(Forbidden):
+            name = names.PUBLIC_CONFIG_MAP
+            if await self.cluster.find("ConfigMap", self.namespace, name) is None:
+                raise unserved_namespace(self.namespace)
 
     async def open_store(self) -> "Store":
         """Return the storage that people of this namespace may use.
@@ -135,6 +141,15 @@ class ClusterSession:
         await self._exits.aclose()
 
 
+def unserved_namespace(namespace: str) -> NotFoundFailure:
+    """Return the failure of a command in a namespace that no operator serves."""
+    return NotFoundFailure(
+        f"the operator does not serve namespace {namespace}: ConfigMap {names.PUBLIC_CONFIG_MAP} "
+        "cannot be read there",
+        f"choose one with -n that it serves, or have {namespace} added to the chart's namespaces",
+    )
+
+
 @contextlib.asynccontextmanager
 async def connect(context: str | None, namespace: str | None) -> AsyncIterator[ClusterSession]:
     """Log in as ``kubectl`` does; errors of cluster and storage become failures."""
@@ -165,6 +180,15 @@ def _without_managed_fields(manifest: dict[str, Any]) -> dict[str, Any]:
     """Remove the list of who set which field, as ``kubectl get`` does."""
     manifest["metadata"].pop("managedFields", None)
     return manifest
+
+
+def readable_runs(manifests: Iterable[dict[str, Any]]) -> list[FlashRun]:
+    """Return the runs of ``manifests``, without those that another version wrote."""
+    runs = []
+    for manifest in manifests:
+        with contextlib.suppress(ValidationError):
+            runs.append(FlashRun.from_manifest(manifest))
+    return runs
 
 
 def parse_run(manifest: dict[str, Any]) -> FlashRun:

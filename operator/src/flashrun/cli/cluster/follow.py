@@ -60,11 +60,18 @@ class LogStreams:
                     self.logs[name, container] = log
                     self.tasks.append(asyncio.create_task(self._show(log, node_prefix(pod))))
 
+    def raise_errors(self) -> None:
+        """Raise what has ended a stream, such as a closed pipe or a full disk."""
+        for task in self.tasks:
+            if task.done() and not task.cancelled():
+                task.result()
+
     async def finish(self) -> None:
         """Show the last lines: from the pods while they exist, otherwise from storage."""
         if self.tasks:
             _, unfinished = await asyncio.wait(self.tasks, timeout=LAST_LINES_SECONDS)
             await _cancel(unfinished)
+            self.raise_errors()
         for attempt in self.run.status.attempts:
             log = self.logs.get((attempt.pod, TRAINER_CONTAINER))
             asked = self.attempt in (None, attempt.number)
@@ -116,6 +123,7 @@ async def follow_run(
             view.show_status(run)
             if log:
                 await _start_new_logs(streams, run)
+                streams.raise_errors()
             if attempt is not None and _has_ended(run, attempt):
                 break
         if log:

@@ -61,12 +61,19 @@ def ask_cluster(
 
     async def run() -> DryRunAnswers:
         async with connect(context_name, namespace) as session:
-            context = PreflightContext(session, composed, folders)
-            for check in _CHECKS:
-                await check(context)
-        return context.answers
+            return await run_checks(session, composed, folders)
 
     return asyncio.run(run())
+
+
+async def run_checks(
+    session: ClusterSession, composed: ComposedConfig, folders: Sequence[Path] = ()
+) -> DryRunAnswers:
+    """Do as ``ask_cluster`` with a connection that exists."""
+    context = PreflightContext(session, composed, folders)
+    for check in _CHECKS:
+        await check(context)
+    return context.answers
 
 
 async def _check_admission(context: PreflightContext) -> None:
@@ -89,6 +96,10 @@ async def _check_admission(context: PreflightContext) -> None:
 
 
 async def _check_platform(context: PreflightContext) -> None:
+    try:
+        await context.session.refuse_unserved_namespace()
+    except NotFoundFailure as failure:
+        context.answers.problems.append(f"{failure.sentence}: {failure.hint}")
     platform = await context.session.get_platform()
     if platform is None:
         context.answers.notes.append(

@@ -77,7 +77,7 @@ async def submit_and_follow(session: ClusterSession, submission: Submission) -> 
     if submission.background:
         _print_submitted(await session.get_manifest(name), submission.output)
         return
-    with open_view() as view:
+    with open_view(submission.output) as view:
         await follow.follow_or_detach(session, name, view)
     manifest = await session.get_manifest(name)
     finished = parse_run(manifest)
@@ -98,6 +98,7 @@ async def check_with_cluster(session: ClusterSession, composed: ComposedConfig) 
     Raises:
         ConfigError, UsageFailure: the operator would refuse the run.
     """
+    await session.refuse_unserved_namespace()
     platform = await session.get_platform() or platform_cache.load_platform()
     for note in load_config.check_with_platform(composed, platform):
         terminal.say(f"note: {note}")

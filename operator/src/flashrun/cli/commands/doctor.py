@@ -12,7 +12,7 @@ import typer
 from flashrun import __version__
 from flashrun.api import names
 from flashrun.api.public import PublicPlatform
-from flashrun.cli.cluster.connection import ClusterSession, connect
+from flashrun.cli.cluster.connection import ClusterSession, connect, unserved_namespace
 from flashrun.cli.config import dotenv
 from flashrun.cli.options import Context, Namespace, Output
 from flashrun.cli.output import terminal
@@ -207,13 +207,13 @@ def _check_operator(
 ) -> list[CheckResult]:
     """Check that the operator serves this namespace, is running, and is of this release."""
     if platform is None:
+        unserved = unserved_namespace(namespace)
         return [
             CheckResult(
                 "operator",
                 Verdict.FAIL,
-                f"ConfigMap {names.PUBLIC_CONFIG_MAP} cannot be read in namespace {namespace}",
-                "the operator does not serve this namespace: choose one with -n that it serves, or "
-                f"have {namespace} added to the chart's namespaces",
+                unserved.sentence,
+                unserved.hint,
             )
         ]
     age = (now - platform.updated).total_seconds() if platform.updated else None

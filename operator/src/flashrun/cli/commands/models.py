@@ -86,6 +86,7 @@ def models_table(models: Sequence[Model], pools: Sequence[PublicPool]) -> Table:
             )
             for model in models
         ),
+        dispensable=("CONTEXT", "LORA CAP", "PARAMETERS", "THINKING", "SFT", "GRPO"),
     )
 
 

@@ -6,13 +6,24 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from flashrun.api.resource import FlashRun
-from flashrun.cli.cluster import deleted_runs, submit
+from flashrun.cli.cluster import deleted_runs, preflight, submit
 from flashrun.cli.cluster.connection import check_run_name, connect
 from flashrun.cli.config import load_config, platform_cache
 from flashrun.cli.config.compose import ComposedConfig, ConfigFile, compose
 from flashrun.cli.config.dry_run import DryRunAnswers, print_dry_run, refuse_name
 from flashrun.cli.config.run_spec import config_tables, given_secrets
-from flashrun.cli.options import Background, Context, DryRun, Namespace, Output, Overlays, Run, Sets
+from flashrun.cli.options import (
+    Background,
+    Context,
+    DryRun,
+    Namespace,
+    Output,
+    Overlays,
+    Run,
+    Server,
+    Sets,
+)
+from flashrun.cli.output.failure import UsageFailure
 from flashrun.cli.output.output_format import OutputFormat
 
 
@@ -21,6 +32,7 @@ def rerun(
     overlays: Overlays = None,
     sets: Sets = None,
     dry_run: DryRun = False,
+    server: Server = False,
     background: Background = False,
     output: Output = OutputFormat.TABLE,
     namespace: Namespace = None,
@@ -35,10 +47,22 @@ def rerun(
 
     Example: flash rerun flash-1795370000-3fa9c1d2 --set train.learning_rate=5e-5
     """
+    if server and not dry_run:
+        raise UsageFailure("--server works only with --dry-run", "leave it out to train")
     if dry_run:
         refuse_name(output)
     asyncio.run(
-        _rerun(check_run_name(run), overlays, sets, dry_run, background, output, namespace, context)
+        _rerun(
+            check_run_name(run),
+            overlays,
+            sets,
+            dry_run,
+            server,
+            background,
+            output,
+            namespace,
+            context,
+        )
     )
 
 
@@ -47,6 +71,7 @@ async def _rerun(
     overlays: Sequence[Path] | None,
     sets: Sequence[str] | None,
     dry_run: bool,
+    server: bool,
     background: bool,
     output: OutputFormat,
     namespace: str | None,
@@ -55,6 +80,9 @@ async def _rerun(
     async with connect(context, namespace) as session:
         old = await deleted_runs.find_run(session, name)
         composed = compose_changes(old, overlays, sets)
+        if dry_run and server:
+            print_dry_run(composed, await preflight.run_checks(session, composed), output)
+            return
         if dry_run:
             platform = await session.get_platform() or platform_cache.load_platform()
             notes = load_config.check_with_platform(composed, platform)

@@ -1,12 +1,15 @@
 """``flash runs``: the runs of a namespace, newest first."""
 
 import asyncio
+import contextlib
 from datetime import UTC, datetime
 
-from flashrun.cli.cluster.connection import connect
+from flashrun.cli.cluster.connection import ClusterSession, connect, readable_runs
 from flashrun.cli.options import Context, Namespace, Output
 from flashrun.cli.output import formatting, terminal
+from flashrun.cli.output.failure import NotFoundFailure
 from flashrun.cli.output.output_format import OutputFormat
+from flashrun.cluster_errors import Forbidden
 
 
 def runs(
@@ -21,10 +24,13 @@ def runs(
 
 async def _runs(output: OutputFormat, namespace: str | None, context: str | None) -> None:
     async with connect(context, namespace) as session:
+        manifests = await session.list_manifests()
+        if not manifests:
+            await _refuse_absent_namespace(session)
         if output in (OutputFormat.JSON, OutputFormat.YAML):
-            terminal.write_data(await session.list_manifests(), output)
+            terminal.write_data(manifests, output)
             return
-        listed = await session.list_runs()
+        listed = readable_runs(manifests)
     table = formatting.runs_table(listed, datetime.now(UTC))
     if output is OutputFormat.NAME:
         for row in table.rows:
@@ -33,3 +39,13 @@ async def _runs(output: OutputFormat, namespace: str | None, context: str | None
         terminal.write_table(table)
     else:
         terminal.say(f"no runs in namespace {session.namespace} yet; flash train starts one")
+
+
+async def _refuse_absent_namespace(session: ClusterSession) -> None:
+    """Raise ``NotFoundFailure`` if there is no such namespace; a list of it is only empty."""
+    with contextlib.suppress(Forbidden):
+        if await session.cluster.find("Namespace", None, session.namespace) is None:
+            raise NotFoundFailure(
+                f"there is no namespace {session.namespace}",
+                "kubectl get namespaces lists them; choose one with -n",
+            )

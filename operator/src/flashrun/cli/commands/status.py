@@ -31,7 +31,7 @@ async def _status(
 ) -> None:
     async with connect(context, namespace) as session:
         if follow:
-            with open_view() as view:
+            with open_view(output) as view:
                 await follow_or_detach(session, name, view, log=False)
         manifest = await session.get_manifest(name)
     print_run(parse_run(manifest), manifest, output)

@@ -1,9 +1,5 @@
 """``flash train``: check a config here, submit it, follow the run."""
 
-from typing import Annotated
-
-import typer
-
 from flashrun.cli.config import load_config, platform_cache
 from flashrun.cli.config.dry_run import DryRunAnswers, print_dry_run, refuse_name
 from flashrun.cli.options import (
@@ -14,6 +10,7 @@ from flashrun.cli.options import (
     Namespace,
     Output,
     Overlays,
+    Server,
     Sets,
 )
 from flashrun.cli.output.failure import UsageFailure
@@ -25,9 +22,7 @@ def train(
     overlays: Overlays = None,
     sets: Sets = None,
     dry_run: DryRun = False,
-    server: Annotated[
-        bool, typer.Option("--server", help="With --dry-run: check in the cluster, too.")
-    ] = False,
+    server: Server = False,
     background: Background = False,
     output: Output = OutputFormat.TABLE,
     namespace: Namespace = None,

@@ -213,6 +213,7 @@ def runs_table(runs: Iterable[FlashRun], now: datetime) -> Table:
             )
             for run in ordered
         ),
+        dispensable=("POOL", "MODEL", "ALGORITHM", "AGE", "STEP"),
     )
 
 

@@ -15,7 +15,7 @@ def print_run(run: FlashRun, manifest: dict[str, Any], output: OutputFormat) -> 
         case OutputFormat.JSON | OutputFormat.YAML:
             terminal.write_data(manifest, output)
         case OutputFormat.NAME:
-            terminal.write(f"{run.name} {run.status.phase}")
+            terminal.write(run.name)
         case OutputFormat.TABLE:
             for label, text in formatting.summary(run, datetime.now(UTC)):
                 tone = formatting.phase_tone(run.status.phase) if label == "Phase" else Tone.PLAIN

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from flashrun.api.reasons import TERMINAL
 from flashrun.api.resource import FlashRun, ProgressStatus
 from flashrun.cli.output import formatting, terminal
+from flashrun.cli.output.output_format import OutputFormat
 
 if TYPE_CHECKING:
     from rich.live import Live
@@ -30,16 +31,20 @@ class RunView(Protocol):
 
 
 class PlainView:
-    """For pipes: the log on standard output, changes of the status on standard error."""
+    """For pipes: the log on standard output, changes of the status on standard error.
 
-    def __init__(self) -> None:
+    With ``answer_follows`` the log is on standard error, too, as standard output is for the answer.
+    """
+
+    def __init__(self, *, answer_follows: bool = False) -> None:
+        self._show_line = terminal.say if answer_follows else terminal.write
         self._last_status: tuple[str, ...] = ()
         self._last_step = 0
         self._last_step_time = 0.0
 
     def show_log_line(self, text: str) -> None:
         """Print the line."""
-        terminal.write(text)
+        self._show_line(text)
 
     def show_status(self, run: FlashRun) -> None:
         """Print a line when the status has changed, and for new steps every few seconds."""
@@ -93,10 +98,13 @@ class LiveView:
 
 
 @contextlib.contextmanager
-def open_view() -> Iterator[RunView]:
-    """Yield a live view on a terminal, a plain one in a pipe."""
+def open_view(output: OutputFormat = OutputFormat.TABLE) -> Iterator[RunView]:
+    """Yield a live view on a terminal, a plain one in a pipe.
+
+    An ``output`` for programs is printed when the run has ended; nothing comes before it.
+    """
     if not terminal.is_terminal():
-        yield PlainView()
+        yield PlainView(answer_follows=output is not OutputFormat.TABLE)
         return
     from rich.live import Live
 

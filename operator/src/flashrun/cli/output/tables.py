@@ -26,6 +26,34 @@ class Table(NamedTuple):
 
     header: tuple[str, ...]
     rows: tuple[tuple[Cell, ...], ...]
+    dispensable: tuple[str, ...] = ()
+    """Columns that a narrow terminal does without, the first of them first.
+
+    A table that names some has one line per row; the cells of others are folded.
+    """
+
+    def fitted(self, width: int) -> "Table":
+        """Return the table with as many columns as fit ``width`` characters."""
+        table = self
+        for name in self.dispensable:
+            if table.width <= width:
+                break
+            table = table.without(name)
+        return table
+
+    def without(self, name: str) -> "Table":
+        """Return the table without one column."""
+        index = self.header.index(name)
+        return self._replace(
+            header=self.header[:index] + self.header[index + 1 :],
+            rows=tuple(row[:index] + row[index + 1 :] for row in self.rows),
+        )
+
+    @property
+    def width(self) -> int:
+        """Characters of the widest row, with two spaces between columns."""
+        columns = zip(self.header, *([cell.text for cell in row] for row in self.rows), strict=True)
+        return sum(max(map(len, column)) + 2 for column in columns) - 2
 
 
 def plain_rows(table: Table) -> list[str]:

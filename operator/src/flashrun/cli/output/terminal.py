@@ -127,13 +127,22 @@ def write_table(table: Table) -> None:
     from rich.table import Table as RichTable
     from rich.text import Text
 
-    drawn = RichTable(box=None, pad_edge=False, header_style="bold")
+    console = open_console()
+    drawn = RichTable(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    one_line = bool(table.dispensable)
+    table = table.fitted(console.width)
     for number, name in enumerate(table.header):
-        # The first column has the record's name, which people copy: it must not be wrapped.
-        drawn.add_column(name, overflow="fold", no_wrap=number == 0)
+        # The first column has the record's name, which people copy: it must stay whole.
+        is_name = number == 0
+        drawn.add_column(
+            name,
+            overflow="ellipsis" if one_line else "fold",
+            no_wrap=one_line or is_name,
+            min_width=max((len(row[0].text) for row in table.rows), default=0) if is_name else None,
+        )
     for row in table.rows:
         drawn.add_row(*(Text(cell.text, style=_STYLES[cell.tone]) for cell in row))
-    open_console().print(drawn)
+    console.print(drawn)
 
 
 def write_answer(form: OutputFormat, *, data: Any, names: Iterable[str], table: Table) -> None:
