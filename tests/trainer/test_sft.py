@@ -9,6 +9,7 @@ import pytest
 from flashrun.api import names
 from flashrun.api.exits import Exit
 from flashrun.api.records import Result
+from flashrun_trainer.data.conversations import Conversation
 from tests.trainer.pods import TrainerPod, Workshop, fifths, resolved
 
 pytestmark = [pytest.mark.trainer, pytest.mark.filterwarnings("default")]
@@ -80,8 +81,8 @@ def test_a_row_is_cut_at_max_length_and_dropped_when_nothing_is_left(
     from flashrun_trainer import sft
     from flashrun_trainer.data import chat_template
 
-    short = sft.Conversation([USER, {"role": "user", "content": "x"}], [assistant("2")], "row 1")
-    long = sft.Conversation(
+    short = Conversation([USER, {"role": "user", "content": "x"}], [assistant("2")], "row 1")
+    long = Conversation(
         [USER, {"role": "user", "content": "x" * 40}], [assistant("2" * 40)], "row 2"
     )
     whole = chat_template.tokenize_conversation(tokenizer, short.prompt, short.completion, False)
@@ -106,7 +107,7 @@ def test_answers_that_lose_their_end_are_warned_about(
     from flashrun_trainer.data import chat_template
 
     all_of_them, cut, told, logged = CUT[case]
-    short, long = (sft.Conversation([USER], [assistant("2" * count)], "a row") for count in (1, 40))
+    short, long = (Conversation([USER], [assistant("2" * count)], "a row") for count in (1, 40))
     length = len(
         chat_template.tokenize_conversation(
             tokenizer, short.prompt, short.completion, False
@@ -138,7 +139,7 @@ def test_a_row_that_cannot_be_rendered_is_named(
     refuse = "{% for m in messages %}{% if m.role == 'nobody' %}{{ raise_exception('who?') }}"
     template = refuse + "{% endif %}{{ m.content }}{% endfor %}"
     monkeypatch.setattr(tokenizer, "chat_template", template)
-    odd = sft.Conversation([USER], [message], "row 301")
+    odd = Conversation([USER], [message], "row 301")
     with pytest.raises(TrainerError, match=words):
         sft.tokenize_conversations([odd], tokenizer, resolved("sft"))
 
@@ -174,8 +175,8 @@ def test_reasoning_that_is_missing_or_not_asked_for_is_warned_about(case: str):
     from flashrun_trainer import sft
 
     completion, thinking, words = THOUGHTS[case]
-    plain = sft.Conversation([USER], [assistant("4")], "row 1")
-    found = sft.reasoning_warning([plain, sft.Conversation([USER], completion, "row 2")], thinking)
+    plain = Conversation([USER], [assistant("4")], "row 1")
+    found = sft.reasoning_warning([plain, Conversation([USER], completion, "row 2")], thinking)
     assert found.startswith(words)
     assert bool(found) == bool(words)
 
@@ -205,32 +206,6 @@ def test_rows_without_an_output_are_left_out_and_counted(caplog: pytest.LogCaptu
     found = sft.load_conversations(environment, resolved("sft", max_examples=5))
     assert [pair.completion[0]["content"] for pair in found] == ["2", ""]
     assert "3 of 5 examples have no output: dropped" in caplog.text
-
-
-ALMOST = {
-    "tools beside the messages": ({"messages": [assistant("2")], "tools": []}, True),
-    "words of another format": (
-        [{"from": "human", "value": "?"}, {"from": "gpt", "value": "2"}],
-        True,
-    ),
-    "one turn without a role": ([assistant("2"), {"content": "3"}], True),
-    "a conversation": ({"messages": [assistant("2")]}, False),
-    "a list of turns": ([assistant("2")], False),
-    "a table": ({"answer": 2}, False),
-    "a list of numbers": ([1, 2], False),
-    "a list of tables": ([{"name": "Ann"}, {"name": "Bob"}], False),
-    "text": ("2", False),
-}
-
-
-@pytest.mark.parametrize("case", ALMOST)
-def test_what_is_almost_a_conversation_is_warned_about(case: str, caplog: pytest.LogCaptureFixture):
-    from flashrun_trainer import sft
-
-    output, expected = ALMOST[case]
-    sft.load_conversations(with_outputs("1", output), resolved("sft"))
-    assert ("1 of 2 outputs look like conversations" in caplog.text) == expected
-    assert ("the first in row 2" in caplog.text) == expected
 
 
 def test_tokens_are_those_of_the_examples_without_padding(sft_run: TrainerPod, tiny_model):

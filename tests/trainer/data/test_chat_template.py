@@ -98,6 +98,62 @@ def test_only_the_assistant_is_learned(tokenizer: Any, case: str):
     assert marked(tokenizer, row) == expected
 
 
+WEIGHED = {
+    "the first": (0, 1, "2<|im_end|>\n", "[3<|im_end|>]\n"),
+    "the last": (1, 0, "[2<|im_end|>]\n", "3<|im_end|>\n"),
+}
+
+
+@pytest.mark.parametrize("case", WEIGHED)
+def test_a_turn_of_weight_0_is_context(tokenizer: Any, case: str):
+    from flashrun_trainer.data import chat_template, conversations
+
+    first, last, *expected = WEIGHED[case]
+    completion = conversations.read_messages(
+        [{**assistant("2"), "weight": first}, USER, {**assistant("3"), "weight": last}]
+    )
+    row = chat_template.tokenize_conversation(tokenizer, [USER], completion, False)
+    text = marked(tokenizer, row)
+    turns = [turn.split("<|im_start|>")[0] for turn in text.split("<|im_start|>assistant\n")[1:]]
+    assert [turn.removeprefix("<think>\n\n</think>\n\n") for turn in turns] == expected
+
+
+CONTINUED = {
+    "one turn": (
+        [assistant("2.")],
+        False,
+        "<think>\n\n</think>\n\nIt is [2.<|im_end|>]\n",
+    ),
+    "another turn follows": (
+        [assistant("2."), USER, assistant("3")],
+        False,
+        "It is [2.<|im_end|>]\n",
+    ),
+    "reasoning that has begun": (
+        [assistant("</think>\n\n2")],
+        True,
+        "<think>\nIt is [\n</think>\n\n2<|im_end|>]\n",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CONTINUED)
+def test_a_turn_that_the_prompt_begins_is_continued(tokenizer: Any, case: str):
+    from flashrun_trainer.data import chat_template
+
+    completion, thinking, expected = CONTINUED[case]
+    beginning = assistant("<think>\nIt is " if thinking else "It is ")
+    prompt = [USER, beginning]
+    row = chat_template.tokenize_conversation(tokenizer, prompt, completion, thinking)
+    first = marked(tokenizer, row).split("<|im_start|>assistant\n")[1]
+    assert first.split("<|im_start|>")[0] == expected
+    # What is asked for later is what was context here.
+    asked = chat_template.render(tokenizer, prompt, thinking, add_generation_prompt=True)
+    assert asked.endswith("It is ")
+    if len(completion) == 1:
+        assert marked(tokenizer, row).startswith(asked)
+
+
 # As Qwen's templates do: JSON calls in the assistant's turn, results in a turn of the user, and
 # reasoning only after the last question.
 QWEN = """\
@@ -232,12 +288,12 @@ TOOLS = {
 @pytest.mark.parametrize("case", TOOLS)
 def test_calls_and_reasoning_are_learned_where_the_template_shows_them(tiny_model: Path, case: str):
     from flashrun_trainer import model
-    from flashrun_trainer.data import chat_template, messages
+    from flashrun_trainer.data import chat_template, conversations
 
     template, completion, thinking, expected = TOOLS[case]
     tokenizer = model.load_tokenizer(tiny_model)
     tokenizer.chat_template = template
-    prompt, said = messages.validate_messages([USER]), messages.validate_messages(completion)
+    prompt, said = conversations.read_messages([USER]), conversations.read_messages(completion)
     assert (
         marked(tokenizer, chat_template.tokenize_conversation(tokenizer, prompt, said, thinking))
         == expected
@@ -266,12 +322,12 @@ def test_the_assistants_turns_of_a_long_talk_are_learned_with_every_template_of_
     import trl
 
     from flashrun_trainer import model
-    from flashrun_trainer.data import chat_template, messages
+    from flashrun_trainer.data import chat_template, conversations
 
     tokenizer = model.load_tokenizer(tiny_model)
     folder = Path(trl.__file__).parent / "chat_templates"
     tokenizer.chat_template = (folder / f"{template}.jinja").read_text()
-    prompt, said = messages.validate_messages([USER]), messages.validate_messages(TALK)
+    prompt, said = conversations.read_messages([USER]), conversations.read_messages(TALK)
     text = marked(tokenizer, chat_template.tokenize_conversation(tokenizer, prompt, said, thinking))
     context, *turns = (part.split("]", 1) for part in text.split("["))
     learned = [turn for turn, _ in turns]
@@ -282,6 +338,40 @@ def test_the_assistants_turns_of_a_long_talk_are_learned_with_every_template_of_
         assert "<|im_start|>" not in turn
         assert "tool_response" not in turn
     assert "1 plus 1?" in context[0]
+
+
+def test_a_prompt_that_is_only_a_system_message_is_joined_with_what_follows(tiny_model: Path):
+    import trl
+
+    from flashrun_trainer import model
+    from flashrun_trainer.data import chat_template, conversations
+
+    tokenizer = model.load_tokenizer(tiny_model)
+    folder = Path(trl.__file__).parent / "chat_templates"
+    tokenizer.chat_template = (folder / "qwen3_5_think.jinja").read_text()
+    system = {"role": "system", "content": "Be brief."}
+    with pytest.raises(TrainerError):
+        chat_template.render(tokenizer, [system], False, add_generation_prompt=True)
+    joined = conversations.join([system], [USER, assistant("2")], "row 1")
+    row = chat_template.tokenize_conversation(tokenizer, joined.prompt, joined.completion, False)
+    assert marked(tokenizer, row).endswith("</think>\n\n[2<|im_end|>]\n")
+
+
+def test_tools_reach_the_template(tiny_model: Path):
+    import trl
+
+    from flashrun_trainer import model
+    from flashrun_trainer.data import chat_template, conversations
+
+    tokenizer = model.load_tokenizer(tiny_model)
+    folder = Path(trl.__file__).parent / "chat_templates"
+    tokenizer.chat_template = (folder / "qwen3.jinja").read_text()
+    tools = conversations.read_tools([{"name": "add", "parameters": {"type": "object"}}])
+    for completion in ([assistant("2")], [assistant("1"), USER, assistant("2")]):
+        row = chat_template.tokenize_conversation(tokenizer, [USER], completion, False, tools)
+        context, *learned = marked(tokenizer, row).split("[2<")
+        assert '{"name": "add", "parameters": {"type": "object"}}' in context
+        assert len(learned) == 1
 
 
 ENDS = {
@@ -297,7 +387,7 @@ def test_the_end_of_a_turn_is_learned_whatever_ends_a_sequence(tiny_model: Path,
     import trl
 
     from flashrun_trainer import model
-    from flashrun_trainer.data import chat_template, messages
+    from flashrun_trainer.data import chat_template, conversations
 
     end, eos, start = ENDS[template]
     tokenizer = model.load_tokenizer(tiny_model)
@@ -308,7 +398,7 @@ def test_the_end_of_a_turn_is_learned_whatever_ends_a_sequence(tiny_model: Path,
     question: dict[str, Any] = {"role": "user", "content": "And?"}
     for said in ([assistant("2")], [assistant("1"), question, assistant("2")]):
         row = chat_template.tokenize_conversation(
-            tokenizer, [USER], messages.validate_messages(said), False
+            tokenizer, [USER], conversations.read_messages(said), False
         )
         learned = [part.partition("]")[0] for part in marked(tokenizer, row).split("[")[1:]]
         own = [message["content"] for message in said if message["role"] == "assistant"]

@@ -19,8 +19,8 @@ from typing import IO, Any, Final
 from flashrun.api.env_check_records import CheckedRow, CheckEvent, EnvCheckTask, Fault, ScoredAnswer
 from flashrun.api.exits import Exit
 from flashrun.api.records import ResolvedEnvironment
+from flashrun_trainer.data import conversations, rewards
 from flashrun_trainer.data import messages as chat_messages
-from flashrun_trainer.data import rewards
 from flashrun_trainer.data.dataset import dataset_path
 from flashrun_trainer.data.environment import Environment, load_folder
 from flashrun_trainer.data.episodes import Episode
@@ -82,6 +82,8 @@ def check_environment(reporter: CheckReporter) -> None:
             reporter.error(error)
         return
     reporter.write(CheckEvent(rows=len(environment.examples)))
+    if environment.row_remark:
+        reporter.fault(environment.row_remark, fatal=False)
     _check_rows(reporter, environment, data_is_valid)
 
 
@@ -149,12 +151,15 @@ def _row_faults(value: Any) -> Iterator[Fault]:
             "with output"
         )
         return
-    if record.get("input") is None:
-        near = f"; it has {', '.join(map(str, record))}" if record else ""
-        yield Fault(sentence=f"the row has no input{near}")
-    elif isinstance(record["input"], str) and not record["input"].strip():
+    try:
+        read = conversations.read_row(record)
+        conversations.row_tools(record, record.get("output"))
+    except ValueError as error:
+        yield Fault(sentence=str(error))
+        return
+    if isinstance(read["input"], str) and not read["input"].strip():
         yield Fault(sentence="the input is empty", fatal=False)
-    yield from _output_faults(record.get("output"))
+    yield from _output_faults(read.get("output"))
     metadata = record.get("metadata")
     if metadata is not None and not isinstance(metadata, dict):
         yield Fault(
@@ -164,17 +169,22 @@ def _row_faults(value: Any) -> Iterator[Fault]:
 
 
 def _output_faults(output: Any) -> Iterator[Fault]:
-    from freesolo.datasets import target_messages
-
     try:
-        messages = target_messages(output)
+        messages = conversations.read_output(output)
     except ValueError as error:
         yield Fault(sentence=f"the output is not a conversation: {error}")
         return
-    if chat_messages.is_almost_messages(output):
+    learned = conversations.Conversation([], messages, "it")
+    if conversations.json_remark([learned]):
         yield Fault(
-            sentence="the output looks like a conversation but is learned as JSON text: "
-            f"{chat_messages.MESSAGES_HINT}",
+            sentence="the output looks like a conversation but is learned as JSON text: a "
+            'conversation is {"messages": […]}, with role and content in each message',
+            fatal=False,
+        )
+    if keys := conversations.unread_keys(messages):
+        yield Fault(
+            sentence=f"a message has {', '.join(keys)}, which nobody reads but perhaps the model's "
+            "chat template",
             fatal=False,
         )
     if output is not None and not any(map(chat_messages.is_learnable, messages)):
@@ -196,7 +206,7 @@ def _check_rows(reporter: CheckReporter, environment: Environment, data_is_valid
     for number, example in enumerate(environment.examples, 1):
         reporter.announce(f"building the prompt of row {number}")
         try:
-            prompt, completion = environment.prompt(example), environment.completion(example)
+            prompt, completion, *_ = environment.conversation(example)
         except TrainerError as error:
             if data_is_valid or error.code != Exit.DATA:
                 reporter.error(error)

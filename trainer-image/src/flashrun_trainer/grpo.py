@@ -32,6 +32,7 @@ from flashrun_trainer.context import TrainContext
 from flashrun_trainer.data import advantages, generation, rewards, stopping
 from flashrun_trainer.data.advantages import Outcome
 from flashrun_trainer.data.chat_template import end_of_turn_token, tokenize_messages
+from flashrun_trainer.data.conversations import Tool, join, json_remark, unread_remark
 from flashrun_trainer.data.dataset import example_name
 from flashrun_trainer.data.environment import ENVIRONMENT_ERRORS, Environment, naming_example
 from flashrun_trainer.data.episodes import Episode, tokenize_reply
@@ -56,6 +57,8 @@ class Prompt(NamedTuple):
     ids: list[int]
     opens_reasoning: bool
     """Whether the template itself writes the first ``<think>``."""
+    tools: tuple[Tool, ...] = ()
+    """The tools that the template describes to the model."""
 
 
 class ScoredCompletion(NamedTuple):
@@ -139,9 +142,10 @@ def load_prompts(environment: Environment, tokenizer: Any, run: ResolvedRun) -> 
     for example in examples:
         messages = environment.prompt(example)
         with naming_example(example_name(example)):
-            ids = tokenize_messages(tokenizer, messages, run.thinking, add_generation_prompt=True)
+            tools = environment.tools(example)
+            ids = tokenize_messages(tokenizer, messages, run.thinking, True, tools)
         opens_reasoning = tokenizer.decode(ids[-4:]).rstrip().endswith("<think>")
-        prompts.append(Prompt(example, messages, ids, opens_reasoning))
+        prompts.append(Prompt(example, messages, ids, opens_reasoning, tools))
     longest = trl_arguments.longest_prompt(run)
     fitting = [prompt for prompt in prompts if len(prompt.ids) <= longest]
     limit = f"max_length - max_tokens = {longest} tokens"
@@ -156,6 +160,15 @@ def load_prompts(environment: Environment, tokenizer: Any, run: ResolvedRun) -> 
         dropped = len(prompts) - len(fitting)
         log.warning("%d of %d prompts are longer than %s: dropped", dropped, len(prompts), limit)
     return fitting
+
+
+def data_remark(environment: Environment, prompts: Sequence[Prompt], template: str) -> str:
+    """Return a warning about what nobody reads in the rows, or an empty string."""
+    asked = [
+        join(prompt.messages, [], example_name(prompt.example), prompt.tools) for prompt in prompts
+    ]
+    remarks = (environment.row_remark, unread_remark(asked, template), json_remark(asked))
+    return "; ".join(filter(None, remarks))
 
 
 # --- sampling -----------------------------------------------------------------------------------
@@ -318,7 +331,7 @@ class GrpoTrainer(loop.WithoutModelCards, GRPOTrainer):
         elif opening != messages:
             longest = trl_arguments.longest_prompt(run)
             opening_ids = tokenize_messages(
-                self._tokenizer, opening, run.thinking, add_generation_prompt=True
+                self._tokenizer, opening, run.thinking, True, prompt.tools
             )
             if len(opening_ids) <= longest:
                 messages, ids = opening, opening_ids
@@ -395,6 +408,7 @@ class RewardFunction:
         """Tokens that end a completion."""
         self._prompts = prompts
         self._callback = callback
+        self._data_remark = data_remark(context.environment, prompts, str(tokenizer.chat_template))
         self._wasted_steps = rewards.WastedStepCounter()
         self._logged_metrics: set[str] = set()
         """Metrics of which the log says that they are left out."""
@@ -531,7 +545,7 @@ class RewardFunction:
         wasted = self._wasted_steps.add_step(outcomes, train.group_size or 1, train.max_tokens or 0)
         examples = [completion.example for completion in completions]
         failed = rewards.failure_warning(scores, step, examples)
-        self._context.reporter.warn("; ".join(filter(None, (failed, wasted))))
+        self._context.reporter.warn("; ".join(filter(None, (self._data_remark, failed, wasted))))
         self._callback.environment_metrics = rewards.mean_metrics(scores)
         learned = sum(outcome.learned for outcome in outcomes)
         self._callback.environment_metrics["completions/learned"] = float(learned)

@@ -8,7 +8,7 @@ import logging
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from datasets import Dataset
 from peft import LoraConfig
@@ -21,15 +21,9 @@ from flashrun_trainer import loop, model, trl_arguments
 from flashrun_trainer.context import TrainContext
 from flashrun_trainer.data import packing
 from flashrun_trainer.data.chat_template import TokenizedExample, tokenize_conversation, truncate
-from flashrun_trainer.data.dataset import example_name
+from flashrun_trainer.data.conversations import Conversation, json_remark, unread_remark
 from flashrun_trainer.data.environment import Environment, naming_example
-from flashrun_trainer.data.messages import (
-    MESSAGES_HINT,
-    Message,
-    has_reasoning,
-    is_almost_messages,
-    is_learnable,
-)
+from flashrun_trainer.data.messages import has_reasoning, is_learnable
 from flashrun_trainer.data.packing import IGNORE_INDEX
 from flashrun_trainer.pod.trainer_errors import TrainerError
 
@@ -39,15 +33,6 @@ _MANY_CUT: Final = 0.05
 """Share of cut examples from which on the warning is also shown in the status."""
 _TOKEN_MEANS: Final = ("entropy", "mean_token_accuracy")
 """TRL's metrics that are means over the tokens of a micro-batch."""
-
-
-class Conversation(NamedTuple):
-    """One example: the prompt, and the completion that the assistant learns to give."""
-
-    prompt: list[Message]
-    completion: list[Message]
-    name: str
-    """The example's name for people, such as ``row 7``."""
 
 
 def train(context: TrainContext) -> Path | None:
@@ -62,7 +47,13 @@ def train(context: TrainContext) -> Path | None:
     tokenizer = model.load_tokenizer(context.pod.model_folder(run))
     conversations = load_conversations(context.environment, run)
     examples = tokenize_conversations(conversations, tokenizer, run)
-    context.reporter.warn("; ".join(filter(None, data_warnings(conversations, examples, run))))
+    remarks = (
+        context.environment.row_remark,
+        unread_remark(conversations, str(tokenizer.chat_template)),
+        json_remark(conversations),
+        *data_warnings(conversations, examples, run),
+    )
+    context.reporter.warn("; ".join(filter(None, remarks)))
     loop.check_same_examples(context.process_group, (example.input_ids for example in examples))
 
     # Whether examples may share a row depends on the model's layers.
@@ -146,23 +137,7 @@ def load_conversations(environment: Environment, run: ResolvedRun) -> list[Conve
         TrainerError: the environment fails, or no example has an output.
     """
     examples = environment.examples[: run.train.max_examples or None]
-    conversations = [
-        Conversation(
-            environment.prompt(example), environment.completion(example), example_name(example)
-        )
-        for example in examples
-    ]
-    malformed = [
-        conversation
-        for conversation, example in zip(conversations, examples, strict=True)
-        if _is_json_text(conversation, example)
-    ]
-    if malformed:
-        log.warning(
-            "%d of %d outputs look like conversations but are learned as JSON text, the first in "
-            "%s: %s",
-            *(len(malformed), len(conversations), malformed[0].name, MESSAGES_HINT),
-        )
+    conversations = [environment.conversation(example) for example in examples]
     learnable = [item for item in conversations if any(map(is_learnable, item.completion))]
     if len(learnable) < len(conversations):
         dropped = len(conversations) - len(learnable)
@@ -191,7 +166,11 @@ def tokenize_conversations(
     for conversation in conversations:
         with naming_example(conversation.name):
             example = tokenize_conversation(
-                tokenizer, conversation.prompt, conversation.completion, run.thinking
+                tokenizer,
+                conversation.prompt,
+                conversation.completion,
+                run.thinking,
+                conversation.tools,
             )
         examples.append(truncate(example, run.train.max_length))
     learnable = [
@@ -255,10 +234,3 @@ def reasoning_warning(conversations: Sequence[Conversation], thinking: bool) -> 
             "true, or remove the reasoning"
         )
     return ""
-
-
-def _is_json_text(conversation: Conversation, example: Any) -> bool:
-    """Return whether a completion is the JSON text of an output meant as a conversation."""
-    completion = conversation.completion
-    is_json = len(completion) == 1 and completion[0]["content"].startswith(("{", "["))
-    return is_json and is_almost_messages(example.output)

@@ -101,6 +101,18 @@ BAD_ROWS = {
         '{"input": "x", "output": {"messages": [{"content": "x"}]}}',
         "the output is not a conversation",
     ),
+    "the words of another format": (
+        '{"input": "x", "output": [{"from": "gpt", "value": "2"}]}',
+        "a message has the keys 'from' and 'value'",
+    ),
+    "a key beside messages": (
+        '{"input": "x", "output": {"messages": [{"role": "user", "content": "x"}], "mood": 1}}',
+        "the output has the key 'mood' beside messages",
+    ),
+    "tools without a name": (
+        '{"messages": [{"role": "user", "content": "x"}], "tools": [{}]}',
+        "a tool must be an object with name and parameters",
+    ),
     "too deep": ("[" * 100_000, "the row is"),
 }
 
@@ -109,8 +121,12 @@ ODD_ROWS = {
     "an empty input": ('{"input": " ", "output": "2"}', "the input is empty"),
     "an empty output": ('{"input": "x", "output": ""}', "SFT has nothing to learn from it"),
     "almost a conversation": (
-        '{"input": "x", "output": [{"from": "gpt", "value": "2"}]}',
+        '{"input": "x", "output": [{"content": "1"}, {"content": "2"}]}',
         "the output looks like a conversation but is learned as JSON text",
+    ),
+    "a key of a message that nobody reads": (
+        '{"input": "x", "output": [{"role": "assistant", "content": "2", "mood": "glad"}]}',
+        "a message has mood, which nobody reads",
     ),
     "other metadata": ('{"input": "x", "output": "2", "metadata": [1]}', "must be an object"),
 }
@@ -135,6 +151,25 @@ def test_an_odd_row_is_worth_a_warning(shell: Shell, row: str, sentence: str) ->
     assert done.returncode == 0
     assert "warning: dataset/train.jsonl:2: " in done.stderr
     assert sentence in done.stderr
+
+
+def test_a_key_of_rows_that_the_code_does_not_read_either_is_a_warning(shell: Shell) -> None:
+    write(shell, rows='{"input": "x", "output": "2", "system": "Be brief."}\n')
+    assert "nobody reads these keys of rows: 'system' (row 1)" in shell("env", "test", "env").stderr
+
+    reads = GOOD.replace("return [", 'example.record["system"]\n        return [')
+    write(shell, reads, rows='{"input": "x", "output": "2", "system": "Be brief."}\n')
+    assert "nobody reads" not in shell("env", "test", "env").stderr
+
+
+def test_rows_that_are_whole_conversations_are_checked_and_scored(shell: Shell) -> None:
+    turns = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "1 + 1"}]
+    row = {"messages": [*turns, {"role": "assistant", "content": "2"}]}
+    write(shell, rows=json.dumps(row) + "\n")
+    done = shell("env", "test", "env")
+
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split("\t")[1:4] == ["1 + 1", "2", "1"]
 
 
 def test_every_bad_row_is_reported_at_once(shell: Shell) -> None:

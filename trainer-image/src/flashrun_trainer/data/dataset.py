@@ -2,12 +2,14 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
 from flashrun.api.exits import Exit
 from flashrun.api.reasons import Reason
 from flashrun.api.records import ResolvedEnvironment
+from flashrun_trainer.data.conversations import read_row
 from flashrun_trainer.pod.trainer_errors import TrainerError
 
 _SUFFIXES: Final = (".jsonl", ".json")
@@ -70,13 +72,27 @@ def _path_in_package(folder: Path, given: str) -> Path:
 
 
 def load_examples(sdk: Any, params: Mapping[str, Any], path: Path | None) -> list[Any]:
-    """Return the examples in ``path``; without one, those of ``params.records`` or of the code."""
-    from freesolo.datasets.records import load_task_examples
+    """Return the examples in ``path``; without one, those of ``params.records`` or of the code.
+
+    Raises:
+        ValueError: a row is neither an input nor a conversation.
+    """
+    from freesolo.datasets.records import load_records, load_task_examples
 
     if path is not None:
-        return list(load_task_examples(path))
-    own = getattr(sdk, "dataset", None) or getattr(sdk, "examples", None) or ()
-    return list(load_task_examples(params.get("records") or getattr(own, "examples", own)))
+        rows: Any = load_records(path)
+    else:
+        own = getattr(sdk, "dataset", None) or getattr(sdk, "examples", None) or ()
+        rows = params.get("records") or getattr(own, "examples", own)
+    if isinstance(rows, str | Path):
+        rows = load_records(rows)
+    rows = list(rows)
+    examples = load_task_examples([read_row(row) for row in rows])
+    # The environment's code sees every row as it was written.
+    return [
+        replace(example, record=row) if isinstance(row, dict) else example
+        for example, row in zip(examples, rows, strict=True)
+    ]
 
 
 def describe_reading(path: Path | None, folder: Path) -> str:
@@ -95,9 +111,10 @@ def describe_reading(path: Path | None, folder: Path) -> str:
 def _is_example(line: bytes) -> bool:
     try:
         row = json.loads(line.decode())
+        read_row(row)
     except (ValueError, RecursionError):
         return False
-    return isinstance(row, str) or (isinstance(row, dict) and row.get("input") is not None)
+    return isinstance(row, str | dict)
 
 
 def example_name(example: Any) -> str:

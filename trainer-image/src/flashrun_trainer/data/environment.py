@@ -22,6 +22,8 @@ from flashrun.api.exits import Exit
 from flashrun.api.reasons import Reason
 from flashrun.api.records import ResolvedEnvironment
 from flashrun.api.trainer_modules import TRAINER_MODULES
+from flashrun_trainer.data import conversations
+from flashrun_trainer.data.conversations import Conversation, Tool
 from flashrun_trainer.data.dataset import (
     dataset_path,
     describe_reading,
@@ -29,7 +31,7 @@ from flashrun_trainer.data.dataset import (
     load_examples,
     unread_file_remark,
 )
-from flashrun_trainer.data.messages import Message, validate_messages
+from flashrun_trainer.data.messages import Message
 from flashrun_trainer.data.shadowing import image_modules, refuse_shadowing
 from flashrun_trainer.pod.mounts import PodMounts
 from flashrun_trainer.pod.trainer_errors import TrainerError, format_error
@@ -43,6 +45,7 @@ ENVIRONMENT_ERRORS: Final = (Exception, SystemExit, KeyboardInterrupt, Cancelled
 """What an environment may raise. Some run the code that a model writes, and it may call exit()."""
 _MODULE: Final = "environment.py"
 _CONTRACT: Final = "TRAINING_CONTRACT.md"
+_NO_ANSWER: Final[Message] = {"role": "assistant", "content": ""}
 _PUSH_HINT: Final = "correct the environment and publish it again with flash env push"
 
 
@@ -55,6 +58,8 @@ class Environment:
     examples: Sequence[Any]
     contract: str
     """Text of the system prompt; empty for none."""
+    code: str = ""
+    """The text of the package's Python files."""
 
     def __post_init__(self) -> None:
         """Make the SDK, too, score on one thread when the environment is not thread-safe."""
@@ -69,9 +74,18 @@ class Environment:
         sha256 = hashlib.sha256()
         for example in self.examples:
             # Examples from code may hold values that JSON lacks, such as dicts with tuples as keys.
-            row = json_safe_value([example.input, example.output, example.metadata])
-            sha256.update(json.dumps(row, sort_keys=True).encode() + b"\n")
+            row = json_safe_value(
+                [example.input, example.output, example.metadata, *_conversation_parts(example)]
+            )
+            # The order of keys counts: structured outputs are learned with it.
+            sha256.update(json.dumps(row).encode() + b"\n")
         return sha256.hexdigest()
+
+    @cached_property
+    def row_remark(self) -> str:
+        """A warning about keys of rows that nobody reads, or an empty string."""
+        rows = ((example_name(example), example.record) for example in self.examples)
+        return conversations.unread_row_remark(rows, self.code)
 
     @property
     def is_multi_turn(self) -> bool:
@@ -100,8 +114,38 @@ class Environment:
 
     def opening_messages(self, example: Any) -> list[Message]:
         """Return the same as ``prompt``, but raise what the environment raises."""
-        messages = validate_messages(self.sdk.start_episode(example, self.contract))
+        messages = conversations.read_messages(self._opening(example))
         return _with_contract(messages, self.contract)
+
+    def _opening(self, example: Any) -> Any:
+        """Return a whole conversation's own prompt, or else the environment's opening."""
+        if self.is_multi_turn or not conversations.is_whole_conversation(example.record):
+            return self.sdk.start_episode(example, self.contract)
+        messages = conversations.read_messages(example.record["messages"])
+        return conversations.split_at_first_answer(messages)[0]
+
+    def tools(self, example: Any) -> tuple[Tool, ...]:
+        """Return the tools that an example defines, for the model's chat template.
+
+        Raises:
+            TrainerError: they cannot be read.
+        """
+        doing = f"reading the tools of {example_name(example)}"
+        with environment_errors(doing, Exit.DATA, Reason.DATASET_INVALID):
+            return conversations.row_tools(example.record, example.output)
+
+    def conversation(self, example: Any) -> Conversation:
+        """Return an example as SFT learns it.
+
+        Raises:
+            TrainerError: the environment fails, mostly because the row's output is malformed.
+        """
+        return conversations.join(
+            self.prompt(example),
+            self.completion(example),
+            example_name(example),
+            self.tools(example),
+        )
 
     def completion(self, example: Any) -> list[Message]:
         """Return the messages that SFT imitates.
@@ -111,7 +155,23 @@ class Environment:
         """
         doing = f"reading the output of {example_name(example)}"
         with environment_errors(doing, Exit.DATA, Reason.DATASET_INVALID):
-            return validate_messages(self.sdk.sft_completion(example))
+            if self._has_own_completion:
+                return conversations.read_messages(self.sdk.sft_completion(example))
+            if conversations.is_whole_conversation(example.record):
+                messages = conversations.read_messages(example.record["messages"])
+                return conversations.split_at_first_answer(messages)[1] or [_NO_ANSWER]
+            return conversations.read_output(example.output)
+
+    @property
+    def _has_own_completion(self) -> bool:
+        """Whether the environment builds completions itself.
+
+        The SDK's method, which it would replace, sorts the keys of structured outputs, and
+        refuses conversations that we read.
+        """
+        from freesolo.environments import Environment as Base
+
+        return type(self.sdk).sft_completion is not Base.sft_completion
 
     def max_turns(self, example: Any) -> int:
         """Return how many answers an episode has at most.
@@ -181,7 +241,8 @@ def load_folder(
             "add rows with an input, and for SFT an output, to the dataset",
         )
     with environment_errors("asking how many threads may score (max_score_concurrency)"):
-        environment = Environment(sdk, examples, contract)
+        code = "".join(path.read_text("utf-8", "replace") for path in folder.rglob("*.py"))
+        environment = Environment(sdk, examples, contract, code)
         log.info("up to %d threads score at once", environment.threads)
     # Compute the digest now, because the environment's code may change its examples later.
     log.info(
@@ -226,6 +287,13 @@ def _hint_for(error: BaseException) -> str:
     if isinstance(error, KeyError) and str(error).strip("'").isupper():
         return f"if {error} is a secret, add it to [environment].secrets"
     return _PUSH_HINT
+
+
+def _conversation_parts(example: Any) -> list[Any]:
+    """Return the parts of a row that are learned beside its input and output."""
+    record = example.record if isinstance(example.record, dict) else {}
+    keys = ("tools", "functions", "messages")
+    return [record[key] for key in keys if record.get(key) is not None]
 
 
 def _with_contract(messages: list[Message], contract: str) -> list[Message]:

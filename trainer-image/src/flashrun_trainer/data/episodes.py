@@ -12,8 +12,9 @@ from typing import Any
 from flashrun.api.exits import Exit
 from flashrun.api.reasons import Reason
 from flashrun_trainer.data.chat_template import end_of_turn_token, tokenize_messages
+from flashrun_trainer.data.conversations import read_messages
 from flashrun_trainer.data.environment import ENVIRONMENT_ERRORS, Environment
-from flashrun_trainer.data.messages import Answer, Message, validate_messages
+from flashrun_trainer.data.messages import Answer, Message
 from flashrun_trainer.data.rewards import FailureKind, failed_score
 from flashrun_trainer.pod.trainer_errors import TrainerError
 
@@ -64,7 +65,7 @@ class Episode:
             return []
         try:
             step = environment.sdk.step_episode(self.example, list(self.messages), answer)
-            replies = validate_messages(step.messages) if step.messages else []
+            replies = read_messages(step.messages) if step.messages else []
             self.metadata |= step.metadata
             if step.final_response_text is not None:
                 self.response = step.final_response_text

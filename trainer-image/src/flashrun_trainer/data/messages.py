@@ -1,16 +1,15 @@
-"""Chat messages: checks on those that an environment gives, and the model's answer to them."""
+"""Chat messages, and the model's answer to them."""
 
-import json
-from collections.abc import Mapping
 from typing import Any, Final
 
 Message = dict[str, Any]
-"""A chat message as templates take it: ``role``, ``content`` and perhaps ``tool_calls``."""
+"""A chat message as templates take it: ``role``, ``content`` and perhaps ``tool_calls``.
 
-MESSAGES_HINT: Final = (
-    'a conversation needs {"messages": […]} and nothing else, with role and content'
-)
-_ROLES: Final = ("system", "user", "assistant", "tool")
+``conversations`` reads what people write into this form: tool calls in OpenAI's format with their
+arguments as an object, reasoning under ``reasoning_content``, and ``weight`` 0 for an assistant's
+message that is context.
+"""
+
 _LONGEST_REPR: Final = 80
 
 
@@ -58,54 +57,16 @@ class Answer(str):
         return self.thinking.partition("</think>")[0]
 
 
-def validate_messages(messages: Any) -> list[Message]:
-    """Return chat messages in the form that templates take.
-
-    Raises:
-        ValueError: ``messages`` is not a list of chat messages.
-    """
-    if not isinstance(messages, list | tuple) or not messages:
-        raise ValueError(f"messages must be a list that is not empty, not {short_repr(messages)}")
-    return [_validate_message(message) for message in messages]
-
-
-def _validate_message(message: Any) -> Message:
-    if not isinstance(message, Mapping) or message.get("role") not in _ROLES:
-        raise ValueError(
-            f"a message must be an object with role ({', '.join(_ROLES)}) and content, "
-            f"not {short_repr(message)}"
-        )
-    content = message.get("content")
-    if isinstance(content, list):
-        if not all(isinstance(part, dict) and part.get("type") == "text" for part in content):
-            raise ValueError("the content of a message has parts that are not text")
-        content = "".join(str(part.get("text", "")) for part in content)
-    if content is not None and not isinstance(content, str):
-        raise ValueError(f"the content of a message must be text, not {short_repr(content)}")
-    calls = [_parse_arguments(call) for call in message.get("tool_calls") or ()]
-    return {**message, "content": content or "", **({"tool_calls": calls} if calls else {})}
-
-
-def _parse_arguments(call: Any) -> Message:
-    """Return a tool call with its arguments as an object; OpenAI's format has them as JSON text."""
-    function = call.get("function", call) if isinstance(call, Mapping) else {}
-    if not isinstance(function.get("name"), str):
-        raise ValueError(f"a tool call must have the name of its function: {short_repr(call)}")
-    arguments = function.get("arguments")
-    parsed = json.loads(arguments) if isinstance(arguments, str) else arguments
-    if not isinstance(parsed, dict):
-        raise ValueError(
-            f"the arguments of a tool call must be an object, not {short_repr(arguments)}"
-        )
-    changed = {**function, "arguments": parsed}
-    return {**call, "function": changed} if "function" in call else changed
+def is_learned(message: Message) -> bool:
+    """Return whether a message of a completion is an assistant's, and not marked as context."""
+    return message["role"] == "assistant" and message.get("weight") != 0
 
 
 def is_learnable(message: Message) -> bool:
-    """Return whether a message of a completion is an assistant's message that is not empty."""
+    """Return whether a message of a completion is learned and not empty."""
     content = str(message.get("content") or "").strip()
     parts = (content, message.get("tool_calls"), message.get("reasoning_content"))
-    return message["role"] == "assistant" and any(parts)
+    return is_learned(message) and any(parts)
 
 
 def has_reasoning(message: Message) -> bool:
@@ -113,21 +74,6 @@ def has_reasoning(message: Message) -> bool:
     _, _, inside = str(message.get("content") or "").partition("<think>")
     reasoning = "</think>" in inside or message.get("reasoning_content")
     return message["role"] == "assistant" and bool(reasoning)
-
-
-def is_almost_messages(output: Any) -> bool:
-    """Return whether an output looks like a conversation, but not in the form that the SDK reads.
-
-    Such an output is learned as one text: its JSON.
-    """
-    match output:
-        case {"messages": list(), **others}:
-            return bool(others)
-        case [*turns] if turns and all(isinstance(turn, Mapping) for turn in turns):
-            have_content = all("content" in turn or "value" in turn for turn in turns)
-            return have_content and not all(isinstance(turn.get("role"), str) for turn in turns)
-        case _:
-            return False
 
 
 def short_repr(value: Any) -> str:
