@@ -76,6 +76,12 @@ def test_what_the_platform_sets_comes_after_what_the_user_sets() -> None:
     assert variables.count("OMP_NUM_THREADS") == 2
 
 
+def test_no_library_reports_to_its_developers() -> None:
+    for container in containers(pod_of()):
+        values = environment(container)
+        assert values["HF_HUB_DISABLE_TELEMETRY"] == values["VLLM_NO_USAGE_STATS"] == "1"
+
+
 def test_log_lines_never_reach_the_pods_status() -> None:
     assert {item["terminationMessagePolicy"] for item in containers(pod_of())} == {"File"}
 

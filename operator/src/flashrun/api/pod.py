@@ -48,6 +48,13 @@ ATTEMPT_VARIABLE: Final = "FLASHRUN_ATTEMPT"
 INDEX_VARIABLE: Final = "JOB_COMPLETION_INDEX"
 """Position of the pod in its Indexed Job; Kubernetes sets it."""
 
+NO_TELEMETRY: Final = {
+    "DO_NOT_TRACK": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "VLLM_NO_USAGE_STATS": "1",
+}
+"""Without these, TRL and vLLM report the architecture, versions and the GPU to their developers."""
+
 DISRUPTED_CONDITION: Final = "DisruptionTarget"
 """Type of the pod condition that says that the cluster, not the trainer, ended the pod."""
 

@@ -300,6 +300,7 @@ def _container(
 def _environment(trainer: TrainerSettings, resolved: ResolvedRun) -> list[Object]:
     ca_names = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "PIP_CERT")
     values: dict[str, str] = {
+        **pod.NO_TELEMETRY,
         **trainer.environment,
         **{name.upper(): value for name, value in trainer.proxy.items()},
         **(dict.fromkeys(ca_names, pod.CA_FILE) if trainer.ca_bundle_config_map else {}),
