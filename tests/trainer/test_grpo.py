@@ -146,13 +146,14 @@ def test_every_episode_has_a_beginning_of_its_own(workshop: Workshop, engine: st
     assert pod.train() == Exit.DONE, pod.termination
     text = pod.store.get_bytes(names.rollouts_key(pod.prefix, 1)).decode()
     first = [json.loads(line) for line in text.splitlines()]
-    assert [row["score"] for row in first] == [1, 2, 3, 0]
+    assert [row["score"] for row in first] == [1, 2, 3, None]
     assert [row["prompt"][0]["content"] for row in first[:3]] == ["Game 1 ", "Game 2 ", "Game 3 "]
-    assert first[3]["error"] == "ConnectionError: no board is free"
+    assert first[3]["error"] == "at the start: ConnectionError: no board is free"
+    assert first[3]["reward"] is None
     text = pod.store.get_bytes(names.rollouts_key(pod.prefix, 2)).decode()
     second = [json.loads(line) for line in text.splitlines()]
     assert "start_episode gave" in second[0]["error"]
-    assert [row["score"] for row in second] == [0, 6, 7, 8]
+    assert [row["score"] for row in second] == [None, 6, 7, 8]
     assert pod.values("reward_errors") == [0.25, 0.25]
     assert sampled_by(pod) == engine
     if engine == "vllm":
@@ -445,6 +446,94 @@ def test_a_reward_that_fails_now_and_then_is_counted(workshop: Workshop):
     assert pod.values("reward_failed/raised") == [2.0] * 3
     log = pod.store.get_bytes(names.log_key(pod.prefix, 1)).decode()
     assert "the reward failed for 2 of 8 responses of step 1, which are not learned: in row " in log
+
+
+ODD = """
+from itertools import count
+from time import sleep
+
+from freesolo.environments import EnvironmentMultiTurn, EnvironmentStepResult, RewardResult
+
+NUMBERS = count()
+USER = {"role": "user", "content": "Again."}
+
+
+def says(*messages):
+    return EnvironmentStepResult(done=False, messages=messages)
+
+
+class Odd(EnvironmentMultiTurn):
+    reward_timeout_seconds = 1.0
+    max_score_concurrency = 1
+    turns = count()
+
+    def start_episode(self, example, prompt_text):
+        number = next(NUMBERS) - 1  # the first is for the prompt's length
+        content = {4: "half \\ud83d", 5: "over and " * 200}.get(number, f"Number {number}")
+        role = "tool" if number == 6 else "user"
+        return [] if number == 7 else [{"role": role, "content": content}]
+
+    def max_episode_turns(self, example):
+        if next(self.turns) == 3:
+            raise LookupError("no such game")
+        return 2
+
+    def step_episode(self, example, messages, assistant_response):
+        match messages[0]["content"]:
+            case "Number 0":
+                return says({"role": "user", "content": "half \\ud83d"})
+            case "Number 1":
+                return says({"role": "tool", "content": "refused"})
+            case "Number 2":
+                return says(*messages, USER)
+            case "Number 8":
+                sleep(60)
+        return says(USER)
+
+    def score_episode(self, example, episode):
+        return RewardResult(score=float(episode.messages[0]["content"].split()[1]))
+
+
+def load_environment():
+    return Odd()
+"""
+
+
+@pytest.mark.trainer
+@pytest.mark.filterwarnings("default")
+def test_whatever_an_environment_says_ends_one_episode_and_names_its_row_and_turn(
+    workshop: Workshop,
+):
+    run = resolved("grpo", steps=1, batch_size=1, group_size=12, max_examples=1)
+    pod = workshop.pod(run, sums(environment=ODD))
+    folder = pod.inside.model_folder(pod.run)
+    template = (folder / "chat_template.jinja").read_text()
+    refusing = "{%- for m in messages if m.role == 'tool' %}{{ raise_exception('no tools') }}"
+    try:
+        (folder / "chat_template.jinja").write_text(refusing + "{%- endfor %}" + template)
+        assert pod.train() == Exit.DONE, pod.termination
+    finally:
+        (folder / "chat_template.jinja").write_text(template)
+    log = pod.store.get_bytes(names.log_key(pod.prefix, 1)).decode()
+    assert "9 of 12 responses of step 1, which are not learned: in row 1: in turn 1: " in log
+    assert pod.values("reward_failed/episode") == [9.0]
+    assert pod.values("reward") == [10.0]
+    errors = [row.get("error", "") for row in rollouts(pod, 1)]
+    for error, words in zip(
+        errors,
+        (
+            "in turn 1: messages that end with",
+            "in turn 1: the model's chat template refuses",
+            "in turn 1: ValueError: step_episode returned the conversation",
+            "at the start: LookupError: no such game",
+            "at the start: messages that end with",
+            "at the start: ValueError: start_episode gave",
+            "at the start: the model's chat template refuses",
+            "at the start: ValueError: messages must be a list",
+        ),
+        strict=True,
+    ):
+        assert words in error
 
 
 @pytest.mark.trainer

@@ -1,6 +1,8 @@
 """The environment: its examples, prompts and outputs, and which errors are its own."""
 
+import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,6 +14,8 @@ from flashrun.api.exits import Exit
 from flashrun.api.records import ResolvedEnvironment
 from flashrun_trainer.data import environment
 from flashrun_trainer.data.environment import Environment
+from flashrun_trainer.data.episodes import start_episodes
+from flashrun_trainer.pod.distributed import ProcessGroup
 from flashrun_trainer.pod.trainer_errors import TrainerError
 from tests.trainer.pods import HEAD, Workshop, resolved, rows, sums
 
@@ -51,15 +55,72 @@ def test_the_digest_is_that_of_the_examples_as_they_were_loaded(
     assert loaded.digest == before
 
 
-@pytest.mark.parametrize(("limit", "words"), [(0, "must return 1 or more"), (None, "TypeError")])
-def test_an_invalid_number_of_turns_is_an_error_of_the_environment(limit: Any, words: str):
+@pytest.mark.parametrize(("limit", "words"), [(0, "must return 1 or more"), (None, "NoneType")])
+def test_an_invalid_number_of_turns_is_an_error_of_its_episode(limit: Any, words: str):
     sdk = Board()
-    assert Environment(sdk, Board.dataset, "").max_turns(Board.dataset[0]) == 3
+    board = Board.dataset[0]
+    [(_, turns)] = start_episodes(Environment(sdk, Board.dataset, ""), [board])
+    assert turns == 3
     sdk.limit = limit
-    with pytest.raises(TrainerError) as error:
-        Environment(sdk, Board.dataset, "").max_turns(Board.dataset[0])
-    assert (error.value.code, error.value.reason) == (Exit.ENVIRONMENT, "EnvironmentFailed")
-    assert words in error.value.message
+    [error] = start_episodes(Environment(sdk, Board.dataset, ""), [board])
+    assert isinstance(error, Exception)
+    assert words in str(error)
+
+
+@pytest.mark.parametrize(
+    ("limit", "processes", "calls", "turns"),
+    [(32, 4, [8, 8, 8, 8], False), (6, 4, [2, 2, 1, 1], False), (1, 2, [1, 1], True)],
+)
+def test_the_processes_of_a_run_share_the_calls_that_it_may_make_at_once(
+    limit: int, processes: int, calls: list[int], turns: bool
+):
+    shares = []
+    for rank in range(processes):
+        sdk: Any = SimpleNamespace(max_score_concurrency=limit)
+        group = ProcessGroup(rank, rank, processes)
+        environment = Environment(sdk, [], "", process_group=group)
+        # The SDK has threads of its own for environments that compare answers.
+        assert sdk.max_score_concurrency == environment.threads
+        assert environment.takes_turns == turns
+        shares.append(environment.threads)
+    assert shares == calls
+
+
+def test_ranks_take_turns_when_fewer_calls_may_run_than_there_are_ranks():
+    done: list[str] = []
+
+    class Group(ProcessGroup):
+        def barrier(self) -> None:
+            done.append("barrier")
+
+    for rank in range(3):
+        done.clear()
+        sdk: Any = SimpleNamespace(max_score_concurrency=2)
+        environment = Environment(sdk, [], "", process_group=Group(rank, rank, 3))
+        assert environment.map(lambda item: done.append("call") or item, [7]) == [7]
+        assert done == (
+            ["call", "barrier", "barrier"] if rank < 2 else ["barrier", "call", "barrier"]
+        )
+
+
+@pytest.mark.parametrize("limit", [0, -1, float("inf"), float("nan"), "soon", None])
+def test_a_time_limit_that_is_not_a_number_of_seconds_is_refused(limit: Any):
+    sdk: Any = SimpleNamespace(reward_timeout_seconds=limit)
+    with pytest.raises((ValueError, TypeError)):
+        Environment(sdk, [], "")
+
+
+def test_a_prompt_that_hangs_before_training_ends_the_run():
+    class Hanging(Board):
+        reward_timeout_seconds = 0.2
+
+        def start_episode(self, example: Any, prompt_text: str) -> list[dict[str, str]]:
+            time.sleep(60)
+            return []
+
+    with pytest.raises(TrainerError, match=r"prompt of.*reward_timeout_seconds = 0\.2") as error:
+        Environment(Hanging(), Board.dataset, "").prompt(Board.dataset[0])
+    assert error.value.reason == "EnvironmentFailed"
 
 
 PROMPTS: dict[str, tuple[str, str]] = {

@@ -1,5 +1,7 @@
 """Episodes of several turns: what is learned, what is not, and when they end."""
 
+import threading
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -7,7 +9,8 @@ from typing import Any
 import pytest
 
 from flashrun.api.exits import Exit
-from flashrun_trainer.data.episodes import Episode, tokenize_reply
+from flashrun_trainer.data.environment import Environment
+from flashrun_trainer.data.episodes import Episode, play_turns, tokenize_reply
 from flashrun_trainer.data.messages import Answer, Message
 from flashrun_trainer.pod.trainer_errors import TrainerError
 
@@ -20,7 +23,20 @@ def environment(**step: Any) -> Any:
         assert messages[-1] == {"role": "assistant", "content": answer}
         return SimpleNamespace(**result)
 
-    return SimpleNamespace(sdk=SimpleNamespace(step_episode=step_episode))
+    return with_step(step_episode)
+
+
+def with_step(step_episode: Any) -> Environment:
+    """An environment with this method."""
+    return Environment(SimpleNamespace(step_episode=step_episode), [], "")
+
+
+def answered(
+    episode: Episode, environment: Environment, ids: list[int], answer: Answer
+) -> list[Message]:
+    """The environment's reply to an answer of this episode."""
+    [replies] = play_turns(environment, [(episode, ids, answer)])
+    return replies
 
 
 def episode(turns: int = 3) -> Episode:
@@ -32,9 +48,9 @@ AGAIN = ({"role": "user", "content": "Again."},)
 
 def test_only_the_models_own_tokens_are_learned():
     found = episode()
-    assert found.add_answer(environment(messages=AGAIN), [10, 11], Answer("7")) == list(AGAIN)
+    assert answered(found, environment(messages=AGAIN), [10, 11], Answer("7")) == list(AGAIN)
     found.add_reply_tokens([20, 21, 22])
-    found.add_answer(environment(done=True), [12], Answer("8"))
+    answered(found, environment(done=True), [12], Answer("8"))
     assert found.completion_ids == [10, 11, 20, 21, 22, 12]
     assert found.mask == [1, 1, 0, 0, 0, 1]
     assert found.ids == [1, 2, 3, 10, 11, 20, 21, 22, 12]
@@ -52,14 +68,14 @@ ENDS: dict[str, tuple[dict[str, Any], int, bool]] = {
 def test_an_episode_ends_when(case: str):
     step, turns, over = ENDS[case]
     found = episode(turns)
-    assert bool(found.add_answer(environment(**step), [10], Answer("7"))) != over
+    assert bool(answered(found, environment(**step), [10], Answer("7"))) != over
     assert found.done == over
 
 
 def test_the_sdk_gets_the_whole_episode_to_score():
     found = episode()
-    found.add_answer(environment(messages=AGAIN, metadata={"a": 1}), [10], Answer("7"))
-    found.add_answer(environment(done=True, metadata={"b": 2}), [11], Answer("8"))
+    answered(found, environment(messages=AGAIN, metadata={"a": 1}), [10], Answer("7"))
+    answered(found, environment(done=True, metadata={"b": 2}), [11], Answer("8"))
     result = found.to_response()
     assert [turn.content for turn in result.turns] == ["Guess.", "7", "Again.", "8"]
     assert (result.response_text, result.metadata) == ("8", {"a": 1, "b": 2})
@@ -67,20 +83,20 @@ def test_the_sdk_gets_the_whole_episode_to_score():
 
 def test_the_environment_may_name_the_final_response():
     found = episode()
-    found.add_answer(environment(done=True, final_response_text="seven"), [10], Answer("7"))
+    answered(found, environment(done=True, final_response_text="seven"), [10], Answer("7"))
     assert found.to_response().response_text == "seven"
 
 
 def test_the_final_response_may_be_empty():
     found = episode()
-    found.add_answer(environment(done=True, final_response_text=""), [10], Answer("7"))
+    answered(found, environment(done=True, final_response_text=""), [10], Answer("7"))
     assert found.to_response().response_text == ""
 
 
 def test_the_reasoning_of_every_turn_is_kept_beside_what_was_answered():
     found = episode()
-    found.add_answer(environment(messages=AGAIN), [10], Answer("<think>a</think>7"))
-    found.add_answer(environment(done=True), [11], Answer("<think>b</think>8"))
+    answered(found, environment(messages=AGAIN), [10], Answer("<think>a</think>7"))
+    answered(found, environment(done=True), [11], Answer("<think>b</think>8"))
     assert found.thoughts == ["a", "b"]
     assert found.to_response().response_text.thinking == "b"
     assert [message["content"] for message in found.messages] == ["Guess.", "7", "Again.", "8"]
@@ -88,9 +104,12 @@ def test_the_reasoning_of_every_turn_is_kept_beside_what_was_answered():
 
 def test_an_episode_that_could_not_begin_fails_after_one_answer():
     found = Episode(None, [], [1], turns_left=3, error=ValueError("no board"))
-    assert found.add_answer(environment(messages=AGAIN), [10], Answer("7")) == []
+    assert answered(found, environment(messages=AGAIN), [10], Answer("7")) == []
     assert found.done
-    assert (found.completion_ids, found.to_response().error) == ([10], "ValueError: no board")
+    assert (found.completion_ids, found.to_response().error) == (
+        [10],
+        "at the start: ValueError: no board",
+    )
 
 
 WRONG: dict[str, dict[str, Any]] = {
@@ -99,15 +118,64 @@ WRONG: dict[str, dict[str, Any]] = {
     "an unknown role": {"messages": [{"role": "me"}]},
     "messages that are a number": {"messages": 7},
     "no metadata": {"metadata": None},
+    "the answer again": {"messages": [{"role": "assistant", "content": "7"}, *AGAIN]},
+    "the whole conversation": {
+        "messages": [
+            {"role": "user", "content": "Guess."},
+            {"role": "assistant", "content": "7"},
+            *AGAIN,
+        ]
+    },
 }
 
 
 @pytest.mark.parametrize("case", WRONG)
 def test_a_reply_of_the_wrong_shape_fails_this_episode_only(case: str):
     found = episode()
-    assert found.add_answer(environment(**WRONG[case]), [10], Answer("7")) == []
+    assert answered(found, environment(**WRONG[case]), [10], Answer("7")) == []
     assert found.done
-    assert found.to_response().error.startswith(("ValueError", "TypeError"))
+    assert found.to_response().error.startswith(("in turn 1: ValueError", "in turn 1: TypeError"))
+
+
+def test_a_reply_that_comes_too_late_changes_nothing():
+    go_on = threading.Event()
+
+    def step_episode(example: Any, messages: list[Message], answer: Answer) -> Any:
+        go_on.wait(20)
+        messages.append({"role": "user", "content": "Too late."})
+        return SimpleNamespace(done=False, messages=AGAIN, metadata={}, final_response_text=None)
+
+    slow = Environment(
+        SimpleNamespace(
+            step_episode=step_episode, reward_timeout_seconds=0.2, max_score_concurrency=2
+        ),
+        [],
+        "",
+    )
+    found = [episode(), episode()]
+    assert play_turns(slow, [(one, [10], Answer("7")) for one in found]) == [[], []]
+    go_on.set()
+    deadline = time.monotonic() + 10
+    while slow.left_behind and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert slow.left_behind == 0
+    for one in found:
+        score = one.to_response()
+        assert (score.kind, score.error) == (
+            "episode",
+            "in turn 1: the environment's code did not return within reward_timeout_seconds = 0.2",
+        )
+        assert [message["content"] for message in one.messages] == ["Guess.", "7"]
+
+
+def test_an_environment_that_changes_the_messages_it_gets_changes_no_episode():
+    def step_episode(example: Any, messages: list[Message], answer: Answer) -> Any:
+        messages[0]["content"] = "changed"
+        return SimpleNamespace(done=True, messages=(), metadata={}, final_response_text=None)
+
+    found = episode()
+    answered(found, with_step(step_episode), [10], Answer("7"))
+    assert found.to_response().messages[0]["content"] == "Guess."
 
 
 @pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt])
@@ -116,9 +184,8 @@ def test_a_step_that_runs_what_the_model_says_may_exit(kind: type[BaseException]
         raise kind
 
     found = episode()
-    playing: Any = SimpleNamespace(sdk=SimpleNamespace(step_episode=step_episode))
-    assert found.add_answer(playing, [10], Answer("exit()")) == []
-    assert found.to_response().error == kind.__name__
+    assert answered(found, with_step(step_episode), [10], Answer("exit()")) == []
+    assert found.to_response().error == f"in turn 1: {kind.__name__}"
 
 
 THINK, EMPTY = "<think>\n", "<think>\n\n</think>\n\n"

@@ -147,6 +147,43 @@ class Rally(EnvironmentMultiTurn):
         return [RewardResult(score=float(place)) for place, _ in enumerate(episodes)]
 
 
+@pytest.mark.parametrize("concurrency", [1, 4])
+@pytest.mark.parametrize("compares", [False, True])
+def test_a_score_that_hangs_is_a_failure_of_its_own_kind(concurrency: int, compares: bool):
+    class Hanging(Judge):
+        reward_timeout_seconds = 0.3
+        max_score_concurrency = concurrency
+
+        def score_response(self, example: Any, response_text: str) -> RewardResult:
+            if response_text == "hang":
+                threading.Event().wait()
+            return super().score_response(example, response_text)
+
+    class Comparing(Hanging):
+        def score_responses(self, example: Any, response_texts: list[str]) -> list[RewardResult]:
+            return [self.score_response(example, text) for text in response_texts]
+
+    found = judged(Comparing() if compares else Hanging(), "a", "bb", "hang", "dddd")
+    lost = [2, 3] if compares else [2]
+    assert [index for index, score in enumerate(found) if score.error] == lost
+    assert [score.reward for score in found[:2]] == [1, 2]
+    assert (found[2].kind, "reward_timeout_seconds = 0.3" in found[2].error) == ("timed_out", True)
+    assert "in score_response" in found[2].trace
+    assert rewards.mean_metrics(found)["reward_failed/timed_out"] == len(lost)
+
+
+def test_text_that_is_not_unicode_in_an_error_or_a_metric_costs_one_score():
+    class Odd(Judge):
+        def score_response(self, example: Any, response_text: str) -> RewardResult:
+            if response_text == "b":
+                raise ValueError("half \ud83d of it")
+            return RewardResult(score=1.0, metrics=(RewardMetric("half \ud83d", value=1),))
+
+    found = judged(Odd(), "a", "b")
+    assert [score.error for score in found] == ["", r"ValueError: half \ud83d of it"]
+    assert found[0].metrics == {r"half \ud83d": 1.0}
+
+
 def test_episodes_are_compared_when_the_environment_compares_them():
     example = SimpleNamespace(name="first")
     episodes = [EnvironmentEpisode((), text) for text in "ab"]

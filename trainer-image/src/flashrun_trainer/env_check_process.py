@@ -23,7 +23,7 @@ from flashrun_trainer.data import conversations, rewards
 from flashrun_trainer.data import messages as chat_messages
 from flashrun_trainer.data.dataset import dataset_path
 from flashrun_trainer.data.environment import Environment, load_folder
-from flashrun_trainer.data.episodes import Episode
+from flashrun_trainer.data.episodes import Episode, play_turns
 from flashrun_trainer.data.messages import Answer, Message
 from flashrun_trainer.pod.trainer_errors import TrainerError
 
@@ -297,7 +297,7 @@ def _score_episode(
         while not episode.done and turns < limit:
             text = texts[min(turns, len(texts) - 1)]
             turns += 1
-            episode.add_answer(environment, [], Answer(text, reporter.task.thinking))
+            play_turns(environment, [(episode, [], Answer(text, reporter.task.thinking))])
         response = episode.to_response()
     except Exception as error:
         response = rewards.failed_score(error.__cause__ or error)

@@ -31,11 +31,18 @@ from flashrun_trainer import loop, model, trl_arguments
 from flashrun_trainer.context import TrainContext
 from flashrun_trainer.data import advantages, generation, rewards, stopping
 from flashrun_trainer.data.advantages import Outcome
+from flashrun_trainer.data.calls import ENVIRONMENT_ERRORS
 from flashrun_trainer.data.chat_template import end_of_turn_token, tokenize_messages
 from flashrun_trainer.data.conversations import Tool, join, json_remark, unread_remark
 from flashrun_trainer.data.dataset import example_name
-from flashrun_trainer.data.environment import ENVIRONMENT_ERRORS, Environment, naming_example
-from flashrun_trainer.data.episodes import Episode, tokenize_reply
+from flashrun_trainer.data.environment import Environment, naming_example
+from flashrun_trainer.data.episodes import (
+    Episode,
+    check_template,
+    play_turns,
+    start_episodes,
+    tokenize_reply,
+)
 from flashrun_trainer.data.messages import Answer, Message
 from flashrun_trainer.data.prompt_order import PromptOrder, PromptSampler
 from flashrun_trainer.pod.trainer_errors import TrainerError
@@ -80,6 +87,14 @@ class ScoredCompletion(NamedTuple):
         return self.score.reward - self.penalty
 
     @property
+    def result(self) -> dict[str, Any]:
+        """The score as rollout files show it; a completion that was not judged has no number."""
+        if self.score.error:
+            return {"reward": None, "score": None, "metrics": {}, "error": self.score.error}
+        score = self.score
+        return {"reward": self.reward, "score": score.reward, "metrics": score.metrics}
+
+    @property
     def outcome(self) -> Outcome:
         """What decides how the completion is learned."""
         return Outcome(self.reward, judged=not self.score.error, cut_off=self.cut_off)
@@ -95,6 +110,9 @@ def train(context: TrainContext) -> Path | None:
 
     # Data and arguments first: they are cheap, and most mistakes of a config are found here.
     tokenizer = model.load_tokenizer(context.pod.model_folder(run))
+    if context.environment.is_multi_turn:
+        check_template(tokenizer, run.thinking)
+    context.environment.random.seed(run.seed, context.attempt.number, context.process_group.rank)
     prompts = load_prompts(context.environment, tokenizer, run)
     loop.check_same_examples(context.process_group, (prompt.ids for prompt in prompts))
     output = context.pod.work / "checkpoints"
@@ -267,21 +285,22 @@ class GrpoTrainer(loop.WithoutModelCards, GRPOTrainer):
             for index, row in zip(active, sampled_logprobs or [], strict=False):
                 logprobs[index] += row
             pairs = zip(active, sampled, strict=True)
-            turns = [(index, ids) for index, ids in pairs if not episodes[index].done]
-
-            def add_answer(turn: tuple[int, list[int]]) -> list[Message]:
-                index, ids = turn
-                answer = parse_answer(
-                    self._tokenizer, self._context.run, ids, prompts[index].opens_reasoning
+            turns = [
+                (
+                    episodes[index],
+                    ids,
+                    parse_answer(
+                        self._tokenizer, self._context.run, ids, prompts[index].opens_reasoning
+                    ),
                 )
-                return episodes[index].add_answer(environment, ids, answer)
-
-            # Replies may be slow: ask for them on as many threads as the environment allows.
+                for index, ids in pairs
+                if not episodes[index].done
+            ]
             with self._timer.timed(StepPhase.ENVIRONMENT):
-                replies = environment.map(add_answer, turns)
-            for (index, ids), messages in zip(turns, replies, strict=True):
+                replies = play_turns(environment, turns)
+            for (episode, ids, _), messages in zip(turns, replies, strict=True):
                 if messages:
-                    self._add_reply(episodes[index], ids, messages)
+                    self._add_reply(episode, ids, messages)
         return {
             "prompt_ids": [episode.prompt_ids for episode in episodes],
             "completion_ids": [episode.completion_ids for episode in episodes],
@@ -301,70 +320,72 @@ class GrpoTrainer(loop.WithoutModelCards, GRPOTrainer):
         What the environment sets up there is for one episode, and its messages may differ each
         time.
         """
-        environment = self._context.environment
-
-        def open_episode(prompt: Prompt) -> list[Message] | BaseException:
-            try:
-                return environment.opening_messages(prompt.example)
-            except ENVIRONMENT_ERRORS as error:
-                return error
-
+        examples = [prompt.example for prompt in prompts]
         with self._timer.timed(StepPhase.ENVIRONMENT):
-            openings = environment.map(open_episode, prompts)
-        return [
-            self._start_episode(prompt, opening)
-            for prompt, opening in zip(prompts, openings, strict=True)
-        ]
+            openings = start_episodes(self._context.environment, examples)
+        return list(map(self._start_episode, prompts, openings))
 
-    def _start_episode(self, prompt: Prompt, opening: list[Message] | BaseException) -> Episode:
-        """Start one episode; one whose opening has failed is played for a turn and not learned.
+    def _start_episode(
+        self, prompt: Prompt, opening: tuple[list[Message], int] | BaseException
+    ) -> Episode:
+        """Start one episode; one that cannot start is played for a turn and not learned.
 
         TRL needs a completion for every prompt.
-
-        Raises:
-            TrainerError: ``max_episode_turns`` fails, or the template refuses the opening.
         """
-        run, error = self._context.run, None
-        messages, ids = prompt.messages, prompt.ids
-        if isinstance(opening, BaseException):
-            error = opening
-        elif opening != messages:
-            longest = trl_arguments.longest_prompt(run)
-            opening_ids = tokenize_messages(
-                self._tokenizer, opening, run.thinking, True, prompt.tools
-            )
-            if len(opening_ids) <= longest:
-                messages, ids = opening, opening_ids
-            else:
-                error = ValueError(
-                    f"start_episode gave {len(opening_ids)} tokens, and max_length - max_tokens "
-                    f"leaves {longest}: shorten it, or raise train.max_length"
-                )
+        messages, ids, turns, error = prompt.messages, prompt.ids, 1, None
+        try:
+            if isinstance(opening, BaseException):
+                raise opening
+            own_messages, turns = opening
+            if own_messages != messages:
+                messages, ids = own_messages, self._tokenize_opening(own_messages, prompt.tools)
+        except ENVIRONMENT_ERRORS as failure:
+            messages, ids, error = prompt.messages, prompt.ids, failure
         return Episode(
             prompt.example,
             [dict(message) for message in messages],
             list(ids),
-            turns_left=self._context.environment.max_turns(prompt.example),
+            turns_left=turns,
             error=error,
         )
+
+    def _tokenize_opening(self, messages: list[Message], tools: Sequence[Tool]) -> list[int]:
+        """Return an opening as token ids; raises an error if the episode cannot begin with it."""
+        run = self._context.run
+        ids = tokenize_messages(self._tokenizer, messages, run.thinking, True, tools)
+        longest = trl_arguments.longest_prompt(run)
+        if len(ids) > longest:
+            raise ValueError(
+                f"start_episode gave {len(ids)} tokens, and max_length - max_tokens "
+                f"leaves {longest}: shorten it, or raise train.max_length"
+            )
+        return ids
 
     def _episodes_to_sample(self, episodes: Sequence[Episode]) -> Sequence[int]:
         """Return the indices of the episodes that get another answer: those that are not done.
 
-        Ranks with a sharded model can only sample together. While one rank has an episode that is
-        not done, all ranks sample for all of their episodes; extra answers are ignored.
+        Ranks with a sharded model can only sample together, and ranks that take turns can only call
+        the environment together. While one rank has an episode that is not done, all ranks sample
+        for all of their episodes; extra answers are ignored.
         """
         active = [index for index, episode in enumerate(episodes) if not episode.done]
-        if not self._context.sharded:
+        if not (self._context.sharded or self._context.environment.takes_turns):
             return active
         (any_active,) = self._context.process_group.any_rank(bool(active))
         return range(len(episodes)) if any_active else ()
 
     def _add_reply(self, episode: Episode, ids: list[int], replies: list[Message]) -> None:
-        """Add the environment's reply to the tokens; end the episode if no answer would fit."""
+        """Add the environment's reply to the tokens; end the episode if no answer would fit.
+
+        A reply that the template refuses fails its episode.
+        """
         run = self._context.run
         turn_is_closed = ids[-1] == end_of_turn_token(self._tokenizer, run.thinking)
-        reply_ids = tokenize_reply(self._tokenizer, replies, run.thinking, turn_is_closed)
+        try:
+            reply_ids = tokenize_reply(self._tokenizer, replies, run.thinking, turn_is_closed)
+        except TrainerError as error:
+            episode.fail(error)
+            return
         if len(episode.ids) + len(reply_ids) > trl_arguments.longest_prompt(run):
             episode.done = True
         else:
@@ -559,10 +580,8 @@ class RewardFunction:
                 "step": step,
                 "prompt": completion.prompt,
                 "completion": completion.raw,
-                "reward": completion.reward,
-                "score": completion.score.reward,
-                "metrics": completion.score.metrics,
-                **({"error": completion.score.error} if completion.score.error else {}),
+                "example": completion.example,
+                **completion.result,
             }
             for completion in completions[:_STORED_ROLLOUTS]
         ]

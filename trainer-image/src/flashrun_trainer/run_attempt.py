@@ -104,7 +104,7 @@ def _run_attempt(
             pins = "".join(f"{pin}\n" for pin in installed_pins(pod.site)).encode()
             attempt.store.put_bytes(names.packages_key(attempt.prefix, attempt.number), pins)
         _seed_random(spec.seed)
-        environment = environments.load(pod, spec.environment)
+        environment = environments.load(pod, spec.environment, process_group)
         method = _import_method(spec.algorithm, process_group)
         process_group.init_process_group()
         adapter = method(

@@ -7,13 +7,12 @@ the log.
 import hashlib
 import json
 import logging
+import math
 import sys
 import traceback
-from asyncio import CancelledError
 from collections.abc import Callable, Collection, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -23,6 +22,7 @@ from flashrun.api.reasons import Reason
 from flashrun.api.records import ResolvedEnvironment
 from flashrun.api.trainer_modules import TRAINER_MODULES
 from flashrun_trainer.data import conversations
+from flashrun_trainer.data.calls import ENVIRONMENT_ERRORS, CallRunner
 from flashrun_trainer.data.conversations import Conversation, Tool
 from flashrun_trainer.data.dataset import (
     dataset_path,
@@ -31,8 +31,10 @@ from flashrun_trainer.data.dataset import (
     load_examples,
     unread_file_remark,
 )
-from flashrun_trainer.data.messages import Message
+from flashrun_trainer.data.messages import Message, short_repr
+from flashrun_trainer.data.random_stream import RandomStream
 from flashrun_trainer.data.shadowing import image_modules, refuse_shadowing
+from flashrun_trainer.pod.distributed import ProcessGroup
 from flashrun_trainer.pod.mounts import PodMounts
 from flashrun_trainer.pod.trainer_errors import TrainerError, format_error
 
@@ -41,11 +43,12 @@ log = logging.getLogger(__name__)
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-ENVIRONMENT_ERRORS: Final = (Exception, SystemExit, KeyboardInterrupt, CancelledError)
-"""What an environment may raise. Some run the code that a model writes, and it may call exit()."""
 _MODULE: Final = "environment.py"
 _CONTRACT: Final = "TRAINING_CONTRACT.md"
 _NO_ANSWER: Final[Message] = {"role": "assistant", "content": ""}
+_ONE_PROCESS: Final = ProcessGroup()
+_TIMEOUT_SECONDS: Final = 600.0
+"""The time limit of a call, where the environment does not set ``reward_timeout_seconds``."""
 _PUSH_HINT: Final = "correct the environment and publish it again with flash env push"
 
 
@@ -60,11 +63,16 @@ class Environment:
     """Text of the system prompt; empty for none."""
     code: str = ""
     """The text of the package's Python files."""
+    process_group: ProcessGroup = _ONE_PROCESS
+    """The processes that share ``max_score_concurrency``."""
+    random: RandomStream = field(default_factory=RandomStream)
+    """What the environment's code draws from while it is called."""
 
     def __post_init__(self) -> None:
-        """Make the SDK, too, score on one thread when the environment is not thread-safe."""
-        if not getattr(self.sdk, "reward_thread_safe", True):
-            self.sdk.max_score_concurrency = 1
+        """Check the limits, and give the SDK, which has threads of its own, this rank's share."""
+        _ = self.concurrency, self.timeout_seconds
+        if self.concurrency != self.threads:
+            self.sdk.max_score_concurrency = self.threads
 
     @cached_property
     def digest(self) -> str:
@@ -95,13 +103,41 @@ class Environment:
         return isinstance(self.sdk, EnvironmentMultiTurn)
 
     @cached_property
-    def threads(self) -> int:
-        """How many threads may score at once; 1 means the thread of the caller."""
+    def concurrency(self) -> int:
+        """How many calls may run at once in the whole run."""
         return max(1, int(getattr(self.sdk, "max_score_concurrency", 1)))
 
     @cached_property
-    def _pool(self) -> ThreadPoolExecutor:
-        return ThreadPoolExecutor(self.threads, thread_name_prefix="score")
+    def threads(self) -> int:
+        """How many calls may run at once on this rank; 1 means the thread of the caller."""
+        if not getattr(self.sdk, "reward_thread_safe", True):
+            return 1
+        whole, rest = divmod(self.concurrency, self.process_group.world_size)
+        return max(1, whole + (self.process_group.rank < rest))
+
+    @property
+    def takes_turns(self) -> bool:
+        """Whether fewer calls may run at once than there are ranks."""
+        return self.concurrency < self.process_group.world_size
+
+    @cached_property
+    def timeout_seconds(self) -> float:
+        """How long a call of a scoring method or a method of an episode may take."""
+        given = getattr(self.sdk, "reward_timeout_seconds", _TIMEOUT_SECONDS)
+        seconds = float(given)
+        if not 0 < seconds < math.inf:
+            raise ValueError(
+                f"reward_timeout_seconds must be a number above 0, not {short_repr(given)}"
+            )
+        return seconds
+
+    @cached_property
+    def _calls(self) -> CallRunner:
+        return CallRunner(self.threads, self.timeout_seconds)
+
+    @cached_property
+    def _calls_here(self) -> CallRunner:
+        return CallRunner(1, self.timeout_seconds)
 
     def prompt(self, example: Any) -> list[Message]:
         """Return the messages that open an episode, with the contract as system prompt.
@@ -110,7 +146,7 @@ class Environment:
             TrainerError: the environment fails, or does not return messages.
         """
         with environment_errors(f"building the prompt of {example_name(example)}"):
-            return self.opening_messages(example)
+            return self._call_here(self.opening_messages, example)
 
     def opening_messages(self, example: Any) -> list[Message]:
         """Return the same as ``prompt``, but raise what the environment raises."""
@@ -156,7 +192,8 @@ class Environment:
         doing = f"reading the output of {example_name(example)}"
         with environment_errors(doing, Exit.DATA, Reason.DATASET_INVALID):
             if self._has_own_completion:
-                return conversations.read_messages(self.sdk.sft_completion(example))
+                completion = self._call_here(self.sdk.sft_completion, example)
+                return conversations.read_messages(completion)
             if conversations.is_whole_conversation(example.record):
                 messages = conversations.read_messages(example.record["messages"])
                 return conversations.split_at_first_answer(messages)[1] or [_NO_ANSWER]
@@ -174,25 +211,51 @@ class Environment:
         return type(self.sdk).sft_completion is not Base.sft_completion
 
     def max_turns(self, example: Any) -> int:
-        """Return how many answers an episode has at most.
-
-        Raises:
-            TrainerError: the environment fails, or returns less than 1.
-        """
-        with environment_errors(f"asking for the turns of {example_name(example)}"):
-            turns = int(self.sdk.max_episode_turns(example))
-            if turns < 1:
-                raise ValueError(f"max_episode_turns returned {turns}, and must return 1 or more")
+        """Return how many answers an episode has at most; raises what the environment raises."""
+        turns = int(self.sdk.max_episode_turns(example))
+        if turns < 1:
+            raise ValueError(f"max_episode_turns returned {turns}, and must return 1 or more")
         return turns
 
-    def map(self, function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
-        """Call ``function`` on every item, on as many threads as allowed; keep the order."""
-        if self.threads == 1:
-            return [function(item) for item in items]
-        return list(self._pool.map(function, items))
+    @property
+    def left_behind(self) -> int:
+        """How many threads still run calls that did not return in time."""
+        return self._calls.left_behind
+
+    def map(
+        self, function: Callable[[Item], Result], items: Sequence[Item]
+    ) -> list[Result | BaseException]:
+        """Call ``function`` on every item, on as many threads as allowed; keep the order.
+
+        Returns what each call has returned or raised; a ``CallTimeoutError`` for one that did not
+        return within ``reward_timeout_seconds``. All ranks call this together where the
+        environment ``takes_turns``.
+        """
+        if not self.takes_turns:
+            return self._map(function, items)
+        results: list[Result | BaseException] = []
+        for first in range(0, self.process_group.world_size, self.concurrency):
+            if first <= self.process_group.rank < first + self.concurrency:
+                results = self._map(function, items)
+            self.process_group.barrier()
+        return results
+
+    def _map(
+        self, function: Callable[[Item], Result], items: Sequence[Item]
+    ) -> list[Result | BaseException]:
+        with self.random.in_use():
+            return self._calls.map(function, items)
+
+    def _call_here(self, function: Callable[[Item], Result], item: Item) -> Result:
+        [result] = self._calls_here.map(function, [item])
+        if isinstance(result, BaseException):
+            raise result
+        return result
 
 
-def load(pod: PodMounts, spec: ResolvedEnvironment) -> Environment:
+def load(
+    pod: PodMounts, spec: ResolvedEnvironment, process_group: ProcessGroup = _ONE_PROCESS
+) -> Environment:
     """Import the environment and read its examples.
 
     Raises:
@@ -201,11 +264,14 @@ def load(pod: PodMounts, spec: ResolvedEnvironment) -> Environment:
     modules = image_modules()
     # The image's packages come first: a run cannot replace what the trainer was tested with.
     sys.path.append(str(pod.site))
-    return load_folder(pod.environment, spec, modules)
+    return load_folder(pod.environment, spec, modules, process_group)
 
 
 def load_folder(
-    folder: Path, spec: ResolvedEnvironment, modules: Collection[str] = TRAINER_MODULES
+    folder: Path,
+    spec: ResolvedEnvironment,
+    modules: Collection[str] = TRAINER_MODULES,
+    process_group: ProcessGroup = _ONE_PROCESS,
 ) -> Environment:
     """Import the environment in ``folder`` and read its examples; raises ``TrainerError``.
 
@@ -240,10 +306,13 @@ def load_folder(
             f"split {spec.split!r} of {spec.id} has no examples{unread_file_remark(folder)}",
             "add rows with an input, and for SFT an output, to the dataset",
         )
-    with environment_errors("asking how many threads may score (max_score_concurrency)"):
+    with environment_errors("reading max_score_concurrency and reward_timeout_seconds"):
         code = "".join(path.read_text("utf-8", "replace") for path in folder.rglob("*.py"))
-        environment = Environment(sdk, examples, contract, code)
-        log.info("up to %d threads score at once", environment.threads)
+        environment = Environment(sdk, examples, contract, code, process_group)
+        log.info(
+            "up to %d calls at once on this process, of %d in the run, each of up to %g s",
+            *(environment.threads, environment.concurrency, environment.timeout_seconds),
+        )
     # Compute the digest now, because the environment's code may change its examples later.
     log.info(
         "environment %s: %d examples of split %s, SHA-256 %s",

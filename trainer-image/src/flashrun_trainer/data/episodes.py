@@ -6,14 +6,15 @@ that the model has sampled are learned.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from flashrun.api.exits import Exit
 from flashrun.api.reasons import Reason
+from flashrun_trainer.data.calls import ENVIRONMENT_ERRORS
 from flashrun_trainer.data.chat_template import end_of_turn_token, tokenize_messages
 from flashrun_trainer.data.conversations import read_messages
-from flashrun_trainer.data.environment import ENVIRONMENT_ERRORS, Environment
+from flashrun_trainer.data.environment import Environment
 from flashrun_trainer.data.messages import Answer, Message
 from flashrun_trainer.data.rewards import FailureKind, failed_score
 from flashrun_trainer.pod.trainer_errors import TrainerError
@@ -38,44 +39,66 @@ class Episode:
     response: str = ""
     metadata: dict[str, Any] = field(default_factory=dict)
     error: BaseException | None = None
-    """What the environment has raised; the episode ends with the current turn."""
+    """Why the episode has failed: it ends with the current turn."""
     done: bool = False
 
     def __post_init__(self) -> None:
         self.opening_length = len(self.messages)
         """Number of messages that the episode began with."""
+        self.failed_at_start = self.error is not None
+        """Whether the episode could not start; it is played for one turn."""
 
     @property
     def ids(self) -> list[int]:
         """All token ids so far: the input for the next turn."""
         return self.prompt_ids + self.completion_ids
 
-    def add_answer(
-        self, environment: Environment, ids: Sequence[int], answer: Answer
-    ) -> list[Message]:
-        """Add the model's turn, and return the environment's reply; empty when the episode ends."""
+    def add_answer(self, ids: Sequence[int], answer: Answer) -> None:
+        """Add the model's turn."""
         self._append(ids, 1)
         self.last_ids += ids[-1:]
         self.messages.append({"role": "assistant", "content": str(answer)})
         self.thoughts.append(answer.first_thought)
         self.turns_left -= 1
         self.response = answer
-        if self.error is not None:
-            self.done = True
+        self.done = self.done or self.error is not None
+
+    def add_step(self, step: Any) -> list[Message]:
+        """Add what ``step_episode`` has returned or raised for the newest answer.
+
+        Returns the environment's reply; it is empty when the episode ends.
+        """
+        if isinstance(step, BaseException):
+            self.fail(step)
             return []
         try:
-            step = environment.sdk.step_episode(self.example, list(self.messages), answer)
             replies = read_messages(step.messages) if step.messages else []
+            if self._repeats_answer(replies):
+                raise ValueError(
+                    "step_episode returned the conversation up to the model's answer again: return "
+                    "only the messages after it"
+                )
             self.metadata |= step.metadata
             if step.final_response_text is not None:
                 self.response = step.final_response_text
             done = bool(step.done)
         except ENVIRONMENT_ERRORS as error:
-            self.error, self.done = error, True
+            self.fail(error)
             return []
         self.messages += replies
         self.done = done or self.turns_left <= 0 or not replies
         return [] if self.done else replies
+
+    def _repeats_answer(self, replies: Sequence[Message]) -> bool:
+        answer = self.messages[-1]
+        return any(
+            (reply["role"], reply["content"]) == (answer["role"], answer["content"])
+            for reply in replies
+        )
+
+    def fail(self, error: BaseException) -> None:
+        """End the episode with an error of the environment: it is not scored, and not learned."""
+        self.error, self.done = error, True
 
     def add_reply_tokens(self, ids: Sequence[int]) -> None:
         """Append the tokens of the environment's reply, which are not learned."""
@@ -90,7 +113,8 @@ class Episode:
         from freesolo.environments import EnvironmentEpisode, EnvironmentTurn
 
         if self.error is not None:
-            return failed_score(self.error, FailureKind.EPISODE)
+            failed = failed_score(self.error, FailureKind.EPISODE)
+            return replace(failed, error=f"{self._place()}: {failed.error}")
         turns = (
             EnvironmentTurn(role=message["role"], content=message.get("content") or "")
             for message in self.messages
@@ -101,6 +125,53 @@ class Episode:
             turns=tuple(turns),
             metadata=self.metadata,
         )
+
+    def _place(self) -> str:
+        """Return in which part of the episode it has failed."""
+        return "at the start" if self.failed_at_start else f"in turn {len(self.last_ids)}"
+
+
+def play_turns(
+    environment: Environment, turns: Sequence[tuple[Episode, Sequence[int], Answer]]
+) -> list[list[Message]]:
+    """Add an answer to every episode, and return the environment's replies to them.
+
+    Replies may be slow, so they are asked for on as many threads as the environment allows. An
+    episode changes only here: a call that did not return in time may still run later.
+    """
+    for episode, ids, answer in turns:
+        episode.add_answer(ids, answer)
+    to_step = [(episode, answer) for episode, _, answer in turns if not episode.done]
+
+    def step(turn: tuple[Episode, Answer]) -> Any:
+        episode, answer = turn
+        messages = [dict(message) for message in episode.messages]
+        return environment.sdk.step_episode(episode.example, messages, answer)
+
+    replies = {
+        id(episode): episode.add_step(result)
+        for (episode, _), result in zip(to_step, environment.map(step, to_step), strict=True)
+    }
+    return [replies.get(id(episode), []) for episode, *_ in turns]
+
+
+def start_episodes(
+    environment: Environment, examples: Sequence[Any]
+) -> list[tuple[list[Message], int] | BaseException]:
+    """Return the opening messages and the number of turns of an episode of every example.
+
+    An exception stands in the place of an episode that cannot start.
+    """
+
+    def start(example: Any) -> tuple[list[Message], int]:
+        return environment.opening_messages(example), environment.max_turns(example)
+
+    return environment.map(start, examples)
+
+
+def check_template(tokenizer: Any, thinking: bool) -> None:
+    """Check that the model's template can be used for episodes; raises ``TrainerError``."""
+    tokenize_reply(tokenizer, [{"role": "user", "content": "?"}], thinking, turn_is_closed=True)
 
 
 def tokenize_reply(

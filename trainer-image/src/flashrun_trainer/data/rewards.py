@@ -10,20 +10,19 @@ import math
 import statistics
 import traceback
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from itertools import groupby
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from flashrun.api.exits import Exit
 from flashrun.api.reasons import Reason
 from flashrun_trainer.data.advantages import Outcome, is_flat, split_groups
-from flashrun_trainer.data.environment import ENVIRONMENT_ERRORS, Environment
+from flashrun_trainer.data.calls import ENVIRONMENT_ERRORS, CallTimeoutError
+from flashrun_trainer.data.environment import Environment
 from flashrun_trainer.data.messages import short_repr
-from flashrun_trainer.pod.trainer_errors import TrainerError, format_error
-
-Response = TypeVar("Response")
+from flashrun_trainer.pod.trainer_errors import TrainerError, format_error, valid_text
 
 _LARGEST_SCORE: Final = 3e38
 """TRL computes rewards in float32, where larger numbers are infinite."""
@@ -40,6 +39,8 @@ class FailureKind(StrEnum):
     """The scoring method returned something that is not a finite score."""
     REPORTED = "reported"
     """The scoring method returned a ``RewardResult`` with ``error``."""
+    TIMED_OUT = "timed_out"
+    """The scoring method did not return in time."""
     EPISODE = "episode"
     """The episode itself has failed: its opening or one of its replies."""
 
@@ -90,7 +91,7 @@ def score_responses(
         text = environment.sdk.normalize_response_text(example, response)
         return _parse_result(environment.sdk.score_response(example, text))
 
-    return environment.map(_catch_errors(score), pairs)
+    return [_score_or_failure(score) for score in environment.map(score, pairs)]
 
 
 def _score_in_groups(environment: Environment, pairs: list[tuple[Any, Any]]) -> list[Score]:
@@ -101,36 +102,34 @@ def _score_in_groups(environment: Environment, pairs: list[tuple[Any, Any]]) -> 
 
     def score_group(group: list[tuple[Any, Any]]) -> list[Score]:
         unscored = [response for _, response in group if not isinstance(response, Score)]
-        scores = iter(call_hook(group[0][0], unscored) if unscored else ())
-        return [response if isinstance(response, Score) else next(scores) for _, response in group]
-
-    def call_hook(example: Any, responses: list[Any]) -> list[Score]:
-        try:
-            results = list(hook(example, responses))
-        except ENVIRONMENT_ERRORS as error:
-            return [failed_score(error)] * len(responses)
-        if len(results) != len(responses):
-            mismatch = ValueError(f"{len(results)} scores for {len(responses)} responses")
-            return [failed_score(mismatch, FailureKind.INVALID)] * len(responses)
+        results = list(hook(group[0][0], unscored)) if unscored else []
+        if len(results) != len(unscored):
+            mismatch = ValueError(f"{len(results)} scores for {len(unscored)} responses")
+            return [failed_score(mismatch, FailureKind.INVALID)] * len(unscored)
         return list(map(_parse_result, results))
 
-    return [score for scores in environment.map(score_group, groups) for score in scores]
+    scores: list[Score] = []
+    for group, result in zip(groups, environment.map(score_group, groups), strict=True):
+        unscored = sum(not isinstance(response, Score) for _, response in group)
+        own = iter(
+            [failed_score(result)] * unscored if isinstance(result, BaseException) else result
+        )
+        scores += [item if isinstance(item, Score) else next(own) for _, item in group]
+    return scores
 
 
-def _catch_errors(score: Callable[[Response], Score]) -> Callable[[Response], Score]:
-    def score_or_failure(response: Response) -> Score:
-        try:
-            return score(response)
-        except ENVIRONMENT_ERRORS as error:
-            return failed_score(error)
-
-    return score_or_failure
+def _score_or_failure(result: Score | BaseException) -> Score:
+    return failed_score(result) if isinstance(result, BaseException) else result
 
 
 def failed_score(error: BaseException, kind: FailureKind = FailureKind.RAISED) -> Score:
     """Return the score of a response whose scoring, or whose episode, has raised ``error``."""
+    if isinstance(error, CallTimeoutError):
+        kind = FailureKind.TIMED_OUT if kind is FailureKind.RAISED else kind
+        return Score(error=str(error), kind=kind, trace=error.stack)
     trace = "".join(traceback.format_exception(error))
-    return Score(error=format_error(error), kind=kind, trace=trace)
+    text = error.message if isinstance(error, TrainerError) else format_error(error)
+    return Score(error=text, kind=kind, trace=trace)
 
 
 def _parse_result(result: Any) -> Score:
@@ -170,9 +169,9 @@ def _read_metrics(metrics: Any) -> tuple[dict[str, float], dict[str, str]]:
     for name, metric in named:
         value = _metric_value(metric) if name else None
         if value is None:
-            dropped[str(name)] = short_repr(metric)
+            dropped[valid_text(str(name))] = short_repr(metric)
         else:
-            numbers[str(name)] = value
+            numbers[valid_text(str(name))] = value
     return numbers, dropped
 
 

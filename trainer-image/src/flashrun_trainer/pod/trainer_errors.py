@@ -181,8 +181,13 @@ def format_error(error: BaseException) -> str:
 
 def first_line(text: str) -> str:
     """Return the first line of ``text``, at most 400 characters."""
-    line = text.strip().splitlines()[0] if text.strip() else ""
+    line = valid_text(text.strip().splitlines()[0]) if text.strip() else ""
     return line if len(line) <= 400 else line[:399] + "…"
+
+
+def valid_text(text: str) -> str:
+    """Return ``text`` with escapes for what is not Unicode: half characters (lone surrogates)."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def shorten(text: str) -> str:

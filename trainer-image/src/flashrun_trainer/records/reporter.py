@@ -157,7 +157,8 @@ class Reporter:
         clean = (redact_json(row, self._redact) for row in rows)
         lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in clean)
         with self._lock:
-            self._rollouts.append((step, "".join(lines).encode()))
+            # A half character (a lone surrogate) becomes an escape, which JSON allows.
+            self._rollouts.append((step, "".join(lines).encode(errors="backslashreplace")))
 
     def continue_history(self, step: int) -> None:
         """Copy the history of earlier attempts up to the step that this attempt resumes from."""

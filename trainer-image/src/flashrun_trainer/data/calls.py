@@ -1,0 +1,267 @@
+"""Calls of the environment's code: each has a time limit, and one that hangs is left behind.
+
+Python cannot end a thread from outside. A call that takes too long is given up: its result is a
+``CallTimeoutError``, and an exception is raised in its thread, which ends it as soon as it runs
+Python code again. Until then the thread is left behind. A new thread takes its place, and neither
+later calls nor the end of the process wait for it.
+
+With a single thread, calls run on the caller's thread, because some environments need that. A
+signal interrupts such a call, also where it sleeps or waits for a connection.
+"""
+
+import ctypes
+import signal
+import sys
+import threading
+import time
+import traceback
+import weakref
+from asyncio import CancelledError
+from collections.abc import Callable, Sequence
+from queue import SimpleQueue
+from types import FrameType
+from typing import Any, Final, Generic, TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+ENVIRONMENT_ERRORS: Final = (Exception, SystemExit, KeyboardInterrupt, CancelledError)
+"""What an environment may raise. Some run the code that a model writes, and it may call exit()."""
+_HANGING_ROUNDS: Final = 3
+"""After so many time-outs per thread in a row, the rest of the calls is not made."""
+_SIGNAL: Final = signal.SIGVTALRM
+"""Interrupts a call on the main thread; environments use SIGALRM for limits of their own."""
+_REPEAT_SECONDS: Final = 1.0
+"""A call that swallows the interruption is interrupted again after this time."""
+
+
+class CallTimeoutError(Exception):
+    """A call did not return in time."""
+
+    def __init__(self, sentence: str, stack: str = "") -> None:
+        super().__init__(sentence)
+        self.stack = stack
+        """Where the call was when it was given up, as a traceback."""
+
+
+class _CallInterrupted(BaseException):
+    """Raised in a call that is given up; an ``except Exception`` does not catch it."""
+
+    def __init__(self, stack: str = "") -> None:
+        super().__init__()
+        self.stack = stack
+
+
+class CallRunner:
+    """Makes calls on up to ``threads`` threads, each with a limit of ``seconds``."""
+
+    def __init__(self, threads: int, seconds: float) -> None:
+        self._threads = threads
+        self._seconds = seconds
+        self._tasks: SimpleQueue[_Call[Any, Any] | None] = SimpleQueue()
+        weakref.finalize(self, self._tasks.put, None)
+        self._changed = threading.Condition()
+        self._workers: set[threading.Thread] = set()
+        self._left_behind: list[threading.Thread] = []
+        self._timeouts_in_a_row = 0
+        self._watchdog = _Watchdog()
+
+    @property
+    def left_behind(self) -> int:
+        """How many threads still run calls that were given up."""
+        self._left_behind = [thread for thread in self._left_behind if thread.is_alive()]
+        return len(self._left_behind)
+
+    def map(
+        self, function: Callable[[Item], Result], items: Sequence[Item]
+    ) -> list[Result | BaseException]:
+        """Call ``function`` on every item.
+
+        Returns what each call has returned or raised, in order; a ``CallTimeoutError`` for one that
+        did not return in time. When calls only hang, the rest is not made and timed out, too.
+        """
+        self._timeouts_in_a_row = 0
+        if self._threads == 1 and threading.current_thread() is threading.main_thread():
+            return [self._call_here(function, item) for item in items]
+        calls = [_Call(function, item) for item in items]
+        with self._changed:
+            for _ in range(min(self._threads, len(calls)) - len(self._workers)):
+                self._add_worker()
+        for call in calls:
+            self._tasks.put(call)
+        try:
+            self._wait_for(calls)
+        finally:
+            # An interruption of the caller may have ended the wait: nobody needs the rest.
+            for call in calls:
+                call.ended = True
+        return [call.result for call in calls]
+
+    # --- on the caller's thread -----------------------------------------------------------------
+
+    def _call_here(self, function: Callable[[Item], Result], item: Item) -> Result | BaseException:
+        if self._only_hangs():
+            return self._not_made()
+        result: Result | BaseException
+        try:
+            try:
+                self._watchdog.start(self._seconds)
+                result = function(item)
+            finally:
+                self._watchdog.stop()
+        except _CallInterrupted as interruption:
+            self._watchdog.stop()  # the signal may have arrived before the line above
+            self._timeouts_in_a_row += 1
+            return self._timeout(interruption.stack)
+        except ENVIRONMENT_ERRORS as error:
+            result = error
+        self._timeouts_in_a_row = 0
+        return result
+
+    # --- on other threads -----------------------------------------------------------------------
+
+    def _wait_for(self, calls: "Sequence[_Call[Any, Any]]") -> None:
+        with self._changed:
+            while pending := [call for call in calls if not call.ended]:
+                now = time.monotonic()
+                overdue = [call for call in pending if call.end_by(self._seconds) <= now]
+                for call in overdue:
+                    self._give_up(call)
+                if self._only_hangs():
+                    for call in pending:
+                        if call.began is None:
+                            call.end(self._not_made())
+                if not overdue:
+                    next_end = min(call.end_by(self._seconds) for call in pending)
+                    self._changed.wait(min(next_end - now, threading.TIMEOUT_MAX))
+
+    def _add_worker(self) -> None:
+        worker = threading.Thread(
+            target=_work, args=(weakref.ref(self), self._tasks), name="environment", daemon=True
+        )
+        self._workers.add(worker)
+        worker.start()
+
+    def make_call(self, call: "_Call[Any, Any]") -> bool:
+        """Make a call on this thread; return False when it was given up, and the thread ends."""
+        with self._changed:
+            if call.ended:
+                return True
+            call.thread, call.began = threading.current_thread(), time.monotonic()
+            self._changed.notify()
+        try:
+            result = call.function(call.item)
+        except BaseException as error:
+            result = error
+        with self._changed:
+            if call.thread not in self._workers:
+                return False
+            self._timeouts_in_a_row = 0
+            call.end(result)
+            self._changed.notify()
+        return True
+
+    def _give_up(self, call: "_Call[Any, Any]") -> None:
+        """End a call without its result; needs the lock."""
+        thread = call.thread
+        assert thread is not None
+        assert thread.ident is not None
+        frame = sys._current_frames().get(thread.ident)
+        call.end(self._timeout("".join(traceback.format_stack(frame)) if frame else ""))
+        self._timeouts_in_a_row += 1
+        self._workers.discard(thread)
+        self._left_behind.append(thread)
+        self._add_worker()
+        # https://docs.python.org/3/c-api/threads.html: raised when the thread runs Python code.
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(
+            ctypes.c_ulong(thread.ident), ctypes.py_object(_CallInterrupted)
+        )
+
+    # --- both -----------------------------------------------------------------------------------
+
+    def _only_hangs(self) -> bool:
+        return self._timeouts_in_a_row >= _HANGING_ROUNDS * self._threads
+
+    def _timeout(self, stack: str) -> CallTimeoutError:
+        limit = f"reward_timeout_seconds = {self._seconds:g}"
+        return CallTimeoutError(f"the environment's code did not return within {limit}", stack)
+
+    def _not_made(self) -> CallTimeoutError:
+        return CallTimeoutError(
+            f"the environment's code was not called, because {self._timeouts_in_a_row} calls in a "
+            f"row did not return within reward_timeout_seconds = {self._seconds:g}"
+        )
+
+
+class _Call(Generic[Item, Result]):
+    """One call, and how far it is."""
+
+    def __init__(self, function: Callable[[Item], Result], item: Item) -> None:
+        self.function, self.item = function, item
+        self.began: float | None = None
+        self.thread: threading.Thread | None = None
+        self.ended = False
+        self.result: Result | BaseException = CallTimeoutError("the call was not made")
+
+    def end(self, result: Result | BaseException) -> None:
+        """Set what it has returned or raised."""
+        self.result, self.ended = result, True
+
+    def end_by(self, seconds: float) -> float:
+        """Return when the call is given up; infinity while it has not begun."""
+        return float("inf") if self.began is None else self.began + seconds
+
+
+def _work(runner: "weakref.ref[CallRunner]", tasks: "SimpleQueue[_Call[Any, Any] | None]") -> None:
+    """Make calls until one is given up, or the runner is gone."""
+    try:
+        while (call := tasks.get()) is not None and (owner := runner()) is not None:
+            if not owner.make_call(call):
+                return
+            del owner, call
+        tasks.put(None)  # for the next thread
+    except _CallInterrupted:
+        pass  # raised after the call had returned
+
+
+class _Watchdog:
+    """Interrupts what the main thread does when that takes too long."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._deadline: float | None = None
+        self._wakes_at = float("inf")
+        self._started = False
+
+    def start(self, seconds: float) -> None:
+        """Raise ``_CallInterrupted`` in the main thread after ``seconds``."""
+        signal.signal(_SIGNAL, self._interrupt)
+        with self._changed:
+            self._deadline = time.monotonic() + seconds
+            if not self._started:
+                self._started = True
+                threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
+            elif self._deadline < self._wakes_at:  # mostly it wakes earlier, for an earlier call
+                self._changed.notify()
+
+    def stop(self) -> None:
+        """Let the main thread work as long as it likes."""
+        self._deadline = None
+
+    def _interrupt(self, number: int, frame: FrameType | None) -> None:
+        # A signal for an earlier call may arrive late.
+        if self._deadline is not None and self._deadline <= time.monotonic():
+            raise _CallInterrupted("".join(traceback.format_stack(frame)))
+
+    def _watch(self) -> None:
+        main = threading.main_thread().ident
+        assert main is not None
+        with self._changed:
+            while (deadline := self._deadline) is not None:
+                now = time.monotonic()
+                if deadline <= now:
+                    signal.pthread_kill(main, _SIGNAL)
+                    deadline = now + _REPEAT_SECONDS
+                self._wakes_at = deadline
+                self._changed.wait(deadline - now)
+            self._started = False
