@@ -46,6 +46,12 @@ def test_the_settings_of_vllm_hold_a_whole_episode_and_the_stop_sequences():
     assert found["generation_kwargs"] == {"stop": ["a", "b"]}
 
 
+def test_the_correction_for_vllm_is_by_token_and_at_most_two():
+    found = generation.engine_arguments(resolved("grpo"), Engine("fits", memory_share=0.4))
+    assert found["vllm_importance_sampling_mode"] == "token_truncate"
+    assert found["vllm_importance_sampling_clip_max"] == 2
+
+
 def test_only_sampled_tokens_have_a_probability():
     assert generation.align_logprobs([-0.1, -0.2, -0.3], [1, 1, 0, 0, 1]) == [
         -0.1,

@@ -29,7 +29,7 @@ from flashrun.api.reasons import Reason
 from flashrun.api.records import ResolvedRun
 from flashrun_trainer import loop, model, trl_arguments
 from flashrun_trainer.context import TrainContext
-from flashrun_trainer.data import advantages, generation, rewards, stopping
+from flashrun_trainer.data import advantages, generation, rewards, sampler_agreement, stopping
 from flashrun_trainer.data.advantages import Outcome
 from flashrun_trainer.data.calls import ENVIRONMENT_ERRORS
 from flashrun_trainer.data.chat_template import end_of_turn_token, tokenize_messages
@@ -231,9 +231,19 @@ class GrpoTrainer(loop.WithoutModelCards, GRPOTrainer):
         # tool_mask masks the loss alone. completion_mask is for attention, too: with another one,
         # log-probabilities would differ from those that were computed before.
         batch["tool_mask"] = batch.get("tool_mask", 1) * learned.expand_as(completion_mask)
-        for name, value in learning.metrics.items():
+        metrics = learning.metrics | (self._weight_metrics(batch) if self.use_vllm else {})
+        for name, value in metrics.items():
             self._metrics["train"][name] = [value]
         return batch
+
+    def _weight_metrics(self, batch: dict[str, Any]) -> dict[str, float]:
+        """Return by length how the correction for vLLM weighs the completions of all ranks."""
+        mask = batch["completion_mask"] * batch["tool_mask"]
+        lengths = mask.sum(1)
+        weights = (batch["importance_sampling_ratio"] * mask).sum(1) / lengths.clamp(min=1)
+        own = [pair for pair in zip(weights.tolist(), lengths.tolist(), strict=True) if pair[1]]
+        of_all_ranks = chain.from_iterable(self._context.process_group.all_gather(own))
+        return sampler_agreement.weight_metrics(of_all_ranks)
 
     def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> Any:
         """Return a micro-batch's loss; without learned tokens it has no ``kl`` or ``entropy``."""

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from flashrun.api.records import ResolvedRun
+from flashrun_trainer.data import sampler_agreement
 from flashrun_trainer.trl_arguments import Machine
 
 log = logging.getLogger(__name__)
@@ -90,6 +91,10 @@ def engine_arguments(run: ResolvedRun, engine: Engine) -> dict[str, Any]:
         "vllm_gpu_memory_utilization": engine.memory_share,
         "vllm_max_model_length": run.train.max_length,
         "vllm_enable_sleep_mode": engine.sleeps,
+        # TRL's default multiplies a completion by the product of all its ratios, and long
+        # completions would hardly be learned: docs/decisions/0008-two-ways-to-sample.md.
+        "vllm_importance_sampling_mode": "token_truncate",
+        "vllm_importance_sampling_clip_max": sampler_agreement.LARGEST_FACTOR,
         # For transformers, ``stopping.stop_criteria_installed`` does this.
         "generation_kwargs": {"stop": list(stops)} if stops else None,
     }

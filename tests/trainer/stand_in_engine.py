@@ -1,0 +1,99 @@
+"""A stand-in for vLLM, which is not installed where the tests run in CI.
+
+It takes the place of TRL's ``VLLMGeneration``: it has weights of its own, which it gets when TRL
+copies them, and it reports the log-probabilities of what it samples. It shows what the trainer does
+with an engine's answers, not what vLLM answers; where vLLM is installed, the same tests run on it.
+"""
+
+from typing import Any
+
+import pytest
+
+from flashrun_trainer.data import generation
+
+CHOSEN = generation.Engine("a test says so", memory_share=0.05, sleeps=False)
+
+
+class StandInEngine:
+    """Samples from its own copy of the model."""
+
+    def __init__(
+        self,
+        model: Any,
+        accelerator: Any,
+        processing_class: Any,
+        temperature: float,
+        max_completion_length: int,
+        generation_kwargs: dict[str, Any] | None = None,
+        **_: Any,
+    ) -> None:
+        from copy import deepcopy
+
+        self.enable_sleep_mode = False
+        self._policy = model
+        self._own = deepcopy(model).eval()
+        self._tokenizer = processing_class
+        self._temperature = temperature
+        self._limit = max_completion_length
+        kwargs = generation_kwargs or {}
+        self._stops = kwargs.get("stop", [])
+        self._skips_special = kwargs.get("skip_special_tokens", True)
+
+    def sync_weights(self) -> None:
+        """Copy the weights of the policy."""
+        self._own.load_state_dict(self._policy.state_dict())
+
+    def disturbed(self, logprobs: list[float]) -> list[float]:
+        """The log-probabilities as this engine computes them, in other kernels than the trainer."""
+        return logprobs
+
+    def generate(
+        self, prompts: list[list[int]], **_: Any
+    ) -> tuple[list[list[int]], list[list[int]], list[list[list[float]]], None]:
+        """Sample one completion for every prompt."""
+        import torch
+
+        widest = max(map(len, prompts))
+        pad = self._tokenizer.pad_token_id
+        ids = torch.tensor([[pad] * (widest - len(row)) + row for row in prompts])
+        mask = torch.tensor([[0] * (widest - len(row)) + [1] * len(row) for row in prompts])
+        with torch.no_grad():
+            output = self._own.generate(
+                input_ids=ids,
+                attention_mask=mask,
+                max_new_tokens=self._limit,
+                do_sample=True,
+                temperature=self._temperature,
+                top_k=0,
+                top_p=1.0,
+                return_dict_in_generate=True,
+                output_logits=True,
+            )
+        sampled = output.sequences[:, widest:]
+        logits = torch.stack(output.logits, dim=1).float() / self._temperature
+        chosen = logits.log_softmax(-1).gather(-1, sampled.unsqueeze(-1)).squeeze(-1)
+        completions = [self._ended(row) for row in sampled.tolist()]
+        logprobs = [
+            self.disturbed(row[: len(completion)])
+            for row, completion in zip(chosen.tolist(), completions, strict=True)
+        ]
+        return prompts, completions, [[[value] for value in row] for row in logprobs], None
+
+    def _ended(self, ids: list[int]) -> list[int]:
+        """The tokens up to the first that ends the completion."""
+        for count, token in enumerate(ids, 1):
+            text = self._tokenizer.decode(
+                ids[max(0, count - 16) : count], skip_special_tokens=self._skips_special
+            )
+            if token == self._tokenizer.eos_token_id or any(stop in text for stop in self._stops):
+                return ids[:count]
+        return ids
+
+
+def install(patch: Any = None, engine: type[StandInEngine] = StandInEngine) -> None:
+    """Let the trainer sample with a stand-in: for a test, or until the process ends."""
+    from trl.trainer import grpo_trainer
+
+    patch = patch or pytest.MonkeyPatch()
+    patch.setattr(generation, "choose_engine", lambda *_, **__: CHOSEN)
+    patch.setattr(grpo_trainer, "VLLMGeneration", engine)
