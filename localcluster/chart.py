@@ -58,6 +58,7 @@ def values(local: DevCluster, images: Images) -> dict[str, Any]:
         },
         "trainer": {"image": images.trainer},
         "models": [catalog_entry(MODEL)],
+        "environments": {"owners": {"examples": [RUNS]}},
     }
     return common if local.kind is ClusterKind.CURRENT else _merge(common, _developer_values(local))
 

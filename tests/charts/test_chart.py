@@ -69,12 +69,15 @@ def test_the_documented_values_are_all_values_there_are() -> None:
 
 
 def test_the_settings_file_is_what_the_operator_reads(render) -> None:
-    made = _named(render({"caBundle": "PEM"}), "ConfigMap", "flashrun-platform")
+    owners = {"examples": ["team-a", "team-b"]}
+    rendered = render({"caBundle": "PEM", "environments": {"owners": owners}})
+    made = _named(rendered, "ConfigMap", "flashrun-platform")
     platform = Platform.validate_manifest(yaml.safe_load(made["data"]["platform.yaml"]))
 
     assert platform.storage.endpoint == "http://s3.example:9000"
     assert platform.trainer.ca_bundle_config_map == "flashrun-ca"
     assert platform.namespaces == ("default",)
+    assert platform.environments.owners == {"examples": ("team-a", "team-b")}
 
 
 def test_storage_keys_are_in_the_secret_and_nowhere_else(render) -> None:
@@ -190,6 +193,7 @@ REFUSED = [
     ("no pools", {"pools": []}, "pools"),
     ("a pool without memory", {"pools": [{"name": "x"}]}, "vram"),
     ("a run without GPUs", {"pools": [{"name": "x", "vram": 80, "gpusPerRun": 0}]}, "gpusPerRun"),
+    ("an org that cannot exist", {"environments": {"owners": {"a/b": []}}}, "environments"),
     ("a namespace that cannot exist", {"namespaces": ["Team_A"]}, "namespaces"),
 ]
 

@@ -112,12 +112,17 @@ class Served:
 
     def publish(self, **told: Any) -> None:
         """Tell people about the platform, as the operator does; ``told`` is on top."""
+        told = {"environment_orgs": (self.namespace, *ORGS), **told}
         self.kubectl("apply", "-f", "-", stdin=json.dumps(published(self.store, told)))
 
     def report(self, run: str, **status: Any) -> None:
         """Write a status, as the operator would."""
         patch = ["--subresource=status", "--type=merge", "-p", json.dumps({"status": status})]
         self.kubectl("patch", "flashrun", run, *patch)
+
+
+ORGS = ("your-org", "org", "org2")
+"""Orgs that are bound to the namespace besides that of its own name."""
 
 
 def published(store: Store, changes: dict[str, Any] | None = None) -> dict[str, Any]:

@@ -76,6 +76,7 @@ def platform(namespace: str, access: StorageAccess, **trainer: Any) -> Platform:
             "storage": {"endpoint": access.endpoint, "bucket": access.bucket},
             "trainer": {"image": "registry.example/trainer@sha256:1", **trainer},
             "pools": POOLS,
+            "environments": {"owners": {ENVIRONMENT.partition("/")[0]: [namespace]}},
         }
     )
 

@@ -15,6 +15,7 @@ import pytest_asyncio
 import yaml
 
 from flashrun.api import names
+from flashrun.api.platform import EnvironmentSettings
 from flashrun.cli.cluster.connection import ClusterSession
 from flashrun.cluster import Cluster
 from flashrun.cluster_errors import Forbidden
@@ -44,7 +45,8 @@ async def teams(installed: Path, cluster: Cluster, store: Store, tmp_path: Path)
         [item for item in chart(tmp_path, *values) if item["kind"] in RIGHTS]
     )
     kubectl(installed, "apply", "--server-side", "-f", "-", stdin=rights)
-    settings = platform(teams[0], store.access).model_copy(update={"namespaces": teams})
+    shared = EnvironmentSettings(owners={"shared": teams})
+    settings = platform(teams[0], store.access).replace(namespaces=teams, environments=shared)
     publishing = asyncio.create_task(publish.publish(cluster, store, settings))
     await until(lambda: _published(cluster, teams))
     publishing.cancel()
@@ -112,14 +114,15 @@ async def test_what_is_public_can_be_read_everywhere(jane: Cluster, teams: tuple
 ALLOWED = [
     ("get", "runs/{mine}/r/u/metrics.jsonl"),
     ("list", "runs/{mine}/"),
-    ("get", "environments/org/env/latest.json"),
-    ("put", "environments/org/env/latest.json"),
-    ("delete", "environments/org/env/latest.json"),
-    ("list", "environments/"),
+    *((verb, "environments/{mine}/env/latest.json") for verb in ("get", "put", "delete")),
+    *((verb, "environments/shared/env/latest.json") for verb in ("get", "put", "delete")),
+    *(("list", "environments/{mine}/"), ("list", "environments/shared/")),
 ]
 REFUSED = [
     *((verb, "runs/{mine}/r/u/result.json") for verb in ("put", "delete")),
     *((verb, "runs/{theirs}/r/u/result.json") for verb in ("get", "put", "delete")),
+    *((verb, "environments/{theirs}/env/latest.json") for verb in ("get", "put", "delete")),
+    *(("list", "environments/{theirs}/"), ("list", "environments/")),
     *(("list", "runs/{theirs}/"), ("list", "runs/"), ("list", ""), ("list", "live/")),
     *((verb, "live/uid.json") for verb in ("get", "put", "delete")),
     *((verb, "endings/{mine}/r/u.json") for verb in ("get", "put", "delete")),

@@ -124,21 +124,40 @@ class Runs:
         return [{"metadata": {"name": f"run-of-{namespace}", "uid": f"uid-{namespace}"}}]
 
 
-@pytest.mark.parametrize("failures", [0, 1])
-async def test_the_resync_makes_every_run_due_and_passes_their_uids_on(
-    failures: int, monkeypatch: pytest.MonkeyPatch
-):
+async def resynced(failures: int, monkeypatch: pytest.MonkeyPatch) -> tuple[list[RunKey], Any]:
+    """Return what a few resyncs made due, and what each of them passed on."""
     monkeypatch.setattr(poll, "RESYNC_SECONDS", 0.01)
     due: list[RunKey] = []
-    listed: list[set[str]] = []
+    passed_on: list[tuple[set[str], tuple[str, ...]]] = []
     cluster: Any = Runs(failures)
     task = asyncio.create_task(
-        poll.resync(cluster, ("a", "b"), due.append, lambda uids: listed.append(set(uids)))
+        poll.resync(
+            cluster,
+            ("a", "b"),
+            due.append,
+            lambda uids, namespaces: passed_on.append((set(uids), namespaces)),
+        )
     )
     await asyncio.sleep(0.2)
     task.cancel()
     with suppress(asyncio.CancelledError):
         await task
+    return due, passed_on
+
+
+async def test_the_resync_makes_every_run_due_and_passes_their_uids_on(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    due, passed_on = await resynced(0, monkeypatch)
     assert due[:2] == [RunKey("a", "run-of-a"), RunKey("b", "run-of-b")]
-    assert listed[0] == {"uid-a", "uid-b"}
-    assert len(listed) > 1
+    assert passed_on[0] == ({"uid-a", "uid-b"}, ("a", "b"))
+    assert len(passed_on) > 1
+
+
+async def test_a_namespace_that_cannot_be_listed_is_left_out_of_one_resync(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    due, passed_on = await resynced(1, monkeypatch)
+    assert due[:2] == [RunKey("b", "run-of-b"), RunKey("a", "run-of-a")]
+    assert passed_on[0] == ({"uid-b"}, ("b",))
+    assert passed_on[1] == ({"uid-a", "uid-b"}, ("a", "b"))

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from flashrun.controller.settings import load_settings
+from flashrun.controller.settings import SettingsError, load_settings
 from flashrun.store_errors import StoreError
 
 PLATFORM = {
@@ -45,3 +45,11 @@ def test_keys_that_are_missing_are_a_sentence_and_waited_for(tmp_path: Path):
     settings.write_text(yaml.safe_dump(PLATFORM))
     with pytest.raises(StoreError, match="accessKey cannot be read"):
         load_settings(settings, tmp_path / "absent").open_store()
+
+
+def test_a_namespace_with_more_orgs_than_a_policy_can_hold_is_named_at_the_start(tmp_path: Path):
+    settings = tmp_path / "platform.yaml"
+    owners = {f"org-{number}": ["default"] for number in range(40)}
+    settings.write_text(yaml.safe_dump({**PLATFORM, "environments": {"owners": owners}}))
+    with pytest.raises(SettingsError, match="namespace default: the storage policy has"):
+        load_settings(settings, tmp_path)

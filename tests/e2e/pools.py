@@ -17,6 +17,7 @@ MODELS = (chart.MODEL, PAIR, SPREAD, NODES)
 
 _SMALL = {"cpu": "100m", "memory": "2Gi"}
 VALUES: dict[str, Any] = {
+    "environments": {"owners": {"examples": [chart.RUNS], "broken": [chart.RUNS]}},
     "pools": [
         {"name": "local", "vram": 80, **_SMALL},
         {"name": "pair", "vram": 160, "gpusPerNode": 2, "gpusPerRun": 2, "cost": 2, **_SMALL},
@@ -29,4 +30,4 @@ VALUES: dict[str, Any] = {
         chart.catalog_entry(NODES, vramSft=330, vramGrpo=330),
     ],
 }
-"""Values of the chart; the local node's GPUs serve all three pools."""
+"""Values of the chart; the local node's GPUs serve all three pools, and tests have an org."""

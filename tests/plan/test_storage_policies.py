@@ -28,9 +28,20 @@ def test_a_policy_has_room_for_the_longest_names() -> None:
 
 
 def test_the_policy_of_people_has_room_for_the_longest_names() -> None:
-    policy = namespace_policy("b" * 63, "n" * 63)
+    policy = namespace_policy("b" * 63, "n" * 63, ["n" * 63, "o" * 63])
 
     assert len(json.dumps(policy, separators=(",", ":"))) <= POLICY_LIMIT
+
+
+def test_the_policy_of_people_without_an_org_has_no_environments() -> None:
+    policy = namespace_policy("bucket", "team-a", [])
+
+    assert "environments" not in json.dumps(policy)
+
+
+def test_a_namespace_with_too_many_orgs_has_no_policy() -> None:
+    with pytest.raises(ValueError, match="bind fewer orgs to the namespace"):
+        namespace_policy("bucket", "team-a", (f"org-{number}" for number in range(40)))
 
 
 @pytest.fixture
@@ -103,6 +114,14 @@ def test_a_trainer_may_not(store: Store, limited: Store, verb: str, key: str):
         ("put", "environments/org/env/x.tar.gz", True),
         ("get", "environments/org/env/latest.json", True),
         ("list", "environments/org/", True),
+        ("put", "environments/team-a/env/latest.json", True),
+        ("list", "environments/team-a/", True),
+        ("list", "environments/", False),
+        ("list", "environments/org2/", False),
+        ("put", "environments/team-b/env/latest.json", False),
+        ("get", "environments/team-b/env/latest.json", False),
+        ("delete", "environments/team-b/env/latest.json", False),
+        ("put", "environments/org2/env/latest.json", False),
         ("put", "runs/team-a/r/u/result.json", False),
         ("delete", "runs/team-a/r/u/result.json", False),
         ("delete", "environments/org/env/x.tar.gz", True),
@@ -116,7 +135,9 @@ def test_a_trainer_may_not(store: Store, limited: Store, verb: str, key: str):
     ],
 )
 def test_people_of_a_namespace_may_or_may_not(store: Store, verb: str, key: str, allowed: bool):
-    person = Store(store.assume(namespace_policy(store.access.bucket, "team-a"), 900))
+    person = Store(
+        store.assume(namespace_policy(store.access.bucket, "team-a", ["team-a", "org"]), 900)
+    )
     if verb != "list":
         store.put_bytes(key, b"1")
     if allowed:

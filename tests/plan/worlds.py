@@ -8,7 +8,13 @@ from typing import Any
 from flashrun.api import names
 from flashrun.api.catalog import Model, Source
 from flashrun.api.exits import Termination
-from flashrun.api.platform import Platform, Pool, StorageSettings, TrainerSettings
+from flashrun.api.platform import (
+    EnvironmentSettings,
+    Platform,
+    Pool,
+    StorageSettings,
+    TrainerSettings,
+)
 from flashrun.api.reasons import ConditionType, Phase, Reason
 from flashrun.api.records import (
     Claim,
@@ -47,6 +53,7 @@ DIGEST = "d" * 64
 
 PLATFORM = Platform(
     namespaces=(NAMESPACE,),
+    environments=EnvironmentSettings(owners=dict.fromkeys(("examples", "a"), (NAMESPACE,))),
     storage=StorageSettings(endpoint="http://storage.example:9000"),
     trainer=TrainerSettings(image="registry.example/flashrun/trainer@sha256:" + "1" * 64),
     pools=(

@@ -7,9 +7,10 @@ from typing import Any, NamedTuple
 import pytest
 
 from flashrun.api import names
+from flashrun.api.public import PublicPlatform
 from flashrun.api.records import EnvironmentPointer
 from flashrun.cli.cluster import published_environments
-from flashrun.cli.output.failure import ExitCode, NotFoundFailure
+from flashrun.cli.output.failure import ExitCode, NotFoundFailure, UsageFailure
 from flashrun.store_errors import KeyNotFound
 
 POINTER = EnvironmentPointer(digest="b" * 64, size=3, pushed=datetime(2026, 1, 2, tzinfo=UTC))
@@ -38,8 +39,14 @@ class Storage:
 class Session:
     """Stands in for a session with the cluster: it opens storage."""
 
+    namespace = "team-a"
+
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
+        self.orgs: tuple[str, ...] | None = None
+
+    async def get_platform(self) -> PublicPlatform:
+        return PublicPlatform(environment_orgs=self.orgs)
 
     async def with_store(self, work: Callable[[Storage], Any]) -> Any:
         return work(self._storage)
@@ -59,6 +66,20 @@ def session() -> Any:
 
 async def test_every_environment_is_listed_by_its_id(session: Any) -> None:
     assert await published_environments.identifiers(session) == ["org/one", "org/two"]
+
+
+async def test_only_environments_of_the_namespaces_orgs_are_listed(session: Any) -> None:
+    session.orgs = ("team-a", "org")
+    assert await published_environments.identifiers(session) == ["org/one", "org/two"]
+    session.orgs = ("team-a", "or")
+    assert await published_environments.identifiers(session) == []
+
+
+async def test_an_environment_of_another_org_is_refused(session: Any) -> None:
+    await published_environments.check_owner(session, "org/one")
+    session.orgs = ("team-a",)
+    with pytest.raises(UsageFailure, match="use team-a/one, or ask"):
+        await published_environments.check_owner(session, "org/one")
 
 
 async def test_the_newest_version_is_what_the_pointer_says(session: Any) -> None:

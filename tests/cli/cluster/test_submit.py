@@ -2,7 +2,7 @@
 
 from flashrun.api import names
 from flashrun.cli.output.failure import ExitCode
-from tests.cli.shell import WARM_START, WITH_SECRETS, Served
+from tests.cli.shell import WARM_START, WITH_SECRETS, Served, ask_server
 
 
 def test_missing_secrets_are_named_together_and_nothing_is_created(served: Served) -> None:
@@ -35,6 +35,18 @@ def test_an_environment_that_was_never_pushed_is_refused_with_the_way_out(served
 
     assert done.returncode == 2
     assert "flash env push FOLDER --name your-org/your-env" in done.stderr
+
+
+def test_an_environment_of_another_org_is_refused_before_anything_is_created(
+    served: Served,
+) -> None:
+    served.push()
+    served.publish(environment_orgs=(served.namespace,))
+    done = served.flash("train", "config.toml", "--background")
+    assert done.returncode == 2
+    assert f"use {served.namespace}/your-env, or ask" in done.stderr
+    problems = ask_server(served)["problems"]
+    assert any("environment.id: Environment your-org/your-env" in text for text in problems)
     assert served.count("flashrun") == 0
 
 

@@ -1,14 +1,20 @@
 """Admission: which specs are refused, and what in storage a run waits for."""
 
+from dataclasses import replace
+
 import pytest
 
+from flashrun.api.platform import EnvironmentSettings
 from flashrun.api.reasons import Phase
 from flashrun.api.resource import ConditionStatus
 from flashrun.plan.types import StorageView
 from tests.plan import worlds
-from tests.plan.worlds import World, make_run
+from tests.plan.worlds import World, make_run, running
 
 WAITING = [
+    ("the environment is another team's",
+     make_run({"environment": {"id": "team-b/sums"}}), {},
+     "EnvironmentNotOwned", "use team-a/sums, or ask the platform's administrator", "Accepted"),
     ("the environment was not pushed", make_run(), {"storage": StorageView()},
      "EnvironmentNotFound", "flash env push --name examples/sums", "Accepted"),
     ("storage does not answer", make_run(), {"storage": StorageView(problem="S3 is away.")},
@@ -26,6 +32,20 @@ WAITING = [
 )
 def test_a_run_waits_and_says_why(run, observed, reason, sentence, condition) -> None:
     worlds.assert_waits(World(run).seeing(**observed).decide(), reason, sentence, condition)
+
+
+def test_whether_an_environment_of_another_team_exists_is_not_told() -> None:
+    run = make_run({"environment": {"id": "team-b/sums"}})
+    answers = {World(run).stored(environment=there).decide().status.pending
+               for there in (None, worlds.PUSHED.environment)}  # fmt: skip
+    assert len(answers) == 1
+
+
+def test_a_run_that_has_begun_goes_on_when_its_org_is_bound_to_others() -> None:
+    world = running()
+    elsewhere = EnvironmentSettings(owners={"examples": ("team-b",)})
+    bound = replace(world, platform=world.platform.replace(environments=elsewhere))
+    assert bound.decide().status.phase is Phase.RUNNING
 
 
 REFUSED = [

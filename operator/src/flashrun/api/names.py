@@ -39,6 +39,8 @@ SHARDED_ANNOTATION: Final = f"{GROUP}/sharded"
 """Marks a Job whose model is spread over its GPUs."""
 EXPIRES_ANNOTATION: Final = f"{GROUP}/access-expires"
 """When the storage credentials in a Secret expire; absent where they do not."""
+POLICY_ANNOTATION: Final = f"{GROUP}/storage-policy"
+"""Digest of the policy that limits the storage credentials in a Secret for people."""
 NAME_LABEL: Final = "app.kubernetes.io/name"
 COMPONENT_LABEL: Final = "app.kubernetes.io/component"
 MANAGED_BY_LABEL: Final = "app.kubernetes.io/managed-by"
@@ -170,6 +172,11 @@ def parse_ref(text: str) -> Ref:
 
 ENDINGS_PREFIX: Final = "endings/"
 ENVIRONMENTS_PREFIX: Final = "environments/"
+
+
+def org_prefix(org: str) -> str:
+    """Return the prefix of the environments of ``org``."""
+    return f"{ENVIRONMENTS_PREFIX}{org}/"
 
 
 def environment_prefix(environment_id: str) -> str:

@@ -120,6 +120,19 @@ class TrainerSettings(Section):
         return self
 
 
+Org = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,63}$")]
+"""The part of an environment's id before the slash."""
+
+
+class EnvironmentSettings(Section):
+    """Whose environments are whose."""
+
+    owners: dict[Org, tuple[str, ...]] = {}
+    """Org of environments → namespaces that push, delete and use them, instead of the namespace of
+    the org's own name. An org that is bound to several namespaces is shared: each of them may
+    replace what runs of the others execute."""
+
+
 class Retention(Section):
     """How long finished objects are kept."""
 
@@ -137,4 +150,5 @@ class Platform(Section):
     pools: tuple[Pool, ...] = Field(min_length=1)
     models: tuple[Model, ...] = ()
     """Additions to the built-in catalog; an addition replaces the built-in model of its id."""
+    environments: EnvironmentSettings = EnvironmentSettings()
     retention: Retention = Retention()

@@ -47,6 +47,8 @@ class PublicPlatform(Section):
     """Hosts whose https addresses a pip list may name."""
     queue: str = ""
     """Kueue's LocalQueue that runs wait in; empty without Kueue."""
+    environment_orgs: tuple[str, ...] | None = None
+    """Orgs whose environments belong to the namespace of this ConfigMap; None: not known."""
     version: str = ""
     """Version of the operator."""
     updated: datetime | None = None

@@ -340,6 +340,11 @@ class Reason(Word):
         Owner.USER,
         Retry.NEVER,
     )
+    ENVIRONMENT_NOT_OWNED = (
+        "EnvironmentNotOwned",
+        "The environment's org is not bound to the run's namespace (environments.owners).",
+        Owner.USER,
+    )
     ENVIRONMENT_NOT_FOUND = (
         "EnvironmentNotFound",
         "The environment is not in storage. A run waits for it before its first attempt.",

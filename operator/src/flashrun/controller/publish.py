@@ -2,10 +2,12 @@
 
 The ConfigMap ``flashrun-public`` holds models, pools and the address of storage. The Secret
 ``flashrun-storage-user`` holds S3 credentials that can read the runs of the namespace and push
-environments.
+environments of its orgs.
 """
 
 import asyncio
+import hashlib
+import json
 import logging
 from collections import Counter
 from collections.abc import Iterable
@@ -14,6 +16,7 @@ from typing import Final
 
 import flashrun
 from flashrun.api import names
+from flashrun.api.environment_owners import owned_orgs
 from flashrun.api.platform import Platform, Pool
 from flashrun.api.pod import ENDED_PHASES
 from flashrun.api.public import FILE, PublicPlatform
@@ -41,11 +44,28 @@ async def publish(cluster: Cluster, store: Store, platform: Platform) -> None:
         public = await describe_platform(cluster, platform, datetime.now(UTC))
         for namespace in platform.namespaces:
             try:
-                await cluster.apply(_config_map(namespace, public))
-                await _renew_credentials(cluster, issuer, platform, namespace)
+                await publish_in(cluster, issuer, platform, namespace, public)
             except (ClusterError, StoreError) as error:
                 log.warning("publishing in namespace %s failed: %s", namespace, error)
         await asyncio.sleep(EVERY_SECONDS)
+
+
+async def publish_in(
+    cluster: Cluster,
+    issuer: AccessIssuer,
+    platform: Platform,
+    namespace: str,
+    public: PublicPlatform,
+) -> None:
+    """Write the ConfigMap and the Secret of one namespace.
+
+    Raises:
+        ClusterError: one of them cannot be written.
+        StoreError: storage issues no credentials.
+    """
+    orgs = owned_orgs(namespace, platform.environments.owners)
+    await cluster.apply(_config_map(namespace, public.replace(environment_orgs=orgs)))
+    await _renew_credentials(cluster, issuer, platform, namespace)
 
 
 async def describe_platform(cluster: Cluster, platform: Platform, now: datetime) -> PublicPlatform:
@@ -106,17 +126,22 @@ def _config_map(namespace: str, public: PublicPlatform) -> Object:
 async def _renew_credentials(
     cluster: Cluster, issuer: AccessIssuer, platform: Platform, namespace: str
 ) -> None:
-    """Renew the credentials of users when half of their lifetime is over."""
+    """Renew the credentials of users when half of their lifetime is over, or for another policy."""
     seconds, now = platform.storage.credentials_seconds, datetime.now(UTC)
+    orgs = owned_orgs(namespace, platform.environments.owners)
+    policy = storage_policies.namespace_policy(platform.storage.bucket, namespace, orgs)
+    digest = hashlib.sha256(json.dumps(policy).encode()).hexdigest()[:16]
     existing = await cluster.metadata("Secret", namespace, names.STORAGE_USER_SECRET)
     if existing is not None and not are_due(expiry_of(existing), seconds, now):
-        return
+        annotations = existing.get("annotations") or {}
+        if annotations.get(names.POLICY_ANNOTATION) == digest:
+            return
     metadata: Object = {
         "name": names.STORAGE_USER_SECRET,
         "namespace": namespace,
         "labels": _LABELS,
+        "annotations": {names.POLICY_ANNOTATION: digest},
     }
-    policy = storage_policies.namespace_policy(platform.storage.bucket, namespace)
     grant = AccessGrant(metadata, policy, seconds)
     access = await call_storage(issuer.issue, grant)
     await cluster.put_secret(*access_secret(metadata, access))

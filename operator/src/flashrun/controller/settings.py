@@ -10,8 +10,10 @@ import yaml
 from pydantic import ValidationError
 
 from flashrun.api.base import error_sentences
+from flashrun.api.environment_owners import owned_orgs
 from flashrun.api.platform import Platform
 from flashrun.api.records import StorageAccess
+from flashrun.plan.storage_policies import namespace_policy
 from flashrun.store import Store, TimeLimits
 from flashrun.store_errors import StoreError
 
@@ -72,7 +74,18 @@ def load_settings(path: Path, keys: Path = KEYS_FOLDER) -> Settings:
     except ValidationError as error:
         problems = "; ".join(error_sentences(error, whole="the file"))
         raise SettingsError(f"the settings file {path} is not valid: {problems}") from None
+    _check_policies(platform)
     return Settings(platform, keys, f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}")
+
+
+def _check_policies(platform: Platform) -> None:
+    """Raise ``SettingsError`` if users of a namespace could not get credentials for storage."""
+    for namespace in platform.namespaces:
+        orgs = owned_orgs(namespace, platform.environments.owners)
+        try:
+            namespace_policy(platform.storage.bucket, namespace, orgs)
+        except ValueError as error:
+            raise SettingsError(f"environments.owners: namespace {namespace}: {error}") from None
 
 
 def _key(folder: Path, name: str) -> str:

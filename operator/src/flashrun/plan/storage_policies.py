@@ -34,13 +34,19 @@ def run_policy(bucket: str, run_prefix: str, heartbeat_key: str, readable: Itera
     )
 
 
-def namespace_policy(bucket: str, namespace: str) -> Policy:
-    """Return what the users of a namespace may do: read its runs, manage environments."""
-    runs, environments = names.namespace_prefix(namespace), names.ENVIRONMENTS_PREFIX
+def namespace_policy(bucket: str, namespace: str, orgs: Iterable[str]) -> Policy:
+    """Return what the users of a namespace may do: read its runs, manage environments of ``orgs``.
+
+    Raises:
+        ValueError: the policy is too long, because the namespace has too many orgs.
+    """
+    runs, environments = names.namespace_prefix(namespace), [*map(names.org_prefix, orgs)]
     return _policy(
-        _listing(bucket, [runs, environments]),
+        _listing(bucket, [runs, *environments]),
         _allow(_READ, bucket, [f"{runs}*"]),
-        _allow((*_READ, *_WRITE, "s3:DeleteObject"), bucket, [f"{environments}*"]),
+        _allow(
+            (*_READ, *_WRITE, "s3:DeleteObject"), bucket, [f"{prefix}*" for prefix in environments]
+        ),
     )
 
 
@@ -52,8 +58,9 @@ def _policy(*statements: Policy) -> Policy:
     length = len(json.dumps(policy, separators=(",", ":")))
     if length > POLICY_LIMIT:
         raise ValueError(
-            f"the storage policy has {length} characters and stores accept {POLICY_LIMIT}; "
-            "shorten the names of run, model and environment"
+            f"the storage policy has {length} characters and stores accept {POLICY_LIMIT}: "
+            "shorten the names of run, model and environment, or bind fewer orgs to the namespace "
+            "(environments.owners)"
         )
     return policy
 

@@ -35,3 +35,18 @@ def test_an_environment_that_a_run_needs_stays(served: Served) -> None:
 
     served.report(name, phase="Succeeded")
     assert served.flash("env", "delete", "your-org/your-env", "-y").returncode == 0
+
+
+def test_an_environment_of_another_org_is_neither_deleted_nor_pulled_nor_listed(
+    served: Served,
+) -> None:
+    served.push("org/env")
+    served.push("your-org/env")
+    served.publish(environment_orgs=("your-org",))
+
+    for words in (("delete", "org/env", "-y"), ("pull", "org/env", "new")):
+        done = served.flash("env", *words)
+        assert done.returncode == 2
+        assert "Environment org/env does not belong to namespace" in done.stderr
+    assert served.flash("env", "list", "-o", "name").stdout == "your-org/env\n"
+    assert list_packages(served, "org/env")

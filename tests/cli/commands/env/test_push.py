@@ -26,3 +26,20 @@ def test_what_looks_like_a_secret_is_not_published(served: Served) -> None:
     assert list_packages(served, "org/leak") == []
     allowed = served.flash("env", "push", "env", "--name", "org/leak", "--allow", "environment.py")
     assert allowed.returncode == 0
+
+
+def test_an_environment_of_another_org_is_not_published(served: Served) -> None:
+    write_environment(served)
+    done = served.flash("env", "push", "env", "--name", "team-b/env")
+
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"does not belong to namespace {served.namespace}" in done.stderr
+    assert f"use {served.namespace}/env, or ask the platform's administrator" in done.stderr
+    assert list_packages(served, "team-b/env") == []
+
+
+def test_an_operator_that_publishes_no_orgs_leaves_the_decision_to_storage(served: Served) -> None:
+    served.publish(environment_orgs=None)
+    served.push("team-b/env")
+
+    assert len(list_packages(served, "team-b/env")) == 1

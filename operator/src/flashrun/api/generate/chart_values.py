@@ -13,7 +13,13 @@ from pydantic import Field
 
 from flashrun.api.base import Section
 from flashrun.api.catalog import Model
-from flashrun.api.platform import Pool, Retention, StorageSettings, TrainerSettings
+from flashrun.api.platform import (
+    EnvironmentSettings,
+    Pool,
+    Retention,
+    StorageSettings,
+    TrainerSettings,
+)
 
 Namespace = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$")]
 
@@ -80,6 +86,7 @@ class Values(Section):
     pools: tuple[Pool, ...] = Field(min_length=1)
     models: tuple[Model, ...] = ()
     """Additions to the built-in catalog."""
+    environments: EnvironmentSettings = EnvironmentSettings()
     retention: Retention = Retention()
     network_policy: NetworkPolicyValues = NetworkPolicyValues()
 

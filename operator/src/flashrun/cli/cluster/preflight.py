@@ -13,9 +13,8 @@ from typing import Any, Final
 from flashrun.api import names
 from flashrun.api.config import RunConfig
 from flashrun.api.public import PublicPlatform, PublicPool
-from flashrun.cli.cluster import adapters
+from flashrun.cli.cluster import adapters, published_environments
 from flashrun.cli.cluster.connection import ClusterSession, connect
-from flashrun.cli.cluster.published_environments import newest_version
 from flashrun.cli.config import dotenv, load_config, platform_cache
 from flashrun.cli.config.compose import ComposedConfig
 from flashrun.cli.config.dry_run import DryRunAnswers
@@ -128,8 +127,12 @@ async def _check_storage(context: PreflightContext) -> None:
 
 async def _check_environment(context: PreflightContext) -> None:
     identifier = context.config.environment.id
+    if problem := await published_environments.foreign(context.session, identifier):
+        context.answers.add("environment", f"{identifier}, not of this namespace", digest=None)
+        context.answers.problems.append(f"environment.id: {problem}")
+        return
     try:
-        newest = await newest_version(context.session, identifier)
+        newest = await published_environments.newest_version(context.session, identifier)
     except NotFoundFailure:
         context.answers.add("environment", f"{identifier}, not published", digest=None)
         context.answers.problems.append(

@@ -1,12 +1,16 @@
 """Environments as they lie in storage: packages by digest, and a pointer to the newest."""
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from flashrun.api import names
+from flashrun.api.environment_owners import foreign_environment
 from flashrun.api.records import EnvironmentPointer
 from flashrun.cli.cluster.connection import ClusterSession
-from flashrun.cli.output.failure import NotFoundFailure
+from flashrun.cli.output.failure import NotFoundFailure, UsageFailure
 from flashrun.store_errors import KeyNotFound
+
+if TYPE_CHECKING:
+    from flashrun.store import Entry
 
 _PACKAGE_SUFFIX: Final = ".tar.gz"
 
@@ -23,7 +27,7 @@ async def newest_version(session: ClusterSession, identifier: str) -> Environmen
 async def keys(session: ClusterSession, identifier: str) -> list[str]:
     """Return every key of an environment; empty when it was never published."""
     prefix = names.environment_prefix(identifier)
-    return [entry.key for entry in await session.with_store(lambda store: list(store.list(prefix)))]
+    return [entry.key for entry in await _list(session, prefix)]
 
 
 async def digests(session: ClusterSession, identifier: str) -> list[str]:
@@ -36,14 +40,43 @@ async def digests(session: ClusterSession, identifier: str) -> list[str]:
 
 
 async def identifiers(session: ClusterSession) -> list[str]:
-    """Return the id of every published environment."""
-    entries = await session.with_store(lambda store: list(store.list(names.ENVIRONMENTS_PREFIX)))
+    """Return the id of every published environment that belongs to the namespace."""
     pointer = "/latest.json"
-    return [
+    lists = [await _list(session, prefix) for prefix in await prefixes(session)]
+    return sorted(
         entry.key.removeprefix(names.ENVIRONMENTS_PREFIX).removesuffix(pointer)
+        for entries in lists
         for entry in entries
         if entry.key.endswith(pointer)
-    ]
+    )
+
+
+async def prefixes(session: ClusterSession) -> tuple[str, ...]:
+    """Return the prefixes below which the namespace's environments are."""
+    orgs = await _orgs(session)
+    return (names.ENVIRONMENTS_PREFIX,) if orgs is None else tuple(map(names.org_prefix, orgs))
+
+
+async def foreign(session: ClusterSession, identifier: str) -> str:
+    """Return why an environment does not belong to the namespace, or an empty string."""
+    orgs = await _orgs(session)
+    return "" if orgs is None else foreign_environment(identifier, session.namespace, orgs)
+
+
+async def check_owner(session: ClusterSession, identifier: str) -> None:
+    """Raise ``UsageFailure`` if an environment does not belong to the namespace."""
+    if problem := await foreign(session, identifier):
+        raise UsageFailure(problem)
+
+
+async def _orgs(session: ClusterSession) -> tuple[str, ...] | None:
+    """Return the orgs of the namespace; None when the operator does not publish them."""
+    platform = await session.get_platform()
+    return platform.environment_orgs if platform is not None else None
+
+
+async def _list(session: ClusterSession, prefix: str) -> list["Entry"]:
+    return await session.with_store(lambda store: list(store.list(prefix)))
 
 
 def not_published(identifier: str) -> NotFoundFailure:

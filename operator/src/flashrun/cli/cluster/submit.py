@@ -11,7 +11,7 @@ from typing import Any
 from flashrun.api import names
 from flashrun.api.config import RunConfig
 from flashrun.api.resource import FlashRun
-from flashrun.cli.cluster import adapters, follow
+from flashrun.cli.cluster import adapters, follow, published_environments
 from flashrun.cli.cluster.connection import ClusterSession, connect, parse_run
 from flashrun.cli.config import dotenv, load_config, platform_cache
 from flashrun.cli.config.compose import ComposedConfig
@@ -103,6 +103,7 @@ async def check_with_cluster(session: ClusterSession, composed: ComposedConfig) 
     for note in load_config.check_with_platform(composed, platform):
         terminal.say(f"note: {note}")
     environment = composed.config.environment.id
+    await published_environments.check_owner(session, environment)
     key = names.environment_latest_key(environment)
     try:
         published = await session.with_store(lambda store: store.exists(key))

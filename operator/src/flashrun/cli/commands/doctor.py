@@ -12,6 +12,7 @@ import typer
 from flashrun import __version__
 from flashrun.api import names
 from flashrun.api.public import PublicPlatform
+from flashrun.cli.cluster import published_environments
 from flashrun.cli.cluster.connection import ClusterSession, connect, unserved_namespace
 from flashrun.cli.config import dotenv
 from flashrun.cli.options import Context, Namespace, Output
@@ -234,7 +235,8 @@ async def _check_storage(session: ClusterSession) -> list[CheckResult]:
     published = platform.storage_endpoint if platform else ""
     try:
         store = await session.open_store()
-        for prefix in (names.namespace_prefix(session.namespace), names.ENVIRONMENTS_PREFIX):
+        environments = await published_environments.prefixes(session)
+        for prefix in (names.namespace_prefix(session.namespace), *environments):
             await asyncio.to_thread(_list_one, store, prefix)
     except (ClusterError, StoreError):
         if (missing := await _missing_forward_rights(session, published)) is None:

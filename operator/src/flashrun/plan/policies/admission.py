@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from flashrun.api.catalog import Catalog
+from flashrun.api.environment_owners import foreign_environment, owned_orgs
 from flashrun.api.reasons import ConditionType, Reason
 from flashrun.api.resource import FailureStatus
 from flashrun.plan import placement, resolve, run_status
@@ -44,10 +45,14 @@ def refuse_invalid_spec(context: RunContext) -> Decision | None:
 
 
 def wait_for_storage(context: RunContext) -> Decision | None:
-    """Wait for what the spec names and storage does not have yet."""
+    """Wait for what the spec names and the run may not use, or storage does not have yet."""
     if context.pinned is not None:
         return None
     spec, storage = context.run.spec, context.observed.storage
+    namespace = context.run.namespace
+    orgs = owned_orgs(namespace, context.platform.environments.owners)
+    if foreign := foreign_environment(spec.environment.id, namespace, orgs):
+        return wait(context, Reason.ENVIRONMENT_NOT_OWNED, foreign, ConditionType.ACCEPTED)
     if storage.problem:
         return wait(context, Reason.STORAGE_UNAVAILABLE, storage.problem, ConditionType.ACCEPTED)
     if storage.environment is None:
@@ -60,7 +65,7 @@ def wait_for_storage(context: RunContext) -> Decision | None:
     if spec.train.init_from_adapter is not None and storage.adapter_source is None:
         message = (
             f"Adapter {spec.train.init_from_adapter} is not committed in namespace "
-            f"{context.run.namespace}: see flash checkpoints."
+            f"{namespace}: see flash checkpoints."
         )
         return wait(context, Reason.ADAPTER_NOT_FOUND, message, ConditionType.ACCEPTED)
     return None

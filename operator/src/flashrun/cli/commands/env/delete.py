@@ -34,6 +34,7 @@ def delete(
 
 async def _delete(identifier: str, sure: bool, namespace: str | None, context: str | None) -> None:
     async with connect(context, namespace) as session:
+        await published_environments.check_owner(session, identifier)
         keys = await published_environments.keys(session, identifier)
         if not keys:
             raise published_environments.not_published(identifier)

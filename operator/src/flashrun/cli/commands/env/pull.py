@@ -55,6 +55,7 @@ def pull(
 async def _fetch(version: EnvironmentVersion, namespace: str | None, context: str | None) -> bytes:
     """Download the package of a version and check that it has the version's digest."""
     async with connect(context, namespace) as session:
+        await published_environments.check_owner(session, version.identifier)
         digest = await _whole_digest(session, version)
         key = names.environment_package_key(version.identifier, digest)
         data = await session.with_store(lambda store: store.get_bytes(key, limit=PACKED_LIMIT))

@@ -9,6 +9,7 @@ import typer
 
 from flashrun.api import names
 from flashrun.api.records import EnvironmentPointer
+from flashrun.cli.cluster import published_environments
 from flashrun.cli.cluster.connection import connect
 from flashrun.cli.environments import package
 from flashrun.cli.environments.identifier import check_identifier
@@ -39,6 +40,9 @@ def push(
 ) -> None:
     """Publish a folder as an environment and print its id.
 
+    The environment belongs to the namespace if its ORG has the namespace's name, or if the
+    platform has bound ORG to the namespace.
+
     A run uses the package that was the newest one when the run was accepted: pushing again does
     not change it.
 
@@ -56,6 +60,7 @@ async def _push(
     """Upload the package and make it the newest version; return the environment's id."""
     async with connect(context, namespace) as session:
         identifier = check_identifier(name if "/" in name else f"{session.namespace}/{name}")
+        await published_environments.check_owner(session, identifier)
         key = names.environment_package_key(identifier, packed.digest)
         if not await session.with_store(lambda store: store.exists(key)):
             await session.with_store(
