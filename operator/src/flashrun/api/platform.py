@@ -127,7 +127,9 @@ Org = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,63}$")]
 class EnvironmentSettings(Section):
     """Whose environments are whose."""
 
-    owners: dict[Org, tuple[str, ...]] = {}
+    owners: dict[Org, tuple[str, ...]] = Field(
+        default={}, json_schema_extra={"additionalProperties": False}
+    )
     """Org of environments → namespaces that push, delete and use them, instead of the namespace of
     the org's own name. An org that is bound to several namespaces is shared: each of them may
     replace what runs of the others execute."""
