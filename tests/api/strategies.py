@@ -13,6 +13,7 @@ from flashrun.cli.config.toml_text import toml_value
 words = some.text("abcdefghij-_ é\n\"'\\", min_size=1, max_size=12)
 """Text with everything that needs escaping somewhere."""
 
+_projects = some.text("abcé'\"= ", min_size=1, max_size=12).filter(lambda text: text.strip())
 _labels = some.text("abcé'\"\\#= ", min_size=1, max_size=12).filter(lambda text: text.strip())
 _json = some.recursive(
     some.booleans() | some.integers(-(2**53), 2**53) | some.floats(-1e9, 1e9) | words,
@@ -77,7 +78,7 @@ configs: some.SearchStrategy[dict[str, Any]] = some.fixed_dictionaries(
         "thinking": some.booleans(),
         "train": _train,
         "worker_env": some.dictionaries(some.sampled_from(["FLAG", "LEVEL", "lower"]), words),
-        "wandb": some.fixed_dictionaries({}, optional={"project": _labels, "run_name": _labels}),
+        "wandb": some.fixed_dictionaries({}, optional={"project": _projects, "run_name": _labels}),
     },
 )
 """Tables in the TOML spelling."""

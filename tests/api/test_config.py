@@ -534,6 +534,19 @@ def test_wandb_has_two_labels() -> None:
     [
         ('project = ""', "wandb.project must not be blank"),
         ("project = 3", "wandb.project must be a string, not 3"),
+        (
+            'project = "my-team/reading#1"',
+            "wandb.project must not contain # or /, which Weights & Biases refuses in the name of "
+            "a project",
+        ),
+        (
+            f'project = "{"x" * 129}"',
+            "wandb.project is too long; at most 128 characters are allowed",
+        ),
+        (
+            f'run_name = "{"x" * 129}"',
+            "wandb.run_name is too long; at most 128 characters are allowed",
+        ),
         ('name = "n"', "name is not a key of [wandb]; did you mean run_name?"),
     ],
 )

@@ -84,6 +84,17 @@ async def test_what_was_left_out_cannot_be_added(
         await change(cluster, namespace, added)
 
 
+@pytest.mark.parametrize(
+    "project", ["my-team/reading-club", "a\\b", "a#b", "a?b", "a%b", "x" * 129]
+)
+async def test_a_project_that_weights_and_biases_refuses_is_refused(
+    cluster: Cluster, namespace: str, project: str
+):
+    with pytest.raises(Invalid, match=r"spec\.wandb\.project"):
+        await cluster.create(flash_run(namespace, RUN, wandb={"project": project}))
+    await cluster.create(flash_run(namespace, RUN, wandb={"project": "reading club (é) [2]"}))
+
+
 async def test_control_may_change_except_that_cancel_never_goes_back(
     cluster: Cluster, namespace: str
 ):

@@ -10,6 +10,7 @@ from flashrun.api.exits import Exit
 from flashrun.api.records import Result
 from flashrun_trainer import run_attempt
 from flashrun_trainer.pod.image_packages import installed_pins
+from flashrun_trainer.records.wandb_process import Tracker
 from tests.trainer.pods import HEAD, Workshop, resolved, rows, sums
 
 pytestmark = [pytest.mark.trainer, pytest.mark.filterwarnings("default")]
@@ -142,6 +143,23 @@ def test_a_run_that_cannot_succeed_says_why(workshop: Workshop, case: str):
     result = pod.store.get_json(names.result_key(pod.prefix), Result)
     assert (result.exit_code, result.termination) == (code, pod.termination)
     assert not pod.store.exists(names.heartbeat_key(pod.run.run.uid))
+
+
+def test_the_result_says_why_weights_and_biases_got_nothing(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("WANDB_API_KEY", "sesame-open")
+
+    class Refused(Tracker):
+        def __init__(self, run, environment, folder, report_problem):
+            super().__init__(run, {}, folder)
+            report_problem(f"CommError: {environment['WANDB_API_KEY']} may not write\nTraceback")
+
+    monkeypatch.setattr(run_attempt, "Tracker", Refused)
+    pod = workshop.pod(resolved("sft", max_steps=1))
+    assert pod.train() == Exit.DONE
+    result = pod.store.get_json(names.result_key(pod.prefix), Result)
+    assert result.wandb == "CommError: *** may not write Traceback"
 
 
 def test_secrets_are_nowhere_to_be_read(workshop: Workshop, monkeypatch: pytest.MonkeyPatch):

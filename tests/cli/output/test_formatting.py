@@ -47,6 +47,21 @@ def test_a_warning_of_the_trainer_is_shown_while_the_run_goes_on() -> None:
     assert "Warning" not in summary(golden_run("running"))
 
 
+def test_weights_and_biases_that_is_off_is_shown_with_the_reason() -> None:
+    condition = {
+        "type": "MetricsSent",
+        "status": "False",
+        "reason": "WandbOff",
+        "message": "CommError: no such team",
+        "lastTransitionTime": "2026-11-22T12:00:00Z",
+    }
+
+    told = summary(golden_run("running", conditions=[condition]))["W&B"]
+    assert told == "off: CommError: no such team (WandbOff)"
+    on = condition | {"status": "True", "reason": "WandbOn", "message": ""}
+    assert "W&B" not in summary(golden_run("running", conditions=[on]))
+
+
 def test_a_run_on_several_nodes_says_how_many_and_which_pod_failed() -> None:
     told = summary(golden_run("failed", "two-nodes-sft"))
 

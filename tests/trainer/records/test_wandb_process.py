@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import pytest
@@ -201,6 +202,33 @@ def test_a_failing_library_does_not_disturb_the_run(
     assert tracker._process.poll() is not None
     if "broken" in module:
         assert "Weights & Biases is off" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("module", "sentence"),
+    [
+        ("raise RuntimeError('broken\\nlong trace')", "RuntimeError: broken"),
+        ("import os; os._exit(9)", "its process ended with code 9"),
+        (
+            "Settings = dict\ndef init(**_): raise ValueError('Invalid project')",
+            "ValueError: Invalid project",
+        ),
+    ],
+)
+def test_why_nothing_is_sent_is_reported_once_while_the_run_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: str, sentence: str
+):
+    (tmp_path / "wandb.py").write_text(module)
+    monkeypatch.syspath_prepend(tmp_path)
+    problems: SimpleQueue[str] = SimpleQueue()
+    environment = {**os.environ, "WANDB_API_KEY": KEY}
+    tracker = Tracker(resolved("grpo"), environment, tmp_path, problems.put)
+    tracker.log(1, {"reward": 0.25})
+    problem = problems.get(timeout=60)
+    assert problem.startswith(sentence)
+    assert "trace" not in problem
+    tracker.finish(0)
+    assert problems.empty()
 
 
 def test_metrics_are_taken_without_waiting_for_a_library_that_hangs(

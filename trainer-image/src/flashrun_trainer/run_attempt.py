@@ -96,7 +96,8 @@ def _run_attempt(
         attempt, pod.work, redact, pod.work / "attempt.log"
     )
     uploader = Uploader(attempt, spec.model.id, reporter.report_commit, reporter.upload_history)
-    tracker = Tracker(spec, os.environ if is_main_process else {}, pod.work)
+    variables = os.environ if is_main_process else {}
+    tracker = Tracker(spec, variables, pod.work, reporter.set_wandb_problem)
     failure = None
     try:
         if is_main_process:
@@ -334,6 +335,7 @@ def _write_result(
             termination=message,
             progress=reporter.progress,
             batching=reporter.batching,
+            wandb=reporter.wandb_problem,
             finished=datetime.now(UTC),
         ),
     )

@@ -87,7 +87,27 @@ def _no_secret(text: str) -> str:
     return text
 
 
-PublicText = Annotated[Text, AfterValidator(_no_secret)]
+_WANDB_REFUSES: Final = r"/\#?%:"
+"""Characters that Weights & Biases refuses in the name of a project."""
+
+
+def _wandb_project(text: str) -> str:
+    if refused := sorted(set(text) & set(_WANDB_REFUSES)):
+        raise ValueError(
+            f"must not contain {' or '.join(refused)}, which Weights & Biases refuses in the name "
+            "of a project"
+        )
+    return text
+
+
+WandbName = Annotated[
+    str, BeforeValidator(_text), Field(min_length=1, max_length=128), AfterValidator(_no_secret)
+]
+WandbProject = Annotated[
+    WandbName,
+    AfterValidator(_wandb_project),
+    Field(json_schema_extra={"pattern": r"^[^/\\#?%:]+$"}),
+]
 Identifier = Annotated[
     str, BeforeValidator(_text), Field(min_length=1, max_length=128), AfterValidator(_no_secret)
 ]
@@ -419,9 +439,9 @@ UNUSED_KEYS: Final = {Algorithm.SFT: GRPO_ONLY, Algorithm.GRPO: SFT_ONLY}
 class WandbConfig(Section):
     """Labels for Weights & Biases; logging is on when WANDB_API_KEY is there at submit."""
 
-    project: PublicText | None = Field(default=None, examples=["sums"])
-    """Project; ``flash`` when left out."""
-    run_name: PublicText | None = Field(default=None, examples=["rank-32"])
+    project: WandbProject | None = Field(default=None, examples=["sums"])
+    """Project; ``flash`` when left out. It must not contain any of ``/\\#?%:``."""
+    run_name: WandbName | None = Field(default=None, examples=["rank-32"])
     """Name of the run; ``flash-<algorithm>-<run>`` when left out."""
 
 

@@ -120,6 +120,17 @@ class Reason(Word):
         "A record that the run wrote to storage is outside its bounds and is ignored.",
         Owner.USER,
     )
+    WANDB_KEY_MISSING = (
+        "WandbKeyMissing",
+        "The config names a project or a run of Weights & Biases, but WANDB_API_KEY has no value.",
+        Owner.USER,
+    )
+    WANDB_OFF = (
+        "WandbOff",
+        "Weights & Biases does not get the run's metrics; they are in storage.",
+        Owner.USER,
+    )
+    WANDB_ON = "WandbOn", "Weights & Biases gets the run's metrics again."
     TOO_MANY_FILES = (
         "TooManyFiles",
         "The run has more files in storage than the operator reads; the rest is ignored.",
@@ -544,6 +555,10 @@ class ConditionType(Word):
     SCHEDULED = "Scheduled", "All pods of the attempt are on nodes."
     RUNNING = "Running", "The trainer is at work."
     CHECKPOINTS_SYNCED = "CheckpointsSynced", "The run's files in storage can be read."
+    METRICS_SENT = (
+        "MetricsSent",
+        "Weights & Biases gets the run's metrics. Set once something was in the way.",
+    )
     SUCCEEDED = "Succeeded", "The run has succeeded; Unknown until it has ended."
     READY = "Ready", "The run is as it should be (kstatus): not waiting for a person, not failed."
     RECONCILING = "Reconciling", "The operator is not done with a change (kstatus)."

@@ -259,6 +259,8 @@ class Heartbeat(Record):
     """How many checkpoints are committed; when it changes, the operator lists them again."""
     warning: Message = ""
     """One sentence about something that wastes GPU time, such as a constant reward."""
+    wandb: Message = ""
+    """Why Weights & Biases does not get the metrics; empty while it does or has no key."""
     updated: ZonedTime
 
 
@@ -272,6 +274,8 @@ class Result(Record):
     """Why it failed; None when it succeeded."""
     progress: Progress | None = None
     batching: Batching | None = None
+    wandb: Message = ""
+    """Why Weights & Biases did not get the metrics; empty if it did or had no key."""
     finished: ZonedTime
 
 

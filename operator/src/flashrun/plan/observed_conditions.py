@@ -14,7 +14,10 @@ from flashrun.plan.types import Observed, StorageView
 def observed_conditions(
     run: FlashRun, pods: tuple[Pod, ...], observed: Observed
 ) -> Iterator[DesiredCondition]:
-    """Yield Accepted, SecretsReady, StorageAccess, Scheduled and CheckpointsSynced."""
+    """Yield Accepted, SecretsReady, StorageAccess, Scheduled and CheckpointsSynced.
+
+    MetricsSent is among them once something keeps metrics from Weights & Biases.
+    """
     accepted = pinned_run(run) is not None
     yield DesiredCondition(
         ConditionType.ACCEPTED,
@@ -29,6 +32,7 @@ def observed_conditions(
     )
     yield _scheduled_condition(run, current_pods(pods))
     yield _synced_condition(observed.storage)
+    yield from _metrics_conditions(run, observed)
 
 
 def missing_values(run: FlashRun, observed: Observed) -> str:
@@ -105,3 +109,28 @@ def _synced_condition(storage: StorageView) -> DesiredCondition:
     return DesiredCondition(
         ConditionType.CHECKPOINTS_SYNCED, TRUE, Reason.SYNCED, f"The newest is step {newest.step}."
     )
+
+
+def _metrics_conditions(run: FlashRun, observed: Observed) -> Iterator[DesiredCondition]:
+    """Yield MetricsSent; the last one stays while nothing new is known."""
+    record = observed.storage.result or observed.storage.heartbeat
+    known = run.status.condition(ConditionType.METRICS_SENT)
+    if record is not None and record.wandb:
+        yield DesiredCondition(ConditionType.METRICS_SENT, FALSE, Reason.WANDB_OFF, record.wandb)
+    elif record is not None and known is not None and known.reason is Reason.WANDB_OFF:
+        yield DesiredCondition(ConditionType.METRICS_SENT, TRUE, Reason.WANDB_ON)
+    elif _has_wandb_names(run) and not observed.has_secrets:
+        has_key = names.WANDB_API_KEY in observed.secrets.sources
+        if not has_key:
+            yield DesiredCondition(
+                ConditionType.METRICS_SENT,
+                FALSE,
+                Reason.WANDB_KEY_MISSING,
+                f"{names.WANDB_API_KEY} has no value in {_where_to_add(run)}.",
+            )
+        elif known is not None:
+            yield DesiredCondition(ConditionType.METRICS_SENT, TRUE, Reason.WANDB_ON)
+
+
+def _has_wandb_names(run: FlashRun) -> bool:
+    return run.spec.wandb.project is not None or run.spec.wandb.run_name is not None

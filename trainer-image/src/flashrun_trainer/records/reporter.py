@@ -67,6 +67,7 @@ class Reporter:
         self._progress: Progress | None = None
         self._batching: Batching | None = None
         self._warning = ""
+        self._wandb = ""
         self._current_phase: Callable[[], tuple[StepPhase | None, float]] = lambda: (None, 0.0)
         self._commits = 0
         self._rollouts: deque[tuple[int, bytes]] = deque(maxlen=_MOST_QUEUED_ROLLOUTS)
@@ -125,6 +126,16 @@ class Reporter:
             self._warning, self._heartbeat_changed = sentence, True
         if sentence:
             log.warning(self._redact(sentence))
+
+    def set_wandb_problem(self, sentence: str) -> None:
+        """Set why Weights & Biases does not get the metrics, for the next heartbeat."""
+        with self._lock:
+            self._wandb, self._heartbeat_changed = shorten(self._redact(sentence)), True
+
+    @property
+    def wandb_problem(self) -> str:
+        """Why Weights & Biases does not get the metrics; empty while it does."""
+        return self._wandb
 
     def watch_phase(self, current_phase: Callable[[], tuple[StepPhase | None, float]]) -> None:
         """Warn when a step waits for the environment for very long.
@@ -285,6 +296,7 @@ class Reporter:
                 batching=self._batching,
                 commits=self._commits,
                 warning=shorten(self._redact("; ".join(filter(None, (waiting, self._warning))))),
+                wandb=self._wandb,
                 updated=datetime.now(UTC),
             )
         try:

@@ -3,7 +3,7 @@
 Its library runs in a separate process, which reads one JSON object per line: first the arguments
 of ``wandb.init``, then the metrics of one step per line, last the exit code. If the library
 crashes, hangs or waits for the network, training continues; at the end of the run it gets a few
-seconds to send the rest.
+seconds to send the rest. Why it sends nothing any more comes back through a pipe.
 """
 
 import json
@@ -12,7 +12,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from queue import SimpleQueue
@@ -20,11 +20,13 @@ from typing import Any, Final
 
 from flashrun.api import names
 from flashrun.api.records import ResolvedRun
+from flashrun_trainer.pod.trainer_errors import format_error
 
 log = logging.getLogger(__name__)
 
 _FINISH_TIMEOUT_SECONDS: Final = 20.0
 """How long the end of a run waits until the rest is sent."""
+_LONGEST_PROBLEM: Final = 2000
 _INIT_TIMEOUT_SECONDS: Final = 600.0
 """How long the library tries an unreachable server before it gives up."""
 _CONFIG: Final[dict[str, Any]] = {
@@ -43,23 +45,41 @@ _CONFIG: Final[dict[str, Any]] = {
 class Tracker:
     """Sends metrics to Weights & Biases if there is an API key; no method but ``finish`` blocks."""
 
-    def __init__(self, run: ResolvedRun, environment: Mapping[str, str], folder: Path) -> None:
+    def __init__(
+        self,
+        run: ResolvedRun,
+        environment: Mapping[str, str],
+        folder: Path,
+        report_problem: Callable[[str], None] = lambda sentence: None,
+    ) -> None:
+        """Start the process; ``report_problem`` gets one sentence when it has ended too early."""
         self._lines: SimpleQueue[str | None] = SimpleQueue()
         self._process: subprocess.Popen[str] | None = None
+        self._report_problem = report_problem
+        self._finishing = threading.Event()
         if not environment.get(names.WANDB_API_KEY):
             return
+        problems, pipe = os.pipe()
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", __name__],
+                [sys.executable, "-m", __name__, str(pipe)],
                 # The child finds the same modules as this process.
                 env={**environment, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
                 stdin=subprocess.PIPE,
+                pass_fds=[pipe],
                 text=True,
             )
         except OSError as error:
             log.warning("Weights & Biases is off: %s", error)
+            os.close(problems)
+            report_problem(f"its process cannot start: {error}")
             return
+        finally:
+            os.close(pipe)
         threading.Thread(target=self._feed, name="tracking", daemon=True).start()
+        threading.Thread(
+            target=self._watch, args=[problems], name="tracking-problems", daemon=True
+        ).start()
         self._put(
             project=run.wandb.project,
             name=run.wandb.run_name,
@@ -76,6 +96,7 @@ class Tracker:
         """Send the rest, as far as that is possible in a few seconds."""
         if self._process is None:
             return
+        self._finishing.set()
         self._put(exit_code=exit_code)
         self._lines.put(None)
         try:
@@ -86,6 +107,17 @@ class Tracker:
             )
             self._process.kill()
             self._process.wait()
+
+    def _watch(self, problems: int) -> None:
+        """Report why the process has ended, unless the run has ended before."""
+        assert self._process is not None
+        with open(problems, errors="replace") as pipe:
+            sentence = pipe.read(_LONGEST_PROBLEM)
+        code = self._process.wait()
+        if sentence:
+            self._report_problem(sentence)
+        elif not self._finishing.is_set():
+            self._report_problem(f"its process ended with code {code}")
 
     def _put(self, **message: Any) -> None:
         if self._process is not None:
@@ -133,6 +165,8 @@ if __name__ == "__main__":
         send(sys.stdin)
     except Exception as error:
         log.warning("Weights & Biases is off from now on: %s", error)
+        with suppress(OSError), open(int(sys.argv[1]), "w") as pipe:
+            pipe.write(format_error(error))
     sys.stderr.flush()
     # Its library has threads and hooks that could keep the process.
     os._exit(0)

@@ -5,7 +5,13 @@ from datetime import UTC, datetime
 from typing import Final
 
 from flashrun.api.reasons import TERMINAL, ConditionType, Phase, Reason
-from flashrun.api.resource import CheckpointStatus, FlashRun, FlashRunStatus, ProgressStatus
+from flashrun.api.resource import (
+    CheckpointStatus,
+    ConditionStatus,
+    FlashRun,
+    FlashRunStatus,
+    ProgressStatus,
+)
 from flashrun.cli.output.tables import Cell, Table, Tone
 
 _TONES: Final = {
@@ -92,6 +98,7 @@ def summary(run: FlashRun, now: datetime) -> list[tuple[str, str]]:
         ("Environment", run.spec.environment.id),
         *_reason_rows(status),
         *_storage_rows(status),
+        *_metrics_rows(status),
         *_time_rows(run, now),
     ]
     if progress := status.progress:
@@ -132,6 +139,13 @@ def _storage_rows(status: FlashRunStatus) -> list[tuple[str, str]]:
     synced = status.condition(ConditionType.CHECKPOINTS_SYNCED)
     if synced is not None and synced.reason in (Reason.RECORD_REFUSED, Reason.TOO_MANY_FILES):
         return [("Ignored", f"{synced.message} ({synced.reason})")]
+    return []
+
+
+def _metrics_rows(status: FlashRunStatus) -> list[tuple[str, str]]:
+    sent = status.condition(ConditionType.METRICS_SENT)
+    if sent is not None and sent.status is ConditionStatus.FALSE:
+        return [("W&B", f"off: {sent.message} ({sent.reason})")]
     return []
 
 
