@@ -2,6 +2,7 @@
 
 import subprocess
 from contextlib import closing
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from flashrun.api.generate import chart_values
 from flashrun.api.platform import Platform
 from localcluster import toolchain
 from localcluster.steps import StepRunner
+from tests.servers import kubectl
 
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "charts" / "flashrun"
@@ -153,7 +155,7 @@ def test_trainers_accept_only_each_other_and_only_where_runs_have_several_nodes(
 ) -> None:
     pools = [{"name": "one", "vram": 80}, {"name": "two", "vram": 80, "maxNodes": nodes}]
     policy = _named(
-        render({"networkPolicy": {"enabled": True}, "pools": pools}),
+        render({"pools": pools}),
         "NetworkPolicy",
         "flashrun-trainer",
     )
@@ -164,7 +166,88 @@ def test_trainers_accept_only_each_other_and_only_where_runs_have_several_nodes(
         for peer in rule["from"]
     ]
     assert allowed == senders
-    assert "Ingress" in policy["spec"]["policyTypes"]
+    assert policy["spec"]["policyTypes"] == ["Ingress", "Egress"]
+    peers = [peer for rule in policy["spec"]["egress"] for peer in rule.get("to", ())]
+    connected = [peer["podSelector"]["matchLabels"] for peer in peers if "podSelector" in peer]
+    assert connected == senders
+
+
+def _allows(policy: dict, port: int, address: str = "", namespace: str = "") -> bool:
+    """Say whether a pod may connect to a TCP port of an address, or of a pod in a namespace.
+
+    This is what the API's documentation says about egress rules, written out.
+    """
+    for rule in policy["spec"]["egress"]:
+        ports = [item["port"] for item in rule.get("ports", ()) if item["protocol"] == "TCP"]
+        if "ports" in rule and port not in ports:
+            continue
+        for peer in rule.get("to", [{"everything": True}]):
+            labels = peer.get("namespaceSelector", {}).get("matchLabels", {})
+            block = peer.get("ipBlock", {})
+            if peer.get("everything") or (
+                namespace and labels == {"kubernetes.io/metadata.name": namespace}
+            ):
+                return True
+            if address and block and _in_block(address, block):
+                return True
+    return False
+
+
+def _in_block(address: str, block: dict) -> bool:
+    inside = [ip_address(address) in ip_network(cidr) for cidr in block.get("except", ())]
+    return ip_address(address) in ip_network(block["cidr"]) and not any(inside)
+
+
+PUBLIC, PRIVATE, METADATA = "203.0.113.9", "10.96.0.1", "169.254.169.254"
+EGRESS = [
+    ("names outside the cluster", {},
+     [(443, PUBLIC, ""), (443, "2001:db8::9", ""), (53, "169.254.20.10", ""), (9000, PUBLIC, "")],
+     [(80, PUBLIC, ""), (443, METADATA, ""), (80, METADATA, ""), (443, "fd00:ec2::254", ""),
+      (6443, PRIVATE, ""), (22, PUBLIC, ""), (9000, "", "team-b")]),
+    ("storage at an address", {"storage": {"endpoint": "http://10.0.0.7:9001"}},
+     [(9001, "10.0.0.7", "")], [(9001, "10.0.0.8", ""), (9000, "10.0.0.7", "")]),
+    ("storage at an IPv6 address", {"storage": {"endpoint": "http://[fd00::7]:9001"}},
+     [(9001, "fd00::7", "")], [(9001, "fd00::8", "")]),
+    ("storage in the cluster", {"storage": {"endpoint": "http://minio.storage.svc.cluster.local"}},
+     [(9000, "", "storage")], [(80, PUBLIC, ""), (9000, "", "minio")]),
+    ("own hub and index",
+     {"trainer": {"hubEndpoint": "https://10.0.0.8", "pipIndexUrl": "http://u:p@10.0.0.9:3141/s"}},
+     [(443, "10.0.0.8", ""), (3141, "10.0.0.9", "")], [(443, PUBLIC, ""), (443, "10.0.0.9", "")]),
+    ("hosts of packages and a proxy",
+     {"trainer": {"pipUrlHosts": ["git.example:8443"],
+                  "proxy": {"https_proxy": "http://10.0.0.1:3128"}}},
+     [(8443, PUBLIC, ""), (3128, "10.0.0.1", "")], [(3128, PUBLIC, "")]),
+    ("rules of the platform",
+     {"networkPolicy": {"egress": {
+         "hub": [{"to": [{"ipBlock": {"cidr": "10.0.0.8/32"}}]}],
+         "index": [{"to": [{"ipBlock": {"cidr": "10.0.0.9/32"}}]}],
+         "extra": [{"to": [{"namespaceSelector": {
+             "matchLabels": {"kubernetes.io/metadata.name": "judge"}}}]}]}}},
+     [(8000, "", "judge"), (443, "10.0.0.8", ""), (80, "10.0.0.9", "")], [(443, PUBLIC, "")]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changes", "reached", "refused"), [row[1:] for row in EGRESS], ids=[row[0] for row in EGRESS]
+)
+def test_trainers_connect_to_what_is_named_and_to_nothing_else(
+    render, changes, reached, refused
+) -> None:
+    policy = _named(render(changes), "NetworkPolicy", "flashrun-trainer")
+    assert [place for place in reached if not _allows(policy, *place)] == []
+    assert [place for place in refused if _allows(policy, *place)] == []
+
+
+def test_a_cluster_takes_the_policies_of_every_kind_of_address(render, installed: Path) -> None:
+    for _, changes, *_ in EGRESS:
+        policies = [item for item in render(changes) if item["kind"] == "NetworkPolicy"]
+        text = yaml.safe_dump_all(policies)
+        kubectl(installed, "apply", "--dry-run=server", "-f", "-", stdin=text)
+
+
+def test_network_policies_can_be_left_out(render) -> None:
+    rendered = render({"networkPolicy": {"enabled": False}})
+    assert [item for item in rendered if item["kind"] == "NetworkPolicy"] == []
 
 
 def test_the_operator_runs_restricted(render) -> None:

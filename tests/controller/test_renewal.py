@@ -4,7 +4,7 @@ They cost their run one condition: the rest of the pass goes on, and so do other
 """
 
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -109,3 +109,23 @@ async def test_a_run_whose_secrets_are_deleted_goes_on_and_gets_new_credentials(
     await world.until(RUN, lambda run: run.status.condition("SecretsReady").status == "True", 5)
     await trainer.succeed()
     await world.phase(RUN, "Succeeded", 5)
+
+
+async def test_the_credentials_of_a_run_that_has_ended_are_not_renewed(world: World):
+    trainer = await training(world, RUN)
+    assert trainer.store.access.expires is not None
+    lifetime = trainer.store.access.expires - datetime.now(UTC)
+    assert lifetime <= timedelta(seconds=world.platform.storage.credentials_seconds)
+    assert world.platform.storage.credentials_seconds <= 3600
+    await trainer.succeed()
+    await world.phase(RUN, "Succeeded", 5)
+    keys = (world.namespace, names.storage_secret_name(RUN, trainer.run.uid), names.ACCESS_KEY)
+    before = await world.cluster.secret_value(*keys)
+    world.ahead, world.passing = HALF_LIFE, False
+    for _ in range(2):
+        await world.pass_over(RUN)
+        world.restart()
+    assert await world.cluster.secret_value(*keys) == before
+    await world.cluster.delete("Secret", *keys[:2])
+    await world.pass_over(RUN)
+    assert await world.cluster.metadata("Secret", *keys[:2]) is None

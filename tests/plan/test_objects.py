@@ -4,7 +4,7 @@ import pytest
 
 from flashrun.api import names
 from flashrun.api.platform import Platform
-from flashrun.api.pod import CA_FILE
+from flashrun.api.pod import CA_FILE, MODEL_CONTAINER
 from flashrun.api.records import ResolvedRun, Scale
 from flashrun.plan import objects
 from tests.plan import worlds
@@ -115,6 +115,19 @@ def test_a_model_cache_replaces_the_fresh_folder() -> None:
     [volume] = [volume for volume in pod["volumes"] if volume["name"] == "model"]
 
     assert volume == {"name": "model", "persistentVolumeClaim": {"claimName": "models"}}
+
+
+def test_only_the_download_of_the_model_writes_where_pods_share_it() -> None:
+    """Code of environments and packages runs in the other containers."""
+    pod = pod_of(with_trainer(model_cache_claim="models"))
+    writable = [
+        container["name"]
+        for container in containers(pod)
+        for mount in container["volumeMounts"]
+        if mount["name"] == "model" and not mount.get("readOnly")
+    ]
+
+    assert writable == [MODEL_CONTAINER]
 
 
 def test_kueue_finds_its_queue_on_the_job() -> None:

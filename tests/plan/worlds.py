@@ -54,7 +54,7 @@ DIGEST = "d" * 64
 PLATFORM = Platform(
     namespaces=(NAMESPACE,),
     environments=EnvironmentSettings(owners=dict.fromkeys(("examples", "a"), (NAMESPACE,))),
-    storage=StorageSettings(endpoint="http://storage.example:9000"),
+    storage=StorageSettings(endpoint="http://storage.example:9000", credentials_seconds=43200),
     trainer=TrainerSettings(image="registry.example/flashrun/trainer@sha256:" + "1" * 64),
     pools=(
         Pool(name="small", vram=24, cost=1, cpu="500m", memory="2Gi"),

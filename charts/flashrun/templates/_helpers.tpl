@@ -30,3 +30,70 @@ app.kubernetes.io/component: operator
 {{- $trainer := merge (dict "caBundleConfigMap" (include "flashrun.caConfigMap" .)) .Values.trainer -}}
 {{- dict "namespaces" .Values.namespaces "storage" $storage "trainer" $trainer "pools" .Values.pools "models" .Values.models "environments" .Values.environments "retention" .Values.retention | toYaml -}}
 {{- end }}
+
+{{/* The egress rules of trainer pods, each from what `networkPolicy.egress` names, or from an address. */}}
+{{- define "flashrun.egress" -}}
+{{- $given := .Values.networkPolicy.egress -}}
+{{- $trainer := .Values.trainer -}}
+{{- $index := list (default "https://index" $trainer.pipIndexUrl) -}}
+{{- range $trainer.pipUrlHosts }}{{ $index = append $index (printf "https://%s" .) }}{{ end -}}
+{{- $urls := dict
+  "storage" (list .Values.storage.endpoint)
+  "hub" (list (default "https://hub" $trainer.hubEndpoint))
+  "index" $index
+  "proxy" (compact (list $trainer.proxy.https_proxy $trainer.proxy.http_proxy))
+-}}
+# dns
+{{ default (list (include "flashrun.dnsRule" . | fromYaml)) $given.dns | toYaml }}
+{{- $context := . }}
+{{- range $name := list "storage" "hub" "index" "proxy" }}
+# {{ $name }}
+{{- with get $given $name }}
+{{ toYaml . }}
+{{- else }}
+{{- range uniq (get $urls $name) }}
+{{ include "flashrun.egressRule" (dict "url" . "except" $context.Values.networkPolicy.egressExcept) }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- with $given.extra }}
+# extra
+{{ toYaml . }}
+{{- end }}
+{{- end }}
+
+{{- define "flashrun.dnsRule" -}}
+ports:
+  - {protocol: UDP, port: 53}
+  - {protocol: TCP, port: 53}
+{{- end }}
+
+{{/*
+One egress rule for the host and the port of a URL. A NetworkPolicy knows no names: a Service is every
+pod of its namespace, because its pods may listen on another port; another name is every address.
+*/}}
+{{- define "flashrun.egressRule" -}}
+{{- $url := urlParse .url -}}
+{{- $host := $url.hostname -}}
+{{- $port := regexFind ":[0-9]+$" $url.host | trimPrefix ":" | default (ternary "443" "80" (eq $url.scheme "https")) -}}
+{{- $labels := splitList "." $host -}}
+{{- if and (ge (len $labels) 3) (eq (index $labels 2) "svc") -}}
+- to:
+    - namespaceSelector:
+        matchLabels: {kubernetes.io/metadata.name: {{ index $labels 1 }}}
+{{- else -}}
+- to:
+    {{- if contains ":" $host }}
+    - ipBlock: {cidr: "{{ $host }}/128"}
+    {{- else if regexMatch "^[0-9.]+$" $host }}
+    - ipBlock: {cidr: {{ $host }}/32}
+    {{- else }}
+    {{- $four := list }}{{ $six := list }}
+    {{- range .except }}{{ if contains ":" . }}{{ $six = append $six . }}{{ else }}{{ $four = append $four . }}{{ end }}{{ end }}
+    - ipBlock: {cidr: 0.0.0.0/0, except: {{ toJson $four }}}
+    - ipBlock: {cidr: "::/0", except: {{ toJson $six }}}
+    {{- end }}
+  ports:
+    - {protocol: TCP, port: {{ $port }}}
+{{- end -}}
+{{- end }}

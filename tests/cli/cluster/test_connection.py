@@ -1,9 +1,14 @@
 """The connection to a cluster: its errors are sentences."""
 
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
+import pytest
 import yaml
 
+from flashrun.api.records import StorageAccess
+from flashrun.cli.cluster.connection import ClusterSession
 from tests.cli.shell import Served, Shell
 
 
@@ -18,3 +23,31 @@ def test_a_cluster_that_does_not_answer_is_one_sentence(served: Served, tmp_path
     assert done.returncode == 1
     assert "cannot be reached" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+class SecretReader:
+    """Stands in for the cluster: it has storage credentials that expire after some minutes."""
+
+    def __init__(self, minutes: float) -> None:
+        self.minutes, self.reads = minutes, 0
+
+    async def secret_value(self, namespace: str, name: str, key: str) -> str:
+        self.reads += 1
+        access = StorageAccess(
+            endpoint="http://127.0.0.1:1",
+            bucket="bucket",
+            access_key=f"key-{self.reads}",
+            secret_key="hush",
+            expires=datetime.now(UTC) + timedelta(minutes=self.minutes),
+        )
+        return access.model_dump_json()
+
+
+@pytest.mark.parametrize(
+    ("minutes", "keys"), [(30, ["key-1"] * 3), (2, ["key-1", "key-2", "key-3"])]
+)
+async def test_credentials_that_expire_soon_are_read_again(minutes: float, keys: list[str]) -> None:
+    reader: Any = SecretReader(minutes)
+    session = ClusterSession(reader, "team-a")
+    assert [(await session.open_store()).access.access_key for _ in keys] == keys
+    await session.close()

@@ -53,3 +53,16 @@ def test_a_job_of_a_finished_run_that_still_has_pods_is_deleted() -> None:
 
     assert [item.name for item in failed.decide().delete] == [job["metadata"]["name"]]
     assert failed.seeing(pods=(make_pod(exit_code=0),)).decide().delete == ()
+
+
+def test_the_credentials_of_a_run_are_not_renewed_when_it_has_ended_or_is_ending() -> None:
+    """They end with it: what they allow is over when they expire."""
+    ended = worlds.finished(result=worlds.result(), adapter=ADAPTER).settled()
+    ending = (
+        running().switched(cancel=True),
+        running().switched(suspend=True),
+        running(result=worlds.result(), adapter=ADAPTER),
+    )
+    for world in (ended, ended.seeing(has_access=False), *ending):
+        assert world.later(hours=7).decide().access is None
+    assert running().later(hours=7).decide().access is not None

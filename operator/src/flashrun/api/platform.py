@@ -26,8 +26,9 @@ class StorageSettings(Section):
     """Ask the store for credentials limited to one run (AssumeRole with a session policy)."""
     role_arn: str = ""
     """Role to assume; stores such as MinIO need none."""
-    credentials_seconds: int = Field(default=43200, ge=900, le=43200)
-    """Lifetime of a run's credentials; they are renewed at half of it."""
+    credentials_seconds: int = Field(default=3600, ge=900, le=43200)
+    """Lifetime of credentials. They are renewed at half of it while a run has pods, and not when it
+    has ended: for so long at most they outlive a run, and trainers can do without the operator."""
 
 
 class PoolShape(Section):

@@ -270,7 +270,8 @@ def _container(
     mounts = {
         "spec": (pod.SPEC_FOLDER, True),
         "storage": (pod.STORAGE_FOLDER, True),
-        "model": (pod.MODEL_FOLDER, False),
+        # Pods may share it, and what one of them writes is loaded by the others.
+        "model": (pod.MODEL_FOLDER, name != pod.MODEL_CONTAINER),
         "packages": (pod.PACKAGES_FOLDER, False),
         "work": (pod.WORK_FOLDER, False),
         "tmp": ("/tmp", False),

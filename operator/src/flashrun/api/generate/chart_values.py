@@ -64,10 +64,26 @@ class StorageValues(StorageSettings):
     secret_key: str = ""
 
 
+EgressRules = tuple[dict[str, Any], ...]
+"""Rules of a NetworkPolicy; none for the chart's own."""
+
+
+class EgressValues(Section):
+    """What trainer pods connect to."""
+
+    dns: EgressRules = ()
+    storage: EgressRules = ()
+    hub: EgressRules = ()
+    index: EgressRules = ()
+    proxy: EgressRules = ()
+    extra: EgressRules = ()
+
+
 class NetworkPolicyValues(Section):
     """What trainer pods may reach."""
 
-    enabled: bool = False
+    enabled: bool = True
+    egress: EgressValues = EgressValues()
     egress_except: tuple[str, ...] = ()
     """Blocks of addresses that they may not reach."""
 

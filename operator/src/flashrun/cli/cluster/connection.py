@@ -8,7 +8,8 @@ The clients are imported when a command connects, as importing them is slow.
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any, TypeVar
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from pydantic import ValidationError
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from flashrun.store import Store
 
 Answer = TypeVar("Answer")
+_LEFT: Final = timedelta(minutes=5)
+"""Credentials that expire so soon are read again; the operator has renewed them by then."""
 
 
 class ClusterSession:
@@ -97,7 +100,7 @@ class ClusterSession:
         Raises:
             Failure: there is no storage access in this namespace.
         """
-        if self._store is None:
+        if self._store is None or _expires_soon(self._store.access):
             self._store = await self._connect_to_storage()
         return self._store
 
@@ -139,6 +142,11 @@ class ClusterSession:
     async def close(self) -> None:
         """Close the port-forwards."""
         await self._exits.aclose()
+
+
+def _expires_soon(access: StorageAccess) -> bool:
+    """Return whether to read the credentials again: a command that follows a run takes long."""
+    return access.expires is not None and access.expires - datetime.now(UTC) < _LEFT
 
 
 def unserved_namespace(namespace: str) -> NotFoundFailure:
