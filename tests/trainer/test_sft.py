@@ -10,7 +10,7 @@ from flashrun.api import names
 from flashrun.api.exits import Exit
 from flashrun.api.records import Result
 from flashrun_trainer.data.conversations import Conversation
-from tests.trainer.pods import TrainerPod, Workshop, fifths, resolved
+from tests.trainer.pods import TrainerPod, Workshop, fifths, resolved, rows, sums
 
 pytestmark = [pytest.mark.trainer, pytest.mark.filterwarnings("default")]
 
@@ -79,14 +79,14 @@ def test_a_row_is_cut_at_max_length_and_dropped_when_nothing_is_left(
     tokenizer: Any, caplog: pytest.LogCaptureFixture
 ):
     from flashrun_trainer import sft
-    from flashrun_trainer.data import chat_template
+    from flashrun_trainer.data import labels
 
     short = Conversation([USER, {"role": "user", "content": "x"}], [assistant("2")], "row 1")
     long = Conversation(
         [USER, {"role": "user", "content": "x" * 40}], [assistant("2" * 40)], "row 2"
     )
-    whole = chat_template.tokenize_conversation(tokenizer, short.prompt, short.completion, False)
-    run = resolved("sft", max_length=len(whole.input_ids))
+    whole = labels.tokenize_conversation(tokenizer, short.prompt, short.completion, False)
+    run = resolved("sft", max_length=len(whole[0].input_ids))
     assert sft.tokenize_conversations([short, long], tokenizer, run) == [whole]
     assert "1 of 2 examples were dropped" in caplog.text
     assert f"within max_length = {run.train.max_length} tokens" in caplog.text
@@ -104,16 +104,12 @@ def test_answers_that_lose_their_end_are_warned_about(
     tokenizer: Any, case: str, caplog: pytest.LogCaptureFixture
 ):
     from flashrun_trainer import sft
-    from flashrun_trainer.data import chat_template
+    from flashrun_trainer.data import labels
 
     all_of_them, cut, told, logged = CUT[case]
     short, long = (Conversation([USER], [assistant("2" * count)], "a row") for count in (1, 40))
-    length = len(
-        chat_template.tokenize_conversation(
-            tokenizer, short.prompt, short.completion, False
-        ).input_ids
-    )
-    run = resolved("sft", max_length=length + 8)
+    (whole,) = labels.tokenize_conversation(tokenizer, short.prompt, short.completion, False)
+    run = resolved("sft", max_length=len(whole.input_ids) + 8)
     rows = sft.tokenize_conversations([long] * cut + [short] * (all_of_them - cut), tokenizer, run)
 
     _, said = sft.data_warnings([short], rows, run)
@@ -121,6 +117,43 @@ def test_answers_that_lose_their_end_are_warned_about(
     assert said.startswith(told)
     assert bool(said) == bool(told)
     assert logged in caplog.text
+
+
+def test_a_row_whose_later_turns_do_not_fit_is_cut_and_not_dropped(tokenizer: Any):
+    from flashrun_trainer import sft
+
+    again = {"role": "user", "content": "And again?"}
+    talk = [assistant("2"), again, assistant("3"), again, assistant("4" * 40)]
+    row = Conversation([USER], talk, "row 1")
+    (whole,) = sft.tokenize_conversations([row], tokenizer, resolved("sft", max_length=500))
+    assert [example.cut for example in whole] == [False] * 3
+    length = len(whole[1].input_ids)
+
+    run = resolved("sft", max_length=length)
+    (kept,) = sft.tokenize_conversations([row], tokenizer, run)
+    assert [example.input_ids for example in kept] == [item.input_ids for item in whole[:2]]
+    assert sft.truncation_warning([kept], run).startswith("1 of 1 examples have lost the end")
+
+
+def test_a_conversation_is_one_row_of_a_step_however_many_turns_it_has(workshop: Workshop):
+    from flashrun_trainer import model, sft
+    from flashrun_trainer.data import environment
+
+    again = {"role": "user", "content": "And again?"}
+    talk = {"messages": [assistant("2"), again, assistant("3"), again, assistant("4")]}
+    data = rows(*[("What is 1 plus 1?", talk), ("What is 2 plus 1?", "3")] * 4)
+    run = resolved("sft", batch_size=2, epochs=2, max_examples=7)
+    pod = workshop.pod(run, sums(train=data))
+    assert pod.train() == 0
+
+    assert pod.values("epoch") == pytest.approx([step / 4 for step in range(1, 9)])
+    loaded = environment.load(pod.inside, pod.run.environment)
+    tokenizer = model.load_tokenizer(pod.inside.model_folder(pod.run))
+    found = sft.tokenize_conversations(sft.load_conversations(loaded, pod.run), tokenizer, pod.run)
+    assert [len(row) for row in found] == [3, 1, 3, 1, 3, 1, 3]
+    assert sft.number_examples(found)[:3] == [range(3), range(3, 4), range(4, 7)]
+    every = sum(len(example.input_ids) for row in found for example in row)
+    assert pod.values("tokens")[-1] == 2 * every
 
 
 @pytest.mark.parametrize(
@@ -139,7 +172,7 @@ def test_a_row_that_cannot_be_rendered_is_named(
     refuse = "{% for m in messages %}{% if m.role == 'nobody' %}{{ raise_exception('who?') }}"
     template = refuse + "{% endif %}{{ m.content }}{% endfor %}"
     monkeypatch.setattr(tokenizer, "chat_template", template)
-    odd = Conversation([USER], [message], "row 301")
+    odd = Conversation([USER, message], [assistant("2")], "row 301")
     with pytest.raises(TrainerError, match=words):
         sft.tokenize_conversations([odd], tokenizer, resolved("sft"))
 
@@ -216,7 +249,7 @@ def test_tokens_are_those_of_the_examples_without_padding(sft_run: TrainerPod, t
     data = environment.load(sft_run.inside, sft_run.run.environment)
     pairs = sft.load_conversations(data, sft_run.run)
     found = sft.tokenize_conversations(pairs, tokenizer, sft_run.run)
-    assert sft_run.values("tokens")[-1] == 2 * sum(len(row.input_ids) for row in found)
+    assert sft_run.values("tokens")[-1] == 2 * sum(len(row.input_ids) for (row,) in found)
     assert sft_run.values("tokens") == sorted(sft_run.values("tokens"))
 
 

@@ -13,6 +13,7 @@ from flashrun_trainer.data.environment import Environment
 from flashrun_trainer.data.episodes import Episode, play_turns, tokenize_reply
 from flashrun_trainer.data.messages import Answer, Message
 from flashrun_trainer.pod.trainer_errors import TrainerError
+from tests.trainer import chat_templates
 
 
 def environment(**step: Any) -> Any:
@@ -190,26 +191,27 @@ def test_a_step_that_runs_what_the_model_says_may_exit(kind: type[BaseException]
 
 THINK, EMPTY = "<think>\n", "<think>\n\n</think>\n\n"
 
-REPLIES: dict[str, tuple[str, list[Message], bool, bool, str]] = {
+START = "<|START_OF_TURN_TOKEN|>"
+REPLIES: dict[str, tuple[str, list[Message], bool, str, str]] = {
     "a question": (
         "qwen3",
         [{"role": "user", "content": "Again."}],
         False,
-        True,
+        "<|im_end|>",
         f"\n<|im_start|>user\nAgain.<|im_end|>\n<|im_start|>assistant\n{EMPTY}",
     ),
     "a question to a model that thinks": (
         "qwen3_5_think",
         [{"role": "user", "content": "Again."}],
         True,
-        True,
+        "<|im_end|>",
         f"\n<|im_start|>user\nAgain.<|im_end|>\n<|im_start|>assistant\n{THINK}",
     ),
     "two results of tools": (
         "qwen3_5_nothink",
         [{"role": "tool", "content": "1"}, {"role": "tool", "content": "2"}],
         False,
-        True,
+        "<|im_end|>",
         "\n<|im_start|>user\n<tool_response>\n1\n</tool_response>\n<tool_response>\n2\n"
         f"</tool_response><|im_end|>\n<|im_start|>assistant\n{EMPTY}",
     ),
@@ -217,8 +219,58 @@ REPLIES: dict[str, tuple[str, list[Message], bool, bool, str]] = {
         "qwen3",
         [{"role": "user", "content": "Again."}],
         True,
-        False,
+        "7",
         "<|im_end|>\n<|im_start|>user\nAgain.<|im_end|>\n<|im_start|>assistant\n",
+    ),
+    "Cohere 2 ends a turn with two tokens, of which the answer has both": (
+        "cohere2",
+        list(AGAIN),
+        False,
+        "<|END_OF_TURN_TOKEN|>",
+        f"{START}<|USER_TOKEN|>Again.<|END_OF_TURN_TOKEN|>{START}<|CHATBOT_TOKEN|><|START_RESPONSE|>",
+    ),
+    "Cohere 2 gets both of them when an answer was cut off": (
+        "cohere2",
+        list(AGAIN),
+        False,
+        "7",
+        f"<|END_RESPONSE|><|END_OF_TURN_TOKEN|>{START}<|USER_TOKEN|>Again.<|END_OF_TURN_TOKEN|>"
+        f"{START}<|CHATBOT_TOKEN|><|START_RESPONSE|>",
+    ),
+    "the token that opens a reply to GLM has ended its answer": (
+        "glm4moe",
+        list(AGAIN),
+        False,
+        "<|user|>",
+        "\nAgain./nothink<|assistant|>\n<think></think>",
+    ),
+    "and comes with the reply when the answer was cut off": (
+        "glm4moe",
+        list(AGAIN),
+        False,
+        "7",
+        "<|user|>\nAgain./nothink<|assistant|>\n<think></think>",
+    ),
+    "GLM ends a call with the token that opens the result": (
+        "glm4moe",
+        [{"role": "tool", "content": "7"}],
+        False,
+        "<|observation|>",
+        "\n<tool_response>\n7\n</tool_response><|assistant|>\n<think></think>",
+    ),
+    "gpt-oss ends its last answer with another token than those before": (
+        "gptoss",
+        list(AGAIN),
+        False,
+        "<|return|>",
+        "<|start|>user<|message|>Again.<|end|><|start|>assistant",
+    ),
+    "Phi-3 ends the text with a token that is not of the turn": (
+        "phi3",
+        list(AGAIN),
+        False,
+        "<|end|>",
+        "\n<|user|>\nAgain.<|end|>\n<|assistant|>\n",
     ),
 }
 
@@ -227,15 +279,10 @@ REPLIES: dict[str, tuple[str, list[Message], bool, bool, str]] = {
 @pytest.mark.filterwarnings("default")
 @pytest.mark.parametrize("case", REPLIES)
 def test_a_reply_is_appended_as_the_template_writes_it(tiny_model: Path, case: str):
-    import trl
-
-    from flashrun_trainer import model
-
-    template, replies, thinking, closed, expected = REPLIES[case]
-    tokenizer = model.load_tokenizer(tiny_model)
-    folder = Path(trl.__file__).parent / "chat_templates"
-    tokenizer.chat_template = (folder / f"{template}.jinja").read_text()
-    assert tokenizer.decode(tokenize_reply(tokenizer, replies, thinking, closed)) == expected
+    template, replies, thinking, last, expected = REPLIES[case]
+    tokenizer = chat_templates.tokenizer_with(template, tiny_model)
+    (last_id,) = tokenizer(last, add_special_tokens=False)["input_ids"]
+    assert tokenizer.decode(tokenize_reply(tokenizer, replies, thinking, last_id)) == expected
 
 
 @pytest.mark.trainer
@@ -246,5 +293,5 @@ def test_a_template_that_does_not_end_turns_is_refused_for_episodes(tiny_model: 
     tokenizer = model.load_tokenizer(tiny_model)
     tokenizer.chat_template = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
     with pytest.raises(TrainerError) as error:
-        tokenize_reply(tokenizer, list(AGAIN), thinking=False, turn_is_closed=True)
+        tokenize_reply(tokenizer, list(AGAIN), thinking=False, last_id=0)
     assert (error.value.code, error.value.reason) == (Exit.CONFIG, "TemplateUnsupported")

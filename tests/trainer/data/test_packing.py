@@ -61,6 +61,23 @@ def test_a_plan_changes_where_examples_are_computed_and_not_which(
     assert plan.tokens_until(6) == 3 * sum(LENGTHS)
 
 
+@pytest.mark.parametrize("layout", Layout)
+@pytest.mark.parametrize("processes", [1, 4])
+def test_the_examples_of_a_row_are_learned_in_the_same_step(layout: Layout, processes: int):
+    rows = [range(5), range(5, 6), range(6, 9), range(9, 16)]
+    run = resolved("sft", batch_size=2, epochs=3, max_length=32)
+    plan = packing.make_plan(run, LENGTHS, layout, 64, processes, rows)
+
+    assert len(plan.batches) == 6  # as without examples of several turns: a step has two rows
+    for step, numbers in enumerate(BatchSampler(run, len(rows))):
+        own = sorted(chain.from_iterable(rows[number] for number in numbers))
+        assert sorted(chain(*plan.micro_batches(step))) == own
+    assert plan.tokens_until(6) == 3 * sum(LENGTHS)
+    first = sum(LENGTHS[example] for row in plan.batches[0] for example in rows[row])
+    assert plan.tokens_until(1) == first
+    assert packing.describe(plan).startswith("16 examples of 4 rows, 6 steps of ")
+
+
 def test_a_run_without_end_is_planned_at_once():
     run = resolved("sft", batch_size=8, epochs=10**6)
     plan = packing.make_plan(run, LENGTHS, Layout.ROWS, most_tokens=10**6)

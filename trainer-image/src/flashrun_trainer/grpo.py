@@ -32,7 +32,7 @@ from flashrun_trainer.context import TrainContext
 from flashrun_trainer.data import advantages, generation, rewards, sampler_agreement, stopping
 from flashrun_trainer.data.advantages import Outcome
 from flashrun_trainer.data.calls import ENVIRONMENT_ERRORS
-from flashrun_trainer.data.chat_template import end_of_turn_token, tokenize_messages
+from flashrun_trainer.data.chat_template import tokenize_messages
 from flashrun_trainer.data.conversations import Tool, join, json_remark, unread_remark
 from flashrun_trainer.data.dataset import example_name
 from flashrun_trainer.data.environment import Environment, naming_example
@@ -390,9 +390,8 @@ class GrpoTrainer(loop.WithoutModelCards, GRPOTrainer):
         A reply that the template refuses fails its episode.
         """
         run = self._context.run
-        turn_is_closed = ids[-1] == end_of_turn_token(self._tokenizer, run.thinking)
         try:
-            reply_ids = tokenize_reply(self._tokenizer, replies, run.thinking, turn_is_closed)
+            reply_ids = tokenize_reply(self._tokenizer, replies, run.thinking, ids[-1])
         except TrainerError as error:
             episode.fail(error)
             return

@@ -7,6 +7,7 @@ labels, micro-batches, model with adapter, TRL's loop.
 import logging
 import warnings
 from collections.abc import Sequence
+from itertools import accumulate, chain, pairwise
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,9 +21,9 @@ from flashrun.api.records import ResolvedRun
 from flashrun_trainer import loop, model, trl_arguments
 from flashrun_trainer.context import TrainContext
 from flashrun_trainer.data import packing
-from flashrun_trainer.data.chat_template import TokenizedExample, tokenize_conversation, truncate
 from flashrun_trainer.data.conversations import Conversation, json_remark, unread_remark
 from flashrun_trainer.data.environment import Environment, naming_example
+from flashrun_trainer.data.labels import TokenizedExample, tokenize_conversation, truncate
 from flashrun_trainer.data.messages import has_reasoning, is_learnable
 from flashrun_trainer.data.packing import IGNORE_INDEX
 from flashrun_trainer.pod.trainer_errors import TrainerError
@@ -46,14 +47,15 @@ def train(context: TrainContext) -> Path | None:
     # Data first: it is cheap, and most mistakes of a config are found here.
     tokenizer = model.load_tokenizer(context.pod.model_folder(run))
     conversations = load_conversations(context.environment, run)
-    examples = tokenize_conversations(conversations, tokenizer, run)
+    rows = tokenize_conversations(conversations, tokenizer, run)
     remarks = (
         context.environment.row_remark,
         unread_remark(conversations, str(tokenizer.chat_template)),
         json_remark(conversations),
-        *data_warnings(conversations, examples, run),
+        *data_warnings(conversations, rows, run),
     )
     context.reporter.warn("; ".join(filter(None, remarks)))
+    examples = list(chain.from_iterable(rows))
     loop.check_same_examples(context.process_group, (example.input_ids for example in examples))
 
     # Whether examples may share a row depends on the model's layers.
@@ -64,6 +66,7 @@ def train(context: TrainContext) -> Path | None:
         layout=model.packing_layout(network),
         most_tokens=trl_arguments.most_micro_batch_tokens(machine),
         world_size=machine.world_size,
+        rows=number_examples(rows),
     )
     log.info("%s", packing.describe(plan))
     context.reporter.set_batching(plan.batching)
@@ -154,63 +157,87 @@ def load_conversations(environment: Environment, run: ResolvedRun) -> list[Conve
 
 def tokenize_conversations(
     conversations: Sequence[Conversation], tokenizer: Any, run: ResolvedRun
-) -> list[TokenizedExample]:
-    """Return conversations as token ids, at most ``max_length`` each; log how many are dropped.
+) -> list[list[TokenizedExample]]:
+    """Return each conversation as its examples, of at most ``max_length`` tokens.
 
-    An example is dropped when none of its completion is left within ``max_length``.
+    Examples of which nothing is learned within ``max_length`` are dropped, and rows without any
+    example left. The log says how many.
 
     Raises:
-        TrainerError: all examples are dropped.
+        TrainerError: all rows are dropped, or a conversation cannot be rendered.
     """
-    examples = []
+    rows: list[list[TokenizedExample]] = []
     for conversation in conversations:
         with naming_example(conversation.name):
-            example = tokenize_conversation(
+            whole = tokenize_conversation(
                 tokenizer,
                 conversation.prompt,
                 conversation.completion,
                 run.thinking,
                 conversation.tools,
             )
-        examples.append(truncate(example, run.train.max_length))
-    learnable = [
-        example for example in examples if any(label != IGNORE_INDEX for label in example.labels)
-    ]
-    if len(learnable) < len(examples):
+        rows.append(truncate_row(whole, run.train.max_length))
+    learnable = [row for row in rows if row]
+    if len(learnable) < len(rows):
         log.warning(
             "%d of %d examples were dropped: nothing of their completion is left within "
             "max_length = %d tokens",
-            *(len(examples) - len(learnable), len(examples), run.train.max_length),
+            *(len(rows) - len(learnable), len(rows), run.train.max_length),
         )
     if not learnable:
         raise TrainerError(
             Exit.DATA,
             Reason.NOTHING_TO_LEARN,
-            f"none of the {len(examples)} examples has a completion within max_length = "
+            f"none of the {len(rows)} examples has a completion within max_length = "
             f"{run.train.max_length} tokens",
             "raise train.max_length, or shorten the prompts",
         )
     return learnable
 
 
+def truncate_row(examples: Sequence[TokenizedExample], length: int) -> list[TokenizedExample]:
+    """Return the examples of a row with their first ``length`` tokens, if any of these is learned.
+
+    If a later example is lost, the last one that is left counts as cut.
+    """
+    shortened = [truncate(example, length) for example in examples]
+    kept = [example for example in shortened if set(example.labels) - {IGNORE_INDEX}]
+    if kept and len(kept) < len(examples):
+        kept[-1] = kept[-1]._replace(cut=True)
+    return kept
+
+
+def number_examples(rows: Sequence[Sequence[TokenizedExample]]) -> list[range]:
+    """Return for each row the numbers of its examples, in a list of all examples."""
+    ends = accumulate(map(len, rows), initial=0)
+    return [range(begin, end) for begin, end in pairwise(ends)]
+
+
 def data_warnings(
-    conversations: Sequence[Conversation], examples: Sequence[TokenizedExample], run: ResolvedRun
+    conversations: Sequence[Conversation],
+    rows: Sequence[Sequence[TokenizedExample]],
+    run: ResolvedRun,
 ) -> tuple[str, ...]:
-    """Return warnings for the status of the run; a few cut examples are only logged."""
-    cut = truncation_warning(examples, run)
-    if cut and sum(example.cut for example in examples) <= _MANY_CUT * len(examples):
+    """Return warnings for the status of the run; a few cut rows are only logged."""
+    cut = truncation_warning(rows, run)
+    if cut and sum(map(is_cut, rows)) <= _MANY_CUT * len(rows):
         log.warning("%s", cut)
         cut = ""
     return reasoning_warning(conversations, run.thinking), cut
 
 
-def truncation_warning(examples: Sequence[TokenizedExample], run: ResolvedRun) -> str:
+def is_cut(row: Sequence[TokenizedExample]) -> bool:
+    """Return whether a row has lost tokens that should be learned."""
+    return any(example.cut for example in row)
+
+
+def truncation_warning(rows: Sequence[Sequence[TokenizedExample]], run: ResolvedRun) -> str:
     """Return a warning about completions that have lost their end, or an empty string."""
-    cut = sum(example.cut for example in examples)
+    cut = sum(map(is_cut, rows))
     if not cut:
         return ""
     return (
-        f"{cut} of {len(examples)} examples have lost the end of their completion to max_length = "
+        f"{cut} of {len(rows)} examples have lost the end of their completion to max_length = "
         f"{run.train.max_length} tokens, and do not teach when to stop: raise train.max_length"
     )
 

@@ -237,7 +237,7 @@ class Reason(Word):
     )
     TEMPLATE_UNSUPPORTED = (
         "TemplateUnsupported",
-        "The model's chat template cannot be used for episodes of several turns.",
+        "The model's chat template leaves out the text of messages, or does not end turns.",
         Owner.USER,
         Retry.NEVER,
     )

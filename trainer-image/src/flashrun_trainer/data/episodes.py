@@ -12,11 +12,17 @@ from typing import Any
 from flashrun.api.exits import Exit
 from flashrun.api.reasons import Reason
 from flashrun_trainer.data.calls import ENVIRONMENT_ERRORS
-from flashrun_trainer.data.chat_template import end_of_turn_token, tokenize_messages
+from flashrun_trainer.data.chat_template import encode
 from flashrun_trainer.data.conversations import read_messages
 from flashrun_trainer.data.environment import Environment
 from flashrun_trainer.data.messages import Answer, Message
 from flashrun_trainer.data.rewards import FailureKind, failed_score
+from flashrun_trainer.data.turn_ends import (
+    added_tokens,
+    end_of_turn_token,
+    text_after_answer,
+    turn_ends,
+)
 from flashrun_trainer.pod.trainer_errors import TrainerError
 
 
@@ -171,30 +177,25 @@ def start_episodes(
 
 def check_template(tokenizer: Any, thinking: bool) -> None:
     """Check that the model's template can be used for episodes; raises ``TrainerError``."""
-    tokenize_reply(tokenizer, [{"role": "user", "content": "?"}], thinking, turn_is_closed=True)
+    last_id = end_of_turn_token(tokenizer, thinking)
+    tokenize_reply(tokenizer, [{"role": "user", "content": "?"}], thinking, last_id)
 
 
 def tokenize_reply(
-    tokenizer: Any, replies: list[Message], thinking: bool, turn_is_closed: bool
+    tokenizer: Any, replies: list[Message], thinking: bool, last_id: int
 ) -> list[int]:
     """Return the tokens between the end of an answer and the beginning of the next one.
 
-    ``turn_is_closed`` is True when the answer ended with the end-of-turn token; otherwise the
-    answer was cut off, and that token comes first.
+    ``last_id`` is the last token of the answer. If it does not end the turn, because the answer was
+    cut off, what ends a turn comes first.
 
     Raises:
         TrainerError: the model's template does not end turns with a token.
     """
-    question: Message = {"role": "user", "content": "?"}
-    answer: Message = {"role": "assistant", "content": "!"}
-    end_token = end_of_turn_token(tokenizer, thinking)
+    ends, added = turn_ends(tokenizer, thinking), added_tokens(tokenizer)
     # Render a short conversation with these replies, and take what follows its answer.
-    ids = tokenize_messages(tokenizer, [question], thinking, add_generation_prompt=False)
-    ends_before = ids.count(end_token)
-    messages = [question, answer, *replies]
-    ids = tokenize_messages(tokenizer, messages, thinking, add_generation_prompt=True)
-    ends = [index for index, token in enumerate(ids) if token == end_token]
-    if len(ends) <= ends_before:
+    after = text_after_answer(tokenizer, replies, thinking)
+    if not added.match(after.lstrip()):
         raise TrainerError(
             Exit.CONFIG,
             Reason.TEMPLATE_UNSUPPORTED,
@@ -202,4 +203,8 @@ def tokenize_reply(
             "environments of several turns need",
             "set the key model to another model",
         )
-    return ids[ends[ends_before] + (1 if turn_is_closed else 0) :]
+    ids = encode(tokenizer, after)
+    if last_id == end_of_turn_token(tokenizer, thinking):
+        ids = ids[len(encode(tokenizer, ends.history_end)) :]
+    # In some templates the token that opens the reply is the one that ends the answer.
+    return ids[1:] if ids[:1] == [last_id] else ids

@@ -1,8 +1,10 @@
 """The data of SFT: which examples each optimizer step learns, and how they form micro-batches.
 
-A step learns ``batch_size`` examples, on any number of GPUs, and the order of the examples depends
-on the seed alone. Packing happens inside a step, so it changes how much is computed but not what is
-learned. Each step has the same number of micro-batches, because TRL's loop counts them.
+A step learns ``batch_size`` rows of the dataset, on any number of GPUs, and their order depends on
+the seed alone. A row is one example, or several where a template renders history differently for
+each of its turns; these are learned in the same step. Packing happens inside a step, so it changes
+how much is computed but not what is learned. Each step has the same number of micro-batches,
+because TRL's loop counts them.
 """
 
 import heapq
@@ -38,20 +40,20 @@ class Layout(StrEnum):
 
 
 class BatchSampler(Sequence[list[int]]):
-    """The examples of every optimizer step: each epoch has all examples, in a new order.
+    """The rows of every optimizer step: each epoch has all rows, in a new order.
 
     The order of an epoch is computed when it is needed, and depends on the seed alone.
     """
 
-    def __init__(self, run: ResolvedRun, examples: int) -> None:
-        self._seed, self._batch_size, self._examples = run.seed, run.train.batch_size, examples
-        self.steps_per_epoch = -(-examples // self._batch_size)
+    def __init__(self, run: ResolvedRun, rows: int) -> None:
+        self._seed, self._batch_size, self._rows = run.seed, run.train.batch_size, rows
+        self.steps_per_epoch = -(-rows // self._batch_size)
         steps = self.steps_per_epoch * (run.train.epochs or 1)
         self._steps = min(steps, run.train.max_steps or steps)
         self.epoch = lru_cache(maxsize=2)(self._epoch)
 
     def _epoch(self, epoch: int) -> list[list[int]]:
-        order = random.Random(f"{self._seed}/{epoch}").sample(range(self._examples), self._examples)
+        order = random.Random(f"{self._seed}/{epoch}").sample(range(self._rows), self._rows)
         size = self._batch_size
         return [order[begin : begin + size] for begin in range(0, len(order), size)]
 
@@ -90,8 +92,10 @@ class PackingPlan:
     world_size: int
     lengths: Sequence[int]
     """Tokens of every example."""
+    rows: Sequence[Sequence[int]]
+    """The examples of every row."""
     batches: BatchSampler
-    """Examples of every step."""
+    """Rows of every step."""
 
     @property
     def micro_batches_per_step(self) -> int:
@@ -103,17 +107,20 @@ class PackingPlan:
         """How a step is divided, for the run's status; the micro-batch size is a mean."""
         return Batching(
             world_size=self.world_size,
-            micro_batch_size=-(-len(self.batches[0]) // self.micro_batches_per_step),
+            micro_batch_size=-(-len(self.examples(0)) // self.micro_batches_per_step),
             gradient_accumulation_steps=self.gradient_accumulation_steps,
         )
+
+    def examples(self, step: int) -> list[int]:
+        """Return the examples of a step."""
+        return [example for row in self.batches[step] for example in self.rows[row]]
 
     def micro_batches(self, step: int) -> list[list[int]]:
         """Return the examples of each micro-batch of a step.
 
         The order is that in which TRL takes them: rank by rank within each accumulation step.
         """
-        examples = self.batches[step]
-        return _assign(examples, self.micro_batches_per_step, self.lengths, self.layout)
+        return _assign(self.examples(step), self.micro_batches_per_step, self.lengths, self.layout)
 
     def tokens_until(self, step: int) -> int:
         """Return the tokens of the first ``step`` steps, without padding."""
@@ -123,11 +130,12 @@ class PackingPlan:
     @cached_property
     def _cumulated_tokens(self) -> Callable[[int], list[int]]:
         """Returns for an epoch the tokens of its first 0, 1, 2… steps."""
+        row_tokens = [sum(self.lengths[example] for example in row) for row in self.rows]
 
         @lru_cache(maxsize=2)
         def cumulated_tokens(epoch: int) -> list[int]:
             steps = self.batches.epoch(epoch)
-            tokens = (sum(self.lengths[example] for example in step) for step in steps)
+            tokens = (sum(row_tokens[row] for row in step) for step in steps)
             return list(accumulate(tokens, initial=0))
 
         return cumulated_tokens
@@ -139,13 +147,16 @@ def make_plan(
     layout: Layout,
     most_tokens: int | None = None,
     world_size: int = 1,
+    rows: Sequence[Sequence[int]] | None = None,
 ) -> PackingPlan:
     """Return the plan with the fewest micro-batches of at most ``most_tokens`` tokens each.
 
     None means no limit. An example that is longer than the limit is a micro-batch by itself.
+    ``rows`` are the examples of each row of the dataset; by default, every example is a row.
     """
-    batches = BatchSampler(run, len(lengths))
-    plan = PackingPlan(layout, run.train.max_length, 1, world_size, lengths, batches)
+    rows = [[example] for example in range(len(lengths))] if rows is None else rows
+    batches = BatchSampler(run, len(rows))
+    plan = PackingPlan(layout, run.train.max_length, 1, world_size, lengths, rows, batches)
     if most_tokens is None:
         return plan
 
@@ -221,8 +232,10 @@ def describe(plan: PackingPlan) -> str:
         for part in plan.micro_batches(step)
     )
     padding = 1 - plan.tokens_until(len(steps)) / max(computed, 1)
+    examples, rows = len(plan.lengths), len(plan.rows)
     return (
-        f"{len(plan.lengths)} examples, {len(plan.batches)} steps of "
+        f"{examples} examples{f' of {rows} rows' if rows != examples else ''}, "
+        f"{len(plan.batches)} steps of "
         f"{plan.micro_batches_per_step} micro-batches, layout {plan.layout}: {padding:.0%} of "
         "computed tokens are padding"
     )
