@@ -14,7 +14,8 @@ from freesolo.environments import (
 
 from flashrun.api import names
 from flashrun.api.exits import Exit
-from flashrun_trainer.data import stopping
+from flashrun.api.records import Scale
+from flashrun_trainer.data import retries, stopping
 from flashrun_trainer.data.environment import Environment
 from flashrun_trainer.data.messages import Answer
 from flashrun_trainer.pod.distributed import ProcessGroup
@@ -355,7 +356,7 @@ def last_warning(
     from flashrun_trainer.grpo import Prompt, RewardFunction
 
     said: list[str] = []
-    example = SimpleNamespace(name="first")
+    example = SimpleNamespace(name="first", record={})
     context: Any = SimpleNamespace(
         run=resolved("grpo", stop_sequences=()),
         environment=Environment(sdk, [example], ""),
@@ -410,23 +411,133 @@ SCORE = HEAD + "    def score_response(self, example, response_text):\n"
 LOAD = "\n\ndef load_environment(**params):\n    return Environment()\n"
 
 
+JUDGE = """
+import json
+from pathlib import Path
+
+from freesolo.environments import EnvironmentSingleTurn, RewardResult
+
+CALLS = Path(__file__).with_name("calls.jsonl")
+
+
+class Judge(EnvironmentSingleTurn):
+    max_score_concurrency = 1
+    calls = 0
+
+    def build_prompt_messages(self, example, prompt_text):
+        return [{"role": "user", "content": example.input}]
+
+    def score_response(self, example, response_text):
+        number, self.calls = self.calls, self.calls + 1
+        with CALLS.open("a") as file:
+            file.write(json.dumps([example.input, str(response_text)]) + chr(10))
+        if FROM <= number < TO:
+            raise ConnectionError("the judge is away")
+        return RewardResult(score=sum(map(str.isdigit, response_text)))
+
+
+def load_environment():
+    return Judge()
+"""
+
+
+def judged_pod(workshop: Workshop, away: tuple[int, int], **changes: Any) -> TrainerPod:
+    """A pod whose judge, of eight calls a step, is away for the calls of this range."""
+    begin, end = away
+    source = JUDGE.replace("FROM", str(begin)).replace("TO", str(end))
+    return workshop.pod(resolved("grpo", **changes), sums(environment=source))
+
+
+def calls_of(pod: TrainerPod) -> list[list[str]]:
+    """The prompts and answers that the judge was asked about, call by call."""
+    text = (pod.inside.environment / "calls.jsonl").read_text()
+    return [json.loads(line) for line in text.splitlines()]
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pauses between tries that are short."""
+    monkeypatch.setattr(retries, "_PAUSES_SECONDS", (0.01,))
+
+
 @pytest.mark.trainer
 @pytest.mark.filterwarnings("default")
-def test_a_reward_that_fails_later_keeps_what_was_learned(workshop: Workshop):
-    source = """        import itertools
-        count = next(COUNT)
-        if count >= 24:
-            raise ConnectionError("the judge is away")
-        return RewardResult(score=count % 3)
-"""
-    pod = workshop.pod(
-        resolved("grpo", steps=10, save_every=100),
-        sums(environment="import itertools\nCOUNT = itertools.count()\n" + SCORE + source + LOAD),
-    )
-    assert pod.train() == Exit.ENVIRONMENT
-    assert "step 4 with ConnectionError: the judge is away" in pod.termination.message
+@pytest.mark.usefixtures("impatient")
+def test_a_judge_that_is_away_for_a_step_changes_nothing_that_is_learned(workshop: Workshop):
+    undisturbed = judged_pod(workshop, (0, 0), steps=4)
+    pod = judged_pod(workshop, (8, 24), steps=4)
+    assert [undisturbed.train(), pod.train()] == [Exit.DONE, Exit.DONE]
+    assert pod.weights == undisturbed.weights
+    for name in ("reward", "loss", "completions/mean_length", "tokens"):
+        assert pod.values(name) == undisturbed.values(name)
+    assert pod.values("reward_errors") == [0.0] * 4
+    # The same completions are judged again, without sampling new ones.
+    calls = calls_of(pod)
+    assert calls[8:16] == calls[16:24] == calls[24:32]
+    assert calls[:8] + calls[24:] == calls_of(undisturbed)
+    log = pod.store.get_bytes(names.log_key(pod.prefix, 1)).decode()
+    assert "nothing of step 2 could be judged, in row" in log
+    assert "ConnectionError: the judge is away; it is tried again within 20 minutes" in log
+
+
+@pytest.mark.trainer
+@pytest.mark.filterwarnings("default")
+@pytest.mark.usefixtures("impatient")
+def test_prompts_that_cannot_be_judged_give_way_to_others(workshop: Workshop):
+    pod = judged_pod(workshop, (8, 32), steps=3)
+    assert pod.train() == Exit.DONE
+    asked = [prompt for prompt, _ in calls_of(pod)]
+    second, other, third = asked[8:16], asked[32:40], asked[40:]
+    assert asked[8:32] == second * 3
+    assert not set(second) & set(other)
+    assert len(third) == 8
+    assert pod.values("reward_errors") == [0.0] * 3
+
+
+@pytest.mark.trainer
+@pytest.mark.filterwarnings("default")
+@pytest.mark.usefixtures("impatient")
+def test_a_judge_that_stays_away_ends_the_attempt_and_the_next_one_resumes(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(retries, "BUDGET_SECONDS", 0.5)
+    undisturbed = judged_pod(workshop, (0, 0), steps=5)
+    pod = judged_pod(workshop, (24, 10**6), steps=5, save_every=100)
+    assert undisturbed.train() == Exit.DONE
+    assert pod.train() == Exit.TEMPORARY
+    assert pod.termination.reason == "JudgeUnavailable"
+    assert "nothing of step 4 could be judged for" in pod.termination.message
+    assert "ConnectionError: the judge is away" in pod.termination.message
     assert pod.steps() == [(1, 3)]
     assert [row.step for row in pod.metrics] == [1, 2, 3]
+    assert rollouts(pod, 4)[0]["score"] is None
+    resumed = pod.next()
+    # The judge is back: it counts its calls from 0 again.
+    assert resumed.train() == Exit.DONE
+    assert resumed.weights == undisturbed.weights
+
+
+@pytest.mark.trainer
+@pytest.mark.filterwarnings("default")
+def test_two_processes_try_a_step_again_together(workshop: Workshop):
+    # Each process has four calls a step; with one call at once for both, they take turns.
+    scale = Scale(gpus=2)
+    undisturbed = judged_pod(workshop, (0, 0), steps=2, scale=scale)
+    pod = judged_pod(workshop, (4, 8), steps=2, scale=scale)
+    assert [forks.trained(undisturbed), forks.trained(pod)] == [Exit.DONE, Exit.DONE]
+    assert pod.weights == undisturbed.weights
+    assert len(calls_of(pod)) == len(calls_of(undisturbed)) + 8
+
+
+@pytest.mark.trainer
+@pytest.mark.filterwarnings("default")
+@pytest.mark.usefixtures("impatient")
+def test_an_environment_that_never_judges_ends_the_run(workshop: Workshop):
+    pod = judged_pod(workshop, (0, 10**6), steps=5)
+    assert pod.train() == Exit.ENVIRONMENT
+    assert pod.termination.reason == "RewardFailed"
+    assert "in 5 tries: in row" in pod.termination.message
+    assert len(calls_of(pod)) == 5 * 8
 
 
 @pytest.mark.trainer

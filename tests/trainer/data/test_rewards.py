@@ -16,13 +16,12 @@ from freesolo.environments import (
     RewardResult,
 )
 
-from flashrun.api.exits import Exit
 from flashrun_trainer.data import rewards
 from flashrun_trainer.data.advantages import Outcome
 from flashrun_trainer.data.environment import Environment
 from flashrun_trainer.data.messages import Answer
-from flashrun_trainer.data.rewards import Score
-from flashrun_trainer.pod.trainer_errors import TrainerError
+from flashrun_trainer.data.retries import NothingJudgedError
+from flashrun_trainer.data.rewards import FailureKind, Score
 
 
 class Judge(EnvironmentSingleTurn):
@@ -379,13 +378,13 @@ def test_numbers_of_numpy_and_pytorch_arrive_as_metrics(shape: str):
         assert_arrives(judged_metrics(shape, odd), expected)
 
 
-def test_a_step_without_any_score_ends_the_run():
-    failed = [Score(error="ValueError: no")] * 3
-    with pytest.raises(TrainerError) as error:
-        rewards.raise_if_all_failed(failed, 4)
-    assert (error.value.code, error.value.reason) == (Exit.ENVIRONMENT, "RewardFailed")
-    assert "all 3 responses of step 4 with ValueError: no" in error.value.message
-    rewards.raise_if_all_failed([*failed, Score(1.0)], 4)
+def test_a_step_without_any_score_is_not_a_step():
+    failed = [Score(error="ValueError: no", kind=FailureKind.EPISODE), Score(error="ValueError: x")]
+    with pytest.raises(NothingJudgedError) as error:
+        rewards.raise_if_all_failed(failed, ["row 3", "row 4"])
+    assert error.value.sentence == "in row 3: ValueError: no"
+    assert error.value.episodes_failed
+    rewards.raise_if_all_failed([*failed, Score(1.0)], ["row 3", "row 4", "row 4"])
 
 
 FLAT, SPREAD, CUT = ([1, 1, 0, 0], None), ([1, 0, 0, 0], None), ([1, 0, 0, 1], 320)

@@ -14,12 +14,14 @@ list, as text, so prompts are rendered here, once, and TRL cannot render them di
 import logging
 import math
 import statistics
+import time
 from collections.abc import Sequence
 from contextlib import nullcontext
 from itertools import chain
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+import torch
 from datasets import Dataset
 from peft import LoraConfig
 from trl import GRPOConfig, GRPOTrainer
@@ -45,6 +47,8 @@ from flashrun_trainer.data.episodes import (
 )
 from flashrun_trainer.data.messages import Answer, Message
 from flashrun_trainer.data.prompt_order import PromptOrder, PromptSampler
+from flashrun_trainer.data.random_stream import derive_seed
+from flashrun_trainer.data.retries import NothingJudgedError, plan_retry, retry_warning
 from flashrun_trainer.pod.trainer_errors import TrainerError
 from flashrun_trainer.records.timing import StepPhase, StepTimer
 
@@ -52,6 +56,8 @@ log = logging.getLogger(__name__)
 
 _GENERATION_BATCH: Final = 128
 """Completions that transformers samples together; their keys and values must fit the memory."""
+_MOST_LEFT_BEHIND: Final = 256
+"""Threads with calls that hang; a pod may have about a thousand threads."""
 _STORED_ROLLOUTS: Final = 8
 """Rollouts of a step that are stored."""
 
@@ -209,6 +215,10 @@ class GrpoTrainer(loop.WithoutModelCards, GRPOTrainer):
         self._order = order
         self._timer = timer
         self._reward_function = reward_function
+        self._sampled: Any = None
+        """What TRL has sampled for this step, while it may be scored again."""
+        self._samplings = 0
+        """How often this step has sampled: once, or once per turn."""
         rollout = self.rollout_episodes if context.environment.is_multi_turn else None
         super().__init__(rollout_func=rollout, **arguments)
 
@@ -223,7 +233,7 @@ class GrpoTrainer(loop.WithoutModelCards, GRPOTrainer):
 
         TRL's own are over completions that are not learned, too, and in float32.
         """
-        batch: dict[str, Any] = super()._generate_and_score_completions(inputs)
+        batch = self._sample_until_judged(inputs)
         learning = self._reward_function.learning
         completion_mask = batch["completion_mask"]
         learned = completion_mask.new_tensor(learning.learned).unsqueeze(1)
@@ -245,6 +255,63 @@ class GrpoTrainer(loop.WithoutModelCards, GRPOTrainer):
         of_all_ranks = chain.from_iterable(self._context.process_group.all_gather(own))
         return sampler_agreement.weight_metrics(of_all_ranks)
 
+    def _sample_until_judged(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
+        """Sample and score a step; while nothing of it can be judged, try again after pauses.
+
+        All ranks take the same decisions: they have the scores of all ranks, and rank 0's clock.
+
+        Raises:
+            TrainerError: the tries, or the time for them, are used up.
+        """
+        process_group, step = self._context.process_group, self.state.global_step + 1
+        began, metrics = self.state.num_input_tokens_seen, self._metrics["train"]
+        metrics_before = {name: list(values) for name, values in metrics.items()}
+        self._sampled, rows, tries, first_failure = None, inputs, 0, 0.0
+        while True:
+            self._samplings, tries = 0, tries + 1
+            try:
+                batch: dict[str, Any] = super()._generate_and_score_completions(
+                    [dict(row) for row in rows]
+                )
+            except NothingJudgedError as failure:
+                now = process_group.broadcast(time.monotonic())
+                first_failure = first_failure or now
+                retry = plan_retry(failure, step, tries, now - first_failure)
+                self._context.reporter.warn(retry_warning(failure, step))
+                log.info("try %d of step %d follows in %g s", tries + 1, step, retry.pause_seconds)
+                if failure.episodes_failed or not retry.same_prompts:
+                    # TRL has counted the completions that are dropped here.
+                    self._sampled, self.state.num_input_tokens_seen = None, began
+                    metrics.clear()
+                    metrics.update(metrics_before)
+                if not retry.same_prompts:
+                    rows = self._other_prompts(inputs, later=tries)
+                self._wait(retry.pause_seconds)
+            else:
+                self._sampled = None
+                return batch
+
+    def _other_prompts(self, inputs: list[dict[str, Any]], later: int) -> list[dict[str, Any]]:
+        """Return this rank's rows with the prompts of the step that is ``later`` steps later."""
+        step = self.state.global_step
+        pairs = zip(self._order.step(step), self._order.step(step + later), strict=True)
+        others = {str(own): str(other) for own, other in pairs}
+        return [{**row, "prompt": others[row["prompt"]]} for row in inputs]
+
+    def _wait(self, seconds: float) -> None:
+        """Wait between two tries; raise when this attempt may not go on."""
+        with self._timer.timed(StepPhase.SCORING):
+            time.sleep(seconds)
+        context = self._context
+        if (error := context.reporter.superseded or context.uploader.error) is not None:
+            raise error
+
+    def _generate(self, prompts: list[str]) -> Any:
+        """Sample completions, unless those of the last try are scored again."""
+        if self._sampled is None:
+            self._sampled = super()._generate(prompts)
+        return self._sampled
+
     def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> Any:
         """Return a micro-batch's loss; without learned tokens it has no ``kl`` or ``entropy``."""
         loss = super()._compute_loss(model, inputs)
@@ -261,6 +328,11 @@ class GrpoTrainer(loop.WithoutModelCards, GRPOTrainer):
 
         Returns token ids, and their log-probabilities if vLLM has sampled them, else None.
         """
+        # What the environment draws or seeds, also in calls that were left behind, changes nothing.
+        # A step samples the same after a resume, and when its prompts are tried again.
+        place = (self.state.global_step, self._context.process_group.rank, self._samplings)
+        torch.manual_seed(derive_seed(self._context.run.seed, *place))
+        self._samplings += 1
         # vLLM schedules its own batches; transformers needs batches that fit the memory.
         batch_size = len(prompt_ids) if self.use_vllm else _GENERATION_BATCH
         stop_sequences = self._context.run.train.stop_sequences or ()
@@ -412,6 +484,22 @@ def parse_answer(
     return Answer(text, run.thinking, opens_reasoning)
 
 
+def check_left_behind(threads: Sequence[int]) -> None:
+    """Check how many threads still run calls that hang, on every rank.
+
+    Raises:
+        TrainerError: they are too many; only a new process is rid of them.
+    """
+    if max(threads) > _MOST_LEFT_BEHIND:
+        raise TrainerError(
+            Exit.TEMPORARY,
+            Reason.JUDGE_UNAVAILABLE,
+            f"{max(threads)} calls of the environment hang in one process",
+            "the run is retried from its last step; set a time limit for what the environment "
+            "waits for",
+        )
+
+
 class Learning(NamedTuple):
     """How a step's completions are learned; lists have one item per completion of this rank."""
 
@@ -458,7 +546,8 @@ class RewardFunction:
         Metrics and warnings are about the completions of all ranks.
 
         Raises:
-            TrainerError: the reward fails for all completions.
+            NothingJudgedError: the reward fails for all completions of all ranks.
+            TrainerError: too many calls of the environment hang.
         """
         rows = [int(row) for row in prompts]
         asked = [self._prompts[row] for row in rows]
@@ -488,8 +577,12 @@ class RewardFunction:
             ScoredCompletion(*parts)
             for parts in zip(messages, raw, names, cut_off, scores, penalties, strict=True)
         ]
-        by_rank = self._context.process_group.all_gather(own)
+        gathered = self._context.process_group.all_gather(
+            (own, self._context.environment.left_behind)
+        )
+        by_rank = [completions for completions, _ in gathered]
         of_all_ranks = list(chain.from_iterable(by_rank))
+        check_left_behind([left_behind for _, left_behind in gathered])
         self._report_step(trainer_state.global_step + 1, of_all_ranks)
         begin = sum(map(len, by_rank[: self._context.process_group.rank]))
         self.learning = self._learning(of_all_ranks, slice(begin, begin + len(own)))
@@ -556,7 +649,7 @@ class RewardFunction:
         return coefficient * sum(len(encoding["input_ids"]) for encoding in encoded)
 
     def _report_step(self, step: int, completions: Sequence[ScoredCompletion]) -> None:
-        """Report the scores of a step; raises ``TrainerError`` when no completion has one."""
+        """Report the scores of a step; raises ``NothingJudgedError`` when no completion has one."""
         scores = [completion.score for completion in completions]
         if trace := rewards.first_traceback(scores):
             log.warning("a reward of step %d failed\n%s", step, trace)
@@ -569,11 +662,11 @@ class RewardFunction:
                     *(name, step, value),
                 )
         self._store_rollouts(step, completions)
-        rewards.raise_if_all_failed(scores, step)
+        examples = [completion.example for completion in completions]
+        rewards.raise_if_all_failed(scores, examples)
         train = self._context.run.train
         outcomes = [completion.outcome for completion in completions]
         wasted = self._wasted_steps.add_step(outcomes, train.group_size or 1, train.max_tokens or 0)
-        examples = [completion.example for completion in completions]
         failed = rewards.failure_warning(scores, step, examples)
         self._context.reporter.warn("; ".join(filter(None, (self._data_remark, failed, wasted))))
         self._callback.environment_metrics = rewards.mean_metrics(scores)

@@ -383,9 +383,15 @@ class Reason(Word):
     )
     REWARD_FAILED = (
         "RewardFailed",
-        "The environment could not score a single response of a step.",
+        "The environment could not score a single response of the first step, in several tries.",
         Owner.USER,
         Retry.NEVER,
+    )
+    JUDGE_UNAVAILABLE = (
+        "JudgeUnavailable",
+        "The environment, which had scored before, could not score a single response of a step.",
+        Owner.USER,
+        Retry.COUNTED,
     )
     EXAMPLES_DIFFER = (
         "ExamplesDiffer",

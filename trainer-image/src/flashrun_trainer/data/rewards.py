@@ -1,8 +1,7 @@
 """Scores of one step's responses, from the environment, and what happens when it gives none.
 
 A response that could not be scored is not learned, does not count in the mean of its group, and is
-counted by kind. A reward that fails for all responses of a step ends the run: there is nothing to
-learn from.
+counted by kind. A step of which no response could be scored is tried again.
 """
 
 import inspect
@@ -16,12 +15,11 @@ from enum import StrEnum
 from itertools import groupby
 from typing import Any, Final
 
-from flashrun.api.exits import Exit
-from flashrun.api.reasons import Reason
 from flashrun_trainer.data.advantages import Outcome, is_flat, split_groups
 from flashrun_trainer.data.calls import ENVIRONMENT_ERRORS, CallTimeoutError
 from flashrun_trainer.data.environment import Environment
 from flashrun_trainer.data.messages import short_repr
+from flashrun_trainer.data.retries import NothingJudgedError
 from flashrun_trainer.pod.trainer_errors import TrainerError, format_error, valid_text
 
 _LARGEST_SCORE: Final = 3e38
@@ -208,16 +206,15 @@ def first_traceback(scores: Iterable[Score]) -> str:
     return next((score.trace for score in scores if score.error), "")
 
 
-def raise_if_all_failed(scores: Sequence[Score], step: int) -> None:
-    """Raise ``TrainerError`` when no response of a step has a score."""
+def raise_if_all_failed(scores: Sequence[Score], examples: Sequence[str]) -> None:
+    """Raise ``NothingJudgedError`` when no response of a step has a score.
+
+    ``examples[i]`` names the example of ``scores[i]``.
+    """
     if all(score.error for score in scores):
-        raise TrainerError(
-            Exit.ENVIRONMENT,
-            Reason.REWARD_FAILED,
-            f"the reward failed for all {len(scores)} responses of step {step} with "
-            f"{scores[0].error}",
-            "correct how the environment scores and publish it again with flash env push",
-        )
+        episodes_failed = any(score.kind is FailureKind.EPISODE for score in scores)
+        sentence = f"in {examples[0]}: {scores[0].error}"
+        raise NothingJudgedError(sentence, episodes_failed=episodes_failed)
 
 
 class WastedStepCounter:
