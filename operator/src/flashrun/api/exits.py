@@ -74,7 +74,7 @@ class Exit(IntEnum):
     TEMPORARY = (
         75,
         Reason.STORAGE_UNAVAILABLE,
-        "Storage, model hub or package index did not answer.",
+        "Storage, model hub, package index or the judge of a run did not answer.",
         "Try again; if it happens again, ask the platform's administrator.",
     )
     TERMINATED = 143, Reason.INTERRUPTED, "The pod was stopped before it could save."
