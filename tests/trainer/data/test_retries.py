@@ -7,7 +7,7 @@ from flashrun_trainer.data.retries import (
     BUDGET_SECONDS,
     FIRST_STEP_TRIES,
     NothingJudgedError,
-    Retry,
+    StepRetry,
     plan_retry,
     retry_warning,
 )
@@ -18,14 +18,14 @@ AWAY = NothingJudgedError("in row 3: ConnectionError: 503")
 
 def test_pauses_grow_and_other_prompts_follow_the_same_ones():
     assert [plan_retry(AWAY, 9, tries, 0) for tries in range(1, 9)] == [
-        Retry(2, True),
-        Retry(4, True),
-        Retry(8, False),
-        Retry(15, False),
-        Retry(30, False),
-        Retry(60, False),
-        Retry(60, False),
-        Retry(60, False),
+        StepRetry(2, True),
+        StepRetry(4, True),
+        StepRetry(8, False),
+        StepRetry(15, False),
+        StepRetry(30, False),
+        StepRetry(60, False),
+        StepRetry(60, False),
+        StepRetry(60, False),
     ]
 
 

@@ -31,14 +31,14 @@ class NothingJudgedError(Exception):
         """Whether an episode has failed while it was played, and has to be played again."""
 
 
-class Retry(NamedTuple):
+class StepRetry(NamedTuple):
     """Another try of a step."""
 
     pause_seconds: float
     same_prompts: bool
 
 
-def plan_retry(failure: NothingJudgedError, step: int, tries: int, seconds: float) -> Retry:
+def plan_retry(failure: NothingJudgedError, step: int, tries: int, seconds: float) -> StepRetry:
     """Return how step number ``step`` is tried again after ``tries`` tries without a judgement.
 
     ``seconds`` is the time since the first of them failed. Steps count from 1: all steps before
@@ -64,7 +64,7 @@ def plan_retry(failure: NothingJudgedError, step: int, tries: int, seconds: floa
             "and its credentials",
         )
     pause = _PAUSES_SECONDS[min(tries, len(_PAUSES_SECONDS)) - 1]
-    return Retry(pause, same_prompts=tries < SAME_PROMPTS_TRIES)
+    return StepRetry(pause, same_prompts=tries < SAME_PROMPTS_TRIES)
 
 
 def retry_warning(failure: NothingJudgedError, step: int) -> str:
