@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 
 from flashrun.api.exits import Exit
-from flashrun_trainer.grpo import GrpoTrainer
 from tests.trainer import stand_in_engine
 from tests.trainer.pods import Workshop, resolved, sums
 from tests.trainer.stand_in_engine import StandInEngine
@@ -53,6 +52,8 @@ def load_environment():
 def test_the_correction_weighs_long_completions_like_short_ones(
     workshop: Workshop, monkeypatch: pytest.MonkeyPatch
 ):
+    from flashrun_trainer.grpo import GrpoTrainer
+
     stand_in_engine.install(monkeypatch, NoisyEngine)
     NoisyEngine.random, NoisyEngine.noise = random.Random(7), []
     batches: list[dict[str, Any]] = []

@@ -25,9 +25,9 @@ def test_programs_get_the_manifest_as_the_api_server_has_it(
     assert yaml.safe_load(printed(OutputFormat.YAML, capsys)) == MANIFEST
 
 
-def test_a_script_gets_name_and_phase(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_script_gets_the_name(capsys: pytest.CaptureFixture[str]) -> None:
     run = golden_run("running")
-    assert printed(OutputFormat.NAME, capsys) == f"{run.name} Running\n"
+    assert printed(OutputFormat.NAME, capsys) == f"{run.name}\n"
 
 
 def test_people_get_one_line_per_fact(capsys: pytest.CaptureFixture[str]) -> None:
