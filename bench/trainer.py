@@ -57,9 +57,9 @@ LOSS_TOLERANCE = 0.01
 # Our trainer with packing off.
 PADDED = """
 import os
-from flashrun_trainer import __main__ as entry, model
-from flashrun_trainer.data.packing import Layout
-model.packing_layout = lambda _: Layout.PADDED
+from flashrun.api.records import Layout
+from flashrun_trainer import __main__ as entry, row_layout
+row_layout.choose_layout = lambda *_: row_layout.LayoutChoice(Layout.PADDED)
 os._exit(entry.main())
 """
 
@@ -173,7 +173,7 @@ class Bench:
                     "data": str(output / "train.jsonl"),
                     "instruction": INSTRUCTION,
                     "arguments": settings,
-                    "lora": trl_arguments.lora(pod.run, "all-linear"),
+                    "lora": trl_arguments.lora(pod.run, "all-linear", None),
                 }
             )
         )

@@ -3,8 +3,8 @@
 import pytest
 
 from flashrun.api.reasons import Phase
-from flashrun.api.records import Batching, Heartbeat
-from flashrun.api.resource import BatchingStatus, ConditionStatus
+from flashrun.api.records import AdaptedLayers, Batching, Heartbeat, RoutedExperts
+from flashrun.api.resource import AdaptedLayersStatus, BatchingStatus, ConditionStatus
 from flashrun.plan.types import StorageView
 from tests.plan import worlds
 from tests.plan.worlds import checkpoint, running
@@ -62,6 +62,18 @@ def test_batching_of_a_run_that_ended_between_two_passes_comes_from_its_result(
     assert status.resolved.batching == BatchingStatus(
         world_size=4, micro_batch_size=2, gradient_accumulation_steps=4
     )
+
+
+def test_adapted_layers_are_shown_once_the_trainer_has_reported_them_and_stay() -> None:
+    adapted = AdaptedLayers(layers=("q_proj",), percent=33, routed_experts=RoutedExperts.FROZEN)
+    world = worlds.on_two_nodes(heartbeat=worlds.heartbeat(10, adapted=adapted))
+    after = world.stored(heartbeat=None).settled()
+
+    for current in (world, after):
+        assert current.run.status.resolved is not None
+        assert current.run.status.resolved.adapted == AdaptedLayersStatus(
+            layers=("q_proj",), percent=33, routed_experts=RoutedExperts.FROZEN
+        )
 
 
 def test_batching_of_an_earlier_scale_is_forgotten() -> None:

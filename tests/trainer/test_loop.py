@@ -7,7 +7,7 @@ import pytest
 
 from flashrun.api import names
 from flashrun.api.exits import Exit
-from flashrun.api.records import Batching, Heartbeat
+from flashrun.api.records import Batching, Heartbeat, Layout
 from flashrun.store import Store
 from tests.trainer import forks
 from tests.trainer.pods import TrainerPod, Workshop, fifths, resolved
@@ -45,7 +45,15 @@ AT_THE_START = {"startup/imports", "startup/loading", "startup/first_step"}
 @pytest.mark.parametrize(
     ("algorithm", "batching"),
     [
-        ("sft", Batching(world_size=1, micro_batch_size=8, gradient_accumulation_steps=1)),
+        (
+            "sft",
+            Batching(
+                world_size=1,
+                micro_batch_size=8,
+                gradient_accumulation_steps=1,
+                layout=Layout.ROWS,
+            ),
+        ),
         (
             "grpo",
             Batching(
@@ -74,6 +82,8 @@ def test_every_phase_has_a_heartbeat_and_says_how_a_step_is_divided(
     phases = [beat.activity for beat in beats]
     assert list(dict.fromkeys(phases)) == ["Loading", "Training", "Uploading"]
     assert beats[-1].batching == batching
+    assert beats[-1].adapted is not None
+    assert beats[-1].adapted.percent == 100
     assert beats[-1].progress is not None
     assert beats[-1].progress.step == beats[-1].progress.total_steps == 2
 

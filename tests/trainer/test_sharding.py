@@ -26,15 +26,16 @@ def adapted(folder: Path, sharded: bool) -> Any:
     import torch
     from peft import LoraConfig, get_peft_model
 
-    from flashrun_trainer import model, sharding, trl_arguments
+    from flashrun_trainer import adapter_layers, model, row_layout, sharding, trl_arguments
     from flashrun_trainer.pod.distributed import ProcessGroup
 
     def load() -> Any:
         return model.load(folder)
 
     network = sharding.load_sharded(load, ProcessGroup(), 1) if sharded else load()
+    row_layout.choose_layout(network, ProcessGroup())  # as SFT does, before there is an adapter
     torch.manual_seed(1)
-    settings = trl_arguments.lora(resolved(), model.adapter_targets(network))
+    settings = trl_arguments.lora(resolved(), *adapter_layers.find_targets(network))
     joined = get_peft_model(network, LoraConfig(**settings, init_lora_weights=False))
     joined.gradient_checkpointing_enable()
     return joined.train()

@@ -146,7 +146,7 @@ def test_a_temperature_of_zero_is_refused():
 
 
 def test_a_fresh_adapter_has_rank_alpha_and_no_dropout():
-    found = trl_arguments.lora(resolved("sft", lora_rank=4, lora_alpha=12), "all-linear")
+    found = trl_arguments.lora(resolved("sft", lora_rank=4, lora_alpha=12), ["q_proj"], None)
     assert (found["r"], found["lora_alpha"], found["lora_dropout"]) == (4, 12, 0.0)
 
 

@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
+from flashrun.api.records import Layout
 from flashrun_trainer.data import packing
-from flashrun_trainer.data.packing import IGNORE_INDEX, BatchSampler, Collator, Layout
+from flashrun_trainer.data.packing import IGNORE_INDEX, BatchSampler, Collator
 from tests.trainer.pods import Workshop, resolved
 
 LENGTHS = [12, 3, 7, 7, 30, 4, 9, 5, 21, 6, 8, 2, 16, 11, 3, 10]
@@ -208,7 +209,7 @@ def test_packed_examples_have_the_loss_and_the_gradient_of_separate_ones(
 def test_a_run_learns_the_same_however_its_steps_are_divided(
     workshop: Workshop, monkeypatch: pytest.MonkeyPatch
 ):
-    from flashrun_trainer import model, trl_arguments
+    from flashrun_trainer import row_layout, trl_arguments
 
     ways = {
         "separate": (Layout.PADDED, None),
@@ -219,7 +220,8 @@ def test_a_run_learns_the_same_however_its_steps_are_divided(
     pods = {}
     for way, (layout, most) in ways.items():
         with monkeypatch.context() as changed:
-            changed.setattr(model, "packing_layout", lambda _, layout=layout: layout)
+            choice = row_layout.LayoutChoice(layout)
+            changed.setattr(row_layout, "choose_layout", lambda *_, choice=choice: choice)
             changed.setattr(trl_arguments, "most_micro_batch_tokens", lambda _, most=most: most)
             pods[way] = workshop.pod(resolved("sft", max_steps=4))
             assert pods[way].train() == 0

@@ -14,6 +14,7 @@ from tests.trainer.pods import TrainerPod, resolved
 def test_every_row_of_its_tables_has_two_cells_whatever_is_in_them(tmp_path: Path):
     run = resolved("grpo", stop_sequences=("<|im_end|>", "\n\n"))
     progress = Progress(step=3, total_steps=3, metrics={"env/a|b": 0.5})
+    (tmp_path / "adapter_config.json").write_text('{"r": 8}')
     model_card.write_model_card(tmp_path, run, 3, progress, Environment(None, [], ""))
     text = (tmp_path / "README.md").read_text()
     rows = [line for line in text.splitlines() if line.startswith("|")]

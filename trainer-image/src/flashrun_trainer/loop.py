@@ -25,7 +25,7 @@ from flashrun.api.bounds import fit_metrics
 from flashrun.api.exits import Exit
 from flashrun.api.reasons import Activity, Reason
 from flashrun.api.records import MetricsRow, Progress
-from flashrun_trainer import model, sharding, trl_arguments
+from flashrun_trainer import adapter_layers, model, sharding, trl_arguments
 from flashrun_trainer.context import TrainContext
 from flashrun_trainer.pod.distributed import ProcessGroup
 from flashrun_trainer.pod.trainer_errors import TrainerError, divergence_error
@@ -265,7 +265,7 @@ def load_policy(context: TrainContext) -> tuple[Any, dict[str, Any] | None]:
     base = _load_base_model(context)
     source = run.init_from_adapter
     if source is None:
-        return base, trl_arguments.lora(run, model.adapter_targets(base))
+        return base, trl_arguments.lora(run, *adapter_layers.find_targets(base))
     download, store = context.pod.work / "init", context.attempt.store
     context.process_group.run_once_per_pod(lambda: model.download_adapter(store, source, download))
     return model.attach_adapter(base, model.adapter_folder(download), source.ref), None
@@ -287,6 +287,7 @@ def run_training(trainer: Any, callback: TrainingCallback, context: TrainContext
     interrupted.
     """
     trainer.remove_callback(PrinterCallback)
+    _report_adapted_layers(trainer.model, context)
     if context.sharded:
         sharding.exclude_shards_from_ddp(trainer.model)
     resume = download_resume_checkpoint(context)
@@ -313,6 +314,16 @@ def run_training(trainer: Any, callback: TrainingCallback, context: TrainContext
         return None
     checkpoint_uploads.write_portable_config(saved / "adapter_config.json", context.run.model.id)
     return move_adapter(saved, adapter)
+
+
+def _report_adapted_layers(peft_model: Any, context: TrainContext) -> None:
+    """Report what PEFT made of the adapter's config, and make that config portable."""
+    adapter_layers.simplify_config(peft_model)
+    adapted = adapter_layers.describe(peft_model)
+    log.info("%s", adapter_layers.describe_in_words(adapted))
+    if warning := adapter_layers.share_warning(adapted):
+        log.warning("%s", warning)
+    context.reporter.set_adapted(adapted, warning)
 
 
 def finished_state(checkpoint: Path, steps: int) -> TrainerState | None:

@@ -1,31 +1,17 @@
 """The base model, its tokenizer, and the adapter that a run starts from, loaded for training."""
 
-import importlib.util
 import logging
-import re
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from flashrun.api.exits import Exit
 from flashrun.api.reasons import Reason
 from flashrun.api.records import ResolvedAdapter
 from flashrun.store import Store
 from flashrun.store_errors import KeyNotFound, StorageForbidden, Unauthorized
-from flashrun_trainer.data.packing import Layout
 from flashrun_trainer.pod.trainer_errors import TrainerError, first_line
 
 log = logging.getLogger(__name__)
-
-_LORA_LAYERS: Final = (
-    r"(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj|in_proj_qkv|in_proj_z|out_proj)"
-)
-"""The layers that an adapter changes: the large projections of attention, linear attention and MLP.
-
-Routers, routed experts, the output layer and small gates are left out: PEFT, TRL or vLLM cannot
-train or serve an adapter on them.
-"""
-_ATTENTION: Final = {"full_attention", "sliding_attention", "chunked_attention"}
-"""Layers in which the attention mask alone decides which tokens a token sees."""
 
 
 def load_tokenizer(folder: Path) -> Any:
@@ -88,33 +74,6 @@ def end_token_ids(model: Any, tokenizer: Any) -> frozenset[int]:
     return frozenset({tokenizer.eos_token_id, tokenizer.pad_token_id, *ids} - {None})
 
 
-def adapter_targets(model: Any) -> str:
-    """Return the ``target_modules`` of a fresh adapter: never layers of a vision encoder."""
-    if hasattr(model.config, "vision_config"):
-        return rf".*language_model.*\.{_LORA_LAYERS}"
-    layers = re.compile(rf".*\.{_LORA_LAYERS}")
-    has_layers = any(layers.fullmatch(name) for name, _ in model.named_modules())
-    return layers.pattern if has_layers else "all-linear"
-
-
-def packing_layout(model: Any) -> Layout:
-    """Return how examples may share a row of this model without influencing each other.
-
-    PyTorch's attention separates them by masks, FlashAttention by sequence boundaries. A layer that
-    carries a state from token to token needs kernels that know the boundaries.
-    """
-    config = model.config.get_text_config()
-    kinds = set(getattr(config, "layer_types", None) or _ATTENTION)
-    flash = "flash" in str(config._attn_implementation)
-    if model._is_stateful or kinds - _ATTENTION:
-        return Layout.FLAT if flash and _has_state_kernels() else Layout.PADDED
-    return Layout.FLAT if flash else Layout.ROWS
-
-
-def _has_state_kernels() -> bool:
-    return all(importlib.util.find_spec(name) for name in ("fla", "causal_conv1d"))
-
-
 def download_adapter(store: Store, adapter: ResolvedAdapter, folder: Path) -> None:
     """Download the adapter that the run starts from."""
     try:
@@ -141,11 +100,13 @@ def attach_adapter(model: Any, folder: Path, ref: str) -> Any:
     Raises:
         TrainerError: the adapter does not fit the model, or would not be trained.
     """
-    from peft import PeftModel, get_peft_model_state_dict
+    from peft import LoraConfig, PeftModel, get_peft_model_state_dict
     from safetensors import safe_open
 
     try:
-        peft_model = PeftModel.from_pretrained(model, folder, is_trainable=True)
+        config = LoraConfig.from_pretrained(folder)
+        config.task_type = "CAUSAL_LM"  # published adapters of multimodal models have none
+        peft_model = PeftModel.from_pretrained(model, folder, is_trainable=True, config=config)
     except (RuntimeError, ValueError) as error:
         # The first line of PyTorch's message is only a heading.
         raise _mismatch(ref, first_line(str(error).partition(":\n")[2] or str(error))) from error

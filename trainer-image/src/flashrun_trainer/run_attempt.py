@@ -336,6 +336,7 @@ def _write_result(
             progress=reporter.progress,
             batching=reporter.batching,
             wandb=reporter.wandb_problem,
+            adapted=reporter.adapted,
             finished=datetime.now(UTC),
         ),
     )

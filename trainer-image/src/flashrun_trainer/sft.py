@@ -18,7 +18,7 @@ from trl import SFTConfig, SFTTrainer
 from flashrun.api.exits import Exit
 from flashrun.api.reasons import Reason
 from flashrun.api.records import ResolvedRun
-from flashrun_trainer import loop, model, trl_arguments
+from flashrun_trainer import loop, model, row_layout, trl_arguments
 from flashrun_trainer.context import TrainContext
 from flashrun_trainer.data import packing
 from flashrun_trainer.data.conversations import Conversation, json_remark, unread_remark
@@ -60,10 +60,12 @@ def train(context: TrainContext) -> Path | None:
 
     # Whether examples may share a row depends on the model's layers.
     network, lora_arguments = loop.load_policy(context)
+    choice = row_layout.choose_layout(network, context.process_group)
     plan = packing.make_plan(
         run,
         lengths=[len(example.input_ids) for example in examples],
-        layout=model.packing_layout(network),
+        layout=choice.layout,
+        layout_reason=choice.reason,
         most_tokens=trl_arguments.most_micro_batch_tokens(machine),
         world_size=machine.world_size,
         rows=number_examples(rows),

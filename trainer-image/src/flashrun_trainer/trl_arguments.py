@@ -145,14 +145,15 @@ def masks_cut_off(run: ResolvedRun) -> bool:
     return not run.train.stop_sequences
 
 
-def lora(run: ResolvedRun, targets: str) -> dict[str, Any]:
+def lora(run: ResolvedRun, names: list[str] | str, exclude: str | None) -> dict[str, Any]:
     """Return the arguments of ``LoraConfig`` for a fresh adapter."""
     return {
         "r": run.train.lora_rank,
         "lora_alpha": run.train.lora_alpha,
         "lora_dropout": 0.0,
         "bias": "none",
-        "target_modules": targets,
+        "target_modules": names,
+        "exclude_modules": exclude,
         "task_type": "CAUSAL_LM",
     }
 

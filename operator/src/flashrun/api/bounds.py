@@ -74,6 +74,23 @@ AttemptNumber = Annotated[int, Field(ge=0, le=999_999_999)]
 ExitCode = Annotated[int, Field(ge=0, le=255)]
 Identifier = Annotated[str, StringConstraints(max_length=253)]
 """Name or uid of a Kubernetes object."""
+SENTENCE_LIMIT: Final = 256
+"""Longest explanation of a value, in characters."""
+Sentence = Annotated[str, StringConstraints(max_length=SENTENCE_LIMIT), AfterValidator(clean_text)]
+"""An explanation on one line, without secrets."""
+Percent = Annotated[int, Field(ge=0, le=100)]
+LAYER_NAMES_LIMIT: Final = 32
+"""Most names of layers in one record."""
+LAYER_NAME_LIMIT: Final = 64
+"""Longest name of a layer, in characters."""
+LayerNames = Annotated[
+    tuple[
+        Annotated[str, StringConstraints(max_length=LAYER_NAME_LIMIT), AfterValidator(clean_text)],
+        ...,
+    ],
+    Field(max_length=LAYER_NAMES_LIMIT),
+]
+"""Last parts of the names of a model's layers."""
 Metrics = Annotated[
     dict[
         Annotated[str, StringConstraints(max_length=METRIC_NAME_LIMIT), AfterValidator(clean_text)],

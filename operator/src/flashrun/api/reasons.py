@@ -315,6 +315,12 @@ class Reason(Word):
         Owner.USER,
         Retry.NEVER,
     )
+    LAYERS_UNKNOWN = (
+        "LayersUnknown",
+        "No layer of the base model has a name that an adapter can be trained on.",
+        Owner.USER,
+        Retry.NEVER,
+    )
     END_TOKEN_MISSING = (
         "EndTokenMissing",
         "The base model's tokenizer has no end-of-sequence token.",

@@ -7,6 +7,7 @@ a valid manifest does not exist, and the operator relies on manifests, never on 
 
 from collections.abc import Callable
 from datetime import datetime
+from enum import StrEnum
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import (
@@ -24,8 +25,11 @@ from flashrun.api.bounds import (
     Count,
     ExitCode,
     Identifier,
+    LayerNames,
     Metrics,
+    Percent,
     Positive,
+    Sentence,
     ZonedTime,
 )
 from flashrun.api.catalog import Source
@@ -129,6 +133,26 @@ class Scale(Record):
         return self.nodes * self.gpus
 
 
+class Layout(StrEnum):
+    """How the examples of one SFT micro-batch lie in its tensors."""
+
+    PADDED = "padded"
+    """One example per row, padded to the longest: for layers that would mix examples in a row."""
+    ROWS = "rows"
+    """Several examples per row of at most ``max_length``; attention masks separate them."""
+    FLAT = "flat"
+    """All examples in one row; kernels for sequences of several lengths separate them."""
+
+
+class RoutedExperts(StrEnum):
+    """What an adapter does to the routed experts of a model."""
+
+    NONE = "none"
+    """The model has none."""
+    FROZEN = "frozen"
+    TRAINED = "trained"
+
+
 class Batching(Record):
     """How the trainer divides one optimizer step among its processes."""
 
@@ -139,6 +163,19 @@ class Batching(Record):
     """Micro-batches per optimizer step on one device."""
     generation_batch_size: Count | None = None
     """GRPO: completions that are sampled for one step, over all processes."""
+    layout: Layout | None = None
+    """SFT: how the examples of a micro-batch lie in its tensors."""
+    layout_reason: Sentence = ""
+    """Why each example has a row of its own; empty if examples share rows."""
+
+
+class AdaptedLayers(Record):
+    """Which layers of the language model the adapter changes."""
+
+    layers: LayerNames
+    percent: Percent
+    """Share of the layers' weights, rounded down; routed experts are not counted."""
+    routed_experts: RoutedExperts
 
 
 class ResolvedWandb(Record):
@@ -255,6 +292,8 @@ class Heartbeat(Record):
     progress: Progress | None = None
     batching: Batching | None = None
     """Known once the trainer has seen its devices and its data."""
+    adapted: AdaptedLayers | None = None
+    """Known once the model has its adapter."""
     commits: Count = 0
     """How many checkpoints are committed; when it changes, the operator lists them again."""
     warning: Message = ""
@@ -276,6 +315,7 @@ class Result(Record):
     batching: Batching | None = None
     wandb: Message = ""
     """Why Weights & Biases did not get the metrics; empty if it did or had no key."""
+    adapted: AdaptedLayers | None = None
     finished: ZonedTime
 
 

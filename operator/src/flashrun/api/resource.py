@@ -14,6 +14,7 @@ from pydantic import Field
 
 from flashrun.api import names
 from flashrun.api.base import Section
+from flashrun.api.bounds import LayerNames, Percent, Sentence
 from flashrun.api.config import Flag, RunConfig
 from flashrun.api.reasons import (
     NO_REASON,
@@ -24,6 +25,7 @@ from flashrun.api.reasons import (
     Reason,
     ReasonText,
 )
+from flashrun.api.records import Layout, RoutedExperts
 
 CHECKPOINTS_SHOWN = 20
 """How many of the newest checkpoints the status lists; storage has all of them."""
@@ -160,6 +162,21 @@ class BatchingStatus(Section):
     """Micro-batches per optimizer step on one device."""
     generation_batch_size: int | None = None
     """GRPO: completions that are sampled at a time, over all processes."""
+    layout: Layout | None = None
+    """SFT: how the examples of a micro-batch lie in its tensors."""
+    layout_reason: Sentence = ""
+    """Why each example has a row of its own; empty if examples share rows."""
+
+
+class AdaptedLayersStatus(Section):
+    """Which layers of the language model the adapter changes."""
+
+    layers: LayerNames
+    """Last parts of their names."""
+    percent: Percent
+    """Share of the layers' weights, rounded down; routed experts are not counted."""
+    routed_experts: RoutedExperts
+    """Whether the model's routed experts are trained."""
 
 
 class ResolvedStatus(Section):
@@ -174,6 +191,8 @@ class ResolvedStatus(Section):
     """Whether the model's weights are spread over the GPUs."""
     batching: BatchingStatus | None = None
     """Known once the trainer has begun."""
+    adapted: AdaptedLayersStatus | None = None
+    """Known once the model has its adapter."""
     environment_digest: str = ""
     model_source: str = ""
     model_revision: str = ""

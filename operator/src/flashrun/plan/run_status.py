@@ -15,6 +15,7 @@ from flashrun.api.records import Manifest, ResolvedRun
 from flashrun.api.resource import (
     ATTEMPTS_SHOWN,
     CHECKPOINTS_SHOWN,
+    AdaptedLayersStatus,
     AdapterStatus,
     BatchingStatus,
     CheckpointStatus,
@@ -52,7 +53,7 @@ def observed_status(
         checkpoint_count=len(storage.checkpoints) if readable else before.checkpoint_count,
         adapter=_adapter(run, storage.adapter) if readable else before.adapter,
         progress=progress_status(before.progress, observed, pods),
-        resolved=before.resolved and _with_batching(before.resolved, storage),
+        resolved=before.resolved and _with_reports(before.resolved, storage),
         pending=None,
         failure=None,
     )
@@ -125,6 +126,7 @@ def with_pins(
             nodes=scale.nodes,
             sharded=scale.sharded,
             batching=_batching(status.resolved, storage, scale.world_size),
+            adapted=_adapted(status.resolved, storage),
             environment_digest=resolved.environment.digest,
             model_source=resolved.model.source,
             model_revision=resolved.model.revision,
@@ -158,8 +160,19 @@ def with_access_expiry(decision: Decision, expires: datetime | None) -> Decision
     return replace(decision, status=decision.status.replace(storage_access_expires=ends))
 
 
-def _with_batching(before: ResolvedStatus, storage: StorageView) -> ResolvedStatus:
-    return before.replace(batching=_batching(before, storage, before.gpus))
+def _with_reports(before: ResolvedStatus, storage: StorageView) -> ResolvedStatus:
+    return before.replace(
+        batching=_batching(before, storage, before.gpus), adapted=_adapted(before, storage)
+    )
+
+
+def _adapted(before: ResolvedStatus | None, storage: StorageView) -> AdaptedLayersStatus | None:
+    """Return the adapted layers that the trainer reported, now or earlier."""
+    records = (storage.result, storage.heartbeat)
+    reported = next((record.adapted for record in records if record and record.adapted), None)
+    if reported:
+        return AdaptedLayersStatus(**reported.model_dump())
+    return before.adapted if before else None
 
 
 def _batching(

@@ -11,14 +11,14 @@ import heapq
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from enum import StrEnum
 from functools import cached_property, lru_cache
 from itertools import accumulate, count, pairwise
 from typing import Any, Final, overload
 
 from typing_extensions import override
 
-from flashrun.api.records import Batching, ResolvedRun
+from flashrun.api.bounds import SENTENCE_LIMIT
+from flashrun.api.records import Batching, Layout, ResolvedRun
 
 IGNORE_INDEX: Final = -100
 """Label of a token that is not learned; PyTorch's cross-entropy ignores it."""
@@ -26,17 +26,6 @@ _CHECKED_STEPS: Final = 20_000
 """Steps whose micro-batches are measured; of a longer run, the rest is assumed to be similar."""
 _DESCRIBED_STEPS: Final = 100
 """Steps whose share of padding is measured for the log."""
-
-
-class Layout(StrEnum):
-    """How the examples of one micro-batch lie in its tensors."""
-
-    PADDED = "padded"
-    """One example per row, padded to the longest: for layers that would mix examples in a row."""
-    ROWS = "rows"
-    """Several examples per row of at most ``max_length``; attention masks separate them."""
-    FLAT = "flat"
-    """All examples in one row; kernels for sequences of several lengths separate them."""
 
 
 class BatchSampler(Sequence[list[int]]):
@@ -85,6 +74,8 @@ class PackingPlan:
     """The micro-batches of a run. The examples in one are computed when they are needed."""
 
     layout: Layout
+    layout_reason: str
+    """Why examples do not share rows; empty if they do."""
     max_length: int
     """Most tokens of a row with several examples."""
     gradient_accumulation_steps: int
@@ -109,6 +100,8 @@ class PackingPlan:
             world_size=self.world_size,
             micro_batch_size=-(-len(self.examples(0)) // self.micro_batches_per_step),
             gradient_accumulation_steps=self.gradient_accumulation_steps,
+            layout=self.layout,
+            layout_reason=self.layout_reason[:SENTENCE_LIMIT],
         )
 
     def examples(self, step: int) -> list[int]:
@@ -148,6 +141,7 @@ def make_plan(
     most_tokens: int | None = None,
     world_size: int = 1,
     rows: Sequence[Sequence[int]] | None = None,
+    layout_reason: str = "",
 ) -> PackingPlan:
     """Return the plan with the fewest micro-batches of at most ``most_tokens`` tokens each.
 
@@ -156,7 +150,9 @@ def make_plan(
     """
     rows = [[example] for example in range(len(lengths))] if rows is None else rows
     batches = BatchSampler(run, len(rows))
-    plan = PackingPlan(layout, run.train.max_length, 1, world_size, lengths, rows, batches)
+    plan = PackingPlan(
+        layout, layout_reason, run.train.max_length, 1, world_size, lengths, rows, batches
+    )
     if most_tokens is None:
         return plan
 
@@ -237,7 +233,7 @@ def describe(plan: PackingPlan) -> str:
         f"{examples} examples{f' of {rows} rows' if rows != examples else ''}, "
         f"{len(plan.batches)} steps of "
         f"{plan.micro_batches_per_step} micro-batches, layout {plan.layout}: {padding:.0%} of "
-        "computed tokens are padding"
+        "computed tokens are padding" + (f"; {plan.layout_reason}" if plan.layout_reason else "")
     )
 
 
@@ -257,36 +253,38 @@ class Collator:
         return self.tensors([self.examples[i] for i in self.plan.micro_batches(step)[index]])
 
     def tensors(self, examples: Sequence[Any]) -> dict[str, Any]:
-        """Return examples as tensors (rows, longest row); no examples give a row without labels.
+        """Return examples as tensors (rows, longest row); no examples give a row without labels."""
+        return row_tensors(examples, self.plan.layout, self.plan.max_length, self.pad_token_id)
 
-        The last step of an epoch may have fewer examples than micro-batches.
-        """
-        import torch
 
-        ids = [list(example.input_ids) for example in examples] or [[self.pad_token_id] * 2]
-        # The loss shifts labels by one. The first token of an example would be predicted from the
-        # last token of the example before it in the row, so it gets no label.
-        labels = [[IGNORE_INDEX, *example.labels[1:]] for example in examples] or [
-            [IGNORE_INDEX] * 2
-        ]
-        rows = pack_rows([len(tokens) for tokens in ids], self.plan.layout, self.plan.max_length)
-        longest = max(sum(len(ids[index]) for index in row) for row in rows)
+def row_tensors(
+    examples: Sequence[Any], layout: Layout, max_length: int, pad_token_id: int
+) -> dict[str, Any]:
+    """Return examples as tensors (rows, longest row); no examples give a row without labels.
 
-        def tensor(values: list[list[int]], padding: int) -> Any:
-            """Return one value per token of every row, padded to the longest row."""
-            joined = [[value for index in row for value in values[index]] for row in rows]
-            return torch.tensor([row + [padding] * (longest - len(row)) for row in joined])
+    The last step of an epoch may have fewer examples than micro-batches.
+    """
+    import torch
 
-        batch = {
-            "input_ids": tensor(ids, self.pad_token_id),
-            "labels": tensor(labels, IGNORE_INDEX),
-        }
-        if self.plan.layout is Layout.PADDED:
-            return batch | {"attention_mask": tensor([[1] * len(tokens) for tokens in ids], 0)}
-        # transformers recognizes examples by positions that restart at 0; with an attention mask
-        # it would not look at the positions.
-        batch["position_ids"] = tensor([list(range(len(tokens))) for tokens in ids], 0)
-        return batch | (_boundaries(ids) if self.plan.layout is Layout.FLAT else {})
+    ids = [list(example.input_ids) for example in examples] or [[pad_token_id] * 2]
+    # The loss shifts labels by one. The first token of an example would be predicted from the
+    # last token of the example before it in the row, so it gets no label.
+    labels = [[IGNORE_INDEX, *example.labels[1:]] for example in examples] or [[IGNORE_INDEX] * 2]
+    rows = pack_rows([len(tokens) for tokens in ids], layout, max_length)
+    longest = max(sum(len(ids[index]) for index in row) for row in rows)
+
+    def tensor(values: list[list[int]], padding: int) -> Any:
+        """Return one value per token of every row, padded to the longest row."""
+        joined = [[value for index in row for value in values[index]] for row in rows]
+        return torch.tensor([row + [padding] * (longest - len(row)) for row in joined])
+
+    batch = {"input_ids": tensor(ids, pad_token_id), "labels": tensor(labels, IGNORE_INDEX)}
+    if layout is Layout.PADDED:
+        return batch | {"attention_mask": tensor([[1] * len(tokens) for tokens in ids], 0)}
+    # transformers recognizes examples by positions that restart at 0; with an attention mask
+    # it would not look at the positions.
+    batch["position_ids"] = tensor([list(range(len(tokens))) for tokens in ids], 0)
+    return batch | (_boundaries(ids) if layout is Layout.FLAT else {})
 
 
 def _boundaries(ids: list[list[int]]) -> dict[str, Any]:

@@ -136,11 +136,16 @@ def take_snapshot(
 def write_portable_config(path: Path, base_model: str) -> dict[str, int]:
     """Put the base model's id into an adapter's config, and return ``r`` and ``lora_alpha``.
 
-    PEFT writes the pod's folder there, which does not exist elsewhere. The file is replaced, not
-    changed: it may be a hard link.
+    PEFT writes the pod's folder there, which does not exist elsewhere. Where the config names the
+    class of the base model (``auto_mapping``), PEFT's loaders use it only without a task type. The
+    file is replaced, not changed: it may be a hard link.
     """
     config = json.loads(path.read_text())
     config["base_model_name_or_path"] = base_model
+    if config.get("auto_mapping"):
+        config["task_type"] = None
+    if isinstance(config["target_modules"], list):
+        config["target_modules"].sort()  # PEFT writes a set
     path.unlink()
     path.write_text(json.dumps(config, indent=2, sort_keys=True))
     return {"r": int(config["r"]), "lora_alpha": int(config["lora_alpha"])}

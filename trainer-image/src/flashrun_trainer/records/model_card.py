@@ -4,12 +4,14 @@ import json
 import platform
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
+from flashrun.api.catalog import Source
 from flashrun.api.records import Progress, ResolvedRun
 from flashrun_trainer.data.environment import Environment
 from flashrun_trainer.pod.image_packages import installed_pins
 
+_VLLM_RANKS: Final = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 _CARD = """\
 ---
 base_model: {base_model}
@@ -21,6 +23,23 @@ tags: [lora, {algorithm}, flashrun]
 
 A LoRA adapter for {base_model} (revision {revision}), trained with {method} for {steps} steps on
 environment {environment}.
+
+## Use
+
+In the folder of this file, with PEFT:
+
+```python
+{loading}
+```
+
+`AutoPeftModelForCausalLM.from_pretrained(".")` does the same if the base model is on the hub.
+With a server:
+
+```sh
+{serving}
+```
+
+## Training
 
 | input | value |
 |---|---|
@@ -42,6 +61,7 @@ def write_model_card(
     folder: Path, run: ResolvedRun, steps: int, progress: Progress | None, data: Environment
 ) -> None:
     """Write the model card, the spec and the list of packages to ``folder``."""
+    config = json.loads((folder / "adapter_config.json").read_text())
     settings = run.train.model_dump(mode="json")
     sources = {
         "environment package, SHA-256": run.environment.digest,
@@ -64,11 +84,44 @@ def write_model_card(
         environment=run.environment.id,
         sources=_rows(sources),
         settings=_rows(settings),
+        loading=_loading_code(config, run),
+        serving=_serving_commands(config, run),
         metrics=_rows({name: f"{value:.4g}" for name, value in metrics.items()}),
     )
     (folder / "README.md").write_text(text)
     (folder / "run.json").write_text(run.model_dump_json(indent=2))
     (folder / "packages.txt").write_text("".join(f"{pin}\n" for pin in installed_pins()))
+
+
+def _loading_code(config: Mapping[str, Any], run: ResolvedRun) -> str:
+    """Return code that loads the base model as the class that was trained, and the adapter."""
+    kind = (config.get("auto_mapping") or {}).get("base_model_class", "AutoModelForCausalLM")
+    imports = ", ".join(sorted((kind, "AutoTokenizer")))
+    if run.model.source is Source.HUB:
+        base = f'base, revision = "{run.model.id}", "{run.model.revision}"'
+        arguments = "base, revision=revision"
+    else:
+        base = f'base = "{run.model.id}"  # its folder'
+        arguments = "base"
+    return f"""\
+from peft import PeftModel
+from transformers import {imports}
+
+{base}
+model = PeftModel.from_pretrained({kind}.from_pretrained({arguments}), ".")
+tokenizer = AutoTokenizer.from_pretrained({arguments})"""
+
+
+def _serving_commands(config: Mapping[str, Any], run: ResolvedRun) -> str:
+    name, rank = run.run.name, config["r"]
+    return f"""\
+vllm serve {run.model.id} --enable-lora --max-lora-rank {_vllm_rank(rank)} --lora-modules {name}=.
+python -m sglang.launch_server --model-path {run.model.id} --lora-paths {name}=."""
+
+
+def _vllm_rank(rank: int) -> int:
+    """Return the smallest value of vLLM's ``--max-lora-rank`` that accepts ``rank``."""
+    return next((most for most in _VLLM_RANKS if most >= rank), rank)
 
 
 def _rows(table: Mapping[str, Any]) -> str:

@@ -20,7 +20,14 @@ from typing import Any, Final
 
 from flashrun.api import names
 from flashrun.api.reasons import Activity
-from flashrun.api.records import Batching, Heartbeat, MetricsRow, Progress, TrainerControl
+from flashrun.api.records import (
+    AdaptedLayers,
+    Batching,
+    Heartbeat,
+    MetricsRow,
+    Progress,
+    TrainerControl,
+)
 from flashrun.store_errors import KeyNotFound, StoreError
 from flashrun_trainer.pod.redaction import Redactor
 from flashrun_trainer.pod.trainer_errors import TrainerError, shorten
@@ -66,8 +73,10 @@ class Reporter:
         self._activity = Activity.LOADING
         self._progress: Progress | None = None
         self._batching: Batching | None = None
+        self._adapted: AdaptedLayers | None = None
         self._warning = ""
         self._wandb = ""
+        self._lasting_warning = ""
         self._current_phase: Callable[[], tuple[StepPhase | None, float]] = lambda: (None, 0.0)
         self._commits = 0
         self._rollouts: deque[tuple[int, bytes]] = deque(maxlen=_MOST_QUEUED_ROLLOUTS)
@@ -117,6 +126,17 @@ class Reporter:
     def batching(self) -> Batching | None:
         """How a step is divided into micro-batches; None until that is known."""
         return self._batching
+
+    def set_adapted(self, adapted: AdaptedLayers, warning: str = "") -> None:
+        """Set which layers the adapter changes, and a warning about them that stays."""
+        with self._lock:
+            self._adapted, self._lasting_warning = adapted, warning
+            self._heartbeat_changed = True
+
+    @property
+    def adapted(self) -> AdaptedLayers | None:
+        """Which layers the adapter changes; None until that is known."""
+        return self._adapted
 
     def warn(self, sentence: str) -> None:
         """Show one sentence about wasted GPU time; "" removes it. A repeated one is not logged."""
@@ -287,6 +307,7 @@ class Reporter:
         waiting = wait_warning(*self._current_phase())
         with self._lock:
             self._heartbeat_changed = False
+            warnings = filter(None, (waiting, self._warning, self._lasting_warning))
             heartbeat = Heartbeat(
                 run=self._attempt.run.run,
                 attempt=self._attempt.number,
@@ -294,8 +315,9 @@ class Reporter:
                 activity=self._activity,
                 progress=self._progress,
                 batching=self._batching,
+                adapted=self._adapted,
                 commits=self._commits,
-                warning=shorten(self._redact("; ".join(filter(None, (waiting, self._warning))))),
+                warning=shorten(self._redact("; ".join(warnings))),
                 wandb=self._wandb,
                 updated=datetime.now(UTC),
             )

@@ -112,7 +112,9 @@ def _platform_choices(resolved: ResolvedStatus | None) -> dict[str, Any]:
     """Return what the platform chose, without the values of ``train``."""
     if resolved is None:
         return {}
-    return resolved.model_dump(mode="json", exclude={"train", "ignored_keys", "batching"})
+    return resolved.model_dump(
+        mode="json", exclude={"train", "ignored_keys", "batching", "adapted"}
+    )
 
 
 def _flatten(value: Any, path: str) -> Iterator[tuple[str, Any]]:
