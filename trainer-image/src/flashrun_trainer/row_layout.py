@@ -1,7 +1,7 @@
 """How examples may share a row of a model without influencing each other.
 
-A model's config tells which layouts come into question. Whether its masks really separate examples
-is not told anywhere, so it is tried: two examples in a row, tokens of one are changed, and the
+A model's config shows which layouts come into question. Whether its masks really separate examples
+is documented nowhere, so it is tried: two examples in a row, tokens of one are changed, and the
 logits of the other one are compared.
 """
 
