@@ -1,9 +1,14 @@
 """The custom resource: two spellings of its keys, and its status."""
 
+from contextlib import suppress
+
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as some
 from pydantic import ValidationError
 
 from flashrun.api import resource
+from tests.api.test_record_reader import any_json, changed, places
 
 
 def test_toml_and_manifest_spell_the_same_config() -> None:
@@ -36,3 +41,23 @@ def test_a_patch_of_the_status_removes_what_is_unset() -> None:
     patch = resource.FlashRunStatus().to_patch()
     assert patch["phase"] == "Pending"
     assert (patch["failure"], patch["pending"], patch["startTime"]) == (None, None, None)
+
+
+SPEC = {"model": "m", "environment": {"id": "a/b"}, "train": {"loraRank": 8}}
+STATUS = {"phase": "Running", "conditions": [], "resolved": {}, "attempts": [], "checkpoints": []}
+
+
+@given(some.data())
+@settings(max_examples=200, deadline=None)
+def test_any_spec_and_status_are_read_or_refused(data: some.DataObject) -> None:
+    """An older API server, or one without the CRD's rules, may store anything."""
+    for valid in (SPEC, STATUS):
+        place = data.draw(some.sampled_from(places(valid)))
+        value = changed(valid, place, data.draw(any_json))
+        manifest = {
+            "metadata": {"name": "run", "namespace": "team"},
+            "spec": value if valid is SPEC else SPEC,
+            "status": value if valid is STATUS else {},
+        }
+        with suppress(ValidationError):
+            resource.FlashRun.from_manifest(manifest)

@@ -1,6 +1,8 @@
 """What a trainer pod looks like: placement, security, and what a user cannot change."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as some
 
 from flashrun.api import names
 from flashrun.api.platform import Platform
@@ -218,3 +220,16 @@ def test_a_job_says_at_which_scale_it_was_made(scale: Scale) -> None:
 
     assert worlds.job_scale(made) == scale
     assert worlds.job_number(made) == 2
+
+
+@given(
+    some.none() | some.dictionaries(some.text(max_size=9), some.text(max_size=50), max_size=3),
+    some.none() | some.booleans(),
+    some.lists(some.fixed_dictionaries({"uid": some.text(max_size=9)}), max_size=2),
+)
+def test_no_config_map_that_somebody_wrote_is_taken_for_the_operators(
+    data: dict[str, str] | None, immutable: bool | None, owners: list[dict[str, str]]
+) -> None:
+    run = make_run()
+    there = {"metadata": {"ownerReferences": owners}, "data": data, "immutable": immutable}
+    assert not objects.holds_spec(there, run, worlds.DIGEST)

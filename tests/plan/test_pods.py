@@ -3,7 +3,10 @@
 from datetime import timedelta
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as some
 
+from flashrun.api import names
 from flashrun.api.reasons import Activity, ConditionType, Phase, Reason
 from flashrun.plan.pods import read_pod
 from tests.plan import worlds
@@ -121,3 +124,21 @@ def test_a_sidecar_that_failed_alone_explains_a_failed_pod() -> None:
     pod["status"]["phase"] = "Failed"
 
     assert read_pod(pod).exit_code == 143
+
+
+@given(
+    some.dictionaries(
+        some.sampled_from([names.JOB_NUMBER_LABEL, names.POD_INDEX_LABEL, names.RUN_LABEL]),
+        some.text(max_size=63) | some.integers().map(str),
+    ),
+    some.text(max_size=4096),
+)
+@settings(deadline=None)
+def test_any_labels_and_termination_message_are_read(labels: dict[str, str], text: str) -> None:
+    """An editor of the namespace may write the labels of pods, and code in it the message."""
+    pod = make_pod(exit_code=1)
+    pod["metadata"]["labels"] = labels
+    pod["status"]["containerStatuses"][0]["state"]["terminated"]["message"] = text
+    found = read_pod(pod)
+    assert 0 <= found.job < 2**31
+    assert found.index is None or 0 <= found.index < 2**31

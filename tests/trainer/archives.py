@@ -62,6 +62,14 @@ def name_of(size: int) -> bytes:
     return packed.getvalue()
 
 
+def chained(count: int) -> bytes:
+    """An archive whose only member has ``count`` long names, one after the other."""
+    name = tarfile.TarInfo("././@LongLink")
+    name.type, name.size = tarfile.GNUTYPE_LONGNAME, 2
+    block = name.tobuf() + b"a\0" + bytes(tarfile.BLOCKSIZE - 2)
+    return gzip.compress(block * count + tarfile.TarInfo("a").tobuf() + bytes(1024))
+
+
 NOISE: Final = archive(member("noise", content=os.urandom(10_000)))
 HOSTILE: Final = {
     "a path upwards": (after_a_good_file(member("../evil.py")), "outside its folder"),
@@ -96,7 +104,8 @@ HOSTILE: Final = {
     "a set-user-id bit": (after_a_good_file(member("tool", mode=0o4755)), "run as someone else"),
     "too many": (archive(*(member(f"{n}") for n in range(5001))), "more than 5,000"),
     "too large": (promising(256 * 1024**2 + 1), "unpacks to more than 268,435,456 bytes"),
-    "a name that is a bomb": (name_of(270 * 1024**2), "unpacks to more than 268,435,456 bytes"),
+    "a name that is a bomb": (name_of(270 * 1024**2), "a header of more than 65,536 bytes"),
+    "a thousand names of one file": (chained(1_000), "cannot be unpacked"),
     "a file where a folder must be": (
         archive(member("a"), member("a/b")),
         "cannot be unpacked",

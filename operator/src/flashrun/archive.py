@@ -8,10 +8,11 @@ are ignored.
 import gzip
 import io
 import stat
+import struct
 import tarfile
 import zlib
 from pathlib import Path, PurePosixPath
-from typing import IO, Final
+from typing import IO, Final, Self
 
 PACKED_LIMIT: Final = 64 * 1024 * 1024
 """Largest package, in bytes."""
@@ -20,11 +21,38 @@ UNPACKED_LIMIT: Final = 256 * 1024 * 1024
 MEMBERS_LIMIT: Final = 5000
 """Largest number of files and folders in a package."""
 
+HEADER_LIMIT: Final = 64 * 1024
+"""Largest extended header, such as a long name, in bytes: it is read at once."""
+
 _CHUNK: Final = 1024 * 1024
+_LONGEST: Final = 300
+"""Longest problem, in characters: names in an archive may be much longer."""
+_EXTENDED: Final = (
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+)
+"""Types of headers that are about the next member, or about all."""
+_UNREADABLE: Final = (
+    tarfile.TarError,
+    zlib.error,
+    struct.error,
+    EOFError,
+    OSError,
+    ValueError,
+    ArithmeticError,
+    RecursionError,  # extended headers that follow each other
+)
+"""What the standard library raises for bytes that are not an archive."""
 
 
 class ArchiveError(Exception):
-    """A package is refused; ``str`` is a predicate whose subject is the package."""
+    """A package is refused; ``str`` is a short predicate whose subject is the package."""
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(problem if len(problem) <= _LONGEST else f"{problem[:_LONGEST]}…")
 
 
 def unpack(packed: IO[bytes], folder: Path) -> None:
@@ -37,14 +65,16 @@ def unpack(packed: IO[bytes], folder: Path) -> None:
     try:
         with gzip.GzipFile(fileobj=packed) as stream:
             bounded = _Bounded(stream)
-            with tarfile.open(fileobj=bounded, mode="r|") as members:
-                for member in members:
+            with tarfile.open(fileobj=bounded, mode="r|", tarinfo=_Header) as members:
+                while (member := members.next()) is not None:
                     count, size = count + 1, size + member.size
                     _check(member, count, size)
                     _extract(members, member, folder)
+                    # Each has a copy of all global headers; the types leave this list out.
+                    members.members.clear()  # type: ignore[attr-defined]
             while bounded.read(_CHUNK):
                 pass  # gzip checks its checksum at the end
-    except (tarfile.TarError, zlib.error, EOFError, OSError, ValueError) as error:
+    except _UNREADABLE as error:
         raise ArchiveError(f"cannot be unpacked: {error}") from None
 
 
@@ -73,6 +103,18 @@ def _extract(members: tarfile.TarFile, member: tarfile.TarInfo, folder: Path) ->
     with path.open("wb") as file:
         while chunk := content.read(_CHUNK):
             file.write(chunk)
+
+
+class _Header(tarfile.TarInfo):
+    """A member of an archive; an extended header of limited length."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        """Read a header; raises ``ArchiveError`` for one that would take much memory."""
+        header = super().frombuf(buf, encoding, errors)
+        if header.type in _EXTENDED and header.size > HEADER_LIMIT:
+            raise ArchiveError(f"has a header of more than {HEADER_LIMIT:,} bytes")
+        return header
 
 
 def _too_large() -> ArchiveError:
