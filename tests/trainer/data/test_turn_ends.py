@@ -40,3 +40,21 @@ def test_another_template_of_the_same_tokenizer_has_its_own_end(tiny_model: Path
     tokenizer.chat_template = tokenizer.chat_template.replace("<|im_end|>", "<|other|>")
     after = turn_ends.end_of_turn_token(tokenizer, False)
     assert tokenizer.decode([before, after]) == "<|im_end|><|other|>"
+
+
+def test_white_space_that_is_a_token_of_its_own_ends_no_turn(tiny_model: Path):
+    """As in the tokenizers of Gemma, which also have thousands of tokens that nobody uses."""
+    from flashrun_trainer.data import labels, turn_ends
+
+    tokenizer = chat_templates.tokenizer_with("gemma3", tiny_model)
+    tokenizer.add_tokens(["\n", "\n\n", "\u2581\u2581", "<table>"])
+    tokenizer.add_tokens([f"<unused{number}>" for number in range(3000)], special_tokens=True)
+    end = turn_ends.end_of_turn_token(tokenizer, False)
+    assert tokenizer.decode([end]) == "<end_of_turn>"
+    assert len(turn_ends.added_tokens(tokenizer).pattern) < 100
+
+    prompt = [{"role": "user", "content": "What is 1 plus 1?"}]
+    answer = {"role": "assistant", "content": "2\n<table>"}
+    (example,) = labels.tokenize_conversation(tokenizer, prompt, [answer], False)
+    learned = [label for label in example.labels if label != -100]
+    assert tokenizer.decode(learned) == "2\n<table><end_of_turn>"

@@ -60,15 +60,27 @@ def end_of_turn_token(tokenizer: Any, thinking: bool) -> int:
 
 
 def added_tokens(tokenizer: Any) -> re.Pattern[str]:
-    """Return a pattern that matches the added tokens of a tokenizer, such as ``<|im_end|>``."""
-    return _added_tokens(tokenizer, len(tokenizer))
+    """Return a pattern that matches the added tokens which the template writes.
+
+    Those that it never writes say nothing about its turns, and a tokenizer may have thousands.
+    """
+    return _added_tokens(tokenizer, str(tokenizer.chat_template), len(tokenizer))
 
 
 @lru_cache(maxsize=8)
-def _added_tokens(tokenizer: Any, size: int) -> re.Pattern[str]:
-    """``size``, of the vocabulary, is a key of the cache: tokens may be added."""
-    contents = {token.content for token in tokenizer.added_tokens_decoder.values()}
-    contents.add(tokenizer.eos_token)
+def _added_tokens(tokenizer: Any, template: str, size: int) -> re.Pattern[str]:
+    """``template`` and ``size``, of the vocabulary, are keys of the cache: both may change."""
+    try:
+        written = template + text_after_answer(tokenizer, (_QUESTION,), thinking=True)
+    except TrainerError:
+        written = template
+    contents = {
+        token.content
+        for token in tokenizer.added_tokens_decoder.values()
+        # White space may be a token of its own, but it never marks a turn.
+        if token.content in written and token.content.strip("\u2581 \t\r\n")
+    }
+    contents |= {tokenizer.eos_token, tokenizer.bos_token or tokenizer.eos_token}
     return re.compile("|".join(map(re.escape, sorted(contents, key=len, reverse=True))))
 
 
