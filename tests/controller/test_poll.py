@@ -15,7 +15,7 @@ from flashrun.controller import poll
 from flashrun.controller.poll import READERS, HeartbeatPoller
 from flashrun.controller.queue import RunKey
 from flashrun.store import Entry
-from flashrun.store_errors import Unavailable
+from flashrun.store_errors import Corrupt, Unavailable
 from tests.controller.clocks import Clock
 from tests.controller.stage import World, now
 
@@ -56,17 +56,24 @@ class SlowStore:
     def __init__(self, count: int, seconds: float) -> None:
         self.count, self.seconds, self.problem = count, seconds, ""
         self.reads = 0
+        self.unreadable: set[str] = set()
+        self.etag = "etag"
 
     def ensure_bucket(self) -> None: ...
 
     def list(self, prefix: str) -> list[Entry]:
-        return [Entry(f"{prefix}{uid}.json", 9, "etag", None) for uid in range(self.count)]
+        return [Entry(f"{prefix}{uid}.json", 9, self.etag, None) for uid in range(self.count)]
+
+    def exists(self, key: str) -> bool:
+        if self.problem:
+            raise Unavailable(self.problem)
+        return False
 
     def get_json(self, key: str, model: type[Heartbeat]) -> Heartbeat:
         self.reads += 1
         time.sleep(self.seconds)
-        if self.problem:
-            raise Unavailable(self.problem)
+        if self.problem or names.heartbeat_uid(key) in self.unreadable:
+            raise Unavailable(self.problem or "Internal Server Error")
         identity = RunIdentity(namespace="team", name="run", uid=names.heartbeat_uid(key))
         return model(run=identity, attempt=1, pod="pod", activity="Training", updated=now())
 
@@ -108,6 +115,80 @@ def test_only_time_in_which_storage_was_read_counts_as_silence() -> None:
     clock.now = 1005
     poller.poll()
     assert poller.readable_seconds == 15
+
+
+def test_a_heartbeat_that_is_never_readable_costs_only_its_own_run() -> None:
+    clock, store = Clock(), SlowStore(count=3, seconds=0.0)
+    anything: Any = store
+    poller = HeartbeatPoller(anything, clock)
+    store.unreadable = {"1"}
+    assert len(poller.poll()) == 2
+    assert poller.problem == ""
+    assert poller.refused("1") == "The heartbeat is ignored: Internal Server Error."
+    assert (poller.refused("0"), poller.newest("1")) == ("", None)
+    clock.now = 1
+    poller.poll()
+    assert poller.readable_seconds == 1
+    store.unreadable = set()
+    clock.now = 3
+    assert len(poller.poll()) == 1
+    assert (poller.refused("1"), poller.unread_etag("1")) == ("", "")
+    assert poller.newest("1") is not None
+
+
+def test_a_heartbeat_that_cannot_be_read_is_tried_again_at_growing_intervals() -> None:
+    clock, store = Clock(), SlowStore(count=1, seconds=0.0)
+    anything: Any = store
+    poller = HeartbeatPoller(anything, clock)
+    store.unreadable = {"0"}
+    tried = []
+    for second in range(300):
+        clock.now, store.etag, before = second, f"etag-{second}", store.reads
+        poller.poll()
+        assert poller.unread_etag("0") == store.etag
+        tried += [second] if store.reads > before else []
+    assert tried == [0, 3, 9, 21, 45, 93, 153, 213, 273]
+
+
+def test_a_flood_of_heartbeats_that_cannot_be_read_leaves_the_others_to_the_next_poll() -> None:
+    clock, store = Clock(), SlowStore(count=100, seconds=0.0)
+    anything: Any = store
+    poller = HeartbeatPoller(anything, clock)
+    store.unreadable = {str(number) for number in range(99)}
+    polls = 0
+    while poller.newest("99") is None:
+        clock.now += 0.01
+        poller.poll()
+        polls += 1
+    assert polls <= 99 // poll.UNREADABLE_LIMIT + 1
+    assert store.reads <= 100 + polls * READERS
+
+
+def test_keys_of_unknown_runs_are_limited_and_those_of_known_runs_are_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(poll, "UNKNOWN_LIMIT", 5)
+    store: Any = SlowStore(count=20, seconds=0.0)
+    poller = HeartbeatPoller(store)
+    assert poller.newest("19") is None
+    assert len(poller.poll()) == 6
+    assert poller.newest("19") is not None
+    assert poller.newest("18") is None
+    assert len(poller.poll()) == 1
+    poller.delete_orphans({"19"}, ())
+    poller.poll()
+    assert store.reads == 7
+
+
+def test_more_keys_than_can_be_listed_are_a_problem_of_storage(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(poll, "KEYS_LIMIT", 5)
+    store: Any = SlowStore(count=6, seconds=0.0)
+    poller = HeartbeatPoller(store)
+    with pytest.raises(Corrupt, match="more than 5 keys below live/"):
+        poller.poll()
+    assert "remove some" in poller.problem
 
 
 class Runs:

@@ -6,7 +6,9 @@ from flashrun.api.platform import Pool
 from flashrun.controller import publish
 
 
-def node(name: str, gpus: int, ready: bool = True, cordoned: bool = False, **labels: str) -> dict:
+def node(
+    name: str, gpus: int | str, ready: bool = True, cordoned: bool = False, **labels: str
+) -> dict:
     status = "True" if ready else "False"
     return {
         "metadata": {"name": name, "labels": labels},
@@ -18,7 +20,7 @@ def node(name: str, gpus: int, ready: bool = True, cordoned: bool = False, **lab
     }
 
 
-def pod(on: str, gpus: int, phase: str = "Running") -> dict:
+def pod(on: str, gpus: int | str, phase: str = "Running") -> dict:
     limits = {"limits": {"nvidia.com/gpu": str(gpus)}}
     spec = {"nodeName": on, "containers": [{"resources": limits}, {}]}
     return {"spec": spec, "status": {"phase": phase}}
@@ -35,6 +37,9 @@ def pod(on: str, gpus: int, phase: str = "Running") -> dict:
         ([node("a", 8), node("b", 8, cordoned=True)], [pod("b", 2)], 8, 8),
         ([node("a", 2)], [pod("a", 4)], 2, 0),
         ([node("a", 0)], [], 0, 0),
+        ([node("a", "1k")], [pod("a", "2e1"), pod("a", "1k", "Failed")], 1000, 980),
+        ([node("a", 8)], [pod("a", "1500m"), pod("a", "many"), pod("a", "-1")], 8, 7),
+        ([{**node("a", 8), "status": {"conditions": []}}], [], 0, 0),
     ],
 )
 def test_free_gpus_are_those_nobody_asked_for(

@@ -47,6 +47,16 @@ def test_the_start_and_the_deletion_of_a_pod_are_signs_of_life() -> None:
     assert meter.measure(UID, (make_pod(deleted=timedelta(0)),), None) == {POD: 0}
 
 
+def test_a_heartbeat_that_changes_and_cannot_be_read_is_a_sign_of_life() -> None:
+    clock = Clock()
+    meter = SilenceMeter(clock)
+    for number, etag in enumerate(("", "a", "b")):
+        clock.now = 100 * number
+        assert meter.measure(UID, (make_pod(),), None, etag) == {POD: 0}
+        clock.now += 50
+        assert meter.measure(UID, (make_pod(),), None, etag) == {POD: 50}
+
+
 def test_a_run_that_was_forgotten_begins_anew() -> None:
     clock = Clock()
     meter = SilenceMeter(clock)

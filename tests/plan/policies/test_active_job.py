@@ -197,3 +197,15 @@ def test_another_job_of_the_run_is_deleted_and_this_one_goes_on() -> None:
     assert decision.apply == ()
     after = world.seeing(jobs=(forged, job)).act(decision).decide()
     assert after.status.phase is Phase.RUNNING
+
+
+def test_an_image_has_ten_minutes_from_the_first_failed_pull_that_was_seen() -> None:
+    pod = make_pod(running=False, waiting=("ErrImagePull", "denied"), age=timedelta(days=3))
+    world = World(make_run()).settled().seeing(pods=(pod,))
+
+    assert world.decide().status.phase is Phase.STARTING
+    waiting = world.seeing(pull_failed_seconds={"pod-1-uid": 600.0})
+    assert waiting.decide().status.phase is Phase.STARTING
+    overdue = world.seeing(pull_failed_seconds={"pod-1-uid": 601.0}).decide().status
+    assert overdue.failure is not None
+    assert (overdue.phase, overdue.failure.reason) == (Phase.FAILED, "ImagePullFailed")

@@ -28,6 +28,7 @@ from flashrun.api.resource import FlashRun
 from flashrun.cluster import Cluster
 from flashrun.cluster_errors import AlreadyExists
 from flashrun.controller.poll import HeartbeatPoller
+from flashrun.controller.pull_failures import PullFailures
 from flashrun.controller.run_records import ManifestCache, RunRecords
 from flashrun.controller.silence import SilenceMeter
 from flashrun.controller.storage_threads import call_storage
@@ -77,6 +78,7 @@ class Observer:
         self._manifests = ManifestCache()
         self._views: dict[str, _CachedView] = {}
         self._silence = SilenceMeter(lambda: heartbeats.readable_seconds)
+        self._pull_failures = PullFailures(clock)
 
     async def read(self, run: FlashRun) -> Observed:
         """Return everything that a decision about ``run`` needs.
@@ -105,7 +107,13 @@ class Observer:
             access_expires=expiry_of(access) if access is not None else None,
             secrets=lookup,
             storage=await self._storage(run, pods),
-            silent_seconds=self._silence.measure(run.uid, pods, self._heartbeats.newest(run.uid)),
+            silent_seconds=self._silence.measure(
+                run.uid,
+                pods,
+                self._heartbeats.newest(run.uid),
+                self._heartbeats.unread_etag(run.uid),
+            ),
+            pull_failed_seconds=self._pull_failures.measure(run.uid, pods),
         )
 
     def forget(self, uid: str) -> None:
@@ -113,12 +121,14 @@ class Observer:
         self._manifests.forget(uid)
         self._views.pop(uid, None)
         self._silence.forget(uid)
+        self._pull_failures.forget(uid)
 
     def forget_all_except(self, uids: AbstractSet[str]) -> None:
         """Forget all runs that are not in ``uids``; they were deleted."""
         for uid in set(self._views) - uids:
             self.forget(uid)
         self._silence.forget_all_except(uids)
+        self._pull_failures.forget_all_except(uids)
         self._manifests.forget_all_except(self._views)
 
     # --- the API server -----------------------------------------------------------------------

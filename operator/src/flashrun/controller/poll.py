@@ -8,11 +8,11 @@ only time.
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from collections.abc import Set as AbstractSet
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from typing import Final, NamedTuple, Self
 
 from flashrun.api import names
 from flashrun.api.records import Heartbeat
@@ -29,6 +29,13 @@ RESYNC_SECONDS: Final = 300.0
 SLOWEST_POLL_SECONDS: Final = 60.0
 READERS: Final = 8
 """Heartbeats that are read at the same time."""
+KEYS_LIMIT: Final = 100_000
+"""Most keys below the prefix of heartbeats that one poll lists."""
+UNKNOWN_LIMIT: Final = 500
+"""Most of them that are read while no known run has their uid."""
+UNREADABLE_LIMIT: Final = 2 * READERS
+"""After so many heartbeats that cannot be read, a poll leaves the others to the next one."""
+LONGEST_RETRY_SECONDS: Final = 60.0
 ORPHAN_AGE: Final = timedelta(minutes=15)
 """Age from which the heartbeat of a deleted run is deleted."""
 
@@ -36,6 +43,18 @@ _LONGEST_PROBLEM: Final = 512
 
 Add = Callable[[RunKey], None]
 log = logging.getLogger(__name__)
+
+
+class _Unreadable(NamedTuple):
+    """A heartbeat that exists and cannot be read, and when it is tried again."""
+
+    etag: str
+    pause: float
+    retry_at: float
+
+    def seen(self, etag: str) -> Self:
+        """Return this with the ETag that the newest listing shows."""
+        return self._replace(etag=etag)
 
 
 class HeartbeatPoller:
@@ -51,10 +70,18 @@ class HeartbeatPoller:
         self._etags: dict[str, str] = {}
         self._heartbeats: dict[str, Heartbeat] = {}
         self._refused: dict[str, str] = {}
+        self._unreadable: dict[str, _Unreadable] = {}
+        self._known: set[str] = set()
 
     def newest(self, uid: str) -> Heartbeat | None:
-        """Return the newest heartbeat of a run, as of the last poll."""
+        """Return the newest heartbeat of a run, as of the last poll; from now on it is known."""
+        self._known.add(uid)
         return self._heartbeats.get(uid)
+
+    def unread_etag(self, uid: str) -> str:
+        """Return the ETag of a heartbeat that exists and cannot be read; else an empty string."""
+        unreadable = self._unreadable.get(uid)
+        return unreadable.etag if unreadable else ""
 
     def refused(self, uid: str) -> str:
         """Return why the newest heartbeat of a run is ignored; empty when it is not."""
@@ -93,36 +120,104 @@ class HeartbeatPoller:
         return changed
 
     def _poll(self) -> list[RunKey]:
-        entries = {
-            names.heartbeat_uid(entry.key): entry
-            for entry in self._store.list(names.HEARTBEAT_PREFIX)
-        }
+        entries = self._list()
         etags = {uid: entry.etag for uid, entry in entries.items()}
         removed = [self._heartbeats.pop(uid) for uid in self._heartbeats.keys() - etags.keys()]
         self._etags = {uid: etag for uid, etag in self._etags.items() if uid in etags}
         self._refused = {uid: why for uid, why in self._refused.items() if uid in etags}
+        self._unreadable = {
+            uid: item.seen(etags[uid]) for uid, item in self._unreadable.items() if uid in etags
+        }
+        now = self._clock()
+        new = {
+            uid: entries[uid]
+            for uid, etag in etags.items()
+            if self._etags.get(uid) != etag
+            and (uid not in self._unreadable or now >= self._unreadable[uid].retry_at)
+        }
         changed = []
-        new = [uid for uid, etag in etags.items() if self._etags.get(uid) != etag]
-        pool = ThreadPoolExecutor(READERS, thread_name_prefix="heartbeat")
-        try:
-            read = pool.map(self._read, new, [entries[uid] for uid in new])
-            for uid, heartbeat in zip(new, read, strict=True):
-                if heartbeat is not None:
-                    self._heartbeats[uid] = heartbeat
-                elif uid in self._refused:
-                    heartbeat = self._heartbeats.get(uid)  # the run whose status shows the reason
-                if heartbeat is not None:
-                    changed.append(heartbeat)
+        for uid, heartbeat in self._read_all(new):
+            if heartbeat is not None:
+                self._heartbeats[uid] = heartbeat
+            elif uid in self._refused:
+                heartbeat = self._heartbeats.get(uid)  # the run whose status shows the reason
+            if heartbeat is not None:
+                changed.append(heartbeat)
+            if uid not in self._unreadable:
                 self._etags[uid] = etags[uid]
-        finally:
-            pool.shutdown(cancel_futures=True)  # after an error, the others would fail as well
         return [
             RunKey(heartbeat.run.namespace, heartbeat.run.name)
             for heartbeat in (*removed, *changed)
         ]
 
+    def _list(self) -> dict[str, Entry]:
+        """Return the entries by uid: of all known runs, and of a limited number of others.
+
+        Raises:
+            Corrupt: there are so many that those of known runs may be missing.
+        """
+        entries: dict[str, Entry] = {}
+        unknown = 0
+        for count, entry in enumerate(self._store.list(names.HEARTBEAT_PREFIX), 1):
+            if count > KEYS_LIMIT:
+                raise Corrupt(f"there are more than {KEYS_LIMIT:,} keys below live/; remove some")
+            uid = names.heartbeat_uid(entry.key)
+            unknown += uid not in self._known
+            if uid in self._known or unknown <= UNKNOWN_LIMIT:
+                entries[uid] = entry
+        return entries
+
+    def _read_all(self, entries: dict[str, Entry]) -> Iterator[tuple[str, Heartbeat | None]]:
+        """Read several heartbeats at the same time; yield each with its run's uid.
+
+        One that cannot be read costs only its run, unless storage as a whole cannot be read.
+
+        Raises:
+            Unavailable, Unauthorized: storage has a problem; the next poll reads the others.
+        """
+        unreadable = 0
+        pool = ThreadPoolExecutor(READERS, thread_name_prefix="heartbeat")
+        try:
+            for uid, result in zip(
+                entries, pool.map(self._try_to_read, entries, entries.values()), strict=True
+            ):
+                if not isinstance(result, StoreError):
+                    self._unreadable.pop(uid, None)
+                    yield uid, result
+                    continue
+                if not unreadable and not self._can_read():
+                    raise result
+                unreadable += 1
+                self._defer(uid, entries[uid], result)
+                yield uid, None
+                if unreadable == UNREADABLE_LIMIT:
+                    return
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def _can_read(self) -> bool:
+        """Say whether storage answers a request for another key, which does not exist."""
+        try:
+            self._store.exists(f"{names.HEARTBEAT_PREFIX}probe")
+        except StoreError:
+            return False
+        return True
+
+    def _defer(self, uid: str, entry: Entry, error: StoreError) -> None:
+        """Note that a heartbeat cannot be read; the pauses between attempts grow."""
+        before = self._unreadable.get(uid)
+        pause = min(LONGEST_RETRY_SECONDS, 2 * before.pause if before else POLL_SECONDS)
+        self._unreadable[uid] = _Unreadable(entry.etag, pause, self._clock() + pause)
+        self._refuse(uid, str(error))
+
+    def _refuse(self, uid: str, problem: str) -> None:
+        metrics.RECORDS_REFUSED.labels(Heartbeat.__name__).inc()
+        log.warning("the heartbeat of run %s is ignored: %s", uid, problem)
+        self._refused[uid] = f"The heartbeat is ignored: {problem}."[:_LONGEST_PROBLEM]
+
     def delete_orphans(self, uids: AbstractSet[str], namespaces: tuple[str, ...]) -> None:
         """Delete old heartbeats in ``namespaces`` of runs that are not in ``uids``."""
+        self._known &= uids  # a run that exists is asked for again
         limit = datetime.now(UTC) - ORPHAN_AGE
         orphans = [
             names.heartbeat_key(uid)
@@ -134,30 +229,24 @@ class HeartbeatPoller:
         if orphans:
             self._store.delete(orphans)
 
-    def _read(self, uid: str, entry: Entry) -> Heartbeat | None:
+    def _try_to_read(self, uid: str, entry: Entry) -> Heartbeat | StoreError | None:
         """Return a valid heartbeat of this run, or None; ``refused`` has the reason.
 
-        Whatever is wrong with one heartbeat costs no other run anything.
-
-        Raises:
-            Unavailable, Unauthorized: storage itself has a problem; the next poll reads the
-                heartbeats that this one did not.
+        Whatever is wrong with one heartbeat costs no other run anything. An error of storage, which
+        may concern more than this one, is returned.
         """
         self._refused.pop(uid, None)
         try:
             return self._read_valid(uid, entry)
         except KeyNotFound:
             return None
-        except (Unavailable, Unauthorized):
-            raise
+        except (Unavailable, Unauthorized) as error:
+            return error
         except StoreError as error:
-            problem = str(error)
+            self._refuse(uid, str(error))
         except Exception as error:
             log.exception("an unexpected error while the heartbeat of run %s was read", uid)
-            problem = f"{entry.key} cannot be read ({type(error).__name__})"
-        metrics.RECORDS_REFUSED.labels(Heartbeat.__name__).inc()
-        log.warning("the heartbeat of run %s is ignored: %s", uid, problem)
-        self._refused[uid] = f"The heartbeat is ignored: {problem}."[:_LONGEST_PROBLEM]
+            self._refuse(uid, f"{entry.key} cannot be read ({type(error).__name__})")
         return None
 
     def _read_valid(self, uid: str, entry: Entry) -> Heartbeat:

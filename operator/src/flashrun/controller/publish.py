@@ -27,6 +27,7 @@ from flashrun.controller.storage_threads import call_storage
 from flashrun.plan import storage_policies
 from flashrun.plan.credentials import access_secret, are_due, expiry_of
 from flashrun.plan.kubernetes_status import find_condition
+from flashrun.plan.quantities import whole_units
 from flashrun.plan.types import AccessGrant, Object
 from flashrun.store import Store
 from flashrun.store_errors import StoreError
@@ -89,7 +90,9 @@ async def describe_platform(cluster: Cluster, platform: Platform, now: datetime)
 def count_gpus(pool: Pool, nodes: Iterable[Object], pods: Iterable[Object]) -> tuple[int, int]:
     """Return how many GPUs a pool has, and how many of them no pod has requested."""
     total = {
-        node["metadata"]["name"]: int(node["status"].get("allocatable", {}).get(pool.resource, 0))
+        node["metadata"]["name"]: whole_units(
+            _amounts(node.get("status"), "allocatable").get(pool.resource, 0)
+        )
         for node in nodes
         if _usable(node)
         and pool.node_selector.items() <= (node["metadata"].get("labels") or {}).items()
@@ -109,9 +112,13 @@ def _usable(node: Object) -> bool:
 
 def _requested(pod: Object, resource: str) -> int:
     return sum(
-        int((container.get("resources") or {}).get("limits", {}).get(resource, 0))
+        whole_units(_amounts(container.get("resources"), "limits").get(resource, 0))
         for container in pod["spec"]["containers"]
     )
+
+
+def _amounts(owner: Object | None, key: str) -> Object:
+    return (owner or {}).get(key) or {}
 
 
 def _config_map(namespace: str, public: PublicPlatform) -> Object:

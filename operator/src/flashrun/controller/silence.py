@@ -26,15 +26,22 @@ class SilenceMeter:
         self._signs: dict[str, dict[str, _Sign]] = {}
 
     def measure(
-        self, run_uid: str, pods: tuple[Object, ...], heartbeat: Heartbeat | None
+        self,
+        run_uid: str,
+        pods: tuple[Object, ...],
+        heartbeat: Heartbeat | None,
+        unread_etag: str = "",
     ) -> Mapping[str, float]:
-        """Return for each pod's uid the seconds since its last sign of life was received."""
+        """Return for each pod's uid the seconds since its last sign of life was received.
+
+        ``unread_etag`` is that of a newer heartbeat that cannot be read: its change is such a sign.
+        """
         now = self._clock()
         before = self._signs.get(run_uid, {})
         signs = {}
         for pod in read_pods(pods):
             own = heartbeat if heartbeat is not None and heartbeat.pod == pod.name else None
-            mark = (pod.started, pod.deleted, own)
+            mark = (pod.started, pod.deleted, own, unread_etag)
             known = before.get(pod.uid)
             signs[pod.uid] = known if known and known.mark == mark else _Sign(mark, now)
         self._signs[run_uid] = signs

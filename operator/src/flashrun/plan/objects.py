@@ -15,6 +15,7 @@ from flashrun.api.platform import Platform, Pool, TrainerSettings
 from flashrun.api.records import ResolvedRun, Scale
 from flashrun.api.resource import FlashRun
 from flashrun.plan import pins
+from flashrun.plan.quantities import multiply_quantity
 from flashrun.plan.types import Object
 
 _USER: Final = 1000
@@ -255,11 +256,11 @@ def _trainer_container(
     container["envFrom"] = [{"secretRef": {"name": secrets}}]
     container["resources"] = {
         "requests": {
-            "cpu": _multiply(pool.cpu, gpus),
-            "memory": _multiply(pool.memory, gpus),
+            "cpu": multiply_quantity(pool.cpu, gpus),
+            "memory": multiply_quantity(pool.memory, gpus),
             pool.resource: str(gpus),
         },
-        "limits": {"memory": _multiply(pool.memory, gpus), pool.resource: str(gpus)},
+        "limits": {"memory": multiply_quantity(pool.memory, gpus), pool.resource: str(gpus)},
     }
     return container
 
@@ -342,11 +343,3 @@ def _volumes(run: FlashRun, config_map: str, trainer: TrainerSettings) -> list[O
     if trainer.ca_bundle_config_map:
         volumes.append({"name": "ca", "configMap": {"name": trainer.ca_bundle_config_map}})
     return volumes
-
-
-def _multiply(quantity: str, count: int) -> str:
-    """Multiply a Kubernetes quantity, such as 500m or 16Gi, by a count."""
-    number = quantity.rstrip("mkKMGTi")
-    unit = quantity[len(number) :]
-    product = float(number) * count
-    return f"{product:g}{unit}"

@@ -95,6 +95,8 @@ class Observed:
     They are measured by the operator's monotonic clock, from its start on, and only while it can
     read heartbeats.
     """
+    pull_failed_seconds: Mapping[str, float] = field(default_factory=dict)
+    """Uid of a pod whose image cannot be pulled → seconds since the operator first saw that."""
     storage: StorageView = StorageView()
 
 

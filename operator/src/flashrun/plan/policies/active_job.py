@@ -1,7 +1,7 @@
 """Active Job: report what its pods do, and create again what they need and somebody deleted."""
 
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Final
 
 from flashrun.api import names
@@ -40,7 +40,7 @@ def follow_job(context: RunContext) -> Decision:
         patch=(*(suspend_patch(job, False) if resume else ()), *_limits_patch(context, job)),
     )
     without_image = next(
-        (pod for pod in context.current_pods if _image_overdue(pod, context.now)), None
+        (pod for pod in context.current_pods if _image_overdue(context, pod)), None
     )
     if without_image is not None:
         failure = FailureStatus(
@@ -149,11 +149,11 @@ _PREPARING: Final = {
 """What a pod does before its trainer starts."""
 
 
-def _image_overdue(pod: Pod, now: datetime) -> bool:
+def _image_overdue(context: RunContext, pod: Pod) -> bool:
     """Return whether to stop waiting for a pod's image."""
     if not pod.active or not pod.image_trouble:
         return False
     return (
         pod.waiting_reason == KubernetesReason.INVALID_IMAGE_NAME
-        or now - pod.created > IMAGE_PATIENCE
+        or context.observed.pull_failed_seconds.get(pod.uid, 0.0) > IMAGE_PATIENCE.total_seconds()
     )
