@@ -123,7 +123,6 @@ WITHOUT_TESTS = {
     "flashrun/cli/output/output_format.py": "one enumeration",
     "flashrun/plan/types.py": "dataclasses without methods",
     "flashrun_trainer/context.py": "one dataclass",
-    "flashrun_trainer/env_check_process.py": "cli/environments/test_env_check.py runs it",
 }
 """Modules without a test module of their name, each with its reason."""
 

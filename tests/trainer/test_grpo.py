@@ -519,6 +519,75 @@ def test_a_judge_that_stays_away_ends_the_attempt_and_the_next_one_resumes(
 
 @pytest.mark.trainer
 @pytest.mark.filterwarnings("default")
+def test_status_shows_the_judges_own_sentence_while_it_is_away(workshop: Workshop):
+    pod = judged_pod(workshop, (8, 10**6), steps=3)
+    with forks.started(pod):
+        heartbeat = pod.wait_for(lambda: (found := pod.heartbeat) and found.warning and found)
+    assert heartbeat.progress.step == 1
+    assert "nothing of step 2 could be judged, in row" in heartbeat.warning
+    assert "ConnectionError: the judge is away; it is tried again" in heartbeat.warning
+
+
+DRAWS = """
+    reward_timeout_seconds = 0.5
+    max_score_concurrency = THREADS
+
+    def score_response(self, example, response_text):
+        import random
+        import threading
+        import time
+
+        import numpy
+        import torch
+
+        def draw():
+            random.seed(1)
+            numpy.random.seed(1)
+            torch.manual_seed(1)
+            random.random(), numpy.random.random(), torch.rand(3)
+
+        if "DRAWS":
+            draw()
+            # The first call is left behind, and draws while the next step is sampled.
+            if not self.called:
+                self.called = True
+                while True:
+                    time.sleep(0.01)
+                    draw()
+        return RewardResult(score=sum(map(str.isdigit, response_text)))
+
+    called = False
+
+
+def load_environment(**params):
+    return Environment()
+"""
+
+
+@pytest.mark.trainer
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize("threads", [1, 4])
+def test_what_an_environment_draws_or_seeds_changes_nothing_that_is_sampled(
+    workshop: Workshop, threads: int
+):
+    sampled = []
+    for draws in (False, True):
+        code = DRAWS.replace('"DRAWS"', str(draws)).replace(
+            "reward_", f"max_score_concurrency = {threads}\n    reward_", 1
+        )
+        # Nothing is learned, so that the first score, which is missing, has no part in it.
+        run = resolved("grpo", steps=3, learning_rate=1e-12)
+        pod = workshop.pod(run, sums(environment=HEAD + code))
+        assert pod.train() == Exit.DONE, pod.termination
+        steps = [[row["completion"] for row in rollouts(pod, step)] for step in (1, 2, 3)]
+        sampled.append(steps)
+        assert pod.values("reward_failed/timed_out") == ([1.0] if draws else [])
+    assert sampled[0] == sampled[1]
+    assert sampled[0][0] != sampled[0][1]
+
+
+@pytest.mark.trainer
+@pytest.mark.filterwarnings("default")
 def test_two_processes_try_a_step_again_together(workshop: Workshop):
     # Each process has four calls a step; with one call at once for both, they take turns.
     scale = Scale(gpus=2)

@@ -1,8 +1,9 @@
-"""The process of ``flash env test``: checks an environment on a laptop, without a model.
+"""The process of ``flash env test``: checks an environment on a laptop, without a model's weights.
 
 ``python -m flashrun_trainer.env_check_process TASK EVENTS``. Rows, prompts, answers and scores pass
 through the same code as in training. The answers come from the dataset, and from a list of junk
-answers that should score low. It needs the environment SDK, but not PyTorch. TASK is a file with an
+answers that should score low. It needs the environment SDK, and for a tokenizer transformers, but
+not PyTorch. TASK is a file with an
 ``EnvCheckTask``, EVENTS a file to which one ``CheckEvent`` per line is written.
 """
 
@@ -21,11 +22,14 @@ from flashrun.api.exits import Exit
 from flashrun.api.records import ResolvedEnvironment
 from flashrun_trainer.data import conversations, rewards
 from flashrun_trainer.data import messages as chat_messages
+from flashrun_trainer.data.chat_template import encode, tokenize_messages
+from flashrun_trainer.data.conversations import Tool
 from flashrun_trainer.data.dataset import dataset_path
-from flashrun_trainer.data.environment import Environment, load_folder
-from flashrun_trainer.data.episodes import Episode, play_turns
+from flashrun_trainer.data.environment import Environment, load_folder, naming_example
+from flashrun_trainer.data.episodes import Episode, check_template, play_turns
 from flashrun_trainer.data.messages import Answer, Message
-from flashrun_trainer.pod.trainer_errors import TrainerError
+from flashrun_trainer.data.turn_ends import end_of_turn_token
+from flashrun_trainer.pod.trainer_errors import TrainerError, format_error
 
 JUNK: Final = ("", "qwxz blorf 0 0 0")
 """Answers that are wrong for any example."""
@@ -43,6 +47,8 @@ class CheckReporter:
     def __init__(self, task: EnvCheckTask, events: IO[str]) -> None:
         self.task = task
         self.folder = Path(task.folder)
+        self.tokenizer: Any = None
+        """The model's tokenizer; None when the check has no model."""
         self._events = events
 
     def write(self, event: CheckEvent) -> None:
@@ -72,7 +78,7 @@ class CheckReporter:
 
 
 def check_environment(reporter: CheckReporter) -> None:
-    """Check everything that needs no model, until something fails that the rest depends on."""
+    """Check everything that needs no weights, until something fails that the rest depends on."""
     data_is_valid = _check_data(reporter)
     reporter.announce(f"importing {reporter.folder.name}/environment.py")
     try:
@@ -82,9 +88,31 @@ def check_environment(reporter: CheckReporter) -> None:
             reporter.error(error)
         return
     reporter.write(CheckEvent(rows=len(environment.examples)))
+    if reporter.task.model and not _load_tokenizer(reporter, environment):
+        return
     if environment.row_remark:
         reporter.fault(environment.row_remark, fatal=False)
     _check_rows(reporter, environment, data_is_valid)
+
+
+def _load_tokenizer(reporter: CheckReporter, environment: Environment) -> bool:
+    """Load the tokenizer of the task's model; return whether it can be used."""
+    from flashrun_trainer import model
+
+    reporter.announce(f"loading the tokenizer in {reporter.task.model}")
+    try:
+        reporter.tokenizer = model.load_tokenizer(Path(reporter.task.model))
+        if environment.is_multi_turn:
+            check_template(reporter.tokenizer, reporter.task.thinking)
+    except TrainerError as error:
+        reporter.error(error)
+        return False
+    except Exception as error:  # each tokenizer raises its own
+        reporter.fault(
+            f"the model's tokenizer cannot be loaded: {format_error(error)}", reporter.task.model
+        )
+        return False
+    return True
 
 
 def _spec(task: EnvCheckTask) -> ResolvedEnvironment:
@@ -206,7 +234,9 @@ def _check_rows(reporter: CheckReporter, environment: Environment, data_is_valid
     for number, example in enumerate(environment.examples, 1):
         reporter.announce(f"building the prompt of row {number}")
         try:
-            prompt, completion, *_ = environment.conversation(example)
+            prompt, completion, name, tools = environment.conversation(example)
+            with naming_example(name):
+                _tokenize(reporter, prompt, tools)
         except TrainerError as error:
             if data_is_valid or error.code != Exit.DATA:
                 reporter.error(error)
@@ -219,6 +249,21 @@ def _check_rows(reporter: CheckReporter, environment: Environment, data_is_valid
             reporter.announce(f"scoring row {number}")
             row = _with_scores(reporter, environment, junk_answers, row, example, completion)
         reporter.write(CheckEvent(row=row))
+
+
+def _tokenize(reporter: CheckReporter, messages: list[Message], tools: Sequence[Tool]) -> list[int]:
+    """Return a prompt as the model's token ids; empty without a model."""
+    if reporter.tokenizer is None:
+        return []
+    return tokenize_messages(reporter.tokenizer, messages, reporter.task.thinking, True, tools)
+
+
+def _answer_ids(reporter: CheckReporter, text: str) -> list[int]:
+    """Return an answer as token ids, as if the model had sampled it; empty without a model."""
+    if reporter.tokenizer is None:
+        return []
+    end = end_of_turn_token(reporter.tokenizer, reporter.task.thinking)
+    return [*encode(reporter.tokenizer, text), end]
 
 
 def _describe_row(number: int, prompt: list[Message], completion: list[Message]) -> CheckedRow:
@@ -290,14 +335,19 @@ def _score_episode(
 ) -> ScoredAnswer:
     """Play and score an episode: ``texts`` are the answers in order; the last one is repeated."""
     began = time.monotonic()
-    turns = 0
+    tokenizer, thinking, turns = reporter.tokenizer, reporter.task.thinking, 0
     try:
         limit = min(environment.max_turns(example), TURNS_LIMIT)
-        episode = Episode(example, environment.prompt(example), [], turns_left=limit)
+        prompt = environment.prompt(example)
+        ids = _tokenize(reporter, prompt, environment.tools(example))
+        episode = Episode(example, prompt, ids, turns_left=limit)
         while not episode.done and turns < limit:
             text = texts[min(turns, len(texts) - 1)]
             turns += 1
-            play_turns(environment, [(episode, [], Answer(text, reporter.task.thinking))])
+            turn = (episode, _answer_ids(reporter, text), Answer(text, thinking))
+            [replies] = play_turns(environment, [turn])
+            if replies and tokenizer is not None:
+                episode.add_reply(tokenizer, replies, thinking, sys.maxsize)
         response = episode.to_response()
     except Exception as error:
         response = rewards.failed_score(error.__cause__ or error)

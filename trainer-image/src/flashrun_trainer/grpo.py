@@ -43,7 +43,6 @@ from flashrun_trainer.data.episodes import (
     check_template,
     play_turns,
     start_episodes,
-    tokenize_reply,
 )
 from flashrun_trainer.data.messages import Answer, Message
 from flashrun_trainer.data.prompt_order import PromptOrder, PromptSampler
@@ -357,7 +356,8 @@ class GrpoTrainer(loop.WithoutModelCards, GRPOTrainer):
             return self._rollout_episodes([self._prompts[int(row)] for row in prompts])
 
     def _rollout_episodes(self, prompts: Sequence[Prompt]) -> dict[str, Any]:
-        environment = self._context.environment
+        environment, run = self._context.environment, self._context.run
+        longest = trl_arguments.longest_prompt(run)
         episodes = self._start_episodes(prompts)
         logprobs: list[list[float]] = [[] for _ in prompts]
         while active := self._episodes_to_sample(episodes):
@@ -371,18 +371,16 @@ class GrpoTrainer(loop.WithoutModelCards, GRPOTrainer):
                 (
                     episodes[index],
                     ids,
-                    parse_answer(
-                        self._tokenizer, self._context.run, ids, prompts[index].opens_reasoning
-                    ),
+                    parse_answer(self._tokenizer, run, ids, prompts[index].opens_reasoning),
                 )
                 for index, ids in pairs
                 if not episodes[index].done
             ]
             with self._timer.timed(StepPhase.ENVIRONMENT):
                 replies = play_turns(environment, turns)
-            for (episode, ids, _), messages in zip(turns, replies, strict=True):
+            for (episode, *_), messages in zip(turns, replies, strict=True):
                 if messages:
-                    self._add_reply(episode, ids, messages)
+                    episode.add_reply(self._tokenizer, messages, run.thinking, longest)
         return {
             "prompt_ids": [episode.prompt_ids for episode in episodes],
             "completion_ids": [episode.completion_ids for episode in episodes],
@@ -455,22 +453,6 @@ class GrpoTrainer(loop.WithoutModelCards, GRPOTrainer):
             return active
         (any_active,) = self._context.process_group.any_rank(bool(active))
         return range(len(episodes)) if any_active else ()
-
-    def _add_reply(self, episode: Episode, ids: list[int], replies: list[Message]) -> None:
-        """Add the environment's reply to the tokens; end the episode if no answer would fit.
-
-        A reply that the template refuses fails its episode.
-        """
-        run = self._context.run
-        try:
-            reply_ids = tokenize_reply(self._tokenizer, replies, run.thinking, ids[-1])
-        except TrainerError as error:
-            episode.fail(error)
-            return
-        if len(episode.ids) + len(reply_ids) > trl_arguments.longest_prompt(run):
-            episode.done = True
-        else:
-            episode.add_reply_tokens(reply_ids)
 
 
 # --- scoring ------------------------------------------------------------------------------------

@@ -20,6 +20,8 @@ class EnvCheckTask(Record):
     """Whether reasoning is left out of what is scored."""
     scored: int
     """How many rows are scored; prompts are built for all of them."""
+    model: str = ""
+    """Folder with the model's tokenizer and chat template; empty for a check without them."""
 
 
 class Fault(Record):

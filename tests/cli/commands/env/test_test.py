@@ -294,6 +294,14 @@ def test_an_environment_that_hangs_is_killed_with_its_processes(shell: Shell) ->
     assert "it took longer than 3 s while building the prompt of row 1" in done.stderr
 
 
+def test_a_model_without_a_tokenizer_is_refused(shell: Shell) -> None:
+    write(shell)
+    shell.write("model/config.json", "{}")
+    done = shell("env", "test", "env", "--model", "model")
+    assert done.code == 2
+    assert "model has no tokenizer_config.json" in done.err
+
+
 def test_a_folder_without_an_environment_is_refused_with_the_way_out(shell: Shell) -> None:
     done = shell("env", "test", ".")
 

@@ -106,6 +106,24 @@ class Episode:
         """End the episode with an error of the environment: it is not scored, and not learned."""
         self.error, self.done = error, True
 
+    def add_reply(
+        self, tokenizer: Any, replies: list[Message], thinking: bool, longest: int
+    ) -> None:
+        """Append the tokens of the environment's reply to the newest answer.
+
+        The episode ends when it would be longer than ``longest`` tokens, and no answer would fit.
+        It fails when the template refuses the reply.
+        """
+        try:
+            reply_ids = tokenize_reply(tokenizer, replies, thinking, self.last_ids[-1])
+        except TrainerError as error:
+            self.fail(error)
+            return
+        if len(self.ids) + len(reply_ids) > longest:
+            self.done = True
+        else:
+            self.add_reply_tokens(reply_ids)
+
     def add_reply_tokens(self, ids: Sequence[int]) -> None:
         """Append the tokens of the environment's reply, which are not learned."""
         self._append(ids, 0)

@@ -28,6 +28,7 @@ CHARACTERS_PER_TOKEN: Final = 4
 """A rough average: there is no tokenizer on the user's machine."""
 SLOW_SECONDS: Final = 1.0
 _PROCESS_MODULE: Final = "flashrun_trainer.env_check_process"
+_TOKENIZER_CONFIG: Final = "tokenizer_config.json"
 _ROWS_LISTED: Final = 3
 
 
@@ -84,13 +85,23 @@ def run_env_check(
     The process is killed after ``seconds``.
 
     Raises:
-        UsageFailure: the folder has no environment, or the environment SDK is not installed.
+        UsageFailure: a folder has no environment or no tokenizer, or a library is not installed.
     """
     if not (Path(task.folder) / ENTRY_FILE).is_file():
         raise UsageFailure(f"{task.folder} has no {ENTRY_FILE}", "flash env setup writes one")
     if importlib.util.find_spec("freesolo") is None:
         raise UsageFailure(
             "the environment SDK is not installed here", "pip install freesolo==0.4.2"
+        )
+    if task.model and not (Path(task.model) / _TOKENIZER_CONFIG).is_file():
+        raise UsageFailure(
+            f"{task.model} has no {_TOKENIZER_CONFIG}",
+            "give the folder of a downloaded model to --model",
+        )
+    if task.model and importlib.util.find_spec("transformers") is None:
+        raise UsageFailure(
+            "transformers is not installed here, which reads tokenizers",
+            "pip install transformers==5.19.0, or leave out --model",
         )
     with tempfile.TemporaryDirectory(prefix="flash-") as scratch:
         work, events = Path(scratch, "work"), Path(scratch, "events")

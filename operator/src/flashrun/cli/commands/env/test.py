@@ -53,6 +53,14 @@ def check_environment(
     rows: Annotated[
         int, typer.Option("--rows", min=1, help="Number of rows to score; all are checked.")
     ] = 20,
+    model: Annotated[
+        Path | None,
+        typer.Option(
+            "--model",
+            help="Folder of the model; its chat template and tokenizer read every message.",
+            metavar="FOLDER",
+        ),
+    ] = None,
     timeout: Annotated[
         float, typer.Option("--timeout", min=1, help="Time limit in seconds.")
     ] = 120,
@@ -82,6 +90,7 @@ def check_environment(
         split=str(given.get("split", catalog.DEFAULT_SPLIT)),
         params=given,
         scored=rows,
+        model=str(model.resolve()) if model else "",
     )
     variables = _variables(composed.config, config.resolve().parent) if composed and config else {}
     result = run_env_check(task, timeout, variables, verbose=verbose)

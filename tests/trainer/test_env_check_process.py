@@ -1,0 +1,89 @@
+"""The check of an environment with a model's tokenizer and template."""
+
+import io
+from pathlib import Path
+
+import pytest
+
+from flashrun.api.env_check_records import CheckEvent, EnvCheckTask
+from flashrun_trainer.env_check_process import CheckReporter, check_environment
+
+ENVIRONMENT = """
+from freesolo.environments import EnvironmentMultiTurn, EnvironmentStepResult, RewardResult
+
+
+class Talk(EnvironmentMultiTurn):
+    def start_episode(self, example, prompt_text):
+        return [{"role": example.metadata["role"], "content": example.input}]
+
+    def max_episode_turns(self, example):
+        return 2
+
+    def step_episode(self, example, messages, assistant_response):
+        content = "half \\ud83d" if example.input == "halves" else "Again."
+        role = "tool" if example.input == "tools" else "user"
+        return EnvironmentStepResult(done=False, messages=({"role": role, "content": content},))
+
+    def score_episode(self, example, episode):
+        return RewardResult(score=float(len(episode.messages)))
+
+
+def load_environment(**params):
+    return Talk()
+"""
+
+REFUSING = (
+    "{%- for m in messages if m.role == 'tool' %}{{ raise_exception('no tools here') }}"
+    "{%- endfor %}"
+)
+
+
+def checked(tmp_path: Path, model: str) -> list[CheckEvent]:
+    """The events of a check of four rows."""
+    folder = tmp_path / "env"
+    (folder / "dataset").mkdir(parents=True, exist_ok=True)
+    (folder / "environment.py").write_text(ENVIRONMENT)
+    lines = "".join(
+        f'{{"input": "{text}", "output": "7", "metadata": {{"role": "{role}"}}}}\n'
+        for text, role in (("fine", "user"), ("tools", "user"), ("halves", "user"), ("x", "tool"))
+    )
+    (folder / "dataset" / "train.jsonl").write_text(lines)
+    events = io.StringIO()
+    task = EnvCheckTask(folder=str(folder), split="train", scored=4, model=model)
+    check_environment(CheckReporter(task, events))
+    return [CheckEvent.model_validate_json(line) for line in events.getvalue().splitlines()]
+
+
+@pytest.mark.trainer
+def test_what_the_models_template_refuses_is_found_in_prompts_and_replies(
+    tmp_path: Path, tiny_model: Path
+):
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    tokenizer.chat_template = REFUSING + tokenizer.chat_template
+    tokenizer.save_pretrained(tmp_path / "model")
+    events = checked(tmp_path, str(tmp_path / "model"))
+    faults = [event.fault.sentence for event in events if event.fault]
+    assert len(faults) == 1
+    assert faults[0].startswith("row 4: the model's chat template refuses messages")
+    fine, tools, halves = (event.row for event in events if event.row)
+    assert (fine.gold.score, fine.gold.turns) == (4, 2)
+    assert tools.gold.error.startswith("in turn 1: the model's chat template refuses messages")
+    assert "no tools here" in tools.gold.error
+    assert halves.gold.error.startswith("in turn 1: messages that end with")
+
+
+def test_without_a_model_no_template_is_asked(tmp_path: Path):
+    events = checked(tmp_path, "")
+    assert [event.fault for event in events if event.fault] == []
+    assert [event.row.gold.error for event in events if event.row] == [""] * 4
+
+
+@pytest.mark.trainer
+def test_a_tokenizer_that_cannot_be_used_is_an_error_of_its_own(tmp_path: Path):
+    (tmp_path / "tokenizer_config.json").write_text("{}")
+    events = checked(tmp_path, str(tmp_path))
+    [fault] = [event.fault for event in events if event.fault]
+    assert "tokenizer" in fault.sentence or "template" in fault.sentence
+    assert not any(event.row for event in events)
