@@ -203,9 +203,9 @@ def test_weights_that_are_not_finite_are_not_saved(workshop: Workshop):
 def test_weights_that_are_not_finite_are_not_saved_even_if_the_loss_is_finite(
     workshop: Workshop, monkeypatch: pytest.MonkeyPatch
 ):
-    from flashrun_trainer import loop
+    from flashrun_trainer.checkpoint import TrainingObjects
 
-    monkeypatch.setattr(loop, "weights_are_finite", lambda _: False)
+    monkeypatch.setattr(TrainingObjects, "weights_are_finite", lambda _: False)
     pod = workshop.pod(resolved("sft", max_steps=1))
     assert pod.train() == Exit.DIVERGED
     assert pod.termination.message == "a weight is nan at step 1: training diverged"

@@ -166,13 +166,15 @@ if os.environ["RANK"] == "0":
 """
 
 
-def test_the_first_process_saves_its_adapter_without_waiting_for_the_others(workshop: Workshop):
+def test_the_first_process_saves_its_last_whole_step_without_waiting_for_the_others(
+    workshop: Workshop,
+):
     source = RUNS_OUT + sums()["environment.py"]
     run = resolved("sft", scale=TWO, epochs=6, save_every=50)
     pod = workshop.pod(run, sums(environment=source))
     assert forks.trained(pod) == Exit.CUDA_OUT_OF_MEMORY, pod.output
     assert pod.termination.reason == "CudaOutOfMemory"
-    assert (pod.steps(), pod.steps(names.STATE_MANIFEST)) == ([(1, 8)], [])
+    assert (pod.steps(), pod.steps(names.STATE_MANIFEST)) == ([(1, 8)], [(1, 8)])
 
 
 def test_a_superseded_attempt_ends_all_of_its_processes(workshop: Workshop):

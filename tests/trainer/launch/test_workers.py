@@ -23,6 +23,7 @@ from flashrun_trainer.launch.rendezvous import (
     EndMessage,
     PeerConnection,
     StartMessage,
+    StopMessage,
 )
 from flashrun_trainer.launch.workers import WorkerGroup
 from flashrun_trainer.pod.interruption import Interruption
@@ -177,21 +178,73 @@ def test_the_first_process_may_upload_what_it_has_when_another_one_fails(
     assert (tmp_path / "uploaded").exists()
 
 
-def test_sigterm_reaches_every_process(worker_group: Callable[..., WorkerGroup], tmp_path: Path):
+def test_sigterm_reaches_rank_0_and_the_others_when_it_has_saved(
+    worker_group: Callable[..., WorkerGroup], tmp_path: Path
+):
     script = f"""
+    note = {str(tmp_path)!r}
     def stop(*_):
-        open({str(tmp_path)!r} + f"/told-{{number}}", "w").close()
+        if number == 0: time.sleep(0.3); open(note + "/saved", "w").close()
+        elif os.path.exists(note + "/saved"): open(note + f"/waited", "w").close()
         end(40 if number == 0 else 0, "Interrupted")
     signal.signal(signal.SIGTERM, stop)
-    ready = {str(tmp_path / "ready")!r}
-    while number == 1 and not os.path.exists(ready): time.sleep(0.05)
-    os.kill(os.getppid(), signal.SIGTERM) if number == 1 else open(ready, "w").close()
+    while number == 1 and not os.path.exists(note + "/ready"): time.sleep(0.05)
+    os.kill(os.getppid(), signal.SIGTERM) if number == 1 else open(note + "/ready", "w").close()
     time.sleep(600)
     """
     ended = worker_group(script, gpus=2).run()
     assert ended.code == Exit.INTERRUPTED_SAVED
-    assert (tmp_path / "told-0").exists()
-    assert (tmp_path / "told-1").exists()
+    assert (tmp_path / "waited").exists()
+
+
+ASKED_TO_STOP = (Exit.INTERRUPTED_SAVED, Exit.INTERRUPTED_UNSAVED, 128 + signal.SIGTERM)
+"""Exit codes of a process that was asked to stop: before Python has a handler, too."""
+
+IGNORES = """
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+os.kill(os.getppid(), signal.SIGTERM) if number == 0 else None
+"""
+
+
+def test_a_pod_that_is_asked_to_stop_does_not_wait_for_a_rank_0_that_does_not_answer(
+    worker_group: Callable[..., WorkerGroup],
+):
+    ended = worker_group(IGNORES + "time.sleep(600)", gpus=2).run()
+    assert (ended.code, ended.termination and ended.termination.reason) == (
+        Exit.INTERRUPTED_UNSAVED,
+        "Interrupted",
+    )
+
+
+def test_a_rank_0_that_saves_for_long_is_waited_for(worker_group: Callable[..., WorkerGroup]):
+    script = (
+        IGNORES + "number or say('Saving'); time.sleep(600 if number else 2.5); end(40, 'Saved')"
+    )
+    assert worker_group(script, gpus=2).run().code == Exit.INTERRUPTED_SAVED
+
+
+def test_a_pod_that_is_asked_to_stop_asks_the_leader_which_stops_its_rank_0(
+    worker_group: Callable[..., WorkerGroup],
+    wire: Callable[..., tuple[PeerConnection, PeerConnection]],
+):
+    ours, leader = wire()
+
+    def answer() -> None:
+        leader.receive(StopMessage)
+        leader.send(EndMessage(code=Exit.INTERRUPTED_SAVED))
+
+    answers = threading.Thread(target=answer)
+    answers.start()
+    script = "os.kill(os.getppid(), signal.SIGTERM); time.sleep(600)"
+    group = worker_group(script, index=1, peers=[ours], nodes=2)
+    assert group.run().code == Exit.INTERRUPTED_SAVED
+    answers.join()
+
+    ours, other = wire(1)
+    other.send(StopMessage())
+    script = "signal.signal(signal.SIGTERM, lambda *_: end(40, 'Saved')); time.sleep(600)"
+    assert worker_group(script, peers=[ours], nodes=2).run().code in ASKED_TO_STOP
+    assert other.receive(EndMessage).code in ASKED_TO_STOP
 
 
 def is_running(pid: int) -> bool:

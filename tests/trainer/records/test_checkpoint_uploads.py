@@ -134,6 +134,29 @@ def bench(access: StorageAccess, tmp_path: Path) -> Iterator[Bench]:
     made.uploader.finish(0)
 
 
+def test_an_urgent_step_arrives_before_those_that_wait(bench: Bench):
+    bench.store.pause = 0.2
+    for step in range(1, 5):
+        bench.save(step)
+    snapshot = checkpoint_uploads.take_snapshot(
+        saved(bench.folder, 9), bench.folder / "outbox", 9, "base/model"
+    )
+    bench.uploader.put(snapshot, urgent=True)
+    assert bench.uploader.finish(30)
+    # The first one may have been on its way.
+    assert bench.arrived in ([1, 9, 2, 3, 4], [9, 1, 2, 3, 4])
+    assert bench.steps(names.STATE_MANIFEST)[-1] == bench.uploader.resumable_step == 9
+
+
+def test_a_step_that_was_resumed_from_can_be_resumed_from(bench: Bench):
+    assert bench.uploader.resumable_step == 0
+    bench.uploader.continue_from(7)
+    assert bench.uploader.resumable_step == 7
+    bench.save(8)
+    assert bench.uploader.finish(30)
+    assert bench.uploader.resumable_step == 8
+
+
 def test_every_adapter_arrives_in_order_and_of_the_state_the_newest(bench: Bench):
     bench.store.pause = 0.05
     for step in range(1, 21):

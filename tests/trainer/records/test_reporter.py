@@ -18,7 +18,7 @@ from flashrun.api.records import (
     StorageAccess,
     TrainerControl,
 )
-from flashrun.store import Store
+from flashrun.store import Store, Unavailable
 from flashrun_trainer.pod.mounts import PodMounts
 from flashrun_trainer.pod.redaction import Redactor
 from flashrun_trainer.records import attempts, reporter
@@ -208,6 +208,36 @@ def test_rollouts_keep_their_texts_without_the_secrets_and_are_json_whatever_is_
         "reward": 0.5,
         "metrics": {"right": True},
     }
+
+
+def test_rollouts_of_all_steps_survive_an_outage_and_are_there_before_a_checkpoint(
+    claim: Callable[[], ClaimedAttempt], access: StorageAccess, tmp_path: Path
+):
+    own = claim()
+
+    class Away(Store):
+        away = True
+
+        def put_bytes(self, key: str, data: bytes, content_type: str = "") -> None:
+            if self.away:
+                raise Unavailable("storage is away")
+            super().put_bytes(key, data, content_type)
+
+    store = Away(access)
+    attempt = ClaimedAttempt(own.run, store, own.prefix, own.claim)
+    reporter = Reporter(attempt, tmp_path, Redactor(()), pass_seconds=3600)
+    for step in range(1, 301):
+        reporter.queue_rollouts(step, [{"completion": "first try"}])
+        reporter.queue_rollouts(step, [{"completion": f"answer {step}"}])
+    with pytest.raises(Unavailable):
+        reporter.upload_history()
+    store.away = False
+    reporter.upload_history()
+    for step in (1, 2, 300):
+        kept = own.store.get_bytes(names.rollouts_key(own.prefix, step)).decode()
+        assert json.loads(kept) == {"completion": f"answer {step}"}
+    assert list((tmp_path / "rollouts").iterdir()) == []
+    reporter.close()
 
 
 def test_a_warning_is_cut_to_the_longest_message(

@@ -1,6 +1,8 @@
 """The one value that travels through an attempt."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NoReturn
 
 from flashrun.api.records import ResolvedRun
 from flashrun_trainer.data.environment import Environment
@@ -30,6 +32,8 @@ class TrainContext:
     redact: Redactor
     machine: Machine
     process_group: ProcessGroup
+    end_interrupted: Callable[[Callable[[], int]], NoReturn]
+    """Ends this process after a SIGTERM; the argument saves a step and returns its number."""
 
     @property
     def sharded(self) -> bool:

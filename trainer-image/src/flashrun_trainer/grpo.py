@@ -106,10 +106,7 @@ class ScoredCompletion(NamedTuple):
 
 
 def train(context: TrainContext) -> Path | None:
-    """Train, and return the folder of the final adapter.
-
-    Returns None on ranks above 0, and when training was interrupted.
-    """
+    """Train, and return the folder of the final adapter; None on ranks above 0."""
     run, machine = context.run, context.machine
     callback = loop.TrainingCallback(context)
 
@@ -197,7 +194,7 @@ def data_remark(environment: Environment, prompts: Sequence[Prompt], template: s
 # --- sampling -----------------------------------------------------------------------------------
 
 
-class GrpoTrainer(loop.WithoutModelCards, GRPOTrainer):
+class GrpoTrainer(loop.WithoutCheckpoints, GRPOTrainer):
     """TRL's trainer with our prompts and their order, our stop sequences and our episodes."""
 
     def __init__(

@@ -3,6 +3,7 @@
 import hashlib
 import logging
 import math
+import os
 import shutil
 import time
 from array import array
@@ -26,10 +27,18 @@ from flashrun.api.exits import Exit
 from flashrun.api.reasons import Activity, Reason
 from flashrun.api.records import MetricsRow, Progress
 from flashrun_trainer import adapter_layers, model, sharding, trl_arguments
+from flashrun_trainer.checkpoint import (
+    TrainingObjects,
+    WholeStep,
+    capture_random_state,
+    save_adapter,
+    write_checkpoint,
+)
 from flashrun_trainer.context import TrainContext
 from flashrun_trainer.pod.distributed import ProcessGroup
 from flashrun_trainer.pod.trainer_errors import TrainerError, divergence_error
-from flashrun_trainer.records import checkpoint_uploads, timing
+from flashrun_trainer.records import checkpoint_uploads, termination, timing
+from flashrun_trainer.step_gate import StepGate
 
 log = logging.getLogger(__name__)
 
@@ -56,9 +65,12 @@ class TrainingCallback(TrainerCallback):
     def __init__(self, context: TrainContext) -> None:
         self._context = context
         self._began = (0, time.monotonic())
+        self.gate = StepGate()
+        """Open while the last whole step is what the model and the optimizer hold."""
+        self._objects: TrainingObjects | None = None
+        self._whole: WholeStep | None = None
         self.last_saved_step = 0
-        self.stop_requested = False
-        """Whether training ends early because a process was asked to stop."""
+        """Step that the uploader has, or from which this attempt has resumed."""
         self.environment_metrics: dict[str, float] = {}
         """Metrics of the environment for the current step."""
         self.timer = timing.StepTimer(timing.load_startup_seconds(context.pod.packages))
@@ -69,30 +81,47 @@ class TrainingCallback(TrainerCallback):
         """Returns the epochs of the first steps; None uses TRL's count."""
 
     def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **objects: Any
     ) -> None:
         """Start the clock."""
-        self.last_saved_step = state.global_step
+        self._objects = TrainingObjects.from_callback(state, objects)
         self._began = (state.global_step, time.monotonic())
         self.timer.end_startup_part("loading")
         self.timer.start_tokens_at(self._tokens(state))
         self._context.reporter.set_progress(self._progress(state, {}))
         self._context.reporter.set_activity(Activity.TRAINING)
 
+    def on_pre_optimizer_step(self, *_: Any, **__: Any) -> None:
+        """Begin to change the weights."""
+        self.gate.begin_change()
+        self._whole = None
+
+    def on_step_begin(self, *_: Any, **__: Any) -> None:
+        """Begin a step: the one before is logged and saved."""
+        self.gate.end_change()
+
+    def on_train_end(self, *_: Any, **__: Any) -> None:
+        """End training: the last step is logged and saved, and nobody may stop the run any more."""
+        self.gate.close()
+
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        """Save or stop when that was requested: on all ranks, at the same step."""
+        """Remember the whole step, and save it if that was requested: on all ranks."""
         context = self._context
         if (error := context.reporter.superseded or context.uploader.error) is not None:
             raise error
-        save, self.stop_requested = context.process_group.any_rank(
-            context.reporter.take_save_request(), context.interruption.requested
+        process_group = context.process_group
+        ranks = process_group.all_gather(
+            (context.reporter.take_save_request(), capture_random_state(process_group.world_size))
         )
-        if save or self.stop_requested:
+        self._whole = WholeStep(
+            state.global_step,
+            int(state.num_input_tokens_seen),
+            tuple(random_state for _, random_state in ranks),
+        )
+        if any(save_requested for save_requested, _ in ranks):
             control.should_save = True
-        if self.stop_requested:
-            control.should_training_stop = True
 
     def on_log(
         self,
@@ -130,34 +159,38 @@ class TrainingCallback(TrainerCallback):
         log.info("step %d of %d  %s", state.global_step, state.max_steps, "  ".join(logged))
 
     def on_save(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        model: Any = None,
-        **_: Any,
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        """Give the checkpoint to the uploader, with the random states of all ranks in it."""
-        step = state.global_step
-        if not weights_are_finite(model) and (
-            error := divergence_error("a weight", math.nan, step)
-        ):
-            raise error
-        folder = Path(args.output_dir) / f"checkpoint-{step}"
-        process_group = self._context.process_group
-        if process_group.world_size > 1:
-            gather_random_states(process_group, folder)
-        if process_group.is_main_process:
-            self.upload(folder, step)
-        self.last_saved_step = step
+        """Save the step."""
+        if self._context.process_group.is_main_process:
+            self.save_whole_step()
         self.timer.count_as_saving()
 
-    def upload(self, folder: Path, step: int, resumable: bool = True) -> None:
-        """Queue a checkpoint for upload; only its adapter when it is not ``resumable``."""
+    def save_whole_step(self, urgent: bool = False) -> int:
+        """Give the last whole step to the uploader, unless it has it, and return its number.
+
+        It may be called on any thread while the gate keeps the step. An ``urgent`` one is uploaded
+        before those that still wait.
+
+        Raises:
+            TrainerError: a weight is not finite.
+        """
+        whole, objects = self._whole, self._objects
+        if whole is None or objects is None or whole.step <= self.last_saved_step:
+            return self.last_saved_step
+        if not objects.weights_are_finite() and (
+            error := divergence_error("a weight", math.nan, whole.step)
+        ):
+            raise error
+        folder = self._context.pod.work / "checkpoints" / f"checkpoint-{whole.step}"
+        write_checkpoint(folder, objects, whole)
         snapshot = checkpoint_uploads.take_snapshot(
-            folder, self._context.pod.work / "outbox", step, self._context.run.model.id, resumable
+            folder, self._context.pod.work / "outbox", whole.step, self._context.run.model.id
         )
-        self._context.uploader.put(snapshot)
+        self._context.uploader.put(snapshot, urgent=urgent)
+        shutil.rmtree(folder)
+        self.last_saved_step = whole.step
+        return whole.step
 
     def report_finished_run(self, state: TrainerState) -> None:
         """Report the progress of a run that was resumed from its last step."""
@@ -182,10 +215,10 @@ class TrainingCallback(TrainerCallback):
         )
 
 
-class WithoutModelCards:
-    """Mixin for TRL's trainers: no model card per checkpoint; the final adapter gets ours."""
+class WithoutCheckpoints:
+    """Mixin for TRL's trainers: they write no checkpoints; ``TrainingCallback.on_save`` does."""
 
-    def create_model_card(self, *_: Any, **__: Any) -> None:
+    def _save_checkpoint(self, *_: Any, **__: Any) -> None:
         """Write nothing."""
 
 
@@ -217,21 +250,6 @@ def _is_finite_number(value: Any) -> bool:
     return isinstance(value, int | float) and math.isfinite(value)
 
 
-def gather_random_states(process_group: ProcessGroup, folder: Path) -> None:
-    """Collect the random states of all ranks in the checkpoint of rank 0.
-
-    Each rank has written its own state, on the disk of its own pod.
-    """
-    own = folder / f"rng_state_{process_group.rank}.pth"
-    states = process_group.all_gather(own.read_bytes())
-    if process_group.is_main_process:
-        for rank, state in enumerate(states):
-            (folder / f"rng_state_{rank}.pth").write_bytes(state)
-    elif not (folder / "trainer_state.json").exists():
-        # This is not the leading pod's disk: nothing else of the checkpoint is here.
-        shutil.rmtree(folder, ignore_errors=True)
-
-
 def download_resume_checkpoint(context: TrainContext) -> Path | None:
     """Download the checkpoint to resume from, and the history up to it; None for a fresh start.
 
@@ -245,6 +263,7 @@ def download_resume_checkpoint(context: TrainContext) -> Path | None:
         shutil.rmtree(folder, ignore_errors=True)
         checkpoint = checkpoint_uploads.restore(store, prefix, folder)
         context.reporter.continue_history(checkpoint.step if checkpoint else 0)
+        context.uploader.continue_from(checkpoint.step if checkpoint else 0)
     checkpoint = process_group.broadcast(checkpoint)
     if checkpoint is None:
         return None
@@ -281,37 +300,40 @@ def _load_base_model(context: TrainContext) -> Any:
 
 
 def run_training(trainer: Any, callback: TrainingCallback, context: TrainContext) -> Path | None:
-    """Train to the end.
+    """Train to the end, and return the folder of the final adapter; None on ranks above 0.
 
-    Returns the folder of the final adapter; None on ranks above 0, and when training was
-    interrupted.
+    A SIGTERM in between ends the process with the last whole step, and this does not return.
     """
     trainer.remove_callback(PrinterCallback)
     _report_adapted_layers(trainer.model, context)
     if context.sharded:
         sharding.exclude_shards_from_ddp(trainer.model)
     resume = download_resume_checkpoint(context)
-    context.interruption.training_begins()
     is_main_process = context.process_group.is_main_process
     adapter = context.pod.work / "adapter" / names.adapter_folder(context.attempt.number)
-    # An earlier attempt may have trained all steps, and then failed to publish the adapter.
-    if resume and (state := finished_state(resume, trainer.args.max_steps)):
-        callback.report_finished_run(state)
-        return move_adapter(resume, adapter) if is_main_process else None
-    try:
-        trainer.train(resume_from_checkpoint=str(resume) if resume else None)
-    except Exception:
-        if is_main_process:
-            save_last_step(trainer, callback, resumable=context.process_group.world_size == 1)
-        raise
+    if resume:
+        state = TrainerState.load_from_json(str(resume / "trainer_state.json"))
+        callback.last_saved_step = state.global_step
+        # An earlier attempt may have trained all steps, and then failed to publish the adapter. In
+        # the middle of an epoch, TRL would take one step too many.
+        if state.global_step >= trainer.args.max_steps:
+            context.interruption.training_begins()
+            callback.report_finished_run(state)
+            return move_adapter(resume, adapter) if is_main_process else None
+    with context.interruption.stopping(lambda: stop_training(callback, context)):
+        try:
+            trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+        except BaseException:
+            callback.gate.close()
+            if is_main_process:
+                save_last_step(callback)
+            raise
     # No rank exits while another one may still wait for it in a collective.
     context.process_group.barrier()
-    if trainer.state.global_step < trainer.state.max_steps and callback.stop_requested:
-        return None
-    saved = context.pod.work / "saved"
-    trainer.save_model(str(saved))
     if not is_main_process:
         return None
+    saved = context.pod.work / "saved"
+    save_adapter(trainer.model, saved)
     checkpoint_uploads.write_portable_config(saved / "adapter_config.json", context.run.model.id)
     return move_adapter(saved, adapter)
 
@@ -326,13 +348,20 @@ def _report_adapted_layers(peft_model: Any, context: TrainContext) -> None:
     context.reporter.set_adapted(adapted, warning)
 
 
-def finished_state(checkpoint: Path, steps: int) -> TrainerState | None:
-    """Return the state of a checkpoint that has all ``steps``; None when steps are left.
+def stop_training(callback: TrainingCallback, context: TrainContext) -> None:
+    """End this process with the last whole step, whatever its main thread does or waits for.
 
-    TRL resumes from any checkpoint, and in the middle of an epoch it takes one step too many.
+    Only rank 0 saves, and it has all that is needed: it waits for no other rank. A run that has
+    finished its last step goes on, and publishes the adapter.
     """
-    state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
-    return state if state.global_step >= steps else None
+    if not context.process_group.is_main_process:
+        log.info("this process was asked to stop")
+        os._exit(Exit.INTERRUPTED_UNSAVED)
+    log.info("the pod was asked to stop")
+    # An existing termination file tells the launcher that this process ends by itself.
+    termination.write_termination(context.pod.termination, None)
+    if callback.gate.stop():
+        context.end_interrupted(lambda: callback.save_whole_step(urgent=True))
 
 
 def move_adapter(source: Path, folder: Path) -> Path:
@@ -343,28 +372,9 @@ def move_adapter(source: Path, folder: Path) -> Path:
     return folder
 
 
-def weights_are_finite(network: Any) -> bool:
-    """Return whether all trainable weights are finite."""
-    trainable = (weight for weight in network.parameters() if weight.requires_grad)
-    return all(bool(weight.isfinite().all()) for weight in trainable)
-
-
-def save_last_step(trainer: Any, callback: TrainingCallback, resumable: bool) -> None:
-    """Save the last complete step before an error ends the run; a second error is only logged.
-
-    With several ranks, the others may have died, and their random states with them. Then only the
-    adapter is saved (``resumable`` is False), and a resume uses the last complete checkpoint.
-    """
-    step = trainer.state.global_step
-    if step <= callback.last_saved_step:
-        return
-    if not weights_are_finite(trainer.model):
-        log.warning("step %d is not saved: training has diverged", step)
-        return
-    # Nothing here may wait for the other ranks: they are in the middle of a step, or gone.
-    trainer.store_flos = lambda: None
+def save_last_step(callback: TrainingCallback) -> None:
+    """Save the last whole step before an error ends the run; a second error is only logged."""
     try:
-        trainer._save_checkpoint(trainer.model, trial=None)
-        callback.upload(Path(trainer.args.output_dir) / f"checkpoint-{step}", step, resumable)
+        callback.save_whole_step()
     except Exception:
         log.warning("the last step could not be saved", exc_info=True)

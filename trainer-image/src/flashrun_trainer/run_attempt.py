@@ -4,13 +4,15 @@ import importlib
 import logging
 import os
 import random
+import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Final
+from typing import Final, NoReturn
 
 from flashrun.api import names
 from flashrun.api.exits import Exit, Termination
@@ -98,7 +100,7 @@ def _run_attempt(
     uploader = Uploader(attempt, spec.model.id, reporter.report_commit, reporter.upload_history)
     variables = os.environ if is_main_process else {}
     tracker = Tracker(spec, variables, pod.work, reporter.set_wandb_problem)
-    failure = None
+    ending = _Ending(pod, attempt, reporter, uploader, tracker, redact, tee)
     try:
         if is_main_process:
             attempt.store.put_json(names.spec_key(attempt.prefix), spec)
@@ -121,9 +123,10 @@ def _run_attempt(
                 redact=redact,
                 machine=_detect_machine(process_group),
                 process_group=process_group,
+                end_interrupted=ending.end_interrupted,
             )
         )
-        if not is_main_process:
+        if adapter is None:
             # Rank 0 publishes the adapter, and reports how the attempt has ended.
             return int(Exit.DONE)
         reporter.set_activity(Activity.UPLOADING)
@@ -134,14 +137,8 @@ def _run_attempt(
         failure = classify(error, pod.packages)
         termination.log_error(error, failure, redact)
         uploader.finish(spec.upload_timeout_seconds)
-    code = failure.code if failure else int(Exit.DONE)
-    reason = failure.reason if failure else Reason.SUCCEEDED
-    log.info("attempt %d ends with code %d (%s)", attempt.number, code, reason)
-    if tee is not None:
-        tee.sync()
-    code = _record_end(pod, attempt, reporter, redact, failure)
-    tracker.finish(code)
-    return code
+        return ending.end(failure)
+    return ending.end(None)
 
 
 def _seed_random(seed: int) -> None:
@@ -194,15 +191,13 @@ def _publish(
     attempt: ClaimedAttempt,
     uploader: Uploader,
     reporter: Reporter,
-    adapter: Path | None,
+    adapter: Path,
     environment: Environment,
 ) -> None:
     """Wait for the uploads of checkpoints, and publish the final adapter.
 
-    ``adapter`` is None when training was interrupted.
-
     Raises:
-        TrainerError: training was interrupted, or an upload did not finish in time.
+        TrainerError: an upload did not finish in time.
     """
     seconds = attempt.run.upload_timeout_seconds
     deadline = time.monotonic() + seconds
@@ -210,8 +205,6 @@ def _publish(
     if uploader.error is not None:
         raise uploader.error
     step = reporter.progress.step if reporter.progress else 0
-    if adapter is None:
-        raise _interruption_error(step, saved=uploader.resumable_step == step)
     if not all_uploaded:
         raise TrainerError(
             Exit.TEMPORARY,
@@ -222,22 +215,6 @@ def _publish(
         )
     model_card.write_model_card(adapter, attempt.run, step, reporter.progress, environment)
     _upload_adapter(attempt, adapter, step, deadline)
-
-
-def _interruption_error(step: int, saved: bool) -> TrainerError:
-    if saved:
-        return TrainerError(
-            Exit.INTERRUPTED_SAVED,
-            Reason.INTERRUPTED,
-            f"the pod was asked to stop; step {step} is saved, and the run continues from it",
-            "the run restarts automatically",
-        )
-    return TrainerError(
-        Exit.INTERRUPTED_UNSAVED,
-        Reason.INTERRUPTED,
-        f"the pod was asked to stop, and step {step} could not be saved in time",
-        "the run restarts automatically, from its last checkpoint",
-    )
 
 
 def _upload_adapter(attempt: ClaimedAttempt, adapter: Path, step: int, deadline: float) -> None:
@@ -281,41 +258,120 @@ def _upload_adapter(attempt: ClaimedAttempt, adapter: Path, step: int, deadline:
 # --- the end ------------------------------------------------------------------------------------
 
 
-def _record_end(
-    pod: PodMounts,
-    attempt: ClaimedAttempt,
-    reporter: Reporter,
-    redact: Redactor,
-    failure: TrainerError | None,
-) -> int:
-    """Write the termination message, and the run's result if this end is final.
+@dataclass(frozen=True)
+class _Ending:
+    """How an attempt ends, on whichever thread."""
 
-    Returns the exit code: another one when the result cannot be written, or exists already.
-    """
-    progress = reporter.progress
-    code = failure.code if failure else int(Exit.DONE)
-    message = termination.make_termination(
-        failure or TrainerError(code, Reason.SUCCEEDED, "training is complete", hint=""),
-        redact,
-        attempt=attempt.number,
-        step=progress.step if progress else None,
-        peak_memory_bytes=timing.peak_memory_bytes(),
-    )
-    reporter.close()
-    if attempts.is_final(code):
+    pod: PodMounts
+    attempt: ClaimedAttempt
+    reporter: Reporter
+    uploader: Uploader
+    tracker: Tracker
+    redact: Redactor
+    tee: Tee | None
+
+    def end(self, failure: TrainerError | None) -> int:
+        """Record how the attempt has ended, and return the exit code."""
+        code = failure.code if failure else int(Exit.DONE)
+        reason = failure.reason if failure else Reason.SUCCEEDED
+        log.info("attempt %d ends with code %d (%s)", self.attempt.number, code, reason)
+        self._sync_log()
+        code = self._record_end(failure)
+        self.tracker.finish(code)
+        return code
+
+    def end_interrupted(self, save: Callable[[], int]) -> NoReturn:
+        """Save a step with ``save``, upload it, and end the process, whatever its threads do.
+
+        ``save`` returns the number of the step. An error of it is only logged, unless training has
+        diverged: the pod was asked to stop, and the next attempt has the last checkpoint.
+        """
+        code = int(Exit.INTERRUPTED_UNSAVED)
         try:
-            if failure is not None:
-                # A pod that was cut off may fail because of that, while another pod owns the run.
-                attempt.confirm()
-            result = _write_result(attempt, reporter, message if failure else None, code)
-            message, code = result.termination or message, result.exit_code
-        except (StoreError, TrainerError) as error:
-            late = classify(error)
-            termination.log_error(error, late, redact)
-            message = termination.make_termination(late, redact, attempt=attempt.number)
-            code = late.code
-    termination.write_termination(pod.termination, message)
-    return code
+            code = self._end_with_step(save)
+        except Exception:
+            log.exception("the end of the attempt could not be recorded")
+        self._sync_log()
+        os._exit(code)
+
+    def _end_with_step(self, save: Callable[[], int]) -> int:
+        step, failure = 0, None
+        try:
+            step = save()
+        except TrainerError as error:
+            failure = error
+        except Exception as error:
+            termination.log_error(error, classify(error), self.redact)
+        self.reporter.set_activity(Activity.UPLOADING)
+        self.uploader.finish(self.attempt.run.upload_timeout_seconds)
+        saved = step == self.uploader.resumable_step
+        failure = failure or self.uploader.error or _interruption_error(step, saved)
+        termination.log_error(failure, failure, self.redact)
+        return self.end(failure)
+
+    def _sync_log(self) -> None:
+        if self.tee is not None:
+            self.tee.sync()
+        sys.stdout.flush()
+        sys.stderr.flush()
+
+    def _record_end(self, failure: TrainerError | None) -> int:
+        """Write the termination message, and the run's result if this end is final.
+
+        Returns the exit code: another one when the result cannot be written, or exists already.
+        """
+        progress = self.reporter.progress
+        code = failure.code if failure else int(Exit.DONE)
+        message = termination.make_termination(
+            failure or TrainerError(code, Reason.SUCCEEDED, "training is complete", hint=""),
+            self.redact,
+            attempt=self.attempt.number,
+            step=progress.step if progress else None,
+            peak_memory_bytes=timing.peak_memory_bytes(),
+        )
+        self.reporter.close()
+        if attempts.is_final(code):
+            try:
+                if failure is not None:
+                    # A pod that was cut off may fail because of that, while another one owns the
+                    # run.
+                    self.attempt.confirm()
+                result = _write_result(
+                    self.attempt, self.reporter, message if failure else None, code
+                )
+                message, code = result.termination or message, result.exit_code
+            except (StoreError, TrainerError) as error:
+                late = classify(error)
+                termination.log_error(error, late, self.redact)
+                message = termination.make_termination(
+                    late, self.redact, attempt=self.attempt.number
+                )
+                code = late.code
+        termination.write_termination(self.pod.termination, message)
+        return code
+
+
+def _interruption_error(step: int, saved: bool) -> TrainerError:
+    if step == 0:
+        return TrainerError(
+            Exit.INTERRUPTED_UNSAVED,
+            Reason.INTERRUPTED,
+            "the pod was asked to stop in the first step; there was nothing to save",
+            "the run restarts automatically",
+        )
+    if saved:
+        return TrainerError(
+            Exit.INTERRUPTED_SAVED,
+            Reason.INTERRUPTED,
+            f"the pod was asked to stop; step {step} is saved, and the run continues from it",
+            "the run restarts automatically",
+        )
+    return TrainerError(
+        Exit.INTERRUPTED_UNSAVED,
+        Reason.INTERRUPTED,
+        f"the pod was asked to stop, and step {step} could not be saved in time",
+        "the run restarts automatically, from its last checkpoint",
+    )
 
 
 def _write_result(

@@ -37,10 +37,7 @@ _TOKEN_MEANS: Final = ("entropy", "mean_token_accuracy")
 
 
 def train(context: TrainContext) -> Path | None:
-    """Train, and return the folder of the final adapter.
-
-    Returns None on ranks above 0, and when training was interrupted.
-    """
+    """Train, and return the folder of the final adapter; None on ranks above 0."""
     run, machine = context.run, context.machine
     callback = loop.TrainingCallback(context)
 
@@ -99,7 +96,7 @@ def train(context: TrainContext) -> Path | None:
     return loop.run_training(trainer, callback, context)
 
 
-class SftTrainer(loop.WithoutModelCards, SFTTrainer):
+class SftTrainer(loop.WithoutCheckpoints, SFTTrainer):
     """TRL's trainer, with a warm-up that starts above 0 and means that weigh every token alike."""
 
     def __init__(self, **arguments: Any) -> None:

@@ -191,9 +191,6 @@ def _shared_arguments(
         "gradient_accumulation_steps": gradient_accumulation_steps,
         "save_strategy": "steps",
         "save_steps": run.train.save_every,
-        # The newest checkpoint is uploaded from hard links; the one before it is kept in case the
-        # newest is only half written.
-        "save_total_limit": 2,
         "logging_strategy": "steps",
         "logging_steps": 1,
         "logging_first_step": True,

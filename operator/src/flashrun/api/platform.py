@@ -86,7 +86,7 @@ class TrainerSettings(Section):
     """Counted retries of one run."""
     wall_clock_seconds: int = Field(default=86400, ge=60)
     grace_seconds: int = Field(default=360, ge=10)
-    """Time from SIGTERM to SIGKILL: the last step, saving and ``upload_timeout_seconds`` fit in."""
+    """Time from SIGTERM to SIGKILL: saving and ``upload_timeout_seconds`` fit in."""
     stall_seconds: int = Field(default=1800, ge=60)
     """An attempt without a heartbeat for so long is ended and retried."""
     upload_timeout_seconds: int = Field(default=300, ge=10)

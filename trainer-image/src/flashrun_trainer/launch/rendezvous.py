@@ -11,7 +11,8 @@ import selectors
 import socket
 import time
 from collections.abc import Callable
-from typing import Final, Self, TypeVar
+from contextlib import suppress
+from typing import Final, Literal, Self, TypeVar
 
 from pydantic import ValidationError
 
@@ -61,6 +62,12 @@ class EndMessage(Record):
     """The last lines of the process that failed."""
 
 
+class StopMessage(Record):
+    """This pod was asked to stop; the leader's rank 0 saves for all."""
+
+    stop: Literal[True] = True
+
+
 class PeerConnection:
     """A connection between two launchers; each message is one line of JSON."""
 
@@ -83,11 +90,11 @@ class PeerConnection:
         except OSError as error:
             log.warning("pod %d does not receive the state of this pod: %s", self.index, error)
 
-    def receive(self, kind: type[PeerMessage]) -> PeerMessage:
+    def receive(self, *kinds: type[PeerMessage]) -> PeerMessage:
         """Wait for the next message.
 
         Raises:
-            EOFError: the connection is closed, or the message is not of this ``kind``.
+            EOFError: the connection is closed, or the message is of none of these ``kinds``.
             TimeoutError: the other end does not answer.
         """
         while b"\n" not in self._rest:
@@ -99,10 +106,10 @@ class PeerConnection:
                 raise EOFError
             self._rest += chunk
         line, self._rest = self._rest.split(b"\n", 1)
-        try:
-            return kind.model_validate_json(line)
-        except ValidationError as error:
-            raise EOFError from error
+        for kind in kinds:
+            with suppress(ValidationError):
+                return kind.model_validate_json(line)
+        raise EOFError
 
     def close(self) -> None:
         """Close the connection."""

@@ -3,6 +3,9 @@
 When several processes end, most of them end because another one did. The first process that fails
 decides how the pod ends. An exit code that only says that other processes were lost (NCCL) is a
 consequence: the pod then waits a few seconds for the cause.
+
+A pod that is asked to stop asks rank 0, which alone saves: its own process, or the one in the
+leading pod. The other processes only end when rank 0 has ended.
 """
 
 import logging
@@ -24,7 +27,12 @@ from flashrun.api import pod as pod_contract
 from flashrun.api.exits import Exit, Termination, parse_termination
 from flashrun.api.reasons import Reason
 from flashrun.api.records import ResolvedRun
-from flashrun_trainer.launch.rendezvous import EndMessage, PeerConnection, StartMessage
+from flashrun_trainer.launch.rendezvous import (
+    EndMessage,
+    PeerConnection,
+    StartMessage,
+    StopMessage,
+)
 from flashrun_trainer.pod.distributed import RANK, threads_per_process
 from flashrun_trainer.pod.interruption import Interruption
 from flashrun_trainer.pod.mounts import PodMounts
@@ -71,6 +79,16 @@ class PeerEnded:
 
 
 @dataclass(frozen=True)
+class StopRequested:
+    """This pod or another one was asked to stop."""
+
+
+@dataclass(frozen=True)
+class StopTimedOut:
+    """Rank 0 was asked to stop a while ago."""
+
+
+@dataclass(frozen=True)
 class PeerLost:
     """The connection to another pod is lost."""
 
@@ -79,7 +97,7 @@ class PeerLost:
     """Whether its node does not answer, instead of closing the connection."""
 
 
-WorkerEvent = ProcessEnded | PeerEnded | PeerLost
+WorkerEvent = ProcessEnded | PeerEnded | PeerLost | StopRequested | StopTimedOut
 
 
 @dataclass
@@ -97,6 +115,8 @@ class WorkerGroup:
     _outputs: dict[int, "OutputForwarder"] = field(default_factory=dict)
     _done_peers: set[int] = field(default_factory=set)
     """Other pods whose processes have all succeeded."""
+    _asked_to_stop: bool = False
+    """Whether rank 0 was asked to stop."""
 
     def run(self) -> EndMessage:
         """Run the processes, and return how the attempt ended when all of them have ended."""
@@ -104,7 +124,7 @@ class WorkerGroup:
             for local_rank in range(self.spec.scale.gpus):
                 self._processes.append(self._start_process(local_rank))
             if self.interruption.requested:
-                self._signal_all(signal.SIGTERM)
+                self._events.put(StopRequested())
             for peer in self.peers:
                 threading.Thread(target=self._watch_peer, args=(peer,), daemon=True).start()
             end = self._wait_for_end()
@@ -161,7 +181,11 @@ class WorkerGroup:
     def _watch_peer(self, peer: PeerConnection) -> None:
         while True:
             try:
-                self._events.put(PeerEnded(peer.index, peer.receive(EndMessage)))
+                message = peer.receive(EndMessage, StopMessage)
+                if isinstance(message, EndMessage):
+                    self._events.put(PeerEnded(peer.index, message))
+                else:
+                    self._events.put(StopRequested())
             except EOFError:
                 self._events.put(PeerLost(peer.index, silent=False))
                 return
@@ -195,6 +219,36 @@ class WorkerGroup:
                 return self._end_after_peer(index, end)
             case PeerLost(index, silent):
                 return None if index in self._done_peers else _end_by_lost_peer(index, silent)
+            case StopRequested():
+                self._stop_rank_0()
+                return None
+            case StopTimedOut():
+                return None if self._has_started_to_end(0) else self._end_unsaved()
+
+    def _stop_rank_0(self) -> None:
+        """Ask rank 0 to save and to end, once; in another pod than the leading one by a message."""
+        if self._asked_to_stop:
+            return
+        self._asked_to_stop = True
+        if self.pod.index > 0:
+            self.peers[0].send(StopMessage())
+            return
+        log.info("rank 0 is asked to stop")
+        self._processes[0].send_signal(signal.SIGTERM)
+        timer = threading.Timer(_STOP_GRACE_SECONDS, self._events.put, [StopTimedOut()])
+        timer.daemon = True
+        timer.start()
+
+    def _end_unsaved(self) -> EndMessage:
+        log.warning("rank 0 has not answered for %.0f s", _STOP_GRACE_SECONDS)
+        failure = TrainerError(
+            Exit.INTERRUPTED_UNSAVED,
+            Reason.INTERRUPTED,
+            "the pod was asked to stop, and the trainer did not answer",
+            "the run restarts automatically, from its last checkpoint",
+        )
+        message = termination.make_termination(failure, self.redact, attempt=self.start.attempt)
+        return EndMessage(code=failure.code, termination=message)
 
     def _end_after_process(self, local_rank: int, code: int) -> EndMessage | None:
         if code != Exit.DONE:
@@ -259,12 +313,12 @@ class WorkerGroup:
 
     @contextmanager
     def _forward_sigterm(self) -> Iterator[None]:
-        """Forward SIGTERM to the processes, instead of ending the launcher."""
+        """Forward SIGTERM to rank 0, instead of ending the launcher."""
         self.interruption.training_begins()
 
         def forward(*_: object) -> None:
             self.interruption.requested = True
-            self._signal_all(signal.SIGTERM)
+            self._events.put(StopRequested())
 
         before = signal.signal(signal.SIGTERM, forward)
         try:

@@ -16,6 +16,7 @@ import logging
 import os
 import shutil
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -110,27 +111,22 @@ def _move_files(part: Path, folder: Path) -> None:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """The files of one save, outside the trainer's own folder, whose checkpoints TRL deletes."""
+    """The files of one save, outside the trainer's own folder, until they are uploaded."""
 
     step: int
     adapter: Path
     state: Path
     lora_rank: int
     lora_alpha: int
-    resumable: bool = True
-    """Whether there is a state to upload."""
 
 
-def take_snapshot(
-    checkpoint: Path, outbox: Path, step: int, base_model: str, resumable: bool = True
-) -> Snapshot:
+def take_snapshot(checkpoint: Path, outbox: Path, step: int, base_model: str) -> Snapshot:
     """Hard-link the adapter and state files of a checkpoint folder; other files are left out."""
     adapter, state = outbox / f"{step}-adapter", outbox / f"{step}-state"
     _link(checkpoint, adapter / "adapter", _ADAPTER_FILES)
-    if resumable:
-        _link(checkpoint, state / "state", _STATE_FILES)
+    _link(checkpoint, state / "state", _STATE_FILES)
     config = write_portable_config(adapter / "adapter" / "adapter_config.json", base_model)
-    return Snapshot(step, adapter, state, config["r"], config["lora_alpha"], resumable)
+    return Snapshot(step, adapter, state, config["r"], config["lora_alpha"])
 
 
 def write_portable_config(path: Path, base_model: str) -> dict[str, int]:
@@ -182,12 +178,12 @@ class Uploader:
     _storage_error: str = ""
     _adapter_step: int = 0
     _state_step: int = 0
-    _closing: bool = False
     _done: bool = False
     _abandoned: bool = False
 
     def __post_init__(self) -> None:
         self._changed = threading.Condition()
+        self._finishing = threading.Event()
         self._thread = threading.Thread(target=self._work, name="uploader", daemon=True)
         self._thread.start()
 
@@ -201,14 +197,23 @@ class Uploader:
         """Step of the newest state that is committed; 0 while its adapter is not."""
         return self._state_step if self._state_step <= self._adapter_step else 0
 
-    def put(self, snapshot: Snapshot) -> None:
-        """Queue a snapshot; it replaces an older state that is still waiting."""
+    def continue_from(self, step: int) -> None:
+        """Remember the step from which this attempt resumes: its checkpoint is committed."""
+        self._adapter_step = self._state_step = step
+
+    def put(self, snapshot: Snapshot, urgent: bool = False) -> None:
+        """Queue a snapshot; it replaces an older state that is still waiting.
+
+        An ``urgent`` one goes before the adapters that are still waiting.
+        """
         with self._changed:
-            self._adapters.append(snapshot)
-            if snapshot.resumable:
-                if self._state is not None:
-                    shutil.rmtree(self._state.state)
-                self._state = snapshot
+            if urgent:
+                self._adapters.appendleft(snapshot)
+            else:
+                self._adapters.append(snapshot)
+            if self._state is not None:
+                shutil.rmtree(self._state.state)
+            self._state = snapshot
             self._changed.notify()
 
     def finish(self, seconds: float) -> bool:
@@ -219,7 +224,7 @@ class Uploader:
         if self._abandoned:
             return self._done
         with self._changed:
-            self._closing = True
+            self._finishing.set()
             self._changed.notify()
         self._thread.join(seconds)
         self._abandoned = True
@@ -233,16 +238,16 @@ class Uploader:
     def _work(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._adapters or self._state or self._closing)
-                adapter = self._adapters[0] if self._adapters else None
+                self._changed.wait_for(
+                    lambda: self._adapters or self._state or self._finishing.is_set()
+                )
+                adapter = self._adapters.popleft() if self._adapters else None
                 if adapter is None and self._state is None:
                     self._done = True
                     return
             if adapter is not None and not self._deliver(adapter, self._upload_adapter):
                 return
             with self._changed:
-                if adapter is not None:
-                    self._adapters.popleft()
                 # Upload the newest state before the remaining adapters: on a slow link it would
                 # otherwise never be sent.
                 state, self._state = self._state, None
@@ -261,7 +266,8 @@ class Uploader:
             except StoreError as error:
                 self._storage_error = str(error)
                 log.warning("step %d is not uploaded yet, retrying: %s", snapshot.step, error)
-                threading.Event().wait(pause)
+                if self._finishing.wait(pause):
+                    time.sleep(_RETRY_SECONDS)  # long pauses are for training that continues
                 pause = min(2 * pause, _LONGEST_RETRY_SECONDS)
             except Exception as error:
                 # Fail now: training would otherwise continue for hours without saving anything.
@@ -277,7 +283,7 @@ class Uploader:
         self._commit(snapshot, snapshot.adapter, "checkpoint", names.MANIFEST)
         log.info("checkpoint %s is uploaded", self._ref(snapshot.step))
         shutil.rmtree(snapshot.adapter)
-        self._adapter_step = snapshot.step
+        self._adapter_step = max(self._adapter_step, snapshot.step)
         self.on_commit(snapshot.step)
 
     def _upload_state(self, snapshot: Snapshot) -> None:

@@ -10,9 +10,9 @@ therefore confirms the attempt's claim before it writes any of it.
 
 import json
 import logging
+import os
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -52,8 +52,6 @@ _LAST_PASS_SECONDS: Final = 30.0
 """Longest wait for the last pass: storage that hangs must not keep a pod from ending."""
 _BYTES_PER_PAUSE: Final = 4 * 1024 * 1024
 """Growing files are uploaded whole; the pause between uploads grows with every 4 MiB."""
-_MOST_QUEUED_ROLLOUTS: Final = 200
-"""Steps whose rollouts wait for an upload; of more, the oldest are dropped."""
 
 
 class Reporter:
@@ -79,7 +77,10 @@ class Reporter:
         self._lasting_warning = ""
         self._current_phase: Callable[[], tuple[StepPhase | None, float]] = lambda: (None, 0.0)
         self._commits = 0
-        self._rollouts: deque[tuple[int, bytes]] = deque(maxlen=_MOST_QUEUED_ROLLOUTS)
+        self._rollouts = work / "rollouts"
+        self._rollouts.mkdir(exist_ok=True)
+        self._rollouts_lock = threading.RLock()
+        """Held during an upload, so that older rollouts of a step never replace newer ones."""
         self._metrics = _GrowingFile(
             names.metrics_key(attempt.prefix), work / "metrics.jsonl", _METRICS_SECONDS
         )
@@ -178,18 +179,22 @@ class Reporter:
             file.write(row.model_dump_json() + "\n")
 
     def upload_history(self) -> None:
-        """Upload the metrics history now; raises ``StoreError``."""
+        """Upload the metrics history and the rollouts now; raises ``StoreError``."""
         with self._metrics.lock:
             self._metrics.upload_at_once()
             self._upload_metrics()
+        self._upload_rollouts()
 
     def queue_rollouts(self, step: int, rows: Sequence[dict[str, Any]]) -> None:
-        """Queue the sampled rollouts of one step for upload."""
+        """Queue the sampled rollouts of one step for upload, on the pod's disk."""
         clean = (redact_json(row, self._redact) for row in rows)
         lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in clean)
+        name = f"step-{step:08d}"
+        part = self._rollouts / f"{name}.part"
+        # A half character (a lone surrogate) becomes an escape, which JSON allows.
+        part.write_bytes("".join(lines).encode(errors="backslashreplace"))
         with self._lock:
-            # A half character (a lone surrogate) becomes an escape, which JSON allows.
-            self._rollouts.append((step, "".join(lines).encode(errors="backslashreplace")))
+            part.replace(self._rollouts / name)
 
     def continue_history(self, step: int) -> None:
         """Copy the history of earlier attempts up to the step that this attempt resumes from."""
@@ -345,15 +350,17 @@ class Reporter:
         file.record_upload(size)
 
     def _upload_rollouts(self) -> None:
-        while self._rollouts:
-            self._confirm_claim()
-            step, data = self._rollouts[0]
-            key = names.rollouts_key(self._attempt.prefix, step)
-            self._attempt.store.put_bytes(key, data, "application/jsonl")
-            with self._lock:
-                # A full queue may have dropped it meanwhile, and then begins with another step.
-                if self._rollouts[0] == (step, data):
-                    self._rollouts.popleft()
+        with self._rollouts_lock:
+            for path in sorted(self._rollouts.glob("step-????????")):
+                self._confirm_claim()
+                step = int(path.name.removeprefix("step-"))
+                key = names.rollouts_key(self._attempt.prefix, step)
+                with path.open("rb") as file:
+                    self._attempt.store.put_bytes(key, file.read(), "application/jsonl")
+                    with self._lock:
+                        # Newer rollouts of the step may have replaced the file meanwhile.
+                        if os.path.samestat(path.stat(), os.fstat(file.fileno())):
+                            path.unlink()
 
 
 class SilentReporter(Reporter):
