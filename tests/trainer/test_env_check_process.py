@@ -68,7 +68,8 @@ def test_what_the_models_template_refuses_is_found_in_prompts_and_replies(
     assert len(faults) == 1
     assert faults[0].startswith("row 4: the model's chat template refuses messages")
     fine, tools, halves = (event.row for event in events if event.row)
-    assert (fine.gold.score, fine.gold.turns) == (4, 2)
+    # The opening, two answers, and a reply to each.
+    assert (fine.gold.score, fine.gold.turns) == (5, 2)
     assert tools.gold.error.startswith("in turn 1: the model's chat template refuses messages")
     assert "no tools here" in tools.gold.error
     assert halves.gold.error.startswith("in turn 1: messages that end with")

@@ -19,6 +19,7 @@ from flashrun_trainer.data import retries, stopping
 from flashrun_trainer.data.environment import Environment
 from flashrun_trainer.data.messages import Answer
 from flashrun_trainer.pod.distributed import ProcessGroup
+from flashrun_trainer.pod.trainer_errors import TrainerError
 from tests.trainer import forks
 from tests.trainer.pods import HEAD, TrainerPod, Workshop, fifths, resolved, rows, sums
 
@@ -526,6 +527,16 @@ def test_status_shows_the_judges_own_sentence_while_it_is_away(workshop: Worksho
     assert heartbeat.progress.step == 1
     assert "nothing of step 2 could be judged, in row" in heartbeat.warning
     assert "ConnectionError: the judge is away; it is tried again" in heartbeat.warning
+
+
+@pytest.mark.trainer
+def test_a_process_with_too_many_calls_that_hang_makes_room_for_a_new_one():
+    from flashrun_trainer.grpo import check_left_behind
+
+    check_left_behind([0, 256])
+    with pytest.raises(TrainerError, match="257 calls of the environment hang") as error:
+        check_left_behind([0, 257])
+    assert (error.value.code, error.value.reason) == (Exit.TEMPORARY, "JudgeUnavailable")
 
 
 DRAWS = """
