@@ -17,6 +17,7 @@ import pytest
 from flashrun.api.records import StorageAccess
 from flashrun.store import Store
 from flashrun_trainer.data import generation
+from tests.trainer import stand_in_engine
 from tests.trainer.architectures import ARCHITECTURES, save_random_model
 from tests.trainer.pods import INDEX_PASSWORD, ROOT, TrainerPod, Workshop, resolved
 
@@ -99,14 +100,19 @@ def architecture(
     return request.param, save_random_model(request.param, workshop, tiny_model)
 
 
-ENGINES = ("transformers", "vllm") if importlib.util.find_spec("vllm") else ("transformers",)
+INSTALLED_ENGINES = (
+    ("transformers", "vllm") if importlib.util.find_spec("vllm") else ("transformers",)
+)
+ENGINES = (*INSTALLED_ENGINES, "stand-in")
 
 
 @pytest.fixture(params=ENGINES)
 def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Each engine in turn; vLLM only where it is installed."""
+    """Each engine in turn; vLLM only where it is installed, and a stand-in for it."""
     if request.param == "vllm":
         request.getfixturevalue("vllm")
+    elif request.param == "stand-in":
+        stand_in_engine.install(monkeypatch)
     else:
         chosen = generation.Engine("a test says so")
         monkeypatch.setattr(generation, "choose_engine", lambda *_, **__: chosen)

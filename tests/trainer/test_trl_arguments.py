@@ -114,12 +114,6 @@ def test_completions_that_cannot_be_divided_are_refused():
     assert "a multiple of 2" in error.value.hint
 
 
-def test_cut_off_completions_are_learned_only_with_stop_sequences():
-    for stops, masked in (((), True), (("END",), False)):
-        found = trl_arguments.grpo(resolved("grpo", stop_sequences=stops), CPU, OUT, 64)
-        assert found["mask_truncated_completions"] is masked
-
-
 def test_grpo_follows_the_recipe():
     found = trl_arguments.grpo(resolved("grpo"), CPU, OUT, 64)
     recipe = {
@@ -129,6 +123,7 @@ def test_grpo_follows_the_recipe():
         "top_p": 1.0,
         "lr_scheduler_type": "constant",
         "disable_dropout": True,
+        "mask_truncated_completions": False,  # data.stopping decides what is masked
     }
     assert {name: found[name] for name in recipe} == recipe
 

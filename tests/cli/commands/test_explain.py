@@ -57,3 +57,7 @@ def test_every_key_has_a_meaning_and_a_type(shell: Shell) -> None:
     assert by_name["train.epochs"]["used_by"] == ["sft"]
     assert [name for name, key in by_name.items() if key["required"]] == ["model", "environment.id"]
     assert yaml.safe_load(shell("explain", "-o", "yaml").stdout) == listed
+
+
+def test_a_stop_sequence_is_said_to_be_absent_from_what_is_scored(shell: Shell) -> None:
+    assert "with </answer>, they see <answer>42" in shell("explain", "stop_sequences").stdout

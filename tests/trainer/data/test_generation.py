@@ -13,6 +13,13 @@ GIB = 1 << 30
 GPU = Machine(gpu=True)
 
 
+class NoSpecialTokens:
+    added_tokens_decoder: dict[int, Any] = {}
+
+
+TOKENIZER = NoSpecialTokens()
+
+
 @pytest.mark.parametrize(
     ("there", "share", "why"),
     [
@@ -39,15 +46,16 @@ def test_vllm_samples_where_it_is_installed_and_fits(
 
 def test_the_settings_of_vllm_hold_a_whole_episode_and_the_stop_sequences():
     run = resolved("grpo", max_length=256, stop_sequences=("a", "b"))
-    assert generation.engine_arguments(run, Engine("no GPU")) == {}
-    found = generation.engine_arguments(run, Engine("fits", memory_share=0.4))
+    assert generation.engine_arguments(run, Engine("no GPU"), TOKENIZER) == {}
+    found = generation.engine_arguments(run, Engine("fits", memory_share=0.4), TOKENIZER)
     assert found["vllm_max_model_length"] == 256
     assert found["vllm_gpu_memory_utilization"] == 0.4
-    assert found["generation_kwargs"] == {"stop": ["a", "b"]}
+    assert found["generation_kwargs"] == {"stop": ["a", "b"], "skip_special_tokens": True}
 
 
 def test_the_correction_for_vllm_is_by_token_and_at_most_two():
-    found = generation.engine_arguments(resolved("grpo"), Engine("fits", memory_share=0.4))
+    fits = Engine("fits", memory_share=0.4)
+    found = generation.engine_arguments(resolved("grpo"), fits, TOKENIZER)
     assert found["vllm_importance_sampling_mode"] == "token_truncate"
     assert found["vllm_importance_sampling_clip_max"] == 2
 

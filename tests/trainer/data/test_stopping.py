@@ -1,22 +1,29 @@
 """Stop sequences: where a completion is cut, and that transformers does not sample much further."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from flashrun_trainer.data import stopping
+from tests.trainer.pods import resolved
 
 
 class Pieces:
     """A tokenizer whose tokens are pieces of text, and which counts its calls."""
+
+    added_tokens_decoder = {
+        "<|s|>": SimpleNamespace(content="<|s|>", special=True),
+        "<think>": SimpleNamespace(content="<think>", special=False),
+    }
 
     def __init__(self) -> None:
         self.asked = 0
 
     def decode(self, ids: list[str], skip_special_tokens: bool) -> str:
         self.asked += 1
-        return "".join(ids)
+        return "".join(piece for piece in ids if piece != "<|s|>" or not skip_special_tokens)
 
 
 STOPS: dict[str, tuple[list[str], tuple[str, ...], list[str], str]] = {
@@ -27,6 +34,18 @@ STOPS: dict[str, tuple[list[str], tuple[str, ...], list[str], str]] = {
                                    ["a", "b<", "/", "ans>c"], "ab"),
     "the first of several": (["a", "y", "x"], ("x", "y"), ["a", "y"], "a"),
     "at once": (["x", "a"], ("x",), ["x"], ""),
+    "a special token": (["a", "<|s|>", "b"], ("<|s|>",), ["a", "<|s|>"], "a"),
+    "behind a special token": (["a", "<|s|>", "b", "x", "c"], ("x",), ["a", "<|s|>", "b", "x"],
+                               "ab"),
+    "a special token and text": (["a", "<|s|>", "b", "<|s|>", "c!"], ("<|s|>c",),
+                                 ["a", "<|s|>", "b", "<|s|>", "c!"], "ab"),
+    "text and a special token": (["a", "b.", "<|s|>", "c"], (".<|s|>",), ["a", "b.", "<|s|>"],
+                                 "ab"),
+    "the spelling of a special token": (["a<", "|s", "|>b"], ("<|s|>",), ["a<", "|s", "|>b"], "a"),
+    "a part of a special token beside one": (["a", "<|s|>", "b"], ("<|s|>", "s|>"), ["a", "<|s|>"],
+                                             "a"),
+    "what only looks like one": (["a", "<|s|>", "b"], ("|>",), ["a", "<|s|>", "b"], "ab"),
+    "a token that is not special": (["a", "<think>", "b"], ("<think>",), ["a", "<think>"], "a"),
 }  # fmt: skip
 
 
@@ -73,3 +92,79 @@ def test_transformers_ends_when_every_completion_has_its_stop_sequence(tiny_mode
     assert longest < 24
     assert [stopping.ids_until_stop(tokenizer, ids, wanted) for ids in ended] == kept
     assert sampled(model, tokenizer, questions) == whole
+
+
+@pytest.mark.trainer
+@pytest.mark.filterwarnings("default")
+def test_transformers_ends_at_a_special_token(tiny_model: Path):
+    from flashrun_trainer import model as base_model
+
+    tokenizer, model = base_model.load_tokenizer(tiny_model), base_model.load(tiny_model)
+    start = tokenizer.convert_tokens_to_ids("<|im_start|>")
+    generate = model.generate
+
+    def with_start(**inputs: Any) -> Any:
+        """Sample, with the special token as the fifth token of every completion."""
+        length = inputs["input_ids"].shape[1]
+
+        def force(ids: Any, scores: Any) -> Any:
+            if ids.shape[1] == length + 4:
+                scores[:, start] = scores.max() + 1
+            return scores
+
+        return generate(**inputs, logits_processor=[force])
+
+    model.generate = with_start
+    whole = sampled(model, tokenizer, ["1+1="])
+    assert (len(whole[0]), whole[0][4]) == (24, start)
+    with stopping.stop_criteria_installed(model, tokenizer, ("<|im_start|>",)):
+        ended = sampled(model, tokenizer, ["1+1="])
+    assert ended == [whole[0][:5]]
+    text = stopping.text_until_stop(tokenizer, ended[0], ("<|im_start|>",))
+    assert text == tokenizer.decode(whole[0][:4])
+
+
+@pytest.mark.trainer
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize(
+    ("stops", "impossible", "masked"),
+    [
+        ((), (), True),
+        (("END",), (), False),
+        (("<|im_start|>",), (), False),
+        (("12345",), ("12345",), True),
+        (("12345", "x"), ("12345",), False),
+        ((" x",), (), False),
+    ],
+)
+def test_cut_off_completions_are_learned_only_with_stop_sequences_that_can_occur(
+    tiny_model: Path, stops: tuple[str, ...], impossible: tuple[str, ...], masked: bool
+):
+    from flashrun_trainer import model as base_model
+
+    tokenizer = base_model.load_tokenizer(tiny_model)
+    # Every digit is a token, so that five digits do not fit.
+    train = resolved("grpo", stop_sequences=stops, max_tokens=4).train
+    assert tuple(stopping.impossible_stops(tokenizer, train)) == impossible
+    assert stopping.masks_cut_off(tokenizer, train) is masked
+
+
+class Words:
+    """A tokenizer of whole words: what is not among them becomes another text."""
+
+    added_tokens_decoder: dict[int, Any] = {}
+    words = ("<unk>", "the", "answer", "</answer>")
+
+    def __call__(self, text: str, add_special_tokens: bool) -> dict[str, list[int]]:
+        found = [self.words.index(word) if word in self.words else 0 for word in text.split()]
+        return {"input_ids": found}
+
+    def decode(self, ids: list[int], skip_special_tokens: bool) -> str:
+        return " ".join(self.words[index] for index in ids)
+
+
+@pytest.mark.parametrize(
+    ("stop", "occurs"), [("</answer>", True), ("the answer", True), ("<|im_start|>", False)]
+)
+def test_a_stop_sequence_without_tokens_cannot_occur(stop: str, occurs: bool):
+    assert stopping.can_occur(Words(), stop, max_tokens=8) is occurs

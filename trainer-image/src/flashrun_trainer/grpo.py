@@ -125,13 +125,15 @@ def train(context: TrainContext) -> Path | None:
             "batch_size = %d is lowered to %d (prompts: %d, processes: %d)",
             *(run.train.batch_size, prompts_per_step, len(prompts), machine.world_size),
         )
+    for stop in stopping.impossible_stops(tokenizer, run.train):
+        log.warning("no completion can contain the stop sequence %r: correct or remove it", stop)
     context.reporter.set_batching(trl_arguments.grpo_batching(run, machine, len(prompts)))
     order = PromptOrder(len(prompts), prompts_per_step, arguments["max_steps"], run.seed)
     callback.epochs_until = order.epochs_until
 
     network, lora_arguments = loop.load_policy(context)
     engine = generation.detect_engine(run, machine, network)
-    arguments |= generation.engine_arguments(run, engine)
+    arguments |= generation.engine_arguments(run, engine, tokenizer)
     end_token_ids = model.end_token_ids(network, tokenizer)
     reward_function = RewardFunction(context, tokenizer, end_token_ids, prompts, callback)
     trainer = GrpoTrainer(
@@ -503,6 +505,7 @@ class RewardFunction:
         self._tokenizer = tokenizer
         self._end_token_ids = end_token_ids
         """Tokens that end a completion."""
+        self._masks_cut_off = stopping.masks_cut_off(tokenizer, context.run.train)
         self._prompts = prompts
         self._callback = callback
         self._data_remark = data_remark(context.environment, prompts, str(tokenizer.chat_template))
@@ -569,9 +572,7 @@ class RewardFunction:
 
     def _is_cut_off(self, last_ids: Sequence[int]) -> bool:
         """Return whether a completion is masked because one of its turns has no end."""
-        return trl_arguments.masks_cut_off(self._context.run) and not all(
-            token in self._end_token_ids for token in last_ids
-        )
+        return self._masks_cut_off and not all(token in self._end_token_ids for token in last_ids)
 
     def _learning(self, completions: Sequence[ScoredCompletion], own: slice) -> Learning:
         """Return how the ``own`` ones of all ranks' completions are learned."""

@@ -130,19 +130,11 @@ def grpo(run: ResolvedRun, machine: Machine, output: Path, prompts: int) -> dict
         # scale of the reward: docs/training.md has the reasons.
         "loss_type": "dr_grpo",
         "scale_rewards": "none",
-        "mask_truncated_completions": masks_cut_off(run),
+        # grpo.py masks completions; TRL's own mask does not know episodes and stop sequences.
+        "mask_truncated_completions": False,
         # advantage_clip is recorded in the spec and has no effect.
         "disable_dropout": True,
     }
-
-
-def masks_cut_off(run: ResolvedRun) -> bool:
-    """Return whether completions that max_tokens cuts off are not learned.
-
-    They have no end to learn. With stop sequences, the completions that end as the config wants do
-    not end with a token of the model either, and all are learned.
-    """
-    return not run.train.stop_sequences
 
 
 def lora(run: ResolvedRun, names: list[str] | str, exclude: str | None) -> dict[str, Any]:

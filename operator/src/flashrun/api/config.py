@@ -424,7 +424,8 @@ class TrainConfig(Section):
         ]
         | None
     ) = Field(default=None, examples=[["</answer>"]])
-    """GRPO: strings that end a completion."""
+    """GRPO: strings that end a completion, special tokens too. Scores get the text before the
+    string: with ``</answer>``, they see ``<answer>42``."""
 
 
 SFT_ONLY: Final = frozenset({"epochs", "max_steps"})

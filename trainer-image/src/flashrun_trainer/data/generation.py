@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from flashrun.api.records import ResolvedRun
-from flashrun_trainer.data import sampler_agreement
+from flashrun_trainer.data import sampler_agreement, stopping
 from flashrun_trainer.trl_arguments import Machine
 
 log = logging.getLogger(__name__)
@@ -80,11 +80,10 @@ def detect_engine(run: ResolvedRun, machine: Machine, network: Any) -> Engine:
     return engine
 
 
-def engine_arguments(run: ResolvedRun, engine: Engine) -> dict[str, Any]:
+def engine_arguments(run: ResolvedRun, engine: Engine, tokenizer: Any) -> dict[str, Any]:
     """Return the arguments of ``GRPOConfig`` that depend on the engine."""
     if engine.memory_share is None:
         return {}
-    stops = run.train.stop_sequences
     return {
         "use_vllm": True,
         "vllm_mode": "colocate",
@@ -96,7 +95,7 @@ def engine_arguments(run: ResolvedRun, engine: Engine) -> dict[str, Any]:
         "vllm_importance_sampling_mode": "token_truncate",
         "vllm_importance_sampling_clip_max": sampler_agreement.LARGEST_FACTOR,
         # For transformers, ``stopping.stop_criteria_installed`` does this.
-        "generation_kwargs": {"stop": list(stops)} if stops else None,
+        "generation_kwargs": stopping.vllm_arguments(tokenizer, run.train.stop_sequences or ()),
     }
 
 
