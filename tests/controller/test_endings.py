@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -100,12 +100,30 @@ async def test_a_refused_spec_is_recorded(world: World):
     assert ending_of(world, RUN, run.uid).reason == "SpecInvalid"
 
 
+async def test_a_run_that_is_deleted_while_no_operator_runs_is_recorded_as_deleted(world: World):
+    run = await world.submit(RUN)
+    await world.phase(RUN, "Starting")
+    trainer = await world.trainer(RUN)
+    trainer.beat(3, updated=datetime.now(UTC) - timedelta(hours=1))
+    await world.cluster.delete(names.KIND, world.namespace, RUN)
+
+    world.restart()
+    world.heartbeats.poll()
+    record = world.reconciler.record_missed_deletion
+    for _ in range(2):
+        world.heartbeats.delete_orphans(set(), (world.namespace,), record)
+
+    ending = ending_of(world, RUN, run.uid)
+    assert (ending.phase, ending.reason) == ("Cancelled", "Deleted")
+    assert not world.store.exists(names.heartbeat_key(run.uid))
+
+
 async def test_a_deleted_run_that_comes_back_does_not_train(world: World):
     run = await world.submit(RUN)
     await world.phase(RUN, "Starting")
     connection = await world.cluster.connection()
     watch = Watch(
-        (world.namespace,),
+        lambda: (world.namespace,),
         lambda: connection,
         lambda key: None,
         world.reconciler.record_deletion,

@@ -85,7 +85,7 @@ async def test_a_hostile_heartbeat_costs_its_run_one_condition(world: World, cas
     assert ignored(run).startswith("RecordRefused: The heartbeat is ignored: ")
     assert problem in ignored(run)
     assert len(json.dumps(run.status.to_patch())) < 10_000
-    world.heartbeats.delete_orphans(set(), (world.namespace,))
+    world.heartbeats.delete_orphans(set(), (world.namespace,), lambda run: None)
     await check_the_other_run(world, good)
 
 

@@ -170,7 +170,8 @@ async def _run_workers(
 
     def clean_up(uids: AbstractSet[str], listed: tuple[str, ...]) -> None:
         observer.forget_all_except(uids)
-        heartbeats.delete_orphans(uids, listed)
+        if leading():
+            heartbeats.delete_orphans(uids, listed, reconciler.record_missed_deletion)
 
     served = ServedNamespaces(cluster, platform.namespaces)
     await served.probe()

@@ -15,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Final, NamedTuple, Self
 
 from flashrun.api import names
-from flashrun.api.records import Heartbeat
+from flashrun.api.records import Heartbeat, RunIdentity
 from flashrun.cluster import Cluster
 from flashrun.cluster_errors import ClusterError
 from flashrun.controller import metrics
@@ -72,6 +72,8 @@ class HeartbeatPoller:
         self._refused: dict[str, str] = {}
         self._unreadable: dict[str, _Unreadable] = {}
         self._known: set[str] = set()
+        self._known_before: set[str] = set()
+        """Runs whose heartbeats were known when orphans were last deleted."""
 
     def newest(self, uid: str) -> Heartbeat | None:
         """Return the newest heartbeat of a run, as of the last poll; from now on it is known."""
@@ -215,19 +217,37 @@ class HeartbeatPoller:
         log.warning("the heartbeat of run %s is ignored: %s", uid, problem)
         self._refused[uid] = f"The heartbeat is ignored: {problem}."[:_LONGEST_PROBLEM]
 
-    def delete_orphans(self, uids: AbstractSet[str], namespaces: tuple[str, ...]) -> None:
-        """Delete old heartbeats in ``namespaces`` of runs that are not in ``uids``."""
+    def delete_orphans(
+        self,
+        uids: AbstractSet[str],
+        namespaces: tuple[str, ...],
+        record_deletion: Callable[[RunIdentity], None],
+    ) -> None:
+        """Delete old heartbeats in ``namespaces`` of runs that are not in ``uids``.
+
+        ``record_deletion`` is called with each of these runs before: nobody else may have noticed
+        that it was deleted. A heartbeat counts when it was known at the previous call already: if
+        its run existed, it would be in ``uids``.
+
+        Raises:
+            StoreError: storage cannot be written; the next call tries again.
+        """
         self._known &= uids  # a run that exists is asked for again
         limit = datetime.now(UTC) - ORPHAN_AGE
+        heartbeats = dict(self._heartbeats)
         orphans = [
-            names.heartbeat_key(uid)
-            for uid, heartbeat in self._heartbeats.items()
-            if uid not in uids
+            heartbeat.run
+            for uid, heartbeat in heartbeats.items()
+            if uid in self._known_before
+            and uid not in uids
             and heartbeat.run.namespace in namespaces
             and heartbeat.updated < limit
         ]
+        self._known_before = set(heartbeats)
+        for run in orphans:
+            record_deletion(run)
         if orphans:
-            self._store.delete(orphans)
+            self._store.delete([names.heartbeat_key(run.uid) for run in orphans])
 
     def _try_to_read(self, uid: str, entry: Entry) -> Heartbeat | StoreError | None:
         """Return a valid heartbeat of this run, or None; ``refused`` has the reason.

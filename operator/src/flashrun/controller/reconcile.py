@@ -16,7 +16,7 @@ from flashrun.api import names
 from flashrun.api.base import error_sentences
 from flashrun.api.platform import Platform
 from flashrun.api.reasons import TERMINAL
-from flashrun.api.records import Claim, Ending
+from flashrun.api.records import Claim, Ending, RunIdentity
 from flashrun.api.resource import FlashRun, FlashRunStatus
 from flashrun.cluster import Cluster
 from flashrun.cluster_errors import (
@@ -40,7 +40,7 @@ from flashrun.plan.blocked_runs import (
 )
 from flashrun.plan.credentials import access_secret
 from flashrun.plan.decide import decide
-from flashrun.plan.endings import ending_of, ending_of_deleted
+from flashrun.plan.endings import ending_of, ending_of_deleted, identity_of
 from flashrun.plan.policies.lost_node import lost_pod_status
 from flashrun.plan.run_status import with_access_expiry, with_job_uid
 from flashrun.plan.types import AccessGrant, Decision, Object
@@ -227,9 +227,14 @@ class Reconciler:
         if not self._leading():
             return
         try:
-            self._create_ending(ending_of_deleted(manifest, self._clock()))
+            run = identity_of(manifest)
+            self._create_ending(ending_of_deleted(run, self._clock()))
         except StoreError as error:
             log.warning("the deletion of a run is not recorded: %s", error)
+
+    def record_missed_deletion(self, run: RunIdentity) -> None:
+        """Record that a run was deleted while no operator watched; raises ``StoreError``."""
+        self._create_ending(ending_of_deleted(run, self._clock()))
 
     async def _record_ending(self, run: FlashRun, status: FlashRunStatus) -> None:
         """Record how a run ended before its status says so; raises ``StoreError``."""

@@ -39,13 +39,16 @@ def ending_of(run: FlashRun, status: FlashRunStatus, now: datetime) -> Ending:
     )
 
 
-def ending_of_deleted(manifest: Object, now: datetime) -> Ending:
-    """Return the record of a run that was deleted before it ended."""
+def identity_of(manifest: Object) -> RunIdentity:
+    """Return which run an object of the API server is, also one whose spec cannot be read."""
     metadata = manifest["metadata"]
+    return RunIdentity(namespace=metadata["namespace"], name=metadata["name"], uid=metadata["uid"])
+
+
+def ending_of_deleted(run: RunIdentity, now: datetime) -> Ending:
+    """Return the record of a run that was deleted before it ended."""
     return Ending(
-        run=RunIdentity(
-            namespace=metadata["namespace"], name=metadata["name"], uid=metadata["uid"]
-        ),
+        run=run,
         phase=Phase.CANCELLED,
         reason=Reason.DELETED,
         message="The run was deleted; its checkpoints are kept.",
