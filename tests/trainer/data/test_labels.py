@@ -173,6 +173,7 @@ def test_what_is_learned_is_what_generation_would_have_to_produce(tiny_model: Pa
                 words = learned.removesuffix(end)
                 for other in (USER["content"], AGAIN["content"], TOOL["content"], "<|im_start|>"):
                     assert other not in words
+                assert words.count("<") == words.count(">")  # no part of a token is lost
                 if "tool_calls" in completion[at]:
                     assert "add" in words
                     assert "7" in words

@@ -365,7 +365,7 @@ class TrainConfig(Section):
     batch_size: Annotated[int, Field(ge=1, le=1_000_000), INTEGRAL] | None = Field(
         default=None, examples=[32]
     )
-    """Per optimizer step over all GPUs: sequences in SFT, prompts in GRPO."""
+    """Per optimizer step over all GPUs: rows in SFT, prompts in GRPO."""
     max_length: Annotated[int, Field(ge=1, le=LONGEST_SEQUENCE), INTEGRAL] | None = Field(
         default=None, examples=[4096]
     )
