@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -57,8 +58,52 @@ def test_a_step_changes_the_language_model_only_under_the_names_that_serving_exp
     assert pod.values("aux_loss") == []
     config = json.loads((pod.folder / "adapter_config.json").read_text())
     assert config["base_model_name_or_path"] == pod.run.model.id
+    # SGLang refuses a pattern.
+    assert config["target_modules"] == sorted(adapted)
+    assert config["exclude_modules"] is None
     # PEFT loads the whole adapter onto the class that serving loads.
-    model.attach_adapter(model.load(folder), pod.folder, "reloaded")
+    attached = model.attach_adapter(model.load(folder), pod.folder, "reloaded").eval()
+    if algorithm == "sft":  # one step of GRPO with equal rewards learns nothing
+        check_loaders(pod, folder, attached)
+
+
+def check_loaders(pod: TrainerPod, folder: Path, attached: Any) -> None:
+    """Load the adapter as its model card says, and as people usually do."""
+    import torch
+    import transformers
+    from peft import AutoPeftModelForCausalLM
+
+    ids = torch.arange(70, 90)[None]
+
+    def logits(network: Any) -> Any:
+        with torch.no_grad():
+            return network.eval()(input_ids=ids, use_cache=False).logits
+
+    trained = logits(attached)
+    with attached.disable_adapter():
+        assert not torch.equal(logits(attached), trained)
+    path = pod.folder / "adapter_config.json"
+    config = json.loads(path.read_text()) | {"base_model_name_or_path": str(folder)}
+    path.write_text(json.dumps(config))
+    values: dict[str, Any] = {}
+    exec(loading_code(pod, folder), values)
+    for network in (
+        values["model"],
+        AutoPeftModelForCausalLM.from_pretrained(pod.folder),
+        transformers.AutoModelForCausalLM.from_pretrained(pod.folder),
+    ):
+        torch.testing.assert_close(logits(network), trained)
+
+
+def loading_code(pod: TrainerPod, folder: Path) -> str:
+    """The code in the model card, with the folders of this test."""
+    card = pod.published("README.md").decode()
+    code = re.search(r"```python\n(.*?)```", card, re.DOTALL)
+    assert code is not None
+    base, adapter = f'"{pod.run.model.id}"', '"."'
+    assert base in code[1]
+    assert adapter in code[1]
+    return code[1].replace(base, repr(str(folder))).replace(adapter, repr(str(pod.folder)))
 
 
 def test_the_models_generation_defaults_are_ignored(tiny_model: Path, tmp_path: Path):

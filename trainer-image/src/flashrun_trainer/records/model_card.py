@@ -12,6 +12,9 @@ from flashrun_trainer.data.environment import Environment
 from flashrun_trainer.pod.image_packages import installed_pins
 
 _VLLM_RANKS: Final = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+"""Values of vLLM's ``--max-lora-rank``."""
+_NOT_IN_SGLANG: Final = frozenset({"in_proj_qkv"})
+"""Layers whose weights SGLang does not join with those of the layers it has fused them with."""
 _CARD = """\
 ---
 base_model: {base_model}
@@ -108,20 +111,24 @@ from peft import PeftModel
 from transformers import {imports}
 
 {base}
-model = PeftModel.from_pretrained({kind}.from_pretrained({arguments}), ".")
+model = {kind}.from_pretrained({arguments})
+model = PeftModel.from_pretrained(model, ".")
 tokenizer = AutoTokenizer.from_pretrained({arguments})"""
 
 
 def _serving_commands(config: Mapping[str, Any], run: ResolvedRun) -> str:
-    name, rank = run.run.name, config["r"]
-    return f"""\
-vllm serve {run.model.id} --enable-lora --max-lora-rank {_vllm_rank(rank)} --lora-modules {name}=.
-python -m sglang.launch_server --model-path {run.model.id} --lora-paths {name}=."""
-
-
-def _vllm_rank(rank: int) -> int:
-    """Return the smallest value of vLLM's ``--max-lora-rank`` that accepts ``rank``."""
-    return next((most for most in _VLLM_RANKS if most >= rank), rank)
+    """Return the commands of the servers that take this adapter (``docs/adapters.md``)."""
+    name, base = run.run.name, run.model.id
+    commands = []
+    if most := next((most for most in _VLLM_RANKS if most >= config["r"]), None):
+        vllm = f"vllm serve {base} --enable-lora --max-lora-rank {most} --lora-modules {name}=."
+        commands.append(vllm)
+    if not _NOT_IN_SGLANG.intersection(config["target_modules"]):
+        commands.append(
+            f"python -m sglang.launch_server --model-path {base} --enable-lora "
+            f"--lora-paths {name}=."
+        )
+    return "\n".join(commands) or "# no server that we know takes it; merge it with PEFT"
 
 
 def _rows(table: Mapping[str, Any]) -> str:
