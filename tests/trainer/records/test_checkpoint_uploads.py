@@ -71,7 +71,12 @@ def saved(folder: Path, step: int, size: int = 64) -> Path:
     """A folder as the training loop leaves it at a save."""
     checkpoint = folder / f"checkpoint-{step}"
     (checkpoint / "ref").mkdir(parents=True)
-    config = {"r": 8, "lora_alpha": 16, "base_model_name_or_path": "/flashrun/model/x"}
+    config = {
+        "r": 8,
+        "lora_alpha": 16,
+        "base_model_name_or_path": "/flashrun/model/x",
+        "target_modules": ["v_proj", "q_proj"],
+    }
     files = {
         "adapter_config.json": json.dumps(config).encode(),
         "adapter_model.safetensors": bytes([step % 256]) * size,

@@ -22,11 +22,14 @@ class Interruption:
         self.requested = False
         self._ends_process = True
         self._writer: int | None = None
+        self._forking = threading.local()
 
     def install_handler(self) -> None:
         """Handle SIGTERM from now on, in this process and not in its forks."""
         signal.signal(signal.SIGTERM, self._on_signal)
-        os.register_at_fork(after_in_child=self._leave_to_default)
+        os.register_at_fork(
+            before=self._block, after_in_parent=self._unblock, after_in_child=self._leave_to_default
+        )
 
     def training_begins(self) -> None:
         """Let SIGTERM only set ``requested`` from now on.
@@ -79,8 +82,16 @@ class Interruption:
             with suppress(OSError):
                 os.write(self._writer, bytes([signal.SIGTERM]))
 
+    def _block(self) -> None:
+        """Keep a SIGTERM for a fork back until the fork has the default handler."""
+        self._forking.mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+
+    def _unblock(self) -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, self._forking.mask)
+
     def _leave_to_default(self) -> None:
         """Let SIGTERM end a fork, such as a scorer that is terminated after its time limit."""
         if signal.getsignal(signal.SIGTERM) == self._on_signal:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             signal.set_wakeup_fd(-1)
+        self._unblock()
