@@ -621,9 +621,7 @@ def test_what_an_environment_draws_or_seeds_changes_nothing_that_is_sampled(
 ):
     sampled = []
     for draws in (False, True):
-        code = DRAWS.replace('"DRAWS"', str(draws)).replace(
-            "reward_", f"max_score_concurrency = {threads}\n    reward_", 1
-        )
+        code = DRAWS.replace('"DRAWS"', str(draws)).replace("THREADS", str(threads))
         # Nothing is learned, so that the first score, which is missing, has no part in it.
         run = resolved("grpo", steps=3, learning_rate=1e-12)
         pod = workshop.pod(run, sums(environment=HEAD + code))
