@@ -57,6 +57,12 @@ GRPO_MOMENTS: dict[str, Moment] = {
 }
 
 
+def rollouts_of(pod: TrainerPod) -> dict[str, bytes]:
+    """The rollouts of every step."""
+    keys = [key for key in pod.keys if key.startswith("rollouts/")]
+    return {key: pod.store.get_bytes(pod.prefix + key) for key in keys}
+
+
 def is_request(pattern: str) -> Callable[[Request], bool]:
     return lambda request: re.fullmatch(pattern, str(request)) is not None
 
@@ -144,6 +150,8 @@ def test_a_grpo_run_that_is_killed_everywhere_ends_like_an_undisturbed_one(
     assert resumed(pod) == (6, 3)
     assert " INFO step " not in pod.output
     assert_the_same_end(pod, undisturbed["grpo"], "reward")
+    assert rollouts_of(pod) == rollouts_of(undisturbed["grpo"])
+    assert len(rollouts_of(pod)) == 6
 
 
 def test_a_grpo_run_that_began_with_an_adapter_ends_the_same_when_it_is_killed(
