@@ -21,6 +21,7 @@ from flashrun_trainer.data.messages import Answer
 from flashrun_trainer.pod.distributed import ProcessGroup
 from flashrun_trainer.pod.trainer_errors import TrainerError
 from tests.trainer import forks
+from tests.trainer.chat_templates import tokenizer_with
 from tests.trainer.conftest import INSTALLED_ENGINES
 from tests.trainer.pods import HEAD, TrainerPod, Workshop, fifths, resolved, rows, sums
 
@@ -287,6 +288,29 @@ def test_reasoning_is_left_out_of_what_is_scored_only_of_a_run_that_thinks(
     assert pod.train() == Exit.DONE
     text = (pod.inside.environment / "seen.jsonl").read_text()
     assert {json.loads(line)[0] for line in text.splitlines()} == {answer}
+
+
+CHANNELS = {
+    "gptoss": (
+        "<|channel|>analysis<|message|>One and one.<|end|><|start|>assistant<|channel|>final"
+        "<|message|>It is 2.<|return|>"
+    ),
+    "gemma4_v5": "<|channel>thought\nOne and one.\n<channel|>It is 2.<turn|>",
+}
+
+
+@pytest.mark.trainer
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize("thinking", [True, False])
+@pytest.mark.parametrize("template", CHANNELS)
+def test_a_scorer_sees_the_channel_of_the_answer(tiny_model: Path, template: str, thinking: bool):
+    from flashrun_trainer import grpo
+
+    tokenizer = tokenizer_with(template, tiny_model)
+    ids = tokenizer(CHANNELS[template], add_special_tokens=False)["input_ids"]
+    answer = grpo.parse_answer(tokenizer, resolved("grpo", thinking=thinking), ids, False)
+    assert answer == "It is 2."
+    assert answer.thinking.strip() == answer.first_thought.strip() == "One and one."
 
 
 @pytest.mark.trainer

@@ -10,6 +10,7 @@ from flashrun.api import names
 from flashrun.api.exits import Exit
 from flashrun.api.records import Result
 from flashrun_trainer.data.conversations import Conversation
+from flashrun_trainer.data.template_forms import TemplateForm
 from tests.trainer.pods import TrainerPod, Workshop, fifths, resolved, rows, sums
 
 pytestmark = [pytest.mark.trainer, pytest.mark.filterwarnings("default")]
@@ -112,7 +113,7 @@ def test_answers_that_lose_their_end_are_warned_about(
     run = resolved("sft", max_length=len(whole.input_ids) + 8)
     rows = sft.tokenize_conversations([long] * cut + [short] * (all_of_them - cut), tokenizer, run)
 
-    _, said = sft.data_warnings([short], rows, run)
+    _, said = sft.data_warnings([short], rows, run, TemplateForm())
 
     assert said.startswith(told)
     assert bool(said) == bool(told)
@@ -209,7 +210,8 @@ def test_reasoning_that_is_missing_or_not_asked_for_is_warned_about(case: str):
 
     completion, thinking, words = THOUGHTS[case]
     plain = Conversation([USER], [assistant("4")], "row 1")
-    found = sft.reasoning_warning([plain, Conversation([USER], completion, "row 2")], thinking)
+    other = Conversation([USER], completion, "row 2")
+    found = sft.reasoning_warning([plain, other], thinking, TemplateForm())
     assert found.startswith(words)
     assert bool(found) == bool(words)
 

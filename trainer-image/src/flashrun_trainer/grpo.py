@@ -47,7 +47,9 @@ from flashrun_trainer.data.episodes import (
 from flashrun_trainer.data.messages import Answer, Message
 from flashrun_trainer.data.prompt_order import PromptOrder, PromptSampler
 from flashrun_trainer.data.random_stream import derive_seed
+from flashrun_trainer.data.reasoning import decode
 from flashrun_trainer.data.retries import NothingJudgedError, plan_retry, retry_warning
+from flashrun_trainer.data.template_forms import template_form, unwritten_remark
 from flashrun_trainer.pod.trainer_errors import TrainerError
 from flashrun_trainer.records.timing import StepPhase, StepTimer
 
@@ -68,7 +70,7 @@ class Prompt(NamedTuple):
     messages: list[Message]
     ids: list[int]
     opens_reasoning: bool
-    """Whether the template itself writes the first ``<think>``."""
+    """Whether the prompt ends with open reasoning."""
     tools: tuple[Tool, ...] = ()
     """The tools that the template describes to the model."""
 
@@ -160,13 +162,15 @@ def load_prompts(environment: Environment, tokenizer: Any, run: ResolvedRun) -> 
         TrainerError: the environment fails, or all prompts are too long.
     """
     examples = environment.examples[: run.train.max_examples or None]
-    prompts = []
+    prompts, form = [], template_form(tokenizer).reasoning
     for example in examples:
         messages = environment.prompt(example)
         with naming_example(example_name(example)):
             tools = environment.tools(example)
             ids = tokenize_messages(tokenizer, messages, run.thinking, True, tools)
-        opens_reasoning = tokenizer.decode(ids[-4:]).rstrip().endswith("<think>")
+        opens_reasoning = form.is_opened_by(
+            tokenizer.decode(ids), continues=messages[-1]["role"] == "assistant"
+        )
         prompts.append(Prompt(example, messages, ids, opens_reasoning, tools))
     longest = trl_arguments.longest_prompt(run)
     fitting = [prompt for prompt in prompts if len(prompt.ids) <= longest]
@@ -184,12 +188,17 @@ def load_prompts(environment: Environment, tokenizer: Any, run: ResolvedRun) -> 
     return fitting
 
 
-def data_remark(environment: Environment, prompts: Sequence[Prompt], template: str) -> str:
-    """Return a warning about what nobody reads in the rows, or an empty string."""
+def data_remark(environment: Environment, prompts: Sequence[Prompt], tokenizer: Any) -> str:
+    """Return a warning about what nobody reads or writes of the rows, or an empty string."""
     asked = [
         join(prompt.messages, [], example_name(prompt.example), prompt.tools) for prompt in prompts
     ]
-    remarks = (environment.row_remark, unread_remark(asked, template), json_remark(asked))
+    remarks = (
+        environment.row_remark,
+        unread_remark(asked, str(tokenizer.chat_template)),
+        unwritten_remark(tokenizer, asked),
+        json_remark(asked),
+    )
     return "; ".join(filter(None, remarks))
 
 
@@ -461,8 +470,9 @@ def parse_answer(
     tokenizer: Any, run: ResolvedRun, ids: Sequence[int], opens_reasoning: bool
 ) -> Answer:
     """Return sampled token ids as an answer, up to the first stop sequence."""
-    text = stopping.text_until_stop(tokenizer, ids, run.train.stop_sequences or ())
-    return Answer(text, run.thinking, opens_reasoning)
+    form = template_form(tokenizer).reasoning
+    text = stopping.text_until_stop(tokenizer, ids, run.train.stop_sequences or (), form)
+    return Answer(text, run.thinking, opens_reasoning, form)
 
 
 def check_left_behind(threads: Sequence[int]) -> None:
@@ -508,7 +518,7 @@ class RewardFunction:
         self._masks_cut_off = stopping.masks_cut_off(tokenizer, context.run.train)
         self._prompts = prompts
         self._callback = callback
-        self._data_remark = data_remark(context.environment, prompts, str(tokenizer.chat_template))
+        self._data_remark = data_remark(context.environment, prompts, tokenizer)
         self._wasted_steps = rewards.WastedStepCounter()
         self._logged_metrics: set[str] = set()
         """Metrics of which the log says that they are left out."""
@@ -546,7 +556,8 @@ class RewardFunction:
         else:
             messages = [played.messages[: played.opening_length] for played in episode]
             # A stop sequence ends a turn of an episode, not the episode: cut nothing here.
-            raw = [stopping.text_until_stop(self._tokenizer, ids, ()) for ids in completion_ids]
+            form = template_form(self._tokenizer).reasoning
+            raw = [decode(self._tokenizer, ids, form) for ids in completion_ids]
             thoughts = [played.thoughts for played in episode]
             responses = [played.to_response() for played in episode]
             last_ids = [played.last_ids for played in episode]

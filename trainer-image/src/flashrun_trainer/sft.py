@@ -26,6 +26,11 @@ from flashrun_trainer.data.environment import Environment, naming_example
 from flashrun_trainer.data.labels import TokenizedExample, tokenize_conversation, truncate
 from flashrun_trainer.data.messages import has_reasoning, is_learnable
 from flashrun_trainer.data.packing import IGNORE_INDEX
+from flashrun_trainer.data.template_forms import (
+    TemplateForm,
+    template_form,
+    unwritten_remark,
+)
 from flashrun_trainer.pod.trainer_errors import TrainerError
 
 log = logging.getLogger(__name__)
@@ -48,8 +53,9 @@ def train(context: TrainContext) -> Path | None:
     remarks = (
         context.environment.row_remark,
         unread_remark(conversations, str(tokenizer.chat_template)),
+        unwritten_remark(tokenizer, conversations),
         json_remark(conversations),
-        *data_warnings(conversations, rows, run),
+        *data_warnings(conversations, rows, run, template_form(tokenizer)),
     )
     context.reporter.warn("; ".join(filter(None, remarks)))
     examples = list(chain.from_iterable(rows))
@@ -216,13 +222,14 @@ def data_warnings(
     conversations: Sequence[Conversation],
     rows: Sequence[Sequence[TokenizedExample]],
     run: ResolvedRun,
+    form: TemplateForm,
 ) -> tuple[str, ...]:
     """Return warnings for the status of the run; a few cut rows are only logged."""
     cut = truncation_warning(rows, run)
     if cut and sum(map(is_cut, rows)) <= _MANY_CUT * len(rows):
         log.warning("%s", cut)
         cut = ""
-    return reasoning_warning(conversations, run.thinking), cut
+    return reasoning_warning(conversations, run.thinking, form), cut
 
 
 def is_cut(row: Sequence[TokenizedExample]) -> bool:
@@ -241,22 +248,28 @@ def truncation_warning(rows: Sequence[Sequence[TokenizedExample]], run: Resolved
     )
 
 
-def reasoning_warning(conversations: Sequence[Conversation], thinking: bool) -> str:
+def reasoning_warning(
+    conversations: Sequence[Conversation], thinking: bool, form: TemplateForm
+) -> str:
     """Return a warning when ``thinking`` and the outputs do not match, or an empty string.
 
     If they do not match, what is learned follows another opening than what is asked for later.
     """
-    reasoned = [any(map(has_reasoning, item.completion)) for item in conversations]
+    tags = form.reasoning
+    reasoned = [
+        any(has_reasoning(message, tags) for message in item.completion) for item in conversations
+    ]
     if thinking and not any(reasoned):
         return (
-            "thinking is on, but no output has reasoning between <think> and </think>, so the "
-            "model learns to answer without it: add reasoning to the outputs, or set thinking = "
-            "false"
+            "thinking is on, but no output has reasoning, as reasoning_content or between "
+            f"{tags.start} and {tags.end}, so the model learns to answer without it: add reasoning "
+            "to the outputs, or set thinking = false"
         )
-    if not thinking and any(reasoned):
+    # A model with a channel for reasoning may use it whatever the key thinking is.
+    is_asked = thinking or (tags.is_channel and not form.is_switched)
+    if not is_asked and any(reasoned):
         return (
-            f"thinking is off, but {sum(reasoned)} of {len(reasoned)} outputs have reasoning "
-            "between <think> and </think>, which the model is never asked for: set thinking = "
-            "true, or remove the reasoning"
+            f"thinking is off, but {sum(reasoned)} of {len(reasoned)} outputs have reasoning, "
+            "which the model is never asked for: set thinking = true, or remove the reasoning"
         )
     return ""

@@ -2,17 +2,15 @@
 
 from bisect import bisect_left
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Any, Final
 
 from flashrun.api.exits import Exit
 from flashrun.api.reasons import Reason
 from flashrun_trainer.data.conversations import Tool
 from flashrun_trainer.data.messages import Message, short_repr
+from flashrun_trainer.data.template_forms import template_form
 from flashrun_trainer.pod.trainer_errors import TrainerError, format_error
 
-_PROBE: Final = "a probe of the template"
-"""Text of a message that shows whether a template writes what it is given."""
 _CONTINUED_HERE: Final = "@continued-here@"
 """Marks the end of a turn that the model continues. Templates trim spaces, but not this."""
 
@@ -54,12 +52,11 @@ def render(
     Raises:
         TrainerError: the template refuses the messages, or they are not valid Unicode.
     """
-    if _wants_parts(tokenizer, str(tokenizer.chat_template)):
-        messages = _with_parts(messages)
+    adapted = template_form(tokenizer).adapt(messages)
     try:
         text = str(
             tokenizer.apply_chat_template(
-                list(messages),
+                adapted,
                 tools=list(tools) or None,
                 tokenize=False,
                 add_generation_prompt=add_generation_prompt,
@@ -110,11 +107,12 @@ def _render_open_turn(
     """Return messages whose last turn, the assistant's, ends with its content."""
     *before, last = messages
     content = str(last["content"])
-    if "<think>" in content and "</think>" not in content:
+    form = template_form(tokenizer).reasoning
+    if form.is_opened_by(content, continues=True):
         # Templates write empty tags before content without a closed pair: open the turn as usual.
         opening = render_prompt(tokenizer, before, thinking, tools)
-        is_opened = opening.rstrip().endswith("<think>")
-        return opening + (content.partition("<think>")[2].lstrip() if is_opened else content)
+        is_opened = form.is_opened_by(opening)
+        return opening + (content.partition(form.start)[2].lstrip() if is_opened else content)
     marked = {**last, "content": content + _CONTINUED_HERE}
     text = render(tokenizer, [*before, marked], thinking, False, tools)
     begin, is_written, _ = text.rpartition(_CONTINUED_HERE)
@@ -134,41 +132,3 @@ def common_length(left: Sequence[Any], right: Sequence[Any]) -> int:
     shorter = min(len(left), len(right))
     # Binary search: comparing slices is much faster than comparing items in Python.
     return bisect_left(range(1, shorter + 1), True, key=lambda n: left[:n] != right[:n])
-
-
-def _with_parts(messages: Sequence[Message]) -> list[Message]:
-    """Return messages whose content is a list with one part, as some templates want it."""
-    return [
-        {**message, "content": [{"type": "text", "text": message.get("content") or ""}]}
-        for message in messages
-    ]
-
-
-@lru_cache(maxsize=8)
-def _wants_parts(tokenizer: Any, template: str) -> bool:
-    """Return whether the template reads content only as a list of parts, as of some vision models.
-
-    ``template`` is a key of the cache: a tokenizer's template may be replaced.
-
-    Raises:
-        TrainerError: the template leaves out the content in both forms.
-    """
-    question: Message = {"role": "user", "content": _PROBE}
-    is_rendered = False
-    for messages in ([question], _with_parts([question])):
-        try:
-            text = str(tokenizer.apply_chat_template(messages, tokenize=False))
-        except Exception:  # A template is a program and may raise anything.
-            continue
-        is_rendered = True
-        if _PROBE in text:
-            return isinstance(messages[0]["content"], list)
-    if is_rendered:
-        raise TrainerError(
-            Exit.CONFIG,
-            Reason.TEMPLATE_UNSUPPORTED,
-            "the model's chat template leaves out the text of messages, both as text and as a list "
-            "of parts",
-            "set the key model to another model",
-        )
-    return False

@@ -159,13 +159,12 @@ class _Template:
             TrainerError: the template writes nothing of the message.
         """
         text = self.render([*before, message], add_generation_prompt=False)
-        if not str(message.get("content") or "").strip():
-            empty = {"role": "assistant", "content": ""}
-            if text == self.render([*before, empty], add_generation_prompt=False):
+        for shortened, what in _shortened(message):
+            if text == self.render([*before, shortened], add_generation_prompt=False):
                 raise TrainerError(
                     Exit.DATA,
                     Reason.TEMPLATE_REFUSED,
-                    "the model's chat template writes nothing of the assistant's message "
+                    f"the model's chat template writes {what} of the assistant's message "
                     f"{short_repr(message)}",
                     "write tool calls into the content in the model's own format, or set the key "
                     "model to a model whose template writes them",
@@ -222,6 +221,20 @@ class _Template:
         """Return an opening up to its second added token: the role, without think tags."""
         starts = [match.start() for match in self._added.finditer(opening)]
         return opening[: starts[1]] if len(starts) > 1 else opening
+
+
+def _shortened(message: Message) -> list[tuple[Message, str]]:
+    """Return shorter forms of a message that must be rendered differently, with what they lack.
+
+    Some templates leave out tool calls, and some only those beside text.
+    """
+    shortened = []
+    if not str(message.get("content") or "").strip():
+        shortened.append(({"role": "assistant", "content": ""}, "nothing"))
+    if message.get("tool_calls"):
+        without = {key: value for key, value in message.items() if key != "tool_calls"}
+        shortened.append((without, "no tool calls"))
+    return shortened
 
 
 def _reasoning(message: Message) -> str:

@@ -2,6 +2,8 @@
 
 from typing import Any, Final
 
+from flashrun_trainer.data.reasoning import THINK, ReasoningForm
+
 Message = dict[str, Any]
 """A chat message as templates take it: ``role``, ``content`` and perhaps ``tool_calls``.
 
@@ -23,25 +25,23 @@ class Answer(str):
     raw: str
     """Reasoning and answer, as sampled."""
 
-    def __new__(cls, raw: str, thinks: bool = True, opened: bool = False) -> "Answer":
-        """Split ``raw``; ``opened`` is True when the prompt itself ended with ``<think>``.
+    first_thought: str
+    """The first span of reasoning; the length penalty counts its tokens."""
+
+    def __new__(
+        cls, raw: str, thinks: bool = True, opened: bool = False, form: ReasoningForm = THINK
+    ) -> "Answer":
+        """Split ``raw``; ``opened`` is True when the prompt itself has opened the reasoning.
 
         Reasoning that does not end leaves no answer. When the run's ``thinking`` is off (``thinks``
-        is False), nothing is split off: text between such tags is part of the answer.
+        is False), nothing is split off: text between such tags is part of the answer. A model with
+        a channel for its reasoning writes the answer in another one, whatever ``thinks`` is.
         """
-        if not thinks:
-            return cls._from_parts(raw, "", raw, raw)
-        before, closed, after = raw.rpartition("</think>")
-        thinking = before if closed else raw if opened or "<think>" in raw else ""
-        answer = after if closed else "" if thinking else raw
-        _, tag, inside = thinking.partition("<think>")
-        thinking = inside if tag and not opened else thinking
-        return cls._from_parts(answer.strip() if closed else answer, thinking, answer, raw)
-
-    @classmethod
-    def _from_parts(cls, text: str, thinking: str, completion: str, raw: str) -> "Answer":
-        self = super().__new__(cls, text)
-        self.thinking, self.completion, self.raw = thinking, completion, raw
+        thinking, answer = form.split(raw, opened) if thinks or form.is_channel else ("", raw)
+        is_split = len(answer) < len(raw)
+        self = super().__new__(cls, answer.strip() if is_split else answer)
+        self.thinking, self.completion, self.raw = thinking, answer, raw
+        self.first_thought = thinking.partition(form.end)[0]
         return self
 
     def __getnewargs__(self) -> tuple[str, bool]:  # type: ignore[override]
@@ -50,11 +50,6 @@ class Answer(str):
         The attributes are copied separately.
         """
         return str(self), False
-
-    @property
-    def first_thought(self) -> str:
-        """The first span of reasoning; the length penalty counts its tokens."""
-        return self.thinking.partition("</think>")[0]
 
 
 def is_learned(message: Message) -> bool:
@@ -69,11 +64,14 @@ def is_learnable(message: Message) -> bool:
     return is_learned(message) and any(parts)
 
 
-def has_reasoning(message: Message) -> bool:
-    """Return whether a message is an assistant's message with complete reasoning."""
-    _, _, inside = str(message.get("content") or "").partition("<think>")
-    reasoning = "</think>" in inside or message.get("reasoning_content")
-    return message["role"] == "assistant" and bool(reasoning)
+def has_reasoning(message: Message, form: ReasoningForm = THINK) -> bool:
+    """Return whether a message is an assistant's message with complete reasoning.
+
+    The reasoning may be marked as the model does it (``form``), or with ``<think>``.
+    """
+    content = str(message.get("content") or "")
+    marked = any(tags.end in content.partition(tags.start)[2] for tags in (form, THINK))
+    return message["role"] == "assistant" and (marked or bool(message.get("reasoning_content")))
 
 
 def short_repr(value: Any) -> str:

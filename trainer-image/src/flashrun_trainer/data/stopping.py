@@ -15,15 +15,18 @@ from functools import lru_cache
 from typing import Any, Final
 
 from flashrun.api.records import ResolvedTrain
+from flashrun_trainer.data.reasoning import THINK, ReasoningForm, decode
 
 _SPARE_TOKENS: Final = 8
 """Tokens decoded beyond the longest stop sequence: some tokens have no text."""
 
 
-def text_until_stop(tokenizer: Any, ids: Sequence[int], stops: Sequence[str]) -> str:
-    """Return a completion as text, up to the first stop sequence and without it."""
+def text_until_stop(
+    tokenizer: Any, ids: Sequence[int], stops: Sequence[str], form: ReasoningForm = THINK
+) -> str:
+    """Return a completion as text, with the tags of reasoning, up to the first stop sequence."""
     count, rest = _before_stop(tokenizer, ids, stops)
-    return str(tokenizer.decode(ids[:count], skip_special_tokens=True)) + rest
+    return decode(tokenizer, ids[:count], form) + rest
 
 
 def ids_until_stop(tokenizer: Any, ids: list[int], stops: Sequence[str]) -> list[int]:
