@@ -1,7 +1,7 @@
 """The form of messages that a chat template wants, found by rendering short probes.
 
 Templates differ in whether the arguments of a tool call are an object or JSON text, in the key of a
-message's reasoning, and in what they leave out without a word.
+message's reasoning, and in what they leave out silently.
 """
 
 import json
