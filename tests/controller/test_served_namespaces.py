@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from flashrun.api import names
+from flashrun.api.platform import EnvironmentSettings
 from flashrun.api.pod import POD_UID_VARIABLE, POD_VARIABLE
 from flashrun.cluster_errors import Unreachable
 from flashrun.controller import metrics
@@ -96,18 +97,23 @@ def teams(installed: Path, tmp_path: Path) -> Iterator[tuple[str, ...]]:
     """Four namespaces with the chart's rights."""
     number = next(_numbers)
     teams = tuple(f"{name}-{number}" for name in ("unbound", "good", "gone", "partly"))
-    kubectl(installed, "create", "namespace", SYSTEM)
+    system = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": SYSTEM}}
+    kubectl(installed, "apply", "-f", "-", stdin=yaml.safe_dump(system))  # other tests have it, too
     for name in teams:
         kubectl(installed, "create", "namespace", name)
-    install(installed, tmp_path, teams)
+    rights = install(installed, tmp_path, teams)
     yield teams
-    kubectl(installed, "delete", "namespace", SYSTEM, *teams, "--wait=false")
+    kubectl(installed, "delete", "-f", "-", "--ignore-not-found", stdin=rights)
+    kubectl(installed, "delete", "namespace", *teams, "--ignore-not-found", "--wait=false")
 
 
-def install(admin: Path, folder: Path, teams: tuple[str, ...]) -> None:
+def install(admin: Path, folder: Path, teams: tuple[str, ...]) -> str:
+    """Give the operator its rights in ``teams``, and return them as YAML."""
     values = [f"namespaces[{index}]={name}" for index, name in enumerate(teams)]
     rights = [item for item in chart(folder, *values) if item["kind"] in RIGHTS]
-    kubectl(admin, "apply", "--server-side", "-f", "-", stdin=yaml.safe_dump_all(rights))
+    text = yaml.safe_dump_all(rights)
+    kubectl(admin, "apply", "--server-side", "-f", "-", stdin=text)
+    return text
 
 
 def account(admin: Path, folder: Path) -> Path:
@@ -126,7 +132,8 @@ async def test_namespaces_that_cannot_be_served_cost_the_others_nothing_and_come
     operators: Operators, world: World, teams: tuple[str, ...], installed: Path, tmp_path: Path
 ):
     unbound, good, gone, partly = teams
-    world.platform = world.platform.model_copy(update={"namespaces": teams})
+    owners = EnvironmentSettings(owners={"org": teams})
+    world.platform = world.platform.replace(namespaces=teams, environments=owners)
     kubectl(installed, "delete", "rolebinding", "flashrun-served", "-n", unbound)
     kubectl(installed, "delete", "namespace", gone)
     bind_runs_only(installed, partly)
@@ -148,7 +155,8 @@ async def test_namespaces_that_cannot_be_served_cost_the_others_nothing_and_come
     for name in (unbound, gone, partly):
         assert f'flashrun_namespace_served{{namespace="{name}"}} 0.0' in shown
     assert f'flashrun_namespace_served{{namespace="{good}"}} 1.0' in shown
-    [event] = await world.cluster.list("Event", SYSTEM)
+    events = await world.cluster.list("Event", SYSTEM)
+    [event] = [event for event in events if unbound in event["message"]]
     assert event["reason"] == "NamespaceNotServed"
     assert f"in namespace {unbound}, {gone}, {partly}: " in event["message"]
     status = (await world.cluster.get(names.KIND, partly, RUN))["status"]

@@ -298,8 +298,8 @@ def test_a_model_without_a_tokenizer_is_refused(shell: Shell) -> None:
     write(shell)
     shell.write("model/config.json", "{}")
     done = shell("env", "test", "env", "--model", "model")
-    assert done.code == 2
-    assert "model has no tokenizer_config.json" in done.err
+    assert done.returncode == 2
+    assert "model has no tokenizer_config.json" in done.stderr
 
 
 def test_a_folder_without_an_environment_is_refused_with_the_way_out(shell: Shell) -> None:
