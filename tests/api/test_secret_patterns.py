@@ -38,6 +38,13 @@ SECRETS = {
 }
 HARMLESS = {
     "a git commit": "da39a3ee5e6b4b0d3255bfef95601890afd80709",
+    "a path with a UUID": (
+        "runs/team-a/run-75/b07d45c0-22c2-48e1-91ef-9a494da0ab66/attempt-1/claim.json in storage"
+    ),
+    "a path with a digest": (
+        "environments/examples/sums/"
+        "59212f76acd5fb91f077b553cc9dba36552a49652857b44081ca0f197b2cb3a4.tar.gz"
+    ),
     "a UUID": "3fa9c1d2-77ab-4a1b-9c3d-5e8f00112233",
     "an image digest": "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
     "a short git commit": "v1.4.2-11-gda39a3e",

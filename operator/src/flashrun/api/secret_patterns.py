@@ -56,6 +56,11 @@ _TOKEN_SHAPES: Final = (
 )
 _WORD = re.compile(r"[A-Za-z0-9+/_-]{24,}")
 _HEX_OR_UUID = re.compile(r"[0-9a-fA-F-]+")
+_IN_PATHS = re.compile(
+    r"(?<![A-Za-z0-9])(?:[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}|[0-9a-f]{32,64})"
+    r"(?![A-Za-z0-9])"
+)
+"""UUIDs and digests, which paths in storage have as parts of their own."""
 _SEGMENT = re.compile(r"[A-Za-z0-9]{12,}")
 """A stretch without separators: names that people write have shorter ones."""
 _TURN = re.compile(r"(?<=[a-z])[A-Z0-9]|(?<=[A-Z])[0-9]|(?<=[0-9])[A-Za-z]")
@@ -107,6 +112,7 @@ def _snake(name: str) -> str:
 
 
 def _looks_random(word: str) -> bool:
+    word = _IN_PATHS.sub("", word)
     if _HEX_OR_UUID.fullmatch(word) or not _SEGMENT.search(word):
         return False
     length, enough = _AWS_SECRET_KEY
