@@ -191,6 +191,7 @@ def test_the_longest_input_is_refused_in_little_time(model: type[Record], unit: 
     ("model", "path", "value", "problem"),
     [
         (Heartbeat, ("updated",), "2026-11-01T11:59:00", "updated: has no time zone"),
+        (ResolvedRun, ("environment", "params", "a"), float("inf"), "environment.params.a: "),
         (Heartbeat, ("updated",), "2036-11-01T11:59:00Z", "updated: is more than a day ahead"),
         (Heartbeat, ("updated",), "9999-12-31T23:59:59-05:00", "updated: is not a time in UTC"),
         (Heartbeat, ("progress", "step"), 10**30, "progress.step: "),

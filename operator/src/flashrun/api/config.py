@@ -251,6 +251,10 @@ def _json(value: Any) -> Any:
     return value
 
 
+FiniteJson = Annotated[JsonValue, BeforeValidator(_json)]
+"""A value that every reader of JSON can read: finite, and of at most 32 levels."""
+
+
 def _check_json(value: Any, path: str, depth: int) -> None:
     if depth > 32:
         raise _wrong(path, "is nested deeper than 32 levels")
@@ -318,7 +322,7 @@ class EnvironmentConfig(Section):
     params: Annotated[
         dict[
             Annotated[str, AfterValidator(_no_secret)],
-            Annotated[JsonValue, BeforeValidator(_json), AfterValidator(_public_json)],
+            Annotated[FiniteJson, AfterValidator(_public_json)],
         ],
         BeforeValidator(_table),
         AfterValidator(_short),

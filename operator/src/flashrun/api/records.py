@@ -12,7 +12,6 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import (
     Field,
-    JsonValue,
     SerializerFunctionWrapHandler,
     StringConstraints,
     model_serializer,
@@ -33,7 +32,7 @@ from flashrun.api.bounds import (
     ZonedTime,
 )
 from flashrun.api.catalog import Source
-from flashrun.api.config import Algorithm
+from flashrun.api.config import Algorithm, FiniteJson
 from flashrun.api.exits import Message, Termination
 from flashrun.api.reasons import AnyReason, Phase
 
@@ -63,7 +62,7 @@ class ResolvedEnvironment(Record):
     id: str
     digest: str
     """SHA-256 of the package, in hex."""
-    params: dict[str, JsonValue] = {}
+    params: dict[str, FiniteJson] = {}
     pip: tuple[str, ...] = ()
     secrets: tuple[str, ...] = ()
     """Names of the variables whose values the trainer keeps out of logs and messages."""
