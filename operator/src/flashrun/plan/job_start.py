@@ -75,7 +75,7 @@ def spec_repair(
 def missing_secrets(context: RunContext) -> SecretCopy | None:
     """Return the copy of the secrets that the run lists, or None when it has been made.
 
-    While one of them has no value there is no copy: a pod waits for it, and does not start without.
+    While a secret has no value, no copy is made, and pods wait until there is one.
     """
     if context.observed.has_secrets or missing_values(context.run, context.observed):
         return None

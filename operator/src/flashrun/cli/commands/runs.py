@@ -42,7 +42,7 @@ async def _runs(output: OutputFormat, namespace: str | None, context: str | None
 
 
 async def _refuse_absent_namespace(session: ClusterSession) -> None:
-    """Raise ``NotFoundFailure`` if there is no such namespace; a list of it is only empty."""
+    """Raise ``NotFoundFailure`` if the namespace does not exist: its list is empty, too."""
     with contextlib.suppress(Forbidden):
         if await session.cluster.find("Namespace", None, session.namespace) is None:
             raise NotFoundFailure(
