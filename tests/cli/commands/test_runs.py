@@ -23,4 +23,4 @@ def test_a_namespace_that_does_not_exist_is_not_an_empty_one(served: Served) -> 
     done = served.flash("runs", "-n", "nowhere")
 
     assert done.returncode == ExitCode.NOT_FOUND
-    assert "there is no namespace nowhere" in done.stderr
+    assert "the namespace nowhere does not exist" in done.stderr

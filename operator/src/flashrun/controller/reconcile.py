@@ -161,7 +161,8 @@ class Reconciler:
         whose pods cannot start without them.
 
         Raises:
-            StoreError: there are no credentials for the pods of a new Job; status says so.
+            StoreError: storage issued no credentials, and a new Job needs them. The reason is then
+                already in the run's status.
         """
         try:
             expires = await self._write_access(grant)

@@ -46,6 +46,6 @@ async def _refuse_absent_namespace(session: ClusterSession) -> None:
     with contextlib.suppress(Forbidden):
         if await session.cluster.find("Namespace", None, session.namespace) is None:
             raise NotFoundFailure(
-                f"there is no namespace {session.namespace}",
+                f"the namespace {session.namespace} does not exist",
                 "kubectl get namespaces lists them; choose one with -n",
             )
