@@ -483,10 +483,10 @@ def test_a_turn_that_the_prompt_begins_is_continued(tiny_model: Path, case: str)
 
 
 def test_tools_reach_the_template(tiny_model: Path):
-    from flashrun_trainer.data import conversations, labels
+    from flashrun_trainer.data import labels, tool_definitions
 
     tokenizer = chat_templates.tokenizer_with("qwen3", tiny_model)
-    tools = conversations.read_tools([{"name": "add", "parameters": {"type": "object"}}])
+    tools = tool_definitions.read_tools([{"name": "add", "parameters": {"type": "object"}}])
     completion = [assistant("1"), AGAIN, assistant("2")]
     examples = labels.tokenize_conversation(tokenizer, [USER], completion, False, tools)
     for context, _ in learned_turns(examples):

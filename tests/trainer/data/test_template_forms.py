@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from flashrun.api.exits import Exit
-from flashrun_trainer.data import conversations
+from flashrun_trainer.data import conversations, message_reading, tool_definitions
 from flashrun_trainer.pod.trainer_errors import TrainerError
 from tests.trainer.chat_templates import ALL, SMOLLM2, tokenizer_with
 
@@ -115,7 +115,7 @@ def test_reasoning_is_written_as_the_model_writes_it_however_a_row_does(
     from flashrun_trainer.data.messages import Answer
     from flashrun_trainer.data.template_forms import template_form
 
-    messages = conversations.read_messages([USER, {"role": "assistant", **WRITINGS[writing]}])
+    messages = message_reading.read_messages([USER, {"role": "assistant", **WRITINGS[writing]}])
     for name in (name for name in ALL if not name.startswith(DROPS_REASONING)):
         tokenizer = tokenizer_with(name, tiny_model)
         form = template_form(tokenizer)
@@ -133,7 +133,7 @@ def test_reasoning_is_written_as_the_model_writes_it_however_a_row_does(
 def test_what_a_template_leaves_out_is_a_warning_with_its_row(tiny_model: Path):
     from flashrun_trainer.data.template_forms import unwritten_remark
 
-    tools = tuple(conversations.read_tools([ADD]))
+    tools = tuple(tool_definitions.read_tools([ADD]))
     reasoned = {**PLAIN, "reasoning_content": "Hm."}
     talks = [
         conversations.join([USER], [PLAIN], "row 1"),

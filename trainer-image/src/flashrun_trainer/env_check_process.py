@@ -20,14 +20,14 @@ from typing import IO, Any, Final
 from flashrun.api.env_check_records import CheckedRow, CheckEvent, EnvCheckTask, Fault, ScoredAnswer
 from flashrun.api.exits import Exit
 from flashrun.api.records import ResolvedEnvironment
-from flashrun_trainer.data import conversations, rewards
+from flashrun_trainer.data import conversations, rewards, unread_keys
 from flashrun_trainer.data import messages as chat_messages
 from flashrun_trainer.data.chat_template import encode, tokenize_messages
-from flashrun_trainer.data.conversations import Tool
 from flashrun_trainer.data.dataset import dataset_path
 from flashrun_trainer.data.environment import Environment, load_folder, naming_example
 from flashrun_trainer.data.episodes import Episode, check_template, play_turns
 from flashrun_trainer.data.messages import Answer, Message
+from flashrun_trainer.data.tool_definitions import Tool
 from flashrun_trainer.data.turn_ends import end_of_turn_token
 from flashrun_trainer.pod.trainer_errors import TrainerError, format_error
 
@@ -203,13 +203,13 @@ def _output_faults(output: Any) -> Iterator[Fault]:
         yield Fault(sentence=f"the output is not a conversation: {error}")
         return
     learned = conversations.Conversation([], messages, "it")
-    if conversations.json_remark([learned]):
+    if unread_keys.json_remark([learned]):
         yield Fault(
             sentence="the output looks like a conversation but is learned as JSON text: a "
             'conversation is {"messages": […]}, with role and content in each message',
             fatal=False,
         )
-    if keys := conversations.unread_keys(messages):
+    if keys := unread_keys.unread_keys(messages):
         yield Fault(
             sentence=f"a message has {', '.join(keys)}, which nobody reads but perhaps the model's "
             "chat template",

@@ -35,7 +35,7 @@ from flashrun_trainer.data import advantages, generation, rewards, sampler_agree
 from flashrun_trainer.data.advantages import Outcome
 from flashrun_trainer.data.calls import ENVIRONMENT_ERRORS
 from flashrun_trainer.data.chat_template import tokenize_messages
-from flashrun_trainer.data.conversations import Tool, join, json_remark, unread_remark
+from flashrun_trainer.data.conversations import join
 from flashrun_trainer.data.dataset import example_name
 from flashrun_trainer.data.environment import Environment, naming_example
 from flashrun_trainer.data.episodes import (
@@ -50,6 +50,8 @@ from flashrun_trainer.data.random_stream import derive_seed
 from flashrun_trainer.data.reasoning import decode
 from flashrun_trainer.data.retries import NothingJudgedError, plan_retry, retry_warning
 from flashrun_trainer.data.template_forms import template_form, unwritten_remark
+from flashrun_trainer.data.tool_definitions import Tool
+from flashrun_trainer.data.unread_keys import json_remark, unread_remark
 from flashrun_trainer.pod.trainer_errors import TrainerError
 from flashrun_trainer.records.timing import StepPhase, StepTimer
 

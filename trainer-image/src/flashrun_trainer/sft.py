@@ -21,7 +21,7 @@ from flashrun.api.records import ResolvedRun
 from flashrun_trainer import loop, model, row_layout, trl_arguments
 from flashrun_trainer.context import TrainContext
 from flashrun_trainer.data import packing
-from flashrun_trainer.data.conversations import Conversation, json_remark, unread_remark
+from flashrun_trainer.data.conversations import Conversation
 from flashrun_trainer.data.environment import Environment, naming_example
 from flashrun_trainer.data.labels import TokenizedExample, tokenize_conversation, truncate
 from flashrun_trainer.data.messages import has_reasoning, is_learnable
@@ -31,6 +31,7 @@ from flashrun_trainer.data.template_forms import (
     template_form,
     unwritten_remark,
 )
+from flashrun_trainer.data.unread_keys import json_remark, unread_remark
 from flashrun_trainer.pod.trainer_errors import TrainerError
 
 log = logging.getLogger(__name__)

@@ -6,9 +6,9 @@ from typing import Any, Final
 
 from flashrun.api.exits import Exit
 from flashrun.api.reasons import Reason
-from flashrun_trainer.data.conversations import Tool
 from flashrun_trainer.data.messages import Message, short_repr
 from flashrun_trainer.data.template_forms import template_form
+from flashrun_trainer.data.tool_definitions import Tool
 from flashrun_trainer.pod.trainer_errors import TrainerError, format_error
 
 _CONTINUED_HERE: Final = "@continued-here@"

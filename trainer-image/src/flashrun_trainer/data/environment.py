@@ -23,7 +23,7 @@ from flashrun.api.records import ResolvedEnvironment
 from flashrun.api.trainer_modules import TRAINER_MODULES
 from flashrun_trainer.data import conversations
 from flashrun_trainer.data.calls import ENVIRONMENT_ERRORS, CallRunner
-from flashrun_trainer.data.conversations import Conversation, Tool
+from flashrun_trainer.data.conversations import Conversation
 from flashrun_trainer.data.dataset import (
     dataset_path,
     describe_reading,
@@ -31,9 +31,12 @@ from flashrun_trainer.data.dataset import (
     load_examples,
     unread_file_remark,
 )
+from flashrun_trainer.data.message_reading import read_messages
 from flashrun_trainer.data.messages import Message, short_repr
 from flashrun_trainer.data.random_stream import RandomStream
 from flashrun_trainer.data.shadowing import image_modules, refuse_shadowing
+from flashrun_trainer.data.tool_definitions import Tool
+from flashrun_trainer.data.unread_keys import unread_row_remark
 from flashrun_trainer.pod.distributed import ProcessGroup
 from flashrun_trainer.pod.mounts import PodMounts
 from flashrun_trainer.pod.trainer_errors import TrainerError, format_error
@@ -93,7 +96,7 @@ class Environment:
     def row_remark(self) -> str:
         """A warning about keys of rows that nobody reads, or an empty string."""
         rows = ((example_name(example), example.record) for example in self.examples)
-        return conversations.unread_row_remark(rows, self.code)
+        return unread_row_remark(rows, self.code)
 
     @property
     def is_multi_turn(self) -> bool:
@@ -150,14 +153,14 @@ class Environment:
 
     def opening_messages(self, example: Any) -> list[Message]:
         """Return the same as ``prompt``, but raise what the environment raises."""
-        messages = conversations.read_messages(self._opening(example))
+        messages = read_messages(self._opening(example))
         return _with_contract(messages, self.contract)
 
     def _opening(self, example: Any) -> Any:
         """Return a whole conversation's own prompt, or else the environment's opening."""
         if self.is_multi_turn or not conversations.is_whole_conversation(example.record):
             return self.sdk.start_episode(example, self.contract)
-        messages = conversations.read_messages(example.record["messages"])
+        messages = read_messages(example.record["messages"])
         return conversations.split_at_first_answer(messages)[0]
 
     def tools(self, example: Any) -> tuple[Tool, ...]:
@@ -193,9 +196,9 @@ class Environment:
         with environment_errors(doing, Exit.DATA, Reason.DATASET_INVALID):
             if self._has_own_completion:
                 completion = self._call_here(self.sdk.sft_completion, example)
-                return conversations.read_messages(completion)
+                return read_messages(completion)
             if conversations.is_whole_conversation(example.record):
-                messages = conversations.read_messages(example.record["messages"])
+                messages = read_messages(example.record["messages"])
                 return conversations.split_at_first_answer(messages)[1] or [_NO_ANSWER]
             return conversations.read_output(example.output)
 

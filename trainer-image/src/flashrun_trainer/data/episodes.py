@@ -13,8 +13,8 @@ from flashrun.api.exits import Exit
 from flashrun.api.reasons import Reason
 from flashrun_trainer.data.calls import ENVIRONMENT_ERRORS
 from flashrun_trainer.data.chat_template import encode
-from flashrun_trainer.data.conversations import read_messages
 from flashrun_trainer.data.environment import Environment
+from flashrun_trainer.data.message_reading import read_messages
 from flashrun_trainer.data.messages import Answer, Message
 from flashrun_trainer.data.rewards import FailureKind, failed_score
 from flashrun_trainer.data.turn_ends import (

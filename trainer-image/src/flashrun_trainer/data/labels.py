@@ -17,9 +17,9 @@ from typing import Any, Final, NamedTuple
 from flashrun.api.exits import Exit
 from flashrun.api.reasons import Reason
 from flashrun_trainer.data.chat_template import common_length, encode, render, render_prompt
-from flashrun_trainer.data.conversations import Tool
 from flashrun_trainer.data.messages import Message, is_learnable, short_repr
 from flashrun_trainer.data.packing import IGNORE_INDEX
+from flashrun_trainer.data.tool_definitions import Tool
 from flashrun_trainer.data.turn_ends import added_tokens, turn_ends
 from flashrun_trainer.pod.trainer_errors import TrainerError
 

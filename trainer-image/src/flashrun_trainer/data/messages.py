@@ -7,7 +7,7 @@ from flashrun_trainer.data.reasoning import THINK, ReasoningForm
 Message = dict[str, Any]
 """A chat message as templates take it: ``role``, ``content`` and perhaps ``tool_calls``.
 
-``conversations`` reads what people write into this form: tool calls in OpenAI's format with their
+``message_reading`` reads what people write into this form: tool calls in OpenAI's format with their
 arguments as an object, reasoning under ``reasoning_content``, and ``weight`` 0 for an assistant's
 message that is context.
 """
