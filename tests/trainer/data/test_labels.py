@@ -221,6 +221,28 @@ def test_reasoning_is_learned_where_the_prompt_asks_for_it(
         assert words.partition("</think>")[2 if reasons else 0].strip() == "It is 2."
 
 
+@pytest.mark.parametrize("template", ["qwen3", "qwen3_5_think"])
+@pytest.mark.parametrize("thinking", [True, False])
+def test_reasoning_is_learned_in_the_tags_of_its_template(
+    tiny_model: Path, template: str, thinking: bool
+):
+    """What ``<think>`` is to one model is ``[THINK]`` to another."""
+    from flashrun_trainer.data import labels
+
+    tokenizer = chat_templates.tokenizer_with(template, tiny_model)
+    as_usual = labels.tokenize_conversation(tokenizer, [USER], REASONED, thinking)
+    text = tokenizer.chat_template
+    tokenizer.chat_template = text.replace("<think>", "[THINK]").replace("</think>", "[/THINK]")
+    tokenizer.add_tokens(["[THINK]", "[/THINK]"])
+    in_content = [assistant("[THINK]\nHm.\n[/THINK]\n\nIt is 2."), *REASONED[1:]]
+    for completion in (REASONED, in_content):
+        examples = labels.tokenize_conversation(tokenizer, [USER], completion, thinking)
+        for example, usual in zip(learned_turns(examples), learned_turns(as_usual), strict=True):
+            for ids, usual_ids in zip(example, usual, strict=True):
+                words = tokenizer.decode(ids).replace("[THINK]", "<think>")
+                assert words.replace("[/THINK]", "</think>") == tokenizer.decode(usual_ids)
+
+
 @pytest.mark.parametrize(
     "template", [name for name in chat_templates.ALL if not writes_calls(name)]
 )

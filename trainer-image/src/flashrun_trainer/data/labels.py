@@ -12,21 +12,18 @@ therefore make one example per turn.
 from array import array
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 from flashrun.api.exits import Exit
 from flashrun.api.reasons import Reason
 from flashrun_trainer.data.chat_template import common_length, encode, render, render_prompt
 from flashrun_trainer.data.messages import Message, is_learnable, short_repr
 from flashrun_trainer.data.packing import IGNORE_INDEX
+from flashrun_trainer.data.reasoning import THINK, ReasoningForm
+from flashrun_trainer.data.template_forms import template_form
 from flashrun_trainer.data.tool_definitions import Tool
 from flashrun_trainer.data.turn_ends import added_tokens, turn_ends
 from flashrun_trainer.pod.trainer_errors import TrainerError
-
-_THINK: Final = "<think>"
-_THOUGHTS: Final = ((_THINK, "\n</think>\n\n"), ("<|channel>thought", "\n<channel|>"))
-"""How a prompt opens the model's reasoning, and what ends it."""
-_REASONING_KEYS: Final = ("reasoning_content", "reasoning", "thinking")
 
 
 class TokenizedExample(NamedTuple):
@@ -146,6 +143,7 @@ class _Template:
         self._tokenizer, self._thinking, self._tools = tokenizer, thinking, tools
         self._ends = turn_ends(tokenizer, thinking)
         self._added = added_tokens(tokenizer)
+        self._reasoning = template_form(tokenizer).reasoning
 
     def render(self, messages: Sequence[Message], *, add_generation_prompt: bool) -> str:
         """Return messages as text."""
@@ -183,8 +181,9 @@ class _Template:
         """
         if text.startswith(context):
             return text[len(context) :].removeprefix(self._opening)
-        thought = next((tags for tags in _THOUGHTS if context.rstrip().endswith(tags[0])), None)
-        if thought is None and (bare := _drop_reasoning(message)) != message:
+        reasoning, bare = _separate_reasoning(message, self._reasoning)
+        is_opened = self._reasoning.is_opened_by(context)
+        if not is_opened and bare != message:
             # The prompt says that the model does not reason.
             text = self.render([*before, bare], add_generation_prompt=False)
             if text.startswith(context):
@@ -195,9 +194,10 @@ class _Template:
         begin += self._common_length(text[begin:], opening or context)
         # Some templates continue the turn of an assistant's message before this one.
         written = text[max(begin, self._common_length(unopened, text)) :]
-        if thought and thought[1].strip() not in written:
+        if is_opened and self._reasoning.end not in written:
             # The template drops reasoning from its history, and the prompt has opened one.
-            return _reasoning(message) + thought[1] + written.removeprefix(self._opening).lstrip()
+            answer = written.removeprefix(self._opening).lstrip()
+            return reasoning + self._reasoning.closing + answer
         return written
 
     @cached_property
@@ -237,18 +237,18 @@ def _shortened(message: Message) -> list[tuple[Message, str]]:
     return shortened
 
 
-def _reasoning(message: Message) -> str:
-    """Return the reasoning of a message, from its own field or from its content."""
-    own = str(message.get("reasoning_content") or "")
-    before, _, _ = str(message.get("content") or "").rpartition("</think>")
-    return (own or before.partition(_THINK)[2]).strip()
+def _separate_reasoning(message: Message, form: ReasoningForm) -> tuple[str, Message]:
+    """Return the reasoning of a message, and the message without it.
 
-
-def _drop_reasoning(message: Message) -> Message:
-    """Return a message without its reasoning."""
-    content = str(message.get("content") or "").rpartition("</think>")[2]
-    kept = {key: value for key, value in message.items() if key not in _REASONING_KEYS}
-    return {**kept, "content": content.lstrip("\n") if content != message["content"] else content}
+    The reasoning has a field of its own, or is in the content, marked as the model does it or with
+    ``<think>``.
+    """
+    content = str(message.get("content") or "")
+    marks = next((marks for marks in (form, THINK) if marks.end in content), None)
+    inside, answer = marks.split(content) if marks else ("", content)
+    bare = {key: value for key, value in message.items() if key != "reasoning_content"}
+    bare["content"] = answer.lstrip("\n") if marks else content
+    return (str(message.get("reasoning_content") or "") or inside).strip(), bare
 
 
 def truncate(example: TokenizedExample, length: int) -> TokenizedExample:

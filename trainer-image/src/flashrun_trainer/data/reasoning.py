@@ -20,6 +20,8 @@ class ReasoningForm:
     """The tag after the reasoning."""
     answer_start: str = ""
     """The text before an answer, such as ``<|channel|>final<|message|>``; empty for none."""
+    closing: str = "\n</think>\n\n"
+    """The text between the reasoning and the answer: the end tag and the space around it."""
 
     @property
     def is_channel(self) -> bool:

@@ -22,7 +22,7 @@ _ANSWER: Final = "ans7"
 _REASON: Final = "rsn7"
 _NAME, _KEY, _VALUE = "fun7", "key7", "val7"
 _REASONING_KEYS: Final = ("reasoning_content", "thinking", "reasoning")
-_CHANNELS: Final = (ReasoningForm("<|channel>thought", "<channel|>"),)
+_CHANNELS: Final = (ReasoningForm("<|channel>thought", "<channel|>", closing="\n<channel|>"),)
 """Forms that templates remove from earlier turns, and that some of them write nowhere."""
 
 
@@ -302,7 +302,7 @@ class _Probe:
         if not start or not end:
             return THINK
         is_own = start not in answer_start and end not in answer_start
-        return ReasoningForm(start, end, answer_start if is_own else "")
+        return ReasoningForm(start, end, answer_start if is_own else "", between)
 
 
 def _without_prefix(text: str, prefix: str) -> str:
