@@ -149,6 +149,7 @@ def test_the_environment_accepts(line: str, key: str, value: Any) -> None:
 ENVIRONMENT_REFUSED = [
     ("params = 3", "environment.params must be a table"),
     ("params = {day = 2026-11-22}", "environment.params.day is a date, which JSON cannot carry"),
+    (f"params = {{x = [{'[], ' * 4100}]}}", "environment.params has more than 4,096 values"),
     ("params = {x = nan}", "environment.params.x must be finite"),
     ("params = {x = 99999999999999999999}", "environment.params.x is too large for JSON"),
     ('params = {split = "../x"}', "environment.params.split is '../x'; it names dataset/<split>"),

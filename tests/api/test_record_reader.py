@@ -2,6 +2,7 @@
 
 import json
 import time
+import tracemalloc
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -211,6 +212,51 @@ def test_a_value_outside_its_bounds_is_refused_by_name(
     with pytest.raises(RecordRefused) as refused:
         read_record(json.dumps(changed(VALID[model], path, value)), model, NOW)
     assert str(refused.value).startswith(problem)
+
+
+LIMIT_MIB = 16
+
+
+def flood(start: str, item: str, count: int, end: str) -> str:
+    return start + ",".join(item.replace("#", str(number)) for number in range(count)) + end
+
+
+FLOODS: dict[str, tuple[type[Record], str]] = {
+    "files without keys": (Manifest, flood('{"files": [', "{}", 80_000, "]}")),
+    "as many files as values": (Manifest, flood('{"files": [', "{}", 4_000, "]}")),
+    "unknown keys": (ResolvedRun, flood("{", '"#":0', 80_000, "}")),
+    "as many unknown keys as values": (ResolvedRun, flood("{", '"#":0', 8_000, "}")),
+    "layers": (Heartbeat, flood('{"adapted": {"layers": [', "0", 4_000, "]}}")),
+    "metrics": (MetricsRow, flood('{"values": {', '"#":""', 4_000, "}}")),
+}
+
+
+@pytest.mark.parametrize("case", FLOODS)
+def test_a_flood_of_problems_takes_little_time_and_memory(case: str) -> None:
+    model, content = FLOODS[case]
+    assert len(content) <= model.max_bytes
+    check(model, content.encode())
+    tracemalloc.start()
+    try:
+        with pytest.raises(RecordRefused):
+            read_record(content, model, NOW)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < LIMIT_MIB * 2**20
+
+
+@pytest.mark.parametrize("unit", [",", "[{", '\\",', "\\\\"])
+def test_marks_within_strings_are_not_values(unit: str) -> None:
+    valid, text = VALID[ResolvedRun], json.loads(f'"{unit * (30_000 // len(unit))}"')
+    changed_spec = changed(valid, ("environment", "params", "a"), text)
+    record = read_record(json.dumps(changed_spec), ResolvedRun)
+    assert record.environment.params["a"] == text
+
+
+@pytest.mark.parametrize("unit", ['"', '"\\', '\\"', '"\\"', '"",', '{"'])
+def test_quotation_marks_that_are_not_closed_take_little_time(unit: str) -> None:
+    check(ResolvedRun, ("," * 9_000 + unit * (500_000 // len(unit))).encode())
 
 
 @given(some.text() | some.binary().map(lambda data: data.decode(errors="surrogateescape")))

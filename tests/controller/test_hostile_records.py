@@ -120,7 +120,7 @@ async def test_twelve_manifests_of_8_megabytes_do_not_grow_the_operator(world: W
         grown, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert "manifest.json is longer than 1048576 bytes" in ignored(run)
+    assert "manifest.json is longer than 262144 bytes" in ignored(run)
     assert peak < 32 * 1024 * 1024
     assert grown < 8 * 1024 * 1024
     await check_the_other_run(world, good)

@@ -42,6 +42,8 @@ class Record(FrozenModel):
 
     max_bytes: ClassVar[int] = 64 * 1024
     """Longest JSON of one record that is read."""
+    max_values: ClassVar[int] = 4096
+    """Most JSON values in it: each may be a problem, and a problem takes far more memory."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, defer_build=True)
 

@@ -88,7 +88,7 @@ LayerNames = Annotated[
         Annotated[str, StringConstraints(max_length=LAYER_NAME_LIMIT), AfterValidator(clean_text)],
         ...,
     ],
-    Field(max_length=LAYER_NAMES_LIMIT),
+    Field(max_length=LAYER_NAMES_LIMIT, fail_fast=True),
 ]
 """Last parts of the names of a model's layers."""
 Metrics = Annotated[

@@ -21,6 +21,9 @@ VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _ENTRIES: Final = 64
 """Most entries of a list or table."""
 _PARAMS_LIMIT: Final = 65_536
+"""Most characters of the strings in ``environment.params``."""
+_PARAMS_VALUES: Final = 4_096
+"""Most values in it."""
 LONGEST_SEQUENCE: Final = 10_000_000
 """Largest ``train.max_length`` that a config may have, in tokens."""
 _CHECKSUM = re.compile(r"sha256=[0-9a-f]{64}")
@@ -243,7 +246,23 @@ def _split(params: dict[str, JsonValue]) -> dict[str, JsonValue]:
 def _table(value: Any) -> Any:
     if not isinstance(value, dict):
         raise ValueError("must be a table")
-    return _few(value)
+    _check_values(_few(value))
+    return value
+
+
+def _check_values(value: Any) -> None:
+    """Refuse a flood of nested values before each of them is looked at."""
+    waiting, count = [value], 0
+    while waiting:
+        item = waiting.pop()
+        inner = item.values() if isinstance(item, dict) else item
+        if isinstance(item, dict | list | tuple):
+            count += len(inner)
+            waiting.extend(inner)
+        if count > _PARAMS_VALUES:
+            raise ValueError(
+                f"has more than {_PARAMS_VALUES:,} values; data belongs in the package"
+            )
 
 
 def _json(value: Any) -> Any:

@@ -1,5 +1,6 @@
 """The only place where bytes that somebody else wrote become a record."""
 
+import re
 from datetime import datetime
 from typing import Final, TypeVar
 
@@ -11,6 +12,10 @@ from flashrun.api.bounds import CLOCK_TOLERANCE, LATEST, clean_text
 _PROBLEM_LIMIT: Final = 200
 """Longest description of a problem, in characters: it may contain a key of the record."""
 
+_MARKS: Final = (b",", b"[", b"{")
+_STRING_OR_MARK = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[,\[{]', re.DOTALL)
+_QUOTE: Final = ord('"')
+
 RecordModel = TypeVar("RecordModel", bound=Record)
 
 
@@ -21,7 +26,8 @@ class RecordRefused(ValueError):
 def read_record(
     content: bytes | str, model: type[RecordModel], now: datetime | None = None
 ) -> RecordModel:
-    """Return the record in ``content``, which has at most ``model.max_bytes`` bytes.
+    """Return the record in ``content``, which has at most ``model.max_bytes`` bytes and
+    ``model.max_values`` values.
 
     ``now`` is the reader's clock: no time in the record may be more than a day ahead of it. Records
     without times need none.
@@ -31,6 +37,8 @@ def read_record(
     """
     if len(content) > model.max_bytes:
         raise RecordRefused(f"is longer than {model.max_bytes} bytes")
+    if _has_more_values(content, model.max_values):
+        raise RecordRefused(f"has more than {model.max_values:,} values")
     context = {} if now is None else {LATEST: now + CLOCK_TOLERANCE}
     try:
         return model.model_validate_json(content, context=context)
@@ -43,3 +51,20 @@ def read_record(
         half = _PROBLEM_LIMIT // 2
         problem = f"{problem[:half]}…{problem[-half:]}"
     raise RecordRefused(problem)
+
+
+def _has_more_values(content: bytes | str, limit: int) -> bool:
+    """Return whether there may be more than ``limit`` JSON values, without parsing them.
+
+    A value is the first one or follows a mark; marks within strings are looked for only where there
+    are many. Content with more strings than that many values can have is not JSON.
+    """
+    data = content if isinstance(content, bytes) else content.encode(errors="replace")
+    if sum(map(data.count, _MARKS)) < limit:
+        return False
+    marks = 0
+    for number, match in enumerate(_STRING_OR_MARK.finditer(data)):
+        marks += data[match.start()] != _QUOTE
+        if marks >= limit or number >= 3 * limit:
+            return True
+    return False

@@ -36,7 +36,7 @@ from flashrun.api.config import Algorithm, FiniteJson
 from flashrun.api.exits import Message, Termination
 from flashrun.api.reasons import AnyReason, Phase
 
-FILES_LIMIT: Final = 4096
+FILES_LIMIT: Final = 1024
 """Most files that one manifest lists."""
 
 
@@ -188,6 +188,7 @@ class ResolvedRun(Record):
     """Everything that a trainer needs: mounted as JSON, and stored as ``spec.json``."""
 
     max_bytes = 1024 * 1024
+    max_values = 8192
 
     run: RunIdentity
     model: ResolvedModel
@@ -234,7 +235,8 @@ class FileEntry(Record):
 class Manifest(Record):
     """The commit marker of a checkpoint, a final adapter or a mirrored model."""
 
-    max_bytes = 1024 * 1024
+    max_bytes = 256 * 1024
+    max_values = 8192
 
     format: Literal[1] = 1
     kind: Literal["checkpoint", "state", "adapter", "model"]
@@ -246,7 +248,7 @@ class Manifest(Record):
     lora_rank: Count | None = None
     lora_alpha: Count | None = None
     created: ZonedTime
-    files: Annotated[tuple[FileEntry, ...], Field(max_length=FILES_LIMIT)]
+    files: Annotated[tuple[FileEntry, ...], Field(max_length=FILES_LIMIT, fail_fast=True)]
 
     @property
     def size(self) -> int:
