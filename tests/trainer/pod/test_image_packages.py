@@ -7,10 +7,27 @@ import pytest
 from flashrun_trainer.pod.image_packages import installed_pins
 
 
+def distribution(folder: Path, name: str, version: str) -> str:
+    """Install a package without files into a folder; return the folder."""
+    info = folder / f"{name}-{version}.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text(f"Name: {name}\nVersion: {version}\n")
+    return str(folder)
+
+
 def test_what_a_run_has_installed_is_listed_with_the_packages_of_the_image(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    (tmp_path / "judge-2.1.dist-info").mkdir()
-    (tmp_path / "judge-2.1.dist-info/METADATA").write_text("Name: judge\nVersion: 2.1\n")
-    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.syspath_prepend(distribution(tmp_path, "judge", "2.1"))
     assert {"judge==2.1", f"pytest=={pytest.__version__}"} <= set(installed_pins())
+
+
+def test_a_package_that_the_system_has_too_has_the_version_that_is_imported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """With the other version as a constraint, pip would replace what the image imports."""
+    system = distribution(tmp_path / "system", "Number_Cruncher", "2.2")
+    monkeypatch.syspath_prepend(system)
+    monkeypatch.syspath_prepend(distribution(tmp_path / "venv", "number-cruncher", "2.3"))
+    pins = [pin for pin in installed_pins() if "cruncher" in pin.lower()]
+    assert pins == ["number-cruncher==2.3"]

@@ -1,12 +1,19 @@
 """The Python packages that are installed in the trainer image, and beside it."""
 
+import re
 import sys
-from importlib.metadata import distributions
+from importlib.metadata import Distribution, distributions
 from pathlib import Path
 
 
 def installed_pins(*folders: Path) -> list[str]:
-    """Return the packages of the image, and of further ``folders``, as sorted ``name==version``."""
-    path = [*sys.path, *map(str, folders)]
-    packages = {item.name.lower(): item for item in distributions(path=path) if item.name}
-    return sorted(f"{item.name}=={item.version}" for item in packages.values())
+    """Return the packages of the image, and of further ``folders``, as sorted ``name==version``.
+
+    A package that is installed twice has the version that Python imports, the first on the path:
+    a virtual environment may see the packages of its system, of which it replaces some.
+    """
+    imported: dict[str, Distribution] = {}
+    for item in distributions(path=[*sys.path, *map(str, folders)]):
+        if item.name:
+            imported.setdefault(re.sub(r"[-_.]+", "-", item.name).lower(), item)
+    return sorted(f"{item.name}=={item.version}" for item in imported.values())
