@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from flashrun.api.config import EnvironmentConfig, RunConfig, TrainConfig, WandbConfig
+from flashrun.api.config import EnvironmentConfig, EvalConfig, RunConfig, TrainConfig, WandbConfig
 from flashrun.api.exits import Exit
 
 ROOT = Path(__file__).parents[1]
@@ -30,6 +30,7 @@ KEYS = [
     *(name for name in RunConfig.model_fields if name not in ("environment", "train")),
     *EnvironmentConfig.model_fields,
     *TrainConfig.model_fields,
+    *EvalConfig.model_fields,
     *WandbConfig.model_fields,
 ]
 
@@ -39,10 +40,12 @@ def test_every_key_of_the_config_is_documented(key: str) -> None:
     assert re.search(rf"[`\[]{key}[`\]]", CONFIG)
 
 
+TABLES = ("environment", "train", "eval", "wandb")
 QUALIFIED = [
-    *(name for name in RunConfig.model_fields if name not in ("environment", "train", "wandb")),
+    *(name for name in RunConfig.model_fields if name not in TABLES),
     *(f"environment.{name}" for name in EnvironmentConfig.model_fields),
     *(f"train.{name}" for name in TrainConfig.model_fields),
+    *(f"eval.{name}" for name in EvalConfig.model_fields),
     *(f"wandb.{name}" for name in WandbConfig.model_fields),
 ]
 

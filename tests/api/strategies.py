@@ -56,6 +56,19 @@ _train = some.fixed_dictionaries(
     },
 )
 
+_eval = some.fixed_dictionaries(
+    {},
+    optional={
+        "enabled": some.booleans(),
+        "split": some.sampled_from(["eval", " held-out ", "A.1_b"]),
+        "every": _whole(1, 10**8),
+        "max_examples": _whole(1, 10**6),
+        "samples": _whole(1, 1024),
+        "max_tokens": _whole(1, 10**7),
+        "metric": some.sampled_from(["score", "exact", "pass@4", "loss", "é"]),
+    },
+)
+
 configs: some.SearchStrategy[dict[str, Any]] = some.fixed_dictionaries(
     {
         "model": some.sampled_from([model.id for model in BUILT_IN]),
@@ -77,6 +90,7 @@ configs: some.SearchStrategy[dict[str, Any]] = some.fixed_dictionaries(
         "algorithm": some.sampled_from(["sft", "grpo", "GRPO", ""]),
         "thinking": some.booleans(),
         "train": _train,
+        "eval": _eval,
         "worker_env": some.dictionaries(some.sampled_from(["FLAG", "LEVEL", "lower"]), words),
         "wandb": some.fixed_dictionaries({}, optional={"project": _projects, "run_name": _labels}),
     },

@@ -98,7 +98,8 @@ SECTIONS_REFUSED = [
     ("[sft]", '[sft] is not a section; write algorithm = "sft" at the top and its keys in [train]'),
     (
         "[deployment]",
-        "[deployment] is not a section; allowed are [environment], [train], [worker_env], [wandb]",
+        "[deployment] is not a section; allowed are [environment], [train], [eval], "
+        "[worker_env], [wandb]",
     ),
     ("[[train]]\nsteps = 3", "train must be a table, not [{'steps': 3}]: write [train]"),
 ]  # fmt: skip
@@ -496,6 +497,35 @@ def test_keys_of_the_other_algorithm_are_accepted() -> None:
     config = composed(rest="[train]\nsteps = 3\nepochs = 2").config
 
     assert config.keys_of_the_other_algorithm() == ("steps",)
+
+
+# --- [eval] -------------------------------------------------------------------------------------
+
+
+EVAL_REFUSED = [
+    ("every = 0", "eval.every must be at least 1, not 0"),
+    ("every = -5", "eval.every must be at least 1, not -5"),
+    ("every = 2.5", "eval.every must be an integer, not 2.5"),
+    ("max_examples = 0", "eval.max_examples must be at least 1, not 0"),
+    ("samples = 0", "eval.samples must be at least 1, not 0"),
+    ("samples = 1025", "eval.samples must be at most 1024, not 1025"),
+    ("enabled = 0", "eval.enabled must be true or false, not 0"),
+    ('split = ""', "eval.split must not be blank"),
+    ('split = "../train"',
+     "eval.split names dataset/<split>.jsonl, so it must be letters, digits, '.', '_' and '-', and "
+     "begin with a letter or a digit"),
+    ("split = 3", "eval.split must be a string, not 3"),
+    ('metric = "seconds"',
+     "eval.metric cannot be 'seconds', which says nothing about the model: use 'score' or the name "
+     "of one of the environment's metrics"),
+    ('metric = "a\\nb"', "eval.metric must be one line without control characters, not 'a\\nb'"),
+    ("save_every = 5", "save_every is not a key of [eval]; did you mean train.save_every?"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("line", "sentence"), EVAL_REFUSED)
+def test_an_evaluation_refuses(line: str, sentence: str) -> None:
+    assert refusal(rest=f"[eval]\n{line}") == sentence
 
 
 # --- [worker_env] and [wandb] -------------------------------------------------------------------

@@ -11,15 +11,24 @@ from flashrun.api.catalog import BUILT_IN, Model
 from flashrun.api.config import RunConfig
 from flashrun.api.generate.config_schema import toml_schema
 from flashrun.cli.config import compose
-from flashrun.plan.resolve import resolve_train
+from flashrun.plan.resolve import resolve_eval, resolve_train
 
 TEXT = (Path(__file__).parents[2] / "docs" / "config.md").read_text()
 SCHEMA = toml_schema()
 NODES = SCHEMA["$defs"]["TrainConfig"]["properties"]
-ROWS = {
-    key: tuple(cell.strip() for cell in rest.split("|")[:-1])
-    for key, rest in re.findall(r"^\| `(\w+)` \|(.*)$", TEXT, re.MULTILINE)
-}
+EVAL_NODES = SCHEMA["$defs"]["EvalConfig"]["properties"]
+
+
+def rows(text: str) -> dict[str, tuple[str, ...]]:
+    """The cells behind each key of the tables in ``text``."""
+    return {
+        key: tuple(cell.strip() for cell in rest.split("|")[:-1])
+        for key, rest in re.findall(r"^\| `(\w+)` \|(.*)$", text, re.MULTILINE)
+    }
+
+
+_BEFORE, _EVAL, _AFTER = re.split(r"^(## \[eval\]$.*?)(?=^## )", TEXT, flags=re.M | re.S)
+ROWS, EVAL_ROWS = rows(_BEFORE + _AFTER), rows(_EVAL)
 NUMBERS = [key for key, node in NODES.items() if node.get("type") in ("integer", "number")]
 
 
@@ -60,6 +69,21 @@ def test_a_number_has_its_bounds_and_both_defaults(key: str) -> None:
     assert kind == bounds(NODES[key])
     assert sft == default(key, "sft")
     assert grpo == default(key, "grpo")
+
+
+def test_every_key_of_an_evaluation_has_a_row_with_its_bounds_and_default() -> None:
+    config = RunConfig.validate_toml({"model": "m", "environment": {"id": "a/b"}})
+    resolved = resolve_eval(config, resolve_train(config))
+
+    assert EVAL_ROWS.keys() == EVAL_NODES.keys()
+    for key in ("every", "max_examples", "samples", "max_tokens"):
+        assert EVAL_ROWS[key][0] == bounds(EVAL_NODES[key])
+    for key in ("max_examples", "samples", "metric"):
+        assert EVAL_ROWS[key][1].strip("`") == str(getattr(resolved, key))
+
+
+def test_evaluation_is_marked_as_an_extension_of_the_reference() -> None:
+    assert "extension of the reference" in _EVAL
 
 
 @pytest.mark.parametrize("name", sorted(secret_patterns.RESERVED_NAMES))

@@ -37,6 +37,7 @@ FILE = {"path": "adapter/weights", "size": 7, "sha256": "0" * 64}
 VALID: dict[type[Record], dict[str, Any]] = {
     Heartbeat: {
         "run": RUN, "attempt": 1, "pod": "run-0", "activity": "Training", "progress": PROGRESS,
+        "evaluation": {"metric": "score", "baseline": {"step": 0, "score": 0.5}, "examples": 3},
         "commits": 2, "warning": "w", "updated": TIME,
     },
     Claim: {"attempt": 1, "pod": "run-0", "pod_uid": "u", "node": "n", "started": TIME},

@@ -83,3 +83,53 @@ def test_only_keys_that_the_algorithm_uses_have_values(algorithm: Algorithm) -> 
     assert not values.keys() & UNUSED_KEYS[algorithm]
     assert ("epochs" in values) == (algorithm is Algorithm.SFT)
     assert ("steps" in values) == (algorithm is Algorithm.GRPO)
+
+
+def checkpoint_record(**more: object) -> dict[str, object]:
+    return {"kind": "checkpoint", "created": "2026-01-01T00:00:00Z", "files": [], **more}
+
+
+def test_a_manifest_without_an_evaluation_is_written_as_older_releases_read_it() -> None:
+    written = records.Manifest.model_validate(checkpoint_record()).model_dump_json()
+
+    assert "evaluation" not in written
+
+
+def test_a_manifest_keeps_its_evaluation() -> None:
+    evaluation = {"metric": "exact", "score": 0.5, "metrics": {"score": 0.25}}
+    record = records.Manifest.model_validate(checkpoint_record(evaluation=evaluation))
+
+    assert json.loads(record.model_dump_json())["evaluation"] == evaluation
+
+
+HOSTILE_EVALUATIONS = [
+    {"metric": "m", "score": float("nan")},
+    {"metric": "m", "score": float("-inf")},
+    {"metric": "m" * 257, "score": 0.5},
+    {"metric": "m", "score": 0.5, "metrics": {f"m{number}": 0.5 for number in range(257)}},
+    {"metric": "m", "score": 0.5, "metrics": {"m" * 257: 0.5}},
+    {"metric": "m", "score": "0.5x"},
+    {"metric": "m"},
+]
+
+
+@pytest.mark.parametrize("evaluation", HOSTILE_EVALUATIONS)
+def test_an_evaluation_outside_its_bounds_breaks_its_manifest(evaluation) -> None:
+    with pytest.raises(ValidationError):
+        records.Manifest.model_validate(checkpoint_record(evaluation=evaluation))
+
+
+def test_the_name_of_a_metric_is_one_clean_line() -> None:
+    point = {"step": 20, "score": 0.5}
+    record = records.Evaluation.model_validate({"metric": "a\nb\x1b[31m", "last": point})
+
+    assert record.metric == "a b[31m"
+
+
+@pytest.mark.parametrize(
+    "point",
+    [{"step": -1, "score": 0.5}, {"step": 2**63, "score": 0.5}, {"step": 1, "score": float("inf")}],
+)
+def test_a_point_of_an_evaluation_is_bounded(point) -> None:
+    with pytest.raises(ValidationError):
+        records.Evaluation.model_validate({"metric": "score", "best": point})

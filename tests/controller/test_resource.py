@@ -20,6 +20,7 @@ FULL: dict[str, Any] = {
         "secrets": ["SERVICE_API_KEY"],
     },
     "train": {"epochs": 1, "learningRate": 0.001},
+    "eval": {"split": "test", "every": 5},
     "workerEnv": {"FLAG": "on"},
     "wandb": {"project": "p"},
     "secretRefs": [{"name": "keys"}],
@@ -43,6 +44,10 @@ CHANGES: list[tuple[str, dict[str, Any]]] = [
     ("a knob changed", {"train": {"epochs": 2}}),
     ("a knob more", {"train": {"maxSteps": 5}}),
     ("a knob less", {"train": {"learningRate": None}}),
+    ("another split", {"eval": {"split": "exam"}}),
+    ("fewer evaluations", {"eval": {"every": 10}}),
+    ("no evaluation", {"eval": {"enabled": False}}),
+    ("the default evaluation", {"eval": None}),
     ("a variable changed", {"workerEnv": {"FLAG": "off"}}),
     ("a variable more", {"workerEnv": {"MORE": "x"}}),
     ("no variables", {"workerEnv": None}),
@@ -70,6 +75,7 @@ async def test_a_run_is_what_was_submitted(cluster: Cluster, namespace: str, spe
         {"thinking": True},
         {"environment": {"params": {"a": 1}}},
         {"environment": {"secrets": ["KEY_A"]}},
+        {"eval": {"maxExamples": 8}},
         {"workerEnv": {"A": "b"}},
         {"wandb": {"project": "p"}},
         {"secretRefs": [{"name": "keys"}]},
@@ -93,6 +99,38 @@ async def test_a_project_that_weights_and_biases_refuses_is_refused(
     with pytest.raises(Invalid, match=r"spec\.wandb\.project"):
         await cluster.create(flash_run(namespace, RUN, wandb={"project": project}))
     await cluster.create(flash_run(namespace, RUN, wandb={"project": "reading club (é) [2]"}))
+
+
+@pytest.mark.parametrize(
+    ("evaluation", "sentence"),
+    [
+        ({"every": -1}, r"spec\.eval\.every"),
+        ({"every": 0}, r"spec\.eval\.every"),
+        ({"maxExamples": 0}, r"spec\.eval\.maxExamples"),
+        ({"samples": 1025}, r"spec\.eval\.samples"),
+        ({"split": ""}, r"spec\.eval\.split"),
+        ({"split": "../train"}, r"spec\.eval\.split"),
+        ({"metric": "m" * 65}, r"spec\.eval\.metric"),
+        ({"enabled": "yes"}, r"spec\.eval\.enabled"),
+        ({"metric": "pass@4"}, "pass@k needs several answers"),
+        ({"metric": "pass@4", "samples": 1}, "pass@k needs several answers"),
+    ],
+    ids=str,
+)
+async def test_an_evaluation_that_cannot_work_is_refused(
+    cluster: Cluster, namespace: str, evaluation: dict[str, Any], sentence: str
+):
+    with pytest.raises(Invalid, match=sentence):
+        await cluster.create(flash_run(namespace, RUN, eval=evaluation))
+
+
+async def test_a_loss_judges_the_best_checkpoint_in_sft_only(cluster: Cluster, namespace: str):
+    by_loss = {"metric": "loss"}
+    with pytest.raises(Invalid, match="measured in SFT only"):
+        await cluster.create(flash_run(namespace, RUN, algorithm="grpo", eval=by_loss))
+    off = {"enabled": False, **by_loss}
+    await cluster.create(flash_run(namespace, RUN, algorithm="grpo", eval=off))
+    await cluster.create(flash_run(namespace, f"{RUN}-sft", eval=by_loss))
 
 
 async def test_control_may_change_except_that_cancel_never_goes_back(

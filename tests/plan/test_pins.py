@@ -58,10 +58,28 @@ def test_what_is_pinned_gives_the_same_spec_in_every_pass() -> None:
     assert train_texts(resolved.train) == pinned(world).train
 
 
+def test_an_evaluation_is_pinned_with_its_defaults() -> None:
+    run = make_run({"eval": {"metric": "é" * 64}})
+    resolved = pinned_run(World(run=run).settled().run)
+
+    assert resolved is not None
+    assert resolved.eval is not None
+    assert (resolved.eval.metric, resolved.eval.max_examples) == ("é" * 64, 64)
+
+
+def test_a_run_that_began_before_there_was_evaluation_keeps_its_spec_to_the_byte() -> None:
+    resolved = pinned_run(with_pins(started(), eval={}).run)
+
+    assert resolved is not None
+    assert resolved.eval is None
+    assert '"eval"' not in spec_text(resolved)
+
+
 UNUSABLE = {
     "a digest that is not one": {"environment_digest": "latest"},
     "a model source that nobody knows": {"model_source": "floppy"},
     "a training value that is not JSON": {"train": {"epochs": "three"}},
+    "an evaluation of nothing": {"eval": {"split": "null"}},
     "no nodes": {"nodes": 0},
     "no GPUs": {"gpus": 0},
     "no training values": {"train": {}},

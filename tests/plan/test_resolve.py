@@ -4,7 +4,8 @@ import pytest
 
 from flashrun.api.catalog import Catalog, Model, Thinking
 from flashrun.api.config import RunConfig
-from flashrun.plan.resolve import ConfigCheck, check_config, resolve_train
+from flashrun.api.records import ResolvedEval
+from flashrun.plan.resolve import ConfigCheck, check_config, resolve_eval, resolve_train
 from tests.plan import worlds
 
 CATALOG = Catalog(
@@ -146,6 +147,80 @@ def test_an_unknown_model_hides_no_other_problem() -> None:
     table = {"environment": {"id": "a/b", "pip": ["own @ https://h.example/own-1.whl"]}}
 
     assert len(check(config(model="gpt-9", **table), CATALOG).problems) == 2
+
+
+def evaluation_of(**table) -> ResolvedEval | None:
+    given = config(**table)
+    return resolve_eval(given, resolve_train(given))
+
+
+EVALUATIONS = [
+    ("nothing given", {},
+     {"split": "eval", "required": False, "every": None, "max_examples": 64, "samples": 1,
+      "temperature": 1.0, "max_tokens": 320, "metric": "score"}),
+    ("reasoning", {"thinking": True}, {"max_tokens": 1536}),
+    ("a short sequence", {"train": {"max_length": 128}}, {"max_tokens": 127}),
+    ("rollouts of another form", {"algorithm": "grpo",
+     "train": {"temperature": 0.7, "max_tokens": 100}}, {"temperature": 0.7, "max_tokens": 100}),
+    ("everything given", {"eval": {"split": "test", "every": 5, "max_examples": 8, "samples": 4,
+     "max_tokens": 9, "metric": "pass@4"}},
+     {"split": "test", "required": True, "every": 5, "max_examples": 8, "samples": 4,
+      "max_tokens": 9, "metric": "pass@4"}),
+    ("the default split by its name", {"eval": {"split": "eval"}}, {"required": True}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("table", "values"), [row[1:] for row in EVALUATIONS], ids=[row[0] for row in EVALUATIONS]
+)
+def test_what_an_evaluation_leaves_out_has_a_default(table, values) -> None:
+    found = evaluation_of(**table)
+
+    assert {key: getattr(found, key) for key in values} == values
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        {"eval": {"enabled": False}},
+        {"eval": {"enabled": False, "split": "test"}},
+        {"environment": {"id": "a/b", "params": {"split": "eval"}}},
+    ],
+    ids=["turned off", "turned off with a split", "trained on the default split"],
+)
+def test_a_run_may_go_without_an_evaluation(table) -> None:
+    assert evaluation_of(**table) is None
+
+
+EVAL_PROBLEMS = [
+    ("the split that is trained on", {"eval": {"split": "train"}},
+     "eval.split: 'train' is the split that the run trains on: name another one"),
+    ("the split that params choose",
+     {"environment": {"id": "a/b", "params": {"split": "exam"}}, "eval": {"split": "exam"}},
+     "eval.split: 'exam' is the split"),
+    ("answers as long as the sequence", {"train": {"max_length": 64}, "eval": {"max_tokens": 64}},
+     "eval.max_tokens: 64 leaves no room for a prompt in max_length = 64: use at most 63"),
+    ("a loss of GRPO", {"algorithm": "grpo", "eval": {"metric": "loss"}},
+     "eval.metric: 'loss' is measured in SFT only"),
+    ("pass@k of one answer", {"eval": {"metric": "pass@1"}},
+     "eval.metric: pass@1 needs several answers to each example, and eval.samples is 1: raise it "
+     "to at least 2"),
+    ("pass@k of too few answers", {"eval": {"metric": "pass@8", "samples": 4}},
+     "eval.samples is 4: raise it to at least 8"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("table", "sentence"), [row[1:] for row in EVAL_PROBLEMS], ids=[row[0] for row in EVAL_PROBLEMS]
+)
+def test_an_evaluation_that_cannot_work_is_refused(table, sentence) -> None:
+    [problem] = check(config(**table), CATALOG).problems
+    assert sentence in str(problem)
+
+
+def test_what_is_turned_off_is_not_checked() -> None:
+    table = {"eval": {"enabled": False, "split": "train", "metric": "pass@8"}}
+    assert check(config(**table), CATALOG).problems == ()
 
 
 WARNINGS = [

@@ -10,13 +10,13 @@ import yaml
 
 from flashrun.api import resource as runs
 from flashrun.api.exits import Exit
-from flashrun.api.records import Batching
+from flashrun.api.records import Batching, CheckpointEvaluation, Manifest
 from flashrun.cli.config.compose import ConfigFile, compose
 from tests.plan import worlds
 from tests.plan.worlds import World, checkpoint, make_pod
 
 RUNS = Path(__file__).parents[1] / "runs"
-FOLDER, WIDE = RUNS / "sums-grpo", RUNS / "two-nodes-sft"
+FOLDER, WIDE, EVALUATED = (RUNS / name for name in ("sums-grpo", "two-nodes-sft", "evaluated-sft"))
 NAMED = worlds.lookup(SERVICE_API_KEY=f"{worlds.NAME}-env")
 
 
@@ -132,3 +132,44 @@ def test_a_member_that_fails_first_is_named(training_wide: World) -> None:
     [job] = training_wide.observed.jobs
     failed = training_wide.settled().seeing(pods=(leader, member), jobs=(worlds.failed_job(job),))
     golden("status-failed.yaml", failed.decide().status.to_patch(), WIDE)
+
+
+# --- a run that is evaluated ----------------------------------------------------------------------
+
+
+@pytest.fixture
+def evaluated() -> World:
+    return World(worlds.make_run().model_copy(update={"spec": spec_in(EVALUATED)}))
+
+
+def scored(step: int, score: float) -> Manifest:
+    found = CheckpointEvaluation(metric="exact", score=score, metrics={"score": score})
+    return checkpoint(step, evaluation=found)
+
+
+def test_a_config_with_an_evaluation_becomes_objects(evaluated: World) -> None:
+    golden(
+        "flashrun.yaml", runs.manifest(worlds.NAME, worlds.NAMESPACE, evaluated.run.spec), EVALUATED
+    )
+    golden("objects.yaml", list(evaluated.decide().apply), EVALUATED)
+
+
+def test_scores_on_held_out_examples_become_a_status(evaluated: World) -> None:
+    reported = worlds.evaluation({0: 0.0625, 10: 0.4375, 20: 0.40625}, "exact")
+    training = evaluated.settled().seeing(pods=(make_pod(),))
+    known = training.stored(
+        heartbeat=worlds.heartbeat(20, evaluation=reported),
+        checkpoints=(scored(10, 0.4375), scored(20, 0.40625)),
+    )
+    golden("status-running.yaml", known.decide().status.to_patch(), EVALUATED)
+
+
+def test_a_run_that_got_worse_than_its_base_says_so_in_one_sentence(evaluated: World) -> None:
+    reported = worlds.evaluation({0: 0.421875, 10: 0.4375, 40: 0.3125}, "exact")
+    ended = evaluated.settled().seeing(pods=(make_pod(exit_code=0),))
+    worse = ended.stored(
+        result=worlds.result(evaluation=reported),
+        checkpoints=(scored(10, 0.4375), scored(40, 0.3125)),
+        adapter=worlds.ADAPTER,
+    )
+    golden("status-succeeded.yaml", worse.decide().status.to_patch(), EVALUATED)

@@ -7,6 +7,7 @@ from typing import Any
 
 from flashrun.api import names
 from flashrun.api.catalog import Model, Source
+from flashrun.api.evaluation import best_step
 from flashrun.api.exits import Termination
 from flashrun.api.platform import (
     EnvironmentSettings,
@@ -20,6 +21,8 @@ from flashrun.api.records import (
     Claim,
     Ending,
     EnvironmentPointer,
+    Evaluation,
+    EvaluationPoint,
     FileEntry,
     Heartbeat,
     Manifest,
@@ -214,10 +217,31 @@ def heartbeat(step: int, total: int = 40, **changes: Any) -> Heartbeat:
     return record.model_copy(update=changes)
 
 
-def result(exit_code: int = 0, termination: Termination | None = None) -> Result:
+def result(
+    exit_code: int = 0, termination: Termination | None = None, evaluation: Evaluation | None = None
+) -> Result:
     """The terminal record of the run."""
     return Result(
-        run=IDENTITY, attempt=1, exit_code=exit_code, termination=termination, finished=NOW
+        run=IDENTITY,
+        attempt=1,
+        exit_code=exit_code,
+        termination=termination,
+        evaluation=evaluation,
+        finished=NOW,
+    )
+
+
+def evaluation(scores: Mapping[int, float], metric: str = "score") -> Evaluation:
+    """What a trainer reports of evaluations, from the value after each step; 0 is the baseline."""
+    points = {step: EvaluationPoint(step=step, score=value) for step, value in scores.items()}
+    best = best_step(metric, {step: value for step, value in scores.items() if step})
+    return Evaluation(
+        metric=metric,
+        baseline=points.get(0),
+        last=points[max(points)],
+        best=None if best is None else points[best],
+        examples=32,
+        unscored=1,
     )
 
 

@@ -68,6 +68,11 @@ def test_bounds_are_those_of_the_model() -> None:
     assert train["stopSequences"]["maxItems"] == 64
 
 
+def test_evaluation_is_explained_as_an_extension_of_the_reference() -> None:
+    assert "extension of the reference" in SPEC["properties"]["eval"]["description"]
+    assert all(node["description"] for node in SPEC["properties"]["eval"]["properties"].values())
+
+
 def test_params_are_compared_by_value() -> None:
     params = SPEC["properties"]["environment"]["properties"]["params"]
 

@@ -33,6 +33,14 @@ epochs = 3                 # config.toml:8
 max_steps = 0              # recipe
 max_examples = 1000        # config.toml:9
 
+[eval]
+# split                    # eval, if the environment has dataset/eval.jsonl
+# every                    # at every save
+max_examples = 64          # default
+samples = 1                # default
+max_tokens = 320           # default
+metric = "score"           # default
+
 # chosen by the platform: name, pool, GPUs, image, version of the environment and the model
 """
     )

@@ -91,11 +91,8 @@ LayerNames = Annotated[
     Field(max_length=LAYER_NAMES_LIMIT, fail_fast=True),
 ]
 """Last parts of the names of a model's layers."""
-Metrics = Annotated[
-    dict[
-        Annotated[str, StringConstraints(max_length=METRIC_NAME_LIMIT), AfterValidator(clean_text)],
-        float,
-    ],
-    Field(max_length=METRICS_LIMIT),
+MetricName = Annotated[
+    str, StringConstraints(max_length=METRIC_NAME_LIMIT), AfterValidator(clean_text)
 ]
+Metrics = Annotated[dict[MetricName, float], Field(max_length=METRICS_LIMIT)]
 """Names and finite values."""

@@ -13,7 +13,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, JsonValue
 
-from flashrun.api import names, secret_patterns
+from flashrun.api import evaluation, names, secret_patterns
 from flashrun.api.base import Section
 
 ENVIRONMENT_ID: Final = re.compile(r"[A-Za-z0-9._-]+/[A-Za-z0-9._-]+")
@@ -27,7 +27,7 @@ _PARAMS_VALUES: Final = 4_096
 LONGEST_SEQUENCE: Final = 10_000_000
 """Largest ``train.max_length`` that a config may have, in tokens."""
 _CHECKSUM = re.compile(r"sha256=[0-9a-f]{64}")
-_SPLIT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+SPLIT: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 SECRETS_HINT: Final = "put its name in [environment].secrets and its value in your shell or .env"
 
@@ -235,12 +235,30 @@ def _strings(value: JsonValue, path: str) -> list[tuple[str, str]]:
 
 def _split(params: dict[str, JsonValue]) -> dict[str, JsonValue]:
     split = params.get("split")
-    if split is not None and not (isinstance(split, str) and _SPLIT.fullmatch(split)):
+    if split is not None and not (isinstance(split, str) and SPLIT.fullmatch(split)):
         raise ValueError(
             f"split is {split!r}; it names dataset/<split>.jsonl, so it must be letters, digits, "
             "'.', '_' and '-'"
         )
     return params
+
+
+def _split_name(split: str) -> str:
+    if not SPLIT.fullmatch(split):
+        raise ValueError(
+            "names dataset/<split>.jsonl, so it must be letters, digits, '.', '_' and '-', and "
+            "begin with a letter or a digit"
+        )
+    return split
+
+
+def _metric(metric: str) -> str:
+    if metric in evaluation.COUNTS:
+        raise ValueError(
+            f"cannot be {metric!r}, which says nothing about the model: use "
+            f"{evaluation.SCORE!r} or the name of one of the environment's metrics"
+        )
+    return metric
 
 
 def _table(value: Any) -> Any:
@@ -460,6 +478,41 @@ UNUSED_KEYS: Final = {Algorithm.SFT: GRPO_ONLY, Algorithm.GRPO: SFT_ONLY}
 """Keys of ``train`` that an algorithm does not use."""
 
 
+class EvalConfig(Section):
+    """Evaluation on held-out examples; an extension of the reference."""
+
+    enabled: Flag = Field(default=True, examples=[False])
+    """Whether the run is evaluated; ``false`` turns the default evaluation off."""
+    split: Annotated[Text, Field(max_length=128), AfterValidator(_split_name)] | None = Field(
+        default=None, examples=["test"], json_schema_extra={"pattern": f"^{SPLIT.pattern}$"}
+    )
+    """Split with the held-out examples, which must exist; when left out, ``eval`` if the
+    environment has ``dataset/eval.jsonl``, else there is no evaluation."""
+    every: Annotated[int, Field(ge=1, le=100_000_000), INTEGRAL] | None = Field(
+        default=None, examples=[25]
+    )
+    """Steps between evaluations, each of them with a checkpoint; when left out, an evaluation is
+    part of every save. Every run is also evaluated before its first step and after its last."""
+    max_examples: Annotated[int, Field(ge=1, le=1_000_000), INTEGRAL] | None = Field(
+        default=None, examples=[128]
+    )
+    """Use only the first N examples of the split."""
+    samples: Annotated[int, Field(ge=1, le=1024), INTEGRAL] | None = Field(
+        default=None, examples=[4]
+    )
+    """Answers per example: 1 is the greedy one; more are sampled, and ``pass@k`` says how often one
+    of k is right."""
+    max_tokens: Annotated[int, Field(ge=1, le=10_000_000), INTEGRAL] | None = Field(
+        default=None, examples=[256]
+    )
+    """Longest answer in tokens, reasoning included; when left out, that of GRPO's rollouts."""
+    metric: Annotated[Text, Field(max_length=64), AfterValidator(_metric)] | None = Field(
+        default=None, examples=["accuracy"]
+    )
+    """What the best checkpoint is judged by: ``score``, one of the environment's metrics,
+    ``pass@k``, or in SFT ``loss`` or ``token_accuracy``."""
+
+
 class WandbConfig(Section):
     """Labels for Weights & Biases; logging is on when WANDB_API_KEY is there at submit."""
 
@@ -484,6 +537,8 @@ class RunConfig(Section):
     """Where data and rewards come from."""
     train: TrainConfig = TrainConfig()
     """Training settings."""
+    eval: EvalConfig = EvalConfig()
+    """Evaluation on held-out examples; an extension of the reference."""
     worker_env: Annotated[
         dict[
             Annotated[str, AfterValidator(_variable), AfterValidator(_public_variable)],

@@ -249,6 +249,11 @@ def rollouts_key(prefix: str, step: int) -> str:
     return f"{prefix}rollouts/step-{step:08d}.jsonl"
 
 
+def eval_rollouts_key(prefix: str, step: int) -> str:
+    """Return the key of the answers of the evaluation after one step; 0 is before training."""
+    return f"{prefix}rollouts/eval-step-{step:08d}.jsonl"
+
+
 def attempts_prefix(prefix: str) -> str:
     """Return what the keys of every attempt of a run begin with."""
     return f"{prefix}attempt-"

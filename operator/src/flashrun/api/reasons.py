@@ -130,6 +130,12 @@ class Reason(Word):
         "Weights & Biases does not get the run's metrics; they are in storage.",
         Owner.USER,
     )
+    SCORE_FELL = (
+        "ScoreFell",
+        "The held-out score is worse than before training; an earlier checkpoint may be better.",
+        Owner.USER,
+    )
+    SCORE_HELD = "ScoreHeld", "The held-out score is not worse than before training."
     WANDB_ON = "WandbOn", "Weights & Biases gets the run's metrics again."
     TOO_MANY_FILES = (
         "TooManyFiles",
@@ -570,6 +576,10 @@ class ConditionType(Word):
     METRICS_SENT = (
         "MetricsSent",
         "Weights & Biases gets the run's metrics. Set once something was in the way.",
+    )
+    SCORE_KEPT = (
+        "ScoreKept",
+        "The held-out score is not worse than before training. Set once both are known.",
     )
     SUCCEEDED = "Succeeded", "The run has succeeded; Unknown until it has ended."
     READY = "Ready", "The run is as it should be (kstatus): not waiting for a person, not failed."

@@ -25,6 +25,7 @@ from flashrun.api.bounds import (
     ExitCode,
     Identifier,
     LayerNames,
+    MetricName,
     Metrics,
     Percent,
     Positive,
@@ -116,6 +117,24 @@ class ResolvedTrain(Record):
         return {key: item for key, item in handler(self).items() if item is not None}
 
 
+class ResolvedEval(Record):
+    """Evaluation on held-out examples, with every default filled in."""
+
+    split: str
+    required: bool
+    """Whether the config names the split: a run without it fails. Else it is not evaluated."""
+    every: int | None = None
+    """Steps between evaluations; None evaluates at each save."""
+    max_examples: int
+    samples: int
+    """1 is one greedy answer per example; more are sampled at ``temperature``."""
+    temperature: float
+    max_tokens: int
+    """Longest answer."""
+    metric: str
+    """What the best checkpoint is judged by."""
+
+
 class Scale(Record):
     """How many processes train, one per GPU, and whether the weights are sharded over them."""
 
@@ -196,6 +215,8 @@ class ResolvedRun(Record):
     thinking: bool
     environment: ResolvedEnvironment
     train: ResolvedTrain
+    eval: ResolvedEval | None = None
+    """None: the run is not evaluated."""
     init_from_adapter: ResolvedAdapter | None = None
     worker_env: dict[str, str] = {}
     wandb: ResolvedWandb
@@ -208,6 +229,14 @@ class ResolvedRun(Record):
     """Address of the package index; empty is pip's default."""
     upload_timeout_seconds: int = 300
     """How long the last upload may take before the attempt fails with ``UploadTimeout``."""
+
+    @model_serializer(mode="wrap")
+    def _leave_out_no_evaluation(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out ``eval`` when there is none: older trainers do not know the key."""
+        written: dict[str, Any] = handler(self)
+        if self.eval is None:
+            written.pop("eval", None)
+        return written
 
 
 class StorageAccess(Record):
@@ -232,6 +261,16 @@ class FileEntry(Record):
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
 
 
+class CheckpointEvaluation(Record):
+    """What the evaluation of a checkpoint has measured."""
+
+    metric: MetricName
+    """What the best checkpoint is judged by."""
+    score: float
+    """Its value."""
+    metrics: Metrics = {}
+
+
 class Manifest(Record):
     """The commit marker of a checkpoint, a final adapter or a mirrored model."""
 
@@ -247,8 +286,18 @@ class Manifest(Record):
     base_model: Annotated[str, StringConstraints(max_length=1024)] = ""
     lora_rank: Count | None = None
     lora_alpha: Count | None = None
+    evaluation: CheckpointEvaluation | None = None
+    """None for a checkpoint that was not evaluated before it was uploaded."""
     created: ZonedTime
     files: Annotated[tuple[FileEntry, ...], Field(max_length=FILES_LIMIT, fail_fast=True)]
+
+    @model_serializer(mode="wrap")
+    def _leave_out_no_evaluation(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out ``evaluation`` when there is none: older releases do not know the key."""
+        written: dict[str, Any] = handler(self)
+        if self.evaluation is None:
+            written.pop("evaluation", None)
+        return written
 
     @property
     def size(self) -> int:
@@ -281,6 +330,29 @@ class Progress(Record):
     metrics: Metrics = {}
 
 
+class EvaluationPoint(Record):
+    """The value of an evaluation's metric after one step; step 0 is before training."""
+
+    step: Count
+    score: float
+
+
+class Evaluation(Record):
+    """How good the model is on held-out examples; ``status.evaluation`` shows it."""
+
+    metric: MetricName
+    """Which metric the scores are values of."""
+    baseline: EvaluationPoint | None = None
+    """Before the first step."""
+    last: EvaluationPoint | None = None
+    best: EvaluationPoint | None = None
+    """The best one that has a checkpoint; of equal ones, the earliest."""
+    examples: Count = 0
+    """Examples of the last evaluation."""
+    unscored: Count = 0
+    """Answers of the last evaluation that have no score."""
+
+
 class Heartbeat(Record):
     """A running run's heartbeat: small, overwritten, removed at the end."""
 
@@ -295,6 +367,8 @@ class Heartbeat(Record):
     """Known once the trainer has seen its devices and its data."""
     adapted: AdaptedLayers | None = None
     """Known once the model has its adapter."""
+    evaluation: Evaluation | None = None
+    """Known once the run has been evaluated."""
     commits: Count = 0
     """How many checkpoints are committed; when it changes, the operator lists them again."""
     warning: Message = ""
@@ -317,6 +391,7 @@ class Result(Record):
     wandb: Message = ""
     """Why Weights & Biases did not get the metrics; empty if it did or had no key."""
     adapted: AdaptedLayers | None = None
+    evaluation: Evaluation | None = None
     finished: ZonedTime
 
 

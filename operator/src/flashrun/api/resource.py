@@ -123,6 +123,8 @@ class CheckpointStatus(Section):
     ref: str
     step: int
     bytes: int
+    score: Annotated[str, Field(max_length=32)] | None = None
+    """Value of the metric by which the best checkpoint is judged, if it was evaluated."""
     created_time: datetime
 
 
@@ -179,6 +181,30 @@ class AdaptedLayersStatus(Section):
     """Whether the model's routed experts are trained."""
 
 
+class EvaluationPointStatus(Section):
+    """What the evaluation after one step has measured."""
+
+    step: int
+    """0 is before training."""
+    score: Annotated[str, Field(max_length=32)]
+
+
+class EvaluationStatus(Section):
+    """How good the model is on held-out examples; an extension of the reference."""
+
+    metric: Annotated[str, Field(max_length=64)]
+    """Which metric the scores are values of."""
+    baseline: EvaluationPointStatus | None = None
+    """Before the first step."""
+    last: EvaluationPointStatus | None = None
+    best: EvaluationPointStatus | None = None
+    """The best one that has a checkpoint; of equal ones, the earliest."""
+    examples: int = 0
+    """Examples of the last evaluation."""
+    unscored: int = 0
+    """Answers of the last evaluation that have no score."""
+
+
 class ResolvedStatus(Section):
     """What the platform chose and which defaults were filled in; fixed once chosen."""
 
@@ -213,6 +239,8 @@ class ResolvedStatus(Section):
     upload_timeout_seconds: int = 0
     train: dict[str, str] = Field(default={}, max_length=64)
     """Every key of ``train`` with its value, as text."""
+    eval: dict[str, str] = Field(default={}, max_length=16)
+    """Every setting of the evaluation with its value, as JSON; empty when there is none."""
     ignored_keys: tuple[str, ...] = Field(default=(), max_length=64)
     """Given keys of ``train`` that the algorithm does not use."""
 
@@ -240,6 +268,7 @@ class FlashRunStatus(Section):
     storage_access_expires: datetime | None = None
     """When the storage credentials in the run's Secret end; unset for ones that do not."""
     progress: ProgressStatus | None = None
+    evaluation: EvaluationStatus | None = None
     attempts: tuple[AttemptStatus, ...] = Field(default=(), max_length=ATTEMPTS_SHOWN)
     checkpoints: tuple[CheckpointStatus, ...] = Field(default=(), max_length=CHECKPOINTS_SHOWN)
     checkpoint_count: int = 0

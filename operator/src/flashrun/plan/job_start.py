@@ -101,6 +101,7 @@ def pin_run(context: RunContext, scale: Scale) -> ResolvedRun:
         environment_digest=storage.environment.digest,
         adapter=source.pinned if source else None,
         train=context.train,
+        eval_settings=resolve.resolve_eval(run.spec, context.train),
     )
     return pins.with_trainer_settings(resolved, context.platform.trainer).replace(scale=scale)
 

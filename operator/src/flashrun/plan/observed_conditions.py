@@ -6,6 +6,7 @@ from flashrun.api import names
 from flashrun.api.reasons import ConditionType, Reason
 from flashrun.api.resource import FlashRun
 from flashrun.plan.conditions import FALSE, TRUE, UNKNOWN, DesiredCondition
+from flashrun.plan.evaluation_status import evaluation_conditions
 from flashrun.plan.pins import pinned_run
 from flashrun.plan.pods import Pod, current_pods
 from flashrun.plan.types import Observed, StorageView
@@ -16,7 +17,8 @@ def observed_conditions(
 ) -> Iterator[DesiredCondition]:
     """Yield Accepted, SecretsReady, StorageAccess, Scheduled and CheckpointsSynced.
 
-    MetricsSent is among them once something keeps metrics from Weights & Biases.
+    MetricsSent is among them once something keeps metrics from Weights & Biases, ScoreKept once
+    the run was evaluated before and during training.
     """
     accepted = pinned_run(run) is not None
     yield DesiredCondition(
@@ -33,6 +35,7 @@ def observed_conditions(
     yield _scheduled_condition(run, current_pods(pods))
     yield _synced_condition(observed.storage)
     yield from _metrics_conditions(run, observed)
+    yield from evaluation_conditions(run, observed.storage)
 
 
 def missing_values(run: FlashRun, observed: Observed) -> str:

@@ -8,6 +8,7 @@ believed: the resolved spec is computed in every pass, from the spec and from wh
 import hashlib
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -15,6 +16,7 @@ from flashrun.api import names
 from flashrun.api.platform import Platform, TrainerSettings
 from flashrun.api.records import (
     ResolvedAdapter,
+    ResolvedEval,
     ResolvedModel,
     ResolvedRun,
     ResolvedTrain,
@@ -62,8 +64,9 @@ def pinned_run(run: FlashRun) -> ResolvedRun | None:
             model=model,
             environment_digest=pinned.environment_digest,
             adapter=_pinned_adapter(run, pinned),
-            train=ResolvedTrain.model_validate(
-                {key: json.loads(text) for key, text in pinned.train.items()}
+            train=ResolvedTrain.model_validate(_values(pinned.train)),
+            eval_settings=(
+                ResolvedEval.model_validate(_values(pinned.eval)) if pinned.eval else None
             ),
         )
         return resolved.replace(
@@ -103,6 +106,16 @@ def train_texts(train: ResolvedTrain) -> dict[str, str]:
     """Return every training value as it is written in TOML, and read by ``pinned_run``."""
     values = train.model_dump(mode="json")
     return {key: _text(value) for key, value in values.items()}
+
+
+def eval_texts(resolved: ResolvedEval | None) -> dict[str, str]:
+    """Return every setting of an evaluation as JSON, as ``pinned_run`` reads it."""
+    values = {} if resolved is None else resolved.model_dump(mode="json")
+    return {key: json.dumps(value, ensure_ascii=False) for key, value in values.items()}
+
+
+def _values(texts: Mapping[str, str]) -> dict[str, Any]:
+    return {key: json.loads(text) for key, text in texts.items()}
 
 
 def _text(value: Any) -> str:

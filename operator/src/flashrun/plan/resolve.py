@@ -6,18 +6,19 @@ messages.
 """
 
 import difflib
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from flashrun.api import catalog as recipes
-from flashrun.api import names
+from flashrun.api import evaluation, names
 from flashrun.api.catalog import Catalog, Model, Thinking
 from flashrun.api.config import Algorithm, RunConfig, pip_url
 from flashrun.api.records import (
     Manifest,
     ResolvedAdapter,
     ResolvedEnvironment,
+    ResolvedEval,
     ResolvedModel,
     ResolvedRun,
     ResolvedTrain,
@@ -68,6 +69,7 @@ def check_config(
         _length_problem(config, train, model),
         _completion_problem(config, train),
         _temperature_problem(config),
+        *_eval_problems(config, train),
     )
     return ConfigCheck(
         problems=tuple(issue for issue in problems if issue is not None),
@@ -114,6 +116,30 @@ def resolve_train(config: RunConfig, adapter: Manifest | None = None) -> Resolve
     )
 
 
+def resolve_eval(config: RunConfig, train: ResolvedTrain) -> ResolvedEval | None:
+    """Return the evaluation with every default filled in; None when the run is not evaluated.
+
+    Whether the environment has the default split is known to the trainer only. A run that trains on
+    that split is not evaluated on it.
+    """
+    given = config.eval
+    if not given.enabled or (
+        given.split is None and _train_split(config) == evaluation.DEFAULT_SPLIT
+    ):
+        return None
+    longest = train.max_tokens or recipes.max_tokens_default(config.thinking)
+    return ResolvedEval(
+        split=given.split or evaluation.DEFAULT_SPLIT,
+        required=given.split is not None,
+        every=given.every,
+        max_examples=given.max_examples or 64,
+        samples=given.samples or 1,
+        temperature=1.0 if train.temperature is None else train.temperature,
+        max_tokens=given.max_tokens or min(longest, max(1, train.max_length - 1)),
+        metric=given.metric or evaluation.SCORE,
+    )
+
+
 def resolve_run(
     config: RunConfig,
     *,
@@ -121,6 +147,7 @@ def resolve_run(
     model: Model | ResolvedModel,
     environment_digest: str,
     train: ResolvedTrain,
+    eval_settings: ResolvedEval | None = None,
     adapter: ResolvedAdapter | None = None,
 ) -> ResolvedRun:
     """Return the spec that the trainer reads, without the part that the platform sets."""
@@ -136,9 +163,10 @@ def resolve_run(
             params=params,
             pip=config.environment.pip,
             secrets=config.environment.secrets,
-            split=str(params.get("split", recipes.DEFAULT_SPLIT)),
+            split=_train_split(config),
         ),
         train=train,
+        eval=eval_settings,
         init_from_adapter=adapter,
         worker_env=config.worker_env,
         wandb=ResolvedWandb(
@@ -242,6 +270,40 @@ def _temperature_problem(config: RunConfig) -> ConfigIssue | None:
             "learn from them: set it above 0",
         )
     return None
+
+
+def _eval_problems(config: RunConfig, train: ResolvedTrain) -> Iterator[ConfigIssue]:
+    given = config.eval
+    if not given.enabled:
+        return
+    if given.split == _train_split(config):
+        yield ConfigIssue(
+            "eval.split",
+            f"{given.split!r} is the split that the run trains on: name another one",
+        )
+    if given.max_tokens is not None and given.max_tokens >= train.max_length:
+        yield ConfigIssue(
+            "eval.max_tokens",
+            f"{given.max_tokens} leaves no room for a prompt in max_length = {train.max_length}: "
+            f"use at most {train.max_length - 1}, or raise train.max_length",
+        )
+    if given.metric in evaluation.SFT_METRICS and config.algorithm is not Algorithm.SFT:
+        yield ConfigIssue(
+            "eval.metric",
+            f"{given.metric!r} is measured in SFT only: use {evaluation.SCORE!r} or the name of "
+            "one of the environment's metrics",
+        )
+    attempts, samples = evaluation.attempts_of(given.metric or ""), given.samples or 1
+    if attempts is not None and (samples == 1 or attempts > samples):
+        yield ConfigIssue(
+            "eval.metric",
+            f"{given.metric} needs several answers to each example, and eval.samples is "
+            f"{samples}: raise it to at least {max(2, attempts)}",
+        )
+
+
+def _train_split(config: RunConfig) -> str:
+    return str(config.environment.params.get("split", recipes.DEFAULT_SPLIT))
 
 
 def _ignored_keys(config: RunConfig) -> tuple[ConfigIssue, ...]:

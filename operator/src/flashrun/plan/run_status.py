@@ -27,6 +27,7 @@ from flashrun.api.times import whole_seconds
 from flashrun.plan import conditions, pins
 from flashrun.plan.attempt_status import attempt_statuses, gpu_seconds
 from flashrun.plan.conditions import FALSE, TRUE, DesiredCondition
+from flashrun.plan.evaluation_status import evaluation_status, score_text
 from flashrun.plan.objects import JobPlacement
 from flashrun.plan.observed_conditions import observed_conditions
 from flashrun.plan.pods import Pod
@@ -53,6 +54,7 @@ def observed_status(
         checkpoint_count=len(storage.checkpoints) if readable else before.checkpoint_count,
         adapter=_adapter(run, storage.adapter) if readable else before.adapter,
         progress=progress_status(before.progress, observed, pods),
+        evaluation=evaluation_status(before.evaluation, storage),
         resolved=before.resolved and _with_reports(before.resolved, storage),
         pending=None,
         failure=None,
@@ -141,6 +143,7 @@ def with_pins(
             pip_index_url=resolved.pip_index_url,
             upload_timeout_seconds=resolved.upload_timeout_seconds,
             train=pins.train_texts(resolved.train),
+            eval=pins.eval_texts(resolved.eval),
             ignored_keys=run.spec.keys_of_the_other_algorithm(),
         )
     )
@@ -196,11 +199,12 @@ def checkpoints_text(status: FlashRunStatus) -> str:
 
 def _checkpoint(run: FlashRun) -> Callable[[Manifest], CheckpointStatus]:
     def checkpoint_status(manifest: Manifest) -> CheckpointStatus:
-        step = manifest.step or 0
+        step, evaluation = manifest.step or 0, manifest.evaluation
         return CheckpointStatus(
             ref=names.checkpoint_ref(run.name, step),
             step=step,
             bytes=manifest.size,
+            score=None if evaluation is None else score_text(evaluation.score),
             created_time=whole_seconds(manifest.created),
         )
 

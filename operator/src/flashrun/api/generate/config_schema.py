@@ -7,7 +7,7 @@ models check in code, with better sentences than a pattern gives.
 
 from typing import Any, Final
 
-from flashrun.api.config import ENVIRONMENT_ID, VARIABLE, RunConfig
+from flashrun.api.config import ENVIRONMENT_ID, SPLIT, VARIABLE, RunConfig
 
 Schema = dict[str, Any]
 
@@ -19,6 +19,7 @@ def toml_schema() -> Schema:
     document: Schema = _plain(RunConfig.model_json_schema(by_alias=False))
     environment = document["$defs"]["EnvironmentConfig"]["properties"]
     environment["id"]["pattern"] = rf"^\s*{ENVIRONMENT_ID.pattern}\s*$"
+    document["$defs"]["EvalConfig"]["properties"]["split"]["pattern"] = rf"^\s*{SPLIT.pattern}\s*$"
     environment["secrets"]["items"] |= _VARIABLE
     document["properties"]["worker_env"]["propertyNames"] = _VARIABLE
     _or_one(document["$defs"]["TrainConfig"]["properties"]["stop_sequences"])

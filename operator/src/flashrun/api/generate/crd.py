@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import yaml
 
-from flashrun.api import names
+from flashrun.api import evaluation, names
 from flashrun.api.resource import FlashRunSpec, FlashRunStatus
 
 Schema = dict[str, Any]
@@ -56,6 +56,7 @@ def _version() -> Schema:
             _column("Model", "string", ".spec.model"),
             _column("Progress", "integer", ".status.progress.percent"),
             _column("Step", "integer", ".status.progress.step"),
+            _column("Score", "string", ".status.evaluation.best.score"),
             _column("Checkpoints", "integer", ".status.checkpointCount"),
             _column("Age", "date", ".metadata.creationTimestamp"),
             _column("Reason", "string", '.status.conditions[?(@.type=="Ready")].reason', wide=True),
@@ -100,7 +101,11 @@ def _spec_schema() -> Schema:
         "maxProperties": 64,
         "additionalProperties": {"x-kubernetes-preserve-unknown-fields": True},
     }
-    schema["x-kubernetes-validations"] = [*_immutable_rules(), _cancel_rule()]
+    schema["x-kubernetes-validations"] = [
+        *_immutable_rules(),
+        _cancel_rule(),
+        *_eval_rules(),
+    ]
     return schema
 
 
@@ -129,6 +134,28 @@ def _cancel_rule() -> Schema:
         "rule": f"!{cancelled('oldSelf')} || {cancelled('self')}",
         "message": "a cancelled run stays cancelled: submit a new run",
     }
+
+
+def _eval_rules() -> list[Schema]:
+    """Return the rules about ``eval`` that need no other value than those of the spec.
+
+    A rule cannot read ``environment.params``; the operator compares the two splits.
+    """
+    off = "!has(self.eval) || !has(self.eval.metric) || (has(self.eval.enabled) && "
+    off += "!self.eval.enabled)"
+    sft_only = ", ".join(f"'{metric}'" for metric in sorted(evaluation.SFT_METRICS))
+    return [
+        {
+            "rule": f"{off} || self.algorithm == 'sft' || !(self.eval.metric in [{sft_only}])",
+            "message": "eval.metric is measured in SFT only: use score or a metric of the "
+            "environment",
+        },
+        {
+            "rule": f"{off} || !self.eval.metric.startsWith('pass@') || "
+            "(has(self.eval.samples) && self.eval.samples > 1)",
+            "message": "pass@k needs several answers to each example: raise eval.samples",
+        },
+    ]
 
 
 def _name_rule() -> Schema:

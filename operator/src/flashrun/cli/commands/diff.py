@@ -15,7 +15,7 @@ from flashrun.cli.options import Context, Namespace, Output, complete_run
 from flashrun.cli.output import terminal
 from flashrun.cli.output.output_format import OutputFormat
 from flashrun.cli.output.tables import Cell, Table
-from flashrun.plan.resolve import resolve_train
+from flashrun.plan.resolve import resolve_eval, resolve_train
 
 First = Annotated[
     str, typer.Argument(help="Name of a run.", metavar="A", autocompletion=complete_run)
@@ -90,6 +90,7 @@ def flat_settings(run: FlashRun) -> dict[str, Any]:
         "thinking": run.spec.thinking,
         "environment": given["environment"],
         "train": _train_settings(run),
+        "eval": _eval_settings(run),
         "worker_env": given.get("worker_env", {}),
         "wandb": given.get("wandb", {}),
         "secret_refs": list(given_secrets(run)) or None,
@@ -108,12 +109,20 @@ def _train_settings(run: FlashRun) -> dict[str, Any]:
     return {**values, "init_from_adapter": start}
 
 
+def _eval_settings(run: FlashRun) -> dict[str, Any]:
+    """Return every setting of the evaluation; ``enabled`` alone where there is none."""
+    resolved = resolve_eval(run.spec, resolve_train(run.spec))
+    if resolved is None:
+        return {"enabled": False}
+    return resolved.model_dump(mode="json", exclude={"required"})
+
+
 def _platform_choices(resolved: ResolvedStatus | None) -> dict[str, Any]:
     """Return what the platform chose, without the values of ``train``."""
     if resolved is None:
         return {}
     return resolved.model_dump(
-        mode="json", exclude={"train", "ignored_keys", "batching", "adapted"}
+        mode="json", exclude={"train", "eval", "ignored_keys", "batching", "adapted"}
     )
 
 

@@ -16,7 +16,7 @@ from flashrun.cli.output import terminal
 from flashrun.cli.output.failure import UsageFailure
 from flashrun.cli.output.output_format import OutputFormat
 from flashrun.cli.output.tables import Cell, Table
-from flashrun.plan.resolve import resolve_train
+from flashrun.plan.resolve import resolve_eval, resolve_train
 
 _BOUNDS: Final = {
     "minimum": "at least {:,}",
@@ -28,6 +28,10 @@ _BOUNDS: Final = {
     "maxProperties": "at most {:,} entries",
 }
 """Text for the bounds in a JSON Schema."""
+
+
+_EXTENSION: Final = " (An extension of the reference.)"
+"""What follows the meaning of a key that only FlashRun has."""
 
 
 class ConfigKey(NamedTuple):
@@ -132,13 +136,25 @@ def list_keys() -> Iterator[ConfigKey]:
 
 
 def _recipes(*, thinking: bool) -> dict[Algorithm, dict[str, Any]]:
-    """Return every default of ``train``, by algorithm."""
+    """Return every default of ``train`` and ``eval``, by algorithm."""
     environment = EnvironmentConfig(id="any/environment")
     configs = (
         RunConfig(model="any", algorithm=algorithm, thinking=thinking, environment=environment)
         for algorithm in Algorithm
     )
-    return {config.algorithm: resolve_train(config).model_dump(mode="json") for config in configs}
+    return {config.algorithm: _defaults(config) for config in configs}
+
+
+def _defaults(config: RunConfig) -> dict[str, Any]:
+    """Return the values of the keys of ``train`` and ``eval``, by their full names."""
+    train = resolve_train(config)
+    evaluation = resolve_eval(config, train)
+    assert evaluation is not None  # a config that says nothing about it is evaluated
+    tables = {
+        "train": train.model_dump(mode="json"),
+        "eval": evaluation.model_dump(mode="json", exclude={"split", "required"}),
+    }
+    return {f"{table}.{key}": item for table in tables for key, item in tables[table].items()}
 
 
 def _key(
@@ -148,14 +164,18 @@ def _key(
     recipes: dict[bool, dict[Algorithm, dict[str, Any]]],
 ) -> ConfigKey:
     table, _, key = name.rpartition(".")
-    used_by = tuple(algorithm for algorithm in Algorithm if key not in UNUSED_KEYS[algorithm])
+    used_by = tuple(
+        algorithm
+        for algorithm in Algorithm
+        if table != "train" or key not in UNUSED_KEYS[algorithm]
+    )
     options = field.get("anyOf", [field])
     default, thinking_default = (
         {
             algorithm: value
             for algorithm in used_by
             for value in (
-                recipes[thinking][algorithm].get(key) if table == "train" else None,
+                recipes[thinking][algorithm].get(name),
                 field.get("default"),
             )
             if value is not None
@@ -164,7 +184,7 @@ def _key(
     )
     return ConfigKey(
         name=name,
-        meaning=_meaning(field["description"]),
+        meaning=_meaning(field["description"]) + _EXTENSION * (table == "eval"),
         type=" or ".join(_type(option) for option in options),
         bounds=_bounds(options[-1]),
         required=required,

@@ -6,7 +6,7 @@ answers too.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import typer
 
@@ -16,6 +16,7 @@ from flashrun.cli.output import terminal
 from flashrun.cli.output.failure import ExitCode, UsageFailure
 from flashrun.cli.output.output_format import OutputFormat
 from flashrun.cli.output.tables import Tone
+from flashrun.plan.resolve import resolve_eval
 
 
 @dataclass
@@ -83,6 +84,7 @@ def list_settings(composed: ComposedConfig) -> list[Setting]:
             if (value := getattr(config.environment, key))
         ),
         *_train_settings(composed),
+        *_eval_settings(composed),
     ]
     for table in ("worker_env", "wandb"):
         given = getattr(config, table)
@@ -105,6 +107,28 @@ def _train_settings(composed: ComposedConfig) -> Iterable[Setting]:
             yield Setting("train", key, None, "comes from the adapter", used=False)
         elif (value := given if given is not None else _default(composed, key)) is not None:
             yield _setting(composed, "train", key, value, default="recipe")
+
+
+_EVAL_LEFT_OUT: Final = {
+    "split": "eval, if the environment has dataset/eval.jsonl",
+    "every": "at every save",
+}
+"""What replaces a key of ``eval`` that has no default value."""
+
+
+def _eval_settings(composed: ComposedConfig) -> Iterable[Setting]:
+    given = composed.config.eval
+    resolved = resolve_eval(composed.config, composed.train)
+    for key in type(given).model_fields:
+        if key in given.model_fields_set and getattr(given, key) is not None:
+            used = resolved is not None or key == "enabled"
+            yield _setting(composed, "eval", key, getattr(given, key))._replace(used=used)
+        elif resolved is None or key == "enabled":
+            continue
+        elif key in _EVAL_LEFT_OUT:
+            yield Setting("eval", key, None, _EVAL_LEFT_OUT[key], used=False)
+        else:
+            yield Setting("eval", key, getattr(resolved, key), "default")
 
 
 def _default(composed: ComposedConfig, key: str) -> Any:

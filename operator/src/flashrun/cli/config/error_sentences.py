@@ -123,7 +123,7 @@ def _section(parents: Sequence[str]) -> type[Section]:
 def _full_name_elsewhere(key: str, parents: Sequence[str]) -> str | None:
     """Return the full name of a key that was given in the wrong table or by another name."""
     name = _snake(key)
-    full_name = _full_names().get(name) or OTHER_NAMES.get(name)
+    full_name = OTHER_NAMES.get(name) or _full_names().get(name)
     return full_name if full_name != ".".join((*parents, name)) else None
 
 
@@ -131,7 +131,7 @@ def _full_names() -> dict[str, str]:
     """Return the full name of each key, with its table."""
     return {
         field: f"{table}.{field}" if table else field
-        for table in ("", "wandb", "environment", "train")
+        for table in ("", "wandb", "eval", "environment", "train")
         for field in _section([table] if table else []).model_fields
     }
 
