@@ -5,6 +5,7 @@ copies them, and it reports the log-probabilities of what it samples. It shows w
 with an engine's answers, not what vLLM answers; where vLLM is installed, the same tests run on it.
 """
 
+import os
 from typing import Any
 
 import pytest
@@ -32,6 +33,9 @@ class StandInEngine:
         self.enable_sleep_mode = False
         self._policy = model
         self._own = deepcopy(model).eval()
+        for module in self._own.modules():
+            # TRL has put functions in its place that compute with the policy's own weights.
+            vars(module).pop("forward", None)
         self._tokenizer = processing_class
         self._temperature = temperature
         self._limit = max_completion_length
@@ -88,6 +92,36 @@ class StandInEngine:
             if token == self._tokenizer.eos_token_id or any(stop in text for stop in self._stops):
                 return ids[:count]
         return ids
+
+
+class StaleEngine(StandInEngine):
+    """Gets the weights of the policy a few times, and then never again.
+
+    Its weights are those of the base model until then, as those of an engine that reads them from
+    the model's folder.
+    """
+
+    syncs = 0
+    """How often the weights arrive."""
+    rank: int | None = None
+    """The only rank whose engine it happens to."""
+    error: Exception | None = None
+    """What is raised when they do not arrive; None if nobody is told."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        for name, weight in self._own.named_parameters():
+            if "lora_B" in name:
+                weight.data.zero_()
+        self._syncs_left = self.syncs
+
+    def sync_weights(self) -> None:
+        """Copy the weights of the policy, while they still arrive."""
+        self._syncs_left -= 1
+        if self._syncs_left >= 0 or self.rank not in (None, int(os.environ.get("RANK", 0))):
+            super().sync_weights()
+        elif self.error is not None:
+            raise self.error
 
 
 def install(patch: Any = None, engine: type[StandInEngine] = StandInEngine) -> None:

@@ -12,9 +12,11 @@ from typing import Any
 import pytest
 
 from flashrun.api.exits import Exit
-from tests.trainer import stand_in_engine
-from tests.trainer.pods import Workshop, resolved, sums
-from tests.trainer.stand_in_engine import StandInEngine
+from flashrun.api.records import Scale
+from flashrun.store_errors import StoreError
+from tests.trainer import forks, stand_in_engine
+from tests.trainer.pods import TrainerPod, Workshop, resolved, sums
+from tests.trainer.stand_in_engine import StaleEngine, StandInEngine
 
 pytestmark = [pytest.mark.trainer, pytest.mark.filterwarnings("default")]
 
@@ -99,3 +101,98 @@ def test_the_correction_weighs_long_completions_like_short_ones(
         for advantage, noise in zip(batch["advantages"].tolist(), NoisyEngine.noise, strict=True)
     ]
     assert pod.values("loss") == pytest.approx([-sum(products) / (16 * 384)], rel=1e-3)
+
+
+# --- a sampler that is not the policy -----------------------------------------------------------
+
+MOVING: dict[str, Any] = {"learning_rate": 0.02, "max_tokens": 16, "group_size": 8}
+"""A run whose policy moves far in every step."""
+
+
+def stale_pod(workshop: Workshop, **changes: Any) -> TrainerPod:
+    return workshop.pod(resolved("grpo", **MOVING | changes), sums(environment=LENGTHS))
+
+
+def assert_stale(pod: TrainerPod, step: int) -> None:
+    """Assert that the run has ended for good, in the sampling of this step."""
+    assert pod.termination.reason == "SamplerStale"
+    assert f"vLLM does not sample from the policy: in step {step} " in pod.termination.message
+    assert pod.termination.step == step - 1
+
+
+@pytest.fixture
+def stale(monkeypatch: pytest.MonkeyPatch) -> type[StaleEngine]:
+    """The engine that every run of a test samples with."""
+    monkeypatch.setattr(StaleEngine, "syncs", 0)
+    stand_in_engine.install(monkeypatch, StaleEngine)
+    return StaleEngine
+
+
+@pytest.mark.usefixtures("stale")
+def test_an_engine_that_never_gets_the_weights_is_noticed_in_the_step_after_the_first_update(
+    workshop: Workshop,
+):
+    pod = stale_pod(workshop)
+    # A new adapter changes nothing yet: in step 1, the base model is the policy.
+    assert pod.train() == Exit.SAMPLER_STALE
+    assert_stale(pod, step=2)
+    assert pod.values("sampling/disagreement") == pytest.approx([0.0], abs=1e-4)
+    assert pod.values("sampling/kl") == pytest.approx([0.0], abs=1e-4)
+    # Another attempt would end in the same way: it does not begin.
+    assert pod.next().train() == Exit.SAMPLER_STALE
+
+
+def test_an_engine_that_stops_getting_the_weights_is_noticed_in_the_next_step(
+    workshop: Workshop, stale: type[StaleEngine], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(stale, "syncs", 3)
+    pod = stale_pod(workshop)
+    assert pod.train() == Exit.SAMPLER_STALE
+    assert_stale(pod, step=4)
+    assert pod.values("sampling/disagreement") == pytest.approx([0.0] * 3, abs=1e-4)
+
+
+@pytest.mark.usefixtures("stale")
+def test_an_engine_without_the_adapter_that_a_run_starts_from_is_noticed_in_step_1(
+    workshop: Workshop, sft_run: TrainerPod
+):
+    pod = stale_pod(workshop, init_from_adapter=sft_run.as_source())
+    assert pod.train() == Exit.SAMPLER_STALE
+    assert_stale(pod, step=1)
+
+
+def test_an_engine_that_gets_the_adapter_of_another_run_or_of_the_attempt_before_is_the_policy(
+    workshop: Workshop,
+    sft_run: TrainerPod,
+    stale: type[StaleEngine],
+    monkeypatch: pytest.MonkeyPatch,
+):
+    # The engine fails while it samples step 3; the next attempt resumes with what step 2 has left.
+    monkeypatch.setattr(stale, "syncs", 2)
+    monkeypatch.setattr(stale, "error", StoreError("storage is away"))
+    pod = stale_pod(workshop, init_from_adapter=sft_run.as_source(), steps=4, save_every=1)
+    assert pod.train() == Exit.TEMPORARY
+    monkeypatch.setattr(stale, "syncs", 4)
+    assert pod.next().train() == Exit.DONE
+    assert pod.values("sampling/disagreement") == pytest.approx([0.0] * 4, abs=1e-3)
+
+
+TWO_RANKS = LENGTHS.replace(
+    "\n\nclass",
+    """
+from tests.trainer import stand_in_engine
+
+stand_in_engine.StaleEngine.rank = 1
+stand_in_engine.install(engine=stand_in_engine.StaleEngine)
+
+class""",
+    1,
+)
+
+
+def test_all_processes_end_when_the_engine_of_one_is_not_the_policy(workshop: Workshop):
+    run = resolved("grpo", scale=Scale(gpus=2), **MOVING)
+    pod = workshop.pod(run, sums(environment=TWO_RANKS))
+    assert forks.trained(pod) == Exit.SAMPLER_STALE, pod.output
+    assert_stale(pod, step=2)
+    assert "on rank 1, more than 0.2" in pod.termination.message

@@ -243,6 +243,7 @@ class GrpoTrainer(loop.WithoutCheckpoints, GRPOTrainer):
         TRL's own are over completions that are not learned, too, and in float32.
         """
         batch = self._sample_until_judged(inputs)
+        agreement = self._check_sampler(batch) if self.use_vllm else {}
         learning = self._reward_function.learning
         completion_mask = batch["completion_mask"]
         learned = completion_mask.new_tensor(learning.learned).unsqueeze(1)
@@ -250,10 +251,26 @@ class GrpoTrainer(loop.WithoutCheckpoints, GRPOTrainer):
         # tool_mask masks the loss alone. completion_mask is for attention, too: with another one,
         # log-probabilities would differ from those that were computed before.
         batch["tool_mask"] = batch.get("tool_mask", 1) * learned.expand_as(completion_mask)
-        metrics = learning.metrics | (self._weight_metrics(batch) if self.use_vllm else {})
+        metrics = learning.metrics | agreement
+        if self.use_vllm:
+            metrics |= self._weight_metrics(batch)
         for name, value in metrics.items():
             self._metrics["train"][name] = [value]
         return batch
+
+    def _check_sampler(self, batch: dict[str, Any]) -> dict[str, float]:
+        """Check that vLLM of every rank has sampled from the policy; before this step is learned.
+
+        Raises:
+            TrainerError: it has not.
+        """
+        sampled = batch["completion_mask"] * batch.get("tool_mask", 1)
+        own = sampler_agreement.measure(
+            batch["sampling_per_token_logps"], batch["old_per_token_logps"], sampled
+        )
+        by_rank = self._context.process_group.all_gather(own)
+        sampler_agreement.check_agreement(by_rank, self.temperature, self.state.global_step + 1)
+        return sampler_agreement.agreement_metrics(by_rank, self.temperature)
 
     def _weight_metrics(self, batch: dict[str, Any]) -> dict[str, float]:
         """Return by length how the correction for vLLM weighs the completions of all ranks."""

@@ -71,6 +71,12 @@ class Exit(IntEnum):
         "Lower train.learning_rate.",
     )
     DATA = 72, Reason.DATA_INVALID, "The dataset cannot be used.", "See flash log."
+    SAMPLER_STALE = (
+        73,
+        Reason.SAMPLER_STALE,
+        "vLLM does not sample from the policy that is trained.",
+        "Report it with the model's name; a trainer image without vLLM samples with transformers.",
+    )
     TEMPORARY = (
         75,
         Reason.STORAGE_UNAVAILABLE,

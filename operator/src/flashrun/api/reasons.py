@@ -466,6 +466,12 @@ class Reason(Word):
         Owner.USER,
         Retry.NEVER,
     )
+    SAMPLER_STALE = (
+        "SamplerStale",
+        "vLLM does not sample from the policy that is trained.",
+        Owner.PLATFORM,
+        Retry.NEVER,
+    )
     STORAGE_UNAVAILABLE = (
         "StorageUnavailable",
         "S3 storage cannot be read or written. A run waits for it before its first attempt.",
