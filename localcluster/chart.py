@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import tempfile
+import urllib.parse
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ def install(local: DevCluster, images: Images, steps: StepRunner, more: Mapping[
     with steps.step("install the Helm chart") as step, tempfile.TemporaryDirectory() as scratch:
         if local.kind is not ClusterKind.CURRENT:
             _restrict_pods(steps)
+            _create_upstream_secrets(steps)
         _uninstall_interrupted(helm, local, steps)
         file = Path(scratch) / "values.yaml"
         file.touch(mode=0o600)
@@ -86,8 +88,7 @@ def _developer_values(local: DevCluster) -> dict[str, Any]:
     return {
         "caBundle": CERTIFICATES.read_text() if CERTIFICATES.exists() else "",
         "trainer": {
-            "pipIndexUrl": pip_settings().get("index-url", ""),
-            "proxy": {name: os.environ[name] for name in PROXIES if os.environ.get(name)},
+            **_upstreams()[0],
             # With more threads than cores, so small a model trains many times slower.
             "environment": {"OMP_NUM_THREADS": "1"},
             "sharedMemory": "256Mi",
@@ -103,6 +104,57 @@ def _developer_values(local: DevCluster) -> dict[str, Any]:
             }
         ],
     }
+
+
+def _upstreams() -> tuple[dict[str, Any], dict[str, dict[str, str]]]:
+    """Return the settings of index and proxy as they are here, and the Secrets that they name.
+
+    The chart takes no address with a password in it.
+    """
+    index, of_index = _split_address(pip_settings().get("index-url", ""))
+    proxies = {name: _split_address(os.environ[name]) for name in PROXIES if os.environ.get(name)}
+    settings: dict[str, Any] = {
+        "pipIndexUrl": index,
+        "proxy": {name: address for name, (address, _) in proxies.items()},
+    }
+    secrets = {}
+    of_proxy = next((keys for _, keys in proxies.values() if keys), {})
+    for setting, keys in (("pipIndexSecret", of_index), ("proxySecret", of_proxy)):
+        if keys:
+            name = settings[setting] = f"flashrun-{setting.removesuffix('Secret').lower()}"
+            secrets[name] = keys
+    return settings, secrets
+
+
+def _split_address(address: str) -> tuple[str, dict[str, str]]:
+    """Return an address without its user, and the user and the password, if it has both."""
+    try:
+        url = urllib.parse.urlsplit(address)
+    except ValueError:
+        return address, {}
+    if not url.username or not url.password:
+        return address, {}
+    keys = {"username": url.username, "password": url.password}
+    plain = url._replace(netloc=url.netloc.rpartition("@")[2]).geturl()
+    return plain, {key: urllib.parse.unquote(value) for key, value in keys.items()}
+
+
+def _create_upstream_secrets(steps: StepRunner) -> None:
+    """Create the Secrets that the values of a developer's cluster name, if any."""
+    namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}
+    secrets = [
+        {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": {"name": name, "namespace": NAMESPACE},
+            "stringData": keys,
+        }
+        for name, keys in _upstreams()[1].items()
+    ]
+    if secrets:
+        objects = json.dumps({"apiVersion": "v1", "kind": "List", "items": [namespace, *secrets]})
+        apply = ["apply", "--server-side", "--force-conflicts", "-f", "-"]
+        steps.run(lifecycle.kubectl(apply, steps), stdin=objects, what="kubectl apply")
 
 
 def _merge(base: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import yaml
 
 from flashrun.api.generate import chart_values
 from flashrun.api.platform import Platform
+from flashrun.controller.settings import UPSTREAMS_FOLDER
 from localcluster import toolchain
 from localcluster.steps import StepRunner
 from tests.servers import kubectl
@@ -97,6 +98,25 @@ def test_an_existing_secret_replaces_the_charts_own(render) -> None:
     assert not [item for item in objects if item["kind"] == "Secret"]
     pod = _named(objects, "Deployment", "flashrun")["spec"]["template"]["spec"]
     assert {"name": "storage", "secret": {"secretName": "mine"}} in pod["volumes"]
+
+
+def test_credentials_of_index_hub_and_proxy_are_mounted_into_the_operator_alone(render) -> None:
+    trainer = {
+        "pipIndexUrl": "https://index.example/simple", "pipIndexSecret": "of-the-index",
+        "proxy": {"https_proxy": "http://proxy.example:3128"}, "proxySecret": "of-the-proxy",
+    }  # fmt: skip
+    objects = render({"trainer": trainer})
+    pod = _named(objects, "Deployment", "flashrun")["spec"]["template"]["spec"]
+    secrets = {v["name"]: v["secret"]["secretName"] for v in pod["volumes"] if "secret" in v}
+    assert secrets == {
+        "storage": "flashrun-storage", "index": "of-the-index", "proxy": "of-the-proxy",
+    }  # fmt: skip
+    mounts = {m["name"]: m["mountPath"] for m in pod["containers"][0]["volumeMounts"]}
+    assert mounts["index"] == f"{UPSTREAMS_FOLDER}/index"
+    made = _named(objects, "ConfigMap", "flashrun-platform")
+    platform = Platform.validate_manifest(yaml.safe_load(made["data"]["platform.yaml"]))
+    assert platform.trainer.pip_index_secret == "of-the-index"
+    assert platform.trainer.needs_credentials
 
 
 def test_rights_on_secrets_are_bound_in_served_namespaces_only(render) -> None:
@@ -211,7 +231,7 @@ EGRESS = [
     ("storage in the cluster", {"storage": {"endpoint": "http://minio.storage.svc.cluster.local"}},
      [(9000, "", "storage")], [(80, PUBLIC, ""), (9000, "", "minio")]),
     ("own hub and index",
-     {"trainer": {"hubEndpoint": "https://10.0.0.8", "pipIndexUrl": "http://u:p@10.0.0.9:3141/s"}},
+     {"trainer": {"hubEndpoint": "https://10.0.0.8", "pipIndexUrl": "http://10.0.0.9:3141/s"}},
      [(443, "10.0.0.8", ""), (3141, "10.0.0.9", "")], [(443, PUBLIC, ""), (443, "10.0.0.9", "")]),
     ("hosts of packages and a proxy",
      {"trainer": {"pipUrlHosts": ["git.example:8443"],
@@ -271,6 +291,15 @@ REFUSED = [
     ("a misspelled key", {"trainer": {"retris": 1}}, "retris"),
     ("no storage endpoint", {"storage": {"endpoint": ""}}, "endpoint"),
     ("an endpoint with a path", {"storage": {"endpoint": "https://s3.example/bucket"}}, "endpoint"),
+    ("a password of storage", {"storage": {"endpoint": "https://u:p@s3.example"}}, "endpoint"),
+    *(
+        (f"a password in {key}", {"trainer": {key: value}}, key)
+        for key, value in {
+            "pipIndexUrl": "https://u:p@index.example/simple",
+            "hubEndpoint": "https://token@hub.example",
+            "proxy": {"https_proxy": "http://u:p@proxy.example:3128"},
+        }.items()
+    ),
     ("no keys for storage", {"storage": {"accessKey": ""}}, "storage.accessKey"),
     ("no operator image", {"operator": {"image": ""}}, "operator"),
     ("no pools", {"pools": []}, "pools"),

@@ -78,6 +78,7 @@ class Operators:
         settings.write_text(yaml.safe_dump(self.world.platform.model_dump(mode="json")))
         port = 20_000 + os.getpid() % 5_000 + len(self.running)
         words = ["--settings", settings, "--storage-keys", keys, "--port", str(port)]
+        words += ["--upstream-keys", self.folder / "upstreams"]
         words += ["--kubeconfig", kubeconfig or self.kubeconfig]
         log = (self.folder / f"operator-{len(self.running)}.log").open("ab")
         process = subprocess.Popen(

@@ -20,6 +20,7 @@ from flashrun.cli.cluster.connection import ClusterSession
 from flashrun.cluster import Cluster
 from flashrun.cluster_errors import Forbidden
 from flashrun.controller import publish
+from flashrun.controller.upstreams import Upstreams
 from flashrun.store import Store
 from flashrun.store_errors import StorageForbidden
 from tests.controller.stage import platform
@@ -47,7 +48,9 @@ async def teams(installed: Path, cluster: Cluster, store: Store, tmp_path: Path)
     kubectl(installed, "apply", "--server-side", "-f", "-", stdin=rights)
     shared = EnvironmentSettings(owners={"shared": teams})
     settings = platform(teams[0], store.access).replace(namespaces=teams, environments=shared)
-    publishing = asyncio.create_task(publish.publish(cluster, store, settings))
+    publishing = asyncio.create_task(
+        publish.publish(cluster, store, settings, Upstreams(settings.trainer, tmp_path))
+    )
     await until(lambda: _published(cluster, teams))
     publishing.cancel()
     with suppress(asyncio.CancelledError):

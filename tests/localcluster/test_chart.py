@@ -55,3 +55,29 @@ def test_a_cluster_of_somebody_else_keeps_its_pools_and_its_certificates():
 def test_the_local_pool_has_what_the_node_says_it_has():
     [pool] = chart.values(local(ClusterKind.LOCAL), BUILT)["pools"]
     assert (pool["resource"], pool["gpusPerNode"]) == ("nvidia.com/gpu", 8)
+
+
+def test_passwords_of_this_machines_index_and_proxy_go_into_secrets(monkeypatch):
+    monkeypatch.setenv("PIP_INDEX_URL", "https://me:hu%40sh@index.example/simple")
+    monkeypatch.setenv("https_proxy", "http://me:hush-hush@proxy.example:3128")
+    monkeypatch.setenv("no_proxy", "10.0.0.0/8")
+    schema = json.loads((CHART / "values.schema.json").read_text())
+    made = given(ClusterKind.LOCAL, {})
+    jsonschema.validate(made, schema)
+    trainer = made["trainer"]
+    assert trainer["pipIndexUrl"] == "https://index.example/simple"
+    assert trainer["proxy"]["https_proxy"] == "http://proxy.example:3128"
+
+    applied = []
+
+    class Steps:
+        def run(self, command, *, stdin, what):
+            applied.extend(json.loads(stdin)["items"])
+
+    monkeypatch.setattr(chart.lifecycle, "kubectl", lambda arguments, steps: arguments)
+    chart._create_upstream_secrets(Steps())
+    secrets = {item["metadata"]["name"]: item.get("stringData") for item in applied[1:]}
+    assert secrets == {
+        trainer["pipIndexSecret"]: {"username": "me", "password": "hu@sh"},
+        trainer["proxySecret"]: {"username": "me", "password": "hush-hush"},
+    }

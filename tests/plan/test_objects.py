@@ -6,7 +6,7 @@ from hypothesis import strategies as some
 
 from flashrun.api import names
 from flashrun.api.platform import Platform
-from flashrun.api.pod import CA_FILE, MODEL_CONTAINER
+from flashrun.api.pod import CA_FILE, MODEL_CONTAINER, NETRC_FILE, PACKAGES_CONTAINER
 from flashrun.api.records import ResolvedRun, Scale
 from flashrun.plan import objects
 from tests.plan import worlds
@@ -110,6 +110,34 @@ def test_a_certificate_bundle_reaches_every_library_that_reads_one() -> None:
             CA_FILE
         }
         assert any(mount["name"] == "ca" for mount in container["volumeMounts"])
+
+
+def test_credentials_of_the_index_and_of_the_hub_reach_one_container_each() -> None:
+    secrets = {"pip_index_secret": "of-index", "hub_secret": "of-hub"}
+    pod = pod_of(with_trainer(pip_index_url="https://index.example", **secrets))
+    mounted = {
+        container["name"]: {mount["name"] for mount in container["volumeMounts"]}
+        for container in containers(pod)
+    }
+    with_index = [name for name, volumes in mounted.items() if "index" in volumes]
+    with_hub = [name for name, volumes in mounted.items() if "hub" in volumes]
+
+    assert (with_index, with_hub) == ([PACKAGES_CONTAINER], [MODEL_CONTAINER])
+    values = {container["name"]: environment(container) for container in containers(pod)}
+    assert values[PACKAGES_CONTAINER]["NETRC"] == NETRC_FILE
+    [volume] = [volume for volume in pod["volumes"] if volume["name"] == "index"]
+    assert volume["secret"]["items"] == [{"key": "netrc", "path": "netrc"}]
+
+
+def test_a_proxy_with_a_password_is_named_by_its_secret() -> None:
+    proxy = {"https_proxy": "http://proxy.example:3128", "no_proxy": "s3.example"}
+    pod = pod_of(with_trainer(proxy=proxy, proxy_secret="of-proxy"))
+
+    for container in containers(pod):
+        [entry] = [item for item in container["env"] if item["name"] == "HTTPS_PROXY"]
+        key = {"name": "flashrun-upstreams", "key": "HTTPS_PROXY"}
+        assert entry == {"name": "HTTPS_PROXY", "valueFrom": {"secretKeyRef": key}}
+        assert environment(container)["NO_PROXY"] == "s3.example"
 
 
 def test_a_model_cache_replaces_the_fresh_folder() -> None:

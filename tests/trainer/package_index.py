@@ -3,12 +3,14 @@
 Nothing here needs the network: the backends lie in the source distributions, or on the index.
 """
 
+import base64
 import io
 import tarfile
 import zipfile
 from collections.abc import Mapping, Sequence
 from http.server import SimpleHTTPRequestHandler
 from pathlib import Path
+from typing import Any
 
 OWN_BACKEND = '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
 """A pyproject.toml whose build backend is the file ``backend.py`` beside it."""
@@ -19,6 +21,19 @@ class QuietHandler(SimpleHTTPRequestHandler):
 
     def log_message(self, *_: object) -> None:
         return
+
+
+class PrivateHandler(QuietHandler):
+    """Serves folders to one user."""
+
+    login = "user:password"
+
+    def send_head(self) -> Any:
+        expected = base64.b64encode(self.login.encode()).decode()
+        if self.headers.get("Authorization") == f"Basic {expected}":
+            return super().send_head()
+        self.send_error(401)
+        return None
 
 
 def project(index: Path, name: str) -> Path:

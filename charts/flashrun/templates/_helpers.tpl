@@ -24,6 +24,16 @@ app.kubernetes.io/component: operator
 {{- if .Values.caBundle -}}{{ include "flashrun.name" . }}-ca{{- end -}}
 {{- end }}
 
+{{/* The Secrets with credentials of index, hub and proxy that the values name. */}}
+{{- define "flashrun.upstreams" -}}
+{{- $trainer := .Values.trainer -}}
+{{- range $name, $secret := dict "index" $trainer.pipIndexSecret "hub" $trainer.hubSecret "proxy" $trainer.proxySecret }}
+{{- if $secret }}
+{{ $name }}: {{ $secret }}
+{{- end }}
+{{- end }}
+{{- end }}
+
 {{/* The settings file: the models in flashrun.api.platform, in the same spelling. */}}
 {{- define "flashrun.platform" -}}
 {{- $storage := omit .Values.storage "existingSecret" "accessKey" "secretKey" -}}

@@ -360,8 +360,13 @@ class Cluster:
 
     async def put_secret(self, metadata: Object, values: Mapping[str, str]) -> None:
         """Create the Secret with ``metadata``, or replace its values by ``values``."""
-        data = {key: base64.b64encode(value.encode()).decode() for key, value in values.items()}
-        await self.apply(_secret(metadata) | {"data": data})
+        await self.apply(_secret(metadata) | {"data": _encoded(values)})
+
+    async def sync_secret(self, metadata: Object, values: Mapping[str, str]) -> None:
+        """Put the Secret with ``metadata`` unless it has exactly these values."""
+        existing = await self.find("Secret", metadata["namespace"], metadata["name"])
+        if existing is None or _encoded(values) != (existing.get("data") or {}):
+            await self.put_secret(metadata, values)
 
     async def create_secret(
         self, metadata: Object, values: Mapping[str, str], manager: str = names.FIELD_MANAGER
@@ -370,8 +375,7 @@ class Cluster:
 
         Unlike ``kubectl apply``, this leaves no copy of the values in an annotation.
         """
-        data = {key: base64.b64encode(value.encode()).decode() for key, value in values.items()}
-        await self.create(_secret(metadata) | {"data": data}, manager)
+        await self.create(_secret(metadata) | {"data": _encoded(values)}, manager)
 
     async def secret_value(self, namespace: str, name: str, key: str) -> str:
         """Return one value of a Secret, for credentials that the caller itself uses."""
@@ -517,6 +521,11 @@ def _kubeconfigs() -> list[Path]:
 
 def _secret(metadata: Object) -> Object:
     return {"apiVersion": "v1", "kind": "Secret", "type": "Opaque", "metadata": metadata}
+
+
+def _encoded(values: Mapping[str, str]) -> dict[str, str]:
+    """Return values as the data of a Secret."""
+    return {key: base64.b64encode(value.encode()).decode() for key, value in values.items()}
 
 
 def _parse_answer(text: bytes) -> Object:

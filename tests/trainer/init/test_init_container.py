@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -87,6 +88,24 @@ def test_what_a_container_prints_is_redacted(
     printed = "".join(capfd.readouterr())
     assert "Looking in https://me:***@index.invalid/simple" in printed
     assert INDEX_PASSWORD not in printed
+
+
+def test_credentials_of_the_index_are_redacted_wherever_they_are_printed(
+    new_pod: Callable[..., TrainerPod], capfd: pytest.CaptureFixture[str]
+):
+    def work(inside: PodMounts) -> None:
+        os.write(1, inside.netrc.read_bytes())
+        raise RuntimeError("the index refused hush-hush")
+
+    pod = new_pod()
+    netrc = pod.folder / "netrc"
+    netrc.write_text('machine index.invalid login "me" password "hush-hush"\n')
+    inside = replace(pod.inside, netrc=netrc)
+    assert run_init_container("test", work, lambda _: "Installing", inside) == 1
+    assert pod.termination.message == "the trainer failed with RuntimeError: the index refused ***"
+    printed = "".join(capfd.readouterr())
+    assert 'login "me" password "***"' in printed
+    assert "hush-hush" not in printed
 
 
 def test_an_unexpected_error_is_reported(new_pod: Callable[..., TrainerPod]):

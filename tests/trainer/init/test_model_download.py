@@ -1,16 +1,21 @@
 """The init container of the base model: a model that may not be there, and its cache."""
 
+import json
 import os
 import time
+from base64 import b64encode
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler
 
 import pytest
 
 from flashrun.api.catalog import Source
 from flashrun.api.exits import Exit
+from flashrun.api.records import HubAccess
 from flashrun_trainer.init import model_download
 from flashrun_trainer.init.init_container import run_init_container
+from flashrun_trainer.pod.trainer_errors import TrainerError
 from tests.trainer.http_servers import serving
 from tests.trainer.pods import TrainerPod, Workshop
 
@@ -97,6 +102,88 @@ def test_a_model_that_the_hub_refuses_is_named(
     assert pod.termination.reason == reason
     assert str(status) in pod.termination.message
     assert not list(pod.inside.model.rglob("*.safetensors"))
+
+
+REVISION, FILE = "a" * 40, "config.json"
+BASIC = f"Basic {b64encode(b'me:hu:sh@1').decode()}"
+
+
+class PrivateHub(BaseHTTPRequestHandler):
+    """Has one file of one model, for who sends the right header."""
+
+    header = ""
+
+    def do_GET(self) -> None:
+        self._answer(send_body=True)
+
+    def do_HEAD(self) -> None:
+        self._answer(send_body=False)
+
+    def _answer(self, send_body: bool) -> None:
+        if self.headers.get("Authorization") != self.header:
+            self.send_error(401)
+            return
+        answers: dict[str, object] = {
+            "/tree/": [{"type": "file", "path": FILE, "size": 22, "oid": "1"}],
+            "/api/": {"id": "org/model", "sha": REVISION, "siblings": [{"rfilename": FILE}]},
+            "": {"model_type": "none"},
+        }
+        answer = next(answer for part, answer in answers.items() if part in self.path)
+        body = json.dumps(answer).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("ETag", '"1"')
+        self.send_header("X-Repo-Commit", REVISION)
+        self.end_headers()
+        if send_body:
+            self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        return
+
+
+@pytest.mark.trainer
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize(
+    ("header", "given"),
+    [
+        ("Bearer hub-token", {"token": "hub-token"}),
+        (BASIC, {"username": "me", "password": "hu:sh@1"}),
+    ],
+    ids=["token", "password"],
+)
+def test_the_container_logs_in_to_a_hub_and_to_no_other_address(
+    new_pod: Callable[..., TrainerPod], header: str, given: dict[str, str]
+):
+    pod = new_pod()
+    model = pod.run.model.model_copy(
+        update={"id": "org/model", "revision": REVISION, "source": Source.HUB}
+    )
+    inside = replace(pod.inside, hub=pod.folder / "hub.json")
+    folder = pod.folder / "downloaded"
+    with serving(type("Hub", (PrivateHub,), {"header": header})) as hub:
+        run = pod.run.model_copy(update={"model": model, "hub_endpoint": hub})
+
+        def download(endpoint: str) -> None:
+            inside.hub.write_text(HubAccess(endpoint=endpoint, **given).model_dump_json())
+            model_download._from_hub(run, folder, inside.hub_access())
+
+        with pytest.raises(TrainerError, match="the hub answered 401"):
+            download("https://other.example")
+        download(hub)
+    assert json.loads((folder / FILE).read_text()) == {"model_type": "none"}
+    [secret] = [value for name, value in given.items() if name != "username"]
+    assert inside.upstream_secrets() == (secret,)
+
+
+def test_a_hub_needs_no_credentials_while_their_file_is_empty(new_pod: Callable[..., TrainerPod]):
+    pod = new_pod()
+    inside = replace(pod.inside, hub=pod.folder / "hub.json")
+    assert inside.hub_access() is None
+    inside.hub.write_text("")
+    assert inside.hub_access() is None
+    assert inside.upstream_secrets() == ()
 
 
 def test_abandoned_downloads_are_removed_from_the_cache(new_pod: Callable[..., TrainerPod]):

@@ -2,7 +2,7 @@
 
 import sys
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -17,6 +17,7 @@ from tests.trainer import archives
 from tests.trainer.http_servers import serving
 from tests.trainer.package_index import (
     OWN_BACKEND,
+    PrivateHandler,
     QuietHandler,
     backend,
     failing_backend,
@@ -26,7 +27,7 @@ from tests.trainer.package_index import (
     wheel,
     wheel_files,
 )
-from tests.trainer.pods import ENVIRONMENT_ID, Workshop, package, resolved, sums
+from tests.trainer.pods import ENVIRONMENT_ID, TrainerPod, Workshop, package, resolved, sums
 
 
 @pytest.mark.parametrize(("data", "words"), archives.HOSTILE.values(), ids=archives.HOSTILE)
@@ -79,6 +80,27 @@ def test_the_pip_list_and_what_it_needs_is_installed_beside_the_image(tmp_path: 
     packages.install_packages(run, tmp_path / "site")
     modules = {path.name for path in (tmp_path / "site").glob("*.py")}
     assert modules == {"aaa_test.py", "bbb_test.py"}
+
+
+def test_the_container_logs_in_to_an_index_that_asks_for_a_password(
+    new_pod: Callable[..., TrainerPod], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    wheel(project(tmp_path / "index", "aaa_test"), "aaa_test")
+    pod = new_pod()
+    netrc = pod.folder / "netrc"
+    monkeypatch.setenv("NETRC", str(netrc))
+    private = type("Private", (PrivateHandler,), {"login": "me:hush-hush"})
+    with serving(partial(private, directory=str(tmp_path / "index"))) as index:
+        run = resolved(environment={"pip": ("aaa-test",)}, pip_index_url=index)
+        netrc.write_text('machine 127.0.0.1 login "me" password "wrong"\n')
+        with pytest.raises(TrainerError, match="refuses access") as error:
+            packages.install_packages(run, pod.inside.site)
+        assert "trainer.pipIndexSecret" in error.value.hint
+        netrc.write_text('machine 127.0.0.1 login "me" password "hush-hush"\n')
+        packages.install_packages(run, pod.inside.site)
+    assert [path.name for path in pod.inside.site.glob("*.py")] == ["aaa_test.py"]
+    left = [path for path in pod.inside.packages.rglob("*") if path.is_file()]
+    assert not [path for path in left if b"hush-hush" in path.read_bytes()]
 
 
 def test_a_package_that_was_named_by_its_address_comes_from_there(tmp_path: Path, index: str):

@@ -23,6 +23,12 @@ def redactor(**environment: str) -> Redactor:
         ("the key of W&B", {"WANDB_API_KEY": "wandb-1"}, "wandb-1", "***"),
         ("storage keys", {}, "signed with storage-secret", "signed with ***"),
         ("a password in an address", {}, "https://me:index-password@x", "https://me:***@x"),
+        (
+            "the password of a proxy",
+            {"HTTPS_PROXY": "http://me:pr%40xy-word@proxy.example:3128"},
+            "407 for pr@xy-word and pr%40xy-word",
+            "407 for *** and ***",
+        ),
         ("as part of an address", {"LISTED": "a/b c+d"}, "?key=a%2Fb%20c%2Bd", "?key=***"),
         ("a line of a longer one", {"LISTED": "first line\nsecond one"}, "second one", "***"),
         (

@@ -14,11 +14,14 @@ from flashrun.api.catalog import Model
 Quantity = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?(m|k|Ki|M|Mi|G|Gi|T|Ti)?$")]
 """A Kubernetes quantity, such as 500m or 16Gi."""
 
+Address = Annotated[str, Field(pattern=r"^(https?://[^@?#\s]+)?$")]
+"""An http address without user and password: everybody who may view runs or pods can read it."""
+
 
 class StorageSettings(Section):
     """Any S3 endpoint; its keys come from a Secret mounted into the operator."""
 
-    endpoint: Annotated[str, Field(pattern=r"^https?://[^/\s]+$")]
+    endpoint: Annotated[str, Field(pattern=r"^https?://[^/@\s]+$")]
     """``http://host:port`` or ``https://host``, as pods reach it."""
     bucket: Annotated[str, Field(min_length=3, max_length=63)] = "flashrun"
     region: str = "us-east-1"
@@ -90,14 +93,21 @@ class TrainerSettings(Section):
     stall_seconds: int = Field(default=1800, ge=60)
     """An attempt without a heartbeat for so long is ended and retried."""
     upload_timeout_seconds: int = Field(default=300, ge=10)
-    pip_index_url: str = ""
+    pip_index_url: Address = ""
+    pip_index_secret: str = ""
+    """Secret in the operator's namespace with ``username`` and ``password`` of that index."""
     pip_url_hosts: tuple[Annotated[str, Field(pattern=r"^[a-z0-9.-]+(:[0-9]+)?$")], ...] = ()
     """Hosts whose https addresses ``[environment].pip`` may name; none by default."""
-    hub_endpoint: str = ""
+    hub_endpoint: Address = ""
+    hub_secret: str = ""
+    """Secret in the operator's namespace with ``token``, or with ``username`` and ``password``, of
+    the model hub."""
     ca_bundle_config_map: str = ""
     """ConfigMap with ``ca.crt``, in each served namespace; empty for the image's own."""
-    proxy: dict[str, str] = {}
+    proxy: dict[str, Annotated[str, Field(pattern=r"^[^@]*$")]] = {}
     """http_proxy, https_proxy, no_proxy."""
+    proxy_secret: str = ""
+    """Secret in the operator's namespace with ``username`` and ``password`` of the proxy."""
     environment: dict[str, str] = {}
     """Further variables for every trainer pod, such as OMP_NUM_THREADS."""
     shared_memory: Quantity = "2Gi"
@@ -119,6 +129,26 @@ class TrainerSettings(Section):
                 "while it uploads; make graceSeconds the larger one"
             )
         return self
+
+    @model_validator(mode="after")
+    def _credentials_are_of_an_address(self) -> Self:
+        if self.pip_index_secret and not self.pip_index_url:
+            raise ValueError("pipIndexSecret is set without an index: set pipIndexUrl")
+        if self.proxy_secret and not self.proxy:
+            raise ValueError("proxySecret is set without a proxy: set proxy")
+        return self
+
+    @property
+    def proxies_with_credentials(self) -> dict[str, str]:
+        """Variables of proxies that ask for credentials → their addresses without them."""
+        proxies = {name.upper(): address for name, address in self.proxy.items()}
+        proxies.pop("NO_PROXY", None)
+        return proxies if self.proxy_secret else {}
+
+    @property
+    def needs_credentials(self) -> bool:
+        """Whether an index, a hub or a proxy asks for credentials."""
+        return bool(self.pip_index_secret or self.hub_secret or self.proxy_secret)
 
 
 Org = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,63}$")]

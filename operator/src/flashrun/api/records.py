@@ -253,6 +253,16 @@ class StorageAccess(Record):
     """When the credentials end; None for ones that do not."""
 
 
+class HubAccess(Record):
+    """Credentials of the model hub: mounted as a file, for one address and no other."""
+
+    endpoint: str
+    """The platform's ``hubEndpoint``."""
+    token: str = Field(default="", repr=False)
+    username: str = ""
+    password: str = Field(default="", repr=False)
+
+
 class FileEntry(Record):
     """One file of a manifest; ``path`` is relative to the manifest."""
 

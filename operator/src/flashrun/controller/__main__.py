@@ -27,8 +27,15 @@ from flashrun.controller.publish import publish
 from flashrun.controller.queue import Queue, RunKey
 from flashrun.controller.reconcile import Reconciler
 from flashrun.controller.served_namespaces import ServedNamespaces
-from flashrun.controller.settings import KEYS_FOLDER, Settings, SettingsError, load_settings
+from flashrun.controller.settings import (
+    KEYS_FOLDER,
+    UPSTREAMS_FOLDER,
+    Settings,
+    SettingsError,
+    load_settings,
+)
 from flashrun.controller.storage_threads import call_heartbeats, call_storage
+from flashrun.controller.upstreams import Upstreams
 from flashrun.controller.watch import Watch
 from flashrun.store import Store
 from flashrun.store_errors import StoreError
@@ -54,6 +61,12 @@ def main() -> int:
         help="folder with the files accessKey and secretKey",
     )
     parser.add_argument(
+        "--upstream-keys",
+        type=Path,
+        default=UPSTREAMS_FOLDER,
+        help="folder with the folders index, hub and proxy, of the Secrets that the settings name",
+    )
+    parser.add_argument(
         "--kubeconfig", type=Path, help="kubeconfig for an operator outside the cluster"
     )
     parser.add_argument(
@@ -63,7 +76,7 @@ def main() -> int:
     arguments = parser.parse_args()
     json_logs.set_up(arguments.log_level)
     try:
-        loaded = load_settings(arguments.settings, arguments.storage_keys)
+        loaded = load_settings(arguments.settings, arguments.storage_keys, arguments.upstream_keys)
         return asyncio.run(_run(loaded, arguments.kubeconfig, arguments.port))
     except (SettingsError, ClusterError) as error:
         log.error("%s", error)
@@ -185,7 +198,7 @@ async def _run_workers(
             heartbeats.run(add),
             served.run(),
             resync(cluster, platform.namespaces, add, clean_up),
-            publish(cluster, store, platform),
+            publish(cluster, store, platform, Upstreams(platform.trainer, settings.upstreams)),
             *(queue.work(reconciler.handle) for _ in range(WORKERS)),
         )
     finally:

@@ -2,7 +2,8 @@
 
 The ConfigMap ``flashrun-public`` holds models, pools and the address of storage. The Secret
 ``flashrun-storage-user`` holds S3 credentials that can read the runs of the namespace and push
-environments of its orgs.
+environments of its orgs. The Secret ``flashrun-upstreams`` is for trainer pods alone
+(``flashrun.controller.upstreams``).
 """
 
 import asyncio
@@ -10,7 +11,7 @@ import hashlib
 import json
 import logging
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Awaitable, Iterable
 from datetime import UTC, datetime
 from typing import Final
 
@@ -22,8 +23,10 @@ from flashrun.api.pod import ENDED_PHASES
 from flashrun.api.public import FILE, PublicPlatform
 from flashrun.cluster import Cluster
 from flashrun.cluster_errors import ClusterError
+from flashrun.controller.settings import SettingsError
 from flashrun.controller.storage_access import AccessIssuer
 from flashrun.controller.storage_threads import call_storage
+from flashrun.controller.upstreams import Upstreams
 from flashrun.plan import storage_policies
 from flashrun.plan.credentials import access_secret, are_due, expiry_of
 from flashrun.plan.kubernetes_status import find_condition
@@ -38,17 +41,22 @@ _LABELS: Final = {names.MANAGED_BY_LABEL: "flashrun", names.NAME_LABEL: "flashru
 log = logging.getLogger(__name__)
 
 
-async def publish(cluster: Cluster, store: Store, platform: Platform) -> None:
+async def publish(cluster: Cluster, store: Store, platform: Platform, upstreams: Upstreams) -> None:
     """Publish for ever; a failure in one namespace does not affect the others."""
     issuer = AccessIssuer(store, platform.storage)
     while True:
         public = await describe_platform(cluster, platform, datetime.now(UTC))
         for namespace in platform.namespaces:
-            try:
-                await publish_in(cluster, issuer, platform, namespace, public)
-            except (ClusterError, StoreError) as error:
-                log.warning("publishing in namespace %s failed: %s", namespace, error)
+            await _try(namespace, upstreams.publish_in(cluster, namespace, _LABELS))
+            await _try(namespace, publish_in(cluster, issuer, platform, namespace, public))
         await asyncio.sleep(EVERY_SECONDS)
+
+
+async def _try(namespace: str, work: Awaitable[None]) -> None:
+    try:
+        await work
+    except (ClusterError, StoreError, SettingsError) as error:
+        log.warning("publishing in namespace %s failed: %s", namespace, error)
 
 
 async def publish_in(

@@ -20,6 +20,9 @@ from flashrun.store_errors import StoreError
 KEYS_FOLDER: Final = Path("/var/run/flashrun/storage")
 """Folder of ``accessKey`` and ``secretKey``: the mounted Secret."""
 
+UPSTREAMS_FOLDER: Final = Path("/var/run/flashrun/upstreams")
+"""Folder of the folders ``index``, ``hub`` and ``proxy``: the Secrets that the settings name."""
+
 
 STORAGE_LIMITS: Final = TimeLimits(connect=5.0, read=10.0, total=20.0)
 """A record or a listing takes milliseconds; a pass must not wait for minutes."""
@@ -36,6 +39,8 @@ class Settings:
     platform: Platform
     keys: Path
     """Folder with the files ``accessKey`` and ``secretKey``."""
+    upstreams: Path
+    """Folder with the credentials of index, hub and proxy, as ``UPSTREAMS_FOLDER``."""
     identity: str
     """Unique to this process: an earlier one in the same pod had another identity."""
     lease_name: str = "flashrun-operator"
@@ -61,7 +66,9 @@ class Settings:
         )
 
 
-def load_settings(path: Path, keys: Path = KEYS_FOLDER) -> Settings:
+def load_settings(
+    path: Path, keys: Path = KEYS_FOLDER, upstreams: Path = UPSTREAMS_FOLDER
+) -> Settings:
     """Read the platform settings from ``path``.
 
     Raises:
@@ -75,7 +82,7 @@ def load_settings(path: Path, keys: Path = KEYS_FOLDER) -> Settings:
         problems = "; ".join(error_sentences(error, whole="the file"))
         raise SettingsError(f"the settings file {path} is not valid: {problems}") from None
     _check_policies(platform)
-    return Settings(platform, keys, f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}")
+    return Settings(platform, keys, upstreams, f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}")
 
 
 def _check_policies(platform: Platform) -> None:

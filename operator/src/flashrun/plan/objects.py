@@ -231,6 +231,11 @@ def _init_container(name: str, trainer: TrainerSettings, resolved: ResolvedRun) 
         "env": [
             *_environment(trainer, resolved),
             {"name": "NVIDIA_VISIBLE_DEVICES", "value": "void"},
+            *(
+                [{"name": pod.NETRC_VARIABLE, "value": pod.NETRC_FILE}]
+                if trainer.pip_index_secret and name == pod.PACKAGES_CONTAINER
+                else []
+            ),
         ],
         "resources": {
             "requests": {"cpu": "100m", "memory": "256Mi"},
@@ -280,6 +285,10 @@ def _container(
     }
     if trainer.ca_bundle_config_map:
         mounts["ca"] = (pod.CA_FOLDER, True)
+    if trainer.pip_index_secret and name == pod.PACKAGES_CONTAINER:
+        mounts["index"] = (pod.INDEX_FOLDER, True)
+    if trainer.hub_secret and name == pod.MODEL_CONTAINER:
+        mounts["hub"] = (pod.HUB_FOLDER, True)
     return {
         "name": name,
         "image": image,
@@ -314,13 +323,21 @@ def _environment(trainer: TrainerSettings, resolved: ResolvedRun) -> list[Object
         pod.PACKAGES_VARIABLE: pod.PACKAGES_FOLDER,
         pod.WORK_VARIABLE: pod.WORK_FOLDER,
     }
+    hidden = trainer.proxies_with_credentials
     fields = {
         pod.POD_VARIABLE: "metadata.name",
         pod.POD_UID_VARIABLE: "metadata.uid",
         pod.NODE_VARIABLE: "spec.nodeName",
     }
     return [
-        *({"name": name, "value": value} for name, value in values.items()),
+        *({"name": name, "value": value} for name, value in values.items() if name not in hidden),
+        *(
+            {
+                "name": name,
+                "valueFrom": {"secretKeyRef": {"name": names.UPSTREAMS_SECRET, "key": name}},
+            }
+            for name in hidden
+        ),
         *(
             {"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}}
             for name, path in fields.items()
@@ -340,6 +357,14 @@ def _volumes(run: FlashRun, config_map: str, trainer: TrainerSettings) -> list[O
         {"name": "tmp", "emptyDir": {}},
         {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": trainer.shared_memory}},
     ]
+    for volume, key, wanted in (
+        ("index", names.NETRC_KEY, trainer.pip_index_secret),
+        ("hub", names.HUB_KEY, trainer.hub_secret),
+    ):
+        if wanted:
+            items = [{"key": key, "path": key}]
+            secret = {"secretName": names.UPSTREAMS_SECRET, "items": items}
+            volumes.append({"name": volume, "secret": secret})
     if trainer.ca_bundle_config_map:
         volumes.append({"name": "ca", "configMap": {"name": trainer.ca_bundle_config_map}})
     return volumes

@@ -7,12 +7,13 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
+from urllib.parse import quote
 
 from flashrun.api import names
 from flashrun.api.catalog import Source
 from flashrun.api.exits import Exit
 from flashrun.api.reasons import Activity, Reason
-from flashrun.api.records import ResolvedRun
+from flashrun.api.records import HubAccess, ResolvedRun
 from flashrun.store import Store
 from flashrun.store_errors import KeyNotFound, StorageForbidden, Unauthorized
 from flashrun_trainer.pod.mounts import PodMounts
@@ -22,6 +23,7 @@ log = logging.getLogger(__name__)
 
 _FILES: Final = ("*.json", "*.safetensors", "*.jinja", "*.txt", "*.model", "tokenizer*")
 """What is downloaded from the hub; other files of a repository are not needed for training."""
+_PUBLIC_HUB: Final = "https://huggingface.co"
 _ABANDONED_SECONDS: Final = 6 * 3600
 """A partial download that has not changed for so long belongs to a pod that is gone."""
 
@@ -39,7 +41,7 @@ def run(pod: PodMounts) -> None:
     if spec.model.source is Source.MIRROR:
         _from_mirror(pod.store(), spec, part)
     else:
-        _from_hub(spec, part)
+        _from_hub(spec, part, pod.hub_access())
     # Move it in one step: another pod that shares the cache sees the whole model or none of it.
     try:
         part.rename(folder)
@@ -86,15 +88,19 @@ def _from_mirror(store: Store, spec: ResolvedRun, folder: Path) -> None:
         raise _unavailable(spec, str(error), hint) from None
 
 
-def _from_hub(spec: ResolvedRun, folder: Path) -> None:
+def _from_hub(spec: ResolvedRun, folder: Path, access: HubAccess | None) -> None:
+    """Download from the hub; credentials go only to the address that they are for."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError
 
+    if access is not None and access.endpoint != spec.hub_endpoint:
+        access = None  # the platform has another hub than when this run began
     try:
         snapshot_download(
             spec.model.id,
             revision=spec.model.revision,
-            endpoint=spec.hub_endpoint or None,
+            endpoint=_address(spec.hub_endpoint, access) or None,
+            token=access.token or None if access is not None else None,
             local_dir=folder,
             allow_patterns=list(_FILES),
         )
@@ -109,10 +115,20 @@ def _from_hub(spec: ResolvedRun, folder: Path) -> None:
             raise _unavailable(
                 spec,
                 f"the hub answered {status}",
-                "check the key model; the platform has to mirror a gated model",
+                "check the key model; the platform has to mirror a gated model, or to set "
+                "trainer.hubSecret",
             ) from None
         raise _hub_unavailable(error) from error
     shutil.rmtree(folder / ".cache", ignore_errors=True)
+
+
+def _address(endpoint: str, access: HubAccess | None) -> str:
+    """Return the address of the hub, with the user and the password that it asks for."""
+    if access is None or not access.username:
+        return endpoint
+    user = ":".join(quote(part, safe="") for part in (access.username, access.password))
+    scheme, _, rest = (endpoint or _PUBLIC_HUB).partition("://")
+    return f"{scheme}://{user}@{rest}"
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

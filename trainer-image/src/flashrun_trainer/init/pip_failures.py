@@ -133,7 +133,7 @@ def _index_refuses(refused: re.Match[str]) -> TrainerError:
         Reason.INDEX_UNAVAILABLE,
         f"the package index refuses access (HTTP {code}), so the pip list cannot be installed",
         "the run is retried; if it fails again, ask the platform's administrator to check the "
-        "credentials of trainer.pipIndexUrl",
+        "credentials in the Secret of trainer.pipIndexSecret",
     )
 
 

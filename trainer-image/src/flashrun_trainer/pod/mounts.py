@@ -2,7 +2,9 @@
 
 import hashlib
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from netrc import NetrcParseError, netrc
 from pathlib import Path
 from typing import Final, Self
 
@@ -11,7 +13,7 @@ from pydantic import ValidationError
 from flashrun.api import pod
 from flashrun.api.exits import Exit
 from flashrun.api.reasons import Reason
-from flashrun.api.records import ResolvedRun
+from flashrun.api.records import HubAccess, ResolvedRun
 from flashrun.store import Store
 from flashrun_trainer.pod.trainer_errors import TrainerError
 
@@ -27,6 +29,10 @@ class PodMounts:
     spec_digest: str
     """SHA-256 of the spec that this pod was made for; empty outside a cluster."""
     storage: Path
+    netrc: Path
+    """Credentials of the package index, if it needs any; only in the container ``packages``."""
+    hub: Path
+    """Credentials of the model hub, if it needs any; only in the container ``model``."""
     model: Path
     packages: Path
     work: Path
@@ -51,6 +57,8 @@ class PodMounts:
             spec=path(pod.SPEC_VARIABLE, pod.SPEC_FILE),
             spec_digest=environment.get(pod.SPEC_DIGEST_VARIABLE, ""),
             storage=path(pod.STORAGE_VARIABLE, pod.STORAGE_FILE),
+            netrc=path(pod.NETRC_VARIABLE, pod.NETRC_FILE),
+            hub=path(pod.HUB_VARIABLE, pod.HUB_FILE),
             model=path(pod.MODEL_VARIABLE, pod.MODEL_FOLDER),
             packages=path(pod.PACKAGES_VARIABLE, pod.PACKAGES_FOLDER),
             work=path(pod.WORK_VARIABLE, pod.WORK_FOLDER),
@@ -101,6 +109,21 @@ class PodMounts:
     def store(self) -> Store:
         """Return the storage that the run may use; raises ``StoreError``."""
         return Store.from_file(self.storage)
+
+    def hub_access(self) -> HubAccess | None:
+        """Return the credentials of the model hub, if this container has any that can be read."""
+        try:
+            return HubAccess.model_validate_json(self.hub.read_bytes())
+        except (OSError, ValidationError):  # an empty file: the platform needs none any more
+            return None
+
+    def upstream_secrets(self) -> tuple[str, ...]:
+        """Return the secret values of the package index and the hub that this container has."""
+        hub = self.hub_access()
+        values = [hub.token, hub.password] if hub is not None else []
+        with suppress(OSError, NetrcParseError):
+            values += [password for *_, password in netrc(self.netrc).hosts.values()]
+        return tuple(filter(None, values))
 
     def model_folder(self, run: ResolvedRun) -> Path:
         """Return the folder of the base model: one per revision, so that pods can share a cache."""

@@ -52,7 +52,8 @@ class Redactor:
         """
         listed = {names.WANDB_API_KEY, *(run.environment.secrets if run else ())}
         public = run.worker_env if run else {}
-        addresses = (run.pip_index_url, run.hub_endpoint) if run else ()
+        proxies = (environment.get(name, "") for name in ("HTTP_PROXY", "HTTPS_PROXY"))
+        addresses = (*((run.pip_index_url, run.hub_endpoint) if run else ()), *proxies)
         values = {
             value
             for name, value in environment.items()
@@ -150,8 +151,9 @@ def _as_unicode(text: str, errors: str) -> str:
 
 
 def _passwords(url: str) -> tuple[str, ...]:
+    """Return the password in an address, as it is there and as the server reads it."""
     try:
         parts = urllib.parse.urlsplit(url)
     except ValueError:
         return ()
-    return tuple(filter(None, (parts.password,)))
+    return tuple({parts.password, urllib.parse.unquote(parts.password)}) if parts.password else ()

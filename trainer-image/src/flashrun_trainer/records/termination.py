@@ -37,16 +37,17 @@ def pod_redactor(pod: PodMounts) -> Redactor:
     with suppress(TrainerError):
         run = pod.run()
 
-    def storage_keys() -> tuple[str, ...]:
+    def renewed_secrets() -> tuple[str, ...]:
+        upstreams = pod.upstream_secrets()
         if store is None:
-            return ()
+            return upstreams
         try:
             access = store.access
         except StoreError:  # credentials are being renewed; the next caller reports the error
-            return ()
-        return (access.secret_key, access.session_token, access.access_key)
+            return upstreams
+        return (access.secret_key, access.session_token, access.access_key, *upstreams)
 
-    return Redactor.for_run(run, os.environ, storage_keys)
+    return Redactor.for_run(run, os.environ, renewed_secrets)
 
 
 def make_termination(
