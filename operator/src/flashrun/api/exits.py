@@ -74,7 +74,7 @@ class Exit(IntEnum):
     SAMPLER_STALE = (
         73,
         Reason.SAMPLER_STALE,
-        "vLLM does not sample from the policy that is trained.",
+        "The policy that is trained is not the one from which vLLM samples.",
         "Report it with the model's name; a trainer image without vLLM samples with transformers.",
     )
     TEMPORARY = (

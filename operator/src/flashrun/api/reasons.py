@@ -468,7 +468,7 @@ class Reason(Word):
     )
     SAMPLER_STALE = (
         "SamplerStale",
-        "vLLM does not sample from the policy that is trained.",
+        "The policy that is trained is not the one from which vLLM samples.",
         Owner.PLATFORM,
         Retry.NEVER,
     )
