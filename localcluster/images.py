@@ -34,8 +34,9 @@ PIP_KEYS = ("index-url", "extra-index-url", "trusted-host", "proxy", "timeout", 
 
 SUITE = "trixie"
 PYTHON = ("python3", "python3-venv", "python3-pip", "ca-certificates")
-# With a compiler, because some packages for environments come as source, such as pycosat.
-TORCH = ("python3-torch", "gcc", "libc6-dev", "libpython3-dev")
+# OpenBLAS replaces the reference BLAS, which takes some 20 times as long for a matrix product.
+# A compiler, because some packages for environments come as source, such as pycosat.
+TORCH = ("python3-torch", "libopenblas0-openmp", "gcc", "libc6-dev", "libpython3-dev")
 # Without a GPU, torch 2.6 raises where later versions return None and transformers expects it.
 NO_ACCELERATOR = (
     "sed -i 's/^    return torch._C._accelerator_getAccelerator()$/& if is_available() else None/' "

@@ -18,13 +18,15 @@ SCRIPT = "mirror_model.py"
 
 def mirror(local: DevCluster, built: Images, steps: StepRunner, ids: Sequence[str]) -> None:
     """Make the tiny model in a pod of the trainer image and commit it to the mirror as `ids`."""
-    with steps.step(f"make the model {' and '.join(ids)} and put it into the mirror"):
+    with steps.step(f"make the model {' and '.join(ids)} and put it into the mirror") as step:
         delete = ["delete", "job", JOB, "--namespace", NAMESPACE, "--ignore-not-found"]
         steps.run(lifecycle.kubectl(delete, steps))
         objects = {"apiVersion": "v1", "kind": "List", "items": _objects(local, built, ids)}
         apply = lifecycle.kubectl(["apply", "--namespace", NAMESPACE, "-f", "-"], steps)
         steps.run(apply, stdin=json.dumps(objects), what="kubectl apply")
         _wait_for_job(steps)
+        log = steps.run(lifecycle.kubectl(["logs", f"job/{JOB}", "--namespace", NAMESPACE], steps))
+        step.detail = log.strip().rpartition("\n")[2]
 
 
 def _wait_for_job(steps: StepRunner) -> None:

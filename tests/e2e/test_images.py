@@ -54,3 +54,17 @@ def test_the_node_forgets_old_images_and_keeps_those_in_use(product: Product) ->
 @pytest.mark.parametrize("name", images.DOCKERFILES)
 def test_what_was_built_last_is_still_there_for_the_next_build(name: str) -> None:
     assert images.image_exists(images.local_name(name))
+
+
+LOADED_BLAS = """
+import torch
+torch.rand(64, 64) @ torch.rand(64, 64)
+with open("/proc/self/maps") as maps:
+    print(*sorted({line.split()[-1] for line in maps if "blas" in line}))
+"""
+
+
+def test_matrix_products_in_the_trainer_image_are_openblas(product: Product) -> None:
+    """The reference BLAS that Debian's PyTorch comes with takes some 20 times as long."""
+    product.start_in_trainer_image("loaded-blas", {}, "python3", "-c", LOADED_BLAS)
+    assert "openblas" in product.output_of("loaded-blas")

@@ -31,6 +31,7 @@ def made(store: Store, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
         folders.append(folder)
 
     monkeypatch.setattr(mirror_model, "make", make)
+    monkeypatch.setattr(mirror_model, "measure_gigaflops", lambda: 101.3)
     return folders
 
 
@@ -51,4 +52,4 @@ def test_a_model_that_is_in_the_mirror_stays(
     mirror_model.main("1", "a/b")
     assert store.get_json(names.model_manifest_key("a/b", "1"), Manifest) == before
     assert len(made) == 1
-    assert capsys.readouterr().out.endswith("a/b is in the mirror\n")
+    assert capsys.readouterr().out.endswith("a/b is in the mirror\n101 GFLOP/s per core\n")

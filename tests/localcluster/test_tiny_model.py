@@ -35,7 +35,7 @@ def kubectl(stand_ins: StandIns, monkeypatch: pytest.MonkeyPatch) -> StandIns:
 def test_a_job_of_the_trainer_image_makes_the_model(kubectl: StandIns, steps: StepRunner) -> None:
     kubectl.answer("kubectl get job", json.dumps({"status": {"succeeded": 1}}))
     tiny_model.mirror(CLUSTER, IMAGES, steps, ["a/b", "c/d"])
-    delete, apply, get = kubectl.calls()
+    delete, apply, get, _ = kubectl.calls()
     assert delete["words"][1:4] == ["delete", "job", "tiny-model"]
     assert apply["words"][1:4] == ["apply", "--namespace", "flashrun-system"]
     assert get["words"][1:4] == ["get", "job", "tiny-model"]
@@ -44,6 +44,16 @@ def test_a_job_of_the_trainer_image_makes_the_model(kubectl: StandIns, steps: St
     [container] = job["spec"]["template"]["spec"]["containers"]
     assert container["image"] == IMAGES.trainer
     assert container["command"] == ["python3", "/scripts/mirror_model.py", "1", "a/b", "c/d"]
+
+
+def test_how_fast_the_image_computes_is_shown(
+    kubectl: StandIns, steps: StepRunner, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kubectl.answer("kubectl get job", json.dumps({"status": {"succeeded": 1}}))
+    kubectl.answer("kubectl logs", "a/b is in the mirror\n101 GFLOP/s per core\n")
+    steps.quiet = False
+    tiny_model.mirror(CLUSTER, IMAGES, steps, ["a/b"])
+    assert "101 GFLOP/s per core" in capsys.readouterr().out
 
 
 def test_keys_of_storage_come_from_a_secret(kubectl: StandIns, steps: StepRunner) -> None:
