@@ -1,11 +1,15 @@
 """Put checkpoints, adapters and environments into storage as runs and pushes do."""
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from flashrun.api import names
-from flashrun.api.records import EnvironmentPointer, Manifest
+from flashrun.api.catalog import Catalog
+from flashrun.api.records import EnvironmentPointer, Manifest, MetricsRow, RunIdentity
+from flashrun.api.resource import FlashRun
+from flashrun.plan.resolve import resolve_eval, resolve_run, resolve_train
 from tests.cli.shell import Served
 
 
@@ -35,6 +39,32 @@ def list_packages(served: Served, identifier: str) -> list[str]:
 def newest_digest(served: Served, identifier: str) -> str:
     latest = names.environment_latest_key(identifier)
     return served.store.get_json(latest, EnvironmentPointer).digest
+
+
+def store_spec(served: Served, run: str) -> str:
+    """Write a submitted run's resolved spec, as its trainer does; return the run's prefix."""
+    found = FlashRun.from_manifest(served.get("flashrun", run))
+    train = resolve_train(found.spec)
+    record = resolve_run(
+        found.spec,
+        identity=RunIdentity(namespace=found.namespace, name=run, uid=found.uid),
+        model=next(model for model in Catalog() if model.id == found.spec.model),
+        environment_digest="0" * 64,
+        train=train,
+        eval_settings=resolve_eval(found.spec, train),
+    )
+    served.store.put_json(names.spec_key(found.storage_prefix), record)
+    return found.storage_prefix
+
+
+def metrics_history(*rows: Mapping[int, Mapping[str, float]]) -> bytes:
+    """A ``metrics.jsonl`` with these values of steps."""
+    lines = (
+        MetricsRow(step=step, attempt=1, time=CREATED, values=values).model_dump_json()
+        for row in rows
+        for step, values in row.items()
+    )
+    return "".join(f"{line}\n" for line in lines).encode()
 
 
 CREATED = "2026-11-22T12:00:00Z"

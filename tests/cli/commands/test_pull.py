@@ -1,10 +1,14 @@
 """``flash pull``: an adapter is downloaded whole, or not at all."""
 
+import shutil
 from pathlib import Path
 
+import pytest
+
 from flashrun.api import names
+from flashrun.cli.output.failure import ExitCode
 from tests.cli.shell import Served
-from tests.cli.storage import upload_folder
+from tests.cli.storage import metrics_history, store_spec, upload_folder
 
 
 def test_pull_fetches_a_checkpoint_of_the_newest_attempt(served: Served, tmp_path: Path) -> None:
@@ -55,3 +59,71 @@ def test_pull_refuses_what_storage_changed_and_leaves_nothing(
 
 def test_pull_never_touches_a_folder_that_has_something_in_it(served: Served) -> None:
     assert served.flash("pull", "flash-1-a", ".").returncode == 2
+
+
+SCORES = ({0: {"eval/score": 0.2}}, {5: {"eval/score": 0.6}}, {10: {"eval/score": 0.4}})
+
+
+@pytest.fixture
+def evaluated(served: Served, tmp_path: Path) -> str:
+    """A run with two evaluated checkpoints, of which step 5 is the better one."""
+    served.push()
+    name = served.submit()
+    prefix = store_spec(served, name)
+    served.store.put_bytes(names.metrics_key(prefix), metrics_history(*SCORES))
+    for step in (5, 10):
+        files = {"adapter/adapter_config.json": b"%d" % step}
+        place = names.step_prefix(prefix, 1, step)
+        upload_folder(served, place, "checkpoint", files, tmp_path / f"made-{step}")
+    return name
+
+
+@pytest.mark.parametrize("state", ["running", "deleted"])
+def test_the_best_checkpoint_is_pulled_also_of_a_run_that_was_deleted(
+    served: Served, evaluated: str, tmp_path: Path, state: str
+) -> None:
+    if state == "deleted":
+        served.kubectl("delete", "flashrun", evaluated)
+
+    done = served.flash("pull", evaluated, "--best")
+
+    assert done.stdout == f"{evaluated}-step-5\n", done.stderr
+    assert (tmp_path / f"{evaluated}-step-5" / "adapter_config.json").read_bytes() == b"5"
+    assert (
+        f"{evaluated}/step-5 is the best of 2 evaluated checkpoints: score 0.6, before training 0.2"
+        in done.stderr
+    )
+    again = served.flash("pull", evaluated, "--best")
+    assert (again.returncode, again.stdout) == (ExitCode.USAGE, "")
+    shutil.rmtree(tmp_path / f"{evaluated}-step-5")
+    assert served.flash("pull", evaluated, "named", "--best").stdout == "named\n"
+
+
+def test_a_best_checkpoint_that_was_deleted_is_an_error_that_names_the_next_one(
+    served: Served, evaluated: str, tmp_path: Path
+) -> None:
+    prefix = names.run_name_prefix(served.namespace, evaluated)
+    keys = [entry.key for entry in served.store.list(prefix) if "/step-5/" in entry.key]
+    served.store.delete(keys)
+
+    done = served.flash("pull", evaluated, "mine", "--best")
+
+    assert done.returncode == ExitCode.NOT_FOUND
+    assert "is step-5 with score 0.6, and it is not in storage" in done.stderr
+    assert f"flash pull {evaluated}/step-10" in done.stderr
+    assert not (tmp_path / "mine").exists()
+
+
+def test_a_run_that_was_not_evaluated_has_no_best_checkpoint(served: Served, run: str) -> None:
+    done = served.flash("pull", run, "--best")
+
+    assert done.returncode == ExitCode.NOT_FOUND
+    assert f"no checkpoint of {run} was evaluated" in done.stderr
+    assert "add dataset/eval.jsonl" in done.stderr
+
+
+def test_a_reference_with_a_step_leaves_nothing_to_choose(served: Served) -> None:
+    done = served.flash("pull", "flash-1-a/step-5", "--best")
+
+    assert done.returncode == ExitCode.USAGE
+    assert "use flash pull flash-1-a --best" in done.stderr

@@ -151,3 +151,97 @@ def test_an_age_counts_from_now() -> None:
 
     assert formatting.format_age(now - timedelta(hours=2), now) == "2h0m"
     assert formatting.format_age(None, now) == ""
+
+
+# --- evaluation -----------------------------------------------------------------------------------
+
+
+def evaluated(metric: str, best: str | None, name: str = "flash-1-a") -> FlashRun:
+    """A run whose best checkpoint has this score."""
+    point = None if best is None else {"step": 10, "score": best}
+    found = golden_run("running", "evaluated-sft", evaluation={"metric": metric, "best": point})
+    return found.replace(name=name)
+
+
+def test_scores_before_during_and_at_the_best_step_are_one_line() -> None:
+    run = golden_run("succeeded", "evaluated-sft")
+
+    assert summary(run)["Evaluation"] == (
+        "exact 0.4219 before training, 0.3125 at step 40, 0.4375 at step 10 (best) "
+        "(32 examples, 1 without a score)"
+    )
+
+
+POINTS = [
+    ({"baseline": (0, "0.2")}, "score 0.2 before training"),
+    ({"baseline": (0, "0.2"), "last": (0, "0.2")}, "score 0.2 before training"),
+    ({"baseline": (0, "0.2"), "last": (10, "0.4"), "best": (10, "0.4")},
+     "score 0.2 before training, 0.4 at step 10 (best)"),
+    ({"last": (20, "0.4"), "best": (10, "0.4")},
+     "score 0.4 at step 20, 0.4 at step 10 (best)"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("points", "line"), POINTS)
+def test_a_step_is_named_once(points: dict[str, tuple[int, str]], line: str) -> None:
+    found = {key: {"step": step, "score": score} for key, (step, score) in points.items()}
+    run = golden_run("running", evaluation={"metric": "score", "examples": 8, **found})
+
+    assert summary(run)["Evaluation"] == f"{line} (8 examples)"
+
+
+def test_a_run_that_got_worse_says_so_in_status_and_at_its_end() -> None:
+    run = golden_run("succeeded", "evaluated-sft")
+    text, tone = formatting.outcome(run)
+
+    assert "fell from 0.4219 before training to 0.3125" in summary(run)["Score"]
+    assert text.endswith(f"flash pull {run.name} --best.")
+    assert tone is Tone.PLAIN
+
+
+def test_a_run_that_is_not_evaluated_has_no_line_about_it() -> None:
+    assert not {"Evaluation", "Score"} & summary(golden_run("succeeded")).keys()
+
+
+def test_the_progress_line_has_the_last_score() -> None:
+    run = golden_run("running", "evaluated-sft")
+
+    assert "held-out exact 0.4062" in formatting.progress_line(run.status)
+
+
+def test_checkpoints_show_scores_and_which_is_the_best() -> None:
+    run = golden_run("running", "evaluated-sft")
+    table = formatting.checkpoints_table(run.status.checkpoints, run, NOW)
+
+    assert table.header == ("STEP", "REF", "SCORE", "SIZE", "AGE")
+    assert [row[2].text for row in table.rows] == ["0.4062", "0.4375 (best)"]
+    assert formatting.checkpoint_lines(run.status.checkpoints) == [
+        f"step 20 {run.name}/step-20 score 0.4062",
+        f"step 10 {run.name}/step-10 score 0.4375",
+    ]
+
+
+def test_checkpoints_of_a_run_that_is_not_evaluated_have_no_column_of_scores() -> None:
+    run = golden_run("running")
+
+    assert "SCORE" not in formatting.checkpoints_table(run.status.checkpoints, run, NOW).header
+
+
+def test_runs_are_sorted_by_what_can_be_compared() -> None:
+    listed = [
+        evaluated("score", "0.25", "a"), evaluated("loss", "1.5", "b"),
+        evaluated("score", None, "c"), evaluated("score", "1e-05", "d"),
+        evaluated("exact", "0.9", "e"), evaluated("loss", "0.5", "f"),
+        evaluated("score", "0.75", "g"), golden_run("running"),
+    ]  # fmt: skip
+    ordered = [run.name for run in formatting.best_first(listed)]
+
+    assert ordered[:6] == ["g", "a", "d", "e", "f", "b"]
+    assert set(ordered[6:]) == {"c", golden_run("running").name}
+
+
+def test_a_score_in_the_list_of_runs_names_its_metric() -> None:
+    listed = [evaluated("score", "0.25"), evaluated("loss", "1.5"), golden_run("running")]
+    table = formatting.runs_table(listed, NOW)
+
+    assert [row[-1].text for row in table.rows] == ["0.25", "loss 1.5", ""]

@@ -4,7 +4,7 @@ from typing import Any
 
 from flashrun.api import names
 from flashrun.api.config import RunConfig
-from flashrun.api.records import ResolvedRun
+from flashrun.api.records import ResolvedEval, ResolvedRun
 from flashrun.api.resource import FlashRun, FlashRunSpec, FlashRunStatus, ResolvedStatus
 from flashrun.cli.cluster.connection import ClusterSession
 from flashrun.cli.output.failure import Failure, NotFoundFailure
@@ -87,9 +87,19 @@ def _config_tables(record: ResolvedRun) -> dict[str, Any]:
             "secrets": list(environment.secrets),
         },
         "train": train,
+        "eval": _eval_table(record.eval),
         "worker_env": record.worker_env,
         "wandb": {
             "project": record.wandb.project,
             **({} if record.wandb.run_name == own_name else {"run_name": record.wandb.run_name}),
         },
     }
+
+
+def _eval_table(resolved: ResolvedEval | None) -> dict[str, Any]:
+    if resolved is None:
+        return {"enabled": False}
+    given = (
+        {"required", "temperature"} if resolved.required else {"required", "temperature", "split"}
+    )
+    return resolved.model_dump(mode="json", exclude=given, exclude_none=True)

@@ -9,6 +9,7 @@ import typer
 
 from flashrun.api import names
 from flashrun.api.names import Ref
+from flashrun.cli.cluster.best_checkpoint import find_best
 from flashrun.cli.cluster.connection import ClusterSession, connect
 from flashrun.cli.options import Context, Namespace
 from flashrun.cli.output import terminal
@@ -28,6 +29,10 @@ def pull(
         Path | None,
         typer.Argument(help="New folder; by default named after the reference.", metavar="FOLDER"),
     ] = None,
+    best: Annotated[
+        bool,
+        typer.Option("--best", help="The checkpoint with the best score on held-out examples."),
+    ] = False,
     namespace: Namespace = None,
     context: Context = None,
 ) -> None:
@@ -39,15 +44,26 @@ def pull(
         parsed = names.parse_ref(ref)
     except ValueError as error:
         raise UsageFailure(str(error)) from None
-    target = folder or Path(str(parsed).replace("/", "-"))
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise UsageFailure(f"{target} exists already", "name a new folder")
-    terminal.write(str(asyncio.run(_pull(parsed, target, namespace, context))))
+    if best and parsed.step is not None:
+        raise UsageFailure(
+            f"--best chooses the checkpoint, and {parsed} names one",
+            f"use flash pull {parsed.run} --best, or leave out --best",
+        )
+    terminal.write(str(asyncio.run(_pull(parsed, folder, best, namespace, context))))
 
 
-async def _pull(ref: Ref, folder: Path, namespace: str | None, context: str | None) -> Path:
+async def _pull(
+    ref: Ref, folder: Path | None, best: bool, namespace: str | None, context: str | None
+) -> Path:
+    if not best:
+        folder = _new_folder(ref, folder)
     async with connect(context, namespace) as session:
+        if best:
+            found = await find_best(session, ref.run)
+            ref, folder = found.ref, _new_folder(found.ref, folder)
+            terminal.say(found.sentence)
         prefix = await find_adapter(session, ref)
+        assert folder is not None
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".flash-") as scratch:
             part = Path(scratch, "adapter")
@@ -58,6 +74,14 @@ async def _pull(ref: Ref, folder: Path, namespace: str | None, context: str | No
             )
             # The folder appears whole or not at all; a checkpoint keeps its adapter one level down.
             (part / adapter).rename(folder)
+    return folder
+
+
+def _new_folder(ref: Ref, given: Path | None) -> Path:
+    """Return the folder to download to; raises ``UsageFailure`` if something is in it."""
+    folder = given or Path(str(ref).replace("/", "-"))
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UsageFailure(f"{folder} exists already", "name a new folder")
     return folder
 
 

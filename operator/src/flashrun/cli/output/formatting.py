@@ -4,10 +4,12 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Final
 
+from flashrun.api import evaluation
 from flashrun.api.reasons import TERMINAL, ConditionType, Phase, Reason
 from flashrun.api.resource import (
     CheckpointStatus,
     ConditionStatus,
+    EvaluationStatus,
     FlashRun,
     FlashRunStatus,
     ProgressStatus,
@@ -66,6 +68,8 @@ def progress_line(status: FlashRunStatus) -> str:
         parts.append(status.pending.message.rstrip("."))
     elif (progress := status.progress) is not None:
         parts += progress_parts(progress)
+        if status.evaluation is not None and (last := status.evaluation.last):
+            parts.append(f"held-out {status.evaluation.metric} {last.score}")
     return " · ".join(part for part in parts if part)
 
 
@@ -99,6 +103,7 @@ def summary(run: FlashRun, now: datetime) -> list[tuple[str, str]]:
         *_reason_rows(status),
         *_storage_rows(status),
         *_metrics_rows(status),
+        *([("Score", fall)] if (fall := _fall(status)) else []),
         *_time_rows(run, now),
     ]
     if progress := status.progress:
@@ -106,6 +111,7 @@ def summary(run: FlashRun, now: datetime) -> list[tuple[str, str]]:
             progress = progress.replace(activity="", eta_seconds=None)
         if parts := progress_parts(progress):
             rows.append(("Progress", " · ".join(parts)))
+    rows += _evaluation_rows(status)
     if status.resolved and status.resolved.pool:
         nodes = f" on {status.resolved.nodes} nodes" if status.resolved.nodes > 1 else ""
         rows.append(("GPU", f"{status.resolved.gpus} of pool {status.resolved.pool}{nodes}"))
@@ -149,6 +155,34 @@ def _metrics_rows(status: FlashRunStatus) -> list[tuple[str, str]]:
     return []
 
 
+def _evaluation_rows(status: FlashRunStatus) -> list[tuple[str, str]]:
+    evaluated = status.evaluation
+    if evaluated is None:
+        return []
+    points = (
+        (evaluated.baseline, "before training"),
+        (evaluated.last, "at step {}"),
+        (evaluated.best, "at step {} (best)"),
+    )
+    parts = [
+        f"{point.score} {where.format(point.step)}"
+        for point, where in points
+        if point is not None and not (point is evaluated.last and point.step == 0)
+    ]
+    if evaluated.last is not None and evaluated.last == evaluated.best:
+        parts = parts[:-2] + parts[-1:]
+    counts = f"{evaluated.examples} examples"
+    if evaluated.unscored:
+        counts += f", {evaluated.unscored} without a score"
+    return [("Evaluation", f"{evaluated.metric} {', '.join(parts)} ({counts})")]
+
+
+def _fall(status: FlashRunStatus) -> str:
+    """Return the sentence about a run that is worse than before training, or an empty string."""
+    kept = status.condition(ConditionType.SCORE_KEPT)
+    return kept.message if kept is not None and kept.status is ConditionStatus.FALSE else ""
+
+
 def _time_rows(run: FlashRun, now: datetime) -> list[tuple[str, str]]:
     status = run.status
     rows = [("Created", f"{format_age(run.created, now)} ago")] if run.created else []
@@ -178,7 +212,8 @@ def outcome(run: FlashRun) -> tuple[str, Tone]:
     status = run.status
     match status.phase:
         case Phase.SUCCEEDED:
-            return f"{run.name} succeeded. Get the adapter: flash pull {run.name}", Tone.GOOD
+            done = f"{run.name} succeeded. Get the adapter: flash pull {run.name}"
+            return (f"{done}. {fall}", Tone.PLAIN) if (fall := _fall(status)) else (done, Tone.GOOD)
         case Phase.CANCELLED:
             return f"{run.name} was cancelled; {what_is_kept(run)}", Tone.QUIET
         case Phase.FAILED:
@@ -202,19 +237,46 @@ def what_is_kept(run: FlashRun) -> str:
 
 
 def checkpoint_lines(checkpoints: Iterable[CheckpointStatus]) -> list[str]:
-    """Return ``step N RUN/step-N`` for each checkpoint."""
-    return [f"step {checkpoint.step} {checkpoint.ref}" for checkpoint in checkpoints]
+    """Return ``step N RUN/step-N`` for each checkpoint, with its score if it was evaluated."""
+    return [
+        f"step {checkpoint.step} {checkpoint.ref}"
+        + (f" score {checkpoint.score}" if checkpoint.score else "")
+        for checkpoint in checkpoints
+    ]
 
 
 # --- tables -------------------------------------------------------------------------------------
 
 
-def runs_table(runs: Iterable[FlashRun], now: datetime) -> Table:
-    """Return the runs, newest first."""
+def newest_first(runs: Iterable[FlashRun]) -> list[FlashRun]:
+    """Return the runs in the order of their creation, the newest first."""
     oldest = datetime.min.replace(tzinfo=UTC)
-    ordered = sorted(runs, key=lambda run: (run.created or oldest, run.name), reverse=True)
+    return sorted(runs, key=lambda run: (run.created or oldest, run.name), reverse=True)
+
+
+def best_first(runs: Iterable[FlashRun]) -> list[FlashRun]:
+    """Return the runs in the order of the scores of their best checkpoints.
+
+    Values of different metrics cannot be compared: runs that are judged by ``score`` come first,
+    then those of other metrics, then those without an evaluation.
+    """
+    return sorted(newest_first(runs), key=_rank_of_score)
+
+
+def _rank_of_score(run: FlashRun) -> tuple[int, str, float]:
+    evaluated = run.status.evaluation
+    if evaluated is None or evaluated.best is None:
+        return 2, "", 0.0
+    value = float(evaluated.best.score)
+    group = 0 if evaluated.metric == evaluation.SCORE else 1
+    better_low = evaluation.is_better(evaluated.metric, 0.0, 1.0)
+    return group, evaluated.metric, value if better_low else -value
+
+
+def runs_table(runs: Iterable[FlashRun], now: datetime) -> Table:
+    """Return the runs in their order."""
     return Table(
-        ("RUN", "PHASE", "STEP", "ALGORITHM", "MODEL", "POOL", "AGE"),
+        ("RUN", "PHASE", "STEP", "ALGORITHM", "MODEL", "POOL", "AGE", "SCORE"),
         tuple(
             (
                 Cell(run.name),
@@ -224,11 +286,20 @@ def runs_table(runs: Iterable[FlashRun], now: datetime) -> Table:
                 Cell(run.spec.model),
                 Cell(run.status.resolved.pool if run.status.resolved else ""),
                 Cell(format_age(run.created, now)),
+                Cell(_best_score(run.status.evaluation)),
             )
-            for run in ordered
+            for run in runs
         ),
-        dispensable=("POOL", "MODEL", "ALGORITHM", "AGE", "STEP"),
+        dispensable=("POOL", "MODEL", "ALGORITHM", "AGE", "STEP", "SCORE"),
     )
+
+
+def _best_score(evaluated: EvaluationStatus | None) -> str:
+    """Return the score of the best checkpoint; a metric other than ``score`` is named."""
+    if evaluated is None or evaluated.best is None:
+        return ""
+    name = "" if evaluated.metric == evaluation.SCORE else f"{evaluated.metric} "
+    return f"{name}{evaluated.best.score}"
 
 
 def _step(status: FlashRunStatus) -> str:
@@ -236,17 +307,29 @@ def _step(status: FlashRunStatus) -> str:
     return f"{progress.step}/{progress.total_steps}" if progress and progress.total_steps else ""
 
 
-def checkpoints_table(checkpoints: Iterable[CheckpointStatus], now: datetime) -> Table:
-    """Return the checkpoints with size and age."""
-    return Table(
-        ("STEP", "REF", "SIZE", "AGE"),
+def checkpoints_table(
+    checkpoints: Iterable[CheckpointStatus], run: FlashRun, now: datetime
+) -> Table:
+    """Return the checkpoints of ``run`` with score, size and age."""
+    listed, evaluated = tuple(checkpoints), run.status.evaluation
+    table = Table(
+        ("STEP", "REF", "SCORE", "SIZE", "AGE"),
         tuple(
             (
                 Cell(str(checkpoint.step)),
                 Cell(checkpoint.ref),
+                _checkpoint_score(checkpoint, evaluated),
                 Cell(format_size(checkpoint.bytes)),
                 Cell(format_age(checkpoint.created_time, now)),
             )
-            for checkpoint in checkpoints
+            for checkpoint in listed
         ),
     )
+    return table if evaluated is not None else table.without("SCORE")
+
+
+def _checkpoint_score(checkpoint: CheckpointStatus, evaluated: EvaluationStatus | None) -> Cell:
+    best = evaluated.best if evaluated is not None else None
+    if best is not None and best.step == checkpoint.step:
+        return Cell(f"{best.score} (best)", Tone.GOOD)
+    return Cell(checkpoint.score or "")

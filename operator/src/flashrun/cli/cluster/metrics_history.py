@@ -1,0 +1,54 @@
+"""The metrics of a run in storage, and the scores of its evaluations among them."""
+
+from collections.abc import Iterable
+from typing import Final
+
+from flashrun.api import evaluation, names
+from flashrun.api.record_reader import RecordRefused, read_record
+from flashrun.api.records import MetricsRow
+from flashrun.api.resource import FlashRun
+from flashrun.cli.cluster.connection import ClusterSession
+from flashrun.plan.resolve import resolve_eval, resolve_train
+from flashrun.store_errors import KeyNotFound
+
+_LONGEST_HISTORY: Final = 512 * 1024 * 1024
+"""Most bytes of a history that are read."""
+
+
+async def read_history(session: ClusterSession, run: FlashRun) -> list[MetricsRow]:
+    """Return the rows of a run's metrics in their order; empty while there are none."""
+    key = names.metrics_key(run.storage_prefix)
+    try:
+        data = await session.with_store(lambda store: store.get_bytes(key, limit=_LONGEST_HISTORY))
+    except KeyNotFound:
+        return []
+    return parse_history(data)
+
+
+def parse_history(data: bytes) -> list[MetricsRow]:
+    """Return the rows of a ``metrics.jsonl``; a line that is not one is left out."""
+    rows = []
+    for line in data.splitlines():
+        try:
+            rows.append(read_record(line, MetricsRow))
+        except RecordRefused:
+            continue
+    return rows
+
+
+def judged_metric(run: FlashRun, rows: Iterable[MetricsRow]) -> str:
+    """Return the metric by which the best checkpoint of a run is judged.
+
+    It is the config's. An SFT run whose environment has no score is judged by its loss.
+    """
+    if run.status.evaluation is not None:
+        return run.status.evaluation.metric
+    settings = resolve_eval(run.spec, resolve_train(run.spec))
+    metric = settings.metric if settings is not None else evaluation.SCORE
+    return metric if scores_by_step(rows, metric) else evaluation.LOSS
+
+
+def scores_by_step(rows: Iterable[MetricsRow], metric: str) -> dict[int, float]:
+    """Return the value of an evaluation's metric after each evaluated step; 0 is the baseline."""
+    key = evaluation.metric_key(metric)
+    return {row.step: row.values[key] for row in rows if key in row.values}
