@@ -14,8 +14,8 @@ from flashrun.cluster_errors import Unreachable
 from flashrun.controller import poll
 from flashrun.controller.poll import READERS, HeartbeatPoller
 from flashrun.controller.queue import RunKey
-from flashrun.store import Entry
 from flashrun.store_errors import Corrupt, Unavailable
+from flashrun.store_listing import Entry
 from tests.controller.clocks import Clock
 from tests.controller.stage import World, now
 

@@ -9,6 +9,7 @@ from flashrun.api.records import Manifest, RunIdentity
 from flashrun.plan.commits import (
     Commit,
     CommitMarker,
+    CommitSummary,
     committed,
     find_markers,
     find_markers_by_name,
@@ -87,10 +88,10 @@ def test_only_what_is_whole_and_in_its_place_is_committed(
 
 
 def test_of_one_step_the_newest_attempt_counts_also_when_an_older_one_wrote_later() -> None:
-    commits = [commit(10, attempt=1), commit(20, attempt=2), commit(20, attempt=1, minutes=5)]
+    commits = [commit(20, attempt=2), commit(10, attempt=1), commit(20, attempt=1, minutes=5)]
 
-    newest = newest_by_step(commits)
-    assert [(manifest.step, manifest.attempt) for manifest in newest] == [(10, 1), (20, 2)]
+    newest = newest_by_step(CommitSummary.of(item.manifest) for item in commits)
+    assert [(checkpoint.step, checkpoint.attempt) for checkpoint in newest] == [(10, 1), (20, 2)]
 
 
 ADAPTERS = [

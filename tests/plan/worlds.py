@@ -34,6 +34,7 @@ from flashrun.api.records import (
     Scale,
 )
 from flashrun.api.resource import ConditionStatus, FlashRun, FlashRunSpec, FlashRunStatus
+from flashrun.plan.commits import CommitSummary
 from flashrun.plan.decide import decide
 from flashrun.plan.pins import pinned_run
 from flashrun.plan.pods import read_pods
@@ -366,7 +367,11 @@ class World:
         return replace(self, observed=replace(self.observed, **changes))
 
     def stored(self, **changes: Any) -> "World":
-        """Return this world with other contents of storage."""
+        """Return this world with other contents of storage; of manifests, what is kept of them."""
+        if "checkpoints" in changes:
+            changes["checkpoints"] = tuple(map(CommitSummary.of, changes["checkpoints"]))
+        if changes.get("adapter"):
+            changes["adapter"] = CommitSummary.of(changes["adapter"])
         return self.seeing(storage=replace(self.observed.storage, **changes))
 
     def later(self, **time: float) -> "World":

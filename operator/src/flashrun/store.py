@@ -3,7 +3,7 @@
 It translates and never decides: keys and records go in, bytes come out, and each kind of failure
 becomes one error of ``store_errors`` with one sentence that names the endpoint and the key. The
 commit protocol needs one conditional PUT, ``Store.create_json``; minio's client has no public call
-for it.
+for it, and its listing takes four times the memory of ``store_listing``.
 
 All calls are synchronous and have time limits (``TimeLimits``); callers in asyncio use threads.
 Threads may share a ``Store``.
@@ -50,6 +50,7 @@ from flashrun.store_errors import (
     StoreError,
     Unavailable,
 )
+from flashrun.store_listing import Entry, ListingPage, parse_page, request_parameters
 from flashrun.store_refusals import (
     TRANSIENT_STATUS,
     KeyExistsAfterRetry,
@@ -64,6 +65,8 @@ PART_BYTES: Final = 16 * 1024 * 1024
 PARALLEL_FILES: Final = 4
 
 _CHUNK: Final = 1024 * 1024
+_PIECE: Final = 64 * 1024
+"""Bytes that are read at once of what is kept in memory."""
 _BROKEN_ANSWERS: Final = (
     MinioException,
     ElementTree.ParseError,
@@ -89,15 +92,6 @@ class TimeLimits(NamedTuple):
 
 
 DEFAULT_LIMITS: Final = TimeLimits()
-
-
-class Entry(NamedTuple):
-    """One key of a listing. A folder in a shallow listing ends in ``/`` and has no etag."""
-
-    key: str
-    size: int
-    etag: str
-    modified: datetime | None
 
 
 class Store:
@@ -155,17 +149,14 @@ class Store:
         Raises:
             Corrupt: the object is longer than ``limit`` bytes.
         """
-        with self._time_limit():
-            for last in (False, False, True):
-                try:
-                    with self._reading(key), self._body(key, offset) as body:
-                        return self._read_body(key, body, limit)
-                except ReadBeyondEnd:
-                    return b""
-                except Unavailable:
-                    if last or _time_is_over():
-                        raise
-        raise AssertionError  # the last round returns or raises
+
+        def read() -> bytes:
+            with self._reading(key), self._body(key, offset) as body:
+                return b"".join(self._chunks(key, body, limit))
+
+        with self._time_limit(), contextlib.suppress(ReadBeyondEnd):
+            return _repeated(read)
+        return b""
 
     def get_json(self, key: str, model: type[RecordModel]) -> RecordModel:
         """Return the record at ``key``; raises ``Corrupt`` when it is not a valid ``model``.
@@ -229,29 +220,20 @@ class Store:
 
     def get_file(self, key: str, path: Path) -> FileEntry:
         """Download ``key`` to the file ``path``, which appears complete or not at all."""
-        for last in (False, False, True):
-            try:
-                return self._download(key, path)
-            except Unavailable:
-                if last:
-                    raise
-        raise AssertionError  # the last round returns or raises
+        return _repeated(lambda: self._download(key, path))
 
     # --- many objects -------------------------------------------------------------------------
 
     def list(self, prefix: str, recursive: bool = True) -> Iterator[Entry]:
         """Yield the keys below ``prefix`` in order; shallow listings end folders in ``/``."""
-        with self._errors(prefix):
-            items = iter(
-                self._client().list_objects(self._access.bucket, prefix=prefix, recursive=recursive)
-            )
+        following: dict[str, str] = {}
         while True:
-            with self._errors(prefix):  # each page has the time limit of a call
-                item = next(items, None)
-            if item is None:
+            parameters = request_parameters(prefix, recursive, following)
+            with self._time_limit():  # each page has that of a call
+                entries, following = _repeated(lambda: self._page(prefix, parameters))  # noqa: B023
+            yield from entries
+            if not following:
                 return
-            etag = "" if item.is_dir else (item.etag or "").strip('"')
-            yield Entry(item.object_name, item.size or 0, etag, item.last_modified)
 
     def delete(self, keys: Iterable[str]) -> None:
         """Delete ``keys``, up to 1,000 per request; a missing key is not an error."""
@@ -421,12 +403,8 @@ class Store:
 
     @contextlib.contextmanager
     def _body(self, key: str, offset: int = 0) -> Iterator[Any]:
-        response = self._client().get_object(self._access.bucket, key, offset=offset)
-        try:
-            yield response
-        finally:
-            response.close()
-            response.release_conn()
+        with _released(self._client().get_object(self._access.bucket, key, offset=offset)) as body:
+            yield body
 
     @contextlib.contextmanager
     def _reading(self, key: str) -> Iterator[None]:
@@ -447,18 +425,27 @@ class Store:
                 raise
             raise KeyNotFound(f"{self._name(key)} does not exist") from None
 
-    def _read_body(self, key: str, body: Any, limit: int | None) -> bytes:
-        data = bytearray()
-        while chunk := body.read1(_CHUNK, decode_content=False):
-            data += chunk
-            if limit is not None and len(data) > limit:
+    def _chunks(self, key: str, body: Any, limit: int | None = None) -> Iterator[bytes]:
+        """Yield the content of ``body`` as it arrives, within its bound and the time limit."""
+        size = 0
+        while chunk := body.read1(_PIECE, decode_content=False):
+            size += len(chunk)
+            if limit is not None and size > limit:
                 raise Corrupt(f"{self._name(key)} is longer than {limit} bytes")
             if _time_is_over():
                 raise Unavailable(
-                    f"{self._name(key)}: its {len(data)} bytes so far took longer than "
+                    f"{self._name(key)}: its {size} bytes so far took longer than "
                     f"{self._limits.total:.0f} s"
                 )
-        return bytes(data)
+            yield chunk
+
+    def _page(self, prefix: str, parameters: dict[str, str]) -> ListingPage:
+        with self._errors(prefix):
+            response = self._client()._execute(
+                "GET", self._access.bucket, query_params=parameters, preload_content=False
+            )
+            with _released(response):
+                return parse_page(self._chunks(prefix, response))
 
     def _download(self, key: str, path: Path) -> FileEntry:
         digest, size = hashlib.sha256(), 0
@@ -562,6 +549,27 @@ def _parallel(work: Callable[[_Item], _Result], items: list[_Item]) -> list[_Res
 
 def _json(record: BaseModel) -> bytes:
     return record.model_dump_json(exclude_none=True).encode()
+
+
+def _repeated(work: Callable[[], _Result]) -> _Result:
+    """Return what ``work`` returns; a body that breaks off is read up to three times."""
+    for last in (False, False, True):
+        try:
+            return work()
+        except Unavailable:
+            if last or _time_is_over():
+                raise
+    raise AssertionError  # the last round returns or raises
+
+
+@contextlib.contextmanager
+def _released(response: Any) -> Iterator[Any]:
+    """Give the connection of ``response`` back at the end."""
+    try:
+        yield response
+    finally:
+        response.close()
+        response.release_conn()
 
 
 _call: Final = threading.local()

@@ -8,7 +8,7 @@ missing.
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from typing import Final
@@ -16,10 +16,8 @@ from typing import Final
 from flashrun.api import names
 from flashrun.api.reasons import TERMINAL
 from flashrun.api.records import (
-    Claim,
     Ending,
     EnvironmentPointer,
-    Manifest,
     ResolvedAdapter,
     Result,
     TrainerControl,
@@ -29,23 +27,29 @@ from flashrun.cluster import Cluster
 from flashrun.cluster_errors import AlreadyExists
 from flashrun.controller.poll import HeartbeatPoller
 from flashrun.controller.pull_failures import PullFailures
-from flashrun.controller.run_records import ManifestCache, RunRecords
+from flashrun.controller.run_records import (
+    MANIFESTS_LIMIT,
+    NewestAttempts,
+    RunRecords,
+    Verdict,
+)
 from flashrun.controller.silence import SilenceMeter
 from flashrun.controller.storage_threads import call_storage
 from flashrun.plan.commits import (
-    Commit,
     CommitMarker,
+    CommitSummary,
     committed,
-    find_markers,
     find_markers_by_name,
     newest_adapter,
-    newest_by_step,
 )
 from flashrun.plan.credentials import expiry_of
+from flashrun.plan.listed_folders import listed_adapter, listed_checkpoints
 from flashrun.plan.pins import pinned_run
+from flashrun.plan.progress_status import with_shown_metrics
 from flashrun.plan.types import AdapterSource, Object, Observed, SecretLookup, StorageView
-from flashrun.store import Entry, Store
+from flashrun.store import Store
 from flashrun.store_errors import StoreError
+from flashrun.store_listing import Entry
 
 FRESH_SECONDS: Final = 60.0
 """How long a listing of a run's files is used while its heartbeat reports no new commit."""
@@ -56,7 +60,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class _CachedView:
-    """The files of a run as last read, and the mark that shows whether they may have changed."""
+    """The files of a run as last read, and what shows whether they may have changed."""
 
     mark: object
     read_at: float
@@ -75,8 +79,8 @@ class Observer:
     ) -> None:
         self._cluster, self._store, self._heartbeats = cluster, store, heartbeats
         self._clock = clock
-        self._manifests = ManifestCache()
         self._views: dict[str, _CachedView] = {}
+        self._verdicts: dict[str, dict[bytes, Verdict]] = {}
         self._silence = SilenceMeter(lambda: heartbeats.readable_seconds)
         self._pull_failures = PullFailures(clock)
 
@@ -118,18 +122,17 @@ class Observer:
 
     def forget(self, uid: str) -> None:
         """Drop the cached data of a run that has ended."""
-        self._manifests.forget(uid)
         self._views.pop(uid, None)
+        self._verdicts.pop(uid, None)
         self._silence.forget(uid)
         self._pull_failures.forget(uid)
 
     def forget_all_except(self, uids: AbstractSet[str]) -> None:
         """Forget all runs that are not in ``uids``; they were deleted."""
-        for uid in set(self._views) - uids:
+        for uid in {*self._views, *self._verdicts} - uids:
             self.forget(uid)
         self._silence.forget_all_except(uids)
         self._pull_failures.forget_all_except(uids)
-        self._manifests.forget_all_except(self._views)
 
     # --- the API server -----------------------------------------------------------------------
 
@@ -197,7 +200,7 @@ class Observer:
             if pinned_run(run) is not None:
                 return view
             ref = run.spec.train.init_from_adapter
-            records = RunRecords(self._store, self._manifests)
+            records = RunRecords(self._store)
             return replace(
                 view,
                 environment=records.read(
@@ -220,69 +223,68 @@ class Observer:
         if cached is None or heartbeat is None or cached.mark != mark or not fresh:
             cached = _CachedView(mark, now, self._read_files(run))
             self._views[run.uid] = cached
-        records = RunRecords(self._store, self._manifests)
+        records = RunRecords(self._store)
         control = records.read(names.control_key(run.storage_prefix), TrainerControl)
         refused = self._heartbeats.refused(run.uid) or cached.view.refused or records.refused
         return replace(cached.view, heartbeat=heartbeat, control=control, refused=refused)
 
     def _read_files(self, run: FlashRun) -> StorageView:
-        prefix, records = run.storage_prefix, RunRecords(self._store, self._manifests)
-        result_key, adapter_prefix = names.result_key(prefix), names.adapter_prefix(prefix)
-        ending = records.read(names.ending_key(run.namespace, run.name, run.uid), Ending)
-        top = records.list_keys(prefix, recursive=False)
-        if not top:
-            return StorageView(ending=ending)
-        result = records.read(result_key, Result) if result_key in top else None
-        adapter = records.list_keys(adapter_prefix) if adapter_prefix in top else {}
-        attempts = records.list_keys(names.attempts_prefix(prefix))
-        return StorageView(
-            ending=ending,
-            result=result if result and result.run.uid == run.uid else None,
-            claims=_claims(records, prefix, attempts),
-            checkpoints=_checkpoints(records, run.uid, prefix, attempts),
-            adapter=_adapter(records, run.uid, prefix, adapter),
-            refused=records.refused,
-            too_many_files=records.too_many_files,
-        )
+        known = self._verdicts.get(run.uid, {})
+        records = RunRecords(self._store, known)
+        try:
+            view = _files_of(run, records)
+        except StoreError:
+            kept = known if len(known) <= MANIFESTS_LIMIT else {}
+            self._verdicts[run.uid] = kept | records.verdicts  # the next look goes on from here
+            raise
+        self._verdicts[run.uid] = records.verdicts
+        return view
 
 
-def _claims(records: RunRecords, prefix: str, entries: Mapping[str, Entry]) -> tuple[Claim, ...]:
-    """Return the claims by attempt; they are not cached, because a superseded claim changes."""
-    numbers = {number for key in entries if (number := names.attempt_of(prefix, key)) is not None}
-    claimed = (n for n in numbers if names.claim_key(prefix, n) in entries)
-    claims = {
-        n: records.read(names.claim_key(prefix, n), Claim) for n in records.newest_claims(claimed)
-    }
-    return tuple(claim for n, claim in claims.items() if claim and claim.attempt == n)
+def _files_of(run: FlashRun, records: RunRecords) -> StorageView:
+    prefix, ending_key = run.storage_prefix, names.ending_key(run.namespace, run.name, run.uid)
+    ending = records.read(ending_key, Ending)
+    result_key, adapter_prefix = names.result_key(prefix), names.adapter_prefix(prefix)
+    top, is_empty = set(), True
+    for entry in records.list(prefix, recursive=False):
+        is_empty = False
+        if entry.key in (result_key, adapter_prefix):
+            top.add(entry.key)
+    if is_empty:
+        return StorageView(ending=ending)
+    result = records.read(result_key, Result) if result_key in top else None
+    attempts = NewestAttempts(prefix)
+    listing = attempts.pass_on(records.list(names.attempts_prefix(prefix)))
+    return StorageView(
+        ending=ending,
+        result=with_shown_metrics(result) if result and result.run.uid == run.uid else None,
+        checkpoints=records.checkpoints(prefix, run.uid, listed_checkpoints(prefix, listing)),
+        claims=records.claims(attempts),
+        adapter=_adapter(records, run) if adapter_prefix in top else None,
+        refused=records.refused,
+        too_many_files=records.too_many_files,
+    )
 
 
-def _checkpoints(
-    records: RunRecords, uid: str, prefix: str, entries: dict[str, Entry]
-) -> tuple[Manifest, ...]:
-    """Return the committed checkpoints by step; of one step, the newest attempt's."""
-    markers = (m for m in find_markers(prefix, uid, entries) if m.step is not None)
-    return newest_by_step(_committed(records, markers, entries))
-
-
-def _adapter(
-    records: RunRecords, uid: str, prefix: str, entries: dict[str, Entry]
-) -> Manifest | None:
+def _adapter(records: RunRecords, run: FlashRun) -> CommitSummary | None:
     """Return the run's final adapter if it is committed."""
-    markers = (m for m in find_markers(prefix, uid, entries) if m.step is None)
-    commit = newest_adapter(_committed(records, markers, entries))
-    return commit and commit.manifest
+    place = names.adapter_prefix(run.storage_prefix)
+    folder = listed_adapter(run.storage_prefix, records.list(place))
+    return folder and records.commit(CommitMarker(place + names.MANIFEST, run.uid), folder)
 
 
 def _adapter_source(records: RunRecords, namespace: str, text: str) -> AdapterSource | None:
     """Return the newest adapter of this name, also of a run that was deleted."""
     ref = names.parse_ref(text)
-    prefix_below = names.adapter_prefix if ref.step is None else names.attempts_prefix
-    entries: dict[str, Entry] = {}
-    for folder in records.list_keys(names.run_name_prefix(namespace, ref.run), recursive=False):
-        entries |= records.list_keys(prefix_below(folder))
-    markers = find_markers_by_name(namespace, ref.run, entries)
-    named = (marker for marker in markers if marker.step == ref.step)
-    commit = newest_adapter(_committed(records, named, entries))
+    sizes = records.sizes(_listing_of(records, namespace, ref))
+    named = [
+        marker
+        for marker in find_markers_by_name(namespace, ref.run, sizes)
+        if marker.step == ref.step
+    ]
+    named.sort(key=lambda marker: marker.attempt or 0, reverse=True)
+    candidates = ((marker, records.manifest(marker, sizes[marker.key])) for marker in named)
+    commit = newest_adapter(committed(candidates, sizes.get))
     if commit is None:
         return None
     marker = commit.marker
@@ -290,16 +292,16 @@ def _adapter_source(records: RunRecords, namespace: str, text: str) -> AdapterSo
     return AdapterSource(pinned, commit.manifest)
 
 
-def _committed(
-    records: RunRecords, markers: Iterable[CommitMarker], entries: dict[str, Entry]
-) -> Iterator[Commit]:
-    """Yield what ``markers`` commit; their files are among ``entries``."""
-
-    def size_of(key: str) -> int | None:
-        entry = entries.get(key)
-        return entry and entry.size
-
-    return committed(records.manifests(markers, entries), size_of)
+def _listing_of(records: RunRecords, namespace: str, ref: names.Ref) -> Iterator[Entry]:
+    """Yield the files of the adapter, or of the checkpoint, of all runs that had this name."""
+    for folder in records.list(names.run_name_prefix(namespace, ref.run), recursive=False):
+        if ref.step is None:
+            yield from records.list(names.adapter_prefix(folder.key))
+            continue
+        for entry in records.list(names.attempts_prefix(folder.key)):
+            step_key = names.parse_step_key(folder.key, entry.key)
+            if step_key is not None and step_key.step == ref.step:
+                yield entry
 
 
 def _owner_uids(metadata: Object) -> set[str]:

@@ -21,8 +21,10 @@ from flashrun.cluster_errors import ClusterError
 from flashrun.controller import metrics
 from flashrun.controller.queue import RunKey
 from flashrun.controller.storage_threads import call_heartbeats, call_storage
-from flashrun.store import Entry, Store
+from flashrun.plan.progress_status import with_shown_metrics
+from flashrun.store import Store
 from flashrun.store_errors import Corrupt, KeyNotFound, StoreError, Unauthorized, Unavailable
+from flashrun.store_listing import Entry
 
 POLL_SECONDS: Final = 3.0
 RESYNC_SECONDS: Final = 300.0
@@ -275,7 +277,7 @@ class HeartbeatPoller:
         heartbeat = self._store.get_json(entry.key, Heartbeat)
         if heartbeat.run.uid != uid:
             raise Corrupt(f"{entry.key} names another run")
-        return heartbeat
+        return with_shown_metrics(heartbeat)
 
 
 async def resync(

@@ -95,5 +95,5 @@ def _reached_step(pod: Pod, storage: StorageView) -> int | None:
 
 def _resumed_step(storage: StorageView, number: int) -> int:
     """Return the newest step that attempts before ``number`` committed."""
-    earlier = (m.step or 0 for m in storage.checkpoints if (m.attempt or 0) < number)
+    earlier = (saved.step for saved in storage.checkpoints if saved.attempt < number)
     return max(earlier, default=0)

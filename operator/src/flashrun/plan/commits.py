@@ -5,7 +5,8 @@ the place that it lies in, and every file that it lists exists with the listed s
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import NamedTuple
+from datetime import datetime
+from typing import NamedTuple, Self
 
 from flashrun.api import names
 from flashrun.api.records import Manifest
@@ -28,8 +29,27 @@ class CommitMarker(NamedTuple):
         return self.key.removesuffix(names.MANIFEST)
 
 
+class CommitSummary(NamedTuple):
+    """A checkpoint or an adapter that is whole, as far as decisions need to know it."""
+
+    step: int
+    attempt: int
+    size: int
+    """Bytes of all its files."""
+    created: datetime
+    score: float | None = None
+    """Of its evaluation, if it has one."""
+
+    @classmethod
+    def of(cls, manifest: Manifest) -> Self:
+        """Return what decisions need of ``manifest``."""
+        step, attempt, evaluation = manifest.step or 0, manifest.attempt or 0, manifest.evaluation
+        score = None if evaluation is None else evaluation.score
+        return cls(step, attempt, manifest.size, manifest.created, score)
+
+
 class Commit(NamedTuple):
-    """A checkpoint or an adapter that is whole."""
+    """A checkpoint or an adapter that is whole, with its manifest."""
 
     marker: CommitMarker
     manifest: Manifest
@@ -59,13 +79,13 @@ def committed(
 ) -> Iterator[Commit]:
     """Yield the candidates that are whole; a manifest that could not be read is None."""
     for marker, manifest in candidates:
-        if manifest is not None and _is_committed(marker, manifest, size_of):
+        if manifest is not None and is_committed(marker, manifest, size_of):
             yield Commit(marker, manifest)
 
 
-def newest_by_step(commits: Iterable[Commit]) -> tuple[Manifest, ...]:
+def newest_by_step(checkpoints: Iterable[CommitSummary]) -> tuple[CommitSummary, ...]:
     """Return the checkpoints in the order of their steps; of one step, the newest attempt's."""
-    newest = {commit.marker.step or 0: commit.manifest for commit in sorted(commits, key=_attempt)}
+    newest = {checkpoint.step: checkpoint for checkpoint in sorted(checkpoints)}
     return tuple(newest[step] for step in sorted(newest))
 
 
@@ -76,7 +96,11 @@ def newest_adapter(commits: Iterable[Commit]) -> Commit | None:
     ``newest_by_step``: an attempt that was superseded may have written later. Of several runs that
     had the same name one after another, the one that was created last counts.
     """
-    by_run = {commit.marker.uid: commit for commit in sorted(commits, key=_attempt)}
+    by_run: dict[str, Commit] = {}  # not all at once: each has a manifest
+    for commit in commits:
+        known = by_run.get(commit.marker.uid)
+        if known is None or _attempt(known) <= _attempt(commit):
+            by_run[commit.marker.uid] = commit
     return max(
         by_run.values(),
         key=lambda commit: (commit.manifest.created, commit.marker.uid),
@@ -84,7 +108,8 @@ def newest_adapter(commits: Iterable[Commit]) -> Commit | None:
     )
 
 
-def _is_committed(marker: CommitMarker, manifest: Manifest, size_of: SizeOf) -> bool:
+def is_committed(marker: CommitMarker, manifest: Manifest, size_of: SizeOf) -> bool:
+    """Return whether ``manifest`` is of the place of ``marker`` and all its files are there."""
     kind = "adapter" if marker.step is None else "checkpoint"
     place = (marker.attempt, marker.step)
     if marker.step is not None and (manifest.attempt, manifest.step) != place:

@@ -1,13 +1,16 @@
 """``status.progress``: the trainer's step and metrics, and what its pod does before the first."""
 
+from collections.abc import Mapping
 from datetime import datetime
-from typing import Final
+from typing import Final, TypeVar
 
-from flashrun.api.records import Heartbeat, Progress
+from flashrun.api.records import Heartbeat, Progress, Result
 from flashrun.api.resource import ProgressStatus
 from flashrun.api.times import whole_seconds
 from flashrun.plan.pods import Pod
 from flashrun.plan.types import Observed
+
+ProgressRecord = TypeVar("ProgressRecord", Heartbeat, Result)
 
 _METRICS_SHOWN: Final = 16
 _LONGEST_ACTIVITY: Final = 64
@@ -37,6 +40,19 @@ def progress_status(
     return before if same else current
 
 
+def with_shown_metrics(record: ProgressRecord) -> ProgressRecord:
+    """Return a record with the metrics that status shows: the others need not stay in memory."""
+    progress = record.progress
+    if progress is None:
+        return record
+    return record.replace(progress=progress.replace(metrics=_shown(progress.metrics)))
+
+
+def _shown(metrics: Mapping[str, float]) -> dict[str, float]:
+    shown = sorted(metrics.items())[:_METRICS_SHOWN]
+    return {name[:_LONGEST_METRIC_NAME]: value for name, value in shown}
+
+
 def _without_times(progress: ProgressStatus) -> ProgressStatus:
     return progress.replace(updated_time=None, eta_seconds=None)
 
@@ -54,13 +70,12 @@ def _pod_activity(pods: tuple[Pod, ...]) -> str:
 
 def _from_record(progress: Progress, activity: str, updated: datetime | None) -> ProgressStatus:
     total = progress.total_steps
-    metrics = sorted(progress.metrics.items())[:_METRICS_SHOWN]
     return ProgressStatus(
         step=progress.step,
         total_steps=total,
         percent=min(100, 100 * progress.step // total) if total else 0,
         eta_seconds=progress.eta_seconds,
-        metrics={key[:_LONGEST_METRIC_NAME]: f"{value:.4g}" for key, value in metrics},
+        metrics={key: f"{value:.4g}" for key, value in _shown(progress.metrics).items()},
         activity=activity,
         updated_time=None if updated is None else whole_seconds(updated),
     )

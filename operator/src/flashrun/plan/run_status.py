@@ -11,7 +11,7 @@ from datetime import datetime
 from flashrun.api import names
 from flashrun.api.platform import Platform
 from flashrun.api.reasons import TERMINAL, AnyReason, ConditionType, Phase
-from flashrun.api.records import Manifest, ResolvedRun
+from flashrun.api.records import ResolvedRun
 from flashrun.api.resource import (
     ATTEMPTS_SHOWN,
     CHECKPOINTS_SHOWN,
@@ -26,6 +26,7 @@ from flashrun.api.resource import (
 from flashrun.api.times import whole_seconds
 from flashrun.plan import conditions, pins
 from flashrun.plan.attempt_status import attempt_statuses, gpu_seconds
+from flashrun.plan.commits import CommitSummary
 from flashrun.plan.conditions import FALSE, TRUE, DesiredCondition
 from flashrun.plan.evaluation_status import evaluation_status, score_text
 from flashrun.plan.objects import JobPlacement
@@ -197,22 +198,21 @@ def checkpoints_text(status: FlashRunStatus) -> str:
     return f"{count} checkpoint{'' if count == 1 else 's'}"
 
 
-def _checkpoint(run: FlashRun) -> Callable[[Manifest], CheckpointStatus]:
-    def checkpoint_status(manifest: Manifest) -> CheckpointStatus:
-        step, evaluation = manifest.step or 0, manifest.evaluation
+def _checkpoint(run: FlashRun) -> Callable[[CommitSummary], CheckpointStatus]:
+    def checkpoint_status(checkpoint: CommitSummary) -> CheckpointStatus:
         return CheckpointStatus(
-            ref=names.checkpoint_ref(run.name, step),
-            step=step,
-            bytes=manifest.size,
-            score=None if evaluation is None else score_text(evaluation.score),
-            created_time=whole_seconds(manifest.created),
+            ref=names.checkpoint_ref(run.name, checkpoint.step),
+            step=checkpoint.step,
+            bytes=checkpoint.size,
+            score=None if checkpoint.score is None else score_text(checkpoint.score),
+            created_time=whole_seconds(checkpoint.created),
         )
 
     return checkpoint_status
 
 
-def _adapter(run: FlashRun, manifest: Manifest | None) -> AdapterStatus | None:
-    return None if manifest is None else AdapterStatus(ref=run.name, bytes=manifest.size)
+def _adapter(run: FlashRun, adapter: CommitSummary | None) -> AdapterStatus | None:
+    return None if adapter is None else AdapterStatus(ref=run.name, bytes=adapter.size)
 
 
 def _first_start(pods: tuple[Pod, ...]) -> datetime | None:

@@ -22,6 +22,7 @@ from flashrun.api.records import (
     TrainerControl,
 )
 from flashrun.api.resource import FlashRunStatus
+from flashrun.plan.commits import CommitSummary
 
 Object = dict[str, Any]
 """A Kubernetes object as plain data."""
@@ -49,7 +50,7 @@ class AdapterSource:
 
 @dataclass(frozen=True)
 class StorageView:
-    """What storage holds of a run; the manifests in here have been checked."""
+    """What storage holds of a run; it stays in memory, and its size is bounded."""
 
     problem: str = ""
     """One sentence when storage could not be read; the rest is then empty."""
@@ -67,9 +68,9 @@ class StorageView:
     ending: Ending | None = None
     """What the operator itself recorded when the run ended."""
     claims: tuple[Claim, ...] = ()
-    checkpoints: tuple[Manifest, ...] = ()
+    checkpoints: tuple[CommitSummary, ...] = ()
     """Committed checkpoints, by step; of one step in several attempts, the newest attempt's."""
-    adapter: Manifest | None = None
+    adapter: CommitSummary | None = None
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,8 @@ from flashrun.plan.resolve import ConfigIssue, adapter_mismatch
 from flashrun.store_errors import Corrupt, KeyNotFound
 
 if TYPE_CHECKING:
-    from flashrun.store import Entry, Store
+    from flashrun.store import Store
+    from flashrun.store_listing import Entry
 _KEY = "train.init_from_adapter"
 _SUGGESTED_STEPS = 5
 

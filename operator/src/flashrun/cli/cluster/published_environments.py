@@ -10,7 +10,7 @@ from flashrun.cli.output.failure import NotFoundFailure, UsageFailure
 from flashrun.store_errors import KeyNotFound
 
 if TYPE_CHECKING:
-    from flashrun.store import Entry
+    from flashrun.store_listing import Entry
 
 _PACKAGE_SUFFIX: Final = ".tar.gz"
 
