@@ -1,13 +1,17 @@
 """Calls with a time limit, on the thread of the caller and on others, and what hanging costs."""
 
+import ctypes
 import threading
 import time
-from collections.abc import Callable
+from asyncio import CancelledError
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
 
-from flashrun_trainer.data.calls import CallRunner, CallTimeoutError
+from flashrun_trainer.data.calls import CallRunner, CallTimeoutError, WorkerDiedError
+from flashrun_trainer.pod.trainer_errors import InterruptedBeforeTraining
+from tests.trainer.panics import PanicError
 
 LIMIT = 0.3
 
@@ -61,6 +65,85 @@ def test_a_call_that_hangs_is_given_up_and_costs_the_others_nothing(
     assert f"in {hang.__name__}" in timeout.stack
     # The threads are as many as before.
     assert runner.map(lambda item: -item, range(20)) == [-item for item in range(20)]
+
+
+@pytest.mark.parametrize("threads", [1, 4])
+@pytest.mark.parametrize("raised", [SystemExit, KeyboardInterrupt, CancelledError, PanicError])
+def test_whatever_a_call_raises_is_its_result(raised: type[BaseException], threads: int):
+    def call(item: int) -> int:
+        if item == 2:
+            raise raised("in the call")
+        return item
+
+    results = CallRunner(threads, 5).map(call, range(5))
+    assert isinstance(results[2], raised)
+    assert [*results[:2], *results[3:]] == [0, 1, 3, 4]
+
+
+def test_a_request_to_stop_is_not_the_result_of_a_call():
+    def call(item: int) -> None:
+        raise InterruptedBeforeTraining
+
+    with pytest.raises(InterruptedBeforeTraining):
+        CallRunner(1, 5).map(call, range(2))
+
+
+ENDS_THREADS = pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+
+
+def end_threads(idents: Iterable[int]) -> None:
+    """Raise an exception in threads, as time limits do; it arrives when they run Python code."""
+    for ident in idents:
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(
+            ctypes.c_ulong(ident), ctypes.py_object(SystemExit)
+        )
+
+
+@ENDS_THREADS
+def test_calls_outlive_the_threads_that_make_them():
+    runner = CallRunner(2, 60)
+    gate = threading.Barrier(2, timeout=60)
+
+    def identify(_: int) -> int:
+        gate.wait()
+        return threading.get_ident()
+
+    for _ in range(3):
+        threads = runner.map(identify, range(2))
+        time.sleep(0.1)  # until they wait for their next call
+        end_threads(threads)
+        assert runner.map(lambda item: -item, range(5)) == [0, -1, -2, -3, -4]
+    assert runner.left_behind == 0
+
+
+@ENDS_THREADS
+def test_a_thread_that_ends_where_it_reports_its_result_holds_up_nobody():
+    runner, held, results = CallRunner(2, 60), threading.Event(), []
+
+    def end_where_it_reports(ident: int) -> None:
+        with runner._changed:
+            held.set()
+            time.sleep(0.2)  # until the thread waits for the lock
+            end_threads([ident])
+            time.sleep(0.2)
+
+    def call(item: int) -> int:
+        if item == 1:
+            arguments = (threading.get_ident(),)
+            threading.Thread(target=end_where_it_reports, args=arguments).start()
+            held.wait()
+        return item
+
+    def run() -> None:
+        results.extend(runner.map(call, range(3)))
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(20)
+    assert not thread.is_alive()
+    assert (results[0], results[2]) == (0, 2)
+    assert results[1] == 1 or isinstance(results[1], WorkerDiedError)
+    assert runner.map(lambda item: -item, range(5)) == [0, -1, -2, -3, -4]
 
 
 def test_one_thread_is_the_callers_thread():

@@ -13,10 +13,11 @@ from freesolo.environments import EnvironmentMultiTurn
 from flashrun.api.exits import Exit
 from flashrun.api.records import ResolvedEnvironment
 from flashrun_trainer.data import environment
-from flashrun_trainer.data.environment import Environment
+from flashrun_trainer.data.environment import Environment, environment_errors
 from flashrun_trainer.data.episodes import start_episodes
 from flashrun_trainer.pod.distributed import ProcessGroup
-from flashrun_trainer.pod.trainer_errors import TrainerError
+from flashrun_trainer.pod.trainer_errors import InterruptedBeforeTraining, TrainerError
+from tests.trainer.panics import PanicError
 from tests.trainer.pods import HEAD, Workshop, resolved, rows, sums
 
 
@@ -235,3 +236,18 @@ def test_an_environment_may_ask_for_one_thread(workshop: Workshop, serial: str):
     pod = workshop.pod(resolved("grpo", steps=1), sums(environment=HEAD + source + LOAD))
     assert pod.train() == Exit.DONE
     assert pod.values("reward_errors") == [0.0]
+
+
+@pytest.mark.parametrize("raised", [ValueError, SystemExit, KeyboardInterrupt, PanicError])
+def test_whatever_an_environment_raises_is_its_failure(raised: type[BaseException]):
+    with (
+        pytest.raises(TrainerError, match=f"failed while counting: {raised.__name__}") as error,
+        environment_errors("counting"),
+    ):
+        raise raised("away")
+    assert error.value.code == Exit.ENVIRONMENT
+
+
+def test_a_request_to_stop_is_not_a_failure_of_the_environment():
+    with pytest.raises(InterruptedBeforeTraining), environment_errors("counting"):
+        raise InterruptedBeforeTraining

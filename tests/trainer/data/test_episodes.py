@@ -14,6 +14,7 @@ from flashrun_trainer.data.episodes import Episode, play_turns, tokenize_reply
 from flashrun_trainer.data.messages import Answer, Message
 from flashrun_trainer.pod.trainer_errors import TrainerError
 from tests.trainer import chat_templates
+from tests.trainer.panics import PanicError
 
 
 def environment(**step: Any) -> Any:
@@ -55,6 +56,18 @@ def test_only_the_models_own_tokens_are_learned():
     assert found.completion_ids == [10, 11, 20, 21, 22, 12]
     assert found.mask == [1, 1, 0, 0, 0, 1]
     assert found.ids == [1, 2, 3, 10, 11, 20, 21, 22, 12]
+
+
+def test_whatever_reading_a_reply_raises_ends_that_episode_alone():
+    class Reply:
+        @property
+        def messages(self) -> Any:
+            raise PanicError("called `unwrap()` on a `None` value")
+
+    found = episode()
+    assert answered(found, with_step(lambda *_: Reply()), [10], Answer("7")) == []
+    assert isinstance(found.error, PanicError)
+    assert found.done
 
 
 ENDS: dict[str, tuple[dict[str, Any], int, bool]] = {

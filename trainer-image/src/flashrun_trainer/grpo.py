@@ -33,7 +33,6 @@ from flashrun_trainer import loop, model, trl_arguments
 from flashrun_trainer.context import TrainContext
 from flashrun_trainer.data import advantages, generation, rewards, sampler_agreement, stopping
 from flashrun_trainer.data.advantages import Outcome
-from flashrun_trainer.data.calls import ENVIRONMENT_ERRORS
 from flashrun_trainer.data.chat_template import tokenize_messages
 from flashrun_trainer.data.conversations import join
 from flashrun_trainer.data.dataset import example_name
@@ -446,7 +445,7 @@ class GrpoTrainer(loop.WithoutCheckpoints, GRPOTrainer):
             own_messages, turns = opening
             if own_messages != messages:
                 messages, ids = own_messages, self._tokenize_opening(own_messages, prompt.tools)
-        except ENVIRONMENT_ERRORS as failure:
+        except BaseException as failure:
             messages, ids, error = prompt.messages, prompt.ids, failure
         return Episode(
             prompt.example,

@@ -16,23 +16,24 @@ import threading
 import time
 import traceback
 import weakref
-from asyncio import CancelledError
 from collections.abc import Callable, Sequence
 from queue import SimpleQueue
 from types import FrameType
 from typing import Any, Final, Generic, TypeVar
 
+from flashrun_trainer.pod.trainer_errors import InterruptedBeforeTraining
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-ENVIRONMENT_ERRORS: Final = (Exception, SystemExit, KeyboardInterrupt, CancelledError)
-"""What an environment may raise. Some run the code that a model writes, and it may call exit()."""
 _HANGING_ROUNDS: Final = 3
 """After so many time-outs per thread in a row, the rest of the calls is not made."""
 _SIGNAL: Final = signal.SIGVTALRM
 """Interrupts a call on the main thread; environments use SIGALRM for limits of their own."""
 _REPEAT_SECONDS: Final = 1.0
 """A call that swallows the interruption is interrupted again after this time."""
+_CHECK_SECONDS: Final = 1.0
+"""So often it is checked whether a thread has died."""
 
 
 class CallTimeoutError(Exception):
@@ -42,6 +43,10 @@ class CallTimeoutError(Exception):
         super().__init__(sentence)
         self.stack = stack
         """Where the call was when it was given up, as a traceback."""
+
+
+class WorkerDiedError(Exception):
+    """The thread of a call has ended in the middle of it."""
 
 
 class _CallInterrupted(BaseException):
@@ -60,7 +65,10 @@ class CallRunner:
         self._seconds = seconds
         self._tasks: SimpleQueue[_Call[Any, Any] | None] = SimpleQueue()
         weakref.finalize(self, self._tasks.put, None)
-        self._changed = threading.Condition()
+        # Threads enter the lock and not the condition, whose methods are written in Python: an
+        # exception that arrives in a thread there would leave the lock locked for ever.
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
         self._workers: set[threading.Thread] = set()
         self._left_behind: list[threading.Thread] = []
         self._timeouts_in_a_row = 0
@@ -85,6 +93,7 @@ class CallRunner:
             return [self._call_here(function, item) for item in items]
         calls = [_Call(function, item) for item in items]
         with self._changed:
+            self._workers = {worker for worker in self._workers if worker.is_alive()}
             for _ in range(min(self._threads, len(calls)) - len(self._workers)):
                 self._add_worker()
         for call in calls:
@@ -113,7 +122,9 @@ class CallRunner:
             self._watchdog.stop()  # the signal may have arrived before the line above
             self._timeouts_in_a_row += 1
             return self._timeout(interruption.stack)
-        except ENVIRONMENT_ERRORS as error:
+        except InterruptedBeforeTraining:
+            raise
+        except BaseException as error:  # some run the code that a model writes: it may call exit()
             result = error
         self._timeouts_in_a_row = 0
         return result
@@ -131,9 +142,27 @@ class CallRunner:
                     for call in pending:
                         if call.began is None:
                             call.end(self._not_made())
+                self._replace_dead_workers(pending)
                 if not overdue:
                     next_end = min(call.end_by(self._seconds) for call in pending)
-                    self._changed.wait(min(next_end - now, threading.TIMEOUT_MAX))
+                    self._changed.wait(min(next_end - now, _CHECK_SECONDS))
+
+    def _replace_dead_workers(self, pending: "Sequence[_Call[Any, Any]]") -> None:
+        """Make up for threads that have died; needs the lock.
+
+        A call that has begun on such a thread has failed. One that the thread had only taken is
+        made by another thread, and because nobody knows which one it is, all that have not begun
+        are queued again.
+        """
+        dead = {worker for worker in self._workers if not worker.is_alive()}
+        for call in pending:
+            if call.thread in dead:
+                call.end(WorkerDiedError("the thread of this call has ended"))
+            elif dead and not call.ended:
+                self._tasks.put(call)
+        self._workers -= dead
+        for _ in dead:
+            self._add_worker()
 
     def _add_worker(self) -> None:
         worker = threading.Thread(
@@ -144,8 +173,8 @@ class CallRunner:
 
     def make_call(self, call: "_Call[Any, Any]") -> bool:
         """Make a call on this thread; return False when it was given up, and the thread ends."""
-        with self._changed:
-            if call.ended:
+        with self._lock:
+            if call.ended or call.began is not None:
                 return True
             call.thread, call.began = threading.current_thread(), time.monotonic()
             self._changed.notify()
@@ -153,7 +182,7 @@ class CallRunner:
             result = call.function(call.item)
         except BaseException as error:
             result = error
-        with self._changed:
+        with self._lock:
             if call.thread not in self._workers:
                 return False
             self._timeouts_in_a_row = 0

@@ -22,7 +22,7 @@ from flashrun.api.reasons import Reason
 from flashrun.api.records import ResolvedEnvironment
 from flashrun.api.trainer_modules import TRAINER_MODULES
 from flashrun_trainer.data import conversations
-from flashrun_trainer.data.calls import ENVIRONMENT_ERRORS, CallRunner
+from flashrun_trainer.data.calls import CallRunner
 from flashrun_trainer.data.conversations import Conversation
 from flashrun_trainer.data.dataset import (
     dataset_path,
@@ -39,7 +39,11 @@ from flashrun_trainer.data.tool_definitions import Tool
 from flashrun_trainer.data.unread_keys import unread_row_remark
 from flashrun_trainer.pod.distributed import ProcessGroup
 from flashrun_trainer.pod.mounts import PodMounts
-from flashrun_trainer.pod.trainer_errors import TrainerError, format_error
+from flashrun_trainer.pod.trainer_errors import (
+    InterruptedBeforeTraining,
+    TrainerError,
+    format_error,
+)
 
 log = logging.getLogger(__name__)
 
@@ -331,9 +335,9 @@ def environment_errors(
     """Turn what the environment raises into a ``TrainerError`` that says what it was ``doing``."""
     try:
         yield
-    except TrainerError:
+    except (TrainerError, InterruptedBeforeTraining):
         raise
-    except ENVIRONMENT_ERRORS as error:
+    except BaseException as error:
         traceback.print_exc()
         raise TrainerError(
             code,

@@ -11,7 +11,6 @@ from typing import Any
 
 from flashrun.api.exits import Exit
 from flashrun.api.reasons import Reason
-from flashrun_trainer.data.calls import ENVIRONMENT_ERRORS
 from flashrun_trainer.data.chat_template import encode
 from flashrun_trainer.data.environment import Environment
 from flashrun_trainer.data.message_reading import read_messages
@@ -88,7 +87,7 @@ class Episode:
             if step.final_response_text is not None:
                 self.response = step.final_response_text
             done = bool(step.done)
-        except ENVIRONMENT_ERRORS as error:
+        except BaseException as error:
             self.fail(error)
             return []
         self.messages += replies

@@ -16,7 +16,7 @@ from itertools import groupby
 from typing import Any, Final
 
 from flashrun_trainer.data.advantages import Outcome, is_flat, split_groups
-from flashrun_trainer.data.calls import ENVIRONMENT_ERRORS, CallTimeoutError
+from flashrun_trainer.data.calls import CallTimeoutError
 from flashrun_trainer.data.environment import Environment
 from flashrun_trainer.data.messages import short_repr
 from flashrun_trainer.data.retries import NothingJudgedError
@@ -134,7 +134,7 @@ def _parse_result(result: Any) -> Score:
     """Return the score in what a scoring method returned; a failed one if it has none."""
     try:
         return _read_score(result)
-    except ENVIRONMENT_ERRORS as error:
+    except Exception as error:
         return failed_score(error, FailureKind.INVALID)
 
 
