@@ -4,21 +4,19 @@ Inside the trainer image the cluster's storage is used, which STORAGE_ACCESS des
 else an S3 server is started.
 """
 
-import importlib.util
 import os
 import runpy
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from flashrun.api.records import StorageAccess
 from flashrun.store import Store
-from flashrun_trainer.data import generation
-from tests.trainer import stand_in_engine
+from tests.trainer import engines
 from tests.trainer.architectures import ARCHITECTURES, save_random_model
+from tests.trainer.engines import ENGINES
 from tests.trainer.pods import INDEX_PASSWORD, ROOT, TrainerPod, Workshop, resolved
 
 
@@ -100,51 +98,16 @@ def architecture(
     return request.param, save_random_model(request.param, workshop, tiny_model)
 
 
-INSTALLED_ENGINES = (
-    ("transformers", "vllm") if importlib.util.find_spec("vllm") else ("transformers",)
-)
-ENGINES = (*INSTALLED_ENGINES, "stand-in")
-
-
 @pytest.fixture(params=ENGINES)
-def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """Each engine in turn; vLLM only where it is installed, and a stand-in for it."""
-    if request.param == "vllm":
-        request.getfixturevalue("vllm")
-    elif request.param == "stand-in":
-        stand_in_engine.install(monkeypatch)
-    else:
-        chosen = generation.Engine("a test says so")
-        monkeypatch.setattr(generation, "choose_engine", lambda *_, **__: chosen)
-    return str(request.param)
-
-
-@pytest.fixture
-def vllm(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Sample with vLLM, on a CPU as well, where no run would choose it."""
-    import torch
-    from vllm.distributed import cleanup_dist_env_and_memory
-    from vllm.model_executor.layers import utils
-    from vllm.platforms import current_platform
-
-    if current_platform.is_unspecified():
-        pytest.skip("this build of vLLM is for GPUs, and there is none")
-    on_gpu = torch.cuda.is_available()
-    if not on_gpu:
-        chosen = generation.Engine("a test says so", memory_share=0.05, sleeps=False)
-        monkeypatch.setattr(generation, "choose_engine", lambda *_, **__: chosen)
-        monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", "1")
-        monkeypatch.setattr(utils, "dispatch_cpu_unquantized_gemm", unpacked)
+    engines.install(request.param, monkeypatch)
     before = dict(os.environ)
-    yield
-    cleanup_dist_env_and_memory()
-    # TRL tells vLLM by variables that it is alone; the next test must not see them.
-    for name in os.environ.keys() - before.keys():
-        del os.environ[name]
+    yield request.param
+    if request.param == "vllm":
+        from vllm.distributed import cleanup_dist_env_and_memory
 
-
-def unpacked(layer: Any, remove_weight: bool) -> None:
-    """Leave a layer's weights unpacked: vLLM for CPUs packs them once, then accepts no others."""
-    import torch
-
-    layer.cpu_linear = torch.nn.functional.linear
+        cleanup_dist_env_and_memory()
+        # TRL tells vLLM by variables that it is alone; the next test must not see them.
+        for name in os.environ.keys() - before.keys():
+            del os.environ[name]

@@ -22,7 +22,7 @@ from flashrun_trainer.pod.distributed import ProcessGroup
 from flashrun_trainer.pod.trainer_errors import TrainerError
 from tests.trainer import forks
 from tests.trainer.chat_templates import tokenizer_with
-from tests.trainer.conftest import INSTALLED_ENGINES
+from tests.trainer.engines import INSTALLED_ENGINES
 from tests.trainer.pods import HEAD, TrainerPod, Workshop, fifths, resolved, rows, sums
 
 

@@ -1,7 +1,7 @@
 """What GRPO learns of a group, computed by hand: failed, cut off and equal completions.
 
 The environment's code watches the trainer, in every process: what was sampled and scored, and what
-advantages and masks the loss gets.
+advantages and masks the loss gets. It also chooses the engine that samples there.
 """
 
 import json
@@ -14,6 +14,7 @@ from flashrun.api import names
 from flashrun.api.exits import Exit
 from flashrun.api.records import Scale
 from tests.trainer import forks
+from tests.trainer.engines import ENGINES
 from tests.trainer.pods import TrainerPod, Workshop, resolved, sums
 
 pytestmark = [pytest.mark.trainer, pytest.mark.filterwarnings("default")]
@@ -28,7 +29,9 @@ from freesolo.environments import (
     EnvironmentMultiTurn, EnvironmentSingleTurn, EnvironmentStepResult, RewardResult,
 )
 from flashrun_trainer.grpo import GrpoTrainer, RewardFunction
+from tests.trainer import engines
 
+engines.install("[ENGINE]")
 STEP = {}
 reward, score = RewardFunction.reward, RewardFunction._score
 generate = GrpoTrainer._generate_and_score_completions
@@ -108,6 +111,17 @@ def load_environment(**params):
     return Environment()
 """
 KINDS = {"single turns": SINGLE, "episodes": EPISODES}
+CASES = [
+    (engine, kind, world_size)
+    for engine in ENGINES
+    for kind in KINDS
+    for world_size in (1, 2)
+    # Where a completion comes from changes little of what is learned: not every combination.
+    if engine == "transformers"
+    or (engine == "vllm" and world_size == 1)
+    or (engine == "stand-in" and (world_size == 2) == (kind == "single turns"))
+]
+on_engines = pytest.mark.parametrize(("engine", "kind", "world_size"), CASES)
 SPREAD, FLAT = "0.7, 0.1, 0.35", "100.1, 100.1, 100.1"
 GROUP = 8
 LIMIT = 24
@@ -115,16 +129,18 @@ LIMIT = 24
 
 
 def trained(
-    workshop: Workshop, kind: str, world_size: int, spread: str, **changes: Any
+    workshop: Workshop, engine: str, kind: str, world_size: int, spread: str, **changes: Any
 ) -> TrainerPod:
     run = resolved(
         "grpo",
         scale=Scale(gpus=world_size),
         **{"steps": 3, "group_size": GROUP, "max_tokens": LIMIT, "max_length": 256, **changes},
     )
-    source = WATCH.replace("[SPREAD]", f"[{spread}]") + KINDS[kind]
+    source = WATCH.replace("[SPREAD]", f"[{spread}]").replace("[ENGINE]", engine) + KINDS[kind]
     pod = workshop.pod(run, sums(environment=source))
     assert forks.trained(pod) == Exit.DONE, pod.output
+    disagreements = pod.values("sampling/disagreement")
+    assert disagreements == pytest.approx([0.0] * (3 * (engine != "transformers")), abs=1e-2)
     return pod
 
 
@@ -148,13 +164,12 @@ def is_ended(ids: list[int], sampled: list[int], ends: list[int]) -> bool:
 
 
 @pytest.mark.parametrize("masked", [False, True], ids=["all learned", "cut off masked"])
-@pytest.mark.parametrize("world_size", [1, 2])
-@pytest.mark.parametrize("kind", KINDS)
+@on_engines
 def test_what_is_not_judged_or_cut_off_takes_no_part_in_its_group(
-    workshop: Workshop, kind: str, world_size: int, masked: bool
+    workshop: Workshop, engine: str, kind: str, world_size: int, masked: bool
 ):
     stops = () if masked else ("\n\n",)
-    pod = trained(workshop, kind, world_size, SPREAD, stop_sequences=stops)
+    pod = trained(workshop, engine, kind, world_size, SPREAD, stop_sequences=stops)
     absent, cut_off, losses = 0, 0, []
     steps = watched(pod)
     for step in steps:
@@ -211,12 +226,11 @@ def lora_b_is_zero(pod: TrainerPod) -> bool:
     return all(not weight.any() for name, weight in weights.items() if "lora_B" in name)
 
 
-@pytest.mark.parametrize("world_size", [1, 2])
-@pytest.mark.parametrize("kind", KINDS)
+@on_engines
 def test_equal_rewards_of_what_is_learned_leave_every_weight_as_it_was(
-    workshop: Workshop, kind: str, world_size: int
+    workshop: Workshop, engine: str, kind: str, world_size: int
 ):
-    pod = trained(workshop, kind, world_size, FLAT)
+    pod = trained(workshop, engine, kind, world_size, FLAT)
     assert lora_b_is_zero(pod)
     steps = watched(pod)
     assert {value for step in steps for value in step["advantages"]} == {0.0}
@@ -227,10 +241,10 @@ def test_equal_rewards_of_what_is_learned_leave_every_weight_as_it_was(
     assert pod.values("frac_reward_zero_std") == [1.0] * 3
 
 
-def test_a_step_without_a_learned_token_has_no_kl_and_no_entropy(workshop: Workshop):
-    pod = trained(
-        workshop, "single turns", 1, FLAT, stop_sequences=(), max_tokens=2, kl_penalty_coef=0.5
-    )
+@pytest.mark.parametrize("engine", ["transformers", "stand-in"])
+def test_a_step_without_a_learned_token_has_no_kl_and_no_entropy(workshop: Workshop, engine: str):
+    changes = {"stop_sequences": (), "max_tokens": 2, "kl_penalty_coef": 0.5}
+    pod = trained(workshop, engine, "single turns", 1, FLAT, **changes)
     assert lora_b_is_zero(pod)
     learning = [any(map(any, step["mask"])) for step in watched(pod)]
     assert False in learning
