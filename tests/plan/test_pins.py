@@ -1,6 +1,7 @@
 """Pins: the resolved spec follows from the spec and from what the status has pinned."""
 
 from dataclasses import replace
+from datetime import date, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
@@ -73,6 +74,22 @@ def test_a_run_that_began_before_there_was_evaluation_keeps_its_spec_to_the_byte
     assert resolved is not None
     assert resolved.eval is None
     assert '"eval"' not in spec_text(resolved)
+
+
+def test_prompts_have_the_day_on_which_the_run_was_created_in_every_attempt() -> None:
+    evening = datetime(2026, 2, 28, 23, 30, tzinfo=timezone(timedelta(hours=-1)))
+    world = World(run=make_run().replace(created=evening)).settled()
+    assert pinned(world).prompt_date == date(2026, 3, 1)
+    resolved = pinned_run(world.run)
+    assert resolved is not None
+    assert '"prompt_date": "2026-03-01"' in spec_text(resolved)
+
+
+def test_the_spec_of_a_run_without_a_day_can_be_read_by_trainers_that_know_none() -> None:
+    world = with_pins(started(), prompt_date=None)
+    resolved = pinned_run(world.run)
+    assert resolved is not None
+    assert "prompt_date" not in spec_text(resolved)
 
 
 UNUSABLE = {

@@ -3,8 +3,9 @@
 import json
 import re
 import shutil
+from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pytest
 
@@ -17,12 +18,14 @@ from tests.trainer.pods import MODEL, TrainerPod, Workshop, resolved
 pytestmark = [pytest.mark.trainer, pytest.mark.filterwarnings("default")]
 
 
-def pod_of(workshop: Workshop, folder: Path, algorithm: str) -> TrainerPod:
+def pod_of(
+    workshop: Workshop, folder: Path, algorithm: str, prompt_date: date | None = None
+) -> TrainerPod:
     knobs = {"max_steps": 1} if algorithm == "sft" else {"steps": 1, "kl_penalty_coef": 0.1}
     model = ResolvedModel(
         id=folder.parent.name.replace("--", "/"), source=MODEL.source, revision=MODEL.revision
     )
-    run = resolved(algorithm, learning_rate=0.01, save_every=1, **knobs)
+    run = resolved(algorithm, learning_rate=0.01, save_every=1, prompt_date=prompt_date, **knobs)
     return workshop.pod(run.model_copy(update={"model": model}))
 
 
@@ -117,6 +120,26 @@ def test_the_models_generation_defaults_are_ignored(tiny_model: Path, tmp_path: 
     assert network.generation_config.suppress_tokens is None
     ends = {2, 3, tokenizer.eos_token_id, tokenizer.pad_token_id}
     assert base_model.end_token_ids(network, tokenizer) == ends
+
+
+DATED: Final = (
+    "{% if strftime_now('%Y-%m-%d') != '2024-02-29' %}{{ raise_exception('another day') }}"
+    "{% endif %}"
+)
+"""The beginning of a template that refuses every day but one."""
+
+
+@pytest.mark.parametrize("algorithm", ["sft", "grpo"])
+def test_templates_that_write_todays_date_write_the_day_of_the_run(
+    empty_workshop: Workshop, tiny_model: Path, algorithm: str
+):
+    """A run that resumes on another day would otherwise learn from other prompts."""
+    folder = empty_workshop.folder / "model" / "tiny--dated" / MODEL.revision
+    shutil.copytree(tiny_model, folder)
+    template = folder / "chat_template.jinja"
+    template.write_text(DATED + template.read_text())
+    pod = pod_of(empty_workshop, folder, algorithm, prompt_date=date(2024, 2, 29))
+    assert pod.train() == Exit.DONE, pod.termination
 
 
 def test_a_tokenizer_without_chat_template_is_refused(tiny_model: Path, tmp_path: Path):

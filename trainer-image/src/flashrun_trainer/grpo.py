@@ -114,7 +114,7 @@ def train(context: TrainContext) -> Path | None:
     callback = loop.TrainingCallback(context)
 
     # Data and arguments first: they are cheap, and most mistakes of a config are found here.
-    tokenizer = model.load_tokenizer(context.pod.model_folder(run))
+    tokenizer = model.load_tokenizer(context.pod.model_folder(run), run.prompt_date)
     if context.environment.is_multi_turn:
         check_template(tokenizer, run.thinking)
     context.environment.random.seed(run.seed, context.attempt.number, context.process_group.rank)

@@ -1,6 +1,8 @@
 """The base model, its tokenizer, and the adapter that a run starts from, loaded for training."""
 
 import logging
+from datetime import date, datetime, time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +16,11 @@ from flashrun_trainer.pod.trainer_errors import TrainerError, first_line
 log = logging.getLogger(__name__)
 
 
-def load_tokenizer(folder: Path) -> Any:
+def load_tokenizer(folder: Path, prompt_date: date | None = None) -> Any:
     """Return the tokenizer in ``folder``.
+
+    Templates that write today's date get ``prompt_date``: a run that resumes on another day would
+    otherwise learn from other prompts.
 
     Raises:
         TrainerError: it has no chat template or no end-of-sequence token.
@@ -39,6 +44,10 @@ def load_tokenizer(folder: Path) -> Any:
         )
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
+    if prompt_date is not None:
+        # A variable of the template precedes the function of this name that transformers defines.
+        clock = datetime.combine(prompt_date, time.min).strftime
+        tokenizer.apply_chat_template = partial(tokenizer.apply_chat_template, strftime_now=clock)
     return tokenizer
 
 

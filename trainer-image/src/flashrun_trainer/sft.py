@@ -48,7 +48,7 @@ def train(context: TrainContext) -> Path | None:
     callback = loop.TrainingCallback(context)
 
     # Data first: it is cheap, and most mistakes of a config are found here.
-    tokenizer = model.load_tokenizer(context.pod.model_folder(run))
+    tokenizer = model.load_tokenizer(context.pod.model_folder(run), run.prompt_date)
     conversations = load_conversations(context.environment, run)
     rows = tokenize_conversations(conversations, tokenizer, run)
     remarks = (

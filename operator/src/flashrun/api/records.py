@@ -6,7 +6,7 @@ a valid manifest does not exist, and the operator relies on manifests, never on 
 """
 
 from collections.abc import Callable
-from datetime import datetime
+from datetime import date, datetime
 from enum import StrEnum
 from typing import Annotated, Any, Final, Literal
 
@@ -221,6 +221,8 @@ class ResolvedRun(Record):
     worker_env: dict[str, str] = {}
     wandb: ResolvedWandb
     seed: int
+    prompt_date: date | None = None
+    """The day that chat templates write as today, in every attempt; None leaves it to the clock."""
     scale: Scale = Scale()
     image: str = ""
     hub_endpoint: str = ""
@@ -231,12 +233,11 @@ class ResolvedRun(Record):
     """How long the last upload may take before the attempt fails with ``UploadTimeout``."""
 
     @model_serializer(mode="wrap")
-    def _leave_out_no_evaluation(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave out ``eval`` when there is none: older trainers do not know the key."""
+    def _leave_out_newer_keys(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out what a run of an earlier version has not: its trainer does not know the key."""
         written: dict[str, Any] = handler(self)
-        if self.eval is None:
-            written.pop("eval", None)
-        return written
+        newer = ("eval", "prompt_date")
+        return {key: item for key, item in written.items() if key not in newer or item is not None}
 
 
 class StorageAccess(Record):

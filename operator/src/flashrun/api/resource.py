@@ -6,7 +6,7 @@ strings there, as the Kubernetes API conventions ask.
 """
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import date, datetime
 from enum import StrEnum
 from typing import Annotated, Any, Self
 
@@ -222,6 +222,8 @@ class ResolvedStatus(Section):
     environment_digest: str = ""
     model_source: str = ""
     model_revision: str = ""
+    prompt_date: date | None = None
+    """The day that chat templates write as today: the day on which the run was created, in UTC."""
     init_from_adapter_uid: str = ""
     init_from_adapter_prefix: str = ""
     wall_clock_seconds: int = 0

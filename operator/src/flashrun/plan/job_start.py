@@ -1,5 +1,6 @@
 """Starting a Job: the Job itself, and everything that its pods need."""
 
+from datetime import UTC
 from typing import Final
 
 from flashrun.api import names
@@ -102,6 +103,7 @@ def pin_run(context: RunContext, scale: Scale) -> ResolvedRun:
         adapter=source.pinned if source else None,
         train=context.train,
         eval_settings=resolve.resolve_eval(run.spec, context.train),
+        prompt_date=(run.created or context.now).astimezone(UTC).date(),
     )
     return pins.with_trainer_settings(resolved, context.platform.trainer).replace(scale=scale)
 

@@ -64,6 +64,7 @@ def pinned_run(run: FlashRun) -> ResolvedRun | None:
             model=model,
             environment_digest=pinned.environment_digest,
             adapter=_pinned_adapter(run, pinned),
+            prompt_date=pinned.prompt_date,
             train=ResolvedTrain.model_validate(_values(pinned.train)),
             eval_settings=(
                 ResolvedEval.model_validate(_values(pinned.eval)) if pinned.eval else None

@@ -8,6 +8,7 @@ messages.
 import difflib
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from datetime import date
 from typing import Any
 
 from flashrun.api import catalog as recipes
@@ -149,6 +150,7 @@ def resolve_run(
     train: ResolvedTrain,
     eval_settings: ResolvedEval | None = None,
     adapter: ResolvedAdapter | None = None,
+    prompt_date: date | None = None,
 ) -> ResolvedRun:
     """Return the spec that the trainer reads, without the part that the platform sets."""
     params = config.environment.params
@@ -174,6 +176,7 @@ def resolve_run(
             run_name=config.wandb.run_name or names.wandb_run_name(config.algorithm, identity.name),
         ),
         seed=recipes.SEED,
+        prompt_date=prompt_date,
     )
 
 

@@ -133,6 +133,7 @@ def with_pins(
             environment_digest=resolved.environment.digest,
             model_source=resolved.model.source,
             model_revision=resolved.model.revision,
+            prompt_date=resolved.prompt_date,
             init_from_adapter_uid=source.uid if source else "",
             init_from_adapter_prefix=source.prefix if source else "",
             wall_clock_seconds=limits.wall_clock_seconds,
