@@ -205,6 +205,8 @@ def test_the_longest_input_is_refused_in_little_time(model: type[Record], unit: 
         (Manifest, ("created",), "1970-01-01T00:00:00Z", "created: is before the year 2000"),
         (Manifest, ("files",), [FILE] * (FILES_LIMIT + 1), "files: "),
         (Claim, ("attempt",), "²", "attempt: "),
+        (Claim, ("pod",), "p\u00e4d", "pod: "),
+        (Claim, ("node",), "n" * 254, "node: "),
     ],
 )
 def test_a_value_outside_its_bounds_is_refused_by_name(

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flashrun.api.reasons import Phase
+from flashrun.plan.commits import CommitSummary
 from flashrun.plan.types import StorageView
 from tests.plan import worlds
 from tests.plan.worlds import (
@@ -37,6 +38,7 @@ pods = st.builds(
     unschedulable=st.sampled_from(["", "0/1 nodes are available."]),
     waiting=st.sampled_from([None, ("ImagePullBackOff", "x"), ("CreateContainerConfigError", "y")]),
 )
+SAVED = (CommitSummary.of(checkpoint(5)), CommitSummary.of(checkpoint(10)))
 storages = st.builds(
     StorageView,
     problem=st.sampled_from(["", "", "", "S3 is away."]),
@@ -47,8 +49,8 @@ storages = st.builds(
     result=st.sampled_from([None, None, worlds.result(), worlds.result(70), worlds.result(72)]),
     ending=st.sampled_from([None, None, None, *worlds.ENDINGS]),
     claims=st.sampled_from([(), (worlds.claim(),)]),
-    checkpoints=st.sampled_from([(), (checkpoint(5),), (checkpoint(5), checkpoint(10))]),
-    adapter=st.sampled_from([None, ADAPTER]),
+    checkpoints=st.sampled_from([(), (SAVED[0],), SAVED]),
+    adapter=st.sampled_from([None, CommitSummary.of(ADAPTER)]),
 )
 controls = st.fixed_dictionaries(
     {}, optional={"suspend": st.booleans(), "cancel": st.booleans(), "save_request": st.just("s")}

@@ -72,8 +72,8 @@ Positive = Annotated[int, Field(ge=1, le=_INT64)]
 AttemptNumber = Annotated[int, Field(ge=0, le=999_999_999)]
 """Number of an attempt, counted from 1; 0 while there is none."""
 ExitCode = Annotated[int, Field(ge=0, le=255)]
-Identifier = Annotated[str, StringConstraints(max_length=253)]
-"""Name or uid of a Kubernetes object."""
+Identifier = Annotated[str, StringConstraints(max_length=253, pattern=r"^[!-~]*$")]
+"""Name or uid of a Kubernetes object, in ASCII."""
 SENTENCE_LIMIT: Final = 256
 """Longest explanation of a value, in characters."""
 Sentence = Annotated[str, StringConstraints(max_length=SENTENCE_LIMIT), AfterValidator(clean_text)]
