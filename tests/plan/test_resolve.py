@@ -156,16 +156,16 @@ def evaluation_of(**table) -> ResolvedEval | None:
 
 EVALUATIONS = [
     ("nothing given", {},
-     {"split": "eval", "required": False, "every": None, "max_examples": 64, "samples": 1,
-      "temperature": 1.0, "max_tokens": 320, "metric": "score"}),
+     {"split": "eval", "required": False, "every": None, "max_examples": 64, "may_shrink": True,
+      "samples": 1, "temperature": 1.0, "max_tokens": 320, "metric": "score"}),
     ("reasoning", {"thinking": True}, {"max_tokens": 1536}),
     ("a short sequence", {"train": {"max_length": 128}}, {"max_tokens": 127}),
     ("rollouts of another form", {"algorithm": "grpo",
      "train": {"temperature": 0.7, "max_tokens": 100}}, {"temperature": 0.7, "max_tokens": 100}),
     ("everything given", {"eval": {"split": "test", "every": 5, "max_examples": 8, "samples": 4,
      "max_tokens": 9, "metric": "pass@4"}},
-     {"split": "test", "required": True, "every": 5, "max_examples": 8, "samples": 4,
-      "max_tokens": 9, "metric": "pass@4"}),
+     {"split": "test", "required": True, "every": 5, "max_examples": 8, "may_shrink": False,
+      "samples": 4, "max_tokens": 9, "metric": "pass@4"}),
     ("the default split by its name", {"eval": {"split": "eval"}}, {"required": True}),
 ]  # fmt: skip
 

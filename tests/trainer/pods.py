@@ -32,6 +32,7 @@ from flashrun.api.records import (
     MetricsRow,
     ResolvedAdapter,
     ResolvedEnvironment,
+    ResolvedEval,
     ResolvedModel,
     ResolvedRun,
     ResolvedTrain,
@@ -68,16 +69,35 @@ def package(files: Mapping[str, str]) -> bytes:
 
 
 def sums(**replaced: str) -> dict[str, str]:
-    """The files of examples/sums; ``environment`` and ``train`` may be replaced."""
-    return {
+    """The files of examples/sums; ``environment`` and ``train`` may be replaced.
+
+    ``eval`` adds a held-out split.
+    """
+    files = {
         "environment.py": replaced.get("environment", (SUMS / "environment.py").read_text()),
         "dataset/train.jsonl": replaced.get("train", (SUMS / "dataset/train.jsonl").read_text()),
     }
+    return files | ({"dataset/eval.jsonl": replaced["eval"]} if "eval" in replaced else {})
 
 
 def rows(*pairs: tuple[str, Any]) -> str:
     """A dataset of these inputs and outputs."""
     return "".join(json.dumps({"input": a, "output": b}) + "\n" for a, b in pairs)
+
+
+def evaluated(**changes: Any) -> ResolvedEval:
+    """An evaluation of a few examples; keys of ``eval`` may be changed."""
+    settings = {
+        "split": "eval",
+        "required": True,
+        "max_examples": 8,
+        "may_shrink": False,
+        "samples": 1,
+        "temperature": 1.0,
+        "max_tokens": 8,
+        "metric": "score",
+    }
+    return ResolvedEval(**(settings | changes))
 
 
 def resolved(algorithm: str = "sft", **changes: Any) -> ResolvedRun:

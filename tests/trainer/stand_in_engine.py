@@ -37,8 +37,8 @@ class StandInEngine:
             # TRL has put functions in its place that compute with the policy's own weights.
             vars(module).pop("forward", None)
         self._tokenizer = processing_class
-        self._temperature = temperature
-        self._limit = max_completion_length
+        self.temperature = temperature
+        self.max_completion_length = max_completion_length
         kwargs = generation_kwargs or {}
         self._stops = kwargs.get("stop", [])
         self._skips_special = kwargs.get("skip_special_tokens", True)
@@ -61,20 +61,25 @@ class StandInEngine:
         pad = self._tokenizer.pad_token_id
         ids = torch.tensor([[pad] * (widest - len(row)) + row for row in prompts])
         mask = torch.tensor([[0] * (widest - len(row)) + [1] * len(row) for row in prompts])
+        sampling: dict[str, Any] = {"do_sample": False}
+        if self.temperature:
+            sampling = {
+                "do_sample": True,
+                "temperature": self.temperature,
+                "top_k": 0,
+                "top_p": 1.0,
+            }
         with torch.no_grad():
             output = self._own.generate(
                 input_ids=ids,
                 attention_mask=mask,
-                max_new_tokens=self._limit,
-                do_sample=True,
-                temperature=self._temperature,
-                top_k=0,
-                top_p=1.0,
+                max_new_tokens=self.max_completion_length,
+                **sampling,
                 return_dict_in_generate=True,
                 output_logits=True,
             )
         sampled = output.sequences[:, widest:]
-        logits = torch.stack(output.logits, dim=1).float() / self._temperature
+        logits = torch.stack(output.logits, dim=1).float() / (self.temperature or 1.0)
         chosen = logits.log_softmax(-1).gather(-1, sampled.unsqueeze(-1)).squeeze(-1)
         completions = [self._ended(row) for row in sampled.tolist()]
         logprobs = [

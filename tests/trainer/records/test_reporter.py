@@ -11,6 +11,8 @@ import pytest
 
 from flashrun.api import names
 from flashrun.api.records import (
+    Evaluation,
+    EvaluationPoint,
     Heartbeat,
     Manifest,
     MetricsRow,
@@ -91,6 +93,49 @@ def test_what_is_reported_is_there_when_the_reporter_is_closed(
         "metrics.jsonl",
         "rollouts/step-00000001.jsonl",
     }
+
+
+def test_evaluations_have_rollouts_of_their_own_and_a_place_in_the_heartbeat(
+    claim: Callable[[], ClaimedAttempt], tmp_path: Path
+):
+    attempt = claim()
+    reporter = reporter_of(attempt, tmp_path)
+    evaluation = Evaluation(metric="score", baseline=EvaluationPoint(step=0, score=0.25))
+    reporter.set_evaluation(evaluation)
+    reporter.warn("a warning of a step")
+    reporter.set_evaluation_warning("a warning of the evaluation")
+    reporter.queue_rollouts(4, [{"completion": "trained"}])
+    reporter.queue_rollouts(4, [{"completion": "evaluated"}], evaluated=True)
+    reporter.close()
+    for key, text in (
+        (names.rollouts_key(attempt.prefix, 4), "trained"),
+        (names.eval_rollouts_key(attempt.prefix, 4), "evaluated"),
+    ):
+        assert json.loads(attempt.store.get_bytes(key)) == {"completion": text}
+    heartbeat = attempt.store.get_json(names.heartbeat_key(attempt.run.run.uid), Heartbeat)
+    assert heartbeat.evaluation == evaluation
+    assert heartbeat.warning == "a warning of a step; a warning of the evaluation"
+
+
+def test_a_history_is_read_from_where_it_was_read_last(
+    claim: Callable[[], ClaimedAttempt], tmp_path: Path
+):
+    first, folder = claim(), tmp_path / "first"
+    folder.mkdir()
+    reporter = reporter_of(first, folder)
+    assert reporter.read_new_rows() == []
+    for step in (1, 2):
+        reporter.append_metrics(row(step))
+    assert [new.step for new in reporter.read_new_rows()] == [1, 2]
+    reporter.append_metrics(row(3))
+    assert [new.step for new in reporter.read_new_rows()] == [3]
+    assert reporter.read_new_rows() == []
+    reporter.close()
+    # The next attempt reads what it continues, too.
+    following = reporter_of(claim(), tmp_path)
+    following.continue_history(2)
+    assert [new.step for new in following.read_new_rows()] == [1, 2]
+    following.close()
 
 
 def test_an_attempt_that_lost_its_run_writes_nothing_but_its_log(

@@ -54,6 +54,23 @@ def test_the_current_phase_has_its_seconds_so_far():
     assert found.current_phase() == (None, 0.0)
 
 
+def test_the_seconds_of_an_evaluation_are_in_no_row():
+    clock = Clock()
+    found = StepTimer(clock=clock)
+    found.end_startup_part("loading")
+    clock.after(2)
+    with found.excluded():
+        clock.after(30)
+    clock.after(1)
+    assert found.end_row(60)["seconds/step"] == 3
+    with found.excluded():
+        clock.after(30)
+    found.count_as_saving()
+    clock.after(4)
+    values = found.end_row(60)
+    assert (values["seconds/step"], values["seconds/saving"]) == (4, 0)
+
+
 def test_the_seconds_of_a_save_are_in_the_next_row():
     clock = Clock()
     found = StepTimer(clock=clock)

@@ -6,6 +6,7 @@ from typing import NoReturn
 
 from flashrun.api.records import ResolvedRun
 from flashrun_trainer.data.environment import Environment
+from flashrun_trainer.data.held_out import HeldOutSplit
 from flashrun_trainer.pod.distributed import ProcessGroup
 from flashrun_trainer.pod.interruption import Interruption
 from flashrun_trainer.pod.mounts import PodMounts
@@ -25,6 +26,7 @@ class TrainContext:
     run: ResolvedRun
     attempt: ClaimedAttempt
     environment: Environment
+    held_out: HeldOutSplit
     reporter: Reporter
     uploader: Uploader
     tracker: Tracker

@@ -29,51 +29,35 @@ from trl import GRPOConfig, GRPOTrainer
 from flashrun.api.exits import Exit
 from flashrun.api.reasons import Reason
 from flashrun.api.records import ResolvedRun
-from flashrun_trainer import loop, model, trl_arguments
+from flashrun_trainer import evaluator, loop, model, trl_arguments
 from flashrun_trainer.context import TrainContext
 from flashrun_trainer.data import advantages, generation, rewards, sampler_agreement, stopping
 from flashrun_trainer.data.advantages import Outcome
-from flashrun_trainer.data.chat_template import tokenize_messages
+from flashrun_trainer.data.calls import check_left_behind
 from flashrun_trainer.data.conversations import join
-from flashrun_trainer.data.dataset import example_name
-from flashrun_trainer.data.environment import Environment, naming_example
-from flashrun_trainer.data.episodes import (
-    Episode,
-    check_template,
-    play_turns,
-    start_episodes,
-)
-from flashrun_trainer.data.messages import Answer, Message
+from flashrun_trainer.data.dataset import check_same_examples, example_name
+from flashrun_trainer.data.environment import Environment
+from flashrun_trainer.data.episode_player import EpisodePlayer
+from flashrun_trainer.data.episodes import Episode, check_template
+from flashrun_trainer.data.messages import Message
 from flashrun_trainer.data.prompt_order import PromptOrder, PromptSampler
+from flashrun_trainer.data.prompts import Prompt, make_prompt, parse_answer
 from flashrun_trainer.data.random_stream import derive_seed
 from flashrun_trainer.data.reasoning import decode
 from flashrun_trainer.data.retries import NothingJudgedError, plan_retry, retry_warning
 from flashrun_trainer.data.template_forms import template_form, unwritten_remark
-from flashrun_trainer.data.tool_definitions import Tool
 from flashrun_trainer.data.unread_keys import json_remark, unread_remark
+from flashrun_trainer.evaluator import Evaluator
 from flashrun_trainer.pod.trainer_errors import TrainerError
 from flashrun_trainer.records.timing import StepPhase, StepTimer
+from flashrun_trainer.samplers import VllmSampler
 
 log = logging.getLogger(__name__)
 
 _GENERATION_BATCH: Final = 128
 """Completions that transformers samples together; their keys and values must fit the memory."""
-_MOST_LEFT_BEHIND: Final = 256
-"""Threads with calls that hang; a pod may have about a thousand threads."""
 _STORED_ROLLOUTS: Final = 8
 """Rollouts of a step that are stored."""
-
-
-class Prompt(NamedTuple):
-    """One example, ready to be answered."""
-
-    example: Any
-    messages: list[Message]
-    ids: list[int]
-    opens_reasoning: bool
-    """Whether the prompt ends with open reasoning."""
-    tools: tuple[Tool, ...] = ()
-    """The tools that the template describes to the model."""
 
 
 class ScoredCompletion(NamedTuple):
@@ -119,7 +103,8 @@ def train(context: TrainContext) -> Path | None:
         check_template(tokenizer, run.thinking)
     context.environment.random.seed(run.seed, context.attempt.number, context.process_group.rank)
     prompts = load_prompts(context.environment, tokenizer, run)
-    loop.check_same_examples(context.process_group, (prompt.ids for prompt in prompts))
+    check_same_examples(context.process_group, (prompt.ids for prompt in prompts))
+    held_out = evaluator.read_held_out(context, tokenizer)
     output = context.pod.work / "checkpoints"
     arguments = trl_arguments.grpo(run, machine, output, len(prompts))
     prompts_per_step = trl_arguments.prompts_per_step(run, len(prompts), machine.world_size)
@@ -153,6 +138,20 @@ def train(context: TrainContext) -> Path | None:
         reward_funcs=reward_function.reward,  # TRL takes the metric's name from the method's name
         callbacks=[callback],
     )
+    if held_out is not None:
+        completions = arguments["max_steps"] * prompts_per_step * (run.train.group_size or 1)
+        callback.evaluator = Evaluator(
+            context,
+            held_out,
+            tokenizer,
+            trainer.model,
+            VllmSampler(trainer, tokenizer, run.train.stop_sequences or ())
+            if trainer.use_vllm
+            else evaluator.transformers_sampler(context, tokenizer, trainer.model),
+            lambda measured: (
+                measured.answering / max(1, measured.answers) * completions / machine.world_size
+            ),
+        )
     return loop.run_training(trainer, callback, context)
 
 
@@ -163,16 +162,7 @@ def load_prompts(environment: Environment, tokenizer: Any, run: ResolvedRun) -> 
         TrainerError: the environment fails, or all prompts are too long.
     """
     examples = environment.examples[: run.train.max_examples or None]
-    prompts, form = [], template_form(tokenizer).reasoning
-    for example in examples:
-        messages = environment.prompt(example)
-        with naming_example(example_name(example)):
-            tools = environment.tools(example)
-            ids = tokenize_messages(tokenizer, messages, run.thinking, True, tools)
-        opens_reasoning = form.is_opened_by(
-            tokenizer.decode(ids), continues=messages[-1]["role"] == "assistant"
-        )
-        prompts.append(Prompt(example, messages, ids, opens_reasoning, tools))
+    prompts = [make_prompt(environment, tokenizer, example, run.thinking) for example in examples]
     longest = trl_arguments.longest_prompt(run)
     fitting = [prompt for prompt in prompts if len(prompt.ids) <= longest]
     limit = f"max_length - max_tokens = {longest} tokens"
@@ -206,7 +196,7 @@ def data_remark(environment: Environment, prompts: Sequence[Prompt], tokenizer: 
 # --- sampling -----------------------------------------------------------------------------------
 
 
-class GrpoTrainer(loop.WithoutCheckpoints, GRPOTrainer):
+class GrpoTrainer(loop.OwnRecords, GRPOTrainer):
     """TRL's trainer with our prompts and their order, our stop sequences and our episodes."""
 
     def __init__(
@@ -229,6 +219,14 @@ class GrpoTrainer(loop.WithoutCheckpoints, GRPOTrainer):
         """How often this step has sampled: once, or once per turn."""
         rollout = self.rollout_episodes if context.environment.is_multi_turn else None
         super().__init__(rollout_func=rollout, **arguments)
+        self._player = EpisodePlayer(
+            context.environment,
+            self._tokenizer,
+            context.run,
+            longest=trl_arguments.longest_prompt(context.run),
+            sharded=context.sharded,
+            waiting=lambda: timer.timed(StepPhase.ENVIRONMENT),
+        )
 
     def _get_train_sampler(self, dataset: Dataset | None = None) -> Any:
         return PromptSampler(self._order, self.num_generations, self.args.steps_per_generation)
@@ -382,31 +380,17 @@ class GrpoTrainer(loop.WithoutCheckpoints, GRPOTrainer):
             return self._rollout_episodes([self._prompts[int(row)] for row in prompts])
 
     def _rollout_episodes(self, prompts: Sequence[Prompt]) -> dict[str, Any]:
-        environment, run = self._context.environment, self._context.run
-        longest = trl_arguments.longest_prompt(run)
-        episodes = self._start_episodes(prompts)
         logprobs: list[list[float]] = [[] for _ in prompts]
-        while active := self._episodes_to_sample(episodes):
+
+        def sample(indices: Sequence[int], prompt_ids: list[list[int]]) -> list[list[int]]:
             sampled, sampled_logprobs = self._generate_single_turn(
-                [episodes[index].ids for index in active], None, {}, self.num_generations
+                prompt_ids, None, {}, self.num_generations
             )
-            for index, row in zip(active, sampled_logprobs or [], strict=False):
+            for index, row in zip(indices, sampled_logprobs or [], strict=False):
                 logprobs[index] += row
-            pairs = zip(active, sampled, strict=True)
-            turns = [
-                (
-                    episodes[index],
-                    ids,
-                    parse_answer(self._tokenizer, run, ids, prompts[index].opens_reasoning),
-                )
-                for index, ids in pairs
-                if not episodes[index].done
-            ]
-            with self._timer.timed(StepPhase.ENVIRONMENT):
-                replies = play_turns(environment, turns)
-            for (episode, *_), messages in zip(turns, replies, strict=True):
-                if messages:
-                    episode.add_reply(self._tokenizer, messages, run.thinking, longest)
+            return sampled
+
+        episodes = self._player.play(prompts, sample)
         return {
             "prompt_ids": [episode.prompt_ids for episode in episodes],
             "completion_ids": [episode.completion_ids for episode in episodes],
@@ -420,93 +404,8 @@ class GrpoTrainer(loop.WithoutCheckpoints, GRPOTrainer):
             "episode": episodes,
         }
 
-    def _start_episodes(self, prompts: Sequence[Prompt]) -> list[Episode]:
-        """Start an episode for every prompt, each with its own call of ``start_episode``.
-
-        What the environment sets up there is for one episode, and its messages may differ each
-        time.
-        """
-        examples = [prompt.example for prompt in prompts]
-        with self._timer.timed(StepPhase.ENVIRONMENT):
-            openings = start_episodes(self._context.environment, examples)
-        return list(map(self._start_episode, prompts, openings))
-
-    def _start_episode(
-        self, prompt: Prompt, opening: tuple[list[Message], int] | BaseException
-    ) -> Episode:
-        """Start one episode; one that cannot start is played for a turn and not learned.
-
-        TRL needs a completion for every prompt.
-        """
-        messages, ids, turns, error = prompt.messages, prompt.ids, 1, None
-        try:
-            if isinstance(opening, BaseException):
-                raise opening
-            own_messages, turns = opening
-            if own_messages != messages:
-                messages, ids = own_messages, self._tokenize_opening(own_messages, prompt.tools)
-        except BaseException as failure:
-            messages, ids, error = prompt.messages, prompt.ids, failure
-        return Episode(
-            prompt.example,
-            [dict(message) for message in messages],
-            list(ids),
-            turns_left=turns,
-            error=error,
-        )
-
-    def _tokenize_opening(self, messages: list[Message], tools: Sequence[Tool]) -> list[int]:
-        """Return an opening as token ids; raises an error if the episode cannot begin with it."""
-        run = self._context.run
-        ids = tokenize_messages(self._tokenizer, messages, run.thinking, True, tools)
-        longest = trl_arguments.longest_prompt(run)
-        if len(ids) > longest:
-            raise ValueError(
-                f"start_episode gave {len(ids)} tokens, and max_length - max_tokens "
-                f"leaves {longest}: shorten it, or raise train.max_length"
-            )
-        return ids
-
-    def _episodes_to_sample(self, episodes: Sequence[Episode]) -> Sequence[int]:
-        """Return the indices of the episodes that get another answer: those that are not done.
-
-        Ranks with a sharded model can only sample together, and ranks that take turns can only call
-        the environment together. While one rank has an episode that is not done, all ranks sample
-        for all of their episodes; extra answers are ignored.
-        """
-        active = [index for index, episode in enumerate(episodes) if not episode.done]
-        if not (self._context.sharded or self._context.environment.takes_turns):
-            return active
-        (any_active,) = self._context.process_group.any_rank(bool(active))
-        return range(len(episodes)) if any_active else ()
-
 
 # --- scoring ------------------------------------------------------------------------------------
-
-
-def parse_answer(
-    tokenizer: Any, run: ResolvedRun, ids: Sequence[int], opens_reasoning: bool
-) -> Answer:
-    """Return sampled token ids as an answer, up to the first stop sequence."""
-    form = template_form(tokenizer).reasoning
-    text = stopping.text_until_stop(tokenizer, ids, run.train.stop_sequences or (), form)
-    return Answer(text, run.thinking, opens_reasoning, form)
-
-
-def check_left_behind(threads: Sequence[int]) -> None:
-    """Check how many threads still run calls that hang, on every rank.
-
-    Raises:
-        TrainerError: they are too many; only a new process is rid of them.
-    """
-    if max(threads) > _MOST_LEFT_BEHIND:
-        raise TrainerError(
-            Exit.TEMPORARY,
-            Reason.JUDGE_UNAVAILABLE,
-            f"{max(threads)} calls of the environment hang in one process",
-            "the run is retried from its last step; set a time limit for what the environment "
-            "waits for",
-        )
 
 
 class Learning(NamedTuple):

@@ -1,13 +1,11 @@
 """What both methods share around TRL's training loop: resume, report, save, stop, finish."""
 
-import hashlib
 import logging
 import math
 import os
 import shutil
 import time
-from array import array
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -24,7 +22,7 @@ from transformers.trainer_callback import PrinterCallback
 from flashrun.api import names
 from flashrun.api.bounds import fit_metrics
 from flashrun.api.exits import Exit
-from flashrun.api.reasons import Activity, Reason
+from flashrun.api.reasons import Activity
 from flashrun.api.records import MetricsRow, Progress
 from flashrun_trainer import adapter_layers, model, sharding, trl_arguments
 from flashrun_trainer.checkpoint import (
@@ -35,8 +33,8 @@ from flashrun_trainer.checkpoint import (
     write_checkpoint,
 )
 from flashrun_trainer.context import TrainContext
-from flashrun_trainer.pod.distributed import ProcessGroup
-from flashrun_trainer.pod.trainer_errors import TrainerError, divergence_error
+from flashrun_trainer.evaluator import Evaluator
+from flashrun_trainer.pod.trainer_errors import divergence_error
 from flashrun_trainer.records import checkpoint_uploads, termination, timing
 from flashrun_trainer.step_gate import StepGate
 
@@ -71,6 +69,8 @@ class TrainingCallback(TrainerCallback):
         self._whole: WholeStep | None = None
         self.last_saved_step = 0
         """Step that the uploader has, or from which this attempt has resumed."""
+        self.evaluator: Evaluator | None = None
+        """Evaluates the run on held-out examples; None when it has none."""
         self.environment_metrics: dict[str, float] = {}
         """Metrics of the environment for the current step."""
         self.timer = timing.StepTimer(timing.load_startup_seconds(context.pod.packages))
@@ -85,10 +85,13 @@ class TrainingCallback(TrainerCallback):
     ) -> None:
         """Start the clock."""
         self._objects = TrainingObjects.from_callback(state, objects)
-        self._began = (state.global_step, time.monotonic())
         self.timer.end_startup_part("loading")
         self.timer.start_tokens_at(self._tokens(state))
         self._context.reporter.set_progress(self._progress(state, {}))
+        if self.evaluator is not None:
+            with self.timer.excluded():
+                self.evaluator.resume(state.global_step, state.max_steps)
+        self._began = (state.global_step, time.monotonic())
         self._context.reporter.set_activity(Activity.TRAINING)
 
     def on_pre_optimizer_step(self, *_: Any, **__: Any) -> None:
@@ -122,6 +125,19 @@ class TrainingCallback(TrainerCallback):
         )
         if any(save_requested for save_requested, _ in ranks):
             control.should_save = True
+        if self.evaluator is not None:
+            saves, step = control.should_save, state.global_step
+            control.should_evaluate = self.evaluator.is_due(step, state.max_steps, saves=saves)
+            control.should_save |= control.should_evaluate
+
+    def evaluate(self, state: TrainerState) -> None:
+        """Evaluate the last whole step; whoever asks the run to stop meanwhile gets that step."""
+        if self.evaluator is None:
+            return
+        self.gate.end_change()
+        with self.timer.excluded():
+            self.evaluator.evaluate(state.global_step, state.max_steps)
+        self.gate.begin_change()
 
     def on_log(
         self,
@@ -185,7 +201,11 @@ class TrainingCallback(TrainerCallback):
         folder = self._context.pod.work / "checkpoints" / f"checkpoint-{whole.step}"
         write_checkpoint(folder, objects, whole)
         snapshot = checkpoint_uploads.take_snapshot(
-            folder, self._context.pod.work / "outbox", whole.step, self._context.run.model.id
+            folder,
+            self._context.pod.work / "outbox",
+            whole.step,
+            self._context.run.model.id,
+            self.evaluator.of_checkpoint(whole.step) if self.evaluator else None,
         )
         self._context.uploader.put(snapshot, urgent=urgent)
         shutil.rmtree(folder)
@@ -215,35 +235,21 @@ class TrainingCallback(TrainerCallback):
         )
 
 
-class WithoutCheckpoints:
-    """Mixin for TRL's trainers: they write no checkpoints; ``TrainingCallback.on_save`` does."""
+class OwnRecords:
+    """Mixin for TRL's trainers: ``TrainingCallback`` writes their checkpoints and evaluates."""
+
+    evaluate_step: Callable[[], None]
+    """Evaluates the step that has just ended."""
+    control: TrainerControl
 
     def _save_checkpoint(self, *_: Any, **__: Any) -> None:
-        """Write nothing."""
+        """Write nothing: ``TrainingCallback.on_save`` does."""
 
-
-def check_same_examples(process_group: ProcessGroup, examples: Iterable[Sequence[int]]) -> None:
-    """Check that all ranks have the same examples, given as token ids.
-
-    Each rank takes its share of its own list, so a different order would train on some examples
-    twice and on others never.
-
-    Raises:
-        TrainerError: the examples differ.
-    """
-    if process_group.world_size == 1:
-        return
-    sha256 = hashlib.sha256()
-    for ids in examples:
-        sha256.update(b"%d:" % len(ids) + array("q", ids).tobytes())
-    if len(set(process_group.all_gather(sha256.hexdigest()))) > 1:
-        raise TrainerError(
-            Exit.ENVIRONMENT,
-            Reason.EXAMPLES_DIFFER,
-            "the environment gives different examples to the processes of this run: its code draws "
-            "random numbers without a seed",
-            "use a random.Random with a fixed seed in environment.py",
-        )
+    def _evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
+        """Evaluate on our held-out examples; at the end of an epoch, TRL would ask again."""
+        self.evaluate_step()
+        self.control.should_evaluate = False
+        return {}
 
 
 def _is_finite_number(value: Any) -> bool:
@@ -308,6 +314,7 @@ def run_training(trainer: Any, callback: TrainingCallback, context: TrainContext
     _report_adapted_layers(trainer.model, context)
     if context.sharded:
         sharding.exclude_shards_from_ddp(trainer.model)
+    trainer.evaluate_step = lambda: callback.evaluate(trainer.state)
     resume = download_resume_checkpoint(context)
     is_main_process = context.process_group.is_main_process
     adapter = context.pod.work / "adapter" / names.adapter_folder(context.attempt.number)
@@ -317,7 +324,9 @@ def run_training(trainer: Any, callback: TrainingCallback, context: TrainContext
         # An earlier attempt may have trained all steps, and then failed to publish the adapter. In
         # the middle of an epoch, TRL would take one step too many.
         if state.global_step >= trainer.args.max_steps:
-            context.interruption.training_begins()
+            with context.interruption.stopping(lambda: stop_training(callback, context)):
+                _evaluate_finished_run(trainer, callback, resume, state)
+                callback.gate.close()
             callback.report_finished_run(state)
             return move_adapter(resume, adapter) if is_main_process else None
     with context.interruption.stopping(lambda: stop_training(callback, context)):
@@ -336,6 +345,15 @@ def run_training(trainer: Any, callback: TrainingCallback, context: TrainContext
     save_adapter(trainer.model, saved)
     checkpoint_uploads.write_portable_config(saved / "adapter_config.json", context.run.model.id)
     return move_adapter(saved, adapter)
+
+
+def _evaluate_finished_run(
+    trainer: Any, callback: TrainingCallback, resume: Path, state: TrainerState
+) -> None:
+    """Evaluate the adapter of a run without steps left, unless an earlier attempt has done it."""
+    if callback.evaluator is not None:
+        trainer._load_from_checkpoint(str(resume))
+        callback.evaluator.resume(state.global_step, trainer.args.max_steps)
 
 
 def _report_adapted_layers(peft_model: Any, context: TrainContext) -> None:

@@ -22,6 +22,7 @@ from flashrun.api.records import FileEntry, Manifest, Result
 from flashrun.store_errors import KeyExists, StoreError
 from flashrun_trainer.context import TrainContext
 from flashrun_trainer.data import environment as environments
+from flashrun_trainer.data import held_out
 from flashrun_trainer.data.environment import Environment
 from flashrun_trainer.pod.distributed import ProcessGroup
 from flashrun_trainer.pod.image_packages import installed_pins
@@ -108,6 +109,7 @@ def _run_attempt(
             attempt.store.put_bytes(names.packages_key(attempt.prefix, attempt.number), pins)
         _seed_random(spec.seed)
         environment = environments.load(pod, spec.environment, process_group)
+        split = held_out.load(pod, spec, environment, process_group)
         method = _import_method(spec.algorithm, process_group)
         process_group.init_process_group()
         adapter = method(
@@ -116,6 +118,7 @@ def _run_attempt(
                 run=spec,
                 attempt=attempt,
                 environment=environment,
+                held_out=split,
                 reporter=reporter,
                 uploader=uploader,
                 tracker=tracker,
@@ -393,6 +396,7 @@ def _write_result(
             batching=reporter.batching,
             wandb=reporter.wandb_problem,
             adapted=reporter.adapted,
+            evaluation=reporter.evaluation,
             finished=datetime.now(UTC),
         ),
     )

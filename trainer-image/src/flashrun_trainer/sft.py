@@ -18,10 +18,11 @@ from trl import SFTConfig, SFTTrainer
 from flashrun.api.exits import Exit
 from flashrun.api.reasons import Reason
 from flashrun.api.records import ResolvedRun
-from flashrun_trainer import loop, model, row_layout, trl_arguments
+from flashrun_trainer import evaluator, loop, model, row_layout, trl_arguments
 from flashrun_trainer.context import TrainContext
 from flashrun_trainer.data import packing
 from flashrun_trainer.data.conversations import Conversation
+from flashrun_trainer.data.dataset import check_same_examples
 from flashrun_trainer.data.environment import Environment, naming_example
 from flashrun_trainer.data.labels import TokenizedExample, tokenize_conversation, truncate
 from flashrun_trainer.data.messages import has_reasoning, is_learnable
@@ -32,6 +33,7 @@ from flashrun_trainer.data.template_forms import (
     unwritten_remark,
 )
 from flashrun_trainer.data.unread_keys import json_remark, unread_remark
+from flashrun_trainer.evaluator import Evaluator, Measured
 from flashrun_trainer.pod.trainer_errors import TrainerError
 
 log = logging.getLogger(__name__)
@@ -60,7 +62,8 @@ def train(context: TrainContext) -> Path | None:
     )
     context.reporter.warn("; ".join(filter(None, remarks)))
     examples = list(chain.from_iterable(rows))
-    loop.check_same_examples(context.process_group, (example.input_ids for example in examples))
+    check_same_examples(context.process_group, (example.input_ids for example in examples))
+    held_out = evaluator.read_held_out(context, tokenizer)
 
     # Whether examples may share a row depends on the model's layers.
     network, lora_arguments = loop.load_policy(context)
@@ -100,10 +103,26 @@ def train(context: TrainContext) -> Path | None:
         processing_class=tokenizer,
         callbacks=[callback],
     )
+    if held_out is not None:
+        callback.evaluator = Evaluator(
+            context,
+            held_out,
+            tokenizer,
+            trainer.model,
+            evaluator.transformers_sampler(context, tokenizer, trainer.model),
+            lambda measured: _estimate_training(measured, plan.tokens_until(steps), machine),
+        )
     return loop.run_training(trainer, callback, context)
 
 
-class SftTrainer(loop.WithoutCheckpoints, SFTTrainer):
+def _estimate_training(measured: Measured, tokens: int, machine: trl_arguments.Machine) -> float:
+    """Return how long training on so many tokens takes: backward is twice as long as forward."""
+    if not measured.tokens:
+        return 0.0
+    return 3 * measured.forward / measured.tokens * tokens / machine.world_size
+
+
+class SftTrainer(loop.OwnRecords, SFTTrainer):
     """TRL's trainer, with a warm-up that starts above 0 and means that weigh every token alike."""
 
     def __init__(self, **arguments: Any) -> None:

@@ -496,7 +496,8 @@ class EvalConfig(Section):
     max_examples: Annotated[int, Field(ge=1, le=1_000_000), INTEGRAL] | None = Field(
         default=None, examples=[128]
     )
-    """Use only the first N examples of the split."""
+    """Use only the first N examples of the split; when left out, 64, and fewer where evaluations
+    would take more than 5 % of the run's time."""
     samples: Annotated[int, Field(ge=1, le=1024), INTEGRAL] | None = Field(
         default=None, examples=[4]
     )

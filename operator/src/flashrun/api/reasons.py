@@ -436,6 +436,18 @@ class Reason(Word):
         Owner.USER,
         Retry.NEVER,
     )
+    EVAL_SPLIT_MISSING = (
+        "EvalSplitMissing",
+        "The environment's package does not have the split in eval.split, or no usable examples.",
+        Owner.USER,
+        Retry.NEVER,
+    )
+    EVAL_METRIC_MISSING = (
+        "EvalMetricMissing",
+        "The metric in eval.metric is not one that an evaluation of this environment has.",
+        Owner.USER,
+        Retry.NEVER,
+    )
     PROMPTS_TOO_LONG = (
         "PromptsTooLong",
         "All prompts are longer than max_length - max_tokens.",
@@ -619,6 +631,7 @@ class Activity(Word):
     INSTALLING = "Installing", "The environment and its packages are being installed."
     LOADING = "Loading", "The trainer loads the environment and the model."
     TRAINING = "Training", "The trainer is at work."
+    EVALUATING = "Evaluating", "The trainer answers and scores held-out examples."
     UPLOADING = "Uploading", "Training is done; the last checkpoints and the adapter are uploaded."
 
     def with_detail(self, detail: str) -> str:

@@ -126,6 +126,8 @@ class ResolvedEval(Record):
     every: int | None = None
     """Steps between evaluations; None evaluates at each save."""
     max_examples: int
+    may_shrink: bool = True
+    """Whether evaluations that take too much of the run's time answer fewer examples."""
     samples: int
     """1 is one greedy answer per example; more are sampled at ``temperature``."""
     temperature: float

@@ -134,6 +134,7 @@ def resolve_eval(config: RunConfig, train: ResolvedTrain) -> ResolvedEval | None
         required=given.split is not None,
         every=given.every,
         max_examples=given.max_examples or 64,
+        may_shrink=given.max_examples is None,
         samples=given.samples or 1,
         temperature=1.0 if train.temperature is None else train.temperature,
         max_tokens=given.max_tokens or min(longest, max(1, train.max_length - 1)),

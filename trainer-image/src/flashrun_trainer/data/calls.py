@@ -21,7 +21,9 @@ from queue import SimpleQueue
 from types import FrameType
 from typing import Any, Final, Generic, TypeVar
 
-from flashrun_trainer.pod.trainer_errors import InterruptedBeforeTraining
+from flashrun.api.exits import Exit
+from flashrun.api.reasons import Reason
+from flashrun_trainer.pod.trainer_errors import InterruptedBeforeTraining, TrainerError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -34,6 +36,24 @@ _REPEAT_SECONDS: Final = 1.0
 """A call that swallows the interruption is interrupted again after this time."""
 _CHECK_SECONDS: Final = 1.0
 """So often it is checked whether a thread has died."""
+_MOST_LEFT_BEHIND: Final = 256
+"""Threads with calls that hang; a pod may have about a thousand threads."""
+
+
+def check_left_behind(threads: Sequence[int]) -> None:
+    """Check how many threads still run calls that hang, on every rank.
+
+    Raises:
+        TrainerError: they are too many; only a new process is rid of them.
+    """
+    if max(threads) > _MOST_LEFT_BEHIND:
+        raise TrainerError(
+            Exit.TEMPORARY,
+            Reason.JUDGE_UNAVAILABLE,
+            f"{max(threads)} calls of the environment hang in one process",
+            "the run is retried from its last step; set a time limit for what the environment "
+            "waits for",
+        )
 
 
 class CallTimeoutError(Exception):

@@ -1,7 +1,9 @@
 """The dataset of an environment: which file holds the run's split, and its examples."""
 
+import hashlib
 import json
-from collections.abc import Mapping
+from array import array
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -10,6 +12,7 @@ from flashrun.api.exits import Exit
 from flashrun.api.reasons import Reason
 from flashrun.api.records import ResolvedEnvironment
 from flashrun_trainer.data.conversations import read_row
+from flashrun_trainer.pod.distributed import ProcessGroup
 from flashrun_trainer.pod.trainer_errors import TrainerError
 
 _SUFFIXES: Final = (".jsonl", ".json")
@@ -121,3 +124,27 @@ def example_name(example: Any) -> str:
     """Return the name of an example for people: ``row 1`` is the first row of the dataset."""
     _, _, index = str(getattr(example, "id", "")).rpartition("_")
     return f"row {int(index) + 1}" if index.isdigit() else "an example"
+
+
+def check_same_examples(process_group: ProcessGroup, examples: Iterable[Sequence[int]]) -> None:
+    """Check that all ranks have the same examples, given as token ids.
+
+    Each rank takes its share of its own list, so a different order would train on some examples
+    twice and on others never.
+
+    Raises:
+        TrainerError: the examples differ.
+    """
+    if process_group.world_size == 1:
+        return
+    sha256 = hashlib.sha256()
+    for ids in examples:
+        sha256.update(b"%d:" % len(ids) + array("q", ids).tobytes())
+    if len(set(process_group.all_gather(sha256.hexdigest()))) > 1:
+        raise TrainerError(
+            Exit.ENVIRONMENT,
+            Reason.EXAMPLES_DIFFER,
+            "the environment gives different examples to the processes of this run: its code draws "
+            "random numbers without a seed",
+            "use a random.Random with a fixed seed in environment.py",
+        )

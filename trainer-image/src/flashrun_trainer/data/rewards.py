@@ -58,6 +58,8 @@ class Score:
     """The kind of the error."""
     trace: str = ""
     """The traceback of the error."""
+    success: bool = field(default=False, compare=False)
+    """Whether the response counts as right, for pass@k."""
 
 
 def scores_groups(environment: Environment) -> bool:
@@ -151,7 +153,15 @@ def _read_score(result: Any) -> Score:
     if not abs(reward) <= _LARGEST_SCORE:
         raise ValueError(f"the score is {reward}, which is not finite in float32")
     numbers, dropped = _read_metrics(getattr(result, "metrics", ()))
-    return Score(reward, numbers, dropped)
+    return Score(reward, numbers, dropped, success=_is_success(result, reward))
+
+
+def _is_success(result: Any, reward: float) -> bool:
+    """Return whether a score is a success, as the SDK's ``resolved_success`` decides it."""
+    success, threshold = getattr(result, "success", None), getattr(result, "threshold", None)
+    if success is not None:
+        return bool(success)
+    return reward > 0 if threshold is None else reward >= threshold
 
 
 def _read_metrics(metrics: Any) -> tuple[dict[str, float], dict[str, str]]:

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from flashrun.api import names
-from flashrun.api.records import FileEntry, Manifest
+from flashrun.api.records import CheckpointEvaluation, FileEntry, Manifest
 from flashrun.store import Store
 from flashrun.store_errors import Corrupt, KeyExists, KeyNotFound, StoreError
 from flashrun_trainer.pod.trainer_errors import TrainerError, classify
@@ -118,15 +118,22 @@ class Snapshot:
     state: Path
     lora_rank: int
     lora_alpha: int
+    evaluation: CheckpointEvaluation | None = None
 
 
-def take_snapshot(checkpoint: Path, outbox: Path, step: int, base_model: str) -> Snapshot:
+def take_snapshot(
+    checkpoint: Path,
+    outbox: Path,
+    step: int,
+    base_model: str,
+    evaluation: CheckpointEvaluation | None = None,
+) -> Snapshot:
     """Hard-link the adapter and state files of a checkpoint folder; other files are left out."""
     adapter, state = outbox / f"{step}-adapter", outbox / f"{step}-state"
     _link(checkpoint, adapter / "adapter", _ADAPTER_FILES)
     _link(checkpoint, state / "state", _STATE_FILES)
     config = write_portable_config(adapter / "adapter" / "adapter_config.json", base_model)
-    return Snapshot(step, adapter, state, config["r"], config["lora_alpha"])
+    return Snapshot(step, adapter, state, config["r"], config["lora_alpha"], evaluation)
 
 
 def write_portable_config(path: Path, base_model: str) -> dict[str, int]:
@@ -151,10 +158,10 @@ def _link(source: Path, target: Path, patterns: tuple[str, ...]) -> None:
     target.mkdir(parents=True)
     for pattern in patterns:
         for path in source.glob(pattern):
-            _link_or_copy(path, target / path.name)
+            link_or_copy(path, target / path.name)
 
 
-def _link_or_copy(path: Path, target: Path) -> None:
+def link_or_copy(path: str | Path, target: str | Path) -> None:
     """Hard-link ``path`` to ``target``, or copy it where the file system has no hard links."""
     with contextlib.suppress(OSError):
         os.link(path, target)
@@ -303,6 +310,7 @@ class Uploader:
                 base_model=self.base_model,
                 lora_rank=snapshot.lora_rank,
                 lora_alpha=snapshot.lora_alpha,
+                evaluation=snapshot.evaluation if kind == "checkpoint" else None,
                 created=datetime.now(UTC),
                 files=files,
             )

@@ -23,6 +23,7 @@ from flashrun.api.reasons import Activity
 from flashrun.api.records import (
     AdaptedLayers,
     Batching,
+    Evaluation,
     Heartbeat,
     MetricsRow,
     Progress,
@@ -75,6 +76,9 @@ class Reporter:
         self._warning = ""
         self._wandb = ""
         self._lasting_warning = ""
+        self._evaluation: Evaluation | None = None
+        self._evaluation_warning = ""
+        self._read_bytes = 0
         self._current_phase: Callable[[], tuple[StepPhase | None, float]] = lambda: (None, 0.0)
         self._commits = 0
         self._rollouts = work / "rollouts"
@@ -139,6 +143,25 @@ class Reporter:
         """Which layers the adapter changes; None until that is known."""
         return self._adapted
 
+    def set_evaluation(self, evaluation: Evaluation) -> None:
+        """Set how good the model is on held-out examples, for the next heartbeat."""
+        with self._lock:
+            self._evaluation, self._heartbeat_changed = evaluation, True
+
+    @property
+    def evaluation(self) -> Evaluation | None:
+        """How good the model is on held-out examples; None until that is known."""
+        return self._evaluation
+
+    def set_evaluation_warning(self, sentence: str) -> None:
+        """Show a sentence about the evaluations; "" removes it. A repeated one is not logged."""
+        with self._lock:
+            if sentence == self._evaluation_warning:
+                return
+            self._evaluation_warning, self._heartbeat_changed = sentence, True
+        if sentence:
+            log.warning(self._redact(sentence))
+
     def warn(self, sentence: str) -> None:
         """Show one sentence about wasted GPU time; "" removes it. A repeated one is not logged."""
         with self._lock:
@@ -178,6 +201,24 @@ class Reporter:
         with self._metrics.path.open("a") as file:
             file.write(row.model_dump_json() + "\n")
 
+    def read_new_rows(self) -> list[MetricsRow]:
+        """Return the rows of the metrics history since the last call, those of all attempts.
+
+        Call it on the thread of training.
+        """
+        if not self._metrics.path.exists():
+            return []
+        with self._metrics.path.open("rb") as file:
+            file.seek(self._read_bytes)
+            data = file.read()
+        self._read_bytes += len(data)
+        return [MetricsRow.model_validate_json(line) for line in data.splitlines()]
+
+    def upload_metrics_soon(self) -> None:
+        """Upload the metrics history in the next pass, which begins now."""
+        self._metrics.upload_at_once()
+        self._wake.set()
+
     def upload_history(self) -> None:
         """Upload the metrics history and the rollouts now; raises ``StoreError``."""
         with self._metrics.lock:
@@ -185,11 +226,16 @@ class Reporter:
             self._upload_metrics()
         self._upload_rollouts()
 
-    def queue_rollouts(self, step: int, rows: Sequence[dict[str, Any]]) -> None:
-        """Queue the sampled rollouts of one step for upload, on the pod's disk."""
+    def queue_rollouts(
+        self, step: int, rows: Sequence[dict[str, Any]], *, evaluated: bool = False
+    ) -> None:
+        """Queue the sampled rollouts of one step for upload, on the pod's disk.
+
+        Those of an evaluation have a file of their own.
+        """
         clean = (redact_json(row, self._redact) for row in rows)
         lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in clean)
-        name = f"step-{step:08d}"
+        name = f"{'eval-' if evaluated else ''}step-{step:08d}"
         part = self._rollouts / f"{name}.part"
         # A half character (a lone surrogate) becomes an escape, which JSON allows.
         part.write_bytes("".join(lines).encode(errors="backslashreplace"))
@@ -204,6 +250,7 @@ class Reporter:
             return
         with self._metrics.lock:  # the thread must not upload a half-written file
             self._metrics.path.write_text(history_until(data.decode(errors="replace"), step))
+            self._read_bytes = 0
 
     # --- requested by the operator --------------------------------------------------------------
 
@@ -312,7 +359,13 @@ class Reporter:
         waiting = wait_warning(*self._current_phase())
         with self._lock:
             self._heartbeat_changed = False
-            warnings = filter(None, (waiting, self._warning, self._lasting_warning))
+            sentences = (
+                waiting,
+                self._warning,
+                self._evaluation_warning,
+                self._lasting_warning,
+            )
+            warnings = filter(None, sentences)
             heartbeat = Heartbeat(
                 run=self._attempt.run.run,
                 attempt=self._attempt.number,
@@ -321,6 +374,7 @@ class Reporter:
                 progress=self._progress,
                 batching=self._batching,
                 adapted=self._adapted,
+                evaluation=self._evaluation,
                 commits=self._commits,
                 warning=shorten(self._redact("; ".join(warnings))),
                 wandb=self._wandb,
@@ -351,10 +405,11 @@ class Reporter:
 
     def _upload_rollouts(self) -> None:
         with self._rollouts_lock:
-            for path in sorted(self._rollouts.glob("step-????????")):
+            for path in sorted(self._rollouts.glob("*step-????????")):
                 self._confirm_claim()
-                step = int(path.name.removeprefix("step-"))
-                key = names.rollouts_key(self._attempt.prefix, step)
+                kind, _, step = path.name.rpartition("step-")
+                key_of = names.eval_rollouts_key if kind else names.rollouts_key
+                key = key_of(self._attempt.prefix, int(step))
                 with path.open("rb") as file:
                     self._attempt.store.put_bytes(key, file.read(), "application/jsonl")
                     with self._lock:
@@ -369,13 +424,22 @@ class SilentReporter(Reporter):
     def append_metrics(self, row: MetricsRow) -> None:
         """Do nothing: rank 0 writes the same history."""
 
-    def queue_rollouts(self, step: int, rows: Sequence[dict[str, Any]]) -> None:
+    def queue_rollouts(
+        self, step: int, rows: Sequence[dict[str, Any]], *, evaluated: bool = False
+    ) -> None:
         """Do nothing: rank 0 writes the rollouts of all ranks."""
+
+    def read_new_rows(self) -> list[MetricsRow]:
+        """Return nothing: rank 0 has the history."""
+        return []
 
     def continue_history(self, step: int) -> None:
         """Do nothing: rank 0 writes the history."""
 
     def warn(self, sentence: str) -> None:
+        """Do nothing: rank 0 warns."""
+
+    def set_evaluation_warning(self, sentence: str) -> None:
         """Do nothing: rank 0 warns."""
 
     def close(self) -> None:

@@ -56,6 +56,15 @@ class StepTimer:
             self._current_phase = None
             self._phase_seconds[phase] += self._clock() - began
 
+    @contextmanager
+    def excluded(self) -> Iterator[None]:
+        """Count the seconds inside the ``with`` block as part of no row."""
+        began = self._clock()
+        try:
+            yield
+        finally:
+            self._row_began += self._clock() - began
+
     def current_phase(self) -> tuple[StepPhase | None, float]:
         """Return the phase that is timed now and its seconds so far; (None, 0) without one."""
         if (current := self._current_phase) is None:
