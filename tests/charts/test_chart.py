@@ -306,8 +306,10 @@ REFUSED = [
     ("a pool without memory", {"pools": [{"name": "x"}]}, "vram"),
     ("a run without GPUs", {"pools": [{"name": "x", "vram": 80, "gpusPerRun": 0}]}, "gpusPerRun"),
     ("an org that cannot exist", {"environments": {"owners": {"a/b": []}}}, "environments"),
+    ("the operator's own namespace", {"namespaces": ["team-a", "flashrun-system"]},
+     "namespaces: flashrun-system is the release's own namespace"),
     ("a namespace that cannot exist", {"namespaces": ["Team_A"]}, "namespaces"),
-]
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -8,15 +8,17 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
+from typing import Protocol
 
 import pytest
 import pytest_asyncio
 import yaml
 
+from flashrun.api.platform import Platform
 from flashrun.cluster import Cluster
 from flashrun.store import Store
 from tests.controller.stage import World, platform, push_environment
@@ -59,17 +61,28 @@ def world(make_world: Callable[..., World]) -> World:
     return make_world()
 
 
+class HasPlatform(Protocol):
+    """Something with settings for an operator."""
+
+    platform: Platform
+
+
 @dataclass
 class Operators:
     """Operator processes, as the cluster would run them."""
 
     folder: Path
     kubeconfig: Path
-    world: World
+    world: HasPlatform
     running: list[subprocess.Popen[bytes]] = field(default_factory=list)
     ports: dict[int, int] = field(default_factory=dict)
 
-    def start(self, kubeconfig: Path | None = None, **variables: str) -> subprocess.Popen[bytes]:
+    def start(
+        self,
+        kubeconfig: Path | None = None,
+        program: Sequence[str] = (sys.executable, "-m", "flashrun.controller"),
+        **variables: str,
+    ) -> subprocess.Popen[bytes]:
         keys = self.folder / "keys"
         keys.mkdir(exist_ok=True)
         (keys / "accessKey").write_text(ROOT_USER)
@@ -82,7 +95,7 @@ class Operators:
         words += ["--kubeconfig", kubeconfig or self.kubeconfig]
         log = (self.folder / f"operator-{len(self.running)}.log").open("ab")
         process = subprocess.Popen(
-            [sys.executable, "-m", "flashrun.controller", *words],
+            [*program, *words],
             stdout=log,
             stderr=log,
             env={**os.environ, "PYTHONPATH": str(ROOT / "operator" / "src"), **variables},

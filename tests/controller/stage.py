@@ -33,6 +33,7 @@ from flashrun.api.records import (
 from flashrun.api.resource import FlashRun
 from flashrun.cluster import Cluster
 from flashrun.cluster_errors import ClusterError
+from flashrun.controller.known_runs import KnownRuns
 from flashrun.controller.observe import Observer
 from flashrun.controller.poll import HeartbeatPoller
 from flashrun.controller.queue import RunKey
@@ -100,6 +101,7 @@ class World:
     passing: bool = True
     """Whether ``ahead`` has passed; if not, only the wall clock of the operator is wrong."""
     heartbeats: HeartbeatPoller = field(init=False)
+    known: KnownRuns = field(init=False)
     reconciler: Reconciler = field(init=False)
 
     def __post_init__(self) -> None:
@@ -111,10 +113,12 @@ class World:
             self.store, lambda: time.monotonic() + self.ahead.total_seconds() * self.passing
         )
         observer = Observer(self.cluster, self.store, self.heartbeats)
+        self.known = KnownRuns(self.store, lambda: "installation")
         self.reconciler = Reconciler(
             self.cluster,
             self.store,
             observer,
+            self.known,
             self.platform,
             leading=lambda: self.leading,
             clock=lambda: datetime.now(UTC) + self.ahead,

@@ -129,6 +129,7 @@ REFUSED = [
     *(("list", "runs/{theirs}/"), ("list", "runs/"), ("list", ""), ("list", "live/")),
     *((verb, "live/uid.json") for verb in ("get", "put", "delete")),
     *((verb, "endings/{mine}/r/u.json") for verb in ("get", "put", "delete")),
+    *((verb, "known/installation/{mine}/r/u") for verb in ("get", "put", "delete")),
     *((verb, "models/m/r/manifest.json") for verb in ("get", "put", "delete")),
 ]
 

@@ -28,8 +28,10 @@ class LeaseApi:
         assert found is not None
         return found
 
-    async def create(self, lease: dict[str, Any]) -> None:
+    async def create(self, lease: dict[str, Any]) -> dict[str, Any]:
+        lease["metadata"]["uid"] = "uid-1"
         self.lease = lease | {"version": self.version}
+        return self.lease
 
     async def replace(self, lease: dict[str, Any]) -> None:
         if self.down or lease["version"] != self.version:
@@ -53,6 +55,15 @@ async def test_of_two_candidates_one_holds_the_lease(api: LeaseApi):
     assert await first._try_to_renew()
     assert not await second._try_to_renew()
     assert (first.held, second.held) == (True, False)
+
+
+async def test_every_holder_knows_the_uid_of_the_lease(api: LeaseApi):
+    clock = Clock()
+    first, second = candidate(api, "first", clock), candidate(api, "second", clock)
+    assert await first._try_to_renew()
+    await first.release()
+    assert await second._try_to_renew()
+    assert (first.uid, second.uid) == ("uid-1", "uid-1")
 
 
 async def test_a_holder_stops_before_anyone_else_may_begin(api: LeaseApi):

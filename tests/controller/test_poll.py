@@ -250,12 +250,19 @@ async def resynced(failures: int, monkeypatch: pytest.MonkeyPatch) -> tuple[list
     due: list[RunKey] = []
     passed_on: list[tuple[set[str], tuple[str, ...]]] = []
     cluster: Any = Runs(failures)
+    remembered = (RunIdentity(namespace="a", name="gone", uid="uid-gone"),)
+
+    def clean_up(known: Any, uids: Any, namespaces: tuple[str, ...]) -> None:
+        assert known == remembered
+        passed_on.append((set(uids), namespaces))
+
     task = asyncio.create_task(
         poll.resync(
             cluster,
             ("a", "b"),
             due.append,
-            lambda uids, namespaces: passed_on.append((set(uids), namespaces)),
+            lambda: remembered,
+            clean_up,
         )
     )
     await asyncio.sleep(0.2)

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from flashrun.api import names
-from flashrun.api.records import ResolvedRun
+from flashrun.api.records import Ending, ResolvedRun
 from flashrun.cluster_errors import NotFound
 from flashrun.store import Store
 from tests.controller.stage import Object, World, flash_run
@@ -208,6 +208,33 @@ async def test_a_run_that_is_created_again_reads_its_own_spec(world: World):
     await (await world.trainer(RUN)).succeed()
     await world.phase(RUN, "Succeeded")
     await finishes()
+
+
+async def test_a_run_that_is_deleted_and_held_by_a_finalizer_trains_no_more(world: World):
+    finishes = await other_run_trains(world)
+    run = await world.submit(RUN)
+    await world.phase(RUN, "Starting")
+    held = {"metadata": {"finalizers": ["tenant.example/held"]}}
+    await world.cluster.patch(names.KIND, world.namespace, RUN, held)
+    await world.cluster.delete(names.KIND, world.namespace, RUN)
+    assert (await world.run(RUN)).deleting
+    await world.pass_over(RUN)
+    assert await world.jobs(RUN) == []
+    key = names.ending_key(world.namespace, RUN, run.uid)
+    assert world.store.get_json(key, Ending).reason == "Deleted"
+    await finishes()
+    free = {"metadata": {"finalizers": None}}
+    await world.cluster.patch(names.KIND, world.namespace, RUN, free)
+
+
+async def test_a_status_that_somebody_brings_along_is_not_kept(world: World):
+    """The API server drops it: else a tenant could choose image, pool and adapter."""
+    status = {"phase": "Running", "resolved": {"image": "tenant.example/own", "pool": "large"}}
+    await world.cluster.create({**flash_run(world.namespace, RUN), "status": status})
+    assert (await world.run(RUN)).status.resolved is None
+    run = await world.phase(RUN, "Starting")
+    await world.cluster.patch(names.KIND, world.namespace, RUN, {"status": status})
+    assert (await world.run(RUN)).status == run.status
 
 
 async def test_a_secret_in_the_place_of_a_runs_own_is_named_in_its_status(world: World):

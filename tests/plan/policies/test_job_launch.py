@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from flashrun.api.reasons import Phase
 from flashrun.api.records import Scale
+from flashrun.plan.decisions import RECHECK_SECONDS
 from tests.plan import worlds
 from tests.plan.worlds import (
     World,
@@ -30,6 +31,23 @@ def test_every_object_belongs_to_the_run() -> None:
     for metadata in (*made, decision.secrets.metadata, decision.access.metadata):
         [owner] = metadata["ownerReferences"]
         assert (owner["uid"], owner["controller"]) == (worlds.UID, True)
+
+
+def test_a_name_that_a_finalizer_holds_is_waited_for_with_patience() -> None:
+    world = World(make_run()).settled()
+    forged = {**(world.observed.config_map or {}), "data": {}}
+    world = world.seeing(jobs=(), config_map=forged)
+    first = world.decide()
+    assert [item.kind for item in first.delete] == ["ConfigMap"]
+
+    held = {"deletionTimestamp": "2026-11-22T12:00:00Z", "finalizers": ["tenant.example/held"]}
+    forged["metadata"] = forged["metadata"] | held
+    decision = world.seeing(config_map=forged).decide()
+    assert (decision.delete, decision.apply) == ((), ())
+    assert decision.requeue_seconds == RECHECK_SECONDS
+    assert decision.status.pending is not None
+    assert decision.status.pending.reason == "ClusterRefuses"
+    assert "finalizers: tenant.example/held" in decision.status.pending.message
 
 
 def test_a_run_on_two_nodes_gets_a_service_before_its_job() -> None:

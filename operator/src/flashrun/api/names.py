@@ -331,6 +331,32 @@ def ending_key(namespace: str, run: str, uid: str) -> str:
     return f"{ENDINGS_PREFIX}{namespace}/{run}/{uid}.json"
 
 
+KNOWN_RUNS_PREFIX: Final = "known/"
+
+
+def known_run_key(installation: str, namespace: str, run: str, uid: str) -> str:
+    """Return the key by which the operator remembers a run that has not ended.
+
+    ``installation`` tells clusters that share a bucket apart; no tenant can write the key.
+    """
+    return f"{KNOWN_RUNS_PREFIX}{installation}/{namespace}/{run}/{uid}"
+
+
+class KnownRunKey(NamedTuple):
+    """The key of a run that the operator remembers, taken apart."""
+
+    installation: str
+    namespace: str
+    run: str
+    uid: str
+
+
+def parse_known_run_key(key: str) -> KnownRunKey | None:
+    """Return the parts of the key of a run that the operator remembers; None for any other key."""
+    parts = key.removeprefix(KNOWN_RUNS_PREFIX).split("/")
+    return KnownRunKey(*parts) if len(parts) == len(KnownRunKey._fields) else None
+
+
 HEARTBEAT_PREFIX: Final = "live/"
 
 

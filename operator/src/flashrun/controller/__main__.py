@@ -10,7 +10,7 @@ import contextlib
 import logging
 import os
 import signal
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import Any, Final
@@ -20,9 +20,10 @@ from flashrun.cluster import Cluster, Connection
 from flashrun.cluster_errors import ClusterError, Forbidden
 from flashrun.controller import json_logs, metrics
 from flashrun.controller.health import OLDEST_SECONDS, Health
+from flashrun.controller.known_runs import KnownRuns
 from flashrun.controller.lease import Lease
 from flashrun.controller.observe import Observer
-from flashrun.controller.poll import HeartbeatPoller, resync
+from flashrun.controller.poll import HeartbeatPoller, Known, resync
 from flashrun.controller.publish import publish
 from flashrun.controller.queue import Queue, RunKey
 from flashrun.controller.reconcile import Reconciler
@@ -118,16 +119,12 @@ async def _act_with_lease(
     await lease.acquire()
     metrics.LEADING.set(1)
     try:
-        await _until_first_ends(
-            lease.renew_until_lost(), _act(settings, cluster, lambda: lease.held, health)
-        )
+        await _until_first_ends(lease.renew_until_lost(), _act(settings, cluster, lease, health))
     finally:
         metrics.LEADING.set(0)
 
 
-async def _act(
-    settings: Settings, cluster: Cluster, leading: Callable[[], bool], health: Health
-) -> None:
+async def _act(settings: Settings, cluster: Cluster, lease: Lease, health: Health) -> None:
     """Read the heartbeats once, then watch, poll and reconcile.
 
     Storage may be away: then runs say so, until the poller has read it.
@@ -139,7 +136,7 @@ async def _act(
         await call_heartbeats(heartbeats.poll)
     except StoreError as error:
         log.warning("heartbeats cannot be read: %s", error)
-    await _run_workers(settings, cluster, store, heartbeats, leading, health)
+    await _run_workers(settings, cluster, store, heartbeats, lease, health)
 
 
 async def _until_first_ends(*coroutines: Coroutine[Any, Any, None]) -> None:
@@ -160,14 +157,15 @@ async def _run_workers(
     cluster: Cluster,
     store: Store,
     heartbeats: HeartbeatPoller,
-    leading: Callable[[], bool],
+    lease: Lease,
     health: Health,
 ) -> None:
     """Watch, poll and reconcile until one of the tasks ends."""
     loop, platform = asyncio.get_running_loop(), settings.platform
     queue = Queue(loop.time)
     observer = Observer(cluster, store, heartbeats)
-    reconciler = Reconciler(cluster, store, observer, platform, leading)
+    known_runs = KnownRuns(store, lambda: lease.uid)
+    reconciler = Reconciler(cluster, store, observer, known_runs, platform, lambda: lease.held)
 
     metrics.WAITING.set_function(lambda: len(queue))
 
@@ -181,9 +179,10 @@ async def _run_workers(
     def connect() -> Connection:
         return asyncio.run_coroutine_threadsafe(cluster.connection(), loop).result(10)
 
-    def clean_up(uids: AbstractSet[str], listed: tuple[str, ...]) -> None:
+    def clean_up(known: Known, uids: AbstractSet[str], listed: tuple[str, ...]) -> None:
         observer.forget_all_except(uids)
-        if leading():
+        if lease.held:
+            reconciler.record_missed_deletions(known, uids, listed)
             heartbeats.delete_orphans(uids, listed, reconciler.record_missed_deletion)
 
     served = ServedNamespaces(cluster, platform.namespaces)
@@ -197,7 +196,7 @@ async def _run_workers(
             _report_readiness(heartbeats, health),
             heartbeats.run(add),
             served.run(),
-            resync(cluster, platform.namespaces, add, clean_up),
+            resync(cluster, platform.namespaces, add, known_runs.read, clean_up),
             publish(cluster, store, platform, Upstreams(platform.trainer, settings.upstreams)),
             *(queue.work(reconciler.handle) for _ in range(WORKERS)),
         )

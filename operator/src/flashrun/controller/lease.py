@@ -38,6 +38,8 @@ class Lease:
     ) -> None:
         self._cluster, self._namespace, self._name = cluster, namespace, name
         self.identity = identity
+        self.uid = ""
+        """Uid of the Lease, from when it is held; a restored cluster has the same one."""
         self._clock = clock
         self._renewed: float | None = None
         self._seen: tuple[Any, float] = (None, 0.0)
@@ -92,7 +94,7 @@ class Lease:
         lease = await self._cluster.find("Lease", self._namespace, self._name)
         now = format_micro_time(datetime.now(UTC))
         if lease is None:
-            await self._cluster.create(
+            created = await self._cluster.create(
                 {
                     "apiVersion": "coordination.k8s.io/v1",
                     "kind": "Lease",
@@ -100,12 +102,14 @@ class Lease:
                     "spec": self._spec({}, now),
                 }
             )
+            self.uid = created["metadata"]["uid"]
             return True
         spec = lease.get("spec") or {}
         holder = spec.get("holderIdentity")
         if holder and holder != self.identity and not self._expired(spec):
             return False
         await self._cluster.replace(lease | {"spec": self._spec(spec, now)})
+        self.uid = lease["metadata"]["uid"]
         return True
 
     def _spec(self, before: dict[str, Any], now: str) -> dict[str, Any]:

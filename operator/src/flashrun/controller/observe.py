@@ -44,6 +44,7 @@ from flashrun.plan.commits import (
 )
 from flashrun.plan.credentials import expiry_of
 from flashrun.plan.listed_folders import listed_adapter, listed_checkpoints
+from flashrun.plan.objects import is_owned_by
 from flashrun.plan.pins import pinned_run
 from flashrun.plan.progress_status import with_shown_metrics
 from flashrun.plan.types import AdapterSource, Object, Observed, SecretLookup, StorageView
@@ -120,6 +121,10 @@ class Observer:
             pull_failed_seconds=self._pull_failures.measure(run.uid, pods),
         )
 
+    def is_heard(self, uid: str) -> bool:
+        """Return whether pods of a run still send heartbeats."""
+        return self._heartbeats.is_fresh(uid)
+
     def forget(self, uid: str) -> None:
         """Drop the cached data of a run that has ended."""
         self._views.pop(uid, None)
@@ -140,7 +145,7 @@ class Observer:
         """Return the Jobs that the run owns, whoever created them."""
         labels = {names.RUN_UID_LABEL: run.uid}
         jobs = await self._cluster.list("Job", run.namespace, labels)
-        return tuple(job for job in jobs if run.uid in _owner_uids(job["metadata"]))
+        return tuple(job for job in jobs if is_owned_by(job["metadata"], run.uid))
 
     async def _pods(self, run: FlashRun) -> tuple[Object, ...]:
         """Return the pods of the run's Jobs, also of Jobs that were deleted."""
@@ -304,10 +309,6 @@ def _listing_of(records: RunRecords, namespace: str, ref: names.Ref) -> Iterator
                 yield entry
 
 
-def _owner_uids(metadata: Object) -> set[str]:
-    return {owner["uid"] for owner in metadata.get("ownerReferences") or []}
-
-
 def _is_of_a_job(metadata: Object) -> bool:
     owners = metadata.get("ownerReferences") or []
     return any(owner["kind"] == "Job" and owner.get("controller") for owner in owners)
@@ -315,7 +316,7 @@ def _is_of_a_job(metadata: Object) -> bool:
 
 def _check_owner(run: FlashRun, kind: str, metadata: Object) -> None:
     """Refuse an object that has the name of one of the run's own, but not the run as its owner."""
-    if run.uid not in _owner_uids(metadata):
+    if not is_owned_by(metadata, run.uid):
         name = metadata["name"]
         raise AlreadyExists(
             f"{kind} {name} in namespace {run.namespace} does not belong to run {run.name}, which "

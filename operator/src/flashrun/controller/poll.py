@@ -44,6 +44,8 @@ ORPHAN_AGE: Final = timedelta(minutes=15)
 _LONGEST_PROBLEM: Final = 512
 
 Add = Callable[[RunKey], None]
+Known = tuple[RunIdentity, ...]
+"""Runs that storage remembers."""
 log = logging.getLogger(__name__)
 
 
@@ -81,6 +83,11 @@ class HeartbeatPoller:
         """Return the newest heartbeat of a run, as of the last poll; from now on it is known."""
         self._known.add(uid)
         return self._heartbeats.get(uid)
+
+    def is_fresh(self, uid: str) -> bool:
+        """Return whether there is a heartbeat of this run that is not old."""
+        heartbeat = self._heartbeats.get(uid)
+        return heartbeat is not None and heartbeat.updated > datetime.now(UTC) - ORPHAN_AGE
 
     def unread_etag(self, uid: str) -> str:
         """Return the ETag of a heartbeat that exists and cannot be read; else an empty string."""
@@ -284,17 +291,24 @@ async def resync(
     cluster: Cluster,
     namespaces: tuple[str, ...],
     add: Add,
-    clean_up: Callable[[AbstractSet[str], tuple[str, ...]], None],
+    read_known: Callable[[], Known],
+    clean_up: Callable[[Known, AbstractSet[str], tuple[str, ...]], None],
 ) -> None:
     """Make every run of the served namespaces due, now and every few minutes.
 
-    A namespace that cannot be listed costs the others nothing. ``clean_up`` is called in another
-    thread with the uids of all existing runs and the namespaces that were listed, to delete the
-    data of other runs there.
+    A namespace that cannot be listed costs the others nothing. Both functions are called in another
+    thread: ``read_known`` before runs are listed, ``clean_up`` afterwards with what it returned,
+    the uids of all existing runs and the namespaces that were listed, to delete the data of other
+    runs there.
     """
     while True:
+        known: Known = ()
         try:
-            await call_storage(clean_up, *await _add_runs(cluster, namespaces, add))
+            known = await call_storage(read_known)
+        except StoreError as error:
+            log.warning("runs that were deleted cannot be missed now: %s", error)
+        try:
+            await call_storage(clean_up, known, *await _add_runs(cluster, namespaces, add))
         except StoreError as error:
             log.warning("the resync is incomplete and will be repeated: %s", error)
         await asyncio.sleep(RESYNC_SECONDS)

@@ -6,7 +6,8 @@ and the status is written last, once, as a whole. A pass with nothing to do writ
 
 import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -27,6 +28,7 @@ from flashrun.cluster_errors import (
     NotFound,
 )
 from flashrun.controller import events, metrics
+from flashrun.controller.known_runs import KnownRuns
 from flashrun.controller.observe import Observer
 from flashrun.controller.queue import RunKey
 from flashrun.controller.storage_access import AccessIssuer
@@ -34,13 +36,15 @@ from flashrun.controller.storage_threads import call_storage
 from flashrun.plan.blocked_runs import (
     refused_by_cluster,
     unissued_access,
+    unnoted,
     unreadable_spec,
     unrecorded_ending,
     with_old_access,
 )
 from flashrun.plan.credentials import access_secret
 from flashrun.plan.decide import decide
-from flashrun.plan.endings import ending_of, ending_of_deleted, identity_of
+from flashrun.plan.endings import ending_of, ending_of_deleted, identity_of, identity_of_run
+from flashrun.plan.objects import is_owned_by
 from flashrun.plan.policies.lost_node import lost_pod_status
 from flashrun.plan.run_status import with_access_expiry, with_job_uid
 from flashrun.plan.types import AccessGrant, Decision, Object
@@ -62,11 +66,13 @@ class Reconciler:
         cluster: Cluster,
         store: Store,
         observer: Observer,
+        known: KnownRuns,
         platform: Platform,
         leading: Callable[[], bool],
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._cluster, self._store, self._observer = cluster, store, observer
+        self._known = known
         self._platform, self._issuer = platform, AccessIssuer(store, platform.storage)
         self._leading, self._clock = leading, clock
 
@@ -91,6 +97,7 @@ class Reconciler:
         if manifest is None:
             return None  # owner references clean up without the operator
         if "deletionTimestamp" in manifest["metadata"]:
+            await self._end_deleted(key, manifest["metadata"]["uid"])
             await call_storage(self.record_deletion, manifest)
             return None
         try:
@@ -101,12 +108,42 @@ class Reconciler:
         try:
             observed = await self._observer.read(run)
             decision = decide(run, observed, self._platform, self._clock())
+            if run.status.phase not in TERMINAL and not observed.storage.problem:
+                await self._note(run, decision)
             decision = await self._carry_out(run, decision)
         except (AlreadyExists, Forbidden, Invalid, NotFound) as error:
             await self._report_blocked(run, refused_by_cluster(run, str(error), self._clock()))
             raise
         await self._report(run, decision)
         return decision.requeue_seconds
+
+    async def _end_deleted(self, key: RunKey, uid: str) -> None:
+        """Delete the Jobs of a run that is being deleted and that a finalizer still holds.
+
+        Owner references delete them only when the run itself is gone.
+        """
+        labels = {names.RUN_UID_LABEL: uid}
+        for job in await self._cluster.list("Job", key.namespace, labels):
+            metadata = job["metadata"]
+            if is_owned_by(metadata, uid) and "deletionTimestamp" not in metadata:
+                self._check_leading()
+                name = metadata["name"]
+                await self._cluster.delete("Job", key.namespace, name, uid=metadata["uid"])
+
+    async def _note(self, run: FlashRun, decision: Decision) -> None:
+        """Remember in storage that the run exists, at the latest before it gets a Job.
+
+        Raises:
+            StoreError: storage does not take it, and the run would get a Job; status says so.
+        """
+        self._check_leading()
+        try:
+            await call_storage(self._known.note, identity_of_run(run))
+        except StoreError as error:
+            if any(manifest["kind"] == "Job" for manifest in decision.apply):
+                await self._report_blocked(run, unnoted(run, str(error), self._clock()))
+                raise
+            log.warning("%s", error, extra={"run": f"{run.namespace}/{run.name}"})
 
     # --- act ----------------------------------------------------------------------------------
 
@@ -219,23 +256,50 @@ class Reconciler:
             await events.post(self._cluster, events.Subject.of(run), event, self._clock())
         if decision.status.phase in TERMINAL:
             self._observer.forget(run.uid)
+            if run.status.phase not in TERMINAL:
+                await call_storage(self._forget, identity_of_run(run))
 
     def record_deletion(self, manifest: Object) -> None:
         """Record that a run was deleted, unless it had ended before; any thread may call this.
 
-        A record that cannot be written is lost: nothing is left to try again with.
+        If storage does not take the record, the next resync misses the run.
         """
         if not self._leading():
             return
+        run = identity_of(manifest)
         try:
-            run = identity_of(manifest)
             self._create_ending(ending_of_deleted(run, self._clock()))
-        except StoreError as error:
-            log.warning("the deletion of a run is not recorded: %s", error)
+        except StoreError as error:  # the next resync misses the run
+            log.warning("the deletion of a run is not recorded yet: %s", error)
+        else:
+            self._forget(run)
 
     def record_missed_deletion(self, run: RunIdentity) -> None:
         """Record that a run was deleted while no operator watched; raises ``StoreError``."""
         self._create_ending(ending_of_deleted(run, self._clock()))
+        self._known.forget(run)
+
+    def record_missed_deletions(
+        self, known: Iterable[RunIdentity], uids: AbstractSet[str], namespaces: Iterable[str]
+    ) -> None:
+        """Record the deletion of each run of ``known`` in ``namespaces`` that is not in ``uids``.
+
+        ``known`` was read before the runs of these namespaces were listed. While a heartbeat still
+        comes, the pods of a run have not ended, and a later call records it.
+
+        Raises:
+            StoreError: storage cannot be written; the next call tries again.
+        """
+        served = set(namespaces)
+        for run in known:
+            if run.namespace not in served or run.uid in uids or self._observer.is_heard(run.uid):
+                continue
+            self.record_missed_deletion(run)
+
+    def _forget(self, run: RunIdentity) -> None:
+        """Forget a run whose end is recorded; if storage fails, the next resync does it."""
+        with contextlib.suppress(StoreError):
+            self._known.forget(run)
 
     async def _record_ending(self, run: FlashRun, status: FlashRunStatus) -> None:
         """Record how a run ended before its status says so; raises ``StoreError``."""

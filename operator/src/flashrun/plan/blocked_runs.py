@@ -28,6 +28,12 @@ def unrecorded_ending(run: FlashRun, message: str, now: datetime) -> FlashRunSta
     return _blocked(run, Reason.STORAGE_UNAVAILABLE, message, now)
 
 
+def unnoted(run: FlashRun, message: str, now: datetime) -> FlashRunStatus:
+    """Return the status of a run that cannot begin, while storage takes no note of it."""
+    message = f"Storage cannot be written: {message}"
+    return _blocked(run, Reason.STORAGE_UNAVAILABLE, message, now)
+
+
 def unissued_access(run: FlashRun, message: str, now: datetime) -> FlashRunStatus:
     """Return the status of a run whose pods cannot start, because storage gives no credentials."""
     message = f"Storage does not issue credentials for the run: {message}"

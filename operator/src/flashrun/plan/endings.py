@@ -14,7 +14,7 @@ from flashrun.plan.types import Object
 
 def ending_of(run: FlashRun, status: FlashRunStatus, now: datetime) -> Ending:
     """Return the record of a run that has ended with ``status``."""
-    identity = RunIdentity(namespace=run.namespace, name=run.name, uid=run.uid)
+    identity = identity_of_run(run)
     ended, failure = status.completion_time or now, status.failure
     if failure is None:
         ready = status.condition(ConditionType.READY)
@@ -43,6 +43,11 @@ def identity_of(manifest: Object) -> RunIdentity:
     """Return which run an object of the API server is, also one whose spec cannot be read."""
     metadata = manifest["metadata"]
     return RunIdentity(namespace=metadata["namespace"], name=metadata["name"], uid=metadata["uid"])
+
+
+def identity_of_run(run: FlashRun) -> RunIdentity:
+    """Return which run this is."""
+    return RunIdentity(namespace=run.namespace, name=run.name, uid=run.uid)
 
 
 def ending_of_deleted(run: RunIdentity, now: datetime) -> Ending:

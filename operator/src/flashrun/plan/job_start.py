@@ -9,6 +9,7 @@ from flashrun.api.records import ResolvedRun, RunIdentity, Scale
 from flashrun.plan import objects, pins, resolve, run_status, storage_policies
 from flashrun.plan.conditions import TRUE, DesiredCondition
 from flashrun.plan.credentials import are_due
+from flashrun.plan.decisions import wait
 from flashrun.plan.observed_conditions import missing_values, secrets_condition
 from flashrun.plan.run_context import RunContext
 from flashrun.plan.types import AccessGrant, Decision, Delete, Object, Patch, SecretCopy
@@ -42,6 +43,8 @@ def start_job(
         DesiredCondition(ConditionType.STORAGE_ACCESS, TRUE, Reason.ISSUED),
     )
     missing, wrong = spec_repair(context, resolved)
+    if wrong and (blocked := _wait_for_removal(context)) is not None:
+        return blocked
     if placement.scale.nodes > 1 and (retire is not None or not context.observed.has_peers):
         missing = (*missing, objects.peers_service(context.run, placement.number))
     return Decision(
@@ -134,6 +137,20 @@ def suspend_patch(job: Object | None, value: bool) -> tuple[Patch, ...]:
     if job is None or bool(job["spec"].get("suspend")) is value:
         return ()
     return (Patch("Job", job["metadata"]["name"], {"spec": {"suspend": value}}),)
+
+
+def _wait_for_removal(context: RunContext) -> Decision | None:
+    """Wait while a ConfigMap that somebody put in the place of the run's own is being deleted.
+
+    A finalizer of theirs may hold it for ever.
+    """
+    there = context.observed.config_map
+    if there is None or "deletionTimestamp" not in there["metadata"]:
+        return None
+    name, held = there["metadata"]["name"], there["metadata"].get("finalizers") or []
+    by = f" (finalizers: {', '.join(held)})" if held else ""
+    message = f"ConfigMap {name} is being deleted{by}; the run needs this name."
+    return wait(context, Reason.CLUSTER_REFUSES, message, ConditionType.ACCEPTED)
 
 
 def _readable_prefixes(resolved: ResolvedRun) -> tuple[str, ...]:

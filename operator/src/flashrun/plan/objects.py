@@ -53,6 +53,11 @@ def owned_metadata(run: FlashRun, name: str) -> Object:
     }
 
 
+def is_owned_by(metadata: Object, uid: str) -> bool:
+    """Return whether an object names the object with this ``uid`` as an owner."""
+    return any(owner["uid"] == uid for owner in metadata.get("ownerReferences") or [])
+
+
 def spec_config_map(run: FlashRun, resolved: ResolvedRun) -> Object:
     """Return the immutable ConfigMap from which trainers read ``resolved``, named by its content.
 
@@ -71,10 +76,9 @@ def spec_config_map(run: FlashRun, resolved: ResolvedRun) -> Object:
 
 def holds_spec(config_map: Object, run: FlashRun, digest: str) -> bool:
     """Return whether a ConfigMap is as the operator wrote it: owned, immutable, of this digest."""
-    owners = {owner["uid"] for owner in config_map["metadata"].get("ownerReferences") or []}
     data = config_map.get("data") or {}
     return (
-        run.uid in owners
+        is_owned_by(config_map["metadata"], run.uid)
         and config_map.get("immutable") is True
         and data.keys() == {names.SPEC_KEY}
         and pins.digest_of(data[names.SPEC_KEY]) == digest
