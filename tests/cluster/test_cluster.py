@@ -71,6 +71,20 @@ async def test_a_list_shows_every_page_and_only_what_carries_the_labels(
     assert {f"paged-{number}" for number in range(8)} <= every
 
 
+async def test_of_a_list_the_metadata_can_be_had_alone(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(cluster_module, "PAGE", 2)
+    assert [item async for item in cluster.list_metadata("Event", "kube-public")] == []
+    for number in range(3):
+        await cluster.create(config_map(f"alone-{number}", a="1"))
+    found = [item async for item in cluster.list_metadata("ConfigMap", "default")]
+    assert {f"alone-{number}" for number in range(3)} <= {item["name"] for item in found}
+    assert all(item["uid"] and "data" not in item for item in found)
+    nodes = [item async for item in cluster.each("ConfigMap")]
+    assert len(nodes) >= len(found)
+
+
 async def test_a_successor_of_the_same_name_is_not_deleted(cluster: Cluster):
     first = await cluster.create(config_map("again"))
     await cluster.delete("ConfigMap", "default", "again")

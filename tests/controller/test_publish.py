@@ -45,7 +45,16 @@ def pod(on: str, gpus: int | str, phase: str = "Running") -> dict:
 def test_free_gpus_are_those_nobody_asked_for(
     nodes: list[dict], pods: list[dict], total: int, free: int
 ):
-    assert publish.count_gpus(Pool(name="p", vram=80), nodes, pods) == (total, free)
+    pool = Pool(name="p", vram=80)
+    assert publish.count_gpus(pool, nodes, pods) == (total, free)
+    assert publish.count_gpus(pool, nodes, map(publish.shortened, pods)) == (total, free)
+
+
+def test_of_a_pod_little_stays_in_memory():
+    whole = pod("a", 3)
+    whole["metadata"] = {"annotations": {"a": "x" * 200_000}}
+    whole["spec"]["containers"][0]["env"] = [{"name": "A", "value": "x" * 200_000}]
+    assert len(str(publish.shortened(whole))) < 300
 
 
 def test_pools_of_one_resource_count_their_own_nodes_each():

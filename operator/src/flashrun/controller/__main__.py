@@ -225,7 +225,8 @@ async def _missing_flashruns(cluster: Cluster, namespaces: tuple[str, ...]) -> s
     """
     for namespace in namespaces:
         try:
-            await cluster.list(names.KIND, namespace)
+            async for _ in cluster.list_metadata(names.KIND, namespace):
+                break
         except Forbidden:
             continue
         except ClusterError as error:

@@ -321,12 +321,11 @@ async def _add_runs(
     uids, listed = set(), []
     for namespace in namespaces:
         try:
-            manifests = await cluster.list(names.KIND, namespace)
+            async for metadata in cluster.list_metadata(names.KIND, namespace):
+                add(RunKey(namespace, metadata["name"]))
+                uids.add(metadata["uid"])
         except ClusterError as error:
             log.warning("the resync leaves out namespace %s: %s", namespace, error)
             continue
-        for manifest in manifests:
-            add(RunKey(namespace, manifest["metadata"]["name"]))
-            uids.add(manifest["metadata"]["uid"])
         listed.append(namespace)
     return uids, tuple(listed)

@@ -84,7 +84,8 @@ async def describe_platform(cluster: Cluster, platform: Platform, now: datetime)
     """
     public = PublicPlatform.of(platform, version=flashrun.__version__, updated=now)
     try:
-        nodes, pods = await asyncio.gather(cluster.list("Node"), cluster.list("Pod"))
+        nodes = await cluster.list("Node")
+        pods = [shortened(pod) async for pod in cluster.each("Pod")]
     except ClusterError:
         return public
     counts = (count_gpus(pool, nodes, pods) for pool in platform.pools)
@@ -112,6 +113,13 @@ def count_gpus(pool: Pool, nodes: Iterable[Object], pods: Iterable[Object]) -> t
             requested[node] += _requested(pod, pool.resource)
     free = sum(max(0, gpus - requested[node]) for node, gpus in total.items())
     return sum(total.values()), free
+
+
+def shortened(pod: Object) -> Object:
+    """Return what ``count_gpus`` needs of a pod: those of the whole cluster are in memory."""
+    limits = [{"resources": container.get("resources")} for container in pod["spec"]["containers"]]
+    spec = {"nodeName": pod["spec"].get("nodeName", ""), "containers": limits}
+    return {"spec": spec, "status": {"phase": (pod.get("status") or {}).get("phase")}}
 
 
 def _usable(node: Object) -> bool:

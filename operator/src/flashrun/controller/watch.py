@@ -18,8 +18,10 @@ from typing import Any, Final
 import kopf
 
 from flashrun.api import names
-from flashrun.cluster import Connection
+from flashrun.cluster import PAGE, Connection
+from flashrun.cluster_requests import RESOURCES
 from flashrun.controller import metrics
+from flashrun.controller.metadata_session import metadata_session
 from flashrun.controller.queue import RunKey
 from flashrun.controller.served_namespaces import WATCHED_KINDS
 from flashrun.controller.storage_threads import call_storage
@@ -29,6 +31,7 @@ LONGEST_PAUSE_SECONDS: Final = 30.0
 PULSE_SECONDS: Final = 5.0
 _STEADY_SECONDS: Final = 120.0
 _START_SECONDS: Final = 60.0
+_WATCHED_PLURALS: Final = frozenset(RESOURCES[kind].plural for kind in WATCHED_KINDS)
 
 Add = Callable[[RunKey], None]
 log = logging.getLogger(__name__)
@@ -140,7 +143,7 @@ def _settings() -> kopf.OperatorSettings:
     settings.watching.client_timeout = 330
     settings.watching.inactivity_timeout = 1e9
     settings.watching.connect_timeout = 5
-    settings.watching.chunk_size = 500
+    settings.watching.chunk_size = PAGE
     settings.watching.label_selectors["batch", "v1", "jobs"] = names.RUN_UID_LABEL
     settings.watching.label_selectors["", "v1", "pods"] = names.RUN_UID_LABEL
     return settings
@@ -151,9 +154,9 @@ def _registry(
 ) -> kopf.OperatorRegistry:
     registry = kopf.OperatorRegistry()
 
-    def login(**_: Any) -> kopf.ConnectionInfo:
-        connection = connect()
-        return kopf.ConnectionInfo(
+    async def login(**_: Any) -> kopf.AiohttpSession:
+        connection = await asyncio.to_thread(connect)
+        credentials = kopf.ConnectionInfo(
             server=connection.server,
             ca_path=connection.ca_path,
             certificate_path=connection.certificate_path,
@@ -161,6 +164,7 @@ def _registry(
             token=connection.token,
             insecure=connection.insecure,
         )
+        return metadata_session(credentials, _WATCHED_PLURALS)
 
     async def run_changed(namespace: str | None, name: str | None, body: Any, **event: Any) -> None:
         if event["type"] == "DELETED":

@@ -1,0 +1,73 @@
+"""kopf gets the metadata of runs, Jobs and pods, and nothing else that a tenant wrote."""
+
+import asyncio
+import json
+from typing import Any
+
+import kopf
+import pytest
+
+from flashrun.cluster_requests import RESOURCES
+from flashrun.controller.metadata_session import metadata_session
+from flashrun.controller.served_namespaces import WATCHED_KINDS
+from flashrun.controller.watch import Watch
+from tests.controller.stage import World
+from tests.controller.test_watch import until
+
+pytestmark = pytest.mark.api
+RUN = "flash-1-0a1b2c3d"
+
+
+async def test_lists_and_watches_have_metadata_alone_and_other_answers_are_whole(world: World):
+    await world.submit(RUN)
+    await world.phase(RUN, "Starting")
+    connection = await world.cluster.connection()
+    plurals = frozenset(RESOURCES[kind].plural for kind in WATCHED_KINDS)
+    context = metadata_session(
+        kopf.ConnectionInfo(
+            server=connection.server,
+            ca_path=connection.ca_path,
+            certificate_path=connection.certificate_path,
+            private_key_path=connection.key_path,
+            token=connection.token,
+        ),
+        plurals,
+    )
+
+    async def read(path: str) -> Any:
+        url = f"{context.server}{path}"
+        async with context.aiohttp_session.get(url) as response:
+            assert response.status == 200
+            return json.loads(await response.content.readline())
+
+    async with context.aiohttp_session:
+        for kind in ("FlashRun", "Job"):
+            path = RESOURCES[kind].path(world.namespace, "")
+            listed = await read(path)
+            assert listed["kind"] == "PartialObjectMetadataList"
+            assert listed["metadata"]["resourceVersion"]
+            watched = await read(f"{path}?watch=true&timeoutSeconds=5")
+            for item in (*listed["items"], watched["object"]):
+                assert item.keys() <= {"apiVersion", "kind", "metadata"}
+                assert item["metadata"]["uid"]
+        served = await read("/apis/flashrun.dev/v1alpha1")
+        assert served["kind"] == "APIResourceList"
+
+
+async def test_a_watch_keeps_nothing_of_the_spec_of_a_run(world: World):
+    deleted: list[Any] = []
+    seen: list[Any] = []
+    connection = await world.cluster.connection()
+    watch = Watch(lambda: (world.namespace,), lambda: connection, seen.append, deleted.append)
+    watch.start()
+    try:
+        await world.submit(RUN)
+        await until(lambda: seen)
+        await world.cluster.delete("FlashRun", world.namespace, RUN)
+        await until(lambda: deleted)
+    finally:
+        watch.stop()
+        await asyncio.to_thread(watch._thread.join, 30)
+    [body] = deleted
+    assert body["metadata"]["name"] == RUN
+    assert not body.keys() & {"spec", "status"}
