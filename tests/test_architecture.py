@@ -99,6 +99,9 @@ PACKAGES = (SOURCE / "flashrun", ROOT / "trainer-image/src/flashrun_trainer", RO
 MODULES = sorted(path for folder in PACKAGES for path in folder.rglob("*.py"))
 NAMED_TWICE = {
     "pull": "flash pull and flash env pull: a command's module is named as the command is typed",
+    "push": "flash env push and flash model push",
+    "list": "flash env list and flash model list",
+    "delete": "flash env delete and flash model delete",
 }
 """Module names with two meanings, each with its reason."""
 

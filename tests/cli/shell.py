@@ -105,6 +105,13 @@ class Served:
         done = self.flash("env", "push", "env", "--name", identifier)
         assert done.returncode == 0, done.stderr
 
+    def give_mirror(self) -> None:
+        """Publish the model mirror as the operator does; its Secret is in this namespace, too."""
+        secret = published(self.store)["items"][1]
+        secret["metadata"]["name"] = names.STORAGE_MODELS_SECRET
+        self.publish(models_namespace=self.namespace)
+        self.kubectl("apply", "-f", "-", stdin=json.dumps(secret))
+
     def submit(self, *words: str) -> str:
         done = self.flash("train", "config.toml", "--background", *words)
         assert done.returncode == 0, done.stderr

@@ -17,6 +17,7 @@ import yaml
 from flashrun.api import names
 from flashrun.api.platform import EnvironmentSettings
 from flashrun.cli.cluster.connection import ClusterSession
+from flashrun.cli.output.failure import Failure
 from flashrun.cluster import Cluster
 from flashrun.cluster_errors import Forbidden
 from flashrun.controller import publish
@@ -70,6 +71,7 @@ async def until(done: Callable[[], Awaitable[bool]]) -> None:
 
 async def _published(cluster: Cluster, teams: tuple[str, ...]) -> bool:
     found = [await cluster.metadata("Secret", team, names.STORAGE_USER_SECRET) for team in teams]
+    found.append(await cluster.metadata("Secret", cluster.namespace, names.STORAGE_MODELS_SECRET))
     return all(found)
 
 
@@ -147,6 +149,19 @@ async def test_the_keys_of_one_namespace_open_nothing_of_another(
     for verb, template in REFUSED:
         with pytest.raises(StorageForbidden):
             use(granted, verb, template.format(mine=mine, theirs=theirs))
+
+
+async def test_only_who_may_read_the_operators_namespace_gets_the_keys_of_the_mirror(
+    jane: Cluster, cluster: Cluster, teams: tuple[str, str]
+):
+    """The operator of this test publishes where its own connection is."""
+    with pytest.raises(Failure, match="the model mirror cannot be used: you may not get secrets"):
+        await ClusterSession(jane, teams[0]).with_mirror(lambda _: None)
+    keys = await ClusterSession(cluster, teams[0]).with_mirror(
+        lambda store: (use(store, "put", "models/org/m/1/f"), store)[1]
+    )
+    with pytest.raises(StorageForbidden):
+        use(keys, "list", f"runs/{teams[0]}/")
 
 
 async def test_the_keys_of_people_cannot_make_wider_ones(

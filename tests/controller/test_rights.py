@@ -177,10 +177,10 @@ def unserved(installed: Path, namespace: str) -> str:
     return name
 
 
-def bind(admin: Path, role: str, namespace: str) -> tuple[str, ...]:
-    """Bind a cluster role to a new user; return how kubectl acts as this user."""
+def bind(admin: Path, role: str, namespace: str, kind: str = "clusterrole") -> tuple[str, ...]:
+    """Bind a role to a new user; return how kubectl acts as this user."""
     user = f"{role}-user"
-    words = (f"--clusterrole={role}", f"--user={user}", "-n", namespace)
+    words = (f"--{kind}={role}", f"--user={user}", "-n", namespace)
     kubectl(admin, "create", "rolebinding", user, *words)
     return ("--as", user, "--as-group", "system:authenticated")
 
@@ -219,6 +219,8 @@ def test_everyones_rights_are_those_in_the_checked_in_files(
     user = bind(installed, "flashrun-storage-forward", unserved)
     storage = "the namespace of storage"
     asked["storage-forward"] = [(storage, user, unserved), (served, user, namespace)]
+    user = bind(installed, "flashrun-models", SYSTEM, kind="role")
+    asked["models"] = [(own, user, SYSTEM), (served, user, namespace)]
     pod = ("--as", f"system:serviceaccount:{namespace}:default")
     asked["trainer"] = [(served, pod, namespace), (elsewhere, pod, unserved)]
     actual = {

@@ -5,7 +5,12 @@ import json
 import pytest
 
 from flashrun.api import names
-from flashrun.plan.storage_policies import POLICY_LIMIT, namespace_policy, run_policy
+from flashrun.plan.storage_policies import (
+    POLICY_LIMIT,
+    mirror_policy,
+    namespace_policy,
+    run_policy,
+)
 from flashrun.store import Store
 from flashrun.store_errors import StorageForbidden
 
@@ -156,3 +161,15 @@ def test_an_ordinary_policy_is_short_and_an_endless_one_is_refused():
     assert len(json.dumps(policy, separators=(",", ":"))) <= POLICY_LIMIT
     with pytest.raises(ValueError, match="shorten the names"):
         run_policy("b", long, LIVE, ["x" * 2048])
+
+
+@pytest.mark.api
+def test_the_keys_of_the_mirror_open_models_and_nothing_else(store: Store) -> None:
+    mirror = Store(store.assume(mirror_policy(store.access.bucket), 900))
+    for verb in ("put", "get", "list", "delete"):
+        use(mirror, verb, "models/org/m/1/" if verb == "list" else "models/org/m/1/f")
+    for folder in ("runs/team-a/r/u/", "environments/org/env/", "live/", "endings/", ""):
+        store.put_bytes(f"{folder}f", b"1")
+        for verb in ("put", "get", "list", "delete"):
+            with pytest.raises(StorageForbidden):
+                use(mirror, verb, folder if verb == "list" else f"{folder}f")

@@ -67,6 +67,8 @@ PARALLEL_FILES: Final = 4
 _CHUNK: Final = 1024 * 1024
 _PIECE: Final = 64 * 1024
 """Bytes that are read at once of what is kept in memory."""
+_SHA256: Final = "sha256"
+"""Metadata of an object with the SHA-256 of its content."""
 _BROKEN_ANSWERS: Final = (
     MinioException,
     ElementTree.ParseError,
@@ -202,21 +204,39 @@ class Store:
             return False
         return True
 
-    def put_file(self, key: str, path: Path) -> FileEntry:
-        """Upload the file ``path``; return size and SHA-256 of the bytes that were sent."""
+    def put_file(
+        self, key: str, path: Path, sha256: str = "", sent: Callable[[int], None] | None = None
+    ) -> FileEntry:
+        """Upload the file ``path``; return size and SHA-256 of the bytes that were sent.
+
+        The object keeps ``sha256`` for ``stored_file``. ``sent`` gets the bytes of each part.
+        """
         try:
             with path.open("rb") as file, self._errors(key):
-                source = _Hashing(file)
+                source = _Hashing(file, sent)
                 self._client().put_object(
                     self._access.bucket,
                     key,
                     source,
                     os.fstat(file.fileno()).st_size,
+                    metadata={_SHA256: sha256} if sha256 else None,
                     part_size=PART_BYTES,
                 )
         except OSError as error:
             raise StoreError(f"{path} cannot be uploaded: {error}") from None
         return FileEntry(path=path.name, size=source.size, sha256=source.sha256.hexdigest())
+
+    def stored_file(self, key: str) -> FileEntry | None:
+        """Return size and SHA-256 of an object that was put with its SHA-256; None without it."""
+        try:
+            with self._reading(key):
+                found = self._client().stat_object(self._access.bucket, key)
+        except KeyNotFound:
+            return None
+        digest = found.metadata.get(f"x-amz-meta-{_SHA256}", "")
+        if len(digest) != 64:
+            return None
+        return FileEntry(path=key.rpartition("/")[2], size=found.size, sha256=digest)
 
     def get_file(self, key: str, path: Path) -> FileEntry:
         """Download ``key`` to the file ``path``, which appears complete or not at all."""
@@ -521,8 +541,8 @@ class Store:
 class _Hashing:
     """A file whose SHA-256 and size are computed while it is read."""
 
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file = file
+    def __init__(self, file: IO[bytes], sent: Callable[[int], None] | None = None) -> None:
+        self._file, self._sent = file, sent
         self.sha256 = hashlib.sha256()
         self.size = 0
 
@@ -530,6 +550,8 @@ class _Hashing:
         data = self._file.read(size)
         self.sha256.update(data)
         self.size += len(data)
+        if self._sent is not None:
+            self._sent(len(data))
         return data
 
 

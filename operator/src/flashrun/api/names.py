@@ -46,6 +46,8 @@ COMPONENT_LABEL: Final = "app.kubernetes.io/component"
 MANAGED_BY_LABEL: Final = "app.kubernetes.io/managed-by"
 PUBLIC_CONFIG_MAP: Final = "flashrun-public"
 STORAGE_USER_SECRET: Final = "flashrun-storage-user"
+STORAGE_MODELS_SECRET: Final = "flashrun-storage-models"
+"""Secret in the operator's namespace with the credentials of those who manage the model mirror."""
 UPSTREAMS_SECRET: Final = "flashrun-upstreams"
 """Secret with the credentials of index, hub and proxy, in every served namespace."""
 NETRC_KEY: Final = "netrc"
@@ -178,6 +180,7 @@ def parse_ref(text: str) -> Ref:
 
 ENDINGS_PREFIX: Final = "endings/"
 ENVIRONMENTS_PREFIX: Final = "environments/"
+MODELS_PREFIX: Final = "models/"
 
 
 def org_prefix(org: str) -> str:
@@ -202,7 +205,7 @@ def environment_latest_key(environment_id: str) -> str:
 
 def model_prefix(model_id: str, revision: str) -> str:
     """Return the prefix of one revision of a model in the mirror."""
-    return f"models/{model_id}/{revision}/"
+    return f"{MODELS_PREFIX}{model_id}/{revision}/"
 
 
 def model_manifest_key(model_id: str, revision: str) -> str:

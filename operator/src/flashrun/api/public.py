@@ -49,13 +49,20 @@ class PublicPlatform(Section):
     """Kueue's LocalQueue that runs wait in; empty without Kueue."""
     environment_orgs: tuple[str, ...] | None = None
     """Orgs whose environments belong to the namespace of this ConfigMap; None: not known."""
+    models_namespace: str = ""
+    """Namespace of the Secret for those who manage the model mirror."""
     version: str = ""
     """Version of the operator."""
     updated: datetime | None = None
 
     @classmethod
     def of(
-        cls, platform: Platform, *, version: str = "", updated: datetime | None = None
+        cls,
+        platform: Platform,
+        *,
+        version: str = "",
+        updated: datetime | None = None,
+        models_namespace: str = "",
     ) -> "PublicPlatform":
         """Return the public part of ``platform``."""
         return cls(
@@ -72,6 +79,7 @@ class PublicPlatform(Section):
             storage_region=platform.storage.region,
             pip_url_hosts=platform.trainer.pip_url_hosts,
             queue=platform.trainer.queue,
+            models_namespace=models_namespace,
             version=version,
             updated=updated,
         )

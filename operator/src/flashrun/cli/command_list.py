@@ -34,6 +34,15 @@ COMMANDS: Final = (
     CommandEntry("diff", "Show the settings in which two runs differ."),
     CommandEntry("explain", "Explain a key of the config."),
     CommandEntry("models", "List the base models and the GPUs that runs of them get."),
+    CommandEntry(
+        "model",
+        "Fill the platform's mirror of base models.",
+        subcommands=(
+            CommandEntry("push", "Put a base model into the platform's mirror."),
+            CommandEntry("list", "List the models in the platform's mirror.", "list_mirror"),
+            CommandEntry("delete", "Delete a revision of a model from the mirror."),
+        ),
+    ),
     CommandEntry("gpus", "List the pools of GPUs and how many GPUs are free."),
     CommandEntry(
         "env",

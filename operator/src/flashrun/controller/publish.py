@@ -13,7 +13,7 @@ import logging
 from collections import Counter
 from collections.abc import Awaitable, Iterable
 from datetime import UTC, datetime
-from typing import Final
+from typing import Final, NamedTuple
 
 import flashrun
 from flashrun.api import names
@@ -41,6 +41,13 @@ _LABELS: Final = {names.MANAGED_BY_LABEL: "flashrun", names.NAME_LABEL: "flashru
 log = logging.getLogger(__name__)
 
 
+class SecretKey(NamedTuple):
+    """Where a Secret with storage credentials is."""
+
+    namespace: str
+    name: str
+
+
 async def publish(cluster: Cluster, store: Store, platform: Platform, upstreams: Upstreams) -> None:
     """Publish for ever; a failure in one namespace does not affect the others."""
     issuer = AccessIssuer(store, platform.storage)
@@ -49,6 +56,7 @@ async def publish(cluster: Cluster, store: Store, platform: Platform, upstreams:
         for namespace in platform.namespaces:
             await _try(namespace, upstreams.publish_in(cluster, namespace, _LABELS))
             await _try(namespace, publish_in(cluster, issuer, platform, namespace, public))
+        await _try(cluster.namespace, publish_mirror(cluster, issuer, platform))
         await asyncio.sleep(EVERY_SECONDS)
 
 
@@ -74,7 +82,21 @@ async def publish_in(
     """
     orgs = owned_orgs(namespace, platform.environments.owners)
     await cluster.apply(_config_map(namespace, public.replace(environment_orgs=orgs)))
-    await _renew_credentials(cluster, issuer, platform, namespace)
+    policy = storage_policies.namespace_policy(platform.storage.bucket, namespace, orgs)
+    secret = SecretKey(namespace, names.STORAGE_USER_SECRET)
+    await _renew_credentials(cluster, issuer, platform, secret, policy)
+
+
+async def publish_mirror(cluster: Cluster, issuer: AccessIssuer, platform: Platform) -> None:
+    """Write the Secret of those who manage the model mirror, in the operator's own namespace.
+
+    Raises:
+        ClusterError: it cannot be written.
+        StoreError: storage issues no credentials.
+    """
+    policy = storage_policies.mirror_policy(platform.storage.bucket)
+    secret = SecretKey(cluster.namespace, names.STORAGE_MODELS_SECRET)
+    await _renew_credentials(cluster, issuer, platform, secret, policy)
 
 
 async def describe_platform(cluster: Cluster, platform: Platform, now: datetime) -> PublicPlatform:
@@ -82,7 +104,12 @@ async def describe_platform(cluster: Cluster, platform: Platform, now: datetime)
 
     Pools have numbers of GPUs when the operator may read nodes and pods.
     """
-    public = PublicPlatform.of(platform, version=flashrun.__version__, updated=now)
+    public = PublicPlatform.of(
+        platform,
+        version=flashrun.__version__,
+        updated=now,
+        models_namespace=cluster.namespace,
+    )
     try:
         nodes = await cluster.list("Node")
         pods = [shortened(pod) async for pod in cluster.each("Pod")]
@@ -147,21 +174,23 @@ def _config_map(namespace: str, public: PublicPlatform) -> Object:
 
 
 async def _renew_credentials(
-    cluster: Cluster, issuer: AccessIssuer, platform: Platform, namespace: str
+    cluster: Cluster,
+    issuer: AccessIssuer,
+    platform: Platform,
+    secret: SecretKey,
+    policy: storage_policies.Policy,
 ) -> None:
-    """Renew the credentials of users when half of their lifetime is over, or for another policy."""
+    """Renew the credentials in a Secret after half of their lifetime, or for another policy."""
     seconds, now = platform.storage.credentials_seconds, datetime.now(UTC)
-    orgs = owned_orgs(namespace, platform.environments.owners)
-    policy = storage_policies.namespace_policy(platform.storage.bucket, namespace, orgs)
     digest = hashlib.sha256(json.dumps(policy).encode()).hexdigest()[:16]
-    existing = await cluster.metadata("Secret", namespace, names.STORAGE_USER_SECRET)
+    existing = await cluster.metadata("Secret", secret.namespace, secret.name)
     if existing is not None and not are_due(expiry_of(existing), seconds, now):
         annotations = existing.get("annotations") or {}
         if annotations.get(names.POLICY_ANNOTATION) == digest:
             return
     metadata: Object = {
-        "name": names.STORAGE_USER_SECRET,
-        "namespace": namespace,
+        "name": secret.name,
+        "namespace": secret.namespace,
         "labels": _LABELS,
         "annotations": {names.POLICY_ANNOTATION: digest},
     }

@@ -50,6 +50,14 @@ def namespace_policy(bucket: str, namespace: str, orgs: Iterable[str]) -> Policy
     )
 
 
+def mirror_policy(bucket: str) -> Policy:
+    """Return what those who manage the model mirror may do: everything below ``models/``."""
+    return _policy(
+        _listing(bucket, [names.MODELS_PREFIX]),
+        _allow((*_READ, *_WRITE, "s3:DeleteObject"), bucket, [f"{names.MODELS_PREFIX}*"]),
+    )
+
+
 def _policy(*statements: Policy) -> Policy:
     policy = {
         "Version": "2012-10-17",

@@ -14,6 +14,7 @@ from flashrun.api.catalog import Source
 from flashrun.api.exits import Exit
 from flashrun.api.reasons import Activity, Reason
 from flashrun.api.records import HubAccess, ResolvedRun
+from flashrun.api.trainable_models import MODEL_FILES
 from flashrun.store import Store
 from flashrun.store_errors import KeyNotFound, StorageForbidden, Unauthorized
 from flashrun_trainer.pod.mounts import PodMounts
@@ -21,8 +22,6 @@ from flashrun_trainer.pod.trainer_errors import TrainerError, first_line
 
 log = logging.getLogger(__name__)
 
-_FILES: Final = ("*.json", "*.safetensors", "*.jinja", "*.txt", "*.model", "tokenizer*")
-"""What is downloaded from the hub; other files of a repository are not needed for training."""
 _PUBLIC_HUB: Final = "https://huggingface.co"
 _ABANDONED_SECONDS: Final = 6 * 3600
 """A partial download that has not changed for so long belongs to a pod that is gone."""
@@ -84,7 +83,7 @@ def _from_mirror(store: Store, spec: ResolvedRun, folder: Path) -> None:
     except Unauthorized:
         raise  # a failure of storage, not of the model
     except (KeyNotFound, StorageForbidden) as error:
-        hint = "ask the platform's administrator to mirror the model below models/"
+        hint = "ask the platform's administrator to put the model into the mirror: flash model push"
         raise _unavailable(spec, str(error), hint) from None
 
 
@@ -102,7 +101,7 @@ def _from_hub(spec: ResolvedRun, folder: Path, access: HubAccess | None) -> None
             endpoint=_address(spec.hub_endpoint, access) or None,
             token=access.token or None if access is not None else None,
             local_dir=folder,
-            allow_patterns=list(_FILES),
+            allow_patterns=list(MODEL_FILES),
         )
     except Exception as error:
         # The library wraps the hub's answers, and raises other types without a connection.

@@ -108,10 +108,7 @@ class ClusterSession:
         from flashrun.store import Store
 
         try:
-            text = await self.cluster.secret_value(
-                self.namespace, names.STORAGE_USER_SECRET, names.ACCESS_KEY
-            )
-            access = StorageAccess.model_validate_json(text)
+            access = await self._storage_access(self.namespace, names.STORAGE_USER_SECRET)
         except NotFound:
             raise Failure(
                 f"namespace {self.namespace} has no storage access for people: "
@@ -119,13 +116,8 @@ class ClusterSession:
                 "the operator creates it in each namespace that it serves: choose one with -n, or "
                 "ask the platform's administrator",
             ) from None
-        except (Forbidden, ValidationError) as error:
-            why = (
-                str(error)
-                if isinstance(error, Forbidden)
-                else f"Secret {names.STORAGE_USER_SECRET} does not hold valid storage access"
-            )
-            raise Failure(f"storage cannot be used: {why}") from None
+        except Forbidden as error:
+            raise Failure(f"storage cannot be used: {error}") from None
         return Store(await self._with_reachable_endpoint(access))
 
     async def _with_reachable_endpoint(self, access: StorageAccess) -> StorageAccess:
@@ -138,6 +130,44 @@ class ClusterSession:
         """Return what ``call`` returns for the store; the blocking call runs in a thread."""
         store = await self.open_store()
         return await asyncio.to_thread(call, store)
+
+    async def with_mirror(self, call: Callable[["Store"], Answer]) -> Answer:
+        """Return what ``call`` returns for the store of those who manage the model mirror.
+
+        A blocking call runs in a thread; it may take as long as its credentials are valid.
+
+        Raises:
+            Failure: there is no such Secret, or this user may not read it.
+        """
+        from flashrun.store import Store
+
+        platform = await self.get_platform()
+        if platform is None or not platform.models_namespace:
+            raise Failure(
+                f"the place of the model mirror cannot be read in namespace {self.namespace}",
+                "choose a namespace with -n that an operator of this version serves",
+            )
+        where = platform.models_namespace
+        try:
+            access = await self._storage_access(where, names.STORAGE_MODELS_SECRET)
+        except (NotFound, Forbidden) as error:
+            raise Failure(
+                f"the model mirror cannot be used: {error}",
+                "the platform's administrator gives this right: kubectl create rolebinding NAME "
+                f"--role=flashrun-models --user=YOU -n {where}",
+            ) from None
+        store = Store(await self._with_reachable_endpoint(access))
+        return await asyncio.to_thread(call, store)
+
+    async def _storage_access(self, namespace: str, secret: str) -> StorageAccess:
+        """Return the storage access in a Secret; raises ``Failure`` when it is not valid."""
+        text = await self.cluster.secret_value(namespace, secret, names.ACCESS_KEY)
+        try:
+            return StorageAccess.model_validate_json(text)
+        except ValidationError:
+            raise Failure(
+                f"storage cannot be used: Secret {secret} does not hold valid storage access"
+            ) from None
 
     async def close(self) -> None:
         """Close the port-forwards."""

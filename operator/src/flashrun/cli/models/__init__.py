@@ -1,0 +1,1 @@
+"""Base models on the user's machine, before they go into the platform's mirror."""

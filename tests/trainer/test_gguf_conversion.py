@@ -1,0 +1,101 @@
+"""GGUF files become folders that can be trained."""
+
+from pathlib import Path
+
+import pytest
+
+from flashrun_trainer import gguf_conversion
+
+pytestmark = [pytest.mark.trainer, pytest.mark.filterwarnings("default")]
+SIZE, HEADS = 32, 2
+TOKENS = ("<s>", "</s>", "a", "b", "ab", "Ġ", *(f"t{number}" for number in range(58)))
+
+
+def write_gguf(path: Path, architecture: str = "llama", template: str = "{{ messages }}") -> None:
+    """Write a model of one layer, with matrices in Q8_0."""
+    import gguf
+    import numpy as np
+
+    writer = gguf.GGUFWriter(str(path), architecture)
+    writer.add_block_count(1)
+    writer.add_context_length(128)
+    writer.add_embedding_length(SIZE)
+    writer.add_feed_forward_length(SIZE)
+    writer.add_head_count(HEADS)
+    writer.add_head_count_kv(HEADS)
+    writer.add_rope_dimension_count(SIZE // HEADS)
+    writer.add_layer_norm_rms_eps(1e-6)
+    writer.add_vocab_size(len(TOKENS))
+    writer.add_tokenizer_model("gpt2")
+    writer.add_token_list(list(TOKENS))
+    writer.add_token_merges(["a b"])
+    writer.add_bos_token_id(0)
+    writer.add_eos_token_id(1)
+    if template:
+        writer.add_chat_template(template)
+    kind = gguf.GGMLQuantizationType.Q8_0
+    random = np.random.default_rng(0)
+    layers = [f"blk.0.{name}" for name in ("attn_q", "attn_k", "attn_v", "attn_output")]
+    layers += [f"blk.0.ffn_{name}" for name in ("gate", "up", "down")]
+    for name in ("token_embd", *layers):
+        rows = len(TOKENS) if name == "token_embd" else SIZE
+        matrix = random.standard_normal((rows, SIZE)).astype(np.float32)
+        writer.add_tensor(f"{name}.weight", gguf.quants.quantize(matrix, kind), raw_dtype=kind)
+    for name in ("output_norm", "blk.0.attn_norm", "blk.0.ffn_norm"):
+        writer.add_tensor(f"{name}.weight", np.ones(SIZE, np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def test_a_quantized_file_becomes_a_plain_model_with_the_same_weights(tmp_path: Path) -> None:
+    import gguf
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    write_gguf(tmp_path / "small.gguf")
+    assert gguf_conversion.main(str(tmp_path / "small.gguf"), str(tmp_path / "model")) == 0
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "model")
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "model")
+    [stored] = [
+        tensor
+        for tensor in gguf.GGUFReader(str(tmp_path / "small.gguf")).tensors
+        if tensor.name == "blk.0.ffn_up.weight"
+    ]
+    numbers = gguf.quants.dequantize(stored.data, stored.tensor_type)
+
+    assert not hasattr(model.config, "quantization_config")
+    assert model.dtype is torch.bfloat16
+    weight = model.model.layers[0].mlp.up_proj.weight
+    assert torch.equal(weight, torch.tensor(numbers).to(torch.bfloat16))
+    assert tokenizer.chat_template == "{{ messages }}"
+    assert tokenizer.eos_token == "</s>"
+
+
+REFUSED = {
+    "an unknown architecture": {"architecture": "madeup"},
+    "a file without a chat template": {"template": ""},
+}
+
+
+@pytest.mark.parametrize("given", REFUSED.values(), ids=REFUSED.keys())
+def test_what_cannot_be_trained_is_refused_in_one_line(
+    tmp_path: Path, given: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_gguf(tmp_path / "small.gguf", **given)
+
+    assert gguf_conversion.main(str(tmp_path / "small.gguf"), str(tmp_path / "model")) == 1
+    assert "small.gguf" in capsys.readouterr().err.splitlines()[-1]
+    assert [path.name for path in tmp_path.iterdir()] == ["small.gguf"]
+
+
+def test_a_file_that_was_cut_off_is_refused_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_gguf(tmp_path / "small.gguf")
+    whole = (tmp_path / "small.gguf").read_bytes()
+    (tmp_path / "small.gguf").write_bytes(whole[: len(whole) // 2])
+
+    assert gguf_conversion.main(str(tmp_path / "small.gguf"), str(tmp_path / "model")) == 1
+    assert "small.gguf cannot be converted" in capsys.readouterr().err.splitlines()[-1]
