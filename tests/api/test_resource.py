@@ -1,6 +1,7 @@
 """The custom resource: two spellings of its keys, and its status."""
 
 from contextlib import suppress
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -61,3 +62,81 @@ def test_any_spec_and_status_are_read_or_refused(data: some.DataObject) -> None:
         }
         with suppress(ValidationError):
             resource.FlashRun.from_manifest(manifest)
+
+
+def stored(spec: dict[str, Any], status: dict[str, Any] | None = None) -> dict[str, Any]:
+    """A FlashRun as the API server has it."""
+    base = {"model": "Qwen/Qwen3.5-4B", "environment": {"id": "team-a/sums"}}
+    metadata = {"name": "old", "namespace": "team-a", "uid": "u"}
+    return {"metadata": metadata, "spec": base | spec, "status": status or {}}
+
+
+TOKEN = "hf_" + "abcdefghij" * 3
+ACCEPTED_ONCE: dict[str, tuple[dict[str, Any], str]] = {
+    "a project with a slash": ({"wandb": {"project": "a/b"}}, "wandb.project"),
+    "a long name": ({"wandb": {"runName": "x" * 200}}, "wandb.runName"),
+    "a token in a parameter": (
+        {"environment": {"id": "team-a/sums", "params": {"key": TOKEN}}},
+        "environment.params.key",
+    ),
+    "a variable that the platform sets": ({"workerEnv": {"PYTHONPATH": "/x"}}, "workerEnv"),
+    "a secret that is none": (
+        {"environment": {"id": "team-a/sums", "secrets": ["LD_PRELOAD"]}},
+        "environment.secrets.0",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", ACCEPTED_ONCE)
+def test_what_an_earlier_version_accepted_is_read_as_it_is_and_refused_in_new_runs(
+    case: str,
+) -> None:
+    spec, key = ACCEPTED_ONCE[case]
+    manifest = stored(spec, {"phase": "Succeeded"})
+    run = resource.FlashRun.from_manifest(manifest)
+    assert run.status.phase == "Succeeded"
+    assert run.spec.to_manifest() == manifest["spec"]
+    [sentence] = run.refused_values()
+    assert sentence.startswith(key)
+    assert TOKEN not in sentence
+    with pytest.raises(ValidationError):
+        resource.FlashRunSpec.validate_manifest(manifest["spec"])
+
+
+DANGEROUS: dict[str, dict[str, Any]] = {
+    "a path as an environment": {"environment": {"id": "../secrets"}},
+    "a split that is a path": {"environment": {"id": "a/b", "params": {"split": "../x"}}},
+    "an option of pip": {"environment": {"id": "a/b", "pip": ["--index-url=http://x"]}},
+    "a flood of values": {"environment": {"id": "a/b", "params": {"x": [0] * 5000}}},
+}
+
+
+@pytest.mark.parametrize("case", DANGEROUS)
+def test_what_was_never_allowed_is_not_read_from_the_cluster_either(case: str) -> None:
+    with pytest.raises(ValidationError):
+        resource.FlashRun.from_manifest(stored(DANGEROUS[case]))
+
+
+STATUSES: dict[str, dict[str, Any]] = {
+    "a field of a newer version": {"newField": {"a": 1}},
+    "an inner field of a newer version": {"resolved": {"image": "i", "newField": 1}},
+    "an item that lacks a field": {"checkpoints": [{"ref": "r"}, {"step": 1}]},
+    "a number that is text": {"gpuSeconds": "many"},
+    "everything of another type": {"conditions": 1, "progress": [], "attempts": "x"},
+}
+
+
+@pytest.mark.parametrize("case", STATUSES)
+def test_what_cannot_be_read_of_a_status_is_left_out(case: str) -> None:
+    status = {"phase": "Failed", "storage": "s3://b/p"} | STATUSES[case]
+    read = resource.FlashRun.from_manifest(stored({}, status)).status
+    assert (read.phase, read.storage) == ("Failed", "s3://b/p")
+    if "resolved" in status:
+        assert read.resolved is not None
+        assert read.resolved.image == "i"
+
+
+def test_no_phase_is_assumed_where_it_cannot_be_read() -> None:
+    """A finished run would begin again."""
+    with pytest.raises(ValidationError):
+        resource.FlashRun.from_manifest(stored({}, {"phase": "Archived"}))

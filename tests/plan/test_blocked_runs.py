@@ -2,7 +2,9 @@
 
 from datetime import timedelta
 
-from flashrun.api.reasons import ConditionType, Phase, Reason
+import pytest
+
+from flashrun.api.reasons import TERMINAL, ConditionType, Phase, Reason
 from flashrun.api.resource import ConditionStatus, FlashRunStatus
 from flashrun.plan.blocked_runs import (
     refused_by_cluster,
@@ -72,6 +74,17 @@ def test_an_unreadable_spec_is_reported_once() -> None:
 
     assert unreadable_spec(reported, ["spec.a: no"], NOW + timedelta(minutes=1)) is None
     assert unreadable_spec(reported, ["spec.c: no"], NOW) is not None
+
+
+@pytest.mark.parametrize("phase", list(Phase))
+def test_a_run_with_an_unreadable_spec_keeps_its_phase(phase: Phase) -> None:
+    status = unreadable_spec({**MANIFEST, "status": {"phase": phase}}, ["spec.a: no"], NOW)
+
+    if phase in TERMINAL:
+        assert status is None
+    else:
+        assert status is not None
+        assert status["phase"] == phase
 
 
 def test_a_run_whose_end_cannot_be_recorded_has_not_ended() -> None:

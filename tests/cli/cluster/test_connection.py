@@ -8,7 +8,8 @@ import pytest
 import yaml
 
 from flashrun.api.records import StorageAccess
-from flashrun.cli.cluster.connection import ClusterSession
+from flashrun.cli.cluster.connection import ClusterSession, listed_run
+from flashrun.cli.output.formatting import runs_table
 from tests.cli.shell import Served, Shell
 
 
@@ -51,3 +52,20 @@ async def test_credentials_that_expire_soon_are_read_again(minutes: float, keys:
     session = ClusterSession(reader, "team-a")
     assert [(await session.open_store()).access.access_key for _ in keys] == keys
     await session.close()
+
+
+def test_a_run_that_this_version_cannot_read_is_listed_with_its_phase() -> None:
+    manifest = {
+        "metadata": {
+            "name": "old",
+            "namespace": "team-a",
+            "creationTimestamp": "2026-01-02T03:04:05Z",
+        },
+        "spec": {"model": "org/model", "algorithm": "grpo", "newTable": {}},
+        "status": {"phase": "Succeeded"},
+    }
+    run = listed_run(manifest)
+    now = datetime(2026, 1, 2, 4, 4, 5, tzinfo=UTC)
+    [row] = runs_table([run], now).rows
+    assert [cell.text for cell in row][:2] == ["old", "Succeeded"]
+    assert {"grpo", "org/model"} <= {cell.text for cell in row}

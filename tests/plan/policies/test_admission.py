@@ -6,7 +6,7 @@ import pytest
 
 from flashrun.api.platform import EnvironmentSettings
 from flashrun.api.reasons import Phase
-from flashrun.api.resource import ConditionStatus
+from flashrun.api.resource import ConditionStatus, FlashRun
 from flashrun.plan.types import StorageView
 from tests.plan import worlds
 from tests.plan.worlds import World, make_run, running
@@ -101,3 +101,18 @@ def test_a_batch_that_the_gpus_cannot_share_is_refused_with_the_number_that_work
     assert status.failure is not None
     assert "train.batch_size: 6 cannot be divided" in status.failure.message
     assert "use a multiple of 4" in status.failure.message
+
+
+def test_what_only_an_earlier_version_accepted_is_refused_unless_the_run_has_begun() -> None:
+    earlier = {"wandb": {"project": "a/b"}}
+    stored = {"metadata": {"name": worlds.NAME, "namespace": worlds.NAMESPACE, "uid": worlds.UID}}
+    spec = FlashRun.from_manifest({**stored, "spec": make_run().spec.to_manifest() | earlier}).spec
+    refused = World(make_run().replace(spec=spec)).decide().status
+    assert refused.phase is Phase.FAILED
+    assert refused.failure is not None
+    assert refused.failure.reason == "SpecInvalid"
+    assert "wandb.project" in refused.failure.message
+    begun = running()
+    assert World(begun.run.replace(spec=spec), begun.observed).decide().status.phase is (
+        begun.decide().status.phase
+    )

@@ -9,10 +9,16 @@ Pydantic builds a model at its first use (``defer_build``), and the docstrings o
 only for a schema or an explanation: the command line imports many models and uses few.
 """
 
-from collections.abc import Iterator
-from typing import Any, ClassVar, Self
+from collections.abc import Callable, Iterator
+from typing import Any, ClassVar, Final, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, GetJsonSchemaHandler, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    GetJsonSchemaHandler,
+    ValidationError,
+    ValidationInfo,
+)
 from pydantic.alias_generators import to_camel
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
@@ -48,6 +54,24 @@ class Record(FrozenModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, defer_build=True)
 
 
+_STORED: Final = "stored"
+"""The context in which a stored object is validated."""
+_Value = TypeVar("_Value")
+
+
+def when_submitted(rule: Callable[[_Value], _Value]) -> Callable[[_Value, ValidationInfo], _Value]:
+    """Return a validator for a rule that holds when a value is written, not when it is read back.
+
+    Rules about content become stricter from version to version. What is stored does not change:
+    a run that a new version could not read would be lost to everybody.
+    """
+
+    def validate(value: _Value, info: ValidationInfo) -> _Value:
+        return value if info.context == _STORED else rule(value)
+
+    return validate
+
+
 class Section(FrozenModel):
     """A frozen table that people write, in snake_case TOML or in a camelCase manifest."""
 
@@ -81,6 +105,14 @@ class Section(FrozenModel):
     def validate_manifest(cls, value: Any) -> Self:
         """Validate ``value`` with camelCase keys; raises ``pydantic.ValidationError``."""
         return cls.model_validate(value, by_name=False, by_alias=True)
+
+    @classmethod
+    def validate_stored(cls, value: Any) -> Self:
+        """Validate what the API server has kept; an earlier version may have accepted it.
+
+        Rules of ``when_submitted`` do not hold. Raises ``pydantic.ValidationError``.
+        """
+        return cls.model_validate(value, by_name=False, by_alias=True, context=_STORED)
 
     def to_manifest(self) -> dict[str, Any]:
         """Return the camelCase form without the fields that have their default values."""

@@ -14,7 +14,7 @@ from urllib.parse import SplitResult, urlsplit
 from pydantic import AfterValidator, BeforeValidator, Field, JsonValue
 
 from flashrun.api import evaluation, names, secret_patterns
-from flashrun.api.base import Section
+from flashrun.api.base import Section, when_submitted
 
 ENVIRONMENT_ID: Final = re.compile(r"[A-Za-z0-9._-]+/[A-Za-z0-9._-]+")
 VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -90,6 +90,8 @@ def _no_secret(text: str) -> str:
     return text
 
 
+_WANDB_LENGTH: Final = 128
+"""Longest name of a project or run that Weights & Biases accepts."""
 _WANDB_REFUSES: Final = r"/\#?%:"
 """Characters that Weights & Biases refuses in the name of a project."""
 
@@ -103,16 +105,28 @@ def _wandb_project(text: str) -> str:
     return text
 
 
+def _wandb_length(text: str) -> str:
+    if len(text) > _WANDB_LENGTH:
+        raise ValueError(f"is too long; at most {_WANDB_LENGTH} characters are allowed")
+    return text
+
+
 WandbName = Annotated[
-    str, BeforeValidator(_text), Field(min_length=1, max_length=128), AfterValidator(_no_secret)
+    Text,
+    AfterValidator(when_submitted(_wandb_length)),
+    AfterValidator(when_submitted(_no_secret)),
+    Field(json_schema_extra={"maxLength": _WANDB_LENGTH}),
 ]
 WandbProject = Annotated[
     WandbName,
-    AfterValidator(_wandb_project),
+    AfterValidator(when_submitted(_wandb_project)),
     Field(json_schema_extra={"pattern": r"^[^/\\#?%:]+$"}),
 ]
 Identifier = Annotated[
-    str, BeforeValidator(_text), Field(min_length=1, max_length=128), AfterValidator(_no_secret)
+    str,
+    BeforeValidator(_text),
+    Field(min_length=1, max_length=128),
+    AfterValidator(when_submitted(_no_secret)),
 ]
 """Part of storage keys. Its length is limited because S3 policies have a limited length."""
 
@@ -144,6 +158,10 @@ def _variable(name: str) -> str:
         raise ValueError(
             "must be the name of an environment variable: letters, digits and '_', and no value"
         )
+    return name
+
+
+def _allowed_variable(name: str) -> str:
     if (found := secret_patterns.describe_secret(name)) is not None:
         raise ValueError(f"looks like {found}: write the name of a variable, not its value")
     if (why := secret_patterns.why_forbidden(name)) is not None:
@@ -358,11 +376,11 @@ class EnvironmentConfig(Section):
     """Published environment, ``<org>/<name>``."""
     params: Annotated[
         dict[
-            Annotated[str, AfterValidator(_no_secret)],
-            Annotated[FiniteJson, AfterValidator(_public_json)],
+            Annotated[str, AfterValidator(when_submitted(_no_secret))],
+            Annotated[FiniteJson, AfterValidator(when_submitted(_public_json))],
         ],
         BeforeValidator(_table),
-        AfterValidator(_short),
+        AfterValidator(when_submitted(_short)),
         AfterValidator(_split),
     ] = Field(default={}, max_length=_ENTRIES, examples=[{"split": "test"}])
     """Keyword arguments of the environment's ``load_environment``; ``split`` also picks
@@ -372,7 +390,7 @@ class EnvironmentConfig(Section):
             Annotated[
                 str,
                 Field(max_length=256),
-                AfterValidator(_no_secret),
+                AfterValidator(when_submitted(_no_secret)),
                 AfterValidator(_requirement),
             ],
             ...,
@@ -381,7 +399,15 @@ class EnvironmentConfig(Section):
     ] = Field(default=(), max_length=_ENTRIES, examples=[["openai>=1.0.0"]])
     """Requirements (PEP 508) that are installed before the environment is imported."""
     secrets: Annotated[
-        tuple[Annotated[str, Field(max_length=253), AfterValidator(_variable)], ...],
+        tuple[
+            Annotated[
+                str,
+                Field(max_length=253),
+                AfterValidator(_variable),
+                AfterValidator(when_submitted(_allowed_variable)),
+            ],
+            ...,
+        ],
         BeforeValidator(_string_list),
         AfterValidator(_once),
     ] = Field(default=(), max_length=_ENTRIES, examples=[["SERVICE_API_KEY"]])
@@ -459,7 +485,10 @@ class TrainConfig(Section):
     """GRPO with thinking: reward subtracted per reasoning token."""
     stop_sequences: (
         Annotated[
-            tuple[Annotated[str, Field(max_length=256), AfterValidator(_no_secret)], ...],
+            tuple[
+                Annotated[str, Field(max_length=256), AfterValidator(when_submitted(_no_secret))],
+                ...,
+            ],
             Field(max_length=_ENTRIES),
             BeforeValidator(_stops),
         ]
@@ -542,7 +571,12 @@ class RunConfig(Section):
     """Evaluation on held-out examples; an extension of the reference."""
     worker_env: Annotated[
         dict[
-            Annotated[str, AfterValidator(_variable), AfterValidator(_public_variable)],
+            Annotated[
+                str,
+                AfterValidator(_variable),
+                AfterValidator(when_submitted(_allowed_variable)),
+                AfterValidator(when_submitted(_public_variable)),
+            ],
             Annotated[str, BeforeValidator(_public_string), Field(max_length=4096)],
         ],
         BeforeValidator(_few),

@@ -5,15 +5,16 @@ and the few switches that may change later. Status is a value, rebuilt in every 
 strings there, as the Kubernetes API conventions ask.
 """
 
+import copy
 from collections.abc import Mapping
 from datetime import date, datetime
 from enum import StrEnum
 from typing import Annotated, Any, Self
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from flashrun.api import names
-from flashrun.api.base import Section
+from flashrun.api.base import Section, error_sentences
 from flashrun.api.bounds import LayerNames, Percent, Sentence
 from flashrun.api.config import Flag, RunConfig
 from flashrun.api.reasons import (
@@ -306,9 +307,11 @@ class FlashRun(Section):
 
     @classmethod
     def from_manifest(cls, manifest: Mapping[str, Any]) -> Self:
-        """Parse an API object; raises ``pydantic.ValidationError`` when its spec cannot be read.
+        """Parse an API object, which another version may have written.
 
-        A status that cannot be read (written by a newer version) counts as empty: it is rebuilt.
+        Raises:
+            pydantic.ValidationError: its spec or the phase in its status cannot be read. Anything
+                else in a status that cannot be read counts as absent.
         """
         metadata = manifest["metadata"]
         return cls(
@@ -319,14 +322,54 @@ class FlashRun(Section):
             deleting="deletionTimestamp" in metadata,
             created=metadata.get("creationTimestamp"),
             annotations=metadata.get("annotations") or {},
-            spec=FlashRunSpec.validate_manifest(manifest["spec"]),
-            status=FlashRunStatus.validate_manifest(manifest.get("status") or {}),
+            spec=FlashRunSpec.validate_stored(manifest["spec"]),
+            status=_read_status(manifest.get("status") or {}),
         )
+
+    def refused_values(self) -> tuple[str, ...]:
+        """Return what of the spec no new run may have, one sentence each."""
+        try:
+            FlashRunSpec.validate_manifest(self.spec.to_manifest())
+        except ValidationError as error:
+            return tuple(error_sentences(error))
+        return ()
 
     @property
     def storage_prefix(self) -> str:
         """Prefix of everything this run keeps in storage."""
         return names.run_prefix(self.namespace, self.name, self.uid)
+
+
+def _read_status(stored: Any) -> FlashRunStatus:
+    try:
+        return FlashRunStatus.validate_stored(stored)
+    except ValidationError as error:
+        places = [problem["loc"] for problem in error.errors(include_input=False)]
+        if not all(places) or any(place[0] == "phase" for place in places):
+            raise  # no other phase may be assumed: a finished run would begin again
+        readable = copy.deepcopy(stored)
+        innermost = {_existing(readable, place) for place in places} - {()}
+        # The last items of a list first, as the places of the others must stay.
+        for *around, key in sorted(innermost, key=_in_order, reverse=True):
+            holder = readable
+            for step in around:
+                holder = holder[step]
+            del holder[key]
+        return FlashRunStatus.validate_stored(readable)
+
+
+def _existing(value: Any, place: tuple[int | str, ...]) -> tuple[int | str, ...]:
+    """Return a place, or the innermost one around it at which there is something."""
+    for depth, key in enumerate(place):
+        try:
+            value = value[key]
+        except (KeyError, IndexError, TypeError):
+            return place[:depth]
+    return place
+
+
+def _in_order(place: tuple[int | str, ...]) -> tuple[str, ...]:
+    return tuple(f"{step:09d}" if isinstance(step, int) else step for step in place)
 
 
 def manifest(name: str, namespace: str | None, spec: FlashRunSpec) -> dict[str, Any]:

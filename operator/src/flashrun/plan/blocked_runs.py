@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from datetime import datetime
 
-from flashrun.api.reasons import ConditionType, Phase, Reason
+from flashrun.api.reasons import TERMINAL, ConditionType, Phase, Reason
 from flashrun.api.resource import FlashRun, FlashRunStatus, PendingStatus
 from flashrun.api.times import format_time, whole_seconds
 from flashrun.plan import conditions, run_status
@@ -77,8 +77,12 @@ def _blocked(run: FlashRun, reason: Reason, message: str, now: datetime) -> Flas
 def unreadable_spec(manifest: Object, problems: Iterable[str], now: datetime) -> Object | None:
     """Return what to write to the status of a run whose spec this operator cannot read.
 
-    Such a spec was written for another version of the operator. None: the status says so already.
+    Such a spec was written for another version of the operator. A phase stays as it is. None: the
+    status says so already, or the run has ended.
     """
+    phase = str((manifest.get("status") or {}).get("phase") or Phase.PENDING)
+    if phase in TERMINAL:
+        return None
     message = f"This operator cannot read the spec: {'; '.join(problems)}"[:2048]
     written = (manifest.get("status") or {}).get("conditions") or []
     if {condition.get("message", "") for condition in written} == {message}:
@@ -91,8 +95,7 @@ def unreadable_spec(manifest: Object, problems: Iterable[str], now: datetime) ->
     )
     status = FlashRunStatus(
         observed_generation=generation,
-        phase=Phase.PENDING,
         conditions=conditions.with_times((), desired, generation, whole_seconds(now)),
         pending=PendingStatus(reason=Reason.SPEC_UNREADABLE, message=message),
     )
-    return status.model_dump(mode="json", by_alias=True, exclude_unset=True)
+    return {"phase": phase, **status.model_dump(mode="json", by_alias=True, exclude_unset=True)}

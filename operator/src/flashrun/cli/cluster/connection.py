@@ -7,7 +7,7 @@ The clients are imported when a command connects, as importing them is slow.
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -16,8 +16,9 @@ from pydantic import ValidationError
 from flashrun import cluster_errors, store_errors
 from flashrun.api import names, public
 from flashrun.api.public import PublicPlatform
+from flashrun.api.reasons import Phase
 from flashrun.api.records import StorageAccess
-from flashrun.api.resource import FlashRun
+from flashrun.api.resource import FlashRun, FlashRunSpec, FlashRunStatus
 from flashrun.cli.config import platform_cache
 from flashrun.cli.output.failure import Failure, NotFoundFailure, UsageFailure
 from flashrun.cluster_errors import Forbidden, NotFound
@@ -58,10 +59,6 @@ class ClusterSession:
         return list(
             map(_without_managed_fields, await self.cluster.list(names.KIND, self.namespace))
         )
-
-    async def list_runs(self) -> list[FlashRun]:
-        """Return every run of the namespace, without those that another version wrote."""
-        return readable_runs(await self.list_manifests())
 
     async def patch_control(self, name: str, control: dict[str, Any]) -> None:
         """Change fields of a run's ``spec.control``."""
@@ -220,13 +217,21 @@ def _without_managed_fields(manifest: dict[str, Any]) -> dict[str, Any]:
     return manifest
 
 
-def readable_runs(manifests: Iterable[dict[str, Any]]) -> list[FlashRun]:
-    """Return the runs of ``manifests``, without those that another version wrote."""
-    runs = []
-    for manifest in manifests:
-        with contextlib.suppress(ValidationError):
-            runs.append(FlashRun.from_manifest(manifest))
-    return runs
+def listed_run(manifest: dict[str, Any]) -> FlashRun:
+    """Return a run for a list; only name, phase, age and model if another version wrote it."""
+    try:
+        return FlashRun.from_manifest(manifest)
+    except ValidationError:
+        metadata, spec = manifest["metadata"], manifest.get("spec") or {}
+        shown: dict[str, Any] = {key: str(spec.get(key, "")) for key in ("model", "algorithm")}
+        phase = (manifest.get("status") or {}).get("phase")
+        return FlashRun.model_construct(
+            name=metadata["name"],
+            namespace=metadata["namespace"],
+            created=datetime.fromisoformat(metadata["creationTimestamp"]),
+            spec=FlashRunSpec.model_construct(**shown),
+            status=FlashRunStatus(phase=phase if phase in set(Phase) else Phase.PENDING),
+        )
 
 
 def parse_run(manifest: dict[str, Any]) -> FlashRun:

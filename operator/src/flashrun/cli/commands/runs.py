@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from flashrun.api.resource import FlashRun
-from flashrun.cli.cluster.connection import ClusterSession, connect, readable_runs
+from flashrun.cli.cluster.connection import ClusterSession, connect, listed_run
 from flashrun.cli.options import Context, Namespace, Output
 from flashrun.cli.output import formatting, terminal
 from flashrun.cli.output.failure import NotFoundFailure
@@ -50,7 +50,7 @@ async def _runs(
         if not manifests:
             await _refuse_absent_namespace(session)
         in_order = formatting.best_first if sort is RunOrder.SCORE else formatting.newest_first
-        listed = in_order(readable_runs(manifests))
+        listed = in_order(map(listed_run, manifests))
         if output in (OutputFormat.JSON, OutputFormat.YAML):
             terminal.write_data(_sorted_manifests(manifests, listed), output)
             return
@@ -67,9 +67,9 @@ async def _runs(
 def _sorted_manifests(
     manifests: list[dict[str, Any]], ordered: list[FlashRun]
 ) -> list[dict[str, Any]]:
-    """Return the objects in the order of the runs; those that cannot be read come last."""
+    """Return the objects in the order of the runs."""
     places = {run.name: place for place, run in enumerate(ordered)}
-    return sorted(manifests, key=lambda item: places.get(item["metadata"]["name"], len(places)))
+    return sorted(manifests, key=lambda item: places[item["metadata"]["name"]])
 
 
 async def _refuse_absent_namespace(session: ClusterSession) -> None:

@@ -20,7 +20,7 @@ def refuse_invalid_spec(context: RunContext) -> Decision | None:
     spec, platform = context.run.spec, context.platform
     catalog, hosts = Catalog(platform.models), platform.trainer.pip_url_hosts
     check = resolve.check_config(spec, context.train, catalog, pip_url_hosts=hosts)
-    problems = list(check.problems)
+    problems: list[object] = [*context.run.refused_values(), *check.problems]
     model = context.model
     if model is not None and context.find_placement() is None:
         pools, algorithm = platform.pools, spec.algorithm
@@ -33,7 +33,7 @@ def refuse_invalid_spec(context: RunContext) -> Decision | None:
         return None
     failure = FailureStatus(
         reason=Reason.SPEC_INVALID,
-        message="; ".join(map(str, problems)),
+        message="; ".join(map(str, problems))[:2048],
         hint="Change the config and submit it as a new run.",
     )
     decision = fail_run(context, failure)
