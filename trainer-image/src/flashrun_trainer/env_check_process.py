@@ -20,7 +20,7 @@ from typing import IO, Any, Final
 from flashrun.api.env_check_records import CheckedRow, CheckEvent, EnvCheckTask, Fault, ScoredAnswer
 from flashrun.api.exits import Exit
 from flashrun.api.records import ResolvedEnvironment
-from flashrun_trainer.data import conversations, rewards, unread_keys
+from flashrun_trainer.data import conversations, held_out, rewards, unread_keys
 from flashrun_trainer.data import messages as chat_messages
 from flashrun_trainer.data.chat_template import encode, tokenize_messages
 from flashrun_trainer.data.dataset import dataset_path
@@ -79,7 +79,7 @@ class CheckReporter:
 
 def check_environment(reporter: CheckReporter) -> None:
     """Check everything that needs no weights, until something fails that the rest depends on."""
-    data_is_valid = _check_data(reporter)
+    data_is_valid = _check_data(reporter, _spec(reporter.task))
     reporter.announce(f"importing {reporter.folder.name}/environment.py")
     try:
         environment = load_folder(reporter.folder, _spec(reporter.task))
@@ -93,6 +93,7 @@ def check_environment(reporter: CheckReporter) -> None:
     if environment.row_remark:
         reporter.fault(environment.row_remark, fatal=False)
     _check_rows(reporter, environment, data_is_valid)
+    _check_held_out(reporter, environment)
 
 
 def _load_tokenizer(reporter: CheckReporter, environment: Environment) -> bool:
@@ -124,13 +125,14 @@ def _spec(task: EnvCheckTask) -> ResolvedEnvironment:
 # --- the data -----------------------------------------------------------------------------------
 
 
-def _check_data(reporter: CheckReporter) -> bool:
-    """Report the faults of each row of the split's file; return whether there is no fatal one.
+def _check_data(reporter: CheckReporter, spec: ResolvedEnvironment, *, fatal: bool = True) -> bool:
+    """Report the faults of each row of the split's file; return whether none would end a run.
 
-    The SDK stops at the first bad row, and does not name it.
+    The SDK stops at the first bad row, and does not name it. ``fatal`` is False for a split without
+    which a run goes on.
     """
     try:
-        path = dataset_path(reporter.folder, _spec(reporter.task))
+        path = dataset_path(reporter.folder, spec)
     except TrainerError as error:
         reporter.fault(f"{error.message}; {error.hint}")
         return False
@@ -141,13 +143,13 @@ def _check_data(reporter: CheckReporter) -> bool:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        reporter.fault(f"the file cannot be read: {error}", name)
+        reporter.fault(f"the file cannot be read: {error}", name, fatal=fatal)
         return False
     faults = list(row_faults(text)) if path.suffix == ".jsonl" else []
     for line, fault in faults[:FAULTS_LIMIT]:
-        reporter.fault(fault.sentence, f"{name}:{line}", fatal=fault.fatal)
+        reporter.fault(fault.sentence, f"{name}:{line}", fatal=fatal and fault.fatal)
     if len(faults) > FAULTS_LIMIT:
-        reporter.fault(f"{len(faults) - FAULTS_LIMIT} more rows have faults", name)
+        reporter.fault(f"{len(faults) - FAULTS_LIMIT} more rows have faults", name, fatal=fatal)
     return not any(fault.fatal for _, fault in faults)
 
 
@@ -222,6 +224,49 @@ def _output_faults(output: Any) -> Iterator[Fault]:
 def _kind(value: Any) -> str:
     names = {type(None): "null", bool: "a boolean", int: "a number", float: "a number"}
     return names.get(type(value), "a list" if isinstance(value, list) else "text")
+
+
+def _check_held_out(reporter: CheckReporter, environment: Environment) -> None:
+    """Check the split on which a run is evaluated: its rows, its prompts, and what it shares."""
+    task = reporter.task
+    if not task.held_out or task.held_out == task.split:
+        return
+    spec, required = held_out.split_spec(_spec(task), task.held_out), task.held_out_required
+    if not held_out.has_split(reporter.folder, spec):
+        if required:
+            reporter.fault(
+                f"there is no dataset/{task.held_out}.jsonl, on which the run is to be evaluated"
+            )
+        return
+    if not _check_data(reporter, spec, fatal=required):
+        return
+    reporter.announce(f"loading split {task.held_out}")
+    try:
+        split = load_folder(reporter.folder, spec)
+    except TrainerError as error:
+        reporter.fault(f"split {task.held_out}: {error.message}", fatal=required)
+        return
+    if remark := held_out.overlap_remark(environment, split, task.held_out):
+        reporter.fault(remark, fatal=False)
+    _check_held_out_rows(reporter, split)
+
+
+def _check_held_out_rows(reporter: CheckReporter, environment: Environment) -> None:
+    """Build every prompt and completion of the held-out split."""
+    name, faults = reporter.task.held_out, 0
+    for number, example in enumerate(environment.examples, 1):
+        reporter.announce(f"building the prompt of row {number} of split {name}")
+        try:
+            conversation = environment.conversation(example)
+            with naming_example(conversation.name):
+                _tokenize(reporter, conversation.prompt, conversation.tools)
+        except TrainerError as error:
+            reporter.fault(
+                f"a row of split {name} is left out of evaluations: {error.message}", fatal=False
+            )
+            faults += 1
+            if faults == FAULTS_LIMIT:
+                return
 
 
 # --- the environment ----------------------------------------------------------------------------

@@ -20,6 +20,10 @@ class EnvCheckTask(Record):
     """Whether reasoning is left out of what is scored."""
     scored: int
     """How many rows are scored; prompts are built for all of them."""
+    held_out: str = ""
+    """Split on which a run is evaluated; empty when it is not."""
+    held_out_required: bool = False
+    """Whether a run without that split fails."""
     model: str = ""
     """Folder with the model's tokenizer and chat template; empty for a check without them."""
 

@@ -380,3 +380,40 @@ train.max_tokens = 99
 
     assert planned_run(composed, thinking=False) == PlannedRun(Algorithm.GRPO, True, 99, 2147)
     assert planned_run(None, thinking=True) == PlannedRun(None, True, 1536, 3584)
+
+
+def test_the_held_out_split_is_read_like_that_of_training(shell: Shell) -> None:
+    write(shell, GOOD.replace("example.input}", "example.input + str(1 // len(example.input))}"))
+    shell.write("env/dataset/eval.jsonl", ROW + '{"input": "2 + 2"}\n{"input": ""}\n')
+    done = shell("env", "test", "env")
+
+    assert done.returncode == 0
+    assert "1 of 3 examples of split eval are also trained on (row 1 is the first)" in done.stderr
+    assert "dataset/eval.jsonl:3: the input is empty" in done.stderr
+    assert "a row of split eval is left out of evaluations: the environment failed" in done.stderr
+
+
+def test_a_held_out_split_that_a_config_names_must_be_there(shell: Shell) -> None:
+    write(shell)
+    config = 'model = "m/m"\nalgorithm = "sft"\n[environment]\nid = "a/b"\n[eval]\nsplit = "exam"\n'
+    shell.write("config.toml", config)
+    done = shell("env", "test", "env", "--config", "config.toml")
+    assert (done.returncode, "no dataset/exam.jsonl" in done.stderr) == (2, True)
+
+    shell.write("env/dataset/exam.jsonl", "{}\n")
+    done = shell("env", "test", "env", "--config", "config.toml")
+    assert done.returncode == 2
+    assert "dataset/exam.jsonl:1" in done.stderr
+
+    shell.write("config.toml", config.replace('split = "exam"', "enabled = false"))
+    shell.write("env/dataset/eval.jsonl", "{}\n")
+    assert shell("env", "test", "env", "--config", "config.toml").returncode == 0
+
+
+def test_a_split_that_is_not_named_is_only_warned_about(shell: Shell) -> None:
+    write(shell)
+    shell.write("env/dataset/eval.jsonl", "not JSON: {\n{}\n")
+    done = shell("env", "test", "env")
+    assert done.returncode == 0
+    assert "warning" in done.stderr
+    assert "dataset/eval.jsonl:2" in done.stderr

@@ -83,7 +83,7 @@ def load(
     if run.eval is None:
         return HeldOutSplit()
     spec = split_spec(run.environment, run.eval.split)
-    if not _has_split(pod.environment, spec):
+    if not has_split(pod.environment, spec):
         if run.eval.required:
             raise _missing_error(pod.environment, spec)
         return HeldOutSplit()
@@ -98,7 +98,7 @@ def load(
         if run.eval.required:
             raise
         return HeldOutSplit(None, f"the run is not evaluated: {error.message}")
-    return HeldOutSplit(loaded, _overlap_remark(environment, loaded, spec.split))
+    return HeldOutSplit(loaded, overlap_remark(environment, loaded, spec.split))
 
 
 def split_spec(spec: ResolvedEnvironment, split: str) -> ResolvedEnvironment:
@@ -113,7 +113,8 @@ def split_spec(spec: ResolvedEnvironment, split: str) -> ResolvedEnvironment:
     return spec.replace(split=split, params=params)
 
 
-def _has_split(folder: Path, spec: ResolvedEnvironment) -> bool:
+def has_split(folder: Path, spec: ResolvedEnvironment) -> bool:
+    """Return whether the package in ``folder`` has the file of a split."""
     try:
         return dataset_path(folder, spec) is not None
     except TrainerError:
@@ -131,7 +132,7 @@ def _missing_error(folder: Path, spec: ResolvedEnvironment) -> TrainerError:
     )
 
 
-def _overlap_remark(training: Environment, held_out: Environment, split: str) -> str:
+def overlap_remark(training: Environment, held_out: Environment, split: str) -> str:
     """Return a warning about held-out examples that are trained on, too, or an empty string."""
     trained = set(map(_identity, training.examples))
     shared = [example for example in held_out.examples if _identity(example) in trained]

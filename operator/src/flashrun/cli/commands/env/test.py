@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from flashrun.api import catalog
+from flashrun.api import catalog, evaluation
 from flashrun.api.config import Algorithm, RunConfig
 from flashrun.api.env_check_records import EnvCheckTask, ScoredAnswer
 from flashrun.cli.config import compose, dotenv, load_config
@@ -90,6 +90,8 @@ def check_environment(
         split=str(given.get("split", catalog.DEFAULT_SPLIT)),
         params=given,
         scored=rows,
+        held_out=evaluation_split(composed),
+        held_out_required=composed is not None and composed.config.eval.split is not None,
         model=str(model.resolve()) if model else "",
     )
     variables = _variables(composed.config, config.resolve().parent) if composed and config else {}
@@ -110,6 +112,14 @@ def planned_run(composed: ComposedConfig | None, thinking: bool) -> PlannedRun:
     thinks = config.thinking or thinking
     tokens = train.max_tokens or catalog.max_tokens_default(thinks)
     return PlannedRun(config.algorithm, thinks, tokens, train.max_length)
+
+
+def evaluation_split(composed: ComposedConfig | None) -> str:
+    """Return the split on which a run would be evaluated; empty when it would not."""
+    if composed is None:
+        return evaluation.DEFAULT_SPLIT
+    given = composed.config.eval
+    return (given.split or evaluation.DEFAULT_SPLIT) if given.enabled else ""
 
 
 def _variables(config: RunConfig, folder: Path) -> dict[str, str]:
