@@ -11,13 +11,21 @@ from pathlib import Path
 
 import pytest
 
+from flashrun.api.platform import EnvironmentSettings
 from flashrun.cluster import Cluster
 from flashrun.controller.lease import LEASE_SECONDS
 from flashrun.store import Store
 from localcluster.controlplane import ControlPlane
 from localcluster.steps import StepRunner
 from tests.controller.conftest import Operators
-from tests.controller.stage import World, platform, push_environment, wait_for_phase
+from tests.controller.other_tenant import OtherTenant
+from tests.controller.stage import (
+    ENVIRONMENT,
+    World,
+    platform,
+    push_environment,
+    wait_for_phase,
+)
 from tests.servers import Minio, install_crd, kubectl, start_control_plane
 
 pytestmark = pytest.mark.api
@@ -99,10 +107,15 @@ def hanging(server: Minio) -> Iterator[None]:
 
 @pytest.fixture
 def storage_world(fragile_store: Minio, world: World) -> World:
-    """The world of other tests, with a store of its own."""
+    """The world of other tests, with a store of its own and another team beside it."""
     store = fragile_store.store("fragile")
     push_environment(store)
-    return World(world.cluster, store, platform(world.namespace, store.access), world.kubeconfig)
+    teams = (world.namespace, f"{world.namespace}-beside")
+    kubectl(world.kubeconfig, "create", "namespace", teams[1])
+    owners = EnvironmentSettings(owners={ENVIRONMENT.partition("/")[0]: teams})
+    settings = platform(world.namespace, store.access)
+    settings = settings.replace(namespaces=teams, environments=owners)
+    return World(world.cluster, store, settings, world.kubeconfig)
 
 
 async def test_a_store_that_hangs_costs_neither_the_lease_nor_the_status_of_runs(
@@ -114,6 +127,9 @@ async def test_a_store_that_hangs_costs_neither_the_lease_nor_the_status_of_runs
         process = operators.start()
         operators.wait(lambda: operators.ask(process, "/readyz")[0] == 200)
         operators.wait(lambda: operators.leads(process))
+        beside = world.platform.replace(namespaces=world.platform.namespaces[1:])
+        there = World(world.cluster, world.store, beside, world.kubeconfig)
+        other = OtherTenant(there, operators, process)
         with hanging(fragile_store):
             runs = [f"flash-{number}-hanging" for number in range(12)]
             for name in runs:
@@ -125,7 +141,7 @@ async def test_a_store_that_hangs_costs_neither_the_lease_nor_the_status_of_runs
             assert operators.ask(process, "/healthz")[0] == 200
         for name in runs:
             await wait_for_phase(world, name, "Starting", 90)
-        assert operators.leads(process)
+        await other.is_served()
         assert "the lease is lost" not in operators.logs()
     finally:
         operators.stop()

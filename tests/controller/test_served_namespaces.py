@@ -4,7 +4,6 @@ They cost the others nothing, the operator stays healthy, and they come back by 
 """
 
 import asyncio
-import time
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
@@ -20,6 +19,7 @@ from flashrun.cluster_errors import Unreachable
 from flashrun.controller import metrics
 from flashrun.controller.served_namespaces import ServedNamespaces
 from tests.controller.conftest import Operators
+from tests.controller.other_tenant import OtherTenant
 from tests.controller.stage import World, flash_run, wait_for_phase
 from tests.controller.test_rights import RIGHTS, SYSTEM, chart, log_in
 from tests.servers import kubectl
@@ -122,11 +122,6 @@ def account(admin: Path, folder: Path) -> Path:
     return path
 
 
-def resident_bytes(process: Any) -> int:
-    text = Path(f"/proc/{process.pid}/statm").read_text()
-    return int(text.split()[1]) * 4096
-
-
 @pytest.mark.api
 async def test_namespaces_that_cannot_be_served_cost_the_others_nothing_and_come_back(
     operators: Operators, world: World, teams: tuple[str, ...], installed: Path, tmp_path: Path
@@ -163,20 +158,12 @@ async def test_namespaces_that_cannot_be_served_cost_the_others_nothing_and_come
     assert status["pending"]["reason"] == "ClusterRefuses"
     assert "you may not list" in status["pending"]["message"]
 
-    memory = resident_bytes(process)
+    other = OtherTenant(served, operators, process)
     for number in range(13):  # health counts the watches after the first minute
         await asyncio.sleep(5)
         assert operators.ask(process, "/healthz") == (200, "ok"), number
-    late = "flash-2-0a1b2c3d"
-    began = time.monotonic()
-    await served.submit(late)
-    await wait_for_phase(served, late, "Starting", 5)
-    assert time.monotonic() - began < 5
-    trainer = await served.trainer(RUN)
-    await trainer.succeed()
-    await wait_for_phase(served, RUN, "Succeeded", 10)
-    assert process.poll() is None
-    assert resident_bytes(process) - memory < 16 * 1024 * 1024
+    await other.is_served()
+    await other.finish(await served.trainer(RUN))
 
     kubectl(installed, "create", "namespace", gone)
     install(installed, tmp_path, teams)
