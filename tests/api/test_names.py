@@ -105,6 +105,7 @@ def test_everything_of_a_run_lies_below_its_own_prefix() -> None:
     keys = [
         names.spec_key(prefix), names.metrics_key(prefix), names.result_key(prefix),
         names.control_key(prefix), names.log_key(prefix, 1), names.rollouts_key(prefix, 3),
+        names.eval_rollouts_key(prefix, 3),
         names.claim_key(prefix, 1), names.packages_key(prefix, 1), names.step_prefix(prefix, 1, 2),
         names.adapter_prefix(prefix),
     ]  # fmt: skip
@@ -126,3 +127,21 @@ def test_a_live_key_leads_back_to_its_run() -> None:
 )  # fmt: skip
 def test_a_key_says_which_attempt_it_lies_below(key: str, attempt: int | None) -> None:
     assert names.attempt_of("runs/a/", key) == attempt
+
+
+@pytest.mark.parametrize("evaluated", [False, True])
+@pytest.mark.parametrize("step", [0, 7, 99_999_999, 100_000_000])
+def test_a_key_of_rollouts_is_read_back(step: int, evaluated: bool) -> None:
+    prefix = names.run_prefix("team-a", "flash-1-aa", "uid")
+    build = names.eval_rollouts_key if evaluated else names.rollouts_key
+
+    assert names.parse_rollouts_key(prefix, build(prefix, step)) == (step, evaluated)
+
+
+@pytest.mark.parametrize("name", ["step-1.jsonl", "step-00000001.json", "x-step-00000001.jsonl",
+                                  "step-0000000²1.jsonl", "a/step-00000001.jsonl", ""])  # fmt: skip
+def test_another_key_is_not_one_of_rollouts(name: str) -> None:
+    prefix = names.run_prefix("team-a", "flash-1-aa", "uid")
+
+    assert names.parse_rollouts_key(prefix, f"{names.rollouts_prefix(prefix)}{name}") is None
+    assert names.parse_rollouts_key(prefix, names.rollouts_key("runs/other/", 1)) is None

@@ -20,8 +20,10 @@ from flashrun.api.exits import Termination
 from flashrun.api.platform import Platform
 from flashrun.api.pod import TRAINER_CONTAINER
 from flashrun.api.records import (
+    CheckpointEvaluation,
     Claim,
     EnvironmentPointer,
+    Evaluation,
     FileEntry,
     Heartbeat,
     Manifest,
@@ -329,17 +331,24 @@ class Trainer:
         )
         self.store.put_json(names.heartbeat_key(self.run.uid), heartbeat.model_copy(update=changes))
 
-    def commit(self, step: int) -> str:
+    def commit(self, step: int, evaluation: CheckpointEvaluation | None = None) -> str:
         """Upload a checkpoint; returns its prefix."""
         prefix = names.step_prefix(self.run.storage_prefix, self.attempt, step)
-        self._upload(prefix, "checkpoint", attempt=self.attempt, step=step)
+        place = {"attempt": self.attempt, "step": step}
+        self._upload(prefix, "checkpoint", evaluation=evaluation, **place)
         return prefix
 
     def publish(self) -> None:
         self._upload(names.adapter_prefix(self.run.storage_prefix), "adapter")
 
-    def conclude(self, code: int, termination: Termination | None = None) -> None:
+    def conclude(
+        self,
+        code: int,
+        termination: Termination | None = None,
+        evaluation: Evaluation | None = None,
+    ) -> None:
         result = Result(
+            evaluation=evaluation,
             run=self.identity,
             attempt=self.attempt,
             exit_code=code,
@@ -360,13 +369,13 @@ class Trainer:
     async def end(self, code: int, **said: Any) -> None:
         await Kubelet(self.cluster).end(self.pod, code, **said)
 
-    def _upload(self, prefix: str, kind: Any, **place: int) -> None:
+    def _upload(self, prefix: str, kind: Any, **fields: Any) -> None:
         data = f"weights of {prefix}".encode()
         path = "adapter/adapter_model.safetensors"
         self.store.put_bytes(prefix + path, data)
         entry = FileEntry(path=path, size=len(data), sha256=hashlib.sha256(data).hexdigest())
         manifest = Manifest(
-            kind=kind, run=self.identity, base_model=MODEL, created=now(), files=(entry,), **place
+            kind=kind, run=self.identity, base_model=MODEL, created=now(), files=(entry,), **fields
         )
         self.store.create_json(prefix + names.MANIFEST, manifest)
 

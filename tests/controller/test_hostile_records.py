@@ -13,7 +13,7 @@ import pytest
 
 from flashrun.api import names
 from flashrun.api.resource import ConditionStatus, FlashRun
-from flashrun.controller.metrics import RECORDS_REFUSED
+from flashrun.controller.operator_metrics import RECORDS_REFUSED
 from flashrun.store import Store
 from tests.controller.stage import Trainer, World, now
 
@@ -70,6 +70,20 @@ HEARTBEATS: dict[str, tuple[Callable[[Trainer], bytes], str]] = {
             t, progress={"step": 3, "total_steps": 9, "metrics": {"m" * 300_000: 1.0}}
         ),
         "longer than 65536 bytes",
+    ),
+    "an endless score": (
+        lambda t: heartbeat(
+            t, evaluation={"metric": "score", "best": {"step": 1, "score": float("inf")}}
+        ),
+        "evaluation.best.score",
+    ),
+    "a long metric of an evaluation": (
+        lambda t: heartbeat(t, evaluation={"metric": "m" * 257}),
+        "evaluation.metric",
+    ),
+    "an evaluation with more than it has": (
+        lambda t: heartbeat(t, evaluation={"metric": "score", "command": "x"}),
+        "evaluation.command",
     ),
     "deep": (lambda _: b"[" * 60_000, "not a valid Heartbeat record"),
     "no text": (lambda _: b"\xff\x00" * 99, "not a valid Heartbeat record"),

@@ -9,12 +9,13 @@ import pytest
 
 from flashrun.api import names
 from flashrun.api.exits import Exit, Termination
-from flashrun.api.records import Claim, TrainerControl
+from flashrun.api.records import CheckpointEvaluation, Claim, TrainerControl
 from flashrun.cluster import Cluster
 from flashrun.cluster_requests import Request
 from flashrun.controller.reconcile import NotLeading
 from flashrun.store_errors import StorageForbidden
 from tests.controller.stage import ENVIRONMENT, Kubelet, World, flash_run, now
+from tests.plan.worlds import evaluation
 
 pytestmark = pytest.mark.api
 RUN = "flash-1-0a1b2c3d"
@@ -64,6 +65,34 @@ async def test_a_run_reaches_its_end_and_stays_there(world: World):
     after = await world.cluster.get(names.KIND, world.namespace, RUN)
     assert await world.jobs(RUN) == []
     assert after["metadata"]["resourceVersion"] == before["metadata"]["resourceVersion"]
+
+
+async def test_scores_on_held_out_examples_reach_the_status(world: World):
+    await world.submit(RUN, eval={"metric": "exact"})
+    await world.phase(RUN, "Starting")
+    trainer = await world.trainer(RUN)
+    trainer.claim()
+    trainer.commit(5, CheckpointEvaluation(metric="exact", score=0.5))
+    trainer.beat(5, commits=1, evaluation=evaluation({0: 0.25, 5: 0.5}, "exact"))
+    run = await world.until(RUN, lambda run: run.status.evaluation)
+    assert run.status.evaluation.to_manifest() == {
+        "metric": "exact",
+        "baseline": {"step": 0, "score": "0.25"},
+        "last": {"step": 5, "score": "0.5"},
+        "best": {"step": 5, "score": "0.5"},
+        "examples": 32,
+        "unscored": 1,
+    }
+    assert [item.score for item in run.status.checkpoints] == ["0.5"]
+    assert run.status.condition("ScoreKept").status == "True"
+
+    trainer.publish()
+    trainer.conclude(0, evaluation=evaluation({0: 0.25, 5: 0.5, 10: 0.125}, "exact"))
+    await trainer.end(0)
+    run = await world.phase(RUN, "Succeeded")
+    fell = run.status.condition("ScoreKept")
+    assert (fell.status, fell.reason) == ("False", "ScoreFell")
+    assert fell.message.endswith(f"step-5 with 0.5: flash pull {RUN} --best.")
 
 
 async def test_the_job_of_a_finished_run_expires_after_its_status_is_written(world: World):

@@ -16,7 +16,7 @@ from flashrun.api import names
 from flashrun.api.platform import EnvironmentSettings
 from flashrun.api.pod import POD_UID_VARIABLE, POD_VARIABLE
 from flashrun.cluster_errors import Unreachable
-from flashrun.controller import metrics
+from flashrun.controller import operator_metrics
 from flashrun.controller.served_namespaces import ServedNamespaces
 from tests.controller.conftest import Operators
 from tests.controller.other_tenant import OtherTenant
@@ -58,7 +58,7 @@ async def test_a_namespace_in_which_one_kind_cannot_be_watched_is_left_out_until
     served = served_by(rights)
     await served.probe()
     assert served.now == ("team-b",)
-    shown = metrics.exposition()[0].decode()
+    shown = operator_metrics.exposition()[0].decode()
     assert 'flashrun_namespace_served{namespace="team-a"} 0.0' in shown
     assert 'flashrun_namespace_served{namespace="team-b"} 1.0' in shown
 

@@ -66,6 +66,7 @@ _JOB_SUFFIX = re.compile(r"-[1-9]\d{0,2}")
 _NUMBER: Final = r"(?:0|[1-9][0-9]{0,8})"
 """A number in a key, as we write it: ASCII digits, without leading zeros."""
 _ATTEMPT_KEY = re.compile(rf"(?P<attempt>{_NUMBER})(?:/|$)")
+_ROLLOUTS_KEY = re.compile(r"(?P<kind>eval-)?step-(?P<step>[0-9]{8,9})\.jsonl")
 _STEP_KEY = re.compile(rf"attempt-(?P<attempt>{_NUMBER})/step-(?P<step>{_NUMBER})/(?P<rest>.+)")
 
 
@@ -253,14 +254,34 @@ def log_key(prefix: str, attempt: int) -> str:
     return f"{prefix}logs/attempt-{attempt}.log"
 
 
+def rollouts_prefix(prefix: str) -> str:
+    """Return the prefix of everything that a run has sampled and stored."""
+    return f"{prefix}rollouts/"
+
+
 def rollouts_key(prefix: str, step: int) -> str:
     """Return the key of the sampled rollouts of one step."""
-    return f"{prefix}rollouts/step-{step:08d}.jsonl"
+    return f"{rollouts_prefix(prefix)}step-{step:08d}.jsonl"
 
 
 def eval_rollouts_key(prefix: str, step: int) -> str:
     """Return the key of the answers of the evaluation after one step; 0 is before training."""
-    return f"{prefix}rollouts/eval-step-{step:08d}.jsonl"
+    return f"{rollouts_prefix(prefix)}eval-step-{step:08d}.jsonl"
+
+
+class RolloutsKey(NamedTuple):
+    """A key of rollouts, taken apart."""
+
+    step: int
+    evaluated: bool
+    """Whether they are the answers of an evaluation."""
+
+
+def parse_rollouts_key(prefix: str, key: str) -> RolloutsKey | None:
+    """Return the parts of ``key`` when it has rollouts of the run at ``prefix``."""
+    folder = rollouts_prefix(prefix)
+    match = _ROLLOUTS_KEY.fullmatch(key.removeprefix(folder)) if key.startswith(folder) else None
+    return match and RolloutsKey(int(match["step"]), match["kind"] is not None)
 
 
 def attempts_prefix(prefix: str) -> str:

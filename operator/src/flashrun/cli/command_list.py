@@ -26,6 +26,8 @@ COMMANDS: Final = (
     CommandEntry("render", "Print the FlashRun that train would submit."),
     CommandEntry("status", "Show the progress of a run, and why it waits or failed."),
     CommandEntry("log", "Print the log of a run."),
+    CommandEntry("metrics", "Print the metrics of a run."),
+    CommandEntry("rollouts", "Show what the model answered in a step, and its scores."),
     CommandEntry("checkpoints", "List a run's checkpoints."),
     CommandEntry("pull", "Download an adapter and print the folder that holds it."),
     CommandEntry("save", "Ask a run for a checkpoint at its next step."),

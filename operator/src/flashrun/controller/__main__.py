@@ -18,7 +18,7 @@ from typing import Any, Final
 from flashrun.api import names
 from flashrun.cluster import Cluster, Connection
 from flashrun.cluster_errors import ClusterError, Forbidden
-from flashrun.controller import json_logs, metrics
+from flashrun.controller import json_logs, operator_metrics
 from flashrun.controller.health import OLDEST_SECONDS, Health
 from flashrun.controller.known_runs import KnownRuns
 from flashrun.controller.lease import Lease
@@ -117,11 +117,11 @@ async def _act_with_lease(
         await asyncio.sleep(_RETRY_SECONDS)
     health.waits_for = ""
     await lease.acquire()
-    metrics.LEADING.set(1)
+    operator_metrics.LEADING.set(1)
     try:
         await _until_first_ends(lease.renew_until_lost(), _act(settings, cluster, lease, health))
     finally:
-        metrics.LEADING.set(0)
+        operator_metrics.LEADING.set(0)
 
 
 async def _act(settings: Settings, cluster: Cluster, lease: Lease, health: Health) -> None:
@@ -167,7 +167,7 @@ async def _run_workers(
     known_runs = KnownRuns(store, lambda: lease.uid)
     reconciler = Reconciler(cluster, store, observer, known_runs, platform, lambda: lease.held)
 
-    metrics.WAITING.set_function(lambda: len(queue))
+    operator_metrics.WAITING.set_function(lambda: len(queue))
 
     def add(key: RunKey) -> None:
         if key.namespace in platform.namespaces:

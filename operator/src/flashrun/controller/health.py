@@ -12,7 +12,7 @@ from typing import Final
 
 from aiohttp import web
 
-from flashrun.controller import metrics
+from flashrun.controller import operator_metrics
 
 LAG_SECONDS: Final = 5.0
 OLDEST_SECONDS: Final = 300.0
@@ -69,5 +69,5 @@ class Health:
 
 
 async def _metrics(_: web.Request) -> web.Response:
-    body, content_type = metrics.exposition()
+    body, content_type = operator_metrics.exposition()
     return web.Response(body=body, headers={"Content-Type": content_type})

@@ -18,7 +18,7 @@ from flashrun.api import names
 from flashrun.api.records import Heartbeat, RunIdentity
 from flashrun.cluster import Cluster
 from flashrun.cluster_errors import ClusterError
-from flashrun.controller import metrics
+from flashrun.controller import operator_metrics
 from flashrun.controller.queue import RunKey
 from flashrun.controller.storage_threads import call_heartbeats, call_storage
 from flashrun.plan.progress_status import with_shown_metrics
@@ -222,7 +222,7 @@ class HeartbeatPoller:
         self._refuse(uid, str(error))
 
     def _refuse(self, uid: str, problem: str) -> None:
-        metrics.RECORDS_REFUSED.labels(Heartbeat.__name__).inc()
+        operator_metrics.RECORDS_REFUSED.labels(Heartbeat.__name__).inc()
         log.warning("the heartbeat of run %s is ignored: %s", uid, problem)
         self._refused[uid] = f"The heartbeat is ignored: {problem}."[:_LONGEST_PROBLEM]
 

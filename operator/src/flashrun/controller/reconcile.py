@@ -27,7 +27,7 @@ from flashrun.cluster_errors import (
     Invalid,
     NotFound,
 )
-from flashrun.controller import events, metrics
+from flashrun.controller import events, operator_metrics
 from flashrun.controller.known_runs import KnownRuns
 from flashrun.controller.observe import Observer
 from flashrun.controller.queue import RunKey
@@ -80,14 +80,14 @@ class Reconciler:
         """Make a pass and log its error; return the seconds until the next one is due, or None."""
         where = {"run": f"{key.namespace}/{key.name}"}
         try:
-            with metrics.PASSES.time():
+            with operator_metrics.PASSES.time():
                 return await self.reconcile(key)
         except (ClusterError, StoreError, NotLeading) as error:
-            metrics.FAILED_PASSES.labels(type(error).__name__).inc()
+            operator_metrics.FAILED_PASSES.labels(type(error).__name__).inc()
             log.warning("%s", error, extra=where)
             raise
         except Exception as error:
-            metrics.FAILED_PASSES.labels(type(error).__name__).inc()
+            operator_metrics.FAILED_PASSES.labels(type(error).__name__).inc()
             log.exception("a pass failed", extra=where)
             raise
 
@@ -328,8 +328,8 @@ class Reconciler:
         if phase not in TERMINAL or run.status.phase in TERMINAL:
             return
         failure = decision.status.failure
-        metrics.ENDED.labels(phase, failure.reason if failure else "").inc()
-        metrics.GPU_SECONDS.labels(run.namespace).inc(decision.status.gpu_seconds)
+        operator_metrics.ENDED.labels(phase, failure.reason if failure else "").inc()
+        operator_metrics.GPU_SECONDS.labels(run.namespace).inc(decision.status.gpu_seconds)
 
     async def _report_blocked(self, run: FlashRun, status: FlashRunStatus) -> None:
         """Write to the run why this pass cannot act on it; the next pass tries again."""

@@ -14,7 +14,7 @@ from typing import Final
 from flashrun.api import names
 from flashrun.api.record_reader import RecordModel
 from flashrun.api.records import Claim, Manifest
-from flashrun.controller import metrics
+from flashrun.controller import operator_metrics
 from flashrun.plan.commits import CommitMarker, CommitSummary, is_committed, newest_by_step
 from flashrun.plan.listed_folders import ListedFolder, digest_files
 from flashrun.store import Store
@@ -216,7 +216,7 @@ class RunRecords:
         except Exception as error:
             log.exception("an unexpected error while %s was read", key)
             problem = f"{key} cannot be read ({type(error).__name__})"
-        metrics.RECORDS_REFUSED.labels(model.__name__).inc()
+        operator_metrics.RECORDS_REFUSED.labels(model.__name__).inc()
         problem = problem[:_LONGEST_PROBLEM]
         if not self._logged:  # once in each look, however many there are
             self._logged = True

@@ -15,7 +15,7 @@ from flashrun.api.pod import POD_UID_VARIABLE, POD_VARIABLE
 from flashrun.api.reasons import Reason
 from flashrun.cluster import Cluster
 from flashrun.cluster_errors import ClusterError
-from flashrun.controller import events, metrics
+from flashrun.controller import events, operator_metrics
 from flashrun.plan.types import RunEvent
 
 WATCHED_KINDS: Final = (names.KIND, "Job", "Pod")
@@ -54,7 +54,7 @@ class ServedNamespaces:
             return
         self.now = tuple(name for name, may in zip(self._all, served, strict=True) if may)
         for namespace in self._all:
-            metrics.NAMESPACE_SERVED.labels(namespace).set(namespace in self.now)
+            operator_metrics.NAMESPACE_SERVED.labels(namespace).set(namespace in self.now)
         if self.now != before:
             await self._report()
 

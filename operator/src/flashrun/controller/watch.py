@@ -20,7 +20,7 @@ import kopf
 from flashrun.api import names
 from flashrun.cluster import PAGE, Connection
 from flashrun.cluster_requests import RESOURCES
-from flashrun.controller import metrics
+from flashrun.controller import operator_metrics
 from flashrun.controller.metadata_session import metadata_session
 from flashrun.controller.queue import RunKey
 from flashrun.controller.served_namespaces import WATCHED_KINDS
@@ -102,7 +102,7 @@ class Watch:
                 return
             if self._namespaces() != self._watched:
                 continue
-            metrics.WATCH_RESTARTS.inc()
+            operator_metrics.WATCH_RESTARTS.inc()
             steady = time.monotonic() - self._started > _STEADY_SECONDS
             pause = 1.0 if steady else min(pause * 2, LONGEST_PAUSE_SECONDS)
             self._stop.wait(pause)

@@ -3,7 +3,7 @@
 from typing import Any
 
 from flashrun.api import names
-from flashrun.api.config import RunConfig
+from flashrun.api.config import EvalConfig, RunConfig
 from flashrun.api.records import ResolvedEval, ResolvedRun
 from flashrun.api.resource import FlashRun, FlashRunSpec, FlashRunStatus, ResolvedStatus
 from flashrun.cli.cluster.connection import ClusterSession
@@ -99,7 +99,5 @@ def _config_tables(record: ResolvedRun) -> dict[str, Any]:
 def _eval_table(resolved: ResolvedEval | None) -> dict[str, Any]:
     if resolved is None:
         return {"enabled": False}
-    given = (
-        {"required", "temperature"} if resolved.required else {"required", "temperature", "split"}
-    )
-    return resolved.model_dump(mode="json", exclude=given, exclude_none=True)
+    keys = set(EvalConfig.model_fields) - (set() if resolved.required else {"split"})
+    return resolved.model_dump(mode="json", include=keys, exclude_none=True)

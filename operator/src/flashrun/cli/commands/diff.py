@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from flashrun.api.config import EvalConfig
 from flashrun.api.resource import FlashRun, ResolvedStatus
 from flashrun.cli.cluster import deleted_runs
 from flashrun.cli.cluster.connection import check_run_name, connect
@@ -114,7 +115,7 @@ def _eval_settings(run: FlashRun) -> dict[str, Any]:
     resolved = resolve_eval(run.spec, resolve_train(run.spec))
     if resolved is None:
         return {"enabled": False}
-    return resolved.model_dump(mode="json", exclude={"required"})
+    return resolved.model_dump(mode="json", include=set(EvalConfig.model_fields))
 
 
 def _platform_choices(resolved: ResolvedStatus | None) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Final, NamedTuple
 
 import typer
 
-from flashrun.api.config import UNUSED_KEYS, Algorithm, EnvironmentConfig, RunConfig
+from flashrun.api.config import UNUSED_KEYS, Algorithm, EnvironmentConfig, EvalConfig, RunConfig
 from flashrun.api.generate.config_schema import toml_schema
 from flashrun.cli.config.compose import PLATFORM_KEYS
 from flashrun.cli.config.error_sentences import OTHER_NAMES
@@ -152,7 +152,7 @@ def _defaults(config: RunConfig) -> dict[str, Any]:
     assert evaluation is not None  # a config that says nothing about it is evaluated
     tables = {
         "train": train.model_dump(mode="json"),
-        "eval": evaluation.model_dump(mode="json", exclude={"split", "required"}),
+        "eval": evaluation.model_dump(mode="json", include={*EvalConfig.model_fields} - {"split"}),
     }
     return {f"{table}.{key}": item for table in tables for key, item in tables[table].items()}
 

@@ -7,6 +7,7 @@ is imported when something is drawn, as importing it takes longer than most comm
 import json
 import os
 import re
+import shutil
 import sys
 from collections.abc import Iterable
 from pathlib import PurePath
@@ -88,6 +89,17 @@ def _print_line(text: str, tone: Tone, *, stderr: bool) -> None:
     else:
         stream.write(f"{text}\n")
         stream.flush()
+
+
+def write_paged(text: str) -> None:
+    """Print an answer to a terminal, in the user's pager when the screen cannot hold it."""
+    height = shutil.get_terminal_size().lines
+    if text.count("\n") < height:
+        write(text.rstrip("\n"))
+        return
+    import pydoc  # slow to import, and seldom needed
+
+    pydoc.pager(text)
 
 
 def write_data(value: Any, form: OutputFormat) -> None:

@@ -1,12 +1,12 @@
 """Metrics: what Prometheus scrapes."""
 
 import flashrun
-from flashrun.controller import metrics
+from flashrun.controller import operator_metrics
 
 
 def test_metrics_are_text_with_the_version_of_the_operator() -> None:
-    metrics.ENDED.labels("Failed", "OutOfMemory").inc()
-    body, content_type = metrics.exposition()
+    operator_metrics.ENDED.labels("Failed", "OutOfMemory").inc()
+    body, content_type = operator_metrics.exposition()
     text = body.decode()
     assert content_type.startswith("text/plain")
     assert f'flashrun_operator_build_info{{version="{flashrun.__version__}"}} 1.0' in text
@@ -15,12 +15,12 @@ def test_metrics_are_text_with_the_version_of_the_operator() -> None:
 
 def test_no_metric_has_a_label_for_a_single_run() -> None:
     for metric in (
-        metrics.LEADING,
-        metrics.PASSES,
-        metrics.FAILED_PASSES,
-        metrics.WAITING,
-        metrics.ENDED,
-        metrics.GPU_SECONDS,
-        metrics.WATCH_RESTARTS,
+        operator_metrics.LEADING,
+        operator_metrics.PASSES,
+        operator_metrics.FAILED_PASSES,
+        operator_metrics.WAITING,
+        operator_metrics.ENDED,
+        operator_metrics.GPU_SECONDS,
+        operator_metrics.WATCH_RESTARTS,
     ):
         assert not {"run", "name", "uid"} & set(metric._labelnames)

@@ -1,0 +1,144 @@
+"""``flash metrics``: the metrics of a run, of training and of evaluation."""
+
+import asyncio
+import csv
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from difflib import get_close_matches
+from enum import StrEnum
+from fnmatch import fnmatchcase
+from typing import Annotated, Any
+
+import typer
+
+from flashrun.api.records import MetricsRow
+from flashrun.cli.cluster import deleted_runs
+from flashrun.cli.cluster.connection import check_run_name, connect
+from flashrun.cli.cluster.metrics_history import read_history
+from flashrun.cli.options import Context, Namespace, Run
+from flashrun.cli.output import terminal
+from flashrun.cli.output.failure import NotFoundFailure, UsageFailure
+from flashrun.cli.output.tables import Cell, Table
+
+
+class MetricsForm(StrEnum):
+    """How the metrics are printed."""
+
+    TABLE = "table"
+    CSV = "csv"
+    JSON = "json"
+
+
+def metrics(
+    run: Run,
+    keys: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Metrics, such as reward or 'eval/*'; by default all, in short.",
+            metavar="[KEY]...",
+        ),
+    ] = None,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Comma-separated values.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="A JSON list with one row per step.")
+    ] = False,
+    namespace: Namespace = None,
+    context: Context = None,
+) -> None:
+    """Print the metrics of a run.
+
+    With KEY, one row per step; without, one row per metric with its last, lowest and highest value.
+    --csv and --json have all steps.
+
+    Example: flash metrics flash-1795370000-3fa9c1d2 reward 'eval/*' --csv
+    """
+    if as_csv and as_json:
+        raise UsageFailure("--csv and --json exclude each other", "use one of them")
+    name = check_run_name(run)
+    rows = asyncio.run(_read(name, namespace, context))
+    if not rows:
+        raise NotFoundFailure(f"{name} has no metrics yet", f"flash status {name} shows why")
+    steps = merge_steps(rows)
+    chosen = choose_keys(list(dict.fromkeys(key for row in steps.values() for key in row)), keys)
+    if as_csv:
+        _write_csv(steps, chosen)
+    elif as_json:
+        terminal.write(json.dumps(_as_data(steps, chosen), ensure_ascii=False, indent=1))
+    else:
+        terminal.write_table(steps_table(steps, chosen) if keys else summary_table(steps, chosen))
+
+
+async def _read(name: str, namespace: str | None, context: str | None) -> list[MetricsRow]:
+    async with connect(context, namespace) as session:
+        return await read_history(session, await deleted_runs.find_run(session, name))
+
+
+def merge_steps(rows: Iterable[MetricsRow]) -> dict[int, dict[str, float]]:
+    """Return the metrics of each step, in the order of the steps.
+
+    Training and evaluation write rows of their own for a step.
+    """
+    steps: dict[int, dict[str, float]] = {}
+    for row in rows:
+        steps.setdefault(row.step, {}).update(row.values)
+    return dict(sorted(steps.items()))
+
+
+def choose_keys(known: Sequence[str], wanted: Sequence[str] | None) -> list[str]:
+    """Return the keys that were asked for, by name or by pattern; all when none were.
+
+    Raises:
+        NotFoundFailure: there is no such metric; the hint has the most similar one.
+    """
+    chosen: dict[str, None] = {} if wanted else dict.fromkeys(known)
+    for pattern in wanted or ():
+        matching = [key for key in known if key == pattern or fnmatchcase(key, pattern)]
+        if not matching:
+            near = get_close_matches(pattern, known, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"it has: {', '.join(known)}"
+            raise NotFoundFailure(f"the run has no metric {pattern!r}", hint)
+        chosen |= dict.fromkeys(matching)
+    return list(chosen)
+
+
+def summary_table(steps: Mapping[int, Mapping[str, float]], keys: Sequence[str]) -> Table:
+    """Return the last, the lowest and the highest value of each metric."""
+    rows = []
+    for key in keys:
+        values = [row[key] for row in steps.values() if key in row]
+        numbers = (values[-1], min(values), max(values))
+        rows.append(
+            (Cell(key), *(Cell(_text(number)) for number in numbers), Cell(str(len(values))))
+        )
+    return Table(("METRIC", "LAST", "LOWEST", "HIGHEST", "STEPS"), tuple(rows))
+
+
+def steps_table(steps: Mapping[int, Mapping[str, float]], keys: Sequence[str]) -> Table:
+    """Return the values of each step that has one of the keys."""
+    rows = (
+        (Cell(str(step)), *(Cell(_text(row.get(key))) for key in keys))
+        for step, row in steps.items()
+        if row.keys() & set(keys)
+    )
+    return Table(("STEP", *keys), tuple(rows))
+
+
+def _text(value: float | None) -> str:
+    return "" if value is None else f"{value:.6g}"
+
+
+def _as_data(steps: Mapping[int, Mapping[str, float]], keys: Sequence[str]) -> list[dict[str, Any]]:
+    return [
+        {"step": step, **{key: row[key] for key in keys if key in row}}
+        for step, row in steps.items()
+        if row.keys() & set(keys)
+    ]
+
+
+def _write_csv(steps: Mapping[int, Mapping[str, float]], keys: Sequence[str]) -> None:
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow(("step", *keys))
+    for step, row in steps.items():
+        if row.keys() & set(keys):
+            writer.writerow((step, *(row.get(key, "") for key in keys)))
