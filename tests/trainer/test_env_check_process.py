@@ -7,6 +7,7 @@ import pytest
 
 from flashrun.api.env_check_records import CheckEvent, EnvCheckTask
 from flashrun_trainer.env_check_process import CheckReporter, check_environment
+from tests.trainer import chat_templates
 
 ENVIRONMENT = """
 from freesolo.environments import EnvironmentMultiTurn, EnvironmentStepResult, RewardResult
@@ -73,6 +74,50 @@ def test_what_the_models_template_refuses_is_found_in_prompts_and_replies(
     assert tools.gold.error.startswith("in turn 1: the model's chat template refuses messages")
     assert "no tools here" in tools.gold.error
     assert halves.gold.error.startswith("in turn 1: messages that end with")
+
+
+REASONED = """
+from freesolo.environments import EnvironmentSingleTurn, RewardResult
+
+
+class Sums(EnvironmentSingleTurn):
+    def build_prompt_messages(self, example, prompt_text):
+        return [{"role": "user", "content": example.input}]
+
+    def score_response(self, example, response_text):
+        return RewardResult(score=float(response_text == "7"))
+
+
+def load_environment(**params):
+    return Sums()
+"""
+THOUGHT, USUAL = "<|channel>thought\\nHm.<channel|>", "<think>Hm.</think>"
+
+
+@pytest.mark.trainer
+@pytest.mark.parametrize("thinking", [True, False])
+def test_reasoning_is_what_the_model_marks_as_such(
+    tmp_path: Path, tiny_model: Path, thinking: bool
+):
+    tokenizer = chat_templates.tokenizer_with("gemma4", tiny_model)
+    tokenizer.save_pretrained(tmp_path / "model")
+    (tmp_path / "dataset").mkdir()
+    (tmp_path / "environment.py").write_text(REASONED)
+    rows = [f'{{"input": "?", "output": "{marked}7"}}\n' for marked in (THOUGHT, USUAL, "")]
+    (tmp_path / "dataset" / "train.jsonl").write_text("".join(rows))
+    found = {}
+    for model in (str(tmp_path / "model"), ""):
+        events = io.StringIO()
+        task = EnvCheckTask(
+            folder=str(tmp_path), split="train", scored=3, model=model, thinking=thinking
+        )
+        check_environment(CheckReporter(task, events))
+        lines = map(CheckEvent.model_validate_json, events.getvalue().splitlines())
+        checked_rows = [event.row for event in lines if event.row]
+        found[bool(model)] = [(row.has_thoughts, row.gold.score) for row in checked_rows]
+    assert found[True] == [(True, 1), (True, 1), (False, 1)]
+    # Without the model, only the usual tags are known.
+    assert found[False] == [(False, 0), (True, float(thinking)), (False, 1)]
 
 
 def test_without_a_model_no_template_is_asked(tmp_path: Path):

@@ -85,9 +85,9 @@ FOUND = {
     "little to imitate": (ANY, [row(answer_characters=0), row(2)], WARNING,
                           "1 of 2 rows (row 1) has no output"),
     "reasoning that nobody asks for": (SFT, [row(), row(2, has_thoughts=True)],
-                                       WARNING, "1 of 2 rows (row 2) has a <think>"),
+                                       WARNING, "1 of 2 rows (row 2) has reasoning"),
     "no reasoning": (SFT._replace(thinking=True), [row(), row(2), row(3, has_thoughts=True)],
-                     WARNING, "2 of 3 rows (row 1, 2) have no <think>"),
+                     WARNING, "2 of 3 rows (row 1, 2) have no reasoning"),
     "a long answer": (GRPO, [row(answer_characters=1281)], WARNING,
                       "1 of 1 rows (row 1) has an answer longer than max_tokens = 320 (estimated "
                       "at 4 characters per token, the longest 321)"),

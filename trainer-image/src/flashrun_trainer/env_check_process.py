@@ -27,6 +27,8 @@ from flashrun_trainer.data.dataset import dataset_path
 from flashrun_trainer.data.environment import Environment, load_folder, naming_example
 from flashrun_trainer.data.episodes import Episode, check_template, play_turns
 from flashrun_trainer.data.messages import Answer, Message
+from flashrun_trainer.data.reasoning import THINK, ReasoningForm
+from flashrun_trainer.data.template_forms import template_form
 from flashrun_trainer.data.tool_definitions import Tool
 from flashrun_trainer.data.turn_ends import end_of_turn_token
 from flashrun_trainer.pod.trainer_errors import TrainerError, format_error
@@ -49,6 +51,8 @@ class CheckReporter:
         self.folder = Path(task.folder)
         self.tokenizer: Any = None
         """The model's tokenizer; None when the check has no model."""
+        self.reasoning = THINK
+        """How the model marks its reasoning."""
         self._events = events
 
     def write(self, event: CheckEvent) -> None:
@@ -103,6 +107,7 @@ def _load_tokenizer(reporter: CheckReporter, environment: Environment) -> bool:
     reporter.announce(f"loading the tokenizer in {reporter.task.model}")
     try:
         reporter.tokenizer = model.load_tokenizer(Path(reporter.task.model))
+        reporter.reasoning = template_form(reporter.tokenizer).reasoning
         if environment.is_multi_turn:
             check_template(reporter.tokenizer, reporter.task.thinking)
     except TrainerError as error:
@@ -289,7 +294,7 @@ def _check_rows(reporter: CheckReporter, environment: Environment, data_is_valid
             if failed == FAULTS_LIMIT:
                 return
             continue
-        row = _describe_row(number, prompt, completion)
+        row = _describe_row(number, prompt, completion, reporter.reasoning)
         if number <= reporter.task.scored:
             reporter.announce(f"scoring row {number}")
             row = _with_scores(reporter, environment, junk_answers, row, example, completion)
@@ -311,7 +316,20 @@ def _answer_ids(reporter: CheckReporter, text: str) -> list[int]:
     return [*encode(reporter.tokenizer, text), end]
 
 
-def _describe_row(number: int, prompt: list[Message], completion: list[Message]) -> CheckedRow:
+def _as_sampled(reporter: CheckReporter, text: str) -> Answer:
+    """Return an answer as scorers would see it from the model.
+
+    Its reasoning may be marked as the model does it, or with ``<think>``: training writes both as
+    the model does, and a model with a channel for its reasoning always uses it.
+    """
+    form = reporter.reasoning
+    marks = next((marks for marks in (form, THINK) if marks.end in text), form)
+    return Answer(text, reporter.task.thinking or form.is_channel, form=marks)
+
+
+def _describe_row(
+    number: int, prompt: list[Message], completion: list[Message], form: ReasoningForm
+) -> CheckedRow:
     answer = "\n".join(assistant_texts(completion))
     return CheckedRow(
         number=number,
@@ -319,7 +337,7 @@ def _describe_row(number: int, prompt: list[Message], completion: list[Message])
         prompt_characters=sum(len(_text(message)) for message in prompt),
         answer=answer[:_SHOWN_CHARACTERS],
         answer_characters=len(answer),
-        has_thoughts=any(map(chat_messages.has_reasoning, completion)),
+        has_thoughts=any(chat_messages.has_reasoning(message, form) for message in completion),
     )
 
 
@@ -370,7 +388,7 @@ def _score_answer(
 ) -> ScoredAnswer:
     """Score the last of ``texts`` as an answer of one turn."""
     began = time.monotonic()
-    answer = Answer(texts[-1], reporter.task.thinking)
+    answer = _as_sampled(reporter, texts[-1])
     [score] = rewards.score_responses(environment, [example], [answer])
     return _scored_answer(reporter, score, time.monotonic() - began)
 
@@ -389,7 +407,7 @@ def _score_episode(
         while not episode.done and turns < limit:
             text = texts[min(turns, len(texts) - 1)]
             turns += 1
-            turn = (episode, _answer_ids(reporter, text), Answer(text, thinking))
+            turn = (episode, _answer_ids(reporter, text), _as_sampled(reporter, text))
             [replies] = play_turns(environment, [turn])
             if replies and tokenizer is not None:
                 episode.add_reply(tokenizer, replies, thinking, sys.maxsize)

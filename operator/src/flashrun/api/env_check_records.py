@@ -60,7 +60,7 @@ class CheckedRow(Record):
     """Beginning of the answer to imitate; empty when the row has none."""
     answer_characters: int = 0
     has_thoughts: bool = False
-    """Whether the answer has a ``<think>`` block."""
+    """Whether the answer has reasoning, marked as the model does it or with ``<think>``."""
     gold: ScoredAnswer | None = None
     """The row's own answer; None when it has none, or is not scored."""
     junk: tuple[ScoredAnswer, ...] = ()

@@ -195,14 +195,14 @@ def _check_answers(rows: tuple[CheckedRow, ...], run: PlannedRun) -> Iterator[En
     if run.thinking and without_thoughts and run.algorithm is not Algorithm.GRPO:
         yield EnvFinding(
             Severity.WARNING,
-            f"{_rows(without_thoughts, rows)} no <think>…</think> in the output; with thinking = "
+            f"{_rows(without_thoughts, rows)} no reasoning in the output; with thinking = "
             "true, SFT would teach the model not to reason",
         )
     with_thoughts = [row for row in rows if row.has_thoughts]
     if not run.thinking and with_thoughts and run.algorithm is Algorithm.SFT:
         yield EnvFinding(
             Severity.WARNING,
-            f"{_rows(with_thoughts, rows)} a <think>…</think> block in the output; with thinking = "
+            f"{_rows(with_thoughts, rows)} reasoning in the output; with thinking = "
             "false, the model is never asked to reason: set thinking = true, or leave it out",
         )
 
