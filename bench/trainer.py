@@ -315,7 +315,8 @@ def grpo(bench: Bench, pairs: int) -> list[tuple[str, bool]]:
     return [(f"GRPO samples/s {pace:.3f}x of plain TRL's (no limit)", True)]
 
 
-def _requirements() -> list[str]:
+def requirements() -> list[str]:
+    """Return what the trainer needs, with PyTorch."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     wanted: Mapping[str, list[str]] = project["optional-dependencies"]
     dockerfile = (ROOT / "trainer-image" / "Dockerfile").read_text()
@@ -329,7 +330,7 @@ def main() -> int:
     parser.add_argument("--pairs", type=int, default=10)
     parser.add_argument("--only", choices=("speed", "stall", "packing", "grpo"))
     given = parser.parse_args()
-    python = sides.environment("trainer", _requirements())
+    python = sides.environment("trainer", requirements())
     results: list[tuple[str, bool]] = []
     with server() as minio, tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
