@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pytest
 
 from flashrun.api import names
-from flashrun.cli.cluster.metrics_history import parse_history
+from flashrun.cli.cluster.metrics_history import merge_steps, parse_history
 from flashrun.cli.commands import metrics
 from flashrun.cli.output.failure import ExitCode, NotFoundFailure
 from flashrun.cli.output.tables import plain_rows
@@ -18,7 +18,7 @@ HISTORY = metrics_history(
     {0: {"eval/score": 0.25}}, {1: {"loss": 2.0, "grad": 1.0}}, {2: {"loss": 1.0}},
     {2: {"eval/score": 0.5}}, {3: {"loss": 1.5}},
 )  # fmt: skip
-STEPS = metrics.merge_steps(parse_history(HISTORY))
+STEPS = merge_steps(parse_history(HISTORY))
 KEYS = ["eval/score", "loss", "grad"]
 
 

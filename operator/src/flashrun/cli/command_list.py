@@ -28,6 +28,7 @@ COMMANDS: Final = (
     CommandEntry("log", "Print the log of a run."),
     CommandEntry("metrics", "Print the metrics of a run."),
     CommandEntry("rollouts", "Show what the model answered in a step, and its scores."),
+    CommandEntry("report", "Write one HTML file about runs: curves, scores and answers."),
     CommandEntry("checkpoints", "List a run's checkpoints."),
     CommandEntry("pull", "Download an adapter and print the folder that holds it."),
     CommandEntry("save", "Ask a run for a checkpoint at its next step."),

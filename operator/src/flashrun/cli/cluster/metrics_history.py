@@ -36,6 +36,17 @@ def parse_history(data: bytes) -> list[MetricsRow]:
     return rows
 
 
+def merge_steps(rows: Iterable[MetricsRow]) -> dict[int, dict[str, float]]:
+    """Return the metrics of each step, in the order of the steps.
+
+    Training and evaluation write rows of their own for a step.
+    """
+    steps: dict[int, dict[str, float]] = {}
+    for row in rows:
+        steps.setdefault(row.step, {}).update(row.values)
+    return dict(sorted(steps.items()))
+
+
 def judged_metric(run: FlashRun, rows: Iterable[MetricsRow]) -> str:
     """Return the metric by which the best checkpoint of a run is judged.
 

@@ -36,7 +36,7 @@ async def read_rollouts(
         NotFoundFailure: there are none.
     """
     if step is None:
-        step = max(await _list_steps(session, run, evaluated), default=None)
+        step = max(await list_steps(session, run, evaluated=evaluated), default=None)
         if step is None:
             raise _no_rollouts(run, evaluated)
     build_key = names.eval_rollouts_key if evaluated else names.rollouts_key
@@ -44,7 +44,9 @@ async def read_rollouts(
     try:
         data = await session.with_store(lambda store: store.get_bytes(key, limit=_LARGEST_FILE))
     except KeyNotFound:
-        raise _no_step(run, step, await _list_steps(session, run, evaluated), evaluated) from None
+        raise _no_step(
+            run, step, await list_steps(session, run, evaluated=evaluated), evaluated
+        ) from None
     return StepRollouts(step, parse_rollouts(data))
 
 
@@ -109,7 +111,8 @@ def _known_metrics(rows: Sequence[Rollout]) -> list[str]:
     ]
 
 
-async def _list_steps(session: ClusterSession, run: FlashRun, evaluated: bool) -> list[int]:
+async def list_steps(session: ClusterSession, run: FlashRun, *, evaluated: bool) -> list[int]:
+    """Return the steps that have rollouts, in ascending order; see ``read_rollouts``."""
     folder = names.rollouts_prefix(run.storage_prefix)
     entries = await session.with_store(lambda store: list(store.list(folder)))
     keys = (names.parse_rollouts_key(run.storage_prefix, entry.key) for entry in entries)

@@ -4,7 +4,7 @@ import asyncio
 import csv
 import json
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from enum import StrEnum
 from fnmatch import fnmatchcase
@@ -15,7 +15,7 @@ import typer
 from flashrun.api.records import MetricsRow
 from flashrun.cli.cluster import deleted_runs
 from flashrun.cli.cluster.connection import check_run_name, connect
-from flashrun.cli.cluster.metrics_history import read_history
+from flashrun.cli.cluster.metrics_history import merge_steps, read_history
 from flashrun.cli.options import Context, Namespace, Run
 from flashrun.cli.output import terminal
 from flashrun.cli.output.failure import NotFoundFailure, UsageFailure
@@ -72,17 +72,6 @@ def metrics(
 async def _read(name: str, namespace: str | None, context: str | None) -> list[MetricsRow]:
     async with connect(context, namespace) as session:
         return await read_history(session, await deleted_runs.find_run(session, name))
-
-
-def merge_steps(rows: Iterable[MetricsRow]) -> dict[int, dict[str, float]]:
-    """Return the metrics of each step, in the order of the steps.
-
-    Training and evaluation write rows of their own for a step.
-    """
-    steps: dict[int, dict[str, float]] = {}
-    for row in rows:
-        steps.setdefault(row.step, {}).update(row.values)
-    return dict(sorted(steps.items()))
 
 
 def choose_keys(known: Sequence[str], wanted: Sequence[str] | None) -> list[str]:

@@ -35,18 +35,26 @@ def printable_text(value: Any) -> str:
     return "".join(kept)
 
 
+def number_text(value: Any) -> str:
+    """Return a value of a metric in a few digits; other values as they are printed."""
+    if value is None:
+        return "none"
+    plain = isinstance(value, int | float) and not isinstance(value, bool)
+    return f"{value:.4g}" if plain else _one_line(value)
+
+
 def _heading(row: Mapping[str, Any], position: int, count: int) -> Iterator[str]:
     yield f"{position} of {count}"
     if "step" in row:
-        yield f"step {_number(row['step'])}"
+        yield f"step {number_text(row['step'])}"
     if row.get("example") is not None:
         yield _one_line(row["example"])
     for key in ("score", "reward"):
         if key in row:
-            yield f"{key} {_number(row[key])}"
+            yield f"{key} {number_text(row[key])}"
     metrics = row.get("metrics")
     for name, value in metrics.items() if isinstance(metrics, dict) else ():
-        yield f"{_one_line(name)} {_number(value)}"
+        yield f"{_one_line(name)} {number_text(value)}"
     if row.get("error"):
         yield f"error: {_one_line(row['error'])}"
 
@@ -80,10 +88,3 @@ def _indented(value: Any) -> Iterator[str]:
 
 def _one_line(value: Any) -> str:
     return " ".join(printable_text(value).split())
-
-
-def _number(value: Any) -> str:
-    if value is None:
-        return "none"
-    plain = isinstance(value, int | float) and not isinstance(value, bool)
-    return f"{value:.4g}" if plain else _one_line(value)

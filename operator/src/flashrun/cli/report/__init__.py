@@ -1,0 +1,1 @@
+"""Reports: one HTML file about one or more runs."""
