@@ -17,8 +17,8 @@ help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## (.*)/  make \1\t\2/' | expand -t 24
 
 .PHONY: demo
-demo: $(READY) ## start everything and train two adapters
-	@$(BIN)/python -m localcluster demo
+demo: $(READY) ## start everything and train two adapters; MODEL=smollm2 trains a real model
+	@$(BIN)/python -m localcluster demo $(if $(MODEL),--model $(MODEL))
 
 .PHONY: up
 up: $(READY) ## start a cluster, S3 storage and an image registry

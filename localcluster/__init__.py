@@ -24,6 +24,8 @@ The modules, from the ground up:
 - `chart`        the Helm chart, installed and ready
 - `tiny_model`   the model that the examples train, made in a pod
 - `mirror_model` the script that runs in that pod
+- `real_model`   SmolLM2, downloaded and converted in the trainer image
+- `comparison`   the answers of a model and its adapters, side by side
 - `demo`         what `make demo` does
 
 It is a tool for development and is not part of the wheel.

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from typing import Annotated
 
 import typer
 
@@ -58,9 +59,11 @@ def build_images() -> None:
 
 
 @app.command(name="demo")
-def whole_demo() -> None:
+def whole_demo(
+    model: Annotated[demo.DemoModel, typer.Option(help="What is trained.")] = demo.DemoModel.TINY,
+) -> None:
     """Start everything, install the chart, train two adapters and print where they are."""
-    _run("demo", demo.run)
+    _run("demo", lambda steps: demo.run(steps, model))
 
 
 @app.command()

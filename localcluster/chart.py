@@ -27,8 +27,13 @@ MODEL_REVISION = "1"
 PROXIES = ("http_proxy", "https_proxy", "no_proxy")
 
 
-def install(local: DevCluster, images: Images, steps: StepRunner, more: Mapping[str, Any]) -> None:
-    """Install or upgrade the chart, with `more` values, and wait until the operator is ready."""
+def install(
+    local: DevCluster, images: Images, steps: StepRunner, more: Mapping[str, Any], threads: int = 1
+) -> None:
+    """Install or upgrade the chart, with `more` values, and wait until the operator is ready.
+
+    On a developer's machine, each process of a trainer pod has so many `threads`.
+    """
     helm = toolchain.program("helm", steps)
     folder = folders.repository() / "charts" / "flashrun"
     with steps.step("install the Helm chart") as step, tempfile.TemporaryDirectory() as scratch:
@@ -38,7 +43,7 @@ def install(local: DevCluster, images: Images, steps: StepRunner, more: Mapping[
         _uninstall_interrupted(helm, local, steps)
         file = Path(scratch) / "values.yaml"
         file.touch(mode=0o600)
-        file.write_text(yaml.safe_dump(values(local, images) | dict(more)))
+        file.write_text(yaml.safe_dump(values(local, images, threads) | dict(more)))
         where = [RELEASE, folder, "--namespace", NAMESPACE, "--create-namespace"]
         how = ["--values", file, "--wait", "--timeout", "180s"]
         steps.run(
@@ -49,7 +54,7 @@ def install(local: DevCluster, images: Images, steps: StepRunner, more: Mapping[
         step.detail = f"the operator is ready in namespace {NAMESPACE}"
 
 
-def values(local: DevCluster, images: Images) -> dict[str, Any]:
+def values(local: DevCluster, images: Images, threads: int = 1) -> dict[str, Any]:
     """Return the values: a small pool for a local node; the defaults of the chart elsewhere."""
     common: dict[str, Any] = {
         "operator": {"image": images.operator},
@@ -62,7 +67,9 @@ def values(local: DevCluster, images: Images) -> dict[str, Any]:
         "models": [catalog_entry(MODEL)],
         "environments": {"owners": {"examples": [RUNS]}},
     }
-    return common if local.kind is ClusterKind.CURRENT else _merge(common, _developer_values(local))
+    if local.kind is ClusterKind.CURRENT:
+        return common
+    return _merge(common, _developer_values(threads))
 
 
 def catalog_entry(name: str, **needs: float) -> dict[str, Any]:
@@ -83,14 +90,15 @@ def _restrict_pods(steps: StepRunner) -> None:
     steps.run(lifecycle.kubectl(apply, steps), stdin=objects, what="kubectl apply")
 
 
-def _developer_values(local: DevCluster) -> dict[str, Any]:
+def _developer_values(threads: int) -> dict[str, Any]:
     """Return the values of a developer's machine: one small pool, few cores, its own network."""
     return {
         "caBundle": CERTIFICATES.read_text() if CERTIFICATES.exists() else "",
         "trainer": {
             **_upstreams()[0],
-            # With more threads than cores, so small a model trains many times slower.
-            "environment": {"OMP_NUM_THREADS": "1"},
+            # The tiny model trains many times slower with several threads. Threads that wait must
+            # not take the cores of other pods.
+            "environment": {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"},
             "sharedMemory": "256Mi",
         },
         "pools": [
@@ -100,7 +108,7 @@ def _developer_values(local: DevCluster) -> dict[str, Any]:
                 "gpusPerNode": GPUS,
                 "vram": 80,
                 "cpu": "100m",
-                "memory": "2Gi",
+                "memory": "6Gi",
             }
         ],
     }

@@ -1,8 +1,9 @@
 """What `make demo` does: from nothing to two trained adapters, with the real `flash`.
 
-The adapters are trained on the CPU, from a tiny random model. Everything else is real: the
-resource, the operator, scheduling, pods, checkpoints in S3 and the command line. The node
-advertises `nvidia.com/gpu` without having a GPU.
+With the tiny random model, two runs of seconds train at once. SmolLM2-135M learns arithmetic by SFT
+and goes on from there by GRPO; its answers to held-out sums are compared at the end. Both train on
+the CPU; everything else is real: the resource, the operator, scheduling, pods,
+checkpoints in S3 and the command line. The node advertises `nvidia.com/gpu` without having a GPU.
 """
 
 import os
@@ -11,23 +12,50 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from localcluster import chart, folders, images, lifecycle, tiny_model
+from localcluster import (
+    chart,
+    comparison,
+    folders,
+    images,
+    lifecycle,
+    real_model,
+    tiny_model,
+)
 from localcluster.chart import MODEL
 from localcluster.cluster_kind import ClusterKind
 from localcluster.lifecycle import DevCluster
 from localcluster.steps import FatalError, Step, StepRunner
 
 EXAMPLE = Path("examples/sums")
+ARITHMETIC = Path("examples/arithmetic")
 CONFIGS = ("configs/sft.toml", "configs/rl.toml")
 RUN = re.compile(r"\bflash-\d+-[0-9a-f]{8}\b")
 
 
-def run(steps: StepRunner) -> None:
+class DemoModel(StrEnum):
+    """What the demo trains."""
+
+    TINY = "tiny"
+    SMOLLM2 = "smollm2"
+
+
+def run(steps: StepRunner, model: DemoModel = DemoModel.TINY) -> None:
     """Start everything, train two adapters, download them, and print where they are."""
     began = time.monotonic()
+    local = _train_tiny(steps) if model is DemoModel.TINY else _train_real(steps)
+    _print_limits(local, model, steps)
+    steps.say(
+        f"Done in {(time.monotonic() - began) / 60:.1f} minutes. `make down` removes everything."
+    )
+    steps.say(f"export KUBECONFIG={local.kubeconfig}")
+
+
+def _train_tiny(steps: StepRunner) -> DevCluster:
+    """Train both examples of the tiny model at once."""
     with lifecycle.exclusive_command():
         local = install(steps)
         runs = _train_all(local, steps)
@@ -36,15 +64,38 @@ def run(steps: StepRunner) -> None:
         _show(["checkpoints", name], local, steps)
     for name in runs:
         _pull(name, local, steps)
-    _print_limits(local, steps)
-    steps.say(
-        f"Done in {(time.monotonic() - began) / 60:.1f} minutes. `make down` removes everything."
-    )
-    steps.say(f"export KUBECONFIG={local.kubeconfig}")
+    return local
+
+
+def _train_real(steps: StepRunner) -> DevCluster:
+    """Train SmolLM2 by SFT, then by GRPO from its adapter, and compare their answers."""
+    threads = len(os.sched_getaffinity(0))
+    models = [chart.catalog_entry(MODEL), real_model.catalog_entry()]
+    with lifecycle.exclusive_command():
+        local = install(steps, {"models": models}, threads=threads)
+        push = ["model", "push", str(real_model.prepare(local, steps)), "--id", real_model.MODEL]
+        with steps.step(f"flash model push --id {real_model.MODEL}"):
+            flash([*push, "--revision", real_model.REVISION], local, steps)
+        _push_environment(ARITHMETIC, local, steps)
+        sft = _train_alone(f"{ARITHMETIC}/{CONFIGS[0]}", [], local, steps)
+        start = ["--set", f"train.init_from_adapter={sft}"]
+        grpo = _train_alone(f"{ARITHMETIC}/{CONFIGS[1]}", start, local, steps)
+    for name in (sft, grpo):
+        _show(["status", name], local, steps)
+    adapters = {"SFT": _pull(sft, local, steps), "GRPO": _pull(grpo, local, steps)}
+    with steps.step("answer held-out sums with the base model and both adapters"):
+        compared = comparison.compare(
+            local, real_model.prepare(local, steps), ARITHMETIC, adapters, steps
+        )
+    steps.say(f"\n{comparison.table(compared)}\n")
+    return local
 
 
 def install(
-    steps: StepRunner, values: Mapping[str, Any] | None = None, models: Sequence[str] = (MODEL,)
+    steps: StepRunner,
+    values: Mapping[str, Any] | None = None,
+    models: Sequence[str] = (MODEL,),
+    threads: int = 1,
 ) -> DevCluster:
     """Install the operator, the tiny model and the environment of the example.
 
@@ -52,13 +103,24 @@ def install(
     """
     local = lifecycle.up(steps)
     built = images.build(local, steps)
-    chart.install(local, built, steps, values or {})
+    chart.install(local, built, steps, values or {}, threads)
     tiny_model.mirror(local, built, steps, models)
-    push = ["env", "push", str(EXAMPLE), "--name", str(EXAMPLE)]
-    with steps.step(f"flash {' '.join(push)}"):
-        flash(push, local, steps)
+    _push_environment(EXAMPLE, local, steps)
     lifecycle.delete_unused_images([built.operator, built.trainer], steps)
     return local
+
+
+def _push_environment(example: Path, local: DevCluster, steps: StepRunner) -> None:
+    push = ["env", "push", str(example), "--name", str(example)]
+    with steps.step(f"flash {' '.join(push)}"):
+        flash(push, local, steps)
+
+
+def _train_alone(config: str, more: list[str], local: DevCluster, steps: StepRunner) -> str:
+    """Run `flash train` with a bar of its own; return the name of the run."""
+    with steps.step(f"flash train {config}", total=1) as step:
+        step.detail = _train(config, local, steps, step.reach, more)
+    return step.detail
 
 
 def _train_all(local: DevCluster, steps: StepRunner) -> list[str]:
@@ -67,7 +129,7 @@ def _train_all(local: DevCluster, steps: StepRunner) -> list[str]:
     with steps.step(title, total=len(CONFIGS)) as step, ThreadPoolExecutor() as pool:
         progress_of = _shared_bar(step, len(CONFIGS))
         trainings = [
-            pool.submit(_train, config, local, steps, progress_of(number))
+            pool.submit(_train, str(EXAMPLE / config), local, steps, progress_of(number))
             for number, config in enumerate(CONFIGS)
         ]
         runs = [training.result() for training in trainings]
@@ -76,7 +138,11 @@ def _train_all(local: DevCluster, steps: StepRunner) -> list[str]:
 
 
 def _train(
-    config: str, local: DevCluster, steps: StepRunner, progress: Callable[[float], None]
+    config: str,
+    local: DevCluster,
+    steps: StepRunner,
+    progress: Callable[[float], None],
+    more: Sequence[str] = (),
 ) -> str:
     """Run `flash train` to its end; return the name of the run."""
 
@@ -85,7 +151,7 @@ def _train(
         if step and int(step[2]):
             progress(int(step[1]) / int(step[2]))
 
-    output = flash(["train", str(EXAMPLE / config)], local, steps, on_line)
+    output = flash(["train", config, *more], local, steps, on_line)
     run_name = RUN.search(output)
     if not run_name:
         raise FatalError(f"flash train {config} printed no run name; see its output in {steps.log}")
@@ -107,19 +173,22 @@ def _shared_bar(step: Step, count: int) -> Callable[[int], Callable[[float], Non
     return progress_of
 
 
-def _print_limits(local: DevCluster, steps: StepRunner) -> None:
+def _print_limits(local: DevCluster, model: DemoModel, steps: StepRunner) -> None:
     if local.kind is not ClusterKind.CURRENT:
+        tiny = ", with a tiny random model" if model is DemoModel.TINY else ""
         steps.say(
             "\nThe node has no GPU: it only advertises some. Scheduling was real; training ran on "
-            "the CPU, with a tiny random model."
+            f"the CPU{tiny}."
         )
 
 
-def _pull(name: str, local: DevCluster, steps: StepRunner) -> None:
+def _pull(name: str, local: DevCluster, steps: StepRunner) -> Path:
+    """Download the adapter of a run; return its folder."""
     folder = folders.repository() / "adapters" / name
     with steps.step(f"flash pull {name}") as step:
-        output = flash(["pull", name, str(folder)], local, steps)
-        step.detail = f"the trained adapter is in {output.split()[-1]}"
+        pulled = flash(["pull", name, str(folder)], local, steps).split()[-1]
+        step.detail = f"the trained adapter is in {pulled}"
+    return folders.repository() / pulled
 
 
 def _show(words: list[str], local: DevCluster, steps: StepRunner) -> None:

@@ -15,7 +15,7 @@ import os
 import re
 import subprocess
 import tempfile
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,6 +103,29 @@ def pip_settings() -> dict[str, str]:
 def recipe_hash(*parts: Sequence[str]) -> str:
     """Return a short hash of what a base image is made from; it becomes the tag."""
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
+
+
+def run_in_trainer(
+    local: DevCluster, words: Sequence[str], mounts: Mapping[Path, str], steps: StepRunner
+) -> str:
+    """Run a command in the trainer image that was built last, on this machine; return its output.
+
+    `mounts` are folders and files of this machine, with their places in the container.
+    """
+    volumes = [word for path, place in mounts.items() for word in ("--volume", f"{path}:{place}")]
+    offline = ["--env", "HF_HUB_OFFLINE=1"]
+    what = " ".join(words[:3])
+    if local.kind in (ClusterKind.KIND, ClusterKind.K3D):
+        image = f"{local.registry}/flashrun/trainer:local"
+        user = ["--user", f"{os.getuid()}:{os.getgid()}", "--entrypoint", words[0]]
+        command = ["docker", "run", "--rm", *user, *offline, *volumes, image, *words[1:]]
+        return steps.run(command, what=what)
+    with (
+        toolchain.exclusive_build(folders.cache() / "buildah"),
+        _container(local_name("trainer"), steps) as container,
+    ):
+        how = ["--isolation=chroot", "--user", "0", *offline, *volumes]
+        return _buildah(steps, "run", *how, container, "--", *words, what=what)
 
 
 # Docker

@@ -81,3 +81,9 @@ def test_passwords_of_this_machines_index_and_proxy_go_into_secrets(monkeypatch)
         trainer["pipIndexSecret"]: {"username": "me", "password": "hu@sh"},
         trainer["proxySecret"]: {"username": "me", "password": "hush-hush"},
     }
+
+
+def test_a_pod_has_as_many_threads_as_it_is_given_and_memory_for_a_real_model():
+    values = chart.values(local(ClusterKind.LOCAL), BUILT, threads=2)
+    assert values["trainer"]["environment"]["OMP_NUM_THREADS"] == "2"
+    assert values["pools"][0]["memory"] == "6Gi"

@@ -1,6 +1,7 @@
 """The demo: its progress bar, the name of a run, and the sentence when flash is missing."""
 
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -68,3 +69,50 @@ def test_a_missing_flash_ends_in_a_sentence(
     monkeypatch.setattr(sys, "executable", str(stand_ins.folder / "bin" / "python"))
     with pytest.raises(FatalError, match=r"flash is not installed beside .*; run `make demo`"):
         demo.flash(["status"], CLUSTER, steps)
+
+
+def test_the_real_model_is_trained_by_sft_and_then_by_grpo_from_its_adapter(
+    flash: StandIns, steps: StepRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The cluster, the images, the model and its answers are stand-ins."""
+    flash.answer("flash train", "flash-2-0123abcd was created\n")
+    flash.answer("flash train examples/arithmetic/configs/sft.toml", "flash-1-0123abcd\n")
+    flash.answer("flash pull flash-1", "adapters/flash-1-0123abcd\n")
+    flash.answer("flash pull flash-2", "adapters/flash-2-0123abcd\n")
+    compared = {}
+
+    def compare(_: object, model: Path, example: Path, adapters: dict, __: object) -> dict:
+        compared.update(adapters)
+        examples = [{"question": "1 + 1", "answer": "2"}]
+        return {"base": {"metrics": {"accuracy": 0.0}, "examples": examples}}
+
+    monkeypatch.setattr(demo, "install", lambda *_, **__: CLUSTER)
+    monkeypatch.setattr(demo.lifecycle, "exclusive_command", nullcontext)
+    monkeypatch.setattr(demo.real_model, "prepare", lambda *_: Path("/cache/model"))
+    monkeypatch.setattr(demo.comparison, "compare", compare)
+    demo.run(steps, demo.DemoModel.SMOLLM2)
+    lines = flash.lines()
+
+    assert lines[:4] == [
+        "flash model push /cache/model --id HuggingFaceTB/SmolLM2-135M-Instruct --revision 1",
+        "flash env push examples/arithmetic --name examples/arithmetic",
+        "flash train examples/arithmetic/configs/sft.toml",
+        "flash train examples/arithmetic/configs/rl.toml "
+        "--set train.init_from_adapter=flash-1-0123abcd",
+    ]
+    assert [path.name for path in compared.values()] == ["flash-1-0123abcd", "flash-2-0123abcd"]
+
+
+def test_the_tiny_model_is_trained_at_once_by_both_algorithms(
+    flash: StandIns, steps: StepRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flash.answer("flash train", "flash-1-0123abcd was created\n")
+    flash.answer("flash pull", "adapters/flash-1-0123abcd\n")
+    monkeypatch.setattr(demo, "install", lambda *_, **__: CLUSTER)
+    monkeypatch.setattr(demo.lifecycle, "exclusive_command", nullcontext)
+    demo.run(steps)
+
+    assert sorted(line for line in flash.lines() if line.startswith("flash train")) == [
+        "flash train examples/sums/configs/rl.toml",
+        "flash train examples/sums/configs/sft.toml",
+    ]

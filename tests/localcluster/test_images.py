@@ -1,5 +1,7 @@
 """The two images: how they are built, which old ones are removed, what a build gets from here."""
 
+import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -119,3 +121,37 @@ def test_with_docker_an_image_is_built_pushed_and_known_by_its_digest(
         "docker push 127.0.0.1:20123/flashrun/operator:local",
     ]
     assert [line.split()[1] for line in stand_ins.lines()] == ["build", "push", "inspect"] * 2
+
+
+def test_a_command_runs_in_the_trainer_image_with_mounts(
+    stand_ins: StandIns, steps: StepRunner, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    (tmp_path / "flashrun").mkdir()
+    local = DevCluster(
+        kind=ClusterKind.LOCAL,
+        kubeconfig=Path("kubeconfig"),
+        registry="127.0.0.1:20123",
+        storage_endpoint="http://10.244.0.1:9000",
+        access_key="key",
+        secret_key="hush",
+        host_ip="10.244.0.1",
+    )
+    stand_ins.add("buildah", "docker")
+    monkeypatch.setattr(images, "_command", lambda *words: ["buildah", *words])
+    stand_ins.answer("buildah from", "container-1\n")
+    stand_ins.answer("buildah run", "42\n")
+    words, mounts = ["python3", "answer.py"], {Path("/model"): "/work/model"}
+    assert images.run_in_trainer(local, words, mounts, steps) == "42\n"
+    on_docker = replace(local, kind=ClusterKind.KIND)
+    images.run_in_trainer(on_docker, words, mounts, steps)
+
+    assert stand_ins.lines()[1:] == [
+        "buildah from --pull-never localhost/flashrun/trainer:local",
+        "buildah run --isolation=chroot --user 0 --env HF_HUB_OFFLINE=1 "
+        "--volume /model:/work/model container-1 -- python3 answer.py",
+        "buildah rm container-1",
+        f"docker run --rm --user {os.getuid()}:{os.getgid()} --entrypoint python3 "
+        "--env HF_HUB_OFFLINE=1 --volume /model:/work/model "
+        "127.0.0.1:20123/flashrun/trainer:local answer.py",
+    ]
