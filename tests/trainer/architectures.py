@@ -12,7 +12,7 @@ TINY = {
     "num_hidden_layers": 2,
     "num_attention_heads": 2,
     "num_key_value_heads": 1,
-    "head_dim": 16,
+    "head_dim": 32,  # vLLM has no smaller heads on a CPU
     "max_position_embeddings": 512,
     "tie_word_embeddings": False,
 }

@@ -13,15 +13,20 @@ from flashrun.api.exits import Exit
 from flashrun.api.records import ResolvedModel
 from flashrun_trainer.pod.trainer_errors import TrainerError
 from tests.trainer.architectures import ARCHITECTURES
+from tests.trainer.engines import ENGINES
 from tests.trainer.pods import MODEL, TrainerPod, Workshop, resolved
 
 pytestmark = [pytest.mark.trainer, pytest.mark.filterwarnings("default")]
 
 
 def pod_of(
-    workshop: Workshop, folder: Path, algorithm: str, prompt_date: date | None = None
+    workshop: Workshop,
+    folder: Path,
+    algorithm: str,
+    steps: int = 1,
+    prompt_date: date | None = None,
 ) -> TrainerPod:
-    knobs = {"max_steps": 1} if algorithm == "sft" else {"steps": 1, "kl_penalty_coef": 0.1}
+    knobs = {"max_steps": steps} if algorithm == "sft" else {"steps": steps, "kl_penalty_coef": 0.1}
     model = ResolvedModel(
         id=folder.parent.name.replace("--", "/"), source=MODEL.source, revision=MODEL.revision
     )
@@ -107,6 +112,64 @@ def loading_code(pod: TrainerPod, folder: Path) -> str:
     assert base in code[1]
     assert adapter in code[1]
     return code[1].replace(base, repr(str(folder))).replace(adapter, repr(str(pod.folder)))
+
+
+@pytest.mark.skipif("vllm" not in ENGINES, reason="vLLM is not installed here")
+def test_vllm_serves_what_was_trained(
+    workshop: Workshop, architecture: tuple[str, Path], monkeypatch: pytest.MonkeyPatch
+):
+    from vllm import LLM
+    from vllm.distributed import cleanup_dist_env_and_memory
+    from vllm.lora.request import LoRARequest
+
+    from flashrun_trainer import model
+
+    monkeypatch.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
+    monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", "1")
+    _, folder = architecture
+    pod = pod_of(workshop, folder, "sft", steps=8)
+    assert pod.train() == 0, pod.termination
+    rank = pod.adapter.lora_rank
+    keys_of(pod)
+    attached = model.attach_adapter(model.load(folder), pod.folder, "reloaded").eval()
+    server = LLM(
+        str(folder),
+        enable_lora=True,
+        max_lora_rank=rank,
+        dtype="float32",
+        enforce_eager=True,
+        max_model_len=128,
+        max_num_seqs=4,
+    )
+    try:
+        adapter = LoRARequest(pod.run.run.name, 1, str(pod.folder))
+        assert served_difference(server, attached, adapter) < 1e-4
+        assert served_difference(server, attached) > 0.1
+        with attached.disable_adapter():
+            assert served_difference(server, attached) < 1e-4
+    finally:
+        del server
+        cleanup_dist_env_and_memory()
+
+
+def served_difference(server: Any, network: Any, adapter: Any = None) -> float:
+    """The largest difference of log-probabilities of a token that vLLM answers with."""
+    import torch
+    from vllm import SamplingParams
+
+    greedy = SamplingParams(temperature=0, max_tokens=16, logprobs=0, ignore_eos=True)
+    prompts = [{"prompt_token_ids": ids} for ids in (list(range(70, 90)), [*range(100, 140, 3)])]
+    differences = []
+    for output in server.generate(prompts, greedy, lora_request=adapter, use_tqdm=False):
+        (answer,) = output.outputs
+        ids = torch.tensor([[*output.prompt_token_ids, *answer.token_ids]])
+        with torch.no_grad():
+            logits = network(input_ids=ids, use_cache=False).logits[0]
+        chosen = logits.log_softmax(-1)[-len(answer.token_ids) - 1 : -1]
+        for place, token in enumerate(answer.token_ids):
+            served = answer.logprobs[place][token].logprob
+            differences.append(abs(chosen[place, token].item() - served))
+    return max(differences)
 
 
 def test_the_models_generation_defaults_are_ignored(tiny_model: Path, tmp_path: Path):
