@@ -237,3 +237,24 @@ def test_episodes_are_played_to_their_end(workshop: Workshop, ranks: int):
     # Turns of two messages each after the opening: 2, 3, 2, 3, 1 and 2 of them.
     values = evaluations(pod)[0]
     assert (values["score"], values["unscored"]) == (pytest.approx(1 + 2 * 13 / 6), 1)
+
+
+@pytest.mark.sharding
+def test_a_sharded_model_is_evaluated_like_a_whole_one(workshop: Workshop):
+    """The ranks have four and three examples, and one example has no answer of its own."""
+    from flashrun_trainer import sharding
+
+    if not sharding.is_supported():
+        pytest.skip("PyTorch before 2.7 cannot shard a model on CPUs")
+    unlabelled = json.dumps({"input": "What is 9 plus 9?"}) + "\n"
+    held_out = "".join(HELD_OUT.splitlines(keepends=True)[:6]) + unlabelled
+    found = []
+    for scale in (Scale(), Scale(gpus=2, sharded=True)):
+        run = resolved("sft", max_steps=1, eval=evaluated(max_examples=7), scale=scale)
+        pod = workshop.pod(run, sums(eval=held_out))
+        assert forks.trained(pod) == Exit.DONE, pod.output
+        found.append(evaluations(pod)[0])
+    whole, sharded = found
+    assert whole["examples"] == 7
+    for name in whole.keys() - {"seconds"}:
+        assert sharded[name] == pytest.approx(whole[name], rel=1e-4), name
