@@ -251,6 +251,12 @@ async def test_a_run_of_a_restored_backup(hostile: World, other: OtherTenant):
     for number in await hostile.jobs(name):
         job = names.job_name(name, trainer.run.uid, number)
         await hostile.cluster.delete("Job", HOSTILE, job)
+    labels = {names.RUN_UID_LABEL: trainer.run.uid}
+    for _ in range(int(stretched(200))):
+        if not await hostile.cluster.list("Pod", HOSTILE, labels):
+            break
+        await asyncio.sleep(0.1)
+    await asyncio.sleep(1)  # a pass that has read the old status must not write it again
     ended = await hostile.cluster.get(names.KIND, HOSTILE, name)
     nothing = dict.fromkeys(ended["status"])
     await hostile.cluster.patch_status(names.KIND, HOSTILE, name, nothing)
@@ -306,6 +312,17 @@ async def test_a_store_that_issues_no_credentials(
                 break
             await asyncio.sleep(0.1)
         assert gate.refused
+        key = names.storage_secret_name(theirs.run.name, theirs.run.uid)
+        due = {"metadata": {"annotations": {names.EXPIRES_ANNOTATION: "2026-01-01T00:00:00Z"}}}
+        await other.world.cluster.patch("Secret", OTHER, key, due)
+        theirs.beat(7)
+        for _ in range(int(stretched(100))):
+            status = (await other.world.run(theirs.run.name)).status
+            access = status.condition("StorageAccess")
+            if access and access.status == "False" and status.progress:
+                break
+            await asyncio.sleep(0.1)
+        assert (access and access.status, status.progress and status.progress.step) == ("False", 7)
         await other.finish(theirs)
     finally:
         gate.sts = True
