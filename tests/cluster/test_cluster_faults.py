@@ -132,6 +132,26 @@ async def test_the_server_is_not_asked_before_the_time_it_named(server: Server, 
     assert time.monotonic() - began > 0.75
 
 
+@pytest.mark.parametrize(
+    ("asked", "pause"),
+    [("3600", 30), ("9" * 400, 30), ("-1", 0.2), ("²", 0.2), ("1e9", 0.2), ("nan", 0.2),
+     ("Wed, 21 Oct 2099 07:28:00 GMT", 0.2)],
+)  # fmt: skip
+async def test_a_server_cannot_make_a_client_wait_for_long(
+    server: Server, cluster: Cluster, monkeypatch: pytest.MonkeyPatch, asked: str, pause: float
+):
+    pauses: list[float] = []
+
+    async def note(seconds: float) -> None:
+        pauses.append(seconds)
+
+    monkeypatch.setattr(asyncio, "sleep", note)
+    monkeypatch.setattr("random.uniform", lambda low, high: 1.0)
+    server.answers = [status(429)._replace(retry_after=asked), ok()]
+    await cluster.get("ConfigMap", "n", "x")
+    assert pauses == [pause]
+
+
 async def test_a_list_that_expires_between_pages_begins_again(server: Server, cluster: Cluster):
     page = {"items": [OBJECT], "metadata": {"continue": "more"}}
     whole = {"items": [OBJECT, OBJECT], "metadata": {}}

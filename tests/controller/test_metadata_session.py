@@ -6,6 +6,8 @@ from typing import Any
 
 import kopf
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 
 from flashrun.cluster_requests import RESOURCES
 from flashrun.controller.metadata_session import metadata_session
@@ -52,6 +54,26 @@ async def test_lists_and_watches_have_metadata_alone_and_other_answers_are_whole
                 assert item["metadata"]["uid"]
         served = await read("/apis/flashrun.dev/v1alpha1")
         assert served["kind"] == "APIResourceList"
+
+
+@pytest.mark.parametrize(
+    ("asked", "seconds"),
+    [("3600", 30), ("2", 2), ("Wed, 21 Oct 2099 07:28:00 GMT", 0), ("nan", 0)],
+)
+async def test_what_asks_kopf_to_wait_is_bounded(asked: str, seconds: float):
+    async def refuse(_: web.Request) -> web.Response:
+        details = {"retryAfterSeconds": 3600}
+        headers = {"Retry-After": asked}
+        return web.json_response({"details": details}, status=429, headers=headers)
+
+    app = web.Application()
+    app.router.add_get("/x", refuse)
+    async with TestServer(app) as server:
+        connection = kopf.ConnectionInfo(server=str(server.make_url("/")), insecure=True)
+        session = metadata_session(connection, frozenset()).aiohttp_session
+        async with session, session.get(server.make_url("/x")) as response:
+            assert float(response.headers["Retry-After"]) == seconds
+            assert (await response.json())["details"]["retryAfterSeconds"] == 30
 
 
 async def test_a_watch_keeps_nothing_of_the_spec_of_a_run(world: World):

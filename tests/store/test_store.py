@@ -438,6 +438,38 @@ def test_a_body_that_breaks_off_is_read_again(minio: Minio):
     server.close()
 
 
+@pytest.mark.parametrize(
+    ("asked", "total", "pauses"),
+    [
+        ("3600", None, [store_module.LONGEST_PAUSE_SECONDS] * 4),
+        ("Wed, 21 Oct 2099 07:28:00 GMT", None, [store_module.LONGEST_PAUSE_SECONDS] * 4),
+        ("3600", 4.0, [4] * 4),
+    ],
+)
+@pytest.mark.parametrize("call", ["get_bytes", "put_bytes"])
+def test_a_store_cannot_make_its_client_wait_for_long(
+    minio: Minio,
+    monkeypatch: pytest.MonkeyPatch,
+    call: str,
+    asked: str,
+    total: float | None,
+    pauses: list[float],
+):
+    waited: list[float] = []
+    monkeypatch.setattr("urllib3.util.retry.time.sleep", waited.append)
+    monkeypatch.setattr(store_module.time, "monotonic", lambda: 0.0)
+    reply = fault("503 x", "SlowDown").replace(b"\r\n", f"\r\nRetry-After: {asked}\r\n".encode(), 1)
+    server = Scripted(*[reply] * 20)
+    access = minio.access("bucket-x").replace(endpoint=server.endpoint)
+    limited = Store(access, TimeLimits(connect=0.5, read=0.5, total=total))
+    with pytest.raises(Unavailable):
+        limited.put_bytes("k", b"1") if call == "put_bytes" else limited.get_bytes("k")
+    server.close()
+    assert waited[:4] == pauses
+    assert max(waited) <= store_module.LONGEST_PAUSE_SECONDS
+    assert len(waited) <= 3 * 4
+
+
 NO_KEYS = (
     b"<ListBucketResult><Name>bucket-x</Name><IsTruncated>false</IsTruncated></ListBucketResult>"
 )

@@ -43,6 +43,7 @@ from flashrun.cluster_requests import (
     Request,
     Resource,
     ServerDocument,
+    bounded_retry_after,
     manifest_request,
     one_line,
     refusal,
@@ -458,9 +459,8 @@ class Cluster:
         timeout = aiohttp.ClientTimeout(total=CALL_SECONDS, sock_connect=CONNECT_SECONDS)
         response = await self._open(request, timeout)
         async with response:
-            retry_after = response.headers.get("Retry-After", "")
-            seconds = min(float(retry_after), 30.0) if retry_after.isdigit() else 0.0
-            return response.status, seconds, await response.read()
+            pause = bounded_retry_after(response.headers.get("Retry-After", ""))
+            return response.status, pause, await response.read()
 
     async def _open(self, request: Request, limits: aiohttp.ClientTimeout) -> Any:
         """Send a request, with new credentials if the API server refuses those at hand."""

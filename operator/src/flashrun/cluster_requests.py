@@ -70,6 +70,10 @@ RESOURCES: Final[Mapping[str, Resource]] = {
 }
 
 
+LONGEST_RETRY_AFTER: Final = 30.0
+"""Most seconds that a server may make us wait before we ask again."""
+
+
 class ListExpired(ClusterError):
     """A list was read page by page for too long and has to begin again."""
 
@@ -163,6 +167,12 @@ def status_object(text: bytes) -> Object:
     except ValueError:
         return {}
     return answer if isinstance(answer, dict) else {}
+
+
+def bounded_retry_after(text: str) -> float:
+    """Return the seconds that a ``Retry-After`` header asks for, within bounds; a date is 0."""
+    digits = text.strip()
+    return min(float(digits), LONGEST_RETRY_AFTER) if digits.isascii() and digits.isdigit() else 0.0
 
 
 def one_line(message: object) -> str:

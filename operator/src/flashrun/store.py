@@ -36,6 +36,7 @@ from minio.signer import sign_v4_sts
 from minio.time import to_amz_date, utcnow
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from urllib3.exceptions import HTTPError
+from urllib3.response import BaseHTTPResponse
 
 from flashrun.api import names
 from flashrun.api.base import error_sentences
@@ -61,6 +62,8 @@ from flashrun.store_refusals import (
 )
 
 RETRIES: Final = 4
+LONGEST_PAUSE_SECONDS: Final = 10
+"""Most seconds between two tries, whatever ``Retry-After`` a store answers."""
 PART_BYTES: Final = 16 * 1024 * 1024
 PARALLEL_FILES: Final = 4
 
@@ -604,11 +607,19 @@ def _time_is_over() -> bool:
 
 
 class _TimedRetry(urllib3.Retry):
-    """Retries that end with the time limit of the call."""
+    """Retries that end with the time limit of the call; so do the pauses before them."""
 
     def is_exhausted(self) -> bool:
         """Return whether the request must not be sent again."""
         return _time_is_over() or super().is_exhausted()
+
+    def get_retry_after(self, response: BaseHTTPResponse) -> float | None:
+        """Return the seconds for which a server asks to wait, within bounds."""
+        seconds: float | None = super().get_retry_after(response)
+        ends: float | None = getattr(_call, "ends", None)
+        if seconds is None or ends is None:
+            return seconds
+        return min(seconds, max(0.0, ends - time.monotonic()))
 
 
 def _pool(limits: TimeLimits) -> urllib3.PoolManager:
@@ -620,7 +631,8 @@ def _pool(limits: TimeLimits) -> urllib3.PoolManager:
             total=RETRIES,
             backoff_factor=0.25,
             backoff_jitter=0.25,
-            backoff_max=10,
+            backoff_max=LONGEST_PAUSE_SECONDS,
+            retry_after_max=LONGEST_PAUSE_SECONDS,
             status_forcelist=TRANSIENT_STATUS,
             # Any request may be sent twice: an object is immutable or replaced as a whole.
             allowed_methods=None,

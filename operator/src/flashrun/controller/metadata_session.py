@@ -9,18 +9,36 @@ from typing import Any, Final
 
 import aiohttp
 import kopf
+from multidict import CIMultiDict, CIMultiDictProxy
+
+from flashrun.cluster_requests import bounded_retry_after
 
 _METADATA: Final = "application/json;g=meta.k8s.io;v=v1;as=PartialObjectMetadata"
 
 
-class _ListedMetadata(aiohttp.ClientResponse):
-    """An answer in which an empty list is a list: in one of metadata, the API server has null."""
+class _Answer(aiohttp.ClientResponse):
+    """An answer that kopf can take as it is.
+
+    An empty list is a list: in one of metadata, the API server has null. What asks kopf to wait is
+    bounded: it waits as long as it is asked to, and fails at a date.
+    """
+
+    @property
+    def headers(self) -> CIMultiDictProxy[str]:
+        """The headers, with a pause within bounds."""
+        headers = CIMultiDict(super().headers)
+        if "Retry-After" in headers:
+            headers["Retry-After"] = str(bounded_retry_after(headers["Retry-After"]))
+        return CIMultiDictProxy(headers)
 
     async def json(self, **options: Any) -> Any:
         """Return the JSON value of the body."""
         answer = await super().json(**options)
         if isinstance(answer, dict) and "items" in answer:
             answer["items"] = answer["items"] or []
+        if isinstance(answer, dict) and isinstance(details := answer.get("details"), dict):
+            pause = bounded_retry_after(str(details.get("retryAfterSeconds", "")))
+            answer["details"] = {**details, "retryAfterSeconds": pause}
         return answer
 
 
@@ -48,6 +66,6 @@ def metadata_session(
         proxy=connection.proxy_url,
         trust_env=connection.trust_env,
         trace_configs=[tracing],
-        response_class=_ListedMetadata,
+        response_class=_Answer,
     )
     return kopf.AiohttpSession(server=connection.server, aiohttp_session=session)
