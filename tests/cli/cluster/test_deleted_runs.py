@@ -24,6 +24,7 @@ def test_a_run_that_was_deleted_is_trained_again_from_storage(served: Served, ru
 EVALUATIONS = [
     {},
     {"enabled": False},
+    {"max_examples": 64},
     {"split": "test", "every": 5, "samples": 4, "max_tokens": 9, "metric": "pass@4"},
 ]
 

@@ -99,5 +99,6 @@ def _config_tables(record: ResolvedRun) -> dict[str, Any]:
 def _eval_table(resolved: ResolvedEval | None) -> dict[str, Any]:
     if resolved is None:
         return {"enabled": False}
-    keys = set(EvalConfig.model_fields) - (set() if resolved.required else {"split"})
+    left_out = (("split", not resolved.required), ("max_examples", resolved.may_shrink))
+    keys = set(EvalConfig.model_fields) - {key for key, without in left_out if without}
     return resolved.model_dump(mode="json", include=keys, exclude_none=True)
