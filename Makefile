@@ -75,6 +75,10 @@ bench-trainer: $(READY) ## compare the trainer with plain TRL, and uploads with 
 	@$(BIN)/python -m bench.trainer
 	@$(BIN)/python -m bench.upload
 
+.PHONY: bench-faults
+bench-faults: $(READY) ## train through faults of every kind, and compare what is learned
+	@$(BIN)/python -m bench.fault_soak
+
 .PHONY: bench-cli
 bench-cli: $(READY) ## compare the command line with freesolo-flash: time, and 10,000 configs
 	@$(BIN)/python -m bench.cli

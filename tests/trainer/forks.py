@@ -10,6 +10,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from multiprocessing import resource_tracker
@@ -21,21 +22,31 @@ from tests.trainer.pods import PATIENCE_SECONDS, ROOT, TrainerPod, kill_ranks, r
 
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(["tests.trainer.forks", "flashrun_trainer.grpo", "trl", "peft"])
+_starting = threading.Lock()
 
 
 @contextmanager
 def started(pod: TrainerPod) -> Iterator[BaseProcess]:
     """Train in a process that is killed at the end when it still runs."""
-    sources = [str(ROOT), str(ROOT / "operator/src"), str(ROOT / "trainer-image/src")]
-    before = os.environ.get("PYTHONPATH")
-    os.environ["PYTHONPATH"] = os.pathsep.join([*sources, *filter(None, [before])])
     (pod.folder / "output").touch()
     process = _context.Process(target=_train, args=(pod,))
     try:
-        process.start()
+        with _starting, _python_path():
+            process.start()
         yield process
     finally:
         kill(process)
+
+
+@contextmanager
+def _python_path() -> Iterator[None]:
+    """Let the server, which starts with the first process, find the tests and the trainer."""
+    sources = [str(ROOT), str(ROOT / "operator/src"), str(ROOT / "trainer-image/src")]
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join([*sources, *filter(None, [before])])
+    try:
+        yield
+    finally:
         os.environ.pop("PYTHONPATH")
         if before is not None:
             os.environ["PYTHONPATH"] = before

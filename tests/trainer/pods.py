@@ -5,6 +5,7 @@ import io
 import json
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -136,8 +137,7 @@ def resolved(algorithm: str = "sft", **changes: Any) -> ResolvedRun:
         environment=ResolvedEnvironment(id=ENVIRONMENT_ID, **environment),
         train=ResolvedTrain(**(knobs | own)),
         wandb=ResolvedWandb(project="flash", run_name="test"),
-        seed=42,
-        **({"thinking": False, "upload_timeout_seconds": 60} | changes),
+        **({"seed": 42, "thinking": False, "upload_timeout_seconds": 60} | changes),
     )
 
 
@@ -373,6 +373,18 @@ class TrainerPod:
             uid=self.run.run.uid,
             prefix=names.step_prefix(self.prefix, 1, step),
         )
+
+
+def newest(pod: TrainerPod) -> tuple[int, int] | None:
+    """Step and attempt of the newest whole checkpoint."""
+    whole = set(pod.steps()) & set(pod.steps(names.STATE_MANIFEST))
+    return max(((step, attempt) for attempt, step in whole), default=None)
+
+
+def resumed(pod: TrainerPod) -> tuple[int, int] | None:
+    """Step and attempt from which a pod resumes, as its log says."""
+    said = re.search(r"resuming from step (\d+) of attempt (\d+)", pod.output)
+    return None if said is None else (int(said[1]), int(said[2]))
 
 
 def ranks_of(process: subprocess.Popen[str] | BaseProcess) -> list[int]:

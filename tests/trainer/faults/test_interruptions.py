@@ -12,8 +12,8 @@ from flashrun.api import names
 from flashrun.api.exits import Exit
 from flashrun.api.records import Scale
 from tests.trainer import forks
-from tests.trainer.faults.test_kills import assert_the_same_end, newest, resumed
-from tests.trainer.pods import TrainerPod, Workshop, resolved, sums
+from tests.trainer.faults.test_kills import assert_the_same_end
+from tests.trainer.pods import TrainerPod, Workshop, newest, resolved, resumed, sums
 from tests.trainer.storage import between
 
 pytestmark = [pytest.mark.trainer, pytest.mark.filterwarnings("default")]

@@ -17,7 +17,14 @@ import pytest
 from flashrun.api import names
 from flashrun.api.exits import Exit
 from tests.trainer import forks
-from tests.trainer.pods import PATIENCE_SECONDS, TrainerPod, Workshop, resolved
+from tests.trainer.pods import (
+    PATIENCE_SECONDS,
+    TrainerPod,
+    Workshop,
+    newest,
+    resolved,
+    resumed,
+)
 from tests.trainer.storage import Request, Storage, between
 
 pytestmark = [pytest.mark.trainer, pytest.mark.filterwarnings("default")]
@@ -83,18 +90,6 @@ def storage(workshop: Workshop) -> Iterator[Storage]:
     """The storage of a new SFT run, with faults on demand."""
     with between(workshop.pod(resolved("sft", **SFT))) as made:
         yield made
-
-
-def newest(pod: TrainerPod) -> tuple[int, int] | None:
-    """Step and attempt of the newest whole checkpoint."""
-    whole = set(pod.steps()) & set(pod.steps(names.STATE_MANIFEST))
-    return max(((step, attempt) for attempt, step in whole), default=None)
-
-
-def resumed(pod: TrainerPod) -> tuple[int, int] | None:
-    """Step and attempt from which a pod resumes, as its log says."""
-    said = re.search(r"resuming from step (\d+) of attempt (\d+)", pod.output)
-    return None if said is None else (int(said[1]), int(said[2]))
 
 
 def claims_of(pod: TrainerPod) -> list[str]:

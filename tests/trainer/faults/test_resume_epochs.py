@@ -15,8 +15,8 @@ from flashrun.api.exits import Exit
 from flashrun.api.records import Scale
 from flashrun_trainer.data.prompt_order import PromptOrder
 from tests.trainer import forks
-from tests.trainer.faults.test_kills import assert_the_same_end, is_request, resumed
-from tests.trainer.pods import HEAD, TrainerPod, Workshop, resolved, rows, sums
+from tests.trainer.faults.test_kills import assert_the_same_end, is_request
+from tests.trainer.pods import HEAD, TrainerPod, Workshop, resolved, resumed, rows, sums
 from tests.trainer.storage import between
 
 pytestmark = [pytest.mark.trainer, pytest.mark.filterwarnings("default")]
