@@ -161,3 +161,16 @@ def test_arguments_as_text_keep_their_order_and_letters(tiny_model: Path):
     arguments = message["tool_calls"][0]["function"]["arguments"]
     assert arguments == '{"b": "é", "a": 1}'
     assert json.loads(arguments) == {"a": 1, "b": "é"}
+
+
+def test_a_template_that_writes_what_it_is_given_gets_arguments_as_text(tiny_model: Path):
+    from flashrun_trainer.data import chat_template
+
+    tokenizer = tokenizer_with(SMOLLM2, tiny_model)
+    tokenizer.chat_template = (
+        "{%- for message in messages %}{{- '<|im_start|>' + message.role + message.content }}"
+        "{%- for call in message.tool_calls or [] %}"
+        "{{- call.function.name ~ call.function.arguments }}{%- endfor %}{%- endfor %}"
+    )
+    text = chat_template.render(tokenizer, [USER, called({"b": "é", "a": True})], False, False)
+    assert text.endswith('add{"b": "é", "a": true}')
