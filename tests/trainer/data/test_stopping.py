@@ -57,6 +57,16 @@ def test_what_was_sampled_is_cut_where_a_stop_sequence_is_complete(case: str):
     assert stopping.text_until_stop(Pieces(), found, wanted) == text
 
 
+def test_vllm_keeps_special_tokens_in_the_text_when_a_stop_sequence_names_one():
+    class Names(Pieces):
+        added_tokens_decoder = {1: SimpleNamespace(content="<|s|>", special=True)}
+
+    assert stopping.vllm_arguments(Names(), ()) is None
+    assert stopping.vllm_arguments(Names(), ("x",)) == {"stop": ["x"], "skip_special_tokens": True}
+    named = {"stop": ["x", "<|s|>c"], "skip_special_tokens": False}
+    assert stopping.vllm_arguments(Names(), ("x", "<|s|>c")) == named
+
+
 def test_a_long_completion_is_not_decoded_once_per_token():
     tokenizer = Pieces()
     assert len(stopping.ids_until_stop(tokenizer, ["a"] * 3000 + ["x"] * 1000, ("x",))) == 3001

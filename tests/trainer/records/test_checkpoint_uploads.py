@@ -309,6 +309,29 @@ def test_a_snapshot_is_not_a_copy_and_outlives_the_trainers_folder(tmp_path: Pat
     assert [path.read_bytes() for path in files] == [b"\3" * 64, b"o" * 64]
 
 
+@pytest.mark.parametrize("mapping", [None, {"base_model_class": "OtherClass"}])
+def test_a_published_config_names_the_base_model_and_keeps_its_task_unless_it_names_a_class(
+    tmp_path: Path, mapping: dict[str, str] | None
+):
+    path = tmp_path / "adapter_config.json"
+    written = {
+        "base_model_name_or_path": "/pod/model",
+        "auto_mapping": mapping,
+        "task_type": "CAUSAL_LM",
+        "target_modules": ["v_proj", "q_proj"],
+        "r": 8,
+        "lora_alpha": 16,
+    }
+    path.write_text(json.dumps(written))
+    checkpoint_uploads.write_portable_config(path, "base/model")
+    assert json.loads(path.read_text()) == written | {
+        "base_model_name_or_path": "base/model",
+        # PEFT's loaders use the class only without a task.
+        "task_type": None if mapping else "CAUSAL_LM",
+        "target_modules": ["q_proj", "v_proj"],
+    }
+
+
 def test_a_file_system_without_hard_links_gets_copies(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
