@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import AsyncIterator
 from contextlib import suppress
 from datetime import timedelta
 from typing import Any
@@ -236,12 +237,12 @@ class Runs:
     def __init__(self, failures: int = 0) -> None:
         self.failures = failures
 
-    async def list(self, kind: str, namespace: str) -> list[dict[str, Any]]:
+    async def list_metadata(self, kind: str, namespace: str) -> AsyncIterator[dict[str, Any]]:
         if self.failures:
             self.failures -= 1
             raise Unreachable("the API server is away")
         assert kind == names.KIND
-        return [{"metadata": {"name": f"run-of-{namespace}", "uid": f"uid-{namespace}"}}]
+        yield {"name": f"run-of-{namespace}", "uid": f"uid-{namespace}"}
 
 
 async def resynced(failures: int, monkeypatch: pytest.MonkeyPatch) -> tuple[list[RunKey], Any]:

@@ -30,11 +30,11 @@ def report(
     namespace: Namespace = None,
     context: Context = None,
 ) -> None:
-    """Write one HTML file about runs, and print its path.
+    """Write one HTML file about runs: curves, scores and answers.
 
-    It has the curves of all runs in one chart per metric, how each run spent its time, its
-    checkpoints with their scores, its spec, and what the model answered, with a search. It needs no
-    network. A deleted run has what storage has of it.
+    The path of the file is printed. It has the curves of all runs in one chart per metric, how each
+    run spent its time, its checkpoints with their scores, its spec, and what the model answered,
+    with a search. It needs no network. A deleted run has what storage has of it.
 
     Example: flash report flash-1795370000-3fa9c1d2 flash-1795380000-77b0e4aa --out both.html
     """

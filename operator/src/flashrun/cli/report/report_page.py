@@ -84,12 +84,10 @@ def _run_view(data: ReportData, now: datetime) -> dict[str, Any]:
     rows = formatting.summary(run, now)
     if data.deleted:
         rows = [row for row in rows if row[0] != "Phase"]
-        rows.insert(
-            1, ("Deleted", "The FlashRun was deleted; this is what storage has of the run.")
-        )
+        rows.insert(1, ("State", "The FlashRun was deleted; this is what storage has of the run."))
     return {
         "name": run.name,
-        "phase": "Deleted" if data.deleted else str(status.phase),
+        "phase": "deleted" if data.deleted else str(status.phase),
         "summary": rows,
         "has_metrics": bool(data.metrics),
         "checkpoints": [
