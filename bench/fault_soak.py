@@ -14,6 +14,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -32,6 +33,8 @@ LIMIT_SECONDS = 5.0
 SAVE_EVERY = 10
 HELD_OUT, ANSWERS = 32, 16
 """Held-out prompts, and completions of each."""
+SAMPLING = threading.Lock()
+"""PyTorch has one random generator for all threads."""
 LEARNED = -0.5
 """A reward halfway between that of the base model, about -1, and the best, 0."""
 HEAD = """\
@@ -72,9 +75,12 @@ def train(arm: str, seed: int, steps: int, workshop: Workshop) -> Outcome:
     rewards = done.pod.values("reward")
     tens = [statistics.fmean(rewards[begin : begin + 10]) for begin in range(len(rewards) - 9)]
     errors = done.pod.values("reward_errors")
+    with SAMPLING:
+        before = soak.held_out_reward(done.pod, HELD_OUT, ANSWERS, adapter=False)
+        after = soak.held_out_reward(done.pod, HELD_OUT, ANSWERS)
     return Outcome(
-        before=soak.held_out_reward(done.pod, HELD_OUT, ANSWERS, adapter=False),
-        after=soak.held_out_reward(done.pod, HELD_OUT, ANSWERS),
+        before=before,
+        after=after,
         learned_at=next((begin + 10 for begin, mean in enumerate(tens) if mean >= LEARNED), 0),
         ends=done.ends,
         trained=done.trained,

@@ -546,9 +546,22 @@ def test_a_judge_that_is_away_for_a_step_changes_nothing_that_is_learned(worksho
 @pytest.mark.trainer
 @pytest.mark.filterwarnings("default")
 @pytest.mark.usefixtures("impatient")
-def test_prompts_that_cannot_be_judged_give_way_to_others(workshop: Workshop):
+def test_prompts_that_cannot_be_judged_give_way_to_others(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+):
+    from flashrun_trainer.grpo import GrpoTrainer
+
+    sample, counts = GrpoTrainer._generate_and_score_completions, set()
+
+    def sample_and_count(self: Any, inputs: Any) -> Any:
+        batch = sample(self, inputs)
+        counts.update(map(len, self._metrics["train"].values()))
+        return batch
+
+    monkeypatch.setattr(GrpoTrainer, "_generate_and_score_completions", sample_and_count)
     pod = judged_pod(workshop, (8, 32), steps=3)
     assert pod.train() == Exit.DONE
+    assert counts == {1}  # no metric of completions that are dropped
     asked = [prompt for prompt, _ in calls_of(pod)]
     second, other, third = asked[8:16], asked[32:40], asked[40:]
     assert asked[8:32] == second * 3
