@@ -207,6 +207,7 @@ from flashrun.store import Store
 
 access = StorageAccess.model_validate_json(os.environ["STORAGE_ACCESS"])
 data = Store(access).get_bytes(sys.argv[1])
+os.makedirs("/tmp/bundle")
 tarfile.open(fileobj=io.BytesIO(data)).extractall("/tmp/bundle", filter="data")
 os.chdir("/tmp/bundle")
 os.execvp(sys.argv[2], sys.argv[2:])
