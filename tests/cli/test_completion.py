@@ -31,7 +31,7 @@ def completed(shell: Shell, line: str) -> list[str]:
 @pytest.mark.parametrize(
     ("line", "offered"),
     [
-        ("flash re", {"rerun", "render"}),
+        ("flash re", {"rerun", "render", "report"}),
         ("flash env pu", {"push", "pull"}),
         ("flash train --dr", {"--dry-run"}),
         ("flash explain train.s", {"train.steps", "train.save_every", "train.stop_sequences"}),
