@@ -148,7 +148,7 @@ def test_a_deleted_revision_is_gone_and_the_others_stay(store: Store, folder: Pa
     mirror.delete(store, ID, REVISION)
 
     assert [item.revision for item in mirror.list_models(store)] == ["12"]
-    with pytest.raises(NotFoundFailure, match="there is no model org/small at revision 1 in"):
+    with pytest.raises(NotFoundFailure, match="the mirror has no model org/small at revision 1"):
         mirror.delete(store, ID, REVISION)
 
 

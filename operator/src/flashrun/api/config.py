@@ -516,7 +516,7 @@ class EvalConfig(Section):
         default=None, examples=["test"], json_schema_extra={"pattern": f"^{SPLIT.pattern}$"}
     )
     """Split with the held-out examples, which must exist; when left out, ``eval`` if the
-    environment has ``dataset/eval.jsonl``, else there is no evaluation."""
+    environment has ``dataset/eval.jsonl``, else the run is not evaluated."""
     every: Annotated[int, Field(ge=1, le=100_000_000), INTEGRAL] | None = Field(
         default=None, examples=[25]
     )

@@ -45,7 +45,7 @@ async def find_best(session: ClusterSession, name: str) -> BestCheckpoint:
     """Return the best checkpoint of a run by its evaluations.
 
     Raises:
-        NotFoundFailure: there is no such run, it has no evaluation, or its best checkpoint is not
+        NotFoundFailure: the run does not exist or was not evaluated, or its best checkpoint is not
             in storage.
     """
     run = await deleted_runs.find_run(session, name)

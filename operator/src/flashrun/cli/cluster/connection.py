@@ -134,7 +134,7 @@ class ClusterSession:
         A blocking call runs in a thread; it may take as long as its credentials are valid.
 
         Raises:
-            Failure: there is no such Secret, or this user may not read it.
+            Failure: the Secret does not exist, or this user may not read it.
         """
         from flashrun.store import Store
 

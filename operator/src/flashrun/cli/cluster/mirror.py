@@ -135,7 +135,7 @@ def delete(store: "Store", model: str, revision: str) -> int:
     keys = [entry.key for entry in store.list(prefix)]
     if not keys:
         raise NotFoundFailure(
-            f"there is no model {model} at revision {revision} in the mirror",
+            f"the mirror has no model {model} at revision {revision}",
             "flash model list shows what there is",
         )
     # An interrupted deletion leaves files that no manifest lists, and no manifest without files.

@@ -78,7 +78,7 @@ def choose_keys(known: Sequence[str], wanted: Sequence[str] | None) -> list[str]
     """Return the keys that were asked for, by name or by pattern; all when none were.
 
     Raises:
-        NotFoundFailure: there is no such metric; the hint has the most similar one.
+        NotFoundFailure: the run does not have the metric; the hint has the most similar one.
     """
     chosen: dict[str, None] = {} if wanted else dict.fromkeys(known)
     for pattern in wanted or ():
