@@ -24,7 +24,7 @@ from flashrun_trainer.data import packing
 from flashrun_trainer.data.conversations import Conversation
 from flashrun_trainer.data.dataset import check_same_examples
 from flashrun_trainer.data.environment import Environment, naming_example
-from flashrun_trainer.data.labels import TokenizedExample, tokenize_conversation, truncate
+from flashrun_trainer.data.labels import TokenizedExample, tokenize_conversation, truncate_row
 from flashrun_trainer.data.messages import has_reasoning, is_learnable
 from flashrun_trainer.data.packing import IGNORE_INDEX
 from flashrun_trainer.data.template_forms import (
@@ -218,18 +218,6 @@ def tokenize_conversations(
             "raise train.max_length, or shorten the prompts",
         )
     return learnable
-
-
-def truncate_row(examples: Sequence[TokenizedExample], length: int) -> list[TokenizedExample]:
-    """Return the examples of a row with their first ``length`` tokens, if any of these is learned.
-
-    If a later example is lost, the last one that is left counts as cut.
-    """
-    shortened = [truncate(example, length) for example in examples]
-    kept = [example for example in shortened if set(example.labels) - {IGNORE_INDEX}]
-    if kept and len(kept) < len(examples):
-        kept[-1] = kept[-1]._replace(cut=True)
-    return kept
 
 
 def number_examples(rows: Sequence[Sequence[TokenizedExample]]) -> list[range]:

@@ -21,9 +21,8 @@ from flashrun_trainer.data import environment as environments
 from flashrun_trainer.data.dataset import dataset_path, example_name, list_splits
 from flashrun_trainer.data.environment import Environment
 from flashrun_trainer.data.episodes import check_template
-from flashrun_trainer.data.labels import TokenizedExample, tokenize_conversation, truncate
+from flashrun_trainer.data.labels import TokenizedExample, tokenize_conversation, truncate_row
 from flashrun_trainer.data.messages import is_learnable
-from flashrun_trainer.data.packing import IGNORE_INDEX
 from flashrun_trainer.data.prompts import Prompt, make_prompt
 from flashrun_trainer.data.random_stream import RandomStream
 from flashrun_trainer.pod.distributed import ProcessGroup
@@ -237,9 +236,7 @@ def _read_row(
             run.thinking,
             conversation.tools,
         )
-    shortened = (truncate(part, run.train.max_length) for part in whole)
-    kept = tuple(part for part in shortened if set(part.labels) - {IGNORE_INDEX})
-    return HeldOutRow(prompt, kept)
+    return HeldOutRow(prompt, tuple(truncate_row(whole, run.train.max_length)))
 
 
 def longest_prompt(environment: Environment, settings: ResolvedEval, run: ResolvedRun) -> int:

@@ -255,3 +255,15 @@ def truncate(example: TokenizedExample, length: int) -> TokenizedExample:
     """Return the first ``length`` tokens; ``cut`` is set when tokens to learn are lost."""
     cut = any(label != IGNORE_INDEX for label in example.labels[length:])
     return TokenizedExample(example.input_ids[:length], example.labels[:length], cut)
+
+
+def truncate_row(examples: Sequence[TokenizedExample], length: int) -> list[TokenizedExample]:
+    """Return the examples of a row with their first ``length`` tokens, if any of these is learned.
+
+    If a later example is lost, the last one that is left counts as cut.
+    """
+    shortened = [truncate(example, length) for example in examples]
+    kept = [example for example in shortened if set(example.labels) - {IGNORE_INDEX}]
+    if kept and len(kept) < len(examples):
+        kept[-1] = kept[-1]._replace(cut=True)
+    return kept
