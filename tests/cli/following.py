@@ -1,5 +1,6 @@
 """A run whose pods and status a test plays, and processes that follow it."""
 
+import codecs
 import fcntl
 import json
 import os
@@ -181,6 +182,8 @@ class Terminal:
     def __init__(self, served: Served, *words: str, **variables: str) -> None:
         self._screen, inside = pty.openpty()
         self.text = ""
+        # A read of a terminal may end inside a character.
+        self._decoder = codecs.getincrementaldecoder("utf-8")()
         self._process = subprocess.Popen(
             served.flash.argv(*words),
             env={**served.flash.environment, "TERM": "xterm-256color", **variables},
@@ -215,7 +218,7 @@ class Terminal:
             data = os.read(self._screen, 65536)
         except OSError:  # the other side is closed
             return False
-        self.text += data.decode()
+        self.text += self._decoder.decode(data)
         return bool(data)
 
     def __enter__(self) -> "Terminal":

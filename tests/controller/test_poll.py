@@ -141,6 +141,14 @@ def test_a_heartbeat_that_is_never_readable_costs_only_its_own_run() -> None:
     assert poller.newest("1") is not None
 
 
+def test_a_run_whose_first_heartbeat_is_refused_is_due_so_that_its_status_says_why() -> None:
+    store: Any = SlowStore(count=3, seconds=0.0)
+    poller = HeartbeatPoller(store)
+    store.unreadable = {"1", "2"}
+    poller.expect("1", RunKey("team", "first"))
+    assert poller.poll() == [RunKey("team", "run"), RunKey("team", "first")]
+
+
 def test_a_heartbeat_that_cannot_be_read_is_tried_again_at_growing_intervals() -> None:
     clock, store = Clock(), SlowStore(count=1, seconds=0.0)
     anything: Any = store
@@ -174,10 +182,11 @@ def test_keys_of_unknown_runs_are_limited_and_those_of_known_runs_are_read(
     monkeypatch.setattr(poll, "UNKNOWN_LIMIT", 5)
     store: Any = SlowStore(count=20, seconds=0.0)
     poller = HeartbeatPoller(store)
-    assert poller.newest("19") is None
+    poller.expect("19", RunKey("team", "run"))
     assert len(poller.poll()) == 6
     assert poller.newest("19") is not None
     assert poller.newest("18") is None
+    poller.expect("18", RunKey("team", "other"))
     assert len(poller.poll()) == 1
     poller.delete_orphans({"19"}, (), lambda run: None)
     poller.poll()

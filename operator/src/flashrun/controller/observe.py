@@ -27,6 +27,7 @@ from flashrun.cluster import Cluster
 from flashrun.cluster_errors import AlreadyExists
 from flashrun.controller.poll import HeartbeatPoller
 from flashrun.controller.pull_failures import PullFailures
+from flashrun.controller.queue import RunKey
 from flashrun.controller.run_records import (
     MANIFESTS_LIMIT,
     NewestAttempts,
@@ -92,6 +93,7 @@ class Observer:
             ClusterError: the API server did not answer, or refused.
             AlreadyExists: an object that somebody else created has a name that the run needs.
         """
+        self._heartbeats.expect(run.uid, RunKey(run.namespace, run.name))
         jobs, pods = await asyncio.gather(self._jobs(run), self._pods(run))
         if run.status.phase in TERMINAL:
             heartbeat = self._heartbeats.newest(run.uid)

@@ -75,13 +75,16 @@ class HeartbeatPoller:
         self._heartbeats: dict[str, Heartbeat] = {}
         self._refused: dict[str, str] = {}
         self._unreadable: dict[str, _Unreadable] = {}
-        self._known: set[str] = set()
+        self._known: dict[str, RunKey] = {}
         self._known_before: set[str] = set()
         """Runs whose heartbeats were known when orphans were last deleted."""
 
+    def expect(self, uid: str, run: RunKey) -> None:
+        """Make a run known: from now on it is due also when its first heartbeat is refused."""
+        self._known[uid] = run
+
     def newest(self, uid: str) -> Heartbeat | None:
-        """Return the newest heartbeat of a run, as of the last poll; from now on it is known."""
-        self._known.add(uid)
+        """Return the newest heartbeat of a run, as of the last poll."""
         return self._heartbeats.get(uid)
 
     def is_fresh(self, uid: str) -> bool:
@@ -146,20 +149,21 @@ class HeartbeatPoller:
             if self._etags.get(uid) != etag
             and (uid not in self._unreadable or now >= self._unreadable[uid].retry_at)
         }
-        changed = []
+        due = [_key(heartbeat) for heartbeat in removed]
         for uid, heartbeat in self._read_all(new):
             if heartbeat is not None:
                 self._heartbeats[uid] = heartbeat
-            elif uid in self._refused:
-                heartbeat = self._heartbeats.get(uid)  # the run whose status shows the reason
-            if heartbeat is not None:
-                changed.append(heartbeat)
+                due.append(_key(heartbeat))
+            elif uid in self._refused and (run := self._key_of(uid)) is not None:
+                due.append(run)  # its status shows the reason
             if uid not in self._unreadable:
                 self._etags[uid] = etags[uid]
-        return [
-            RunKey(heartbeat.run.namespace, heartbeat.run.name)
-            for heartbeat in (*removed, *changed)
-        ]
+        return due
+
+    def _key_of(self, uid: str) -> RunKey | None:
+        """Return the run whose heartbeat cannot be read now, if anything names it."""
+        heartbeat = self._heartbeats.get(uid)
+        return self._known.get(uid) or (_key(heartbeat) if heartbeat is not None else None)
 
     def _list(self) -> dict[str, Entry]:
         """Return the entries by uid: of all known runs, and of a limited number of others.
@@ -241,7 +245,8 @@ class HeartbeatPoller:
         Raises:
             StoreError: storage cannot be written; the next call tries again.
         """
-        self._known &= uids  # a run that exists is asked for again
+        # A run that exists is expected again.
+        self._known = {uid: run for uid, run in self._known.copy().items() if uid in uids}
         limit = datetime.now(UTC) - ORPHAN_AGE
         heartbeats = dict(self._heartbeats)
         orphans = [
@@ -285,6 +290,10 @@ class HeartbeatPoller:
         if heartbeat.run.uid != uid:
             raise Corrupt(f"{entry.key} names another run")
         return with_shown_metrics(heartbeat)
+
+
+def _key(heartbeat: Heartbeat) -> RunKey:
+    return RunKey(heartbeat.run.namespace, heartbeat.run.name)
 
 
 async def resync(
