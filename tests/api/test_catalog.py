@@ -19,6 +19,17 @@ def test_an_addition_replaces_the_built_in_model_of_its_id() -> None:
     assert len(catalog.ids()) == len(BUILT_IN)
 
 
+def test_a_mirrored_model_replaces_nothing() -> None:
+    entry, new = Model(id="a/b", parameters=1), Model(id="c/d", parameters=1)
+    pushed = [model.replace(revision="pushed") for model in (BUILT_IN[0], entry, new)]
+    catalog = Catalog([entry], pushed, {"e/f": "its manifest is broken"})
+    found = [catalog.get(model.id) for model in pushed]
+
+    assert [model.revision for model in found if model] == ["main", "main", "pushed"]
+    assert catalog.refusal("e/f") == "its manifest is broken"
+    assert catalog.refusal("c/d") == ""
+
+
 def test_a_model_that_nobody_knows_is_none() -> None:
     assert Catalog().get("a/b") is None
 

@@ -73,7 +73,9 @@ def test_the_documented_values_are_all_values_there_are() -> None:
 
 def test_the_settings_file_is_what_the_operator_reads(render) -> None:
     owners = {"examples": ["team-a", "team-b"]}
-    rendered = render({"caBundle": "PEM", "environments": {"owners": owners}})
+    rendered = render(
+        {"caBundle": "PEM", "environments": {"owners": owners}, "modelsFromMirror": True}
+    )
     made = _named(rendered, "ConfigMap", "flashrun-platform")
     platform = Platform.validate_manifest(yaml.safe_load(made["data"]["platform.yaml"]))
 
@@ -81,6 +83,7 @@ def test_the_settings_file_is_what_the_operator_reads(render) -> None:
     assert platform.trainer.ca_bundle_config_map == "flashrun-ca"
     assert platform.namespaces == ("default",)
     assert platform.environments.owners == {"examples": ("team-a", "team-b")}
+    assert platform.models_from_mirror
 
 
 def test_storage_keys_are_in_the_secret_and_nowhere_else(render) -> None:
@@ -305,6 +308,7 @@ REFUSED = [
     ("no pools", {"pools": []}, "pools"),
     ("a pool without memory", {"pools": [{"name": "x"}]}, "vram"),
     ("a run without GPUs", {"pools": [{"name": "x", "vram": 80, "gpusPerRun": 0}]}, "gpusPerRun"),
+    ("a mirror that is served perhaps", {"modelsFromMirror": "perhaps"}, "modelsFromMirror"),
     ("an org that cannot exist", {"environments": {"owners": {"a/b": []}}}, "environments"),
     ("the operator's own namespace", {"namespaces": ["team-a", "flashrun-system"]},
      "namespaces: flashrun-system is the release's own namespace"),

@@ -36,6 +36,7 @@ from flashrun.api.resource import FlashRun
 from flashrun.cluster import Cluster
 from flashrun.cluster_errors import ClusterError
 from flashrun.controller.known_runs import KnownRuns
+from flashrun.controller.mirror_reader import MirrorReader
 from flashrun.controller.observe import Observer
 from flashrun.controller.poll import HeartbeatPoller
 from flashrun.controller.queue import RunKey
@@ -114,7 +115,8 @@ class World:
         self.heartbeats = HeartbeatPoller(
             self.store, lambda: time.monotonic() + self.ahead.total_seconds() * self.passing
         )
-        observer = Observer(self.cluster, self.store, self.heartbeats)
+        mirror = MirrorReader(self.store, self.platform)
+        observer = Observer(self.cluster, self.store, self.heartbeats, mirror)
         self.known = KnownRuns(self.store, lambda: "installation")
         self.reconciler = Reconciler(
             self.cluster,

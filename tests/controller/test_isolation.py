@@ -21,6 +21,7 @@ from flashrun.cli.output.failure import Failure
 from flashrun.cluster import Cluster
 from flashrun.cluster_errors import Forbidden
 from flashrun.controller import publish
+from flashrun.controller.mirror_reader import MirrorReader
 from flashrun.controller.upstreams import Upstreams
 from flashrun.store import Store
 from flashrun.store_errors import StorageForbidden
@@ -50,7 +51,13 @@ async def teams(installed: Path, cluster: Cluster, store: Store, tmp_path: Path)
     shared = EnvironmentSettings(owners={"shared": teams})
     settings = platform(teams[0], store.access).replace(namespaces=teams, environments=shared)
     publishing = asyncio.create_task(
-        publish.publish(cluster, store, settings, Upstreams(settings.trainer, tmp_path))
+        publish.publish(
+            cluster,
+            store,
+            settings,
+            Upstreams(settings.trainer, tmp_path),
+            MirrorReader(store, settings),
+        )
     )
     await until(lambda: _published(cluster, teams))
     publishing.cancel()

@@ -5,7 +5,13 @@ from typing import Any
 import pytest
 
 from flashrun.api.catalog import Source, Thinking
-from flashrun.plan.model_check import ModelFiles, WeightsFile, check_model, estimate_vram
+from flashrun.plan.model_check import (
+    ModelFiles,
+    WeightsFile,
+    check_model,
+    estimate_vram,
+    model_entry,
+)
 
 CONFIG = {"architectures": ["LlamaForCausalLM"], "max_position_embeddings": 2048}
 TOKENIZER = {"chat_template": "{{ messages }}", "eos_token": "</s>"}
@@ -156,7 +162,7 @@ def test_pickles_and_what_training_does_not_need_stay_behind() -> None:
 
 
 def test_the_entry_of_the_catalog_follows_from_the_files() -> None:
-    entry = check_model(files()).entry("org/small", "1")
+    entry = model_entry("org/small", "1", check_model(files()).facts)
 
     assert (entry.id, entry.revision, entry.source) == ("org/small", "1", Source.MIRROR)
     assert (entry.parameters, entry.context, entry.thinking) == (0.14, 2048, Thinking.NONE)

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from flashrun.api import names
-from flashrun.api.records import FileEntry
+from flashrun.api.catalog import Thinking
+from flashrun.api.records import FileEntry, Manifest, ModelFacts
 from flashrun.cli.cluster import mirror
 from flashrun.cli.output.failure import NotFoundFailure, UsageFailure
 from flashrun.store import Store
@@ -15,6 +16,7 @@ from tests.cli.models.models import write_model
 
 pytestmark = pytest.mark.api
 ID, REVISION = "org/small", "1"
+FACTS = ModelFacts(parameters=12, context=2048, thinking=Thinking.NONE)
 PREFIX = names.model_prefix(ID, REVISION)
 
 
@@ -28,7 +30,7 @@ def entries(folder: Path) -> tuple[FileEntry, ...]:
 
 
 def push(store: Store, folder: Path, sent: Callable[[int], None] = lambda _: None) -> bool:
-    return mirror.upload(store, ID, REVISION, folder, entries(folder), sent)
+    return mirror.upload(store, ID, REVISION, folder, entries(folder), FACTS, sent)
 
 
 def written(store: Store) -> dict[str, object]:
@@ -108,14 +110,14 @@ def test_a_push_that_loses_to_another_one_is_refused(store: Store, folder: Path)
             store.put_bytes(PREFIX + names.MANIFEST, b"{}")
 
     with pytest.raises(UsageFailure, match="is in the mirror with other files"):
-        mirror.upload(store, ID, REVISION, folder, files, rival)
+        mirror.upload(store, ID, REVISION, folder, files, FACTS, rival)
 
 
 def test_a_file_that_changes_during_the_push_is_not_kept(store: Store, folder: Path) -> None:
     files = entries(folder)
     (folder / "tokenizer.json").write_bytes(b"[]")
     with pytest.raises(UsageFailure, match=r"tokenizer\.json changed during the upload"):
-        mirror.upload(store, ID, REVISION, folder, files, lambda _: None)
+        mirror.upload(store, ID, REVISION, folder, files, FACTS, lambda _: None)
 
     assert {"tokenizer.json", names.MANIFEST}.isdisjoint(written(store))
 
@@ -133,7 +135,7 @@ def test_a_damaged_byte_is_refused_at_the_download(
 
 def test_the_list_has_every_revision_with_its_size(store: Store, folder: Path) -> None:
     push(store, folder)
-    mirror.upload(store, "org/small", "2", folder, entries(folder), lambda _: None)
+    mirror.upload(store, "org/small", "2", folder, entries(folder), FACTS, lambda _: None)
     store.put_bytes("models/org/half/1/config.json", b"{}")
     found = {(item.model, item.revision): item for item in mirror.list_models(store)}
 
@@ -144,7 +146,7 @@ def test_the_list_has_every_revision_with_its_size(store: Store, folder: Path) -
 
 def test_a_deleted_revision_is_gone_and_the_others_stay(store: Store, folder: Path) -> None:
     push(store, folder)
-    mirror.upload(store, "org/small", "12", folder, entries(folder), lambda _: None)
+    mirror.upload(store, "org/small", "12", folder, entries(folder), FACTS, lambda _: None)
     mirror.delete(store, ID, REVISION)
 
     assert [item.revision for item in mirror.list_models(store)] == ["12"]
@@ -158,3 +160,21 @@ def test_equal_files_have_one_revision_and_other_files_another(tmp_path: Path) -
     revisions = [mirror.content_revision(entries(folder)) for folder in (one, same, other)]
 
     assert revisions[0] == revisions[1] != revisions[2]
+
+
+def test_a_manifest_of_an_earlier_version_is_completed_by_the_same_push(
+    store: Store, folder: Path
+) -> None:
+    assert push(store, folder)
+    key = PREFIX + names.MANIFEST
+    complete = store.get_json(key, Manifest)
+    store.put_json(key, complete.replace(model=None, base_model=""))
+    [before] = mirror.list_models(store)
+    assert before.verdict is not None
+    assert "push it again" in before.verdict.answer.refused
+
+    assert not push(store, folder)
+    assert store.get_json(key, Manifest) == complete
+    [after] = mirror.list_models(store)
+    assert after.verdict is not None
+    assert after.verdict.answer.model is not None

@@ -1,12 +1,18 @@
 """Admission: which specs are refused, and what in storage a run waits for."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
+from flashrun.api.catalog import Model, Source
 from flashrun.api.platform import EnvironmentSettings
 from flashrun.api.reasons import Phase
+from flashrun.api.records import Scale
 from flashrun.api.resource import ConditionStatus, FlashRun
+from flashrun.plan import job_start
+from flashrun.plan.mirrored_models import MirrorAnswer
+from flashrun.plan.policies.admission import refuse_invalid_spec
 from flashrun.plan.types import StorageView
 from tests.plan import worlds
 from tests.plan.worlds import World, make_run, running
@@ -73,6 +79,46 @@ def test_a_spec_that_can_never_work_fails_at_once(config, sentence) -> None:
     accepted = decision.status.condition("Accepted")
     assert accepted is not None
     assert accepted.status is ConditionStatus.FALSE
+
+
+MIRRORED = Model(id="acme/small", parameters=1, vram_sft=12, source=Source.MIRROR, revision="7")
+SERVING = worlds.PLATFORM.replace(models_from_mirror=True)
+
+
+def mirrored_world(**stored: Any) -> World:
+    run = make_run({"model": "acme/small", "train": {"max_length": 128}})
+    return replace(World(run), platform=SERVING).stored(**stored)
+
+
+def test_a_mirrored_model_is_admitted_with_the_revision_that_was_found() -> None:
+    context = mirrored_world(mirrored_model=MirrorAnswer(MIRRORED)).context()
+
+    assert refuse_invalid_spec(context) is None
+    assert job_start.pin_run(context, Scale()).model.revision == "7"
+
+
+@pytest.mark.parametrize(
+    ("answer", "sentence"),
+    [
+        (None, "'acme/small' is not in the catalog"),
+        (MirrorAnswer(refused="its manifest is broken"),
+         "'acme/small' is in the mirror, but cannot be used: its manifest is broken"),
+    ],
+)  # fmt: skip
+def test_a_model_that_the_mirror_cannot_give_is_refused_by_name(answer, sentence) -> None:
+    decision = mirrored_world(mirrored_model=answer).decide()
+
+    assert decision.status.phase is Phase.FAILED
+    assert decision.status.failure is not None
+    assert sentence in decision.status.failure.message
+
+
+def test_a_mirror_that_cannot_be_read_is_waited_for() -> None:
+    """The model may be there: the run must not fail for ever."""
+    world = mirrored_world(problem="S3 is away.")
+    worlds.assert_waits(world.decide(), "StorageUnavailable", "S3 is away.", "Accepted")
+    off = replace(world, platform=worlds.PLATFORM).decide()
+    assert off.status.phase is Phase.FAILED
 
 
 ADAPTERS = [

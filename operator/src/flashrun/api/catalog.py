@@ -4,7 +4,7 @@ The numbers of the built-in models come from their published configurations; a p
 models in its settings. Recipe values follow the config reference that this project implements.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from enum import StrEnum
 from typing import Final
 
@@ -80,10 +80,17 @@ BUILT_IN: Final = (
 
 
 class Catalog:
-    """The built-in models with a platform's additions on top."""
+    """The built-in models with a platform's additions on top, and mirrored ones of other ids."""
 
-    def __init__(self, additions: Iterable[Model] = ()) -> None:
-        self._models = {model.id: model for model in (*BUILT_IN, *additions)}
+    def __init__(
+        self,
+        additions: Iterable[Model] = (),
+        mirrored: Iterable[Model] = (),
+        refused: Mapping[str, str] | None = None,
+    ) -> None:
+        """Make a catalog; ``refused`` are mirrored models that cannot be used, with the reason."""
+        self._models = {model.id: model for model in (*mirrored, *BUILT_IN, *additions)}
+        self._refused = refused or {}
 
     def __iter__(self) -> Iterator[Model]:
         """Iterate over the models, smallest first."""
@@ -92,6 +99,10 @@ class Catalog:
     def get(self, model_id: str) -> Model | None:
         """Return the model of this id, or None."""
         return self._models.get(model_id)
+
+    def refusal(self, model_id: str) -> str:
+        """Return why a model that is in the mirror cannot be used, or an empty string."""
+        return self._refused.get(model_id, "")
 
     def ids(self) -> list[str]:
         """Return every id, smallest model first."""

@@ -182,6 +182,8 @@ def parse_ref(text: str) -> Ref:
 ENDINGS_PREFIX: Final = "endings/"
 ENVIRONMENTS_PREFIX: Final = "environments/"
 MODELS_PREFIX: Final = "models/"
+_MODEL_ID: Final = re.compile(r"(?=.{3,128}$)[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
+_MODEL_REVISION: Final = re.compile(r"[A-Za-z0-9][\w.-]{0,63}", re.ASCII)
 
 
 def org_prefix(org: str) -> str:
@@ -204,9 +206,24 @@ def environment_latest_key(environment_id: str) -> str:
     return f"{environment_prefix(environment_id)}latest.json"
 
 
+def is_model_id(text: str) -> bool:
+    """Return whether ``text`` can be the id of a mirrored model: ``<org>/<name>``."""
+    return _MODEL_ID.fullmatch(text) is not None
+
+
+def is_model_revision(text: str) -> bool:
+    """Return whether ``text`` can be the revision of a mirrored model."""
+    return _MODEL_REVISION.fullmatch(text) is not None
+
+
+def model_revisions_prefix(model_id: str) -> str:
+    """Return the prefix of every revision of a model in the mirror."""
+    return f"{MODELS_PREFIX}{model_id}/"
+
+
 def model_prefix(model_id: str, revision: str) -> str:
     """Return the prefix of one revision of a model in the mirror."""
-    return f"{MODELS_PREFIX}{model_id}/{revision}/"
+    return f"{model_revisions_prefix(model_id)}{revision}/"
 
 
 def model_manifest_key(model_id: str, revision: str) -> str:

@@ -183,5 +183,7 @@ class Platform(Section):
     pools: tuple[Pool, ...] = Field(min_length=1)
     models: tuple[Model, ...] = ()
     """Additions to the built-in catalog; an addition replaces the built-in model of its id."""
+    models_from_mirror: bool = False
+    """Runs may use each complete model of the mirror, also without an entry in the catalog."""
     environments: EnvironmentSettings = EnvironmentSettings()
     retention: Retention = Retention()

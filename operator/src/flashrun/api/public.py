@@ -4,6 +4,7 @@ It holds no secret and no address of anything but storage, so that every authent
 it. Programs of another version read it too: unknown keys are ignored.
 """
 
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Final
 
@@ -38,6 +39,10 @@ class PublicPlatform(Section):
 
     models: tuple[Model, ...] = ()
     """Every model that runs can use, smallest first."""
+    mirrored_ids: tuple[str, ...] | None = None
+    """Ids of models of the mirror that need no entry in the settings; None: each needs one."""
+    refused_models: dict[str, str] = {}
+    """Ids of other models of the mirror that need none, and why they cannot be used."""
     pools: tuple[PublicPool, ...] = ()
     storage_endpoint: str = ""
     """As pods reach it; an address inside the cluster needs a port-forward."""
@@ -63,10 +68,19 @@ class PublicPlatform(Section):
         version: str = "",
         updated: datetime | None = None,
         models_namespace: str = "",
+        mirrored: Iterable[Model] = (),
+        refused_models: Mapping[str, str] | None = None,
     ) -> "PublicPlatform":
-        """Return the public part of ``platform``."""
+        """Return the public part of ``platform``.
+
+        ``mirrored`` are the models of the mirror that need no entry in its settings.
+        """
+        mirrored = tuple(mirrored)
+        ids = tuple(model.id for model in mirrored)
         return cls(
-            models=tuple(Catalog(platform.models)),
+            models=tuple(Catalog(platform.models, mirrored)),
+            mirrored_ids=ids if platform.models_from_mirror else None,
+            refused_models=dict(refused_models or {}),
             pools=tuple(
                 PublicPool(
                     resource=pool.resource,
@@ -86,4 +100,10 @@ class PublicPlatform(Section):
 
     def catalog(self) -> Catalog:
         """Return the models that runs can use here; the built-in ones when none are listed."""
-        return Catalog(self.models)
+        return Catalog(self.models, refused=self.refused_models)
+
+    def needs_entry(self, model_id: str) -> bool:
+        """Return whether runs use a model of the mirror only as the catalog describes it."""
+        if self.mirrored_ids is None:
+            return True
+        return model_id not in self.mirrored_ids and self.catalog().get(model_id) is not None

@@ -32,8 +32,8 @@ from flashrun.api.bounds import (
     Sentence,
     ZonedTime,
 )
-from flashrun.api.catalog import Source
-from flashrun.api.config import Algorithm, FiniteJson
+from flashrun.api.catalog import Source, Thinking
+from flashrun.api.config import LONGEST_SEQUENCE, Algorithm, FiniteJson
 from flashrun.api.exits import Message, Termination
 from flashrun.api.reasons import AnyReason, Phase
 
@@ -284,6 +284,17 @@ class CheckpointEvaluation(Record):
     metrics: Metrics = {}
 
 
+class ModelFacts(Record):
+    """What was read from the files of a base model when it was pushed."""
+
+    parameters: int = Field(ge=1, le=10**14)
+    """Numbers in its weights."""
+    context: int = Field(ge=1, le=LONGEST_SEQUENCE)
+    """Longest sequence in tokens."""
+    thinking: Thinking
+    """Whether it can reason, by its chat template."""
+
+
 class Manifest(Record):
     """The commit marker of a checkpoint, a final adapter or a mirrored model."""
 
@@ -301,16 +312,17 @@ class Manifest(Record):
     lora_alpha: Count | None = None
     evaluation: CheckpointEvaluation | None = None
     """None for a checkpoint that was not evaluated before it was uploaded."""
+    model: ModelFacts | None = None
+    """Of a mirrored model; None for all others, and for what other programs mirrored."""
     created: ZonedTime
     files: Annotated[tuple[FileEntry, ...], Field(max_length=FILES_LIMIT, fail_fast=True)]
 
     @model_serializer(mode="wrap")
-    def _leave_out_no_evaluation(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave out ``evaluation`` when there is none: older releases do not know the key."""
+    def _leave_out_unused(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out keys without a value that older releases do not know."""
         written: dict[str, Any] = handler(self)
-        if self.evaluation is None:
-            written.pop("evaluation", None)
-        return written
+        newer = ("evaluation", "model")
+        return {key: value for key, value in written.items() if key not in newer or value}
 
     @property
     def size(self) -> int:

@@ -9,6 +9,7 @@ sees the present state.
 - ``watch``      kopf in a thread of its own, as a source of run names
 - ``poll``       heartbeats in storage, and a periodic full resync
 - ``observe``    the state of one run, read from the API server and from storage
+- ``mirror_reader``  models of the mirror that runs can use without an entry in the catalog
 - ``silence``    how long each pod has shown no sign of life, by the operator's own clock
 - ``reconcile``  one pass: parse, observe, decide, act, report
 - ``events``     Kubernetes Events for users, one per run and reason

@@ -22,6 +22,7 @@ from flashrun.controller import json_logs, operator_metrics
 from flashrun.controller.health import OLDEST_SECONDS, Health
 from flashrun.controller.known_runs import KnownRuns
 from flashrun.controller.lease import Lease
+from flashrun.controller.mirror_reader import MirrorReader
 from flashrun.controller.observe import Observer
 from flashrun.controller.poll import HeartbeatPoller, Known, resync
 from flashrun.controller.publish import publish
@@ -163,7 +164,8 @@ async def _run_workers(
     """Watch, poll and reconcile until one of the tasks ends."""
     loop, platform = asyncio.get_running_loop(), settings.platform
     queue = Queue(loop.time)
-    observer = Observer(cluster, store, heartbeats)
+    mirror = MirrorReader(store, platform)
+    observer = Observer(cluster, store, heartbeats, mirror)
     known_runs = KnownRuns(store, lambda: lease.uid)
     reconciler = Reconciler(cluster, store, observer, known_runs, platform, lambda: lease.held)
 
@@ -197,7 +199,9 @@ async def _run_workers(
             heartbeats.run(add),
             served.run(),
             resync(cluster, platform.namespaces, add, known_runs.read, clean_up),
-            publish(cluster, store, platform, Upstreams(platform.trainer, settings.upstreams)),
+            publish(
+                cluster, store, platform, Upstreams(platform.trainer, settings.upstreams), mirror
+            ),
             *(queue.work(reconciler.handle) for _ in range(WORKERS)),
         )
     finally:

@@ -19,12 +19,14 @@ from flashrun.api.records import (
     Ending,
     EnvironmentPointer,
     ResolvedAdapter,
+    ResolvedRun,
     Result,
     TrainerControl,
 )
 from flashrun.api.resource import FlashRun
 from flashrun.cluster import Cluster
 from flashrun.cluster_errors import AlreadyExists
+from flashrun.controller.mirror_reader import MirrorReader
 from flashrun.controller.poll import HeartbeatPoller
 from flashrun.controller.pull_failures import PullFailures
 from flashrun.controller.queue import RunKey
@@ -45,6 +47,7 @@ from flashrun.plan.commits import (
 )
 from flashrun.plan.credentials import expiry_of
 from flashrun.plan.listed_folders import listed_adapter, listed_checkpoints
+from flashrun.plan.mirrored_models import MirrorAnswer
 from flashrun.plan.objects import is_owned_by
 from flashrun.plan.pins import pinned_run
 from flashrun.plan.progress_status import with_shown_metrics
@@ -77,9 +80,11 @@ class Observer:
         cluster: Cluster,
         store: Store,
         heartbeats: HeartbeatPoller,
+        mirror: MirrorReader | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._cluster, self._store, self._heartbeats = cluster, store, heartbeats
+        self._mirror = mirror
         self._clock = clock
         self._views: dict[str, _CachedView] = {}
         self._verdicts: dict[str, dict[bytes, Verdict]] = {}
@@ -204,7 +209,9 @@ class Observer:
     def _storage_view(self, run: FlashRun, pods: tuple[Object, ...]) -> StorageView:
         try:
             view = self._files_view(run, pods)
-            if pinned_run(run) is not None:
+            pinned = pinned_run(run)
+            view = replace(view, mirrored_model=self._mirrored_model(run, pinned))
+            if pinned is not None:
                 return view
             ref = run.spec.train.init_from_adapter
             records = RunRecords(self._store)
@@ -219,6 +226,11 @@ class Observer:
             )
         except StoreError as error:
             return StorageView(problem=str(error))
+
+    def _mirrored_model(self, run: FlashRun, pinned: ResolvedRun | None) -> MirrorAnswer | None:
+        if self._mirror is None:
+            return None
+        return self._mirror.find(run.spec.model, pinned.model.revision if pinned else "")
 
     def _files_view(self, run: FlashRun, pods: tuple[Object, ...]) -> StorageView:
         heartbeat = self._heartbeats.newest(run.uid)

@@ -23,6 +23,7 @@ from flashrun.api.pod import ENDED_PHASES
 from flashrun.api.public import FILE, PublicPlatform
 from flashrun.cluster import Cluster
 from flashrun.cluster_errors import ClusterError
+from flashrun.controller.mirror_reader import MirrorContent, MirrorReader
 from flashrun.controller.settings import SettingsError
 from flashrun.controller.storage_access import AccessIssuer
 from flashrun.controller.storage_threads import call_storage
@@ -48,11 +49,22 @@ class SecretKey(NamedTuple):
     name: str
 
 
-async def publish(cluster: Cluster, store: Store, platform: Platform, upstreams: Upstreams) -> None:
+async def publish(
+    cluster: Cluster,
+    store: Store,
+    platform: Platform,
+    upstreams: Upstreams,
+    mirror: MirrorReader,
+) -> None:
     """Publish for ever; a failure in one namespace does not affect the others."""
     issuer = AccessIssuer(store, platform.storage)
+    content: MirrorContent | None = None
     while True:
-        public = await describe_platform(cluster, platform, datetime.now(UTC))
+        try:
+            content = await call_storage(mirror.read_all)
+        except StoreError as error:
+            log.warning("the models of the mirror are published as last seen: %s", error)
+        public = await describe_platform(cluster, platform, datetime.now(UTC), content)
         for namespace in platform.namespaces:
             await _try(namespace, upstreams.publish_in(cluster, namespace, _LABELS))
             await _try(namespace, publish_in(cluster, issuer, platform, namespace, public))
@@ -99,7 +111,9 @@ async def publish_mirror(cluster: Cluster, issuer: AccessIssuer, platform: Platf
     await _renew_credentials(cluster, issuer, platform, secret, policy)
 
 
-async def describe_platform(cluster: Cluster, platform: Platform, now: datetime) -> PublicPlatform:
+async def describe_platform(
+    cluster: Cluster, platform: Platform, now: datetime, mirror: MirrorContent | None = None
+) -> PublicPlatform:
     """Return the public part of the platform.
 
     Pools have numbers of GPUs when the operator may read nodes and pods.
@@ -109,6 +123,8 @@ async def describe_platform(cluster: Cluster, platform: Platform, now: datetime)
         version=flashrun.__version__,
         updated=now,
         models_namespace=cluster.namespace,
+        mirrored=mirror.models if mirror else (),
+        refused_models=mirror.refused if mirror else {},
     )
     try:
         nodes = await cluster.list("Node")

@@ -11,6 +11,7 @@ from fnmatch import fnmatch
 from typing import Any, Final, NamedTuple
 
 from flashrun.api.catalog import Model, Source, Thinking
+from flashrun.api.records import ModelFacts
 from flashrun.api.trainable_models import ARCHITECTURES, MODEL_FILES
 
 PICKLES: Final = ("*.bin", "*.ckpt", "*.joblib", "*.pickle", "*.pkl", "*.pt", "*.pth")
@@ -61,20 +62,26 @@ class ModelCheck:
     context: int = CONTEXT
     thinking: Thinking = Thinking.NONE
 
-    def entry(self, model_id: str, revision: str) -> Model:
-        """Return the entry of the catalog, with estimated needs of GPU memory."""
-        billions = float(f"{self.parameters / 1e9:.2g}")
-        sft, grpo = estimate_vram(self.parameters / 1e9)
-        return Model(
-            id=model_id,
-            parameters=billions,
-            thinking=self.thinking,
-            context=self.context,
-            vram_sft=sft,
-            vram_grpo=grpo,
-            source=Source.MIRROR,
-            revision=revision,
-        )
+    @property
+    def facts(self) -> ModelFacts:
+        """What the mirror keeps of a model without problems."""
+        return ModelFacts(parameters=self.parameters, context=self.context, thinking=self.thinking)
+
+
+def model_entry(model_id: str, revision: str, facts: ModelFacts) -> Model:
+    """Return the entry of the catalog, with estimated needs of GPU memory."""
+    billions = facts.parameters / 1e9
+    sft, grpo = estimate_vram(billions)
+    return Model(
+        id=model_id,
+        parameters=float(f"{billions:.2g}"),
+        thinking=facts.thinking,
+        context=facts.context,
+        vram_sft=sft,
+        vram_grpo=grpo,
+        source=Source.MIRROR,
+        revision=revision,
+    )
 
 
 def estimate_vram(billions: float) -> tuple[int, int]:
@@ -89,7 +96,7 @@ def estimate_vram(billions: float) -> tuple[int, int]:
 
 def check_model(files: ModelFiles) -> ModelCheck:
     """Check a folder: nothing is uploaded of one with problems."""
-    uploaded = tuple(sorted(name for name in files.sizes if _is_needed(name)))
+    uploaded = tuple(sorted(name for name in files.sizes if is_uploaded(name)))
     config = files.documents.get(_CONFIG)
     template = _template(files)
     problems = (
@@ -108,7 +115,8 @@ def check_model(files: ModelFiles) -> ModelCheck:
     )
 
 
-def _is_needed(name: str) -> bool:
+def is_uploaded(name: str) -> bool:
+    """Return whether a file of this name is part of what training needs, and harmless."""
     return _matches(name, MODEL_FILES) and not _is_pickle(name)
 
 

@@ -202,6 +202,8 @@ def adapter_mismatch(config: RunConfig, adapter: Manifest) -> ConfigIssue | None
 
 
 def _unknown_model(model_id: str, catalog: Catalog) -> ConfigIssue:
+    if reason := catalog.refusal(model_id):
+        return ConfigIssue("model", f"{model_id!r} is in the mirror, but cannot be used: {reason}")
     near = difflib.get_close_matches(model_id, catalog.ids(), n=1, cutoff=0.4)
     hint = f"did you mean {near[0]!r}? " if near else ""
     return ConfigIssue("model", f"{model_id!r} is not in the catalog; {hint}see flash models")

@@ -10,6 +10,7 @@ from flashrun.api.platform import Platform, Pool
 from flashrun.api.records import ResolvedRun, ResolvedTrain
 from flashrun.api.resource import FlashRun, FlashRunStatus
 from flashrun.plan import placement, run_status
+from flashrun.plan.mirrored_models import MirrorAnswer
 from flashrun.plan.pins import pinned_run
 from flashrun.plan.pods import Attempt, Pod, current_pods, group_attempts, read_pods
 from flashrun.plan.resolve import resolve_train
@@ -71,9 +72,17 @@ class RunContext:
         return any(pod.active for pod in self.pods)
 
     @property
+    def catalog(self) -> Catalog:
+        """The platform's catalog, and of mirrored models the one of this run."""
+        answer = self.observed.storage.mirrored_model or MirrorAnswer()
+        mirrored = (answer.model,) if answer.model is not None else ()
+        refused = {self.run.spec.model: answer.refused} if answer.refused else {}
+        return Catalog(self.platform.models, mirrored, refused)
+
+    @property
     def model(self) -> Model | None:
-        """The run's model in the platform's catalog, or None when the catalog lacks it."""
-        return Catalog(self.platform.models).get(self.run.spec.model)
+        """The run's model, or None when neither the catalog nor the mirror offers it."""
+        return self.catalog.get(self.run.spec.model)
 
     def find_placement(
         self, pools: Sequence[Pool] | None = None

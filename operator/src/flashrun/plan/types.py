@@ -23,6 +23,7 @@ from flashrun.api.records import (
 )
 from flashrun.api.resource import FlashRunStatus
 from flashrun.plan.commits import CommitSummary
+from flashrun.plan.mirrored_models import MirrorAnswer
 
 Object = dict[str, Any]
 """A Kubernetes object as plain data."""
@@ -58,6 +59,9 @@ class StorageView:
     """Looked up only while status pins nothing."""
     adapter_source: AdapterSource | None = None
     """Looked up only while status pins nothing."""
+    mirrored_model: MirrorAnswer | None = None
+    """Looked up only for models without an entry in the catalog, if the platform serves these; of a
+    run that has begun, the revision that is pinned."""
     control: TrainerControl | None = None
     refused: str = ""
     """One sentence about the first record of the run that is outside its bounds; it is ignored."""

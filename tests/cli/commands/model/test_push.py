@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from flashrun.api import names
-from flashrun.api.catalog import Model
+from flashrun.api.catalog import BUILT_IN, Model
 from flashrun.api.records import Manifest
 from tests.cli.models.models import write_model
 from tests.cli.shell import Served, Shell
@@ -27,6 +27,9 @@ def test_a_pushed_model_is_in_the_mirror_and_its_entry_is_printed(served: Served
     assert "left out: pytorch_model.bin" in done.stderr
     assert "estimated GPU memory: 9 GiB for SFT, 9 GiB for GRPO" in done.stderr
     manifest = served.store.get_json(names.model_manifest_key("org/small", "7"), Manifest)
+    assert manifest.base_model == "org/small"
+    assert manifest.model is not None
+    assert (manifest.model.parameters, manifest.model.context) == (12, 2048)
     assert {file.path for file in manifest.files} == {
         path.name for path in folder.iterdir() if path.suffix != ".bin"
     }
@@ -86,3 +89,16 @@ def test_an_operator_without_a_mirror_is_named(served: Served) -> None:
     done = served.flash("model", "push", "model", "--id", "org/small")
 
     assert "the place of the model mirror cannot be read" in done.stderr
+
+
+def test_where_the_mirror_is_served_no_entry_is_asked_for(served: Served) -> None:
+    served.give_mirror()
+    write_model(served.flash.folder / "model")
+    served.publish(models_namespace=served.namespace, mirrored_ids=())
+    words = ("model", "push", "model", "--revision", "1", "--id")
+    done, built_in = served.flash(*words, "org/new"), served.flash(*words, BUILT_IN[0].id)
+
+    assert done.stdout == "org/new@1\n"
+    assert "runs can use it within a minute" in done.stderr
+    [entry] = yaml.safe_load(built_in.stdout)  # the catalog's own entry names the hub
+    assert entry["id"] == BUILT_IN[0].id

@@ -102,6 +102,8 @@ class Values(Section):
     pools: tuple[Pool, ...] = Field(min_length=1)
     models: tuple[Model, ...] = ()
     """Additions to the built-in catalog."""
+    models_from_mirror: bool = False
+    """Runs may use each complete model of the mirror, also without an entry in the catalog."""
     environments: EnvironmentSettings = EnvironmentSettings()
     retention: Retention = Retention()
     network_policy: NetworkPolicyValues = NetworkPolicyValues()

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from flashrun.api import names
-from flashrun.api.records import FileEntry, Manifest
+from flashrun.api.records import FileEntry, Manifest, ModelFacts
 from flashrun.cli.output.failure import NotFoundFailure, UsageFailure
+from flashrun.plan.mirrored_models import RevisionVerdict, judge_revision
 from flashrun.store_errors import Corrupt, KeyExists, KeyNotFound
 
 if TYPE_CHECKING:
@@ -31,25 +32,34 @@ class MirroredModel(NamedTuple):
     size: int
     """Bytes of all its files."""
     manifest: Manifest | None
-    """None while its push is not complete."""
+    """None while its push is not complete, or when it cannot be read."""
+    verdict: RevisionVerdict | None
+    """Whether runs could use it without an entry in the catalog; None without a manifest."""
 
 
 def list_models(store: "Store") -> list[MirroredModel]:
     """Return every revision of every model, also those whose push is not complete."""
-    sizes: dict[tuple[str, str], int] = {}
-    complete = set()
+    found: dict[tuple[str, str], dict[str, int]] = {}
     for entry in store.list(names.MODELS_PREFIX):
-        parts = entry.key.removeprefix(names.MODELS_PREFIX).split("/")
-        if len(parts) < 4:
-            continue
-        key = ("/".join(parts[:2]), parts[2])
-        sizes[key] = sizes.get(key, 0) + entry.size
-        if parts[3:] == [names.MANIFEST]:
-            complete.add(key)
-    return [
-        MirroredModel(*key, size, read_manifest(store, *key) if key in complete else None)
-        for key, size in sorted(sizes.items())
-    ]
+        parts = entry.key.removeprefix(names.MODELS_PREFIX).split("/", 3)
+        if len(parts) == 4:
+            found.setdefault(("/".join(parts[:2]), parts[2]), {})[parts[3]] = entry.size
+    return [_mirrored_model(store, *key, sizes) for key, sizes in sorted(found.items())]
+
+
+def _mirrored_model(
+    store: "Store", model: str, revision: str, sizes: dict[str, int]
+) -> MirroredModel:
+    size = sum(sizes.values())
+    if names.MANIFEST not in sizes:
+        return MirroredModel(model, revision, size, None, None)
+    try:
+        manifest = store.get_json(names.model_manifest_key(model, revision), Manifest)
+    except (KeyNotFound, Corrupt) as error:
+        verdict = judge_revision(model, revision, str(error), sizes)
+        return MirroredModel(model, revision, size, None, verdict)
+    verdict = judge_revision(model, revision, manifest, sizes)
+    return MirroredModel(model, revision, size, manifest, verdict)
 
 
 def read_manifest(store: "Store", model: str, revision: str) -> Manifest | None:
@@ -88,11 +98,13 @@ def upload(
     revision: str,
     folder: Path,
     files: Sequence[FileEntry],
+    facts: ModelFacts,
     sent: Callable[[int], None],
 ) -> bool:
     """Upload what is missing of a model, its manifest last; return False if all was there.
 
-    ``sent`` gets the bytes of each part that is uploaded, or found to be there.
+    ``facts`` are completed in the manifest of an earlier version, which has none. ``sent`` gets the
+    bytes of each part that is uploaded, or found to be there.
 
     Raises:
         UsageFailure: this revision has another content, or another push is not complete, or a file
@@ -102,6 +114,8 @@ def upload(
     if found is not None:
         if set(found.files) != set(files):
             raise _other_content(model, revision)
+        if found.model is None:
+            store.put_json(prefix + names.MANIFEST, found.replace(model=facts, base_model=model))
         sent(sum(file.size for file in files))
         return False
     stored = {file.path: store.stored_file(prefix + file.path) for file in files}
@@ -117,7 +131,13 @@ def upload(
         elif store.put_file(prefix + file.path, folder / file.path, file.sha256, sent) != file:
             store.delete([prefix + file.path])
             raise UsageFailure(f"{folder / file.path} changed during the upload", "push it again")
-    manifest = Manifest(kind="model", created=datetime.now(UTC), files=tuple(files))
+    manifest = Manifest(
+        kind="model",
+        base_model=model,
+        model=facts,
+        created=datetime.now(UTC),
+        files=tuple(files),
+    )
     try:
         store.create_json(prefix + names.MANIFEST, manifest)
     except KeyExists:  # somebody else has pushed it at the same time

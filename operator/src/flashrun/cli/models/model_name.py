@@ -1,21 +1,18 @@
 """Names of models in the mirror as people type them: ORG/NAME, and a revision."""
 
-import re
-from typing import Annotated, Final
+from typing import Annotated
 
 import typer
 
+from flashrun.api import names
 from flashrun.cli.output.failure import UsageFailure
-
-_MODEL: Final = re.compile(r"(?=.{3,128}$)[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
-_REVISION: Final = re.compile(r"[A-Za-z0-9][\w.-]{0,63}", re.ASCII)
 
 ModelName = Annotated[str, typer.Argument(help="Model, as in your-org/model.", metavar="ID")]
 
 
 def check_model_name(text: str) -> str:
     """Return ``text`` if it can be the id of a model; raises ``UsageFailure`` otherwise."""
-    if not _MODEL.fullmatch(text):
+    if not names.is_model_id(text):
         raise UsageFailure(
             f"{text!r} is not the id of a model: use ORG/NAME of letters, digits, '.', '_' and '-'"
         )
@@ -24,7 +21,7 @@ def check_model_name(text: str) -> str:
 
 def check_revision(text: str) -> str:
     """Return ``text`` if it can be a revision; raises ``UsageFailure`` otherwise."""
-    if not _REVISION.fullmatch(text):
+    if not names.is_model_revision(text):
         raise UsageFailure(
             f"{text!r} is not a revision: use up to 64 letters, digits, '.', '_' and '-'"
         )

@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 
-from flashrun.api.catalog import Catalog
 from flashrun.api.environment_owners import foreign_environment, owned_orgs
 from flashrun.api.reasons import ConditionType, Reason
 from flashrun.api.resource import FailureStatus
@@ -18,8 +17,10 @@ def refuse_invalid_spec(context: RunContext) -> Decision | None:
     if context.pinned is not None:
         return None
     spec, platform = context.run.spec, context.platform
-    catalog, hosts = Catalog(platform.models), platform.trainer.pip_url_hosts
-    check = resolve.check_config(spec, context.train, catalog, pip_url_hosts=hosts)
+    if context.model is None and platform.models_from_mirror and context.observed.storage.problem:
+        return None  # the mirror may have the model; what waits for storage is decided next
+    hosts = platform.trainer.pip_url_hosts
+    check = resolve.check_config(spec, context.train, context.catalog, pip_url_hosts=hosts)
     problems: list[object] = [*context.run.refused_values(), *check.problems]
     model = context.model
     if model is not None and context.find_placement() is None:

@@ -3,7 +3,6 @@
 Failures that have nothing to do with the place are retried by the Job itself, and counted there.
 """
 
-from flashrun.api.catalog import Catalog
 from flashrun.api.reasons import Phase, Reason, Retry
 from flashrun.api.records import ResolvedRun
 from flashrun.api.resource import ResolvedStatus
@@ -53,7 +52,7 @@ def _retry_placement(
         return None
     match failures.pod_retry(last):
         case Retry.LARGER_POOL:
-            model = Catalog(context.platform.models).get(resolved.model.id)
+            model = context.model
             need = 0 if model is None else model.vram(resolved.algorithm)
             larger = placement.larger_placement(
                 pools, need, resolved.train, placement.Placement(pool, scale)

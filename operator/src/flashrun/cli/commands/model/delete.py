@@ -48,7 +48,8 @@ async def _delete(
             confirm_deletion(model, f"Delete {model} at revision {revision}?")
         files = await session.with_mirror(lambda store: mirror.delete(store, model, revision))
         platform = await session.get_platform()
-    named = platform.catalog().get(model) if platform is not None else None
+    entries = platform.catalog() if platform and platform.needs_entry(model) else None
+    named = entries.get(model) if entries is not None else None
     if named is not None and (named.source, named.revision) == (Source.MIRROR, revision):
         terminal.say("note: the catalog still names it; remove its entry from the chart's values")
     terminal.say(f"deleted {files} files")

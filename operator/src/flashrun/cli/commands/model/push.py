@@ -2,7 +2,7 @@
 
 import asyncio
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import typer
 
@@ -17,7 +17,16 @@ from flashrun.cli.models.transfer_bar import transfer_bar
 from flashrun.cli.options import Context, Namespace
 from flashrun.cli.output import formatting, terminal
 from flashrun.cli.output.failure import UsageFailure
-from flashrun.plan.model_check import ModelCheck, check_model
+from flashrun.plan.model_check import ModelCheck, check_model, model_entry
+
+
+class _Pushed(NamedTuple):
+    """What became of a push."""
+
+    uploaded: bool
+    """False if the mirror had it already."""
+    needs_entry: bool
+    """Whether runs can use it only when the chart's values have an entry."""
 
 
 def push(
@@ -42,6 +51,8 @@ def push(
 ) -> None:
     """Put a base model into the platform's mirror and print its entry for the catalog.
 
+    Where the platform serves its mirror, no entry is needed, and the model's name is printed.
+
     Weights must be safetensors. A push that was interrupted goes on where it ended, if repeated.
     To convert a GGUF file or download from the hub: pip install 'flashrun[models]'.
 
@@ -57,8 +68,8 @@ def push(
         size = sum((folder / name).stat().st_size for name in checked.uploaded)
         with transfer_bar("reading", size) as read:
             files = mirror.hash_files(folder, checked.uploaded, read)
-        entry = checked.entry(model, revision or mirror.content_revision(files))
-        pushed = asyncio.run(_push(folder, entry, files, namespace, context))
+        entry = model_entry(model, revision or mirror.content_revision(files), checked.facts)
+        pushed = asyncio.run(_push(folder, entry, checked, files, namespace, context))
     _report(entry, checked, size, pushed)
 
 
@@ -77,24 +88,34 @@ def _check(source: str, folder: Path) -> ModelCheck:
 async def _push(
     folder: Path,
     entry: Model,
+    checked: ModelCheck,
     files: tuple[FileEntry, ...],
     namespace: str | None,
     context: str | None,
-) -> bool:
+) -> _Pushed:
     async with connect(context, namespace) as session:
         with transfer_bar("uploading", sum(file.size for file in files)) as sent:
-            return await session.with_mirror(
-                lambda store: mirror.upload(store, entry.id, entry.revision, folder, files, sent)
+            uploaded = await session.with_mirror(
+                lambda store: mirror.upload(
+                    store, entry.id, entry.revision, folder, files, checked.facts, sent
+                )
             )
+        platform = await session.get_platform()
+    needs_entry = platform is None or platform.needs_entry(entry.id)
+    return _Pushed(uploaded, needs_entry)
 
 
-def _report(entry: Model, checked: ModelCheck, size: int, pushed: bool) -> None:
-    state = "is" if pushed else "was already"
+def _report(entry: Model, checked: ModelCheck, size: int, pushed: _Pushed) -> None:
+    state = "is" if pushed.uploaded else "was already"
     what = f"{len(checked.uploaded)} files, {formatting.format_size(size)}"
     terminal.say(f"{entry.id} at revision {entry.revision} {state} in the mirror ({what})")
-    terminal.say(
-        f"estimated GPU memory: {entry.vram_sft:g} GiB for SFT, {entry.vram_grpo:g} GiB for GRPO; "
-        "add this to models in the chart's values:"
+    needs = (
+        f"estimated GPU memory: {entry.vram_sft:g} GiB for SFT, {entry.vram_grpo:g} GiB for GRPO"
     )
+    if not pushed.needs_entry:
+        terminal.say(f"{needs}; runs can use it within a minute, see flash models")
+        terminal.write(f"{entry.id}@{entry.revision}")
+        return
+    terminal.say(f"{needs}; add this to models in the chart's values:")
     data = entry.model_dump(mode="json", by_alias=True)
     terminal.write(terminal.to_yaml([data]).rstrip())
