@@ -7,7 +7,7 @@ import pytest
 from flashrun.api.reasons import TERMINAL, ConditionType, Phase, Reason
 from flashrun.api.resource import ConditionStatus, FlashRunStatus
 from flashrun.plan.blocked_runs import (
-    refused_by_cluster,
+    blocked_status,
     unissued_access,
     unreadable_spec,
     unrecorded_ending,
@@ -21,7 +21,7 @@ MANIFEST = {"metadata": {"name": worlds.NAME, "uid": worlds.UID, "generation": 3
 
 def test_a_refusal_of_the_cluster_leaves_the_phase_and_is_pending() -> None:
     run = running().run
-    status = refused_by_cluster(run, "exceeded quota: none", NOW)
+    status = blocked_status(run, Reason.CLUSTER_REFUSES, "exceeded quota: none", NOW)
 
     assert status.phase is Phase.RUNNING
     assert status.pending is not None
@@ -34,17 +34,30 @@ def test_a_refusal_of_the_cluster_leaves_the_phase_and_is_pending() -> None:
 
 def test_a_long_refusal_is_cut_and_the_same_refusal_is_not_another_status() -> None:
     run = make_run()
-    first = refused_by_cluster(run, "x" * 5000, NOW)
-    again = refused_by_cluster(run.replace(status=first), "x" * 5000, NOW + timedelta(minutes=1))
+    first = blocked_status(run, Reason.CLUSTER_REFUSES, "x" * 5000, NOW)
+    again = blocked_status(
+        run.replace(status=first), Reason.CLUSTER_REFUSES, "x" * 5000, NOW + timedelta(minutes=1)
+    )
 
     assert first.pending is not None
     assert len(first.pending.message) == 2048
     assert again == first
 
 
+def test_a_sentence_of_another_program_is_cleaned_and_loses_its_secrets() -> None:
+    said = "denied\x1b[31m\nbecause\u202e of hf_aBcDeFgHiJkLmNoPqRsTuV"
+    status = blocked_status(make_run(), Reason.CLUSTER_REFUSES, said, NOW)
+
+    assert status.pending is not None
+    assert status.pending.message.isprintable()
+    assert "hf_aBcD" not in status.pending.message
+    assert status.pending.message.startswith("denied[31m because of ")
+
+
 def test_the_next_pass_that_works_takes_a_refusal_away() -> None:
     world = World(make_run())
-    refused = world.run.replace(status=refused_by_cluster(world.run, "exceeded quota", NOW))
+    status = blocked_status(world.run, Reason.CLUSTER_REFUSES, "exceeded quota", NOW)
+    refused = world.run.replace(status=status)
     status = World(refused).decide().status
 
     assert status.pending is None

@@ -127,6 +127,10 @@ def refusal(request: Request, status: int, text: bytes) -> ClusterError:
     answer = status_object(text)
     message, reason = str(answer.get("message") or f"HTTP {status}"), answer.get("reason")
     details = answer.get("details") or {}
+    if _is_denial(message):  # a webhook chooses the status of its denials itself
+        return Forbidden(
+            f"{request.target} is refused by the cluster's policy: {one_line(message)}"
+        )
     match status:
         case 401:
             return Forbidden(
@@ -178,6 +182,11 @@ def bounded_retry_after(text: str) -> float:
 def one_line(message: object) -> str:
     """Return a message of another program as one line."""
     return " ".join(str(message).split())
+
+
+def _is_denial(message: str) -> bool:
+    """Return whether an admission webhook or an admission policy denied the request."""
+    return "denied the request" in message or "denied request" in message
 
 
 def _forbidden(request: Request, message: str) -> str:

@@ -76,6 +76,11 @@ class Reason(Word):
 
     # --- what a run does --------------------------------------------------------------------------
 
+    UNSEEN = (
+        "Unseen",
+        "No operator has seen the run yet: none serves its namespace, or none is running.",
+        Owner.PLATFORM,
+    )
     CHECKING = "Checking", "The operator has not checked this yet."
     ACCEPTED = "Accepted", "The spec is valid, and everything that it names exists."
     COPIED = "Copied", "The values of the run's secrets are in a Secret of its own."
@@ -164,6 +169,15 @@ class Reason(Word):
         "ClusterRefuses",
         "The API server refuses an object of the run, because of quota, policy or rights.",
         Owner.PLATFORM,
+    )
+    CLUSTER_UNAVAILABLE = (
+        "ClusterUnavailable",
+        "The API server, or a webhook that it asks, fails or does not answer.",
+        Owner.PLATFORM,
+    )
+    OPERATOR_FAILED = (
+        "OperatorFailed",
+        "The operator failed with an error that it does not know; its log has the details.",
     )
     SPEC_UNREADABLE = (
         "SpecUnreadable",

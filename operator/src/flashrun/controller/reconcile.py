@@ -4,12 +4,14 @@ The order of the writes makes a crash at any point harmless: what a pod needs ex
 and the status is written last, once, as a whole. A pass with nothing to do writes nothing.
 """
 
+import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Iterable
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Final
 
 from pydantic import ValidationError
 
@@ -20,21 +22,16 @@ from flashrun.api.reasons import TERMINAL
 from flashrun.api.records import Claim, Ending, RunIdentity
 from flashrun.api.resource import FlashRun, FlashRunStatus
 from flashrun.cluster import Cluster
-from flashrun.cluster_errors import (
-    AlreadyExists,
-    ClusterError,
-    Forbidden,
-    Invalid,
-    NotFound,
-)
+from flashrun.cluster_errors import ClusterError, Forbidden, Invalid
 from flashrun.controller import events, operator_metrics
 from flashrun.controller.known_runs import KnownRuns
 from flashrun.controller.observe import Observer
+from flashrun.controller.pass_errors import explain_error
 from flashrun.controller.queue import RunKey
 from flashrun.controller.storage_access import AccessIssuer
 from flashrun.controller.storage_threads import call_storage
 from flashrun.plan.blocked_runs import (
-    refused_by_cluster,
+    blocked_status,
     unissued_access,
     unnoted,
     unreadable_spec,
@@ -47,15 +44,28 @@ from flashrun.plan.endings import ending_of, ending_of_deleted, identity_of, ide
 from flashrun.plan.objects import is_owned_by
 from flashrun.plan.policies.lost_node import lost_pod_status
 from flashrun.plan.run_status import with_access_expiry, with_job_uid
-from flashrun.plan.types import AccessGrant, Decision, Object
+from flashrun.plan.types import AccessGrant, Decision, Object, RunEvent
 from flashrun.store import Store
 from flashrun.store_errors import KeyExists, StoreError
 
 log = logging.getLogger(__name__)
 
 
+REPORT_SECONDS: Final = 10.0
+"""Longest time to write why a pass ended; the API server may be the reason."""
+_BLOCKED_FIELDS: Final = frozenset({"observedGeneration", "phase", "conditions", "pending"})
+
+
 class NotLeading(Exception):
     """This replica no longer holds the lease; the pass stops, because another one may act."""
+
+
+class _Blocked(Exception):
+    """Ends a pass because of ``error``; ``status`` explains it better than the error alone does."""
+
+    def __init__(self, error: StoreError, status: FlashRunStatus) -> None:
+        super().__init__(str(error))
+        self.error, self.status = error, status
 
 
 class Reconciler:
@@ -106,14 +116,23 @@ class Reconciler:
             await self._report_unreadable(key, manifest, error)
             return None
         try:
-            observed = await self._observer.read(run)
-            decision = decide(run, observed, self._platform, self._clock())
-            if run.status.phase not in TERMINAL and not observed.storage.problem:
-                await self._note(run, decision)
-            decision = await self._carry_out(run, decision)
-        except (AlreadyExists, Forbidden, Invalid, NotFound) as error:
-            await self._report_blocked(run, refused_by_cluster(run, str(error), self._clock()))
+            return await self._pass_over(run)
+        except NotLeading:
+            raise  # another replica writes the status
+        except _Blocked as blocked:
+            await self._report_blocked(run, blocked.status)
+            raise blocked.error from None
+        except Exception as error:
+            reason, message = explain_error(error)
+            await self._report_blocked(run, blocked_status(run, reason, message, self._clock()))
             raise
+
+    async def _pass_over(self, run: FlashRun) -> float | None:
+        observed = await self._observer.read(run)
+        decision = decide(run, observed, self._platform, self._clock())
+        if run.status.phase not in TERMINAL and not observed.storage.problem:
+            await self._note(run, decision)
+        decision = await self._carry_out(run, decision)
         await self._report(run, decision)
         return decision.requeue_seconds
 
@@ -134,15 +153,14 @@ class Reconciler:
         """Remember in storage that the run exists, at the latest before it gets a Job.
 
         Raises:
-            StoreError: storage does not take it, and the run would get a Job; status says so.
+            _Blocked: storage does not take it, and the run would get a Job.
         """
         self._check_leading()
         try:
             await call_storage(self._known.note, identity_of_run(run))
         except StoreError as error:
             if any(manifest["kind"] == "Job" for manifest in decision.apply):
-                await self._report_blocked(run, unnoted(run, str(error), self._clock()))
-                raise
+                raise _Blocked(error, unnoted(run, str(error), self._clock())) from error
             log.warning("%s", error, extra={"run": f"{run.namespace}/{run.name}"})
 
     # --- act ----------------------------------------------------------------------------------
@@ -198,8 +216,7 @@ class Reconciler:
         whose pods cannot start without them.
 
         Raises:
-            StoreError: storage issued no credentials, and a new Job needs them. The reason is then
-                already in the run's status.
+            _Blocked: storage issued no credentials, and a new Job needs them.
         """
         try:
             expires = await self._write_access(grant)
@@ -207,8 +224,7 @@ class Reconciler:
             log.warning("%s", error, extra={"run": f"{run.namespace}/{run.name}"})
             message, now = str(error), self._clock()
             if not grant.renewal and any(item["kind"] == "Job" for item in decision.apply):
-                await self._report_blocked(run, unissued_access(run, message, now))
-                raise
+                raise _Blocked(error, unissued_access(run, message, now)) from error
             status = with_old_access(decision.status, run, message, now)
             return replace(decision, status=status)
         return with_access_expiry(decision, expires)
@@ -302,14 +318,14 @@ class Reconciler:
             self._known.forget(run)
 
     async def _record_ending(self, run: FlashRun, status: FlashRunStatus) -> None:
-        """Record how a run ended before its status says so; raises ``StoreError``."""
+        """Record how a run ended before its status says so; raises ``_Blocked``."""
         self._check_leading()
         try:
             ending = ending_of(run, status, self._clock())
             await call_storage(self._create_ending, ending)
         except StoreError as error:
-            await self._report_blocked(run, unrecorded_ending(run, str(error), self._clock()))
-            raise
+            status = unrecorded_ending(run, str(error), self._clock())
+            raise _Blocked(error, status) from error
 
     def _create_ending(self, ending: Ending) -> None:
         run = ending.run
@@ -332,9 +348,27 @@ class Reconciler:
         operator_metrics.GPU_SECONDS.labels(run.namespace).inc(decision.status.gpu_seconds)
 
     async def _report_blocked(self, run: FlashRun, status: FlashRunStatus) -> None:
-        """Write to the run why this pass cannot act on it; the next pass tries again."""
-        if status != run.status:
-            await self._write_status(run, status.to_patch())
+        """Write to the run why this pass cannot act on it; the next pass tries again.
+
+        Only what says why is written: what the pass has pinned before stays. If the status cannot
+        be written either, an Event says why.
+        """
+        if status == run.status or run.status.phase in TERMINAL:
+            return
+        patch = {key: value for key, value in status.to_patch().items() if key in _BLOCKED_FIELDS}
+        subject = events.Subject.of(run)
+        pending = status.pending
+        assert pending is not None  # every status of a blocked run has a sentence
+        event = RunEvent(pending.reason, pending.message, warning=True)
+        try:
+            async with asyncio.timeout(REPORT_SECONDS):
+                try:
+                    await self._write_status(run, patch)
+                except (Forbidden, Invalid) as error:
+                    log.warning("%s", error, extra={"run": f"{run.namespace}/{run.name}"})
+                    await events.post(self._cluster, subject, event, self._clock())
+        except (ClusterError, TimeoutError) as error:
+            log.warning("the status is not written: %s", error or "no answer in time")
 
     async def _report_unreadable(
         self, key: RunKey, manifest: Object, error: ValidationError

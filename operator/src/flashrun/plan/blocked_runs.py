@@ -1,8 +1,10 @@
-"""Status of a run that a pass cannot act on: the cluster refuses it, or its spec is unreadable."""
+"""Status of a run that a pass cannot act on: something ended it, or the spec is unreadable."""
 
 from collections.abc import Iterable
 from datetime import datetime
+from typing import Final
 
+from flashrun.api.bounds import clean_text
 from flashrun.api.reasons import TERMINAL, ConditionType, Phase, Reason
 from flashrun.api.resource import FlashRun, FlashRunStatus, PendingStatus
 from flashrun.api.times import format_time, whole_seconds
@@ -10,13 +12,26 @@ from flashrun.plan import conditions, run_status
 from flashrun.plan.conditions import FALSE, TRUE, DesiredCondition
 from flashrun.plan.types import Object
 
+_MESSAGE_LIMIT: Final = 2048
 
-def refused_by_cluster(run: FlashRun, message: str, now: datetime) -> FlashRunStatus:
-    """Return the status of a run for which the cluster refused something: quota, policy, rights.
+
+def blocked_status(run: FlashRun, reason: Reason, message: str, now: datetime) -> FlashRunStatus:
+    """Return the status of a run over which a pass ended early: why, in one sentence.
 
     The phase stays, as the next pass tries again.
     """
-    return _blocked(run, Reason.CLUSTER_REFUSES, message, now)
+    message = clean_text(message[:_MESSAGE_LIMIT])[:_MESSAGE_LIMIT]
+    return run_status.with_phase(
+        run.status.replace(
+            observed_generation=run.generation,
+            pending=PendingStatus(reason=reason, message=message),
+        ),
+        run,
+        now,
+        phase=run.status.phase,
+        reason=reason,
+        message=message,
+    )
 
 
 def unrecorded_ending(run: FlashRun, message: str, now: datetime) -> FlashRunStatus:
@@ -25,19 +40,19 @@ def unrecorded_ending(run: FlashRun, message: str, now: datetime) -> FlashRunSta
     The phase stays: a run ends when storage knows it.
     """
     message = f"The end of the run cannot be recorded: {message}"
-    return _blocked(run, Reason.STORAGE_UNAVAILABLE, message, now)
+    return blocked_status(run, Reason.STORAGE_UNAVAILABLE, message, now)
 
 
 def unnoted(run: FlashRun, message: str, now: datetime) -> FlashRunStatus:
     """Return the status of a run that cannot begin, while storage takes no note of it."""
     message = f"Storage cannot be written: {message}"
-    return _blocked(run, Reason.STORAGE_UNAVAILABLE, message, now)
+    return blocked_status(run, Reason.STORAGE_UNAVAILABLE, message, now)
 
 
 def unissued_access(run: FlashRun, message: str, now: datetime) -> FlashRunStatus:
     """Return the status of a run whose pods cannot start, because storage gives no credentials."""
     message = f"Storage does not issue credentials for the run: {message}"
-    status = _blocked(run, Reason.STORAGE_UNAVAILABLE, message, now)
+    status = blocked_status(run, Reason.STORAGE_UNAVAILABLE, message, now)
     return run_status.with_conditions(status, run, now, _without_access(message))
 
 
@@ -57,21 +72,6 @@ def with_old_access(
 def _without_access(message: str) -> DesiredCondition:
     reason = Reason.STORAGE_UNAVAILABLE
     return DesiredCondition(ConditionType.STORAGE_ACCESS, FALSE, reason, message)
-
-
-def _blocked(run: FlashRun, reason: Reason, message: str, now: datetime) -> FlashRunStatus:
-    message = message[:2048]
-    return run_status.with_phase(
-        run.status.replace(
-            observed_generation=run.generation,
-            pending=PendingStatus(reason=reason, message=message),
-        ),
-        run,
-        now,
-        phase=run.status.phase,
-        reason=reason,
-        message=message,
-    )
 
 
 def unreadable_spec(manifest: Object, problems: Iterable[str], now: datetime) -> Object | None:

@@ -7,12 +7,15 @@ numeric exclusive bounds become the boolean form. Rules in CEL make a spec immut
 """
 
 import sys
+from datetime import UTC, datetime
 from typing import Any, Final
 
 import yaml
 
 from flashrun.api import evaluation, names
+from flashrun.api.reasons import ConditionType, Phase, Reason
 from flashrun.api.resource import FlashRunSpec, FlashRunStatus
+from flashrun.api.times import format_time
 
 Schema = dict[str, Any]
 
@@ -74,10 +77,7 @@ def _version() -> Schema:
                     "kind": {"type": "string"},
                     "metadata": {"type": "object"},
                     "spec": _spec_schema(),
-                    "status": _structural(
-                        FlashRunStatus.model_json_schema(by_alias=True, mode="serialization"),
-                        required=False,
-                    ),
+                    "status": _status_schema(),
                 },
                 "x-kubernetes-validations": [_name_rule()],
             }
@@ -106,6 +106,26 @@ def _spec_schema() -> Schema:
         _cancel_rule(),
         *_eval_rules(),
     ]
+    return schema
+
+
+def _status_schema() -> Schema:
+    """Return the schema of the status, with what it says before an operator has seen the run.
+
+    An object without status counts as current for kstatus, and says nothing to people.
+    """
+    schema = _structural(
+        FlashRunStatus.model_json_schema(by_alias=True, mode="serialization"), required=False
+    )
+    unseen = {"reason": Reason.UNSEEN.value, "message": Reason.UNSEEN.sentence}
+    condition = {"type": ConditionType.READY.value, "status": "Unknown", **unseen}
+    epoch = {"lastTransitionTime": format_time(datetime.fromtimestamp(0, UTC))}
+    schema["default"] = {
+        "observedGeneration": 0,
+        "phase": Phase.PENDING.value,
+        "conditions": [{**condition, **epoch}],
+        "pending": unseen,
+    }
     return schema
 
 
