@@ -124,7 +124,7 @@ COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gen
 .PHONY: lock
 lock: $(READY) ## update the lock files; versions that still fit stay
 	@$(COMPILE) --extra operator --group build --output-file operator/requirements.txt
-	@$(COMPILE) --extra operator --extra report --group build --group dev --output-file tests/requirements.txt
+	@$(COMPILE) --extra operator --extra report --extra parquet --group build --group dev --output-file tests/requirements.txt
 	@PATH=$(CURDIR)/$(BIN):$$PATH trainer-image/lock.sh
 
 # The development environment: locked packages, and this project in editable mode.

@@ -1,6 +1,7 @@
 """The check of an environment with a model's tokenizer and template."""
 
 import io
+import json
 from pathlib import Path
 
 import pytest
@@ -124,6 +125,24 @@ def test_without_a_model_no_template_is_asked(tmp_path: Path):
     events = checked(tmp_path, "")
     assert [event.fault for event in events if event.fault] == []
     assert [event.row.gold.error for event in events if event.row] == [""] * 4
+
+
+def test_an_answer_that_only_calls_a_tool_is_an_answer(tmp_path: Path):
+    (tmp_path / "dataset").mkdir()
+    (tmp_path / "environment.py").write_text(REASONED)
+    call = {"function": {"name": "add", "arguments": {"a": 1}}}
+    row = {"input": "?", "output": {"role": "assistant", "tool_calls": [call]}}
+    (tmp_path / "dataset" / "train.jsonl").write_text(json.dumps(row))
+    events = io.StringIO()
+    task = EnvCheckTask(folder=str(tmp_path), split="train", scored=1)
+    check_environment(CheckReporter(task, events))
+    [checked_row] = [
+        event.row
+        for line in events.getvalue().splitlines()
+        if (event := CheckEvent.model_validate_json(line)).row
+    ]
+    assert '"name": "add"' in checked_row.answer
+    assert checked_row.answer_characters == len(checked_row.answer)
 
 
 @pytest.mark.trainer

@@ -12,7 +12,7 @@ from flashrun.cli.environments import template
 @pytest.mark.parametrize("several_turns", [False, True])
 @pytest.mark.parametrize("reasoning", [False, True])
 def test_every_file_is_valid(several_turns: bool, reasoning: bool) -> None:
-    files = template.files("org/env", several_turns=several_turns, reasoning=reasoning)
+    files = template.files("org/env", "org/model", several_turns=several_turns, reasoning=reasoning)
 
     compile(files["environment.py"], "environment.py", "exec")
     rows = [json.loads(line) for line in files["dataset/train.jsonl"].splitlines()]

@@ -330,7 +330,7 @@ def _as_sampled(reporter: CheckReporter, text: str) -> Answer:
 def _describe_row(
     number: int, prompt: list[Message], completion: list[Message], form: ReasoningForm
 ) -> CheckedRow:
-    answer = "\n".join(assistant_texts(completion))
+    answer = "\n".join(assistant_texts(completion) or _called(completion))
     return CheckedRow(
         number=number,
         prompt=_text(prompt[-1])[:_SHOWN_CHARACTERS],
@@ -345,6 +345,12 @@ def assistant_texts(completion: Sequence[Message]) -> list[str]:
     """Return the text of each assistant's turn of a completion; empty when all are empty."""
     turns = [_text(message) for message in completion if message.get("role") == "assistant"]
     return turns if any(turns) else []
+
+
+def _called(completion: Sequence[Message]) -> list[str]:
+    """Return the calls of tools of each assistant's turn that has some, as JSON."""
+    calls = (turn.get("tool_calls") for turn in completion if turn.get("role") == "assistant")
+    return [json.dumps(each, ensure_ascii=False) for each in calls if each]
 
 
 def _text(message: Message) -> str:
@@ -386,9 +392,12 @@ def _with_scores(
 def _score_answer(
     reporter: CheckReporter, environment: Environment, example: Any, texts: list[str]
 ) -> ScoredAnswer:
-    """Score the last of ``texts`` as an answer of one turn."""
+    """Score the first of ``texts`` that is not empty: it answers the prompt.
+
+    Further ones answer what the row's own conversation asks later, or the results of tools.
+    """
     began = time.monotonic()
-    answer = _as_sampled(reporter, texts[-1])
+    answer = _as_sampled(reporter, next(filter(None, texts), ""))
     [score] = rewards.score_responses(environment, [example], [answer])
     return _scored_answer(reporter, score, time.monotonic() - began)
 

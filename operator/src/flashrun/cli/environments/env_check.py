@@ -89,10 +89,7 @@ def run_env_check(
     """
     if not (Path(task.folder) / ENTRY_FILE).is_file():
         raise UsageFailure(f"{task.folder} has no {ENTRY_FILE}", "flash env setup writes one")
-    if importlib.util.find_spec("freesolo") is None:
-        raise UsageFailure(
-            "the environment SDK is not installed here", "pip install freesolo==0.4.2"
-        )
+    check_sdk_installed()
     if task.model and not (Path(task.model) / _TOKENIZER_CONFIG).is_file():
         raise UsageFailure(
             f"{task.model} has no {_TOKENIZER_CONFIG}",
@@ -120,6 +117,14 @@ def run_env_check(
         return EnvCheckResult(reported)
     doing = next((event.doing for event in reversed(reported) if event.doing), "starting")
     return EnvCheckResult(reported, f"{ending} while {doing}")
+
+
+def check_sdk_installed() -> None:
+    """Raise ``UsageFailure`` when the environment SDK is not installed on this machine."""
+    if importlib.util.find_spec("freesolo") is None:
+        raise UsageFailure(
+            "the environment SDK is not installed here", "pip install freesolo==0.4.2"
+        )
 
 
 def _run(
