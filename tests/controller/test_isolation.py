@@ -57,6 +57,7 @@ async def teams(installed: Path, cluster: Cluster, store: Store, tmp_path: Path)
             settings,
             Upstreams(settings.trainer, tmp_path),
             MirrorReader(store, settings),
+            str,
         )
     )
     await until(lambda: _published(cluster, teams))

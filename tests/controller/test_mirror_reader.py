@@ -217,7 +217,7 @@ async def test_storage_that_fails_later_leaves_the_published_models_as_they_were
     monkeypatch.setattr(publish, "EVERY_SECONDS", 0.01)
     upstreams = Upstreams(settings.trainer, tmp_path)
     task = asyncio.create_task(
-        publish.publish(world.cluster, world.store, settings, upstreams, serving)
+        publish.publish(world.cluster, world.store, settings, upstreams, serving, str)
     )
     await asyncio.wait_for(enough.wait(), 30)
     task.cancel()

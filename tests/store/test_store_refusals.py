@@ -20,6 +20,7 @@ from flashrun.store_errors import (
     StoreError,
     Unauthorized,
     Unavailable,
+    WriteConflict,
 )
 from flashrun.store_refusals import (
     KeyExistsAfterRetry,
@@ -65,7 +66,7 @@ REFUSALS = {
     "two conditional writes at once": (
         409,
         "",
-        Unavailable,
+        WriteConflict,
         f"a/b {PLACE}: the store is not available at the moment (409: because)",
     ),
     "anything else": (

@@ -177,9 +177,16 @@ class Store:
             ) from None
 
     def put_bytes(
-        self, key: str, data: bytes, content_type: str = "application/octet-stream"
+        self,
+        key: str,
+        data: bytes,
+        content_type: str = "application/octet-stream",
+        part_bytes: int = PART_BYTES,
     ) -> None:
-        """Write ``data`` to ``key``; an existing object is replaced."""
+        """Write ``data`` to ``key``; an existing object is replaced.
+
+        What is longer than ``part_bytes`` (5 MiB at least) is uploaded in parts of this size.
+        """
         with self._errors(key):
             self._client().put_object(
                 self._access.bucket,
@@ -187,7 +194,7 @@ class Store:
                 io.BytesIO(data),
                 len(data),
                 content_type=content_type,
-                part_size=PART_BYTES,
+                part_size=part_bytes,
             )
 
     def put_json(self, key: str, record: BaseModel) -> None:
@@ -325,6 +332,13 @@ class Store:
             except S3Error as error:
                 if error.code != "BucketAlreadyOwnedByYou":
                     raise
+
+    def product(self) -> str:
+        """Return how the server calls itself; empty when it does not say."""
+        with self._errors(""):
+            answer = self._client()._execute("HEAD", self._access.bucket)
+            name = str(answer.headers.get("Server", ""))
+        return "".join(filter(str.isprintable, name))[:64].strip()
 
     def assume(self, policy: dict[str, Any], seconds: int, role_arn: str = "") -> StorageAccess:
         """Return credentials limited to ``policy`` and to ``seconds`` (AssumeRole of STS).

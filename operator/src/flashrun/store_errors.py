@@ -38,5 +38,13 @@ class Unavailable(StoreError):
     temporary = True
 
 
+class WriteConflict(Unavailable):
+    """A conditional write met another one of the same key in flight; the next try knows."""
+
+
+class Unsuitable(StoreError):
+    """The store answers, and lacks something that runs need."""
+
+
 class Corrupt(StoreError):
     """The content that was read differs from what its manifest or its schema promises."""

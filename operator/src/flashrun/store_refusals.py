@@ -23,6 +23,7 @@ from flashrun.store_errors import (
     StoreError,
     Unauthorized,
     Unavailable,
+    WriteConflict,
 )
 
 TRANSIENT_STATUS: Final = frozenset({408, 429, 500, 502, 503, 504, 507})
@@ -84,7 +85,8 @@ def refusal(
         return StorageForbidden(f"{name}: access was refused ({answer})")
     # 409 is the answer to a conditional PUT that met another one in flight.
     if status in TRANSIENT_STATUS or status == 409 or code == "SlowDown":
-        return Unavailable(f"{name}: the store is not available at the moment ({answer})")
+        unavailable = WriteConflict if status == 409 else Unavailable
+        return unavailable(f"{name}: the store is not available at the moment ({answer})")
     return StoreError(f"{name}: the store refused ({answer})", temporary=code == "NoSuchUpload")
 
 

@@ -9,8 +9,11 @@ import yaml
 
 from flashrun.api import names
 from flashrun.api.public import PublicPool
-from tests.cli.shell import Served, Shell
+from flashrun.api.records import StorageAccess
+from flashrun.plan.storage_policies import namespace_policy
+from tests.cli.shell import ORGS, Served, Shell
 from tests.servers import kubectl, start_control_plane
+from tests.store.small_s3 import Fault, small_s3
 
 
 def lines(served: Served, *words: str) -> dict[str, dict[str, str]]:
@@ -112,6 +115,43 @@ def local_queues() -> dict[str, object]:
             "versions": [{**version, "schema": {"openAPIV3Schema": schema}}],
         },
     }
+
+
+def test_what_the_operator_found_missing_in_storage_is_shown(served: Served) -> None:
+    served.publish(storage_problem="storage https://s3.example/b cannot be used: no parts")
+    found = lines(served)["storage"]
+
+    assert found["level"] == "fail"
+    assert found["seen"] == "storage https://s3.example/b cannot be used: no parts"
+
+
+def give_access(served: Served, access: StorageAccess) -> None:
+    """Give people of the namespace this access to storage, as the operator does."""
+    patch = {"stringData": {"access.json": access.model_dump_json(exclude_none=True)}}
+    words = ("--type=merge", "-p", json.dumps(patch))
+    served.kubectl("patch", "secret", names.STORAGE_USER_SECRET, *words)
+
+
+def test_storage_is_tried_from_here_with_the_rights_of_people(served: Served) -> None:
+    policy = namespace_policy(
+        served.store.access.bucket, served.namespace, (served.namespace, *ORGS)
+    )
+    give_access(served, served.store.assume(policy, 900))
+    served.publish_address(storage_problem="")
+
+    assert lines(served)["storage"]["level"] == "ok"
+    assert list(served.store.list(names.PROBE_PREFIX)) == []
+
+    everything = {"Effect": "Allow", "Action": ["s3:*"], "Resource": ["arn:aws:s3:::*"]}
+    unlimited = {"Version": "2012-10-17", "Statement": [everything]}
+    give_access(served, served.store.assume(unlimited, 900))
+    found = lines(served)["storage"]
+    assert "people in this namespace can list what belongs to others" in found["seen"]
+
+    with small_s3(Fault.OVERWRITES) as s3:
+        give_access(served, s3.access)
+        served.publish_address(storage_problem="", storage_endpoint=s3.url)
+        assert "overwrites an object" in lines(served)["storage"]["seen"]
 
 
 def test_storage_that_is_not_reachable_fails(served: Served) -> None:

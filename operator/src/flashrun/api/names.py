@@ -398,6 +398,19 @@ def parse_known_run_key(key: str) -> KnownRunKey | None:
     return KnownRunKey(*parts) if len(parts) == len(KnownRunKey._fields) else None
 
 
+PROBE_PREFIX: Final = "probe/"
+
+
+def operator_probe_prefix(installation: str) -> str:
+    """Return the prefix below which the operator tries what storage can do."""
+    return f"{PROBE_PREFIX}installations/{installation}/"
+
+
+def namespace_probe_prefix(namespace: str) -> str:
+    """Return the prefix below which people of a namespace try what storage can do."""
+    return f"{PROBE_PREFIX}namespaces/{namespace}/"
+
+
 HEARTBEAT_PREFIX: Final = "live/"
 
 

@@ -48,6 +48,8 @@ class PublicPlatform(Section):
     """As pods reach it; an address inside the cluster needs a port-forward."""
     storage_bucket: str = ""
     storage_region: str = ""
+    storage_problem: str | None = None
+    """What storage lacks that runs need; empty: nothing. None: operators of earlier versions."""
     pip_url_hosts: tuple[str, ...] = ()
     """Hosts whose https addresses a pip list may name."""
     queue: str = ""

@@ -85,6 +85,12 @@ class Reason(Word):
     ACCEPTED = "Accepted", "The spec is valid, and everything that it names exists."
     COPIED = "Copied", "The values of the run's secrets are in a Secret of its own."
     NAMESPACES_SERVED = "NamespacesServed", "All namespaces of the platform are served."
+    STORAGE_UNSUITABLE = (
+        "StorageUnsuitable",
+        "S3 storage lacks something that every run needs: no run starts. Also an Event of the "
+        "operator's pod.",
+        Owner.STORAGE,
+    )
     NAMESPACE_NOT_SERVED = (
         "NamespaceNotServed",
         "An Event of the operator's pod: it has no rights in a namespace, and serves the others.",

@@ -12,13 +12,15 @@ import os
 import signal
 from collections.abc import Coroutine
 from collections.abc import Set as AbstractSet
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
 from flashrun.api import names
+from flashrun.api.reasons import Reason
 from flashrun.cluster import Cluster, Connection
 from flashrun.cluster_errors import ClusterError, Forbidden
-from flashrun.controller import json_logs, operator_metrics
+from flashrun.controller import events, json_logs, operator_metrics
 from flashrun.controller.health import OLDEST_SECONDS, Health
 from flashrun.controller.known_runs import KnownRuns
 from flashrun.controller.lease import Lease
@@ -36,9 +38,11 @@ from flashrun.controller.settings import (
     SettingsError,
     load_settings,
 )
+from flashrun.controller.storage_probe import StartProbe
 from flashrun.controller.storage_threads import call_heartbeats, call_storage
 from flashrun.controller.upstreams import Upstreams
 from flashrun.controller.watch import Watch
+from flashrun.plan.types import RunEvent
 from flashrun.store import Store
 from flashrun.store_errors import StoreError
 
@@ -132,11 +136,12 @@ async def _act(settings: Settings, cluster: Cluster, lease: Lease, health: Healt
     """
     health.waits_for = "storage has not been read yet"
     store = await _open_storage(settings)
-    heartbeats = HeartbeatPoller(store)
+    prove = StartProbe(store, settings.platform.storage, lambda: lease.uid)
+    heartbeats = HeartbeatPoller(store, prove=prove)
     try:
         await call_heartbeats(heartbeats.poll)
     except StoreError as error:
-        log.warning("heartbeats cannot be read: %s", error)
+        log.warning("storage cannot be used: %s", error)
     await _run_workers(settings, cluster, store, heartbeats, lease, health)
 
 
@@ -195,12 +200,17 @@ async def _run_workers(
     health.checks += [watch.problem, lambda: _overdue(queue)]
     try:
         await _until_first_ends(
-            _report_readiness(heartbeats, health),
+            _report_readiness(cluster, heartbeats, health),
             heartbeats.run(add),
             served.run(),
             resync(cluster, platform.namespaces, add, known_runs.read, clean_up),
             publish(
-                cluster, store, platform, Upstreams(platform.trainer, settings.upstreams), mirror
+                cluster,
+                store,
+                platform,
+                Upstreams(platform.trainer, settings.upstreams),
+                mirror,
+                lambda: heartbeats.problem if heartbeats.unsuitable else "",
             ),
             *(queue.work(reconciler.handle) for _ in range(WORKERS)),
         )
@@ -208,9 +218,19 @@ async def _run_workers(
         watch.stop()
 
 
-async def _report_readiness(heartbeats: HeartbeatPoller, health: Health) -> None:
-    """Report that this replica is ready once storage has been read; never returns."""
-    while heartbeats.problem:  # noqa: ASYNC110 - set in another thread
+async def _report_readiness(cluster: Cluster, heartbeats: HeartbeatPoller, health: Health) -> None:
+    """Report that this replica is ready once storage has been read; never returns.
+
+    What storage lacks is also an Event of the operator's pod.
+    """
+    posted = ""
+    while problem := heartbeats.problem:
+        health.waits_for = problem
+        if heartbeats.unsuitable and problem != posted:
+            posted = problem
+            event = RunEvent(Reason.STORAGE_UNSUITABLE, problem, warning=True)
+            if own := events.own_pod(cluster.namespace):
+                await events.post(cluster, own, event, datetime.now(UTC))
         await asyncio.sleep(_READINESS_SECONDS)
     health.waits_for = ""
     await asyncio.Event().wait()

@@ -6,10 +6,12 @@ was restarted does not create it again.
 
 import hashlib
 import logging
+import os
 from datetime import datetime
 from typing import Final, NamedTuple, Self
 
 from flashrun.api import names
+from flashrun.api.pod import POD_UID_VARIABLE, POD_VARIABLE
 from flashrun.api.resource import FlashRun
 from flashrun.api.times import format_time
 from flashrun.cluster import Cluster
@@ -34,6 +36,12 @@ class Subject(NamedTuple):
     def of(cls, run: FlashRun) -> Self:
         """Return a run as the object of an Event."""
         return cls(names.API_VERSION, names.KIND, run.namespace, run.name, run.uid)
+
+
+def own_pod(namespace: str) -> Subject | None:
+    """Return the pod that this process runs in; None outside a pod."""
+    name, uid = os.environ.get(POD_VARIABLE, ""), os.environ.get(POD_UID_VARIABLE, "")
+    return Subject("v1", "Pod", namespace, name, uid) if name else None
 
 
 async def post(cluster: Cluster, subject: Subject, event: RunEvent, now: datetime) -> None:

@@ -203,7 +203,9 @@ class Observer:
     async def _storage(self, run: FlashRun, pods: tuple[Object, ...]) -> StorageView:
         """Return the run's files; while heartbeats cannot be read, do not wait for storage."""
         if self._heartbeats.problem:
-            return StorageView(problem=self._heartbeats.problem)
+            return StorageView(
+                problem=self._heartbeats.problem, unsuitable=self._heartbeats.unsuitable
+            )
         return await call_storage(self._storage_view, run, pods)
 
     def _storage_view(self, run: FlashRun, pods: tuple[Object, ...]) -> StorageView:

@@ -23,7 +23,14 @@ from flashrun.controller.queue import RunKey
 from flashrun.controller.storage_threads import call_heartbeats, call_storage
 from flashrun.plan.progress_status import with_shown_metrics
 from flashrun.store import Store
-from flashrun.store_errors import Corrupt, KeyNotFound, StoreError, Unauthorized, Unavailable
+from flashrun.store_errors import (
+    Corrupt,
+    KeyNotFound,
+    StoreError,
+    Unauthorized,
+    Unavailable,
+    Unsuitable,
+)
 from flashrun.store_listing import Entry
 
 POLL_SECONDS: Final = 3.0
@@ -64,13 +71,21 @@ class _Unreadable(NamedTuple):
 class HeartbeatPoller:
     """The newest heartbeat of every running trainer."""
 
-    def __init__(self, store: Store, clock: Callable[[], float] = time.monotonic) -> None:
-        self._store, self._clock = store, clock
+    def __init__(
+        self,
+        store: Store,
+        clock: Callable[[], float] = time.monotonic,
+        prove: Callable[[], None] | None = None,
+    ) -> None:
+        """``prove`` raises ``Unsuitable`` while storage lacks something that runs need."""
+        self._store, self._clock, self._prove = store, clock, prove
         self.readable_seconds = 0.0
         """Time during which every poll could read storage: only in it can a trainer be silent."""
         self._read_at: float | None = None
         self.problem = "the heartbeats in storage have not been read yet"
         """Why the last poll could not read storage; empty when it could."""
+        self.unsuitable = False
+        """Whether ``problem`` is that storage lacks something that runs need."""
         self._etags: dict[str, str] = {}
         self._heartbeats: dict[str, Heartbeat] = {}
         self._refused: dict[str, str] = {}
@@ -110,7 +125,7 @@ class HeartbeatPoller:
                     add(key)
                 pause = POLL_SECONDS
             except StoreError as error:
-                log.warning("heartbeats cannot be read: %s", error)
+                log.warning("%s", _log_sentence(error))
                 pause = min(pause * 2, SLOWEST_POLL_SECONDS)
             await asyncio.sleep(pause)
 
@@ -123,14 +138,17 @@ class HeartbeatPoller:
         try:
             if self.problem:
                 self._store.ensure_bucket()
+                if self._prove is not None:
+                    self._prove()
             changed = self._poll()
         except StoreError as error:
+            self.unsuitable = isinstance(error, Unsuitable)
             self.problem, self._read_at = str(error), None
             raise
         now = self._clock()
         if self._read_at is not None:
             self.readable_seconds += max(0.0, now - self._read_at)
-        self.problem, self._read_at = "", now
+        self.problem, self.unsuitable, self._read_at = "", False, now
         return changed
 
     def _poll(self) -> list[RunKey]:
@@ -290,6 +308,10 @@ class HeartbeatPoller:
         if heartbeat.run.uid != uid:
             raise Corrupt(f"{entry.key} names another run")
         return with_shown_metrics(heartbeat)
+
+
+def _log_sentence(error: StoreError) -> str:
+    return str(error) if isinstance(error, Unsuitable) else f"heartbeats cannot be read: {error}"
 
 
 def _key(heartbeat: Heartbeat) -> RunKey:

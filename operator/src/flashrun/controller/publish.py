@@ -11,7 +11,7 @@ import hashlib
 import json
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from datetime import UTC, datetime
 from typing import Final, NamedTuple
 
@@ -55,8 +55,12 @@ async def publish(
     platform: Platform,
     upstreams: Upstreams,
     mirror: MirrorReader,
+    storage_problem: Callable[[], str],
 ) -> None:
-    """Publish for ever; a failure in one namespace does not affect the others."""
+    """Publish for ever; a failure in one namespace does not affect the others.
+
+    ``storage_problem`` returns what storage lacks that runs need.
+    """
     issuer = AccessIssuer(store, platform.storage)
     content: MirrorContent | None = None
     while True:
@@ -64,7 +68,8 @@ async def publish(
             content = await call_storage(mirror.read_all)
         except StoreError as error:
             log.warning("the models of the mirror are published as last seen: %s", error)
-        public = await describe_platform(cluster, platform, datetime.now(UTC), content)
+        described = await describe_platform(cluster, platform, datetime.now(UTC), content)
+        public = described.replace(storage_problem=storage_problem())
         for namespace in platform.namespaces:
             await _try(namespace, upstreams.publish_in(cluster, namespace, _LABELS))
             await _try(namespace, publish_in(cluster, issuer, platform, namespace, public))

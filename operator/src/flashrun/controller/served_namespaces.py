@@ -6,12 +6,10 @@ It costs the others nothing: one watch that is refused would end all watches.
 
 import asyncio
 import logging
-import os
 from datetime import UTC, datetime
 from typing import Final
 
 from flashrun.api import names
-from flashrun.api.pod import POD_UID_VARIABLE, POD_VARIABLE
 from flashrun.api.reasons import Reason
 from flashrun.cluster import Cluster
 from flashrun.cluster_errors import ClusterError
@@ -76,11 +74,5 @@ class ServedNamespaces:
             reason, message = Reason.NAMESPACES_SERVED, "All namespaces of the platform are served."
             log.info("%s", message)
         event = RunEvent(reason, message, warning=bool(unserved))
-        if own := _own_pod(self._cluster.namespace):
+        if own := events.own_pod(self._cluster.namespace):
             await events.post(self._cluster, own, event, datetime.now(UTC))
-
-
-def _own_pod(namespace: str) -> events.Subject | None:
-    """Return the pod that this process runs in; None outside a pod."""
-    name, uid = os.environ.get(POD_VARIABLE, ""), os.environ.get(POD_UID_VARIABLE, "")
-    return events.Subject("v1", "Pod", namespace, name, uid) if name else None

@@ -101,7 +101,7 @@ def _scheduled_condition(run: FlashRun, pods: tuple[Pod, ...]) -> DesiredConditi
 def _synced_condition(storage: StorageView) -> DesiredCondition:
     if storage.problem:
         return DesiredCondition(
-            ConditionType.CHECKPOINTS_SYNCED, FALSE, Reason.STORAGE_UNAVAILABLE, storage.problem
+            ConditionType.CHECKPOINTS_SYNCED, FALSE, storage.problem_reason, storage.problem
         )
     if problem := storage.too_many_files or storage.refused:
         reason = Reason.TOO_MANY_FILES if storage.too_many_files else Reason.RECORD_REFUSED

@@ -37,16 +37,17 @@ def run_policy(bucket: str, run_prefix: str, heartbeat_key: str, readable: Itera
 def namespace_policy(bucket: str, namespace: str, orgs: Iterable[str]) -> Policy:
     """Return what the users of a namespace may do: read its runs, manage environments of ``orgs``.
 
+    They may also write what ``flash doctor`` tries storage with.
+
     Raises:
         ValueError: the policy is too long, because the namespace has too many orgs.
     """
     runs, environments = names.namespace_prefix(namespace), [*map(names.org_prefix, orgs)]
+    writable = [*environments, names.namespace_probe_prefix(namespace)]
     return _policy(
-        _listing(bucket, [runs, *environments]),
+        _listing(bucket, [runs, *writable]),
         _allow(_READ, bucket, [f"{runs}*"]),
-        _allow(
-            (*_READ, *_WRITE, "s3:DeleteObject"), bucket, [f"{prefix}*" for prefix in environments]
-        ),
+        _allow((*_READ, *_WRITE, "s3:DeleteObject"), bucket, [f"{prefix}*" for prefix in writable]),
     )
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from flashrun.api.reasons import AnyReason
+from flashrun.api.reasons import AnyReason, Reason
 from flashrun.api.records import (
     Claim,
     Ending,
@@ -55,6 +55,8 @@ class StorageView:
 
     problem: str = ""
     """One sentence when storage could not be read; the rest is then empty."""
+    unsuitable: bool = False
+    """Whether it is the problem that storage lacks something that runs need."""
     environment: EnvironmentPointer | None = None
     """Looked up only while status pins nothing."""
     adapter_source: AdapterSource | None = None
@@ -75,6 +77,11 @@ class StorageView:
     checkpoints: tuple[CommitSummary, ...] = ()
     """Committed checkpoints, by step; of one step in several attempts, the newest attempt's."""
     adapter: CommitSummary | None = None
+
+    @property
+    def problem_reason(self) -> Reason:
+        """The reason of a condition that shows ``problem``."""
+        return Reason.STORAGE_UNSUITABLE if self.unsuitable else Reason.STORAGE_UNAVAILABLE
 
 
 @dataclass(frozen=True)

@@ -46,6 +46,10 @@ FORWARD_RIGHTS: Final = (
 """The rights for a port-forward to storage, in the namespace of its Service."""
 
 
+FOREIGN_PREFIX: Final = names.namespace_probe_prefix("-")
+"""Where people of no namespace may list or write: none can have this name."""
+
+
 class Verdict(StrEnum):
     """Result of one check."""
 
@@ -233,11 +237,16 @@ async def _check_storage(session: ClusterSession) -> list[CheckResult]:
     """Check that runs and environments can be listed, and show how storage is reached."""
     platform = await session.get_platform()
     published = platform.storage_endpoint if platform else ""
+    if platform and platform.storage_problem:
+        fix = "no run starts before the administrator of storage has solved this"
+        return [CheckResult("storage", Verdict.FAIL, platform.storage_problem, fix)]
     try:
         store = await session.open_store()
         environments = await published_environments.prefixes(session)
         for prefix in (names.namespace_prefix(session.namespace), *environments):
             await asyncio.to_thread(_list_one, store, prefix)
+        if platform and platform.storage_problem is not None:
+            await asyncio.to_thread(_probe, store, session.namespace)
     except (ClusterError, StoreError):
         if (missing := await _missing_forward_rights(session, published)) is None:
             raise
@@ -267,6 +276,22 @@ async def _missing_forward_rights(session: ClusterSession, endpoint: str) -> Che
     )
     seen = f"{endpoint} is inside the cluster, and in namespace {service[1]} you may not "
     return CheckResult("storage", Verdict.FAIL, seen + ", ".join(refused), fix)
+
+
+def _probe(store: "Store", namespace: str) -> None:
+    """Try what runs need of storage, from here and with the credentials of people.
+
+    Raises:
+        Unsuitable: something is missing, or the credentials are not limited to the namespace.
+        StoreError: storage did not answer.
+    """
+    from flashrun.store_errors import Unsuitable
+    from flashrun.store_probe import StoreProbe, keys_outside_are_refused
+
+    probe = StoreProbe(store, names.namespace_probe_prefix(namespace))
+    probe.require()
+    if store.access.session_token and (problem := keys_outside_are_refused(store, FOREIGN_PREFIX)):
+        raise Unsuitable(f"storage {probe.name()} cannot be used: {problem}")
 
 
 def _list_one(store: "Store", prefix: str) -> None:

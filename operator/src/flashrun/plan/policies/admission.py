@@ -55,7 +55,7 @@ def wait_for_storage(context: RunContext) -> Decision | None:
     if foreign := foreign_environment(spec.environment.id, namespace, orgs):
         return wait(context, Reason.ENVIRONMENT_NOT_OWNED, foreign, ConditionType.ACCEPTED)
     if storage.problem:
-        return wait(context, Reason.STORAGE_UNAVAILABLE, storage.problem, ConditionType.ACCEPTED)
+        return wait(context, storage.problem_reason, storage.problem, ConditionType.ACCEPTED)
     if storage.environment is None:
         identifier = spec.environment.id
         message = (

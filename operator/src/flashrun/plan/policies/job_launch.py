@@ -20,8 +20,9 @@ def launch_job(context: RunContext) -> Decision | None:
         return None
     if context.stray_jobs or context.active:
         return _remove_strays(context)
-    if problem := context.observed.storage.problem:  # it may say that the run has ended
-        return wait(context, Reason.STORAGE_UNAVAILABLE, problem, ConditionType.CHECKPOINTS_SYNCED)
+    storage = context.observed.storage
+    if problem := storage.problem:  # it may say that the run has ended
+        return wait(context, storage.problem_reason, problem, ConditionType.CHECKPOINTS_SYNCED)
     place = context.find_placement()
     if place is None:  # the platform changed under a run that it had accepted
         failure = FailureStatus(
