@@ -236,13 +236,15 @@ async def wait_for_phase(world: World, name: str, phase: str, seconds: float = 3
 
 @dataclass
 class Kubelet:
-    """Says of pods what a node would say."""
+    """Says of pods what a node would say; ``added`` are containers of other programs."""
 
     cluster: Cluster
+    added: dict[str, Object] = field(default_factory=dict)
+    """Name of the container → its state."""
 
     async def start(self, pod: Object) -> None:
         moment = _stamp(now())
-        await self._say(pod, "Running", {"running": {"startedAt": moment}})
+        await self.say(pod, "Running", {"running": {"startedAt": moment}})
 
     async def end(
         self,
@@ -252,30 +254,42 @@ class Kubelet:
         reason: str = "",
         message: str = "",
         conditions: tuple[Object, ...] = (),
+        worked: timedelta = timedelta(0),
+        phase: str = "",
+        **status: Any,
     ) -> None:
+        """End the trainer after it has ``worked``, and the pod with it unless it has a phase."""
         state = {
             "exitCode": code,
             "reason": reason or ("Completed" if code == 0 else "Error"),
             "message": message,
-            "startedAt": _stamp(now()),
+            "startedAt": _stamp(now() - worked),
             "finishedAt": _stamp(now()),
         }
-        phase = "Succeeded" if code == 0 else "Failed"
-        await self._say(pod, phase, {"terminated": state}, conditions)
+        phase = phase or ("Succeeded" if code == 0 else "Failed")
+        await self.say(pod, phase, {"terminated": state}, conditions, **status)
 
     async def waits(self, pod: Object, reason: str, message: str = "") -> None:
-        await self._say(pod, "Pending", {"waiting": {"reason": reason, "message": message}})
+        await self.say(pod, "Pending", {"waiting": {"reason": reason, "message": message}})
 
-    async def _say(
-        self, pod: Object, phase: str, state: Object, conditions: tuple[Object, ...] = ()
+    async def say(
+        self,
+        pod: Object,
+        phase: str,
+        state: Object,
+        conditions: tuple[Object, ...] = (),
+        **words: Any,
     ) -> None:
+        """Write the status of a pod whose trainer is in ``state``."""
         done = {"terminated": {"exitCode": 0, "reason": "Completed"}}
         init = [_container(name, done) for name in ("model", "packages")]
+        containers = {**self.added, TRAINER_CONTAINER: state}  # a kubelet sorts them by name
         status: Object = {
+            **words,
             "phase": phase,
             "startTime": _stamp(now()),
             "initContainerStatuses": [] if "waiting" in state else init,
-            "containerStatuses": [_container(TRAINER_CONTAINER, state)],
+            "containerStatuses": [_container(*item) for item in sorted(containers.items())],
         }
         if conditions:
             status["conditions"] = list(conditions)

@@ -7,7 +7,7 @@ import pytest
 from flashrun.api.exits import Exit
 from flashrun.api.reasons import Reason, Retry
 from flashrun.plan import failures
-from flashrun.plan.pods import read_pod
+from flashrun.plan.pods import Pod, read_pod
 from tests.plan import worlds
 from tests.plan.worlds import make_pod
 
@@ -39,6 +39,41 @@ def test_a_pod_that_ended_has_a_reason_and_a_retry(ending, reason, retry) -> Non
 
     assert failures.pod_reason(pod) == reason
     assert failures.pod_retry(pod) is retry
+
+
+def evicted(disrupted: str = "", **ending: object) -> Pod:
+    """A pod that the kubelet ended for its use of local disk."""
+    manifest = make_pod(exit_code=40, disrupted=disrupted, **ending)  # type: ignore[arg-type]
+    manifest["status"] |= {"reason": "Evicted", "message": "Usage of EmptyDir exceeds 64Ki."}
+    return read_pod(manifest)
+
+
+def test_an_eviction_for_the_pods_own_limits_counts_whatever_the_trainer_wrote() -> None:
+    pod = evicted(termination=worlds.termination("Interrupted", "Saved."))
+
+    assert failures.pod_reason(pod) is Reason.EVICTED
+    assert failures.pod_retry(pod) is Retry.COUNTED
+    assert "Usage of EmptyDir exceeds 64Ki." in failures.pod_failure(pod).message
+
+
+def test_an_eviction_because_of_the_node_is_free() -> None:
+    pod = evicted(disrupted="TerminationByKubelet")
+
+    assert failures.pod_retry(pod) is Retry.UNCOUNTED
+    assert failures.pod_reason(pod) == "TerminationByKubelet"
+
+
+def test_a_pod_that_the_kubelet_refused_is_explained_in_its_words() -> None:
+    manifest = make_pod(running=False)
+    manifest["status"] |= {
+        "phase": "Failed",
+        "reason": "UnexpectedAdmissionError",
+        "message": "Allocate failed: no healthy GPU.",
+    }
+    failure = failures.job_failure("BackoffLimitExceeded", "limit", read_pod(manifest))
+
+    assert failure.reason == "UnexpectedAdmissionError"
+    assert failure.message == "Allocate failed: no healthy GPU."
 
 
 @pytest.mark.parametrize("code", [code for code in Exit if code is not Exit.DONE])

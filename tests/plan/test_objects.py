@@ -173,7 +173,9 @@ def test_the_job_ignores_disruptions_before_it_judges_exit_codes() -> None:
     made = objects.trainer_job(make_run(), placement, PLATFORM, RESOLVED)
     rules = made["spec"]["podFailurePolicy"]["rules"]
 
-    assert [rule["action"] for rule in rules] == ["Ignore", "Ignore", "FailJob"]
+    assert [rule["action"] for rule in rules] == ["Ignore"] * 4 + ["FailJob"] * 3
+    named = [rule["onExitCodes"]["containerName"] for rule in rules[1:]]
+    assert named == ["model", "packages", "trainer"] * 2
     assert rules[0]["onPodConditions"][0]["type"] == "DisruptionTarget"
     assert made["spec"]["podReplacementPolicy"] == "Failed"
     assert made["spec"]["template"]["spec"]["restartPolicy"] == "Never"

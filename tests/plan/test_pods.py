@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as some
 
 from flashrun.api import names
-from flashrun.api.reasons import Activity, ConditionType, Phase, Reason
+from flashrun.api.reasons import Activity, ConditionType, Phase, Reason, Retry
+from flashrun.plan import failures
 from flashrun.plan.pods import read_pod
 from tests.plan import worlds
 from tests.plan.worlds import World, make_pod, make_run, member
@@ -119,11 +120,70 @@ def test_a_pod_ends_as_its_trainer_does_and_not_as_a_stopped_sidecar(kind, code)
     assert read_pod(pod).exit_code == code
 
 
-def test_a_sidecar_that_failed_alone_explains_a_failed_pod() -> None:
+def test_a_sidecar_that_failed_the_pod_of_a_trainer_that_succeeded_decides_nothing() -> None:
     pod = with_container(make_pod(exit_code=0), "istio-proxy", STOPPED)
     pod["status"]["phase"] = "Failed"
 
-    assert read_pod(pod).exit_code == 143
+    assert (read_pod(pod).exit_code, read_pod(pod).foreign_failure) == (0, "")
+
+
+def test_a_container_that_failed_the_pod_before_the_trainer_started_is_named() -> None:
+    pod = make_pod(running=False)
+    pod["status"] |= {"phase": "Failed", "containerStatuses": []}
+    failed = read_pod(with_container(pod, "istio-init", STOPPED, "initContainerStatuses"))
+
+    assert failed.exit_code is None
+    assert failed.foreign_failure == (
+        "Container istio-init, which another program added, ended with exit code 143 before the "
+        "trainer started."
+    )
+    assert failures.pod_reason(failed) is Reason.ADDED_CONTAINER_FAILED
+    assert failures.pod_retry(failed) is Retry.COUNTED  # 143 of the trainer would be free
+
+
+def test_a_pod_whose_trainer_has_ended_is_not_active_and_still_holds_its_node() -> None:
+    ended = make_pod(exit_code=0)
+    ended["status"]["phase"] = "Running"
+    pod = read_pod(with_container(ended, "istio-proxy", PROXY))
+
+    assert (pod.active, pod.holds_node, pod.exit_code) == (False, True, 0)
+
+
+WAITS = {"waiting": {"reason": "ImagePullBackOff", "message": "not found"}}
+
+
+def test_a_sidecar_whose_image_is_missing_hides_no_trainer_that_runs() -> None:
+    pod = read_pod(with_container(make_pod(), "fluent-bit", WAITS))
+    status = worlds.running().seeing(pods=(with_container(make_pod(), "fluent-bit", WAITS),))
+
+    assert (pod.waiting_reason, pod.image_trouble) == ("", False)
+    assert status.decide().status.phase is Phase.RUNNING
+
+
+def test_the_image_of_a_sidecar_is_waited_for_by_name_and_fails_no_run() -> None:
+    preparing = with_container(make_pod(running=False), "trainer", INITIALIZING)
+    preparing["status"]["containerStatuses"] = preparing["status"]["containerStatuses"][:1]
+    manifest = with_container(preparing, "fluent-bit", WAITS, "initContainerStatuses")
+    pod = read_pod(manifest)
+    waiting = worlds.running().seeing(pods=(manifest,), pull_failed_seconds={pod.uid: 7200.0})
+    status = waiting.decide().status
+
+    assert not pod.image_trouble
+    assert status.phase is Phase.STARTING
+    assert status.pending is not None
+    assert "Container fluent-bit, which another program added, waits: not found" in (
+        status.pending.message
+    )
+
+
+def test_sentences_of_other_programs_are_cleaned() -> None:
+    manifest = make_pod(unschedulable="0/3 nodes\x1b[31m are\n available")
+    manifest["status"] |= {"reason": "Evicted", "message": "disk\u202e " + "x" * 9000}
+    pod = read_pod(manifest)
+
+    assert pod.unschedulable == "0/3 nodes[31m are  available"
+    assert pod.status_message.isprintable()
+    assert len(pod.status_message) <= 2048
 
 
 @given(

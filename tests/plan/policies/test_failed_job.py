@@ -10,6 +10,7 @@ from flashrun.api.reasons import Phase
 from flashrun.api.records import ResolvedRun, Scale
 from tests.plan import worlds
 from tests.plan.worlds import (
+    PLATFORM,
     make_pod,
     member,
     running,
@@ -51,6 +52,35 @@ def test_a_failed_job_is_explained_by_its_last_pod(
     assert decision.status.failure is not None
     assert decision.status.failure.reason == reason
     assert sentence in decision.status.failure.message
+
+
+def test_a_trainer_that_succeeded_without_a_result_is_not_started_again() -> None:
+    pod = make_pod(exit_code=0)
+    pod["status"]["phase"] = "Failed"  # by another container
+    decision = running().seeing(pods=(pod,)).decide()
+
+    assert decision.status.failure is not None
+    assert decision.status.failure.reason == "ResultMissing"
+    assert [item.kind for item in decision.delete] == ["Job"]
+
+
+def test_evictions_for_the_pods_own_limits_come_to_an_end() -> None:
+    """The Job sees the exit code of an interruption and would go on for ever."""
+    world = running()
+    for number in range(1, 9):
+        pod = make_pod(f"evicted-{number}", exit_code=143)
+        pod["status"] |= {"reason": "Evicted", "message": "Usage of EmptyDir exceeds 64Ki."}
+        world = world.seeing(pods=(pod,))
+        decision = world.decide()
+        if decision.status.phase is Phase.FAILED:
+            break
+        world = world.act(decision)
+
+    assert number == PLATFORM.trainer.retries + 1
+    assert decision.status.failure is not None
+    assert decision.status.failure.reason == "Evicted"
+    assert "64Ki" in decision.status.failure.message
+    assert [item.kind for item in decision.delete] == ["Job"]
 
 
 RETRIES = [

@@ -55,6 +55,20 @@ def test_a_job_of_a_finished_run_that_still_has_pods_is_deleted() -> None:
     assert failed.seeing(pods=(make_pod(exit_code=0),)).decide().delete == ()
 
 
+def test_a_job_that_would_start_another_pod_is_deleted_when_its_controller_had_time() -> None:
+    """A sidecar failed the pod of a trainer that succeeded; the Job would try again."""
+    world = worlds.finished(result=worlds.result(), adapter=ADAPTER).settled()
+    pod = make_pod(exit_code=0)
+    pod["status"]["phase"] = "Failed"
+    failed = world.seeing(pods=(pod,))
+    [job] = failed.observed.jobs
+    early, late = failed.decide(), failed.later(seconds=6).decide()
+
+    assert (early.delete, early.requeue_seconds) == ((), 5.0)
+    assert [item.name for item in late.delete] == [job["metadata"]["name"]]
+    assert failed.seeing(jobs=(worlds.failed_job(job),)).later(seconds=6).decide().delete == ()
+
+
 def test_the_credentials_of_a_run_are_not_renewed_when_it_has_ended_or_is_ending() -> None:
     """They end with it: what they allow is over when they expire."""
     ended = worlds.finished(result=worlds.result(), adapter=ADAPTER).settled()

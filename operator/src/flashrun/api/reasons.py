@@ -45,7 +45,7 @@ class Retry(Word):
     """What follows an attempt that has ended."""
 
     NEVER = "never", "The run ends: another attempt would end in the same way."
-    UNCOUNTED = "uncounted", "Retried at once; it does not count against the number of retries."
+    UNCOUNTED = "uncounted", "Retried; it does not count against the number of retries."
     COUNTED = "counted", "Retried, within the platform's number of retries."
     LARGER_POOL = (
         "larger-pool",
@@ -206,6 +206,18 @@ class Reason(Word):
         "Another pod owns the run now.",
         Owner.INTERNAL,
         Retry.UNCOUNTED,
+    )
+    EVICTED = (
+        "Evicted",
+        "The kubelet ended the pod, which used more local disk than its limits allow.",
+        Owner.USER,
+        Retry.COUNTED,
+    )
+    ADDED_CONTAINER_FAILED = (
+        "AddedContainerFailed",
+        "A container that another program added to the pod failed before the trainer started.",
+        Owner.PLATFORM,
+        Retry.COUNTED,
     )
     NODE_LOST = (
         "NodeLost",
@@ -595,6 +607,8 @@ class KubernetesReason(StrEnum):
     """Of a Job that reached ``activeDeadlineSeconds``."""
     OOM_KILLED = "OOMKilled"
     """Of a container that used more memory than its limit."""
+    EVICTED = "Evicted"
+    """Of a pod that the kubelet ended."""
     ERR_IMAGE_PULL = "ErrImagePull"
     IMAGE_PULL_BACK_OFF = "ImagePullBackOff"
     INVALID_IMAGE_NAME = "InvalidImageName"

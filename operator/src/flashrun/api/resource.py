@@ -229,6 +229,12 @@ class ResolvedStatus(Section):
     init_from_adapter_prefix: str = ""
     wall_clock_seconds: int = 0
     retries: int = 0
+    seconds_before: int = 0
+    """Seconds of the wall-clock limit that earlier Jobs used, if the newest one continues them."""
+    failures_before: int = 0
+    """Counted failures of earlier Jobs, if the newest one continues them."""
+    renewals: int = 0
+    """Jobs that took the place of one that would have waited; they are not retries."""
     job: int = 0
     """Number of the newest Job, counted from 0."""
     job_uid: str = ""

@@ -50,6 +50,7 @@ from flashrun.plan.listed_folders import listed_adapter, listed_checkpoints
 from flashrun.plan.mirrored_models import MirrorAnswer
 from flashrun.plan.objects import is_owned_by
 from flashrun.plan.pins import pinned_run
+from flashrun.plan.pods import read_pods
 from flashrun.plan.progress_status import with_shown_metrics
 from flashrun.plan.types import AdapterSource, Object, Observed, SecretLookup, StorageView
 from flashrun.store import Store
@@ -236,7 +237,7 @@ class Observer:
 
     def _files_view(self, run: FlashRun, pods: tuple[Object, ...]) -> StorageView:
         heartbeat = self._heartbeats.newest(run.uid)
-        phases = {pod["metadata"]["uid"]: (pod.get("status") or {}).get("phase") for pod in pods}
+        phases = {pod.uid: (pod.phase, pod.active) for pod in read_pods(pods)}
         mark = (heartbeat.attempt, heartbeat.commits, phases) if heartbeat else None
         cached = self._views.get(run.uid)
         now = self._clock()

@@ -17,9 +17,11 @@ from flashrun.plan.policies.active_job import follow_job
 from flashrun.plan.policies.admission import refuse_invalid_spec, wait_for_storage
 from flashrun.plan.policies.cancellation import cancel_run
 from flashrun.plan.policies.failed_job import retry_or_fail
+from flashrun.plan.policies.held_pods import end_held_pods
 from flashrun.plan.policies.job_launch import launch_job
 from flashrun.plan.policies.lost_node import give_up_lost_pods
 from flashrun.plan.policies.recorded_ending import repeat_ending
+from flashrun.plan.policies.renewed_job import renew_job
 from flashrun.plan.policies.required_secrets import wait_for_secrets
 from flashrun.plan.policies.retention import retain_finished
 from flashrun.plan.policies.save_request import pass_on_save_request
@@ -41,6 +43,7 @@ POLICIES: Final[tuple[Policy, ...]] = (
     suspend_run,
     launch_job,  # from here on the run has a Job
     retry_or_fail,
+    renew_job,
     follow_job,  # always decides
 )
 ACTIVE_SECONDS: Final = 60.0
@@ -55,7 +58,7 @@ def decide(run: FlashRun, observed: Observed, platform: Platform, now: datetime)
         return retain_finished(run, observed, platform, now)
     context = build_context(run, observed, platform, now)
     decision = next(answer for policy in POLICIES if (answer := policy(context)) is not None)
-    decision = give_up_lost_pods(context, decision)
+    decision = end_held_pods(context, give_up_lost_pods(context, decision))
     decision = pass_on_save_request(context, limit_writes(run.status, decision, now))
     if decision.requeue_seconds is None and context.active:
         decision = replace(decision, requeue_seconds=ACTIVE_SECONDS)

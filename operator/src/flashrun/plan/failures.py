@@ -20,6 +20,8 @@ def pod_retry(pod: Pod) -> Retry:
     """Return whether and how an attempt that ended because of ``pod`` is retried."""
     if pod.disrupted:
         return Retry.UNCOUNTED
+    if pod.evicted:
+        return Retry.COUNTED
     if pod.killed_for_memory:
         return Retry.LARGER_POOL
     code = exit_of(pod.exit_code)
@@ -28,15 +30,25 @@ def pod_retry(pod: Pod) -> Retry:
 
 def pod_reason(pod: Pod) -> AnyReason:
     """Return the reason why ``pod`` ended."""
+    if pod.evicted:
+        return Reason.EVICTED  # whatever the trainer could still write
     if pod.termination is not None:
         return pod.termination.reason
     if pod.disrupted:
         return reason_from(pod.disrupted)
     if pod.killed_for_memory:
         return Reason.HOST_OUT_OF_MEMORY
-    if pod.exit_code in (0, None):
-        return Reason.COMPLETED if pod.exit_code == 0 else Reason.POD_LOST
+    if pod.exit_code == 0:
+        return Reason.COMPLETED
+    if pod.exit_code is None:
+        return _reason_without_exit_code(pod)
     return exit_code_failure(pod.exit_code).reason
+
+
+def _reason_without_exit_code(pod: Pod) -> AnyReason:
+    if pod.foreign_failure:
+        return Reason.ADDED_CONTAINER_FAILED
+    return reason_from(pod.status_reason) if pod.status_reason else Reason.POD_LOST
 
 
 def result_failure(result: Result) -> FailureStatus:
@@ -53,6 +65,14 @@ def pod_failure(pod: Pod) -> FailureStatus:
 
 
 def _own_failure(pod: Pod) -> FailureStatus:
+    if pod.evicted:
+        return FailureStatus(
+            reason=Reason.EVICTED,
+            message=f"The kubelet ended the pod: {pod.status_message or pod.status_reason}"[:2048],
+            hint="Write less to local disk, or ask the platform's administrator for a larger limit "
+            "on ephemeral storage.",
+            exit_code=pod.exit_code,
+        )
     if pod.termination is not None:
         return _termination_failure(pod.termination, pod.exit_code)
     if pod.killed_for_memory:
@@ -63,6 +83,8 @@ def _own_failure(pod: Pod) -> FailureStatus:
             "for a pool with more memory.",
             exit_code=pod.exit_code,
         )
+    if pod.exit_code is None and (message := pod.foreign_failure or pod.status_message):
+        return FailureStatus(reason=pod_reason(pod), message=message)
     return exit_code_failure(pod.exit_code)
 
 
@@ -77,7 +99,9 @@ def job_failure(reason: str, message: str, last: Pod | None) -> FailureStatus:
             message="The run reached the platform's wall-clock limit.",
             hint="Its checkpoints are kept: continue with train.init_from_adapter.",
         )
-    if last is not None and (last.exit_code or last.termination):
+    if last is not None and (
+        last.exit_code or last.termination or last.foreign_failure or last.status_reason
+    ):
         return pod_failure(last)
     return FailureStatus(
         reason=reason_from(reason) if reason else Reason.JOB_FAILED,

@@ -27,11 +27,15 @@ def start_job(
     *,
     phase: Phase = Phase.STARTING,
     retire: Object | None = None,
+    limits: pins.JobLimits | None = None,
 ) -> Decision:
-    """Create the Job of ``placement`` and what its pods need; suspend the Job ``retire``."""
+    """Create the Job of ``placement`` and what its pods need; suspend the Job ``retire``.
+
+    ``limits`` are by default those of the run.
+    """
     resolved = resolved.replace(scale=placement.scale)
-    limits = pins.job_limits(context.run, context.platform)
-    job = objects.trainer_job(context.run, placement, context.platform, resolved)
+    limits = limits or pins.job_limits(context.run, context.platform)
+    job = objects.trainer_job(context.run, placement, context.platform, resolved, limits)
     status = run_status.with_conditions(
         run_status.with_pins(
             context.status, context.run, resolved, placement, limits, context.observed.storage

@@ -104,10 +104,17 @@ def peers_service(run: FlashRun, number: int) -> Object:
 
 
 def trainer_job(
-    run: FlashRun, placement: JobPlacement, platform: Platform, resolved: ResolvedRun
+    run: FlashRun,
+    placement: JobPlacement,
+    platform: Platform,
+    resolved: ResolvedRun,
+    limits: pins.JobLimits | None = None,
 ) -> Object:
-    """Return the Job that trains ``run``; the Job controller retries its pods."""
-    trainer, limits = platform.trainer, pins.job_limits(run, platform)
+    """Return the Job that trains ``run``; the Job controller retries its pods.
+
+    ``limits`` are by default those that the status of the run has.
+    """
+    trainer, limits = platform.trainer, limits or pins.job_limits(run, platform)
     meta = owned_metadata(run, names.job_name(run.name, run.uid, placement.number))
     meta["labels"] |= {names.JOB_NUMBER_LABEL: str(placement.number)}
     if trainer.queue:
@@ -128,7 +135,10 @@ def trainer_job(
             "template": {
                 "metadata": {
                     "labels": {**trainer.labels, **meta["labels"]},
-                    "annotations": dict(trainer.annotations),
+                    "annotations": {
+                        **trainer.annotations,
+                        "kubectl.kubernetes.io/default-container": pod.TRAINER_CONTAINER,
+                    },
                 },
                 "spec": _pod_spec(run, placement, platform, resolved),
             },
@@ -143,7 +153,7 @@ def limit_fields(nodes: int, limits: pins.JobLimits) -> Object:
     attempt up to ``nodes`` times. ``backoffLimitPerIndex`` counts it once per pod.
     """
     retries = "backoffLimit" if nodes == 1 else "backoffLimitPerIndex"
-    return {retries: limits.retries, "activeDeadlineSeconds": limits.wall_clock_seconds}
+    return {retries: limits.retries_left, "activeDeadlineSeconds": limits.seconds_left}
 
 
 def _size_fields(nodes: int) -> Object:
@@ -163,20 +173,27 @@ def _size_fields(nodes: int) -> Object:
 
 
 def _pod_failure_rules() -> list[Object]:
-    """Return the rules in their order: a disruption is ignored, whatever the exit code is."""
+    """Return the rules in their order: a disruption is ignored, whatever the exit code is.
+
+    Exit codes count of our own containers only: without a name, a rule would match those of
+    containers that other programs add to the pod.
+    """
     return [
         {
             "action": "Ignore",
             "onPodConditions": [{"type": pod.DISRUPTED_CONDITION, "status": "True"}],
         },
-        {
-            "action": "Ignore",
-            "onExitCodes": {"operator": "In", "values": list(exits.IGNORED_CODES)},
-        },
-        {
-            "action": "FailJob",
-            "onExitCodes": {"operator": "In", "values": list(exits.FAILING_CODES)},
-        },
+        *(
+            {
+                "action": action,
+                "onExitCodes": {"containerName": name, "operator": "In", "values": list(codes)},
+            }
+            for action, codes in (
+                ("Ignore", exits.IGNORED_CODES),
+                ("FailJob", exits.FAILING_CODES),
+            )
+            for name in pod.CONTAINERS
+        ),
     ]
 
 

@@ -31,10 +31,27 @@ _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 
 @dataclass(frozen=True)
 class JobLimits:
-    """How long a run's Job may take, and how often it may try."""
+    """How long a run may take and how often it may try, and what earlier Jobs of it have used.
+
+    A Job that takes the place of another one only for the cluster's sake has what is left.
+    """
 
     wall_clock_seconds: int
     retries: int
+    seconds_before: int = 0
+    failures_before: int = 0
+    renewals: int = 0
+    """Jobs that are not retries: each took the place of one that would have waited."""
+
+    @property
+    def seconds_left(self) -> int:
+        """How long the newest Job may take; at least a minute, so that it may say so itself."""
+        return max(60, self.wall_clock_seconds - self.seconds_before)
+
+    @property
+    def retries_left(self) -> int:
+        """How many counted failures the newest Job may have."""
+        return max(0, self.retries - self.failures_before)
 
 
 def job_limits(run: FlashRun, platform: Platform) -> JobLimits:
@@ -42,7 +59,13 @@ def job_limits(run: FlashRun, platform: Platform) -> JobLimits:
     pinned, trainer = run.status.resolved, platform.trainer
     if pinned is None or not pinned.wall_clock_seconds:
         return JobLimits(trainer.wall_clock_seconds, trainer.retries)
-    return JobLimits(pinned.wall_clock_seconds, pinned.retries)
+    return JobLimits(
+        pinned.wall_clock_seconds,
+        pinned.retries,
+        pinned.seconds_before,
+        pinned.failures_before,
+        pinned.renewals,
+    )
 
 
 def pinned_run(run: FlashRun) -> ResolvedRun | None:

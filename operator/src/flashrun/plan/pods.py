@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from flashrun.api import names
+from flashrun.api.bounds import clean_text
 from flashrun.api.exits import IGNORED_CODES, Exit, Termination, parse_termination
 from flashrun.api.pod import (
     DISRUPTED_CONDITION,
@@ -28,6 +29,7 @@ _EPOCH: Final = datetime.fromtimestamp(0, UTC)
 _END: Final = datetime.max.replace(tzinfo=UTC)
 _CONSEQUENT_CODES: Final = frozenset({*IGNORED_CODES, Exit.NCCL})
 """Exit codes of pods that ended because another one did."""
+_SENTENCE_LIMIT: Final = 2048
 _IMAGE_REASONS: Final = frozenset(
     {
         KubernetesReason.ERR_IMAGE_PULL,
@@ -60,28 +62,47 @@ class Pod:
     started: datetime | None
     """When the trainer container started."""
     ended: datetime | None
+    """When the container ended that decided the pod."""
+    trainer_ended: bool
+    """Whether the trainer container has ended; containers of other programs may still run."""
     activity: Activity | None
     """What the running container does; None when none of ours runs."""
     exit_code: int | None
-    """Exit code of the container that ended the pod."""
+    """Exit code of the container of ours that ended the pod; None when none of them did."""
     killed_for_memory: bool
     disrupted: str
     """Reason of the DisruptionTarget condition; empty without a disruption."""
     termination: Termination | None
+    status_reason: str
+    """Why the kubelet ended or refused the pod as a whole, such as Evicted; else empty."""
+    status_message: str
+    foreign_failure: str
+    """One sentence when only a container of another program can have failed the pod."""
     waiting_reason: str
+    """Why a container keeps the pod from starting."""
     waiting_message: str
+    image_trouble: bool
+    """Whether the image of a container of ours cannot be pulled."""
     unschedulable: str
     """The scheduler's message when no node fits; else empty."""
 
     @property
     def active(self) -> bool:
-        """Whether the pod may still write to storage."""
+        """Whether the pod may still write to storage, which only its trainer does."""
+        return self.holds_node and not self.trainer_ended
+
+    @property
+    def holds_node(self) -> bool:
+        """Whether the pod still has its GPUs."""
         return self.phase not in ENDED_PHASES
 
     @property
-    def image_trouble(self) -> bool:
-        """Whether the image cannot be pulled."""
-        return self.waiting_reason in _IMAGE_REASONS
+    def evicted(self) -> bool:
+        """Whether the pod was evicted because it exceeded its own limits.
+
+        An eviction for another cause has the condition DisruptionTarget.
+        """
+        return self.status_reason == KubernetesReason.EVICTED and not self.disrupted
 
 
 @dataclass(frozen=True)
@@ -105,7 +126,11 @@ class Attempt:
         exit code has its cause in another pod count only when there are no others.
         """
         failed = [pod for pod in self.pods if not pod.active and pod.exit_code != 0]
-        own = [pod for pod in failed if pod.disrupted or pod.exit_code not in _CONSEQUENT_CODES]
+        own = [
+            pod
+            for pod in failed
+            if pod.disrupted or pod.evicted or pod.exit_code not in _CONSEQUENT_CODES
+        ]
         return min(own or failed, key=lambda pod: pod.ended or _END, default=self.leader)
 
 
@@ -151,9 +176,9 @@ def read_pod(pod: Object) -> Pod:
     metadata, status = pod["metadata"], pod.get("status") or {}
     labels = metadata.get("labels") or {}
     containers = container_statuses(pod)
-    ended = _deciding_termination(containers, status.get("phase", ""))
-    waiting = _waiting_state(containers)
+    ended = _deciding_termination(containers)
     trainer = _trainer_state(containers)
+    waiting_name, waiting = ("", {}) if _has_started(trainer) else _waiting_state(containers)
     running = trainer.get("running") or trainer.get("terminated") or {}
     return Pod(
         name=metadata["name"],
@@ -166,15 +191,25 @@ def read_pod(pod: Object) -> Pod:
         deleted=_time(metadata.get("deletionTimestamp")),
         started=_time(running.get("startedAt")),
         ended=_time(ended.get("finishedAt")),
+        trainer_ended="terminated" in trainer,
         activity=_activity(containers),
         exit_code=ended.get("exitCode"),
         killed_for_memory=ended.get("reason") == KubernetesReason.OOM_KILLED,
         disrupted=(find_condition(pod, DISRUPTED_CONDITION) or {}).get("reason", ""),
         termination=parse_termination(ended.get("message") or ""),
+        status_reason=status.get("reason", ""),
+        status_message=_clean(status.get("message")),
+        foreign_failure="" if ended else _foreign_failure(containers, status.get("phase", "")),
         waiting_reason=waiting.get("reason", ""),
-        waiting_message=waiting.get("message", ""),
-        unschedulable=(find_condition(pod, "PodScheduled", "False") or {}).get("message", ""),
+        waiting_message=_waiting_message(waiting_name, waiting),
+        image_trouble=waiting_name in _ACTIVITIES and waiting.get("reason") in _IMAGE_REASONS,
+        unschedulable=_clean((find_condition(pod, "PodScheduled", "False") or {}).get("message")),
     )
+
+
+def is_held_by_other_containers(pod: Pod) -> bool:
+    """Return whether the trainer has ended and containers of other programs keep the pod alive."""
+    return pod.holds_node and pod.trainer_ended
 
 
 def _trainer_state(containers: list[dict[str, Any]]) -> dict[str, Any]:
@@ -183,30 +218,64 @@ def _trainer_state(containers: list[dict[str, Any]]) -> dict[str, Any]:
     return next(states, None) or {}
 
 
-def _deciding_termination(containers: list[dict[str, Any]], phase: str) -> dict[str, Any]:
-    """Return the terminated state that decided the pod: the first failure, else the end.
+def _has_started(state: dict[str, Any]) -> bool:
+    return "running" in state or "terminated" in state
 
-    The containers that we created come first. One that another program added is stopped with the
-    pod and may end with a signal; it counts only when the pod has failed without our containers.
+
+def _deciding_termination(containers: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the terminated state of our containers that decided the pod; empty without one.
+
+    The first failure decides, else the end of the trainer. Containers that other programs added
+    are stopped with the pod, may end with any code or never, and decide nothing.
     """
-    ended: dict[str, dict[str, Any]] = {
-        item["name"]: state
+    ended: list[tuple[str, dict[str, Any]]] = [
+        (item["name"], state)
         for item in containers
-        if (state := (item.get("state") or {}).get("terminated"))
-    }
-    own = [state for name, state in ended.items() if name in _ACTIVITIES]
-    added = [state for name, state in ended.items() if name not in _ACTIVITIES]
-    deciding = (*own, *added) if phase == "Failed" else own
-    failed = [state for state in deciding if state.get("exitCode") != 0]
-    if failed:
-        return failed[0]
-    return own[-1] if own and len(ended) == len(containers) else {}
+        if item["name"] in _ACTIVITIES and (state := (item.get("state") or {}).get("terminated"))
+    ]
+    failed = [state for _, state in ended if state.get("exitCode") != 0]
+    done = [state for name, state in ended if name == TRAINER_CONTAINER]
+    return next(iter((*failed, *done)), {})
 
 
-def _waiting_state(containers: list[dict[str, Any]]) -> dict[str, Any]:
-    states = ((item.get("state") or {}).get("waiting") for item in containers)
+def _foreign_failure(containers: list[dict[str, Any]], phase: str) -> str:
+    """Return a sentence about the first container of another program that failed the pod."""
+    if phase != "Failed":
+        return ""
+    for item in containers:
+        state = (item.get("state") or {}).get("terminated") or {}
+        if item["name"] not in _ACTIVITIES and state.get("exitCode", 0) != 0:
+            code = state["exitCode"]
+            return _added(item["name"], f"ended with exit code {code} before the trainer started.")
+    return ""
+
+
+def _waiting_state(containers: list[dict[str, Any]]) -> tuple[str, dict[str, Any]]:
+    """Return the name and the state of the first container that waits for something unusual."""
     ordinary = (KubernetesReason.POD_INITIALIZING, KubernetesReason.CONTAINER_CREATING)
-    return next((state for state in states if state and state.get("reason") not in ordinary), {})
+    for item in containers:
+        state = (item.get("state") or {}).get("waiting")
+        if state and state.get("reason") not in ordinary:
+            return item["name"], state
+    return "", {}
+
+
+def _waiting_message(name: str, state: dict[str, Any]) -> str:
+    if not state:
+        return ""
+    message = _clean(state.get("message"))
+    if name in _ACTIVITIES:
+        return message
+    return _added(name, f"waits: {message or state.get('reason', '')}")
+
+
+def _added(name: str, what: str) -> str:
+    return f"Container {name}, which another program added, {what}"
+
+
+def _clean(text: str | None) -> str:
+    """Return a sentence of another program within bounds, on one line and without secrets."""
+    return clean_text((text or "")[:_SENTENCE_LIMIT])
 
 
 def _activity(containers: list[dict[str, Any]]) -> Activity | None:

@@ -8,7 +8,8 @@ from flashrun.api import names
 from flashrun.api.reasons import Activity, AnyReason, KubernetesReason, Phase, Reason, reason_from
 from flashrun.api.records import ResolvedRun
 from flashrun.api.resource import FailureStatus, PendingStatus
-from flashrun.plan import failures, objects, pins, run_status
+from flashrun.api.times import format_time
+from flashrun.plan import back_off, failures, objects, pins, run_status
 from flashrun.plan.decisions import fail_run
 from flashrun.plan.job_start import (
     access_grant,
@@ -17,7 +18,7 @@ from flashrun.plan.job_start import (
     suspend_patch,
 )
 from flashrun.plan.kubernetes_status import find_condition
-from flashrun.plan.pods import Pod
+from flashrun.plan.pods import Pod, is_held_by_other_containers
 from flashrun.plan.policies.stalled_attempt import end_stalled_attempt
 from flashrun.plan.run_context import RunContext
 from flashrun.plan.types import Decision, Delete, Object, Patch
@@ -137,6 +138,10 @@ def _between_attempts(context: RunContext, active: list[Pod]) -> str:
     last = f"The last attempt ended: {failures.pod_reason(ended[-1])}. " if ended else ""
     if active:
         return f"{last}Its other pods have not ended yet."
+    if any(is_held_by_other_containers(pod) for pod in context.current_pods):
+        return f"{last}Containers that other programs added to its pod have not ended yet."
+    if (moment := back_off.next_try(context)) is not None:
+        return f"{last}The Job controller creates the next pod at {format_time(moment)}."
     pod = "the next pod" if ended else "a pod"
     return f"{last}The Job controller has not created {pod} yet."
 

@@ -23,7 +23,11 @@ def retry_or_fail(context: RunContext) -> Decision | None:
     if find_condition(job, "Complete") is not None and not context.observed.storage.problem:
         return fail_run(context, failures.NO_RESULT)  # storage was read after the Job
     failed = find_condition(job, "Failed")
+    if failed is None and _left_no_result(context):
+        return fail_run(context, failures.NO_RESULT, delete_jobs=True)
     last = _last_failed_pod(context, pinned.job)
+    if failed is None and last is not None and _evicted_too_often(context, pinned, last):
+        return fail_run(context, failures.pod_failure(last), delete_jobs=True)
     outgrown = last is not None and failures.pod_retry(last) is Retry.LARGER_POOL
     if failed is None and not outgrown:
         return None
@@ -48,7 +52,7 @@ def _retry_placement(
     """Return where another Job can continue, for failures that this Job cannot retry."""
     number, pools, scale = pinned.job, context.platform.pools, resolved.scale
     pool = next((pool for pool in pools if pool.name == pinned.pool), None)
-    if last is None or pool is None or number >= pinned.retries:
+    if last is None or pool is None or number - pinned.renewals >= pinned.retries:
         return None
     match failures.pod_retry(last):
         case Retry.LARGER_POOL:
@@ -65,6 +69,26 @@ def _retry_placement(
             return objects.JobPlacement(number + 1, pool, scale, tuple(sorted(bad - {""}))[:64])
         case _:
             return None
+
+
+def _left_no_result(context: RunContext) -> bool:
+    """Return whether the trainer ended with exit code 0, and its Job would start it again.
+
+    A container that another program added has failed the pod. Storage was read after the pods.
+    """
+    pods = context.current_pods
+    if not pods or context.observed.storage.problem or context.observed.storage.result is not None:
+        return False
+    return pods[0].phase == "Failed" and pods[0].exit_code == 0 and not pods[0].evicted
+
+
+def _evicted_too_often(context: RunContext, pinned: ResolvedStatus, last: Pod) -> bool:
+    """Return whether evictions for the pod's own limits have used up the retries.
+
+    The Job counts the exit code of the trainer, which is often that of an interruption.
+    """
+    evictions = sum(attempt.reason is Reason.EVICTED for attempt in context.status.attempts)
+    return last.evicted and evictions > pinned.retries
 
 
 def _last_failed_pod(context: RunContext, number: int) -> Pod | None:

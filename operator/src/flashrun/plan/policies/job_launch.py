@@ -18,7 +18,7 @@ def launch_job(context: RunContext) -> Decision | None:
     """
     if context.job is not None and not context.stray_jobs:
         return None
-    if context.stray_jobs or context.active:
+    if context.stray_jobs or any(pod.holds_node for pod in context.pods):
         return _remove_strays(context)
     storage = context.observed.storage
     if problem := storage.problem:  # it may say that the run has ended

@@ -23,7 +23,7 @@ def give_up_lost_pods(context: RunContext, decision: Decision) -> Decision:
     lost = [
         pod
         for pod in context.pods
-        if pod.active and pod.deleted is not None and context.silence(pod) >= NODE_LOST
+        if pod.holds_node and pod.deleted is not None and context.silence(pod) >= NODE_LOST
     ]
     lost_names = {pod.name for pod in lost}
     claims = context.observed.storage.claims
