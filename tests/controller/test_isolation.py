@@ -130,6 +130,7 @@ ALLOWED = [
     *((verb, "environments/{mine}/env/latest.json") for verb in ("get", "put", "delete")),
     *((verb, "environments/shared/env/latest.json") for verb in ("get", "put", "delete")),
     *(("list", "environments/{mine}/"), ("list", "environments/shared/")),
+    *(("get", "models/org/m/r/tokenizer.json"), ("list", "models/org/m/")),
 ]
 REFUSED = [
     *((verb, "runs/{mine}/r/u/result.json") for verb in ("put", "delete")),
@@ -140,7 +141,8 @@ REFUSED = [
     *((verb, "live/uid.json") for verb in ("get", "put", "delete")),
     *((verb, "endings/{mine}/r/u.json") for verb in ("get", "put", "delete")),
     *((verb, "known/installation/{mine}/r/u") for verb in ("get", "put", "delete")),
-    *((verb, "models/m/r/manifest.json") for verb in ("get", "put", "delete")),
+    *((verb, "models/org/m/r/model.safetensors") for verb in ("get", "put", "delete")),
+    *((verb, "models/org/m/r/tokenizer.json") for verb in ("put", "delete")),
 ]
 
 

@@ -16,6 +16,8 @@ from flashrun.store_errors import StorageForbidden
 
 PREFIX = names.run_prefix("team-a", "flash-1", "uid-1")
 LIVE = names.heartbeat_key("uid-1")
+TOKENIZER_NAMES = ("manifest.json", "tokenizer.json", "tokenizer.model", "chat_template.jinja")
+WEIGHT_NAMES = ("model.safetensors", "model-00001-of-00002.safetensors", "f")
 READABLE = ("models/org/m/rev/", "environments/org/env/", "runs/team-a/flash-0/uid-0/adapter/")
 
 
@@ -47,6 +49,16 @@ def test_the_policy_of_people_without_an_org_has_no_environments() -> None:
 def test_a_namespace_with_too_many_orgs_has_no_policy() -> None:
     with pytest.raises(ValueError, match="bind fewer orgs to the namespace"):
         namespace_policy("bucket", "team-a", (f"org-{number}" for number in range(40)))
+
+
+def test_a_namespace_with_many_orgs_keeps_its_policy_without_the_mirror() -> None:
+    orgs = [f"org-{number}" for number in range(10)]
+    with_room = namespace_policy("bucket", "team-a", orgs[:2])
+    assert "models/" in json.dumps(with_room)
+    while "models/" in json.dumps(policy := namespace_policy("bucket", "team-a", orgs)):
+        orgs.append(f"org-{len(orgs)}")
+
+    assert f"environments/{orgs[-1]}/" in json.dumps(policy)
 
 
 @pytest.fixture
@@ -135,7 +147,11 @@ def test_a_trainer_may_not(store: Store, limited: Store, verb: str, key: str):
         ("delete", "live/uid.json", False),
         ("get", "runs/team-b/r/u/metrics.jsonl", False),
         ("get", "runs/team-ab/r/u/metrics.jsonl", False),
-        ("get", "models/org/m/rev/f", False),
+        *(("get", f"models/org/m/rev/{name}", True) for name in TOKENIZER_NAMES),
+        *(("get", f"models/org/m/rev/{name}", False) for name in WEIGHT_NAMES),
+        ("list", "models/org/m/", True),
+        ("put", "models/org/m/rev/tokenizer.json", False),
+        ("delete", "models/org/m/rev/tokenizer.json", False),
         ("list", "runs/", False),
     ],
 )

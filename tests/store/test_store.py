@@ -188,6 +188,14 @@ def test_a_flipped_byte_is_found_and_leaves_no_file(store: Store, tmp_path: Path
     assert not list((tmp_path / "to").rglob("*"))
 
 
+def test_a_file_that_is_longer_than_its_manifest_says_fills_no_disk(store: Store, tmp_path: Path):
+    store.upload_folder("s/", folder_with(tmp_path / "from", {"a": b"1234"}), checkpoint)
+    store.put_bytes("s/a", bytes(8 * 1024 * 1024))
+    with pytest.raises(Corrupt, match=r"s/a in storage .* is longer than 4 bytes"):
+        store.download_folder("s/", tmp_path / "to")
+    assert not list((tmp_path / "to").rglob("*"))
+
+
 @pytest.mark.parametrize(
     "name",
     ["../out", "a/../../out", "/out", "//out", "a//b", "./a", "a/.", "..", "", "a\\..\\b", "a\0b"],

@@ -248,9 +248,13 @@ class Store:
             return None
         return FileEntry(path=key.rpartition("/")[2], size=found.size, sha256=digest)
 
-    def get_file(self, key: str, path: Path) -> FileEntry:
-        """Download ``key`` to the file ``path``, which appears complete or not at all."""
-        return _repeated(lambda: self._download(key, path))
+    def get_file(self, key: str, path: Path, limit: int | None = None) -> FileEntry:
+        """Download ``key`` to the file ``path``, which appears complete or not at all.
+
+        Raises:
+            Corrupt: the object is longer than ``limit`` bytes.
+        """
+        return _repeated(lambda: self._download(key, path, limit))
 
     # --- many objects -------------------------------------------------------------------------
 
@@ -304,11 +308,20 @@ class Store:
             Corrupt: a file differs from the manifest, or would be written outside ``folder``.
         """
         record = self.get_json(prefix + marker, Manifest)
-        targets = [(entry, self._inside(folder, prefix, entry.path)) for entry in record.files]
+        self.download_files(prefix, record.files, folder)
+        return record
+
+    def download_files(self, prefix: str, files: Iterable[FileEntry], folder: Path) -> None:
+        """Download ``files`` of the manifest below ``prefix``; check sizes and SHA-256.
+
+        Raises:
+            Corrupt: a file differs from the manifest, or would be written outside ``folder``.
+        """
+        targets = [(entry, self._inside(folder, prefix, entry.path)) for entry in files]
 
         def download(target: tuple[FileEntry, Path]) -> None:
             entry, path = target
-            saved = self.get_file(prefix + entry.path, path)
+            saved = self.get_file(prefix + entry.path, path, limit=entry.size)
             if (saved.size, saved.sha256) != (entry.size, entry.sha256):
                 path.unlink()
                 raise Corrupt(
@@ -318,7 +331,6 @@ class Store:
                 )
 
         _parallel(download, targets)
-        return record
 
     # --- the bucket and its credentials -------------------------------------------------------
 
@@ -484,7 +496,7 @@ class Store:
             with _released(response):
                 return parse_page(self._chunks(prefix, response))
 
-    def _download(self, key: str, path: Path) -> FileEntry:
+    def _download(self, key: str, path: Path, limit: int | None) -> FileEntry:
         digest, size = hashlib.sha256(), 0
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -497,6 +509,8 @@ class Store:
                         part.write(chunk)
                         digest.update(chunk)
                         size += len(chunk)
+                        if limit is not None and size > limit:
+                            raise Corrupt(f"{self._name(key)} is longer than {limit} bytes")
                 part.close()
                 Path(part.name).replace(path)
         except OSError as error:

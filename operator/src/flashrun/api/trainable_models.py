@@ -10,6 +10,9 @@ from typing import Final
 MODEL_FILES: Final = ("*.json", "*.safetensors", "*.jinja", "*.txt", "*.model", "tokenizer*")
 """What training needs of a model; other files of a repository stay where they are."""
 
+TOKENIZER_FILES: Final = ("*.json", "*.jinja", "*.txt", "*.model")
+"""What a tokenizer, its chat template and the config of a model are in: no weights."""
+
 _CLASSES: Final = """
 AXK1ForCausalLM AXK2ForCausalLM AfmoeForCausalLM ApertusForCausalLM ArceeForCausalLM
 AriaForConditionalGeneration AriaTextForCausalLM AyaVisionForConditionalGeneration

@@ -4,11 +4,13 @@ A policy is sent with AssumeRole, and the credentials in the answer allow nothin
 at most 2,048 characters.
 """
 
+import contextlib
 import json
 from collections.abc import Iterable
 from typing import Any, Final
 
 from flashrun.api import names
+from flashrun.api.trainable_models import TOKENIZER_FILES
 
 POLICY_LIMIT: Final = 2048
 """Maximum length of a policy, in characters of compact JSON."""
@@ -37,18 +39,25 @@ def run_policy(bucket: str, run_prefix: str, heartbeat_key: str, readable: Itera
 def namespace_policy(bucket: str, namespace: str, orgs: Iterable[str]) -> Policy:
     """Return what the users of a namespace may do: read its runs, manage environments of ``orgs``.
 
-    They may also write what ``flash doctor`` tries storage with.
+    They may also write what ``flash doctor`` tries storage with, and read the tokenizers of
+    mirrored models if the policy has room for it.
 
     Raises:
         ValueError: the policy is too long, because the namespace has too many orgs.
     """
     runs, environments = names.namespace_prefix(namespace), [*map(names.org_prefix, orgs)]
     writable = [*environments, names.namespace_probe_prefix(namespace)]
-    return _policy(
-        _listing(bucket, [runs, *writable]),
-        _allow(_READ, bucket, [f"{runs}*"]),
-        _allow((*_READ, *_WRITE, "s3:DeleteObject"), bucket, [f"{prefix}*" for prefix in writable]),
+    manage = _allow(
+        (*_READ, *_WRITE, "s3:DeleteObject"), bucket, [f"{prefix}*" for prefix in writable]
     )
+    tokenizers = [f"{names.MODELS_PREFIX}{pattern}" for pattern in TOKENIZER_FILES]
+    with contextlib.suppress(ValueError):
+        return _policy(
+            _listing(bucket, [runs, *writable, names.MODELS_PREFIX]),
+            _allow(_READ, bucket, [f"{runs}*", *tokenizers]),
+            manage,
+        )
+    return _policy(_listing(bucket, [runs, *writable]), _allow(_READ, bucket, [f"{runs}*"]), manage)
 
 
 def mirror_policy(bucket: str) -> Policy:

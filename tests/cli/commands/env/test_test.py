@@ -1,16 +1,21 @@
 """``flash env test``: an environment is checked before it costs GPU time."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
+from flashrun.api import names
+from flashrun.api.catalog import Model, Source
 from flashrun.api.config import Algorithm
 from flashrun.cli.commands.env.test import planned_run
 from flashrun.cli.config.compose import ConfigFile, compose
 from flashrun.cli.environments.env_check import (
     PlannedRun,
 )
-from tests.cli.shell import ROOT, Shell
+from flashrun.plan.storage_policies import namespace_policy
+from tests.cli.models.models import write_model
+from tests.cli.shell import ROOT, Served, Shell
 
 pytest.importorskip("freesolo", reason="the environment SDK is an extra")
 
@@ -300,6 +305,110 @@ def test_a_model_without_a_tokenizer_is_refused(shell: Shell) -> None:
     done = shell("env", "test", "env", "--model", "model")
     assert done.returncode == 2
     assert "model has no tokenizer_config.json" in done.stderr
+
+
+TRANSFORMERS = """
+import os
+
+class AutoTokenizer:
+    @staticmethod
+    def from_pretrained(folder):
+        raise ValueError(sorted(os.listdir(folder)))
+"""
+"""Stands in for transformers, which is not installed here: it shows what it was given."""
+
+
+def with_transformers(shell: Shell) -> Shell:
+    """Return a shell in which transformers is a module that shows the folder of the model."""
+    shell.write("modules/transformers/__init__.py", TRANSFORMERS)
+    path = f"{ROOT}/operator/src:{shell.folder}/modules"
+    return replace(shell, variables={**shell.variables, "PYTHONPATH": path})
+
+
+MIRRORED = Model(id="org/small", parameters=1, source=Source.MIRROR, revision="7")
+HUB = Model(id="org/hub", parameters=1)
+
+
+def test_the_tokenizer_of_a_mirrored_model_is_downloaded_with_the_keys_of_people(
+    served: Served,
+) -> None:
+    served.give_mirror()
+    served.publish(models_namespace=served.namespace, models=(MIRRORED, HUB))
+    write_model(served.flash.folder / "model", chat_template__jinja=b"{{ messages }}")
+    pushed = served.flash("model", "push", "model", "--id", "org/small", "--revision", "7")
+    assert pushed.returncode == 0, pushed.stderr
+    policy = namespace_policy(served.store.access.bucket, served.namespace, ["org"])
+    access = served.store.assume(policy, 900).model_dump_json(exclude_none=True)
+    patch = json.dumps({"stringData": {names.ACCESS_KEY: access}})
+    served.kubectl("patch", "secret", names.STORAGE_USER_SECRET, "-p", patch)
+    write(served.flash)
+    done = with_transformers(served.flash)("env", "test", "env", "--model", "org/small")
+
+    assert done.returncode == 2
+    [line] = done.stderr.splitlines()
+    assert "the model's tokenizer cannot be loaded" in line
+    files = "['chat_template.jinja', 'config.json', 'tokenizer.json', 'tokenizer_config.json']"
+    assert files in line
+    again = with_transformers(served.flash)("env", "test", "env", "--model", "org/small@7")
+    assert again.stderr == done.stderr
+
+
+@pytest.mark.parametrize(
+    ("model", "code", "sentence"),
+    [
+        ("org/hub", 3, "org/hub is in the platform's catalog, but runs get it from the hub, and"),
+        ("org/none", 3, "the platform's catalog has no model org/none, and the mirror has none"),
+        ("org/small", 3, "the mirror has no model org/small at revision 7"),
+        ("org/none@8", 3, "the mirror has no model org/none at revision 8"),
+    ],
+)
+def test_a_model_that_the_mirror_does_not_have_is_named_with_the_way_out(
+    served: Served, model: str, code: int, sentence: str
+) -> None:
+    served.publish(models=(MIRRORED, HUB))
+    write(served.flash)
+    done = with_transformers(served.flash)("env", "test", "env", "--model", model)
+
+    assert done.returncode == code
+    assert "the tokenizer of org/" in done.stderr
+    assert sentence in done.stderr
+    assert "or give the folder of a downloaded model to --model" in done.stderr
+
+
+def test_a_namespace_without_storage_keys_is_named_with_the_way_out(served: Served) -> None:
+    served.publish(models=(MIRRORED,))
+    served.kubectl("delete", "secret", names.STORAGE_USER_SECRET)
+    write(served.flash)
+    done = with_transformers(served.flash)("env", "test", "env", "--model", "org/small")
+
+    assert done.returncode == 1
+    assert "has no storage access for people" in done.stderr
+    assert "or give the folder of a downloaded model to --model" in done.stderr
+
+
+def test_a_model_by_its_id_needs_a_cluster_and_says_so(shell: Shell) -> None:
+    write(shell)
+    done = with_transformers(shell)("env", "test", "env", "--model", "org/small")
+
+    assert done.returncode == 2
+    assert "the tokenizer of org/small is not available: " in done.stderr
+    assert "give the folder of a downloaded model to --model" in done.stderr
+
+
+def test_without_transformers_no_cluster_is_asked(shell: Shell) -> None:
+    write(shell)
+    done = shell("env", "test", "env", "--model", "org/small")
+
+    assert done.returncode == 2
+    assert "transformers is not installed here" in done.stderr
+
+
+def test_a_folder_of_a_model_that_is_not_there_is_named(shell: Shell) -> None:
+    write(shell)
+    done = shell("env", "test", "env", "--model", "./models/small")
+
+    assert done.returncode == 3
+    assert "there is no folder ./models/small" in done.stderr
 
 
 def test_a_folder_without_an_environment_is_refused_with_the_way_out(shell: Shell) -> None:

@@ -29,6 +29,11 @@ def save_platform(platform: PublicPlatform) -> None:
         path.write_text(platform.model_dump_json(by_alias=True))
 
 
-def _path() -> Path:
+def cache_folder() -> Path:
+    """Return the folder of everything that is cached on this machine."""
     cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(cache) / "flashrun" / "platform.json"
+    return Path(cache) / "flashrun"
+
+
+def _path() -> Path:
+    return cache_folder() / "platform.json"

@@ -77,6 +77,18 @@ class PlannedRun(NamedTuple):
 # --- the process --------------------------------------------------------------------------------
 
 
+def check_possible(folder: Path, *, with_tokenizer: bool) -> None:
+    """Raise ``UsageFailure`` if no check of ``folder`` is possible on this machine."""
+    if not (folder / ENTRY_FILE).is_file():
+        raise UsageFailure(f"{folder} has no {ENTRY_FILE}", "flash env setup writes one")
+    check_sdk_installed()
+    if with_tokenizer and importlib.util.find_spec("transformers") is None:
+        raise UsageFailure(
+            "transformers is not installed here, which reads tokenizers",
+            "pip install transformers==5.19.0, or leave out --model",
+        )
+
+
 def run_env_check(
     task: EnvCheckTask, seconds: float, variables: Mapping[str, str], *, verbose: bool = False
 ) -> EnvCheckResult:
@@ -87,19 +99,12 @@ def run_env_check(
     Raises:
         UsageFailure: a folder has no environment or no tokenizer, or a library is not installed.
     """
-    if not (Path(task.folder) / ENTRY_FILE).is_file():
-        raise UsageFailure(f"{task.folder} has no {ENTRY_FILE}", "flash env setup writes one")
-    check_sdk_installed()
     if task.model and not (Path(task.model) / _TOKENIZER_CONFIG).is_file():
         raise UsageFailure(
             f"{task.model} has no {_TOKENIZER_CONFIG}",
             "give the folder of a downloaded model to --model",
         )
-    if task.model and importlib.util.find_spec("transformers") is None:
-        raise UsageFailure(
-            "transformers is not installed here, which reads tokenizers",
-            "pip install transformers==5.19.0, or leave out --model",
-        )
+    check_possible(Path(task.folder), with_tokenizer=bool(task.model))
     with tempfile.TemporaryDirectory(prefix="flash-") as scratch:
         work, events = Path(scratch, "work"), Path(scratch, "events")
         work.mkdir()

@@ -1,5 +1,6 @@
 """``flash env test``: check an environment on this machine, before it costs GPU time."""
 
+import asyncio
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -8,6 +9,8 @@ import typer
 from flashrun.api import catalog, evaluation
 from flashrun.api.config import Algorithm, RunConfig
 from flashrun.api.env_check_records import EnvCheckTask, ScoredAnswer
+from flashrun.cli.cluster import mirrored_tokenizer
+from flashrun.cli.cluster.connection import connect
 from flashrun.cli.config import compose, dotenv, load_config
 from flashrun.cli.config.compose import ComposedConfig
 from flashrun.cli.environments.env_check import (
@@ -16,11 +19,13 @@ from flashrun.cli.environments.env_check import (
     PlannedRun,
     Severity,
     assess,
+    check_possible,
     run_env_check,
 )
-from flashrun.cli.options import Output
+from flashrun.cli.models.model_name import check_model_name, check_revision
+from flashrun.cli.options import Context, Namespace, Output
 from flashrun.cli.output import terminal
-from flashrun.cli.output.failure import ExitCode
+from flashrun.cli.output.failure import ExitCode, Failure, NotFoundFailure
 from flashrun.cli.output.output_format import OutputFormat
 from flashrun.cli.output.tables import Cell, Table, Tone
 
@@ -54,11 +59,12 @@ def check_environment(
         int, typer.Option("--rows", min=1, help="Number of rows to score; all are checked.")
     ] = 20,
     model: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
             "--model",
-            help="Folder of the model; its chat template and tokenizer read every message.",
-            metavar="FOLDER",
+            help="Model whose chat template and tokenizer read every message: its folder, or its "
+            "id in the platform's mirror as ORG/NAME or ORG/NAME@REVISION.",
+            metavar="MODEL",
         ),
     ] = None,
     timeout: Annotated[
@@ -68,11 +74,15 @@ def check_environment(
         bool, typer.Option("--verbose", "-v", help="Show what the environment prints.")
     ] = False,
     output: Output = OutputFormat.TABLE,
+    namespace: Namespace = None,
+    context: Context = None,
 ) -> None:
     """Check an environment on this machine.
 
     Checks every row, builds every prompt, and scores right and junk answers. Nothing is sent
     anywhere. The exit code is 2 when a run would fail, and 0 when there are only warnings.
+
+    Only --model with an id connects to the cluster: it downloads a tokenizer, and no weights.
 
     Example: flash env test ./sums --config sums/configs/rl.toml
     """
@@ -92,7 +102,7 @@ def check_environment(
         scored=rows,
         held_out=evaluation_split(composed),
         held_out_required=composed is not None and composed.config.eval.split is not None,
-        model=str(model.resolve()) if model else "",
+        model=str(_model_folder(model, folder, namespace, context)) if model else "",
     )
     variables = _variables(composed.config, config.resolve().parent) if composed and config else {}
     result = run_env_check(task, timeout, variables, verbose=verbose)
@@ -120,6 +130,45 @@ def evaluation_split(composed: ComposedConfig | None) -> str:
         return evaluation.DEFAULT_SPLIT
     given = composed.config.eval
     return (given.split or evaluation.DEFAULT_SPLIT) if given.enabled else ""
+
+
+def _model_folder(
+    model: str, environment: Path, namespace: str | None, context: str | None
+) -> Path:
+    """Return the folder of a model; the tokenizer of a mirrored one is downloaded.
+
+    Raises:
+        Failure: there is no such folder, and the mirror does not have the model either.
+    """
+    folder = Path(model).expanduser()
+    if folder.is_dir():
+        return folder.resolve()
+    name, _, revision = model.partition("@")
+    try:
+        check_model_name(name)
+        if revision:
+            check_revision(revision)
+    except Failure as failure:
+        raise NotFoundFailure(
+            f"there is no folder {model}, and {failure.sentence}",
+            "give the folder of a model, or its id in the platform's mirror",
+        ) from None
+    check_possible(environment, with_tokenizer=True)
+    try:
+        return asyncio.run(_fetch(name, revision or None, namespace, context))
+    except Failure as failure:
+        way = "give the folder of a downloaded model to --model"
+        raise type(failure)(
+            f"the tokenizer of {name} is not available: {failure.sentence}",
+            f"{failure.hint}; or {way}" if failure.hint else way,
+        ) from None
+
+
+async def _fetch(
+    model: str, revision: str | None, namespace: str | None, context: str | None
+) -> Path:
+    async with connect(context, namespace) as session:
+        return await mirrored_tokenizer.fetch_tokenizer(session, model, revision)
 
 
 def _variables(config: RunConfig, folder: Path) -> dict[str, str]:
