@@ -1,6 +1,7 @@
 """A run whose pods and status a test plays, and processes that follow it."""
 
 import codecs
+import contextlib
 import fcntl
 import json
 import os
@@ -8,17 +9,22 @@ import pty
 import re
 import select
 import signal
+import socket
+import socketserver
+import struct
 import subprocess
 import termios
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from flashrun.api import names
 from tests.cli.kubelet import NODE, Container, Kubelet
 from tests.cli.shell import Served
+from tests.servers import kubectl
 
 
 @dataclass
@@ -176,17 +182,29 @@ def wait_for(process: "subprocess.Popen[str]", text: str) -> str:
     raise AssertionError(f"{text!r} was never said")
 
 
+_OTHER_SCREEN, _FIRST_SCREEN = "\x1b[?1049h", "\x1b[?1049l"
+_COLOURS = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
+
+
 class Terminal:
     """``flash`` on a pseudo-terminal of its own, as a person has it."""
 
-    def __init__(self, served: Served, *words: str, **variables: str) -> None:
+    def __init__(
+        self, served: Served, *words: str, columns: int = 80, rows: int = 30, **variables: str
+    ) -> None:
         self._screen, inside = pty.openpty()
+        self.resize(columns, rows)
         self.text = ""
         # A read of a terminal may end inside a character.
         self._decoder = codecs.getincrementaldecoder("utf-8")()
         self._process = subprocess.Popen(
             served.flash.argv(*words),
-            env={**served.flash.environment, "TERM": "xterm-256color", **variables},
+            env={
+                **served.flash.environment,
+                "TERM": "xterm-256color",
+                "COLUMNS": "",
+                **variables,
+            },
             cwd=served.flash.folder,
             stdin=inside,
             stdout=inside,
@@ -202,6 +220,30 @@ class Terminal:
         while (found := re.search(pattern, self.text)) is None:
             assert self._read(deadline), f"{pattern!r} never came: {self.text!r}"
         return found.group(1) if found.groups() else found.group()
+
+    def resize(self, columns: int, rows: int = 30) -> None:
+        """Give the window another size, and let the program know."""
+        fcntl.ioctl(self._screen, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+
+    def frames(self) -> list[list[str]]:
+        """Return what was drawn on the other screen: the lines of each drawing, without colours."""
+        drawn = self.text.partition(_OTHER_SCREEN)[2].partition(_FIRST_SCREEN)[0]
+        parts = drawn.split("\x1b[H")[1:]
+        return [_COLOURS.sub("", part).replace("\r", "").split("\n") for part in parts]
+
+    def wait_for_frame(self, pattern: str) -> list[str]:
+        """Read until a whole drawing that is newer than this call matches; return its lines."""
+        deadline, seen = time.monotonic() + 60, len(self.frames())
+        while True:
+            # The newest may be half drawn.
+            for frame in self.frames()[max(0, seen - 1) : -1]:
+                if re.search(pattern, "\n".join(frame)):
+                    return [line.rstrip() for line in frame]
+            assert self._read(deadline), f"{pattern!r} was never drawn: {self.frames()[-1:]}"
+
+    def last_lines(self) -> list[str]:
+        """Return what was printed after the other screen was left."""
+        return _COLOURS.sub("", self.text.rpartition(_FIRST_SCREEN)[2]).splitlines()
 
     def press(self, keys: bytes) -> None:
         os.write(self._screen, keys)
@@ -233,3 +275,69 @@ class Terminal:
 def _own_terminal() -> None:
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+class Relay:
+    """A network between ``flash`` and the API server, which can be cut and mended."""
+
+    def __init__(self, served: Served) -> None:
+        self._served = served
+        cluster = json.loads(served.kubectl("config", "view", "--raw", "-ojson"))["clusters"][0]
+        address = cluster["cluster"]["server"].removeprefix("https://")
+        host, _, port = address.rpartition(":")
+        self._server = _RelayServer((host, int(port)))
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        here = f"https://127.0.0.1:{self._server.server_address[1]}"
+        own = str(served.flash.kubeconfig)
+        kubectl(Path(own), "config", "set-cluster", cluster["name"], "--server", here)
+
+    def cut(self) -> None:
+        """Close every connection, and accept none."""
+        self._server.open = False
+        for connection in self._server.connections:
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+
+    def mend(self) -> None:
+        """Accept connections again."""
+        self._server.open = True
+
+    def __enter__(self) -> "Relay":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.cut()
+        self._server.shutdown()
+        self._server.server_close()
+
+
+class _RelayServer(socketserver.ThreadingTCPServer):
+    daemon_threads = True
+    open = True
+
+    def __init__(self, target: tuple[str, int]) -> None:
+        super().__init__(("127.0.0.1", 0), _RelayedConnection)
+        self.target = target
+        self.connections: list[socket.socket] = []
+
+
+class _RelayedConnection(socketserver.BaseRequestHandler):
+    server: _RelayServer
+
+    def handle(self) -> None:
+        if not self.server.open:
+            return
+        with socket.create_connection(self.server.target) as upstream:
+            self.server.connections += [self.request, upstream]
+            back = threading.Thread(target=_copy, args=(upstream, self.request), daemon=True)
+            back.start()
+            _copy(self.request, upstream)
+            back.join()
+
+
+def _copy(source: socket.socket, target: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        while data := source.recv(65536):
+            target.sendall(data)
+    with contextlib.suppress(OSError):
+        target.shutdown(socket.SHUT_WR)

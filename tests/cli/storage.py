@@ -57,14 +57,18 @@ def store_spec(served: Served, run: str) -> str:
     return found.storage_prefix
 
 
-def metrics_history(*rows: Mapping[int, Mapping[str, float]]) -> bytes:
-    """A ``metrics.jsonl`` with these values of steps."""
-    lines = (
-        MetricsRow(step=step, attempt=1, time=CREATED, values=values).model_dump_json()
+def metrics_rows(*rows: Mapping[int, Mapping[str, float]]) -> list[MetricsRow]:
+    """Rows of a history with these values of steps."""
+    return [
+        MetricsRow(step=step, attempt=1, time=CREATED, values=values)
         for row in rows
         for step, values in row.items()
-    )
-    return "".join(f"{line}\n" for line in lines).encode()
+    ]
+
+
+def metrics_history(*rows: Mapping[int, Mapping[str, float]]) -> bytes:
+    """A ``metrics.jsonl`` with these values of steps."""
+    return "".join(f"{row.model_dump_json()}\n" for row in metrics_rows(*rows)).encode()
 
 
 CREATED = "2026-11-22T12:00:00Z"

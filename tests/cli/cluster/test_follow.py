@@ -53,7 +53,7 @@ def test_control_c_prints_how_to_come_back(stage: Stage, command: str) -> None:
         told, code = following.interrupt()
 
     assert code == 130
-    assert f"Come back: flash log {stage.run} -f" in told
+    assert f"Come back: flash {command} {stage.run} -f; stop it: flash cancel" in told
 
 
 @contextmanager

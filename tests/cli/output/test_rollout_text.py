@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from flashrun.cli.output.rollout_text import printable_text, rollout_text
+from flashrun.cli.output.rollout_text import rollout_text
+from tests.cli.output.hostile import HOSTILE
 
 PARTS = [{"type": "text", "text": "1 + "}, {"type": "text", "text": "2"}]
 ROW: dict[str, Any] = {
@@ -46,24 +47,13 @@ def test_a_rollout_without_a_score_shows_the_error() -> None:
     assert "score none · reward none · error: ValueError: bad" in rollout_text(row, 1, 1)
 
 
-@pytest.mark.parametrize(
-    ("hostile", "shown"),
-    [
-        ("\x1b[31mred\x1b[0m", "[31mred[0m"),
-        ("\x1b]0;title\x07", "]0;title"),
-        ("\x9b2Jgone", "2Jgone"),
-        ("a\u202eb", "ab"),
-        ("a\rb", "a b"),
-        ("a\r\nb\tc", "a\nb\tc"),
-        ("[bold]x[/bold] <b>", "[bold]x[/bold] <b>"),
-        ("half \ud800", "half "),
-    ],
-)
+@pytest.mark.parametrize(("hostile", "shown"), HOSTILE)
 def test_text_of_a_model_cannot_steer_the_terminal(hostile: str, shown: str) -> None:
     row = {"prompt": hostile, "completion": hostile, "error": hostile, "metrics": {hostile: 1}}
+    text = rollout_text(row, 1, 1)
 
-    assert printable_text(hostile) == shown
-    assert rollout_text(row, 1, 1).replace("\n", "").replace("\t", "").isprintable()
+    assert text.replace("\n", "").replace("\t", "").isprintable()
+    assert " ".join(shown.split()) in " ".join(text.split())
 
 
 ODD = [

@@ -53,6 +53,10 @@ Sets = Annotated[
     ),
 ]
 Follow = Annotated[bool, typer.Option("--follow", "-f", help="Follow the run until it has ended.")]
+Logs = Annotated[
+    bool,
+    typer.Option("--logs", help="Print the lines of the log; a terminal gets no live view then."),
+]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Check and print the resolved run; submit nothing.")
 ]

@@ -5,6 +5,8 @@ be read from a pod, because it is gone or was never seen, are read from storage.
 """
 
 import asyncio
+import contextlib
+import signal
 from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -15,6 +17,7 @@ from flashrun.api.pod import TRAINER_CONTAINER
 from flashrun.api.reasons import TERMINAL, Phase
 from flashrun.api.resource import FlashRun
 from flashrun.cli.cluster.connection import ClusterSession
+from flashrun.cli.cluster.metrics_feed import MetricsFeed
 from flashrun.cli.cluster.pod_log import PodLog, lines_after
 from flashrun.cli.cluster.run_logs import (
     attempt_pod_name,
@@ -26,11 +29,14 @@ from flashrun.cli.cluster.run_logs import (
 )
 from flashrun.cli.output import formatting, terminal
 from flashrun.cli.output.failure import ExitCode, Failure
-from flashrun.cli.output.run_view import RunView
+from flashrun.cli.output.output_format import OutputFormat
+from flashrun.cli.output.run_view import RunView, ViewKind, open_view
 from flashrun.cluster_errors import ClusterError
 from flashrun.store_errors import StoreError
 
 POLL_SECONDS: Final = 1.0
+REDRAW_SECONDS: Final = 1.0
+"""How often clocks are drawn again while the API server does not answer."""
 LAST_LINES_SECONDS: Final = 20.0
 """How long to wait for the last log lines of a run that has ended."""
 
@@ -116,11 +122,16 @@ async def follow_run(
 ) -> FlashRun:
     """Show a run until it, or the one ``attempt`` of it, has ended; return it as it is then."""
     run = await session.get_run(name)
+    log = log and view.takes_log
     streams = LogStreams(session, run, view, attempt)
+    feed = MetricsFeed(session, view)
+    redrawing = asyncio.create_task(_redraw(view))
     try:
         async for current in _poll(session, name, run, view):
             run = current
             view.show_status(run)
+            if view.takes_metrics:
+                feed.update(run)
             if log:
                 await _start_new_logs(streams, run)
                 streams.raise_errors()
@@ -128,7 +139,11 @@ async def follow_run(
                 break
         if log:
             await streams.finish()
+        if view.takes_metrics:
+            await feed.finish(run)
     finally:
+        await _cancel([redrawing])
+        await feed.stop()
         await streams.stop()
     return run
 
@@ -136,18 +151,23 @@ async def follow_run(
 async def follow_or_detach(
     session: ClusterSession,
     name: str,
-    view: RunView,
+    output: OutputFormat = OutputFormat.TABLE,
+    kind: ViewKind = ViewKind.LINE,
     *,
     log: bool = True,
     attempt: int | None = None,
-) -> None:
-    """Do as ``follow_run``; on Ctrl-C print how to come back and exit, while the run goes on."""
+) -> bool:
+    """Do as ``follow_run`` in a view; return whether the view has left the answer for people.
+
+    On Ctrl-C print how to come back and exit, while the run goes on.
+    """
     try:
-        await follow_run(session, name, view, log=log, attempt=attempt)
+        with open_view(output, kind) as view:
+            await follow_run(session, name, view, log=log, attempt=attempt)
+            return view.leaves_answer
     except asyncio.CancelledError:
-        terminal.say(
-            f"detached from {name}. Come back: flash log {name} -f; stop it: flash cancel {name}"
-        )
+        again = f"flash log {name} -f" if log else f"flash status {name} -f"
+        terminal.say(f"detached from {name}. Come back: {again}; stop it: flash cancel {name}")
         raise typer.Exit(ExitCode.INTERRUPTED) from None
 
 
@@ -175,6 +195,21 @@ async def _poll(
             lost = True
 
 
+async def _redraw(view: RunView) -> None:
+    """Redraw the view every second, and when the window has another size."""
+    resized = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGWINCH, resized.set)
+    try:
+        while True:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(resized.wait(), REDRAW_SECONDS)
+            resized.clear()
+            view.redraw()
+    finally:
+        loop.remove_signal_handler(signal.SIGWINCH)
+
+
 async def _start_new_logs(streams: LogStreams, run: FlashRun) -> None:
     """Start new log streams; a temporary error is ignored, as polling the run reports it too."""
     try:
@@ -184,8 +219,9 @@ async def _start_new_logs(streams: LogStreams, run: FlashRun) -> None:
             raise
 
 
-def report_outcome(run: FlashRun) -> None:
-    """Print how a followed run ended; exits with 1 when it did not succeed."""
-    terminal.say(*formatting.outcome(run))
+def report_outcome(run: FlashRun, *, printed: bool = False) -> None:
+    """Print how a followed run ended, unless it was; exits with 1 when it did not succeed."""
+    if not printed:
+        terminal.say(*formatting.outcome(run))
     if run.status.phase is not Phase.SUCCEEDED:
         raise typer.Exit(ExitCode.RUN_FAILED)

@@ -20,7 +20,7 @@ from flashrun.cli.output import terminal
 from flashrun.cli.output.failure import Failure, UsageFailure
 from flashrun.cli.output.output_format import OutputFormat
 from flashrun.cli.output.run_summary import print_run
-from flashrun.cli.output.run_view import open_view
+from flashrun.cli.output.run_view import ViewKind
 from flashrun.cli.output.tables import Tone
 
 
@@ -32,6 +32,7 @@ class Submission:
     secret_values: Mapping[str, str]
     background: bool
     output: OutputFormat
+    view: ViewKind = ViewKind.SCREEN
     given_secrets: tuple[str, ...] = ()
     """Names of Secrets that exist already; looked up after the Secret of this run."""
 
@@ -77,12 +78,12 @@ async def submit_and_follow(session: ClusterSession, submission: Submission) -> 
     if submission.background:
         _print_submitted(await session.get_manifest(name), submission.output)
         return
-    with open_view(submission.output) as view:
-        await follow.follow_or_detach(session, name, view)
+    answered = await follow.follow_or_detach(session, name, submission.output, submission.view)
     manifest = await session.get_manifest(name)
     finished = parse_run(manifest)
-    print_run(finished, manifest, submission.output)
-    follow.report_outcome(finished)
+    if not answered:
+        print_run(finished, manifest, submission.output)
+    follow.report_outcome(finished, printed=answered)
 
 
 def _print_submitted(manifest: dict[str, Any], output: OutputFormat) -> None:

@@ -13,7 +13,6 @@ from flashrun.cli.cluster.follow import follow_or_detach
 from flashrun.cli.options import Context, Follow, Namespace, Run
 from flashrun.cli.output import terminal
 from flashrun.cli.output.failure import NotFoundFailure
-from flashrun.cli.output.run_view import open_view
 from flashrun.cluster_errors import ClusterError
 from flashrun.store_errors import KeyNotFound
 
@@ -44,8 +43,7 @@ async def _log(
 ) -> None:
     async with connect(context, namespace) as session:
         if follow:
-            with open_view() as view:
-                await follow_or_detach(session, name, view, attempt=attempt)
+            await follow_or_detach(session, name, attempt=attempt)
             return
         async for line in _read_lines(session, await session.get_run(name), attempt):
             terminal.write(line)

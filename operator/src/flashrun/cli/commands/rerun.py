@@ -16,6 +16,7 @@ from flashrun.cli.options import (
     Background,
     Context,
     DryRun,
+    Logs,
     Namespace,
     Output,
     Overlays,
@@ -25,6 +26,7 @@ from flashrun.cli.options import (
 )
 from flashrun.cli.output.failure import UsageFailure
 from flashrun.cli.output.output_format import OutputFormat
+from flashrun.cli.output.run_view import ViewKind, view_kind
 
 
 def rerun(
@@ -34,6 +36,7 @@ def rerun(
     dry_run: DryRun = False,
     server: Server = False,
     background: Background = False,
+    logs: Logs = False,
     output: Output = OutputFormat.TABLE,
     namespace: Namespace = None,
     context: Context = None,
@@ -59,6 +62,7 @@ def rerun(
             dry_run,
             server,
             background,
+            view_kind(logs),
             output,
             namespace,
             context,
@@ -73,6 +77,7 @@ async def _rerun(
     dry_run: bool,
     server: bool,
     background: bool,
+    view: ViewKind,
     output: OutputFormat,
     namespace: str | None,
     context: str | None,
@@ -90,7 +95,7 @@ async def _rerun(
             return
         secrets = given_secrets(old)
         values = submit.find_secret_values(composed.config, may_be_missing=bool(secrets))
-        submission = submit.Submission(composed, values, background, output, given_secrets=secrets)
+        submission = submit.Submission(composed, values, background, output, view, secrets)
         await submit.submit_and_follow(session, submission)
 
 

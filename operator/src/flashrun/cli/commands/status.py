@@ -4,34 +4,43 @@ import asyncio
 
 from flashrun.cli.cluster.connection import check_run_name, connect, parse_run
 from flashrun.cli.cluster.follow import follow_or_detach
-from flashrun.cli.options import Context, Follow, Namespace, Output, Run
+from flashrun.cli.options import Context, Follow, Logs, Namespace, Output, Run
+from flashrun.cli.output.failure import UsageFailure
 from flashrun.cli.output.output_format import OutputFormat
 from flashrun.cli.output.run_summary import print_run
-from flashrun.cli.output.run_view import open_view
+from flashrun.cli.output.run_view import view_kind
 
 
 def status(
     run: Run,
     follow: Follow = False,
+    logs: Logs = False,
     output: Output = OutputFormat.TABLE,
     namespace: Namespace = None,
     context: Context = None,
 ) -> None:
     """Show the progress of a run, and why it waits or failed.
 
-    Also shows its attempts, its checkpoints and the GPUs that it got.
+    Also shows its attempts, its checkpoints and the GPUs that it got. With --follow a terminal
+    shows them live, with curves of the metrics; Ctrl-C leaves the run running.
 
     Example: flash status flash-1795370000-3fa9c1d2 -f
     """
-    asyncio.run(_status(check_run_name(run), follow, output, namespace, context))
+    if logs and not follow:
+        raise UsageFailure("--logs works only with --follow", f"flash log {run} prints the log")
+    asyncio.run(_status(check_run_name(run), follow, logs, output, namespace, context))
 
 
 async def _status(
-    name: str, follow: bool, output: OutputFormat, namespace: str | None, context: str | None
+    name: str,
+    follow: bool,
+    logs: bool,
+    output: OutputFormat,
+    namespace: str | None,
+    context: str | None,
 ) -> None:
     async with connect(context, namespace) as session:
-        if follow:
-            with open_view(output) as view:
-                await follow_or_detach(session, name, view, log=False)
+        if follow and await follow_or_detach(session, name, output, view_kind(logs), log=logs):
+            return
         manifest = await session.get_manifest(name)
     print_run(parse_run(manifest), manifest, output)

@@ -7,6 +7,7 @@ from flashrun.cli.options import (
     Config,
     Context,
     DryRun,
+    Logs,
     Namespace,
     Output,
     Overlays,
@@ -24,6 +25,7 @@ def train(
     dry_run: DryRun = False,
     server: Server = False,
     background: Background = False,
+    logs: Logs = False,
     output: Output = OutputFormat.TABLE,
     namespace: Namespace = None,
     context: Context = None,
@@ -32,7 +34,8 @@ def train(
 
     The config is composed of CONFIG, each --config file and each --set, in this order, and checked
     as a whole. --dry-run needs no cluster; with --server it also prints what only the cluster
-    knows: admission, pool, quota, environment, adapter, storage. Ctrl-C leaves the run running.
+    knows: admission, pool, quota, environment, adapter, storage. A terminal shows the run live,
+    with curves of its metrics; --logs prints its log instead. Ctrl-C leaves the run running.
 
     Example: flash train config.toml --set train.steps=300 --set train.lora_rank=16
     """
@@ -47,6 +50,7 @@ def train(
         return
     # Imported late: importing what talks to a cluster takes longer than an offline dry run.
     from flashrun.cli.cluster import preflight, submit
+    from flashrun.cli.output.run_view import view_kind
 
     folders = [config.resolve().parent]
     if dry_run:
@@ -54,5 +58,5 @@ def train(
         print_dry_run(composed, answers, output)
         return
     values = submit.find_secret_values(composed.config, folders)
-    submission = submit.Submission(composed, values, background, output)
+    submission = submit.Submission(composed, values, background, output, view_kind(logs))
     submit.connect_and_submit(submission, namespace, context)

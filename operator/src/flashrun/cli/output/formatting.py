@@ -14,6 +14,7 @@ from flashrun.api.resource import (
     FlashRunStatus,
     ProgressStatus,
 )
+from flashrun.cli.output.metric_series import headline
 from flashrun.cli.output.tables import Cell, Table, Tone
 
 _TONES: Final = {
@@ -86,10 +87,8 @@ def progress_parts(progress: ProgressStatus) -> list[str]:
 
 def _headline_metric(metrics: Mapping[str, str]) -> dict[str, str]:
     """Return the most important metric: the reward if there is one, otherwise the loss."""
-    for name in ("reward", "loss"):
-        if name in metrics:
-            return {name: metrics[name]}
-    return dict(list(metrics.items())[:1])
+    name = headline(metrics)
+    return {name: metrics[name]} if name else {}
 
 
 def summary(run: FlashRun, now: datetime) -> list[tuple[str, str]]:
@@ -100,10 +99,7 @@ def summary(run: FlashRun, now: datetime) -> list[tuple[str, str]]:
         ("Phase", status.phase),
         ("Model", f"{run.spec.model} ({run.spec.algorithm})"),
         ("Environment", run.spec.environment.id),
-        *_reason_rows(status),
-        *_storage_rows(status),
-        *_metrics_rows(status),
-        *([("Score", fall)] if (fall := _fall(status)) else []),
+        *notice_rows(status),
         *_time_rows(run, now),
     ]
     if progress := status.progress:
@@ -115,7 +111,7 @@ def summary(run: FlashRun, now: datetime) -> list[tuple[str, str]]:
     if status.resolved and status.resolved.pool:
         nodes = f" on {status.resolved.nodes} nodes" if status.resolved.nodes > 1 else ""
         rows.append(("GPU", f"{status.resolved.gpus} of pool {status.resolved.pool}{nodes}"))
-    rows += [("Attempt", line) for line in _attempt_lines(status)]
+    rows += [("Attempt", line) for line in attempt_lines(status)]
     if status.checkpoint_count:
         newest = f", newest {status.checkpoints[0].ref}" if status.checkpoints else ""
         rows.append(("Checkpoints", f"{status.checkpoint_count}{newest}"))
@@ -124,6 +120,16 @@ def summary(run: FlashRun, now: datetime) -> list[tuple[str, str]]:
     if status.storage:
         rows.append(("Storage", status.storage))
     return rows
+
+
+def notice_rows(status: FlashRunStatus) -> list[tuple[str, str]]:
+    """Return why a run waits or failed, and what else a person should know about it."""
+    return [
+        *_reason_rows(status),
+        *_storage_rows(status),
+        *_metrics_rows(status),
+        *([("Score", fall)] if (fall := _fall(status)) else []),
+    ]
 
 
 def _reason_rows(status: FlashRunStatus) -> list[tuple[str, str]]:
@@ -194,7 +200,8 @@ def _time_rows(run: FlashRun, now: datetime) -> list[tuple[str, str]]:
     return rows
 
 
-def _attempt_lines(status: FlashRunStatus) -> list[str]:
+def attempt_lines(status: FlashRunStatus) -> list[str]:
+    """Return one line per attempt; none for a single attempt of which nothing is to be said."""
     if len(status.attempts) < 2 and not any(attempt.reason for attempt in status.attempts):
         return []
     lines = []

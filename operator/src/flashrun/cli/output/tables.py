@@ -8,6 +8,7 @@ class Tone(Enum):
     """The kind of a text; the terminal has a style for each."""
 
     PLAIN = "plain"
+    TITLE = "title"
     GOOD = "good"
     BAD = "bad"
     ACTIVE = "active"

@@ -15,22 +15,26 @@ from typing import TYPE_CHECKING, Any, Final
 
 from flashrun.cli.command_list import COMMANDS
 from flashrun.cli.output.output_format import OutputFormat
+from flashrun.cli.output.printable_text import printable_text
 from flashrun.cli.output.tables import Table, Tone, plain_rows
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-_STYLES: Final = {
+STYLES: Final = {
     Tone.GOOD: "green",
     Tone.BAD: "bold red",
     Tone.ACTIVE: "cyan",
     Tone.QUIET: "dim",
     Tone.PLAIN: "",
+    Tone.TITLE: "bold",
 }
+"""How rich draws each tone."""
 _COMMAND: Final = re.compile(
     rf"\bflash (?=(?:{'|'.join(re.escape(entry.name) for entry in COMMANDS)})\b)"
 )
 """The first word of one of our commands in a message, as in ``flash runs``."""
+_TERMS_WITHOUT_CURSOR: Final = frozenset({"", "dumb", "unknown"})
 _PLAIN_TEXT: Final = re.compile(r"[A-Za-z_/]")
 """How text begins that no reader of YAML takes for a number, a date or a sign."""
 _YAML_WORDS: Final = frozenset({"y", "n", "yes", "no", "on", "off", "true", "false", "null"})
@@ -53,6 +57,15 @@ def as_typed(text: str) -> str:
 def is_terminal() -> bool:
     """Return whether standard output is a terminal."""
     return sys.stdout.isatty()
+
+
+def draws_in_place() -> bool:
+    """Return whether standard output is a terminal on which something may be drawn again.
+
+    It is not for CI systems, which record what is written, nor for people who ask for plain text.
+    """
+    plain = os.environ.get("TERM", "") in _TERMS_WITHOUT_CURSOR
+    return is_terminal() and not (plain or os.environ.get("NO_COLOR") or os.environ.get("CI"))
 
 
 def open_console(*, stderr: bool = False) -> "Console":
@@ -82,10 +95,12 @@ def write(text: str, tone: Tone = Tone.PLAIN) -> None:
 
 def _print_line(text: str, tone: Tone, *, stderr: bool) -> None:
     stream = sys.stderr if stderr else sys.stdout
+    if stream.isatty():
+        text = printable_text(text)
     if tone is not Tone.PLAIN and stream.isatty():
         from rich.text import Text
 
-        open_console(stderr=stderr).print(Text(text, style=_STYLES[tone]))
+        open_console(stderr=stderr).print(Text(text, style=STYLES[tone]))
     else:
         stream.write(f"{text}\n")
         stream.flush()
@@ -153,7 +168,7 @@ def write_table(table: Table) -> None:
             min_width=max((len(row[0].text) for row in table.rows), default=0) if is_name else None,
         )
     for row in table.rows:
-        drawn.add_row(*(Text(cell.text, style=_STYLES[cell.tone]) for cell in row))
+        drawn.add_row(*(Text(printable_text(cell.text), STYLES[cell.tone]) for cell in row))
     console.print(drawn)
 
 

@@ -12,7 +12,8 @@ from typing import Any, Final
 from flashrun.cli.cluster.metrics_history import merge_steps
 from flashrun.cli.cluster.stored_rollouts import Rollout, rollout_value
 from flashrun.cli.output import formatting, terminal
-from flashrun.cli.output.rollout_text import number_text, printable_text
+from flashrun.cli.output.printable_text import printable_text
+from flashrun.cli.output.rollout_text import number_text
 from flashrun.cli.report.report_charts import (
     curve_chart,
     order_metrics,

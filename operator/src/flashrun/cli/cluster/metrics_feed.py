@@ -1,0 +1,177 @@
+"""The metrics of a followed run, read from storage as they grow, beside the polling of its status.
+
+Storage is read only after the status has changed, and not often. A person without access to storage
+sees what the status says.
+"""
+
+import asyncio
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
+
+from flashrun.api import names
+from flashrun.api.records import MetricsRow
+from flashrun.api.resource import FlashRun
+from flashrun.cli.cluster.connection import ClusterSession
+from flashrun.cli.cluster.metrics_history import parse_history
+from flashrun.cli.output.failure import Failure
+from flashrun.cli.output.run_view import RunView
+from flashrun.cluster_errors import ClusterError
+from flashrun.store_errors import KeyNotFound, StoreError
+
+if TYPE_CHECKING:
+    from flashrun.store import Store
+
+READ_SECONDS: Final = 10.0
+"""Shortest time between two readings."""
+_LONGEST_PAUSE: Final = 300.0
+"""Longest time between two readings that fail."""
+LAST_SECONDS: Final = 5.0
+"""How long the values after the last steps are waited for."""
+_MOST_BYTES: Final = 64 * 1024 * 1024
+"""Most bytes of one reading; a longer history is left to ``flash metrics``."""
+
+_Answer = TypeVar("_Answer")
+
+
+class NewRows(NamedTuple):
+    """What one reading of the history brought."""
+
+    rows: Sequence[MetricsRow]
+    from_start: bool
+    """Whether it is the whole history; else what was added to it."""
+
+
+class HistoryReader:
+    """Reads a growing ``metrics.jsonl``, each time only what was added.
+
+    The next attempt of a run writes it again without the steps that it repeats. So each reading
+    begins at the last line that was read before, and the whole is read if another line is there.
+    """
+
+    def __init__(self, key: str) -> None:
+        self._key = key
+        self._end = 0
+        """Bytes that were read, up to the end of a line."""
+        self._last_line = b""
+
+    def read_new(self, store: "Store") -> NewRows:
+        """Return the rows that were added; raises ``StoreError``."""
+        begin = self._end - len(self._last_line)
+        data = self._read(store, begin)
+        from_start = not self._last_line or not data.startswith(self._last_line)
+        if from_start and begin:
+            begin, data = 0, self._read(store, 0)
+        known = 0 if from_start else len(self._last_line)
+        lines = data[: data.rfind(b"\n") + 1]  # the last line may be half of one
+        if lines:
+            self._last_line = lines[lines.rfind(b"\n", 0, -1) + 1 :]
+        elif from_start:
+            self._last_line = b""
+        self._end = begin + len(lines)
+        return NewRows(parse_history(lines[known:]), from_start)
+
+    def _read(self, store: "Store", begin: int) -> bytes:
+        try:
+            return store.get_bytes(self._key, offset=begin, limit=_MOST_BYTES)
+        except KeyNotFound:
+            return b""
+
+
+class MetricsFeed:
+    """Shows a run's metrics in storage while the run is followed."""
+
+    def __init__(
+        self, session: ClusterSession, view: RunView, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._session = session
+        self._view = view
+        self._clock = clock
+        self._reader: HistoryReader | None = None
+        self._reading: asyncio.Task[None] | None = None
+        self._seen: object = None
+        """What the status said at the last reading."""
+        self._pause = READ_SECONDS
+        self._next = -float("inf")
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is being read."""
+        return self._reading is None or self._reading.done()
+
+    def update(self, run: FlashRun) -> None:
+        """Begin to read when the status of ``run`` has changed and the last reading is old."""
+        news = _news(run)
+        if not self.idle or news == self._seen or self._clock() < self._next:
+            return
+        self._seen = news
+        self._reading = asyncio.create_task(self._read(run))
+
+    async def finish(self, run: FlashRun) -> None:
+        """Read what the last steps have written."""
+        await self._wait()
+        self._next = -float("inf")
+        self.update(run)
+        await self._wait()
+
+    async def stop(self) -> None:
+        """Stop reading."""
+        if self._reading is not None:
+            self._reading.cancel()
+            await asyncio.gather(self._reading, return_exceptions=True)
+
+    async def _wait(self) -> None:
+        if self._reading is not None:
+            await asyncio.wait([self._reading], timeout=LAST_SECONDS)
+
+    async def _read(self, run: FlashRun) -> None:
+        if self._reader is None:
+            self._reader = HistoryReader(names.metrics_key(run.storage_prefix))
+        reader = self._reader
+        try:
+            store = await self._session.open_store()
+            new = await _in_daemon_thread(lambda: reader.read_new(store))
+        except (Failure, ClusterError, StoreError, OSError):
+            self._seen = None  # the same is to be read
+            self._pause = min(self._pause * 2, _LONGEST_PAUSE)
+        else:
+            self._pause = READ_SECONDS
+            if new.rows or new.from_start:
+                self._view.show_metrics(new.rows, from_start=new.from_start)
+        self._next = self._clock() + self._pause
+
+
+def _news(run: FlashRun) -> object:
+    """Return what changes when the history may have grown."""
+    status = run.status
+    progress, evaluated = status.progress, status.evaluation
+    return (
+        progress.step if progress is not None else None,
+        evaluated.last if evaluated is not None else None,
+        len(status.attempts),
+        status.phase,
+    )
+
+
+async def _in_daemon_thread(call: Callable[[], _Answer]) -> _Answer:
+    """Return what ``call`` returns; a call that hangs does not keep the program from ending."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[_Answer] = loop.create_future()
+
+    def finish(set_outcome: Callable[[], None]) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
+            loop.call_soon_threadsafe(lambda: None if future.done() else set_outcome())
+
+    def work() -> None:
+        try:
+            answer = call()
+        except Exception as error:
+            failure = error
+            finish(lambda: future.set_exception(failure))
+        else:
+            finish(lambda: future.set_result(answer))
+
+    threading.Thread(target=work, daemon=True).start()
+    return await future

@@ -1,0 +1,188 @@
+"""The metrics of a followed run are read from storage as they grow, and not more often."""
+
+import asyncio
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from flashrun.api.records import MetricsRow
+from flashrun.api.resource import FlashRun
+from flashrun.cli.cluster.metrics_feed import READ_SECONDS, HistoryReader, MetricsFeed
+from flashrun.cli.output.failure import Failure
+from flashrun.store import Store
+from tests.cli.golden import golden_run
+from tests.cli.storage import metrics_history
+
+KEY = "runs/team/run/uid/metrics.jsonl"
+
+
+def losses(*steps: int, value: float = 0.5) -> bytes:
+    return metrics_history({step: {"loss": value} for step in steps})
+
+
+def steps_of(rows: Sequence[MetricsRow]) -> list[int]:
+    return [row.step for row in rows]
+
+
+def test_each_reading_brings_only_what_was_added(store: Store) -> None:
+    reader = HistoryReader(KEY)
+    assert reader.read_new(store).rows == []  # there is none yet
+
+    brought = []
+    for last in (2, 2, 5):
+        store.put_bytes(KEY, losses(*range(1, last + 1)))
+        new = reader.read_new(store)
+        brought.append((steps_of(new.rows), new.from_start))
+
+    assert brought == [([1, 2], True), ([], False), ([3, 4, 5], False)]
+
+
+def test_half_a_line_is_read_when_it_is_whole(store: Store) -> None:
+    whole, reader = losses(1, 2, 3), HistoryReader(KEY)
+    read = []
+    for length in (len(whole) - 10, len(whole)):
+        store.put_bytes(KEY, whole[:length])
+        read += steps_of(reader.read_new(store).rows)
+
+    assert read == [1, 2, 3]
+
+
+REWRITTEN = [
+    ("shorter", losses(1, 2)),
+    ("with other values", losses(1, 2, 3, value=0.7)),
+    ("longer by now", losses(1, 2, value=0.5) + losses(3, 4, 5, 6, value=0.25)),
+    ("empty", b""),
+]
+
+
+@pytest.mark.parametrize("history", [c[1] for c in REWRITTEN], ids=[c[0] for c in REWRITTEN])
+def test_a_history_that_another_attempt_wrote_again_is_read_whole(
+    store: Store, history: bytes
+) -> None:
+    reader = HistoryReader(KEY)
+    store.put_bytes(KEY, losses(1, 2, 3, 4))
+    reader.read_new(store)
+
+    store.put_bytes(KEY, history)
+    new = reader.read_new(store)
+    assert new.from_start
+    assert [row.values for row in new.rows] == [
+        row.values for row in HistoryReader(KEY).read_new(store).rows
+    ]
+
+    store.put_bytes(KEY, history + losses(9))
+    assert steps_of(reader.read_new(store).rows)[-1:] == [9]
+
+
+class PlainStore:
+    """Storage that holds one history, and counts how often it is read."""
+
+    def __init__(self) -> None:
+        self.history, self.readings = losses(1), 0
+        self.hangs = threading.Event()
+        self.hangs.set()
+
+    def get_bytes(self, key: str, *, offset: int = 0, limit: int | None = None) -> bytes:
+        self.readings += 1
+        self.hangs.wait(60)
+        return self.history[offset:]
+
+
+class Session:
+    """A session with this storage; without it nobody has keys."""
+
+    def __init__(self, store: PlainStore | None) -> None:
+        self.store, self.asked = store, 0
+
+    async def open_store(self) -> PlainStore:
+        self.asked += 1
+        if self.store is None:
+            raise Failure("no keys")
+        return self.store
+
+
+class SeenRows:
+    """The rows that a view was given."""
+
+    def __init__(self) -> None:
+        self.steps: list[int] = []
+
+    def show_metrics(self, rows: Sequence[MetricsRow], *, from_start: bool) -> None:
+        self.steps += steps_of(rows)
+
+
+class Feed:
+    """A feed whose time a test moves on."""
+
+    def __init__(self, store: PlainStore | None) -> None:
+        self.session, self.view, self.now = Session(store), SeenRows(), 1000.0
+        played: Any = (self.session, self.view)
+        self.feed = MetricsFeed(*played, clock=lambda: self.now)
+
+    async def poll(self, step: int, seconds: float = 1.0) -> None:
+        """Poll the status, as following does every second."""
+        self.now += seconds
+        self.feed.update(at_step(step))
+        for _ in range(200):
+            await asyncio.sleep(0.005)
+            if self.feed.idle:
+                return
+
+
+def at_step(step: int) -> FlashRun:
+    progress = {"step": step, "totalSteps": 40, "percent": 0}
+    return golden_run("running", progress=progress)
+
+
+async def test_storage_is_not_read_while_the_status_stays_the_same() -> None:
+    store = PlainStore()
+    played = Feed(store)
+    for _ in range(100):
+        await played.poll(1)
+
+    assert (store.readings, played.view.steps) == (1, [1])
+
+
+async def test_a_run_with_a_step_each_second_is_read_every_ten_seconds() -> None:
+    store = PlainStore()
+    played = Feed(store)
+    for step in range(1, 101):
+        store.history = losses(*range(1, step + 1))
+        await played.poll(step)
+
+    assert store.readings == 100 / READ_SECONDS
+    assert played.view.steps == list(range(1, 92))
+
+
+async def test_the_last_steps_are_read_at_the_end() -> None:
+    store = PlainStore()
+    played = Feed(store)
+    await played.poll(1)
+    store.history = losses(1, 2, 3)
+    await played.feed.finish(at_step(3))
+
+    assert played.view.steps == [1, 2, 3]
+
+
+async def test_without_keys_storage_is_tried_less_and_less_often() -> None:
+    played = Feed(None)
+    for step in range(1, 1001):
+        await played.poll(step)
+
+    assert played.session.asked == 7  # pauses of 20, 40, 80, 160, 300 and 300 seconds
+    assert played.view.steps == []
+
+
+async def test_a_storage_that_hangs_holds_nobody_up() -> None:
+    store = PlainStore()
+    store.hangs.clear()
+    played = Feed(store)
+    played.feed.update(at_step(1))
+    await asyncio.sleep(0.05)
+    await asyncio.wait_for(played.feed.stop(), 5)
+    store.hangs.set()
+
+    assert store.readings == 1
+    assert played.view.steps == []
