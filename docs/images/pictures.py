@@ -10,7 +10,7 @@ session.svg         rendered by rich from ``session.txt``, the recording of a re
 To record the session, start the cluster with ``make demo``, set ``KUBECONFIG`` as it prints, and
 run ``python docs/images/pictures.py record``. It runs the commands of ``SESSION`` in a terminal
 and keeps what the terminal shows after each command: every line with its colours, without the live
-line that ``flash train`` erases at the end. Nothing is edited.
+line that ``flash train --logs`` erases at the end. Nothing is edited.
 """
 
 import fcntl
@@ -35,7 +35,7 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 COLUMNS = 116
 SESSION = (
-    "flash train examples/sums/configs/rl.toml --set train.steps=12",
+    "flash train examples/sums/configs/rl.toml --set train.steps=12 --logs",
     "flash pull {run} adapters/{run}",
 )
 """What is recorded; ``{run}`` is the run that the first command started."""
