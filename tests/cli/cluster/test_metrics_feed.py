@@ -125,15 +125,17 @@ class Feed:
         """Poll the status, as following does every second."""
         self.now += seconds
         self.feed.update(at_step(step))
-        for _ in range(200):
-            await asyncio.sleep(0.005)
-            if self.feed.idle:
-                return
+        while not self.feed.idle:
+            await asyncio.sleep(0.001)
+
+
+RUN = golden_run("running")
 
 
 def at_step(step: int) -> FlashRun:
-    progress = {"step": step, "totalSteps": 40, "percent": 0}
-    return golden_run("running", progress=progress)
+    assert RUN.status.progress is not None
+    progress = RUN.status.progress.replace(step=step)
+    return RUN.replace(status=RUN.status.replace(progress=progress))
 
 
 async def test_storage_is_not_read_while_the_status_stays_the_same() -> None:
