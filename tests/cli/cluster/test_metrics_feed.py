@@ -125,8 +125,7 @@ class Feed:
         """Poll the status, as following does every second."""
         self.now += seconds
         self.feed.update(at_step(step))
-        while not self.feed.idle:
-            await asyncio.sleep(0.001)
+        await self.feed.wait()
 
 
 RUN = golden_run("running")

@@ -92,29 +92,25 @@ class MetricsFeed:
         self._reader: HistoryReader | None = None
         self._reading: asyncio.Task[None] | None = None
         self._seen: object = None
-        """What the status said at the last reading."""
+        """What the status had at the last reading."""
         self._pause = READ_SECONDS
         self._next = -float("inf")
-
-    @property
-    def idle(self) -> bool:
-        """Whether nothing is being read."""
-        return self._reading is None or self._reading.done()
 
     def update(self, run: FlashRun) -> None:
         """Begin to read when the status of ``run`` has changed and the last reading is old."""
         news = _news(run)
-        if not self.idle or news == self._seen or self._clock() < self._next:
+        busy = self._reading is not None and not self._reading.done()
+        if busy or news == self._seen or self._clock() < self._next:
             return
         self._seen = news
         self._reading = asyncio.create_task(self._read(run))
 
     async def finish(self, run: FlashRun) -> None:
         """Read what the last steps have written."""
-        await self._wait()
+        await self.wait()
         self._next = -float("inf")
         self.update(run)
-        await self._wait()
+        await self.wait()
 
     async def stop(self) -> None:
         """Stop reading."""
@@ -122,7 +118,8 @@ class MetricsFeed:
             self._reading.cancel()
             await asyncio.gather(self._reading, return_exceptions=True)
 
-    async def _wait(self) -> None:
+    async def wait(self) -> None:
+        """Wait for the reading that has begun, but not for long."""
         if self._reading is not None:
             await asyncio.wait([self._reading], timeout=LAST_SECONDS)
 

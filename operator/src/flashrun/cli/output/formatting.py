@@ -201,7 +201,7 @@ def _time_rows(run: FlashRun, now: datetime) -> list[tuple[str, str]]:
 
 
 def attempt_lines(status: FlashRunStatus) -> list[str]:
-    """Return one line per attempt; none for a single attempt of which nothing is to be said."""
+    """Return one line per attempt; none for a single attempt that has not ended."""
     if len(status.attempts) < 2 and not any(attempt.reason for attempt in status.attempts):
         return []
     lines = []
