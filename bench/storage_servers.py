@@ -68,7 +68,7 @@ def main() -> None:
 
 def _row(name: str, program: Path, verbose: bool) -> str:
     """Return the row of one server."""
-    cells = dict.fromkeys(Property, "?")
+    cells = dict.fromkeys(Property, "")
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         server = STARTS[name](program, Path(folder), stack)
         store = Store(server.access)
@@ -113,7 +113,7 @@ def _version(name: str, program: Path) -> str:
         return _output(python, "-c", code)
     if name == "seaweedfs":
         return _output(program, "version").split()[2]
-    return _output(program, "--version").split()[1]
+    return _output(program, "--version").split()[1].removeprefix("cargo:")
 
 
 def _output(*words: Path | str) -> str:

@@ -19,6 +19,8 @@ from localcluster.process import Daemons
 from localcluster.steps import StepRunner
 
 CRD = Path(__file__).parents[1] / "crds" / "flashruns.yaml"
+MINIO_DOMAIN = "s3.flashrun.test"
+"""Below this host name buckets are host names themselves; no name server knows it."""
 ROOT_USER, ROOT_PASSWORD = "root-of-tests", "root-password-of-tests"
 
 
@@ -48,6 +50,7 @@ class Minio:
                 "MINIO_ROOT_USER": ROOT_USER,
                 "MINIO_ROOT_PASSWORD": ROOT_PASSWORD,
                 "MINIO_BROWSER": "off",
+                "MINIO_DOMAIN": MINIO_DOMAIN,
                 "MINIO_UPDATE": "off",
             },
         )

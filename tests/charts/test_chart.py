@@ -11,6 +11,7 @@ import yaml
 from flashrun.api.generate import chart_values
 from flashrun.api.platform import Platform
 from flashrun.controller.settings import UPSTREAMS_FOLDER
+from flashrun.controller.storage_keys import ROLE_VARIABLE, TOKEN_FILE_VARIABLE
 from localcluster import toolchain
 from localcluster.steps import StepRunner
 from tests.servers import kubectl
@@ -322,3 +323,58 @@ REFUSED = [
 def test_wrong_values_are_refused_before_they_reach_the_cluster(render, changes, place) -> None:
     with pytest.raises(ValueError, match=place):
         render(changes)
+
+
+def _operator_pod(rendered: list[dict]) -> dict:
+    return _named(rendered, "Deployment", "flashrun")["spec"]["template"]
+
+
+def _variables(pod: dict) -> dict[str, str]:
+    container = pod["spec"]["containers"][0]
+    return {item["name"]: item.get("value", "") for item in container["env"]}
+
+
+def test_a_web_identity_needs_no_secret_with_keys(render) -> None:
+    identity = {"enabled": True, "roleArn": "arn:aws:iam::1:role/operator"}
+    storage = {"webIdentity": identity, "accessKey": "", "secretKey": ""}
+    rendered = render({"storage": storage})
+    assert not [item for item in rendered if item["kind"] == "Secret"]
+    pod = _operator_pod(rendered)
+    variables = _variables(pod)
+    assert variables[ROLE_VARIABLE] == "arn:aws:iam::1:role/operator"
+    mounts = {
+        item["name"]: item["mountPath"] for item in pod["spec"]["containers"][0]["volumeMounts"]
+    }
+    assert variables[TOKEN_FILE_VARIABLE] == f"{mounts['web-identity']}/token"
+    volumes = {item["name"]: item for item in pod["spec"]["volumes"]}
+    (source,) = volumes["web-identity"]["projected"]["sources"]
+    assert source["serviceAccountToken"]["audience"] == "sts.amazonaws.com"
+    assert "storage" not in mounts.keys() | volumes.keys()
+    made = _named(rendered, "ConfigMap", "flashrun-platform")
+    Platform.validate_manifest(yaml.safe_load(made["data"]["platform.yaml"]))
+
+
+def test_the_operator_uses_a_proxy_and_never_for_the_api_server(render) -> None:
+    assert "NO_PROXY" not in _variables(_operator_pod(render()))
+    proxy = {"https_proxy": "http://proxy.example:3128", "no_proxy": "10.0.0.0/8,s3.example"}
+    variables = _variables(_operator_pod(render({"operator": {"proxy": proxy}})))
+    assert variables["HTTPS_PROXY"] == "http://proxy.example:3128"
+    assert variables["NO_PROXY"] == "$(KUBERNETES_SERVICE_HOST),10.0.0.0/8,s3.example"
+    del proxy["no_proxy"]
+    variables = _variables(_operator_pod(render({"operator": {"proxy": proxy}})))
+    assert variables["NO_PROXY"] == "$(KUBERNETES_SERVICE_HOST)"
+    with pytest.raises(ValueError, match="all_proxy"):
+        render({"operator": {"proxy": {"all_proxy": "http://proxy.example"}}})
+
+
+def test_another_ca_bundle_starts_the_operator_again(render) -> None:
+    first, second = (_operator_pod(render({"caBundle": text})) for text in ("one", "two"))
+    assert first["metadata"]["annotations"] != second["metadata"]["annotations"]
+
+
+def test_the_place_of_the_bucket_is_one_of_two_words(render) -> None:
+    made = _named(render({"storage": {"addressing": "virtual"}}), "ConfigMap", "flashrun-platform")
+    settings = Platform.validate_manifest(yaml.safe_load(made["data"]["platform.yaml"]))
+    assert settings.storage.addressing == "virtual"
+    with pytest.raises(ValueError, match="addressing"):
+        render({"storage": {"addressing": "dns"}})

@@ -1,25 +1,20 @@
 """Which endpoints need a port-forward; forwarding itself is tried with real pods."""
 
+from typing import Any
+
 import pytest
 
-from flashrun.port_forward import in_cluster_service
+from flashrun.api.records import StorageAccess
+from flashrun.port_forward import forwarded_endpoint
 
-ENDPOINTS = {
-    "minio.storage.svc.cluster.local": ("minio", "storage"),
-    "minio.storage.svc": ("minio", "storage"),
-    "minio.storage": ("minio", "storage"),
-    "minio": None,
-    "s3.example.com": None,
-    "s3.eu-central-1.amazonaws.com": None,
-    "10.0.0.1": None,
-    "::1": None,
-    "localhost": None,
-    "": None,
-}
+REACHABLE = ["https://s3.example.com", "http://10.0.0.1:9000", "http://localhost:9000"]
 
 
-@pytest.mark.parametrize(("host", "service"), ENDPOINTS.items())
-def test_a_service_of_the_cluster_is_known_by_its_name(
-    host: str, service: tuple[str, str] | None
-) -> None:
-    assert in_cluster_service(host) == service
+@pytest.mark.parametrize("endpoint", REACHABLE)
+async def test_an_endpoint_outside_the_cluster_stays_as_it_is(endpoint: str) -> None:
+    access = StorageAccess(
+        endpoint=endpoint, bucket="b", access_key="a", secret_key="s", addressing="virtual"
+    )
+    nobody: Any = None
+    async with forwarded_endpoint(nobody, access) as reachable:
+        assert reachable is access

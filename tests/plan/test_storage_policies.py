@@ -18,6 +18,7 @@ PREFIX = names.run_prefix("team-a", "flash-1", "uid-1")
 LIVE = names.heartbeat_key("uid-1")
 TOKENIZER_NAMES = ("manifest.json", "tokenizer.json", "tokenizer.model", "chat_template.jinja")
 WEIGHT_NAMES = ("model.safetensors", "model-00001-of-00002.safetensors", "f")
+LONGEST = f"arn:aws-us-gov:s3:::{'b' * 63}"
 READABLE = ("models/org/m/rev/", "environments/org/env/", "runs/team-a/flash-0/uid-0/adapter/")
 
 
@@ -29,33 +30,35 @@ def test_a_policy_has_room_for_the_longest_names() -> None:
         names.environment_prefix("e" * 128),
         names.step_prefix(prefix, 999, 999_999_999),
     )
-    policy = run_policy("b" * 63, prefix, names.heartbeat_key("u" * 36), readable)
+    policy = run_policy(LONGEST, prefix, names.heartbeat_key("u" * 36), readable)
 
     assert len(json.dumps(policy, separators=(",", ":"))) <= POLICY_LIMIT
 
 
 def test_the_policy_of_people_has_room_for_the_longest_names() -> None:
-    policy = namespace_policy("b" * 63, "n" * 63, ["n" * 63, "o" * 63])
+    policy = namespace_policy(LONGEST, "n" * 63, ["n" * 63, "o" * 63])
 
     assert len(json.dumps(policy, separators=(",", ":"))) <= POLICY_LIMIT
 
 
 def test_the_policy_of_people_without_an_org_has_no_environments() -> None:
-    policy = namespace_policy("bucket", "team-a", [])
+    policy = namespace_policy("arn:aws:s3:::bucket", "team-a", [])
 
     assert "environments" not in json.dumps(policy)
 
 
 def test_a_namespace_with_too_many_orgs_has_no_policy() -> None:
     with pytest.raises(ValueError, match="bind fewer orgs to the namespace"):
-        namespace_policy("bucket", "team-a", (f"org-{number}" for number in range(40)))
+        namespace_policy("arn:aws:s3:::bucket", "team-a", (f"org-{number}" for number in range(40)))
 
 
 def test_a_namespace_with_many_orgs_keeps_its_policy_without_the_mirror() -> None:
     orgs = [f"org-{number}" for number in range(10)]
-    with_room = namespace_policy("bucket", "team-a", orgs[:2])
+    with_room = namespace_policy("arn:aws:s3:::bucket", "team-a", orgs[:2])
     assert "models/" in json.dumps(with_room)
-    while "models/" in json.dumps(policy := namespace_policy("bucket", "team-a", orgs)):
+    while "models/" in json.dumps(
+        policy := namespace_policy("arn:aws:s3:::bucket", "team-a", orgs)
+    ):
         orgs.append(f"org-{len(orgs)}")
 
     assert f"environments/{orgs[-1]}/" in json.dumps(policy)
@@ -63,7 +66,7 @@ def test_a_namespace_with_many_orgs_keeps_its_policy_without_the_mirror() -> Non
 
 @pytest.fixture
 def limited(store: Store) -> Store:
-    return Store(store.assume(run_policy(store.access.bucket, PREFIX, LIVE, READABLE), 900))
+    return Store(store.assume(run_policy(store.access.bucket_arn, PREFIX, LIVE, READABLE), 900))
 
 
 ALLOWED = [
@@ -157,7 +160,7 @@ def test_a_trainer_may_not(store: Store, limited: Store, verb: str, key: str):
 )
 def test_people_of_a_namespace_may_or_may_not(store: Store, verb: str, key: str, allowed: bool):
     person = Store(
-        store.assume(namespace_policy(store.access.bucket, "team-a", ["team-a", "org"]), 900)
+        store.assume(namespace_policy(store.access.bucket_arn, "team-a", ["team-a", "org"]), 900)
     )
     if verb != "list":
         store.put_bytes(key, b"1")
@@ -176,12 +179,12 @@ def test_an_ordinary_policy_is_short_and_an_endless_one_is_refused():
     )
     assert len(json.dumps(policy, separators=(",", ":"))) <= POLICY_LIMIT
     with pytest.raises(ValueError, match="shorten the names"):
-        run_policy("b", long, LIVE, ["x" * 2048])
+        run_policy("arn:aws:s3:::b", long, LIVE, ["x" * 2048])
 
 
 @pytest.mark.api
 def test_the_keys_of_the_mirror_open_models_and_nothing_else(store: Store) -> None:
-    mirror = Store(store.assume(mirror_policy(store.access.bucket), 900))
+    mirror = Store(store.assume(mirror_policy(store.access.bucket_arn), 900))
     for verb in ("put", "get", "list", "delete"):
         use(mirror, verb, "models/org/m/1/" if verb == "list" else "models/org/m/1/f")
     for folder in ("runs/team-a/r/u/", "environments/org/env/", "live/", "endings/", ""):

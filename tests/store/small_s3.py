@@ -7,11 +7,13 @@ import fnmatch
 import hashlib
 import json
 import re
+import ssl
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from enum import Enum, auto
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -58,6 +60,16 @@ class SmallS3:
     uploads: dict[str, dict[int, bytes]] = field(default_factory=dict)
     policies: dict[str, dict[str, Any]] = field(default_factory=dict)
     written: set[str] = field(default_factory=set)
+    lifetime: timedelta = timedelta(hours=1)
+    """How long the keys are valid that STS answers."""
+    ends: dict[str, datetime] = field(default_factory=dict)
+    """Keys that STS has answered → when they end."""
+    forms: list[dict[str, str]] = field(default_factory=list)
+    """The requests for keys."""
+    hosts: set[str] = field(default_factory=set)
+    """The host names in requests."""
+    expired: int = 0
+    """Requests with keys that had ended."""
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
@@ -66,6 +78,13 @@ class SmallS3:
 
     def has(self, fault: Fault) -> bool:
         return fault in self.faults
+
+    def accepts(self, user: str) -> bool:
+        """Whether the keys of ``user`` have not ended."""
+        if user in self.ends and datetime.now(UTC) > self.ends[user]:
+            self.expired += 1
+            return False
+        return True
 
     def may(self, user: str, action: str, key: str) -> bool:
         """Whether the policy of a session allows an action; the operator may do everything."""
@@ -96,6 +115,18 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *_: object) -> None:
         """Nothing is logged."""
+
+    def parse_request(self) -> bool:
+        """Refuse keys that have ended, whatever is asked."""
+        if not super().parse_request():
+            return False
+        self.server.s3.hosts.add(self.headers.get("Host", "").partition(":")[0])
+        if self.server.s3.accepts(self.user):
+            return True
+        _ = self.body
+        self._refuse(400, "ExpiredToken")
+        self.wfile.flush()
+        return False
 
     def do_GET(self) -> None:
         s3 = self.server.s3
@@ -204,10 +235,13 @@ class _Handler(BaseHTTPRequestHandler):
             return self._answer(200, b"<html><body>welcome</body></html>", "text/html")
         if s3.has(Fault.STS_LISTS_BUCKETS):
             return self._xml("<ListAllMyBucketsResult><Buckets/></ListAllMyBucketsResult>")
-        user = f"session-{len(s3.policies)}"
-        s3.policies[user] = json.loads(form["Policy"][0])
+        s3.forms.append({name: values[0] for name, values in form.items()})
+        user = f"session-{len(s3.ends)}"
+        if "Policy" in form:
+            s3.policies[user] = json.loads(form["Policy"][0])
+        s3.ends[user] = datetime.now(UTC) + s3.lifetime
         values = {"AccessKeyId": user, "SecretAccessKey": SECRET, "SessionToken": "token"}
-        values["Expiration"] = "2099-01-01T00:00:00Z"
+        values["Expiration"] = s3.ends[user].isoformat().replace("+00:00", "Z")
         texts = "".join(f"<{name}>{value}</{name}>" for name, value in values.items())
         return self._xml(f"<R><Credentials>{texts}</Credentials></R>")
 
@@ -265,10 +299,13 @@ def _etag(data: bytes) -> str:
 
 
 @contextmanager
-def small_s3(*faults: Fault) -> Iterator[SmallS3]:
+def small_s3(*faults: Fault, tls: ssl.SSLContext | None = None) -> Iterator[SmallS3]:
     """Serve on loopback until the end of the context."""
     with _Server(("127.0.0.1", 0), _Handler) as server:
-        server.s3 = SmallS3(frozenset(faults), f"http://127.0.0.1:{server.server_address[1]}")
+        place = f"127.0.0.1:{server.server_address[1]}"
+        server.s3 = SmallS3(frozenset(faults), f"{'https' if tls else 'http'}://{place}")
+        if tls is not None:
+            server.socket = tls.wrap_socket(server.socket, server_side=True)
         thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()
         try:

@@ -23,6 +23,7 @@ from flashrun.store_errors import (
     StoreError,
     Unauthorized,
     Unavailable,
+    WriteConflict,
 )
 from tests.servers import ROOT_PASSWORD, Minio
 
@@ -361,7 +362,7 @@ def fault(status: str, code: str) -> bytes:
         (fault("500 x", "InternalError"), Unavailable, True),
         (fault("507 x", "XMinioStorageFull"), Unavailable, True),
         (fault("429 x", "TooManyRequests"), Unavailable, True),
-        (fault("409 x", "ConditionalRequestConflict"), Unavailable, True),
+        (fault("409 x", "ConditionalRequestConflict"), WriteConflict, True),
         (fault("403 x", "AccessDenied"), StorageForbidden, False),
         (fault("400 x", "ExpiredToken"), Unauthorized, True),
         (fault("403 x", "RequestTimeTooSkewed"), Unauthorized, True),

@@ -143,7 +143,7 @@ def test_a_slow_store_is_left_after_the_limit(monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.fixture
 def person(store: Store) -> Store:
-    return Store(store.assume(namespace_policy(store.access.bucket, "team-a", ["team-a"]), 900))
+    return Store(store.assume(namespace_policy(store.access.bucket_arn, "team-a", ["team-a"]), 900))
 
 
 def test_people_try_storage_with_their_own_rights(person: Store, store: Store) -> None:

@@ -63,6 +63,13 @@ REFUSALS = {
         Unavailable,
         f"a/b {PLACE}: the store is not available at the moment (SlowDown: because)",
     ),
+    "another region": (
+        400,
+        "AuthorizationHeaderMalformed",
+        StoreError,
+        "a/b in storage https://s3.example.com/runs: it is in another region "
+        "(AuthorizationHeaderMalformed: because); correct storage.region",
+    ),
     "two conditional writes at once": (
         409,
         "",

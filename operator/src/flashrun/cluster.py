@@ -14,8 +14,6 @@ import base64
 import contextlib
 import os
 import random
-import urllib.parse
-import urllib.request
 from collections.abc import AsyncIterator, Mapping
 from datetime import datetime
 from pathlib import Path
@@ -50,6 +48,7 @@ from flashrun.cluster_requests import (
     status_object,
 )
 from flashrun.kubeconfig import DEFAULT_LOCATION, Kubeconfig
+from flashrun.proxies import environment_proxy
 
 CALL_SECONDS: Final = 30.0
 CONNECT_SECONDS: Final = 5.0
@@ -89,7 +88,7 @@ class Cluster:
         kubeconfig: Kubeconfig | None = None,
     ) -> None:
         # The client would look up the proxy of every request in the environment, in a thread.
-        configuration.proxy = configuration.proxy or _environment_proxy(configuration.host)
+        configuration.proxy = configuration.proxy or environment_proxy(configuration.host)
         configuration.client_session_kwargs = {"trust_env": False}
         self._configuration = configuration
         self._kubeconfig = kubeconfig
@@ -524,14 +523,6 @@ class Cluster:
             f"the API server {self.server}{place} cannot be reached ({_network_cause(error)})"
             + (advice if self.context else "")
         )
-
-
-def _environment_proxy(server: str) -> str | None:
-    """Return the proxy for ``server`` that ``HTTPS_PROXY`` and ``NO_PROXY`` name, if any."""
-    url = urllib.parse.urlsplit(server)
-    if not url.hostname or urllib.request.proxy_bypass(url.hostname):
-        return None
-    return urllib.request.getproxies().get(url.scheme)
 
 
 def _kubeconfigs() -> list[Path]:

@@ -8,7 +8,6 @@ resolves on this machine, nothing is forwarded.
 
 import asyncio
 import contextlib
-import ipaddress
 import ssl
 from collections.abc import AsyncIterator
 from typing import Any, Final
@@ -18,6 +17,7 @@ import aiohttp
 from multidict import CIMultiDict
 
 from flashrun.api.records import StorageAccess
+from flashrun.api.storage_endpoint import in_cluster_service
 from flashrun.cluster import Cluster
 from flashrun.cluster_errors import ClusterError, Forbidden, Unreachable
 from flashrun.plan.kubernetes_status import find_condition
@@ -48,17 +48,8 @@ async def forwarded_endpoint(
     forward = _Forward(cluster, service[1], pod, target)
     async with await forward.listen() as server:
         local = server.sockets[0].getsockname()[1]
-        yield access.replace(endpoint=f"{url.scheme}://127.0.0.1:{local}")
-
-
-def in_cluster_service(host: str) -> tuple[str, str] | None:
-    """Return name and namespace of the Service with the DNS name ``host``, or None."""
-    with contextlib.suppress(ValueError):
-        ipaddress.ip_address(host)
-        return None
-    parts = host.split(".")
-    in_cluster = len(parts) == 2 or parts[2:3] == ["svc"]
-    return (parts[0], parts[1]) if in_cluster else None
+        # An address has no names below it, in which buckets could be.
+        yield access.replace(endpoint=f"{url.scheme}://127.0.0.1:{local}", addressing="path")
 
 
 async def _check_right(cluster: Cluster, namespace: str) -> None:

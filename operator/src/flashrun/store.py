@@ -20,7 +20,8 @@ import time
 import urllib.parse
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from http.client import HTTPException
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, Final, NamedTuple, Self, TypeVar
@@ -29,12 +30,9 @@ from xml.etree import ElementTree
 import certifi
 import urllib3
 from minio import Minio
-from minio.credentials import Credentials
 from minio.deleteobjects import DeleteObject
 from minio.error import InvalidResponseError, MinioException, S3Error, ServerError
-from minio.signer import sign_v4_sts
-from minio.time import to_amz_date, utcnow
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import BaseModel, ValidationError
 from urllib3.exceptions import HTTPError
 from urllib3.response import BaseHTTPResponse
 
@@ -42,7 +40,7 @@ from flashrun.api import names
 from flashrun.api.base import error_sentences
 from flashrun.api.record_reader import RecordModel, RecordRefused, read_record
 from flashrun.api.records import FileEntry, Manifest, StorageAccess
-from flashrun.api.times import parse_time
+from flashrun.proxies import storage_proxy
 from flashrun.store_errors import (
     Corrupt,
     KeyExists,
@@ -60,10 +58,14 @@ from flashrun.store_refusals import (
     object_name,
     refusal,
 )
+from flashrun.store_sts import assume_role_form, request_credentials, web_identity_form
 
 RETRIES: Final = 4
 LONGEST_PAUSE_SECONDS: Final = 10
 """Most seconds between two tries, whatever ``Retry-After`` a store answers."""
+RENEWAL_PAUSE: Final = timedelta(seconds=15)
+"""How long credentials that are still valid are used after they could not be renewed."""
+SHORTEST_RENEWAL: Final = timedelta(seconds=1)
 PART_BYTES: Final = 16 * 1024 * 1024
 PARALLEL_FILES: Final = 4
 
@@ -128,7 +130,8 @@ class Store:
     ) -> Self:
         """Return a store that calls ``read`` again when one of the ``watched`` files has changed.
 
-        So a running process follows renewed credentials.
+        It also does when half of the time that the credentials have left is over. So a running
+        process follows renewed credentials.
         """
         seen = tuple(map(_version, watched))
         store = cls(read(), limits)
@@ -358,50 +361,21 @@ class Store:
         Raises:
             StorageForbidden: the store refuses, or does not support AssumeRole.
         """
-        form = {
-            "Action": "AssumeRole",
-            "Version": "2011-06-15",
-            "DurationSeconds": str(seconds),
-            "RoleSessionName": "flashrun",
-            "Policy": TypeAdapter(dict[str, Any]).dump_json(policy).decode(),
-        }
-        if role_arn:
-            form["RoleArn"] = role_arn
+        form = assume_role_form(policy, seconds, role_arn)
         with self._errors("credentials (AssumeRole)"):
-            answer = ElementTree.fromstring(self._sts(urllib.parse.urlencode(form)))
-            values = {item.tag.rpartition("}")[2]: item.text or "" for item in answer.iter()}
-            return self._access.replace(
-                access_key=values["AccessKeyId"],
-                secret_key=values["SecretAccessKey"],
-                session_token=values["SessionToken"],
-                expires=parse_time(values["Expiration"]),
-            )
+            self._refresh()
+            return request_credentials(self._pool, self._access, form)
 
-    def _sts(self, form: str) -> bytes:
-        access = self._access
-        url = urllib.parse.urlsplit(_sts_endpoint(access))
-        now = utcnow()
-        headers = {
-            "Content-Type": "application/x-www-form-urlencoded",
-            "Host": url.netloc,
-            "X-Amz-Date": to_amz_date(now),
-        }
-        if access.session_token:
-            headers["X-Amz-Security-Token"] = access.session_token
-        signed = sign_v4_sts(
-            method="POST",
-            url=url,
-            region=access.region,
-            headers=headers,
-            credentials=Credentials(access.access_key, access.secret_key),
-            content_sha256=hashlib.sha256(form.encode()).hexdigest(),
-            date=now,
-        )
-        response = self._pool.urlopen("POST", url.geturl(), body=form, headers=signed)
-        if response.status != 200:
-            code, message = _sts_error(response.data)
-            raise refusal(access, "credentials (AssumeRole)", response.status, code, message)
-        return response.data
+    def assume_with_web_identity(self, token: str, role_arn: str = "") -> StorageAccess:
+        """Return credentials of a role, for a token of an identity provider that STS trusts.
+
+        Raises:
+            StoreError: STS refuses, or does not answer.
+        """
+        name = "credentials (AssumeRoleWithWebIdentity)"
+        anonymous = self._access.replace(access_key="", secret_key="", session_token="")
+        with self._errors(name):
+            return request_credentials(self._pool, anonymous, web_identity_form(token, role_arn))
 
     # --- below ----------------------------------------------------------------------------------
 
@@ -412,7 +386,8 @@ class Store:
                 f"storage endpoint {access.endpoint!r} is not http://host:port or https://host"
             )
         self._access = access
-        self._pool = _pool(self._limits)
+        self._renew_at = _renewal_time(access)
+        self._pool = _pool(self._limits, access.endpoint)
         self._minio = Minio(
             url.netloc,
             access_key=access.access_key,
@@ -422,15 +397,40 @@ class Store:
             region=access.region,
             http_client=self._pool,
         )
+        if access.addressing == "virtual":
+            self._minio.enable_virtual_style_endpoint()
+        elif access.addressing == "path":
+            self._minio.disable_virtual_style_endpoint()
 
     def _refresh(self) -> None:
+        """Read the credentials again when a watched file has changed, or half their time is over.
+
+        While they are still valid, only one thread does so, the others go on; and a failure is left
+        for a later call.
+        """
         if self._read is None:
             return
-        with self._lock:
-            seen = tuple(map(_version, self._watched))
-            if seen != self._seen:
-                self._use(self._read())
-                self._seen = seen
+        seen = tuple(map(_version, self._watched))
+        now = datetime.now(UTC)
+        due = self._renew_at is not None and now >= self._renew_at
+        if seen == self._seen and not due:
+            return
+        valid = seen == self._seen and (self._access.expires or now) > now
+        if not self._lock.acquire(blocking=not valid):
+            return
+        try:
+            access = self._read()
+            if access == self._access:
+                self._renew_at = _renewal_time(access)
+            else:
+                self._use(access)
+            self._seen = seen
+        except StoreError:
+            if not valid:
+                raise
+            self._renew_at = min(now + RENEWAL_PAUSE, self._access.expires or now)
+        finally:
+            self._lock.release()
 
     def _client(self) -> Any:
         self._refresh()
@@ -650,8 +650,22 @@ class _TimedRetry(urllib3.Retry):
         return min(seconds, max(0.0, ends - time.monotonic()))
 
 
-def _pool(limits: TimeLimits) -> urllib3.PoolManager:
-    return urllib3.PoolManager(
+def _renewal_time(access: StorageAccess) -> datetime | None:
+    """Return when half of the time that credentials have left is over; None: they do not end."""
+    if access.expires is None:
+        return None
+    now = datetime.now(UTC)
+    return now + max((access.expires - now) / 2, SHORTEST_RENEWAL)
+
+
+def _pool(limits: TimeLimits, endpoint: str) -> urllib3.PoolManager:
+    """Return connections to ``endpoint``, through the proxy that the environment names for it."""
+    proxy = storage_proxy(endpoint)
+    manager: Any = urllib3.PoolManager
+    if proxy is not None:
+        user = proxy.user_headers
+        manager = partial(urllib3.ProxyManager, proxy.address, proxy_headers=user)
+    pool: urllib3.PoolManager = manager(
         timeout=urllib3.Timeout(connect=limits.connect, read=limits.read),
         maxsize=16,
         ca_certs=os.environ.get("SSL_CERT_FILE") or certifi.where(),
@@ -668,23 +682,7 @@ def _pool(limits: TimeLimits) -> urllib3.PoolManager:
             redirect=False,
         ),
     )
-
-
-def _sts_endpoint(access: StorageAccess) -> str:
-    """Return the URL of AssumeRole: the S3 endpoint itself, except on AWS."""
-    host = urllib.parse.urlsplit(access.endpoint).hostname or ""
-    if host.endswith(".amazonaws.com"):
-        return f"https://sts.{access.region}.amazonaws.com/"
-    return access.endpoint.rstrip("/") + "/"
-
-
-def _sts_error(body: bytes) -> tuple[str, str]:
-    try:
-        answer = ElementTree.fromstring(body)
-    except ElementTree.ParseError:
-        return "", "the answer is not STS's; does the store offer AssumeRole?"
-    values = {item.tag.rpartition("}")[2]: item.text or "" for item in answer.iter()}
-    return values.get("Code", ""), values.get("Message", "")
+    return pool
 
 
 def _version(path: Path) -> tuple[int, int] | None:

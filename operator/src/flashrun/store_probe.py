@@ -208,7 +208,9 @@ class StoreProbe:
 
     def _check_session(self, issue: Issue) -> str:
         """Get credentials as a run gets them, and use them as a trainer does."""
-        policy = run_policy(self._store.access.bucket, self._inside, f"{self._prefix}heartbeat", ())
+        policy = run_policy(
+            self._store.access.bucket_arn, self._inside, f"{self._prefix}heartbeat", ()
+        )
         try:
             session = Store(issue(policy), CALL_LIMITS)
         except StoreError as error:

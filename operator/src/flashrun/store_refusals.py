@@ -11,6 +11,7 @@ from urllib3.exceptions import (
     MaxRetryError,
     NameResolutionError,
     NewConnectionError,
+    ProxyError,
     SSLError,
 )
 from urllib3.exceptions import TimeoutError as NetworkTimeoutError
@@ -35,6 +36,9 @@ _UNAUTHORIZED: Final = {
     "SignatureDoesNotMatch": "the secret key is wrong; check the storage credentials",
     "RequestTimeTooSkewed": "the clocks of store and client differ by more than 15 minutes",
 }
+_OTHER_REGION: Final = frozenset(
+    {"AuthorizationHeaderMalformed", "PermanentRedirect", "IllegalLocationConstraintException"}
+)
 _RENEWABLE: Final = frozenset({"ExpiredToken", "InvalidTokenId", "RequestTimeTooSkewed"})
 
 
@@ -72,6 +76,8 @@ def refusal(
             f"storage {access.endpoint} has no bucket {access.bucket!r}; "
             "create it, or correct storage.bucket"
         )
+    if code in _OTHER_REGION:
+        return StoreError(f"{name}: it is in another region ({answer}); correct storage.region")
     if status == 404:
         return KeyNotFound(f"{name} does not exist")
     if status == 412:
@@ -94,6 +100,11 @@ def network_cause(error: HTTPError, connect_seconds: float, read_seconds: float)
     """Return why there was no answer within the two time limits of a connection."""
     cause: object = error.reason if isinstance(error, MaxRetryError) else error
     match cause:
+        case ProxyError():  # before those that it inherits from or wraps
+            return (
+                "the proxy of HTTPS_PROXY or HTTP_PROXY did not connect; NO_PROXY lists addresses "
+                "that need none"
+            )
         case NameResolutionError():
             return "the host name of the endpoint does not resolve"
         case NewConnectionError():  # before the timeout, which it inherits from

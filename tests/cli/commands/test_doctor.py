@@ -134,7 +134,7 @@ def give_access(served: Served, access: StorageAccess) -> None:
 
 def test_storage_is_tried_from_here_with_the_rights_of_people(served: Served) -> None:
     policy = namespace_policy(
-        served.store.access.bucket, served.namespace, (served.namespace, *ORGS)
+        served.store.access.bucket_arn, served.namespace, (served.namespace, *ORGS)
     )
     give_access(served, served.store.assume(policy, 900))
     served.publish_address(storage_problem="")

@@ -3,13 +3,14 @@
 None of these settings is a key of a user's config. ``status.resolved`` has those that a run uses.
 """
 
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from flashrun.api import names
 from flashrun.api.base import Section
 from flashrun.api.catalog import Model
+from flashrun.api.storage_endpoint import bucket_arn
 
 Quantity = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?(m|k|Ki|M|Mi|G|Gi|T|Ti)?$")]
 """A Kubernetes quantity, such as 500m or 16Gi."""
@@ -25,6 +26,9 @@ class StorageSettings(Section):
     """``http://host:port`` or ``https://host``, as pods reach it."""
     bucket: Annotated[str, Field(min_length=3, max_length=63)] = "flashrun"
     region: str = "us-east-1"
+    addressing: Literal["path", "virtual"] | None = None
+    """Where the bucket is in addresses: in the path or in the host name. By default in the host
+    name on AWS, and in the path elsewhere."""
     sts: bool = True
     """Ask the store for credentials limited to one run (AssumeRole with a session policy)."""
     role_arn: str = ""
@@ -32,6 +36,11 @@ class StorageSettings(Section):
     credentials_seconds: int = Field(default=3600, ge=900, le=43200)
     """Lifetime of credentials. They are renewed at half of it while a run has pods, and not when it
     has ended: for so long at most they outlive a run, and trainers can do without the operator."""
+
+    @property
+    def bucket_arn(self) -> str:
+        """How policies name the bucket."""
+        return bucket_arn(self.endpoint, self.region, self.bucket)
 
 
 class PoolShape(Section):

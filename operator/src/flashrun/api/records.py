@@ -36,6 +36,7 @@ from flashrun.api.catalog import Source, Thinking
 from flashrun.api.config import LONGEST_SEQUENCE, Algorithm, FiniteJson
 from flashrun.api.exits import Message, Termination
 from flashrun.api.reasons import AnyReason, Phase
+from flashrun.api.storage_endpoint import bucket_arn
 
 FILES_LIMIT: Final = 1024
 """Most files that one manifest lists."""
@@ -254,6 +255,13 @@ class StorageAccess(Record):
     session_token: str = Field(default="", repr=False)
     expires: datetime | None = None
     """When the credentials end; None for ones that do not."""
+    addressing: Literal["path", "virtual"] | None = None
+    """Where the bucket is in addresses; None: in the host name on AWS, in the path elsewhere."""
+
+    @property
+    def bucket_arn(self) -> str:
+        """How policies name the bucket."""
+        return bucket_arn(self.endpoint, self.region, self.bucket)
 
 
 class HubAccess(Record):

@@ -99,7 +99,7 @@ async def publish_in(
     """
     orgs = owned_orgs(namespace, platform.environments.owners)
     await cluster.apply(_config_map(namespace, public.replace(environment_orgs=orgs)))
-    policy = storage_policies.namespace_policy(platform.storage.bucket, namespace, orgs)
+    policy = storage_policies.namespace_policy(platform.storage.bucket_arn, namespace, orgs)
     secret = SecretKey(namespace, names.STORAGE_USER_SECRET)
     await _renew_credentials(cluster, issuer, platform, secret, policy)
 
@@ -111,7 +111,7 @@ async def publish_mirror(cluster: Cluster, issuer: AccessIssuer, platform: Platf
         ClusterError: it cannot be written.
         StoreError: storage issues no credentials.
     """
-    policy = storage_policies.mirror_policy(platform.storage.bucket)
+    policy = storage_policies.mirror_policy(platform.storage.bucket_arn)
     secret = SecretKey(cluster.namespace, names.STORAGE_MODELS_SECRET)
     await _renew_credentials(cluster, issuer, platform, secret, policy)
 

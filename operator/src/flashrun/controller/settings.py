@@ -12,10 +12,9 @@ from pydantic import ValidationError
 from flashrun.api.base import error_sentences
 from flashrun.api.environment_owners import owned_orgs
 from flashrun.api.platform import Platform
-from flashrun.api.records import StorageAccess
+from flashrun.controller.storage_keys import StorageKeys
 from flashrun.plan.storage_policies import namespace_policy
 from flashrun.store import Store, TimeLimits
-from flashrun.store_errors import StoreError
 
 KEYS_FOLDER: Final = Path("/var/run/flashrun/storage")
 """Folder of ``accessKey`` and ``secretKey``: the mounted Secret."""
@@ -51,19 +50,7 @@ class Settings:
         Raises:
             StoreError: the keys cannot be read.
         """
-        names = ("accessKey", "secretKey")
-        files = (self.keys / name for name in names)
-        return Store.following(self._access, *files, limits=STORAGE_LIMITS)
-
-    def _access(self) -> StorageAccess:
-        storage = self.platform.storage
-        return StorageAccess(
-            endpoint=storage.endpoint,
-            bucket=storage.bucket,
-            region=storage.region,
-            access_key=_key(self.keys, "accessKey"),
-            secret_key=_key(self.keys, "secretKey"),
-        )
+        return StorageKeys(self.platform.storage, self.keys, STORAGE_LIMITS).open_store()
 
 
 def load_settings(
@@ -90,13 +77,6 @@ def _check_policies(platform: Platform) -> None:
     for namespace in platform.namespaces:
         orgs = owned_orgs(namespace, platform.environments.owners)
         try:
-            namespace_policy(platform.storage.bucket, namespace, orgs)
+            namespace_policy(platform.storage.bucket_arn, namespace, orgs)
         except ValueError as error:
             raise SettingsError(f"environments.owners: namespace {namespace}: {error}") from None
-
-
-def _key(folder: Path, name: str) -> str:
-    try:
-        return (folder / name).read_text().strip()
-    except OSError as error:
-        raise StoreError(f"the storage key {folder / name} cannot be read: {error}") from None

@@ -126,7 +126,7 @@ def access_grant(context: RunContext, resolved: ResolvedRun) -> AccessGrant | No
     return AccessGrant(
         metadata=objects.owned_metadata(run, names.storage_secret_name(run.name, run.uid)),
         policy=storage_policies.run_policy(
-            context.platform.storage.bucket,
+            context.platform.storage.bucket_arn,
             context.run.storage_prefix,
             names.heartbeat_key(context.run.uid),
             _readable_prefixes(resolved),

@@ -21,7 +21,9 @@ _WRITE: Final = ("s3:PutObject", "s3:AbortMultipartUpload")
 Policy = dict[str, Any]
 
 
-def run_policy(bucket: str, run_prefix: str, heartbeat_key: str, readable: Iterable[str]) -> Policy:
+def run_policy(
+    bucket_arn: str, run_prefix: str, heartbeat_key: str, readable: Iterable[str]
+) -> Policy:
     """Return what the trainer of one run may do.
 
     It reads and writes below its own prefix, and cannot delete there: an attempt cannot remove what
@@ -29,14 +31,14 @@ def run_policy(bucket: str, run_prefix: str, heartbeat_key: str, readable: Itera
     """
     prefixes = sorted(set(readable))
     return _policy(
-        _listing(bucket, [run_prefix]),
-        _allow(_READ, bucket, [f"{prefix}*" for prefix in (run_prefix, *prefixes)]),
-        _allow(_WRITE, bucket, [f"{run_prefix}*"]),
-        _allow(("s3:PutObject", "s3:DeleteObject"), bucket, [heartbeat_key]),
+        _listing(bucket_arn, [run_prefix]),
+        _allow(_READ, bucket_arn, [f"{prefix}*" for prefix in (run_prefix, *prefixes)]),
+        _allow(_WRITE, bucket_arn, [f"{run_prefix}*"]),
+        _allow(("s3:PutObject", "s3:DeleteObject"), bucket_arn, [heartbeat_key]),
     )
 
 
-def namespace_policy(bucket: str, namespace: str, orgs: Iterable[str]) -> Policy:
+def namespace_policy(bucket_arn: str, namespace: str, orgs: Iterable[str]) -> Policy:
     """Return what the users of a namespace may do: read its runs, manage environments of ``orgs``.
 
     They may also write what ``flash doctor`` tries storage with, and read the tokenizers of
@@ -48,23 +50,25 @@ def namespace_policy(bucket: str, namespace: str, orgs: Iterable[str]) -> Policy
     runs, environments = names.namespace_prefix(namespace), [*map(names.org_prefix, orgs)]
     writable = [*environments, names.namespace_probe_prefix(namespace)]
     manage = _allow(
-        (*_READ, *_WRITE, "s3:DeleteObject"), bucket, [f"{prefix}*" for prefix in writable]
+        (*_READ, *_WRITE, "s3:DeleteObject"), bucket_arn, [f"{prefix}*" for prefix in writable]
     )
     tokenizers = [f"{names.MODELS_PREFIX}{pattern}" for pattern in TOKENIZER_FILES]
     with contextlib.suppress(ValueError):
         return _policy(
-            _listing(bucket, [runs, *writable, names.MODELS_PREFIX]),
-            _allow(_READ, bucket, [f"{runs}*", *tokenizers]),
+            _listing(bucket_arn, [runs, *writable, names.MODELS_PREFIX]),
+            _allow(_READ, bucket_arn, [f"{runs}*", *tokenizers]),
             manage,
         )
-    return _policy(_listing(bucket, [runs, *writable]), _allow(_READ, bucket, [f"{runs}*"]), manage)
+    return _policy(
+        _listing(bucket_arn, [runs, *writable]), _allow(_READ, bucket_arn, [f"{runs}*"]), manage
+    )
 
 
-def mirror_policy(bucket: str) -> Policy:
+def mirror_policy(bucket_arn: str) -> Policy:
     """Return what those who manage the model mirror may do: everything below ``models/``."""
     return _policy(
-        _listing(bucket, [names.MODELS_PREFIX]),
-        _allow((*_READ, *_WRITE, "s3:DeleteObject"), bucket, [f"{names.MODELS_PREFIX}*"]),
+        _listing(bucket_arn, [names.MODELS_PREFIX]),
+        _allow((*_READ, *_WRITE, "s3:DeleteObject"), bucket_arn, [f"{names.MODELS_PREFIX}*"]),
     )
 
 
@@ -83,15 +87,15 @@ def _policy(*statements: Policy) -> Policy:
     return policy
 
 
-def _allow(actions: Iterable[str], bucket: str, keys: Iterable[str]) -> Policy:
-    resources = [f"arn:aws:s3:::{bucket}/{key}" for key in keys]
+def _allow(actions: Iterable[str], bucket_arn: str, keys: Iterable[str]) -> Policy:
+    resources = [f"{bucket_arn}/{key}" for key in keys]
     return {"Effect": "Allow", "Action": list(actions), "Resource": resources}
 
 
-def _listing(bucket: str, prefixes: Iterable[str]) -> Policy:
+def _listing(bucket_arn: str, prefixes: Iterable[str]) -> Policy:
     return {
         "Effect": "Allow",
         "Action": ["s3:ListBucket"],
-        "Resource": [f"arn:aws:s3:::{bucket}"],
+        "Resource": [bucket_arn],
         "Condition": {"StringLike": {"s3:prefix": [f"{prefix}*" for prefix in prefixes]}},
     }

@@ -51,8 +51,20 @@ class OperatorValues(Section):
     dns_policy: str = "ClusterFirst"
     publish_free_gpus: bool = True
     """May list nodes and pods of the whole cluster, to publish how many GPUs are free."""
+    proxy: dict[Literal["http_proxy", "https_proxy", "no_proxy"], str] = {}
+    """The operator's own way to storage, if it is through a proxy."""
     pod_monitor: bool = False
     """Make a PodMonitor for the Prometheus operator."""
+
+
+class WebIdentityValues(Section):
+    """A token that the cluster signs, for which STS answers keys."""
+
+    enabled: bool = False
+    role_arn: str = ""
+    """Role that the token may take; MinIO may need none."""
+    audience: str = "sts.amazonaws.com"
+    """For whom the token is."""
 
 
 class StorageValues(StorageSettings):
@@ -62,6 +74,8 @@ class StorageValues(StorageSettings):
     """Secret of the release's namespace with accessKey and secretKey."""
     access_key: str = ""
     secret_key: str = ""
+    web_identity: WebIdentityValues = WebIdentityValues()
+    """Instead of keys: a token of the operator's service account (on AWS: IRSA)."""
 
 
 EgressRules = tuple[dict[str, Any], ...]

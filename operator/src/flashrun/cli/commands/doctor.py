@@ -12,6 +12,7 @@ import typer
 from flashrun import __version__
 from flashrun.api import names
 from flashrun.api.public import PublicPlatform
+from flashrun.api.storage_endpoint import in_cluster_service
 from flashrun.cli.cluster import published_environments
 from flashrun.cli.cluster.connection import ClusterSession, connect, unserved_namespace
 from flashrun.cli.config import dotenv
@@ -258,8 +259,6 @@ async def _check_storage(session: ClusterSession) -> list[CheckResult]:
 
 async def _missing_forward_rights(session: ClusterSession, endpoint: str) -> CheckResult | None:
     """Return which rights for a port-forward to storage are missing; None when none is."""
-    from flashrun.port_forward import in_cluster_service
-
     service = in_cluster_service(urlsplit(endpoint).hostname or "")
     if service is None:
         return None

@@ -1,0 +1,75 @@
+"""The operator's own keys for storage: from a mounted Secret, or from STS for its web identity.
+
+With a web identity (on AWS: IRSA) the cluster signs a token for the operator's service account, and
+STS answers keys for it. The variables are those that every SDK of AWS reads:
+https://docs.aws.amazon.com/sdkref/latest/guide/feature-assume-role-credentials.html
+"""
+
+import os
+from pathlib import Path
+from typing import Final
+
+from flashrun.api.platform import StorageSettings
+from flashrun.api.records import StorageAccess
+from flashrun.store import Store, TimeLimits
+from flashrun.store_errors import StoreError
+
+TOKEN_FILE_VARIABLE: Final = "AWS_WEB_IDENTITY_TOKEN_FILE"
+ROLE_VARIABLE: Final = "AWS_ROLE_ARN"
+_KEYS: Final = ("accessKey", "secretKey", "sessionToken")
+"""Files in the folder of the Secret; there may be no session token."""
+
+
+class StorageKeys:
+    """Where the keys are, and how they are read."""
+
+    def __init__(self, settings: StorageSettings, folder: Path, limits: TimeLimits) -> None:
+        self._settings, self._folder, self._limits = settings, folder, limits
+        self._token_file = os.environ.get(TOKEN_FILE_VARIABLE, "")
+
+    def open_store(self) -> Store:
+        """Return the storage of the operator; it follows keys that are rotated, and renews others.
+
+        Raises:
+            StoreError: there are no keys.
+        """
+        watched = [] if self._token_file else [self._folder / name for name in _KEYS]
+        return Store.following(self._read, *watched, limits=self._limits)
+
+    def _read(self) -> StorageAccess:
+        access = self._from_web_identity() if self._token_file else self._from_secret()
+        if access.session_token and not self._settings.sts:
+            raise StoreError(
+                "the operator's keys for storage end, and storage.sts=false would give them to "
+                "trainers for as long as a run takes: set storage.sts=true, or use keys that stay"
+            )
+        return access
+
+    def _from_secret(self) -> StorageAccess:
+        access_key, secret_key = (_key(self._folder / name) for name in _KEYS[:2])
+        token = self._folder / _KEYS[2]
+        return self._place(access_key, secret_key, _key(token) if token.exists() else "")
+
+    def _from_web_identity(self) -> StorageAccess:
+        token = _key(Path(self._token_file))
+        store = Store(self._place("", ""), self._limits)
+        return store.assume_with_web_identity(token, os.environ.get(ROLE_VARIABLE, ""))
+
+    def _place(self, access_key: str, secret_key: str, session_token: str = "") -> StorageAccess:
+        storage = self._settings
+        return StorageAccess(
+            endpoint=storage.endpoint,
+            bucket=storage.bucket,
+            region=storage.region,
+            addressing=storage.addressing,
+            access_key=access_key,
+            secret_key=secret_key,
+            session_token=session_token,
+        )
+
+
+def _key(path: Path) -> str:
+    try:
+        return path.read_text().strip()
+    except OSError as error:
+        raise StoreError(f"the storage key {path} cannot be read: {error}") from None

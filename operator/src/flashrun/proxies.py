@@ -1,0 +1,74 @@
+"""The proxies that ``HTTP_PROXY``, ``HTTPS_PROXY`` and ``NO_PROXY`` name.
+
+Python's own functions read these variables, but not the networks in ``NO_PROXY`` (10.0.0.0/8),
+which other programs read.
+"""
+
+import ipaddress
+import urllib.parse
+import urllib.request
+from typing import NamedTuple
+
+from urllib3.util import make_headers
+
+from flashrun.api.storage_endpoint import in_cluster_service
+
+
+class Proxy(NamedTuple):
+    """A proxy, without the user and the password in its address."""
+
+    address: str
+    user: str = ""
+
+    @property
+    def user_headers(self) -> dict[str, str]:
+        """The headers with user and password, if there are any."""
+        return dict(make_headers(proxy_basic_auth=self.user)) if self.user else {}
+
+
+def environment_proxy(server: str) -> str | None:
+    """Return the proxy for the address ``server`` as the environment names it; None: without."""
+    url = urllib.parse.urlsplit(server)
+    proxies = urllib.request.getproxies()
+    if not url.hostname or urllib.request.proxy_bypass(url.netloc.rpartition("@")[2]):
+        return None
+    if _is_in_network(url.hostname, proxies.get("no", "")):
+        return None
+    return proxies.get(url.scheme)
+
+
+def storage_proxy(endpoint: str) -> Proxy | None:
+    """Return the proxy for storage; None for loopback and for a Service inside the cluster.
+
+    A port-forward ends on loopback, and no proxy reaches a Service.
+    """
+    host = urllib.parse.urlsplit(endpoint).hostname or ""
+    address = environment_proxy(endpoint)
+    if not address or _is_near(host) or in_cluster_service(host) is not None:
+        return None
+    scheme, separator, rest = address.rpartition("://")
+    user, _, place = rest.rpartition("@")
+    return Proxy(f"{scheme or 'http'}{separator or '://'}{place}", urllib.parse.unquote(user))
+
+
+def _is_near(host: str) -> bool:
+    """Return whether ``host`` is this machine, or a name that only one network knows."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or "." not in host
+
+
+def _is_in_network(host: str, no_proxy: str) -> bool:
+    """Return whether the address ``host`` is in a network that ``no_proxy`` lists."""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    for entry in no_proxy.split(","):
+        try:
+            if address in ipaddress.ip_network(entry.strip(), strict=False):
+                return True
+        except ValueError:
+            continue
+    return False

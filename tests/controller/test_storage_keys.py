@@ -1,0 +1,120 @@
+"""The operator's own keys: session tokens in the Secret, and web identities that are renewed."""
+
+import time
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from flashrun.api.platform import StorageSettings
+from flashrun.controller.storage_keys import ROLE_VARIABLE, TOKEN_FILE_VARIABLE, StorageKeys
+from flashrun.store import Store, TimeLimits
+from flashrun.store_errors import StorageForbidden, StoreError
+from tests.store.small_s3 import Fault, SmallS3, small_s3
+
+LIMITS = TimeLimits(total=5.0)
+ROLE = "arn:aws:iam::1:role/operator"
+
+
+def settings(s3: SmallS3, **more: bool) -> StorageSettings:
+    return StorageSettings(endpoint=s3.url, bucket="bucket", **more)
+
+
+def open_store(s3: SmallS3, folder: Path, **more: bool) -> Store:
+    return StorageKeys(settings(s3, **more), folder, LIMITS).open_store()
+
+
+@pytest.fixture
+def token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The file with the token of the operator's service account."""
+    file = tmp_path / "token"
+    file.write_text("token-1\n")
+    monkeypatch.setenv(TOKEN_FILE_VARIABLE, str(file))
+    monkeypatch.setenv(ROLE_VARIABLE, ROLE)
+    return file
+
+
+def test_a_web_identity_gets_keys_and_needs_no_secret(token: Path, tmp_path: Path) -> None:
+    with small_s3() as s3:
+        store = open_store(s3, tmp_path / "absent")
+        store.put_bytes("key", b"1")
+        assert s3.objects == {"key": b"1"}
+    (form,) = s3.forms
+    assert form["Action"] == "AssumeRoleWithWebIdentity"
+    assert (form["WebIdentityToken"], form["RoleArn"]) == ("token-1", ROLE)
+
+
+def test_keys_of_a_web_identity_are_renewed_with_the_token_of_that_time(
+    token: Path, tmp_path: Path
+) -> None:
+    """Keys are renewed four times, and no request is made with keys that have ended."""
+    with small_s3() as s3:
+        s3.lifetime = timedelta(seconds=3)
+        store = open_store(s3, tmp_path)
+        ends = time.monotonic() + 10
+        number = 0
+        while len(s3.ends) < 5:
+            assert time.monotonic() < ends + 60
+            number += 1
+            token.write_text(f"token-{number}")
+            store.put_bytes(f"key-{number}", b"1")
+            time.sleep(0.05)
+        assert s3.expired == 0
+        assert len({form["WebIdentityToken"] for form in s3.forms}) == len(s3.forms)
+
+
+def test_while_sts_is_away_keys_are_used_as_long_as_they_are_valid(
+    token: Path, tmp_path: Path
+) -> None:
+    with small_s3() as s3:
+        s3.lifetime = timedelta(seconds=2)
+        store = open_store(s3, tmp_path)
+        s3.faults = frozenset({Fault.STS_403})
+        with pytest.raises(StorageForbidden, match="AssumeRoleWithWebIdentity"):
+            write_until_refused(store)
+        assert (s3.expired, s3.objects) == (0, {"key": b"1"})
+        s3.faults = frozenset()
+        store.put_bytes("key", b"2")
+        assert s3.objects == {"key": b"2"}
+
+
+def write_until_refused(store: Store) -> None:
+    """Write for some seconds, which is longer than the keys are valid."""
+    for _ in range(200):
+        store.put_bytes("key", b"1")
+        time.sleep(0.05)
+
+
+def test_a_refused_token_is_explained_and_not_repeated(token: Path, tmp_path: Path) -> None:
+    with small_s3(Fault.STS_403) as s3, pytest.raises(StoreError) as refused:
+        open_store(s3, tmp_path)
+    assert "credentials (AssumeRoleWithWebIdentity)" in str(refused.value)
+    assert "token-1" not in str(refused.value)
+
+
+def write_keys(folder: Path, **keys: str) -> None:
+    for name, value in keys.items():
+        (folder / name).write_text(value)
+
+
+def test_a_secret_may_hold_a_session_token_that_somebody_renews(tmp_path: Path) -> None:
+    with small_s3() as s3:
+        write_keys(tmp_path, accessKey="a", secretKey="s", sessionToken="first\n")
+        store = open_store(s3, tmp_path)
+        assert store.access.session_token == "first"
+        write_keys(tmp_path, sessionToken="the second")
+        assert store.access.session_token == "the second"
+        (tmp_path / "sessionToken").unlink()
+        assert store.access.session_token == ""
+
+
+def test_keys_that_end_are_not_given_to_trainers(tmp_path: Path) -> None:
+    with small_s3() as s3:
+        write_keys(tmp_path, accessKey="a", secretKey="s", sessionToken="t")
+        with pytest.raises(StoreError, match=r"set storage\.sts=true"):
+            open_store(s3, tmp_path, sts=False)
+
+
+def test_without_keys_the_missing_file_is_named(tmp_path: Path) -> None:
+    with small_s3() as s3, pytest.raises(StoreError, match="accessKey cannot be read"):
+        open_store(s3, tmp_path)

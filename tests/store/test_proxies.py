@@ -1,0 +1,110 @@
+"""Which requests go through a proxy, and storage through real ones: plain, and with TLS inside."""
+
+import ssl
+from pathlib import Path
+
+import pytest
+
+from flashrun.proxies import Proxy, environment_proxy, storage_proxy
+from flashrun.store import Store, TimeLimits
+from flashrun.store_errors import Unavailable
+from localcluster.pki import Authority
+from tests.servers import MINIO_DOMAIN, Minio
+from tests.store.forward_proxy import forward_proxy
+from tests.store.small_s3 import small_s3
+
+PROXY = "http://proxy.example:3128"
+
+
+@pytest.fixture(autouse=True)
+def _no_proxy_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "https_proxy", "no_proxy", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+
+
+DIRECT = {
+    "a host": ("https://s3.example.com", "s3.example.com"),
+    "a domain": ("https://s3.example.com", ".example.com"),
+    "everything": ("https://s3.example.com", "*"),
+    "a host with a port": ("https://s3.example.com:9000", "s3.example.com:9000"),
+    "a network": ("https://10.1.2.3:9000", "192.168.0.0/16, 10.0.0.0/8"),
+    "a network of IPv6": ("https://[fd00::7]", "fd00::/8"),
+}
+
+
+@pytest.mark.parametrize(("server", "no_proxy"), DIRECT.values(), ids=DIRECT)
+def test_no_proxy_lists_what_needs_none(
+    monkeypatch: pytest.MonkeyPatch, server: str, no_proxy: str
+) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", PROXY)
+    assert environment_proxy(server) == PROXY
+    monkeypatch.setenv("NO_PROXY", no_proxy)
+    assert environment_proxy(server) is None
+    assert environment_proxy("https://other.test") == (None if no_proxy == "*" else PROXY)
+
+
+NEAR = ["127.0.0.1:9000", "[::1]:9000", "localhost:9000", "minio:9000", "minio.storage.svc:9000"]
+
+
+@pytest.mark.parametrize("place", NEAR)
+def test_no_proxy_stands_before_storage_on_this_machine_or_inside_the_cluster(
+    monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    monkeypatch.setenv("HTTP_PROXY", PROXY)
+    assert storage_proxy(f"http://{place}") is None
+    assert storage_proxy("http://s3.example.com") == Proxy(PROXY)
+
+
+def test_user_and_password_of_a_proxy_are_apart_from_its_address(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", "http://me:a%40b@proxy.example:3128")
+    proxy = storage_proxy("https://s3.example.com")
+    assert proxy == Proxy(PROXY, "me:a@b")
+    assert proxy.user_headers == {"proxy-authorization": "Basic bWU6YUBi"}
+
+
+def test_storage_is_reached_through_a_proxy_with_the_bucket_in_the_host_name(
+    monkeypatch: pytest.MonkeyPatch, minio: Minio
+) -> None:
+    """Only the proxy knows the host name, so nothing goes past it."""
+    minio.store("by-host-name")
+    access = minio.access("by-host-name").replace(
+        endpoint=f"http://{MINIO_DOMAIN}", addressing="virtual"
+    )
+    with forward_proxy(minio.endpoint.removeprefix("http://")) as proxy:
+        monkeypatch.setenv("HTTP_PROXY", f"http://user:hush@127.0.0.1:{proxy.port}")
+        store = Store(access)
+        store.put_bytes("a/b", b"content")
+        assert store.get_bytes("a/b") == b"content"
+        assert [entry.key for entry in store.list("a/")] == ["a/b"]
+    assert proxy.hosts == {f"by-host-name.{MINIO_DOMAIN}"}
+    assert proxy.users == {"Basic dXNlcjpodXNo"}
+
+
+def test_storage_with_a_private_ca_is_reached_through_a_proxy(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    authority = Authority(tmp_path / "ca")
+    authority.create()
+    leaf = authority.leaf("s3", "/CN=s3", ["DNS:s3.flashrun.test"])
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(leaf.certificate, leaf.key)
+    limits = TimeLimits(total=1.0)
+    with small_s3(tls=context) as s3, forward_proxy(s3.url.removeprefix("https://")) as proxy:
+        monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{proxy.port}")
+        access = s3.access.replace(endpoint="https://s3.flashrun.test")
+        with pytest.raises(Unavailable, match="a private CA goes into the CA bundle"):
+            Store(access, limits).put_bytes("key", b"1")
+        monkeypatch.setenv("SSL_CERT_FILE", str(authority.certificate))
+        Store(access).put_bytes("key", b"1")
+        assert s3.objects == {"key": b"1"}
+    assert proxy.hosts == {"s3.flashrun.test"}
+
+
+def test_a_proxy_that_is_away_is_named(monkeypatch: pytest.MonkeyPatch, minio: Minio) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
+    access = minio.access("any-bucket").replace(endpoint="http://s3.flashrun.test")
+    with pytest.raises(Unavailable, match="the proxy of HTTPS_PROXY or HTTP_PROXY did not connect"):
+        Store(access, TimeLimits(total=0.2)).put_bytes("key", b"1")
