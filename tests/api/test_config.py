@@ -1,11 +1,13 @@
 """The config reference, row by row: what each key accepts and what it refuses, in which words."""
 
+import tracemalloc
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
-from flashrun.api.config import TrainConfig
+from flashrun.api.config import EnvironmentConfig, TrainConfig
 from flashrun.cli.config.compose import ComposedConfig, ConfigFile, compose
 from flashrun.cli.config.problems import ConfigError
 from flashrun.cli.config.toml_text import toml_value
@@ -145,6 +147,23 @@ ENVIRONMENT_ACCEPTED = [
 @pytest.mark.parametrize(("line", "key", "value"), ENVIRONMENT_ACCEPTED)
 def test_the_environment_accepts(line: str, key: str, value: Any) -> None:
     assert getattr(composed(environment=line).config.environment, key) == value
+
+
+def test_places_in_params_take_no_memory_until_one_is_named() -> None:
+    """A place as text is as long as all keys above it: there were 4,000 of 60,000 characters."""
+    params: dict[str, Any] = {"k" * 60_000: [["ab"], ["cd"]] * 1_000}
+    EnvironmentConfig.validate_toml({"id": "a/b", "params": params})  # models are built
+    tracemalloc.start()
+    try:
+        EnvironmentConfig.validate_toml({"id": "a/b", "params": params})
+        assert tracemalloc.get_traced_memory()[1] < 2 * 1024 * 1024
+    finally:
+        tracemalloc.stop()
+    params["k" * 60_000][7] = float("nan")
+    with pytest.raises(ValidationError) as error:
+        EnvironmentConfig.validate_toml({"id": "a/b", "params": params})
+    [problem] = error.value.errors()
+    assert problem["msg"] == "Value error, [7] must be finite"
 
 
 ENVIRONMENT_REFUSED = [

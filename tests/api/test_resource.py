@@ -80,6 +80,10 @@ ACCEPTED_ONCE: dict[str, tuple[dict[str, Any], str]] = {
         "environment.params.key",
     ),
     "a variable that the platform sets": ({"workerEnv": {"PYTHONPATH": "/x"}}, "workerEnv"),
+    "a flood of values": (
+        {"environment": {"id": "team-a/sums", "params": {"x": [0] * 5000}}},
+        "environment.params",
+    ),
     "a secret that is none": (
         {"environment": {"id": "team-a/sums", "secrets": ["LD_PRELOAD"]}},
         "environment.secrets.0",
@@ -107,7 +111,6 @@ DANGEROUS: dict[str, dict[str, Any]] = {
     "a path as an environment": {"environment": {"id": "../secrets"}},
     "a split that is a path": {"environment": {"id": "a/b", "params": {"split": "../x"}}},
     "an option of pip": {"environment": {"id": "a/b", "pip": ["--index-url=http://x"]}},
-    "a flood of values": {"environment": {"id": "a/b", "params": {"x": [0] * 5000}}},
 }
 
 

@@ -35,6 +35,7 @@ from flashrun.api.records import (
 from flashrun.api.resource import FlashRun
 from flashrun.cluster import Cluster
 from flashrun.cluster_errors import ClusterError
+from flashrun.controller.bounded_answers import BoundedAnswers
 from flashrun.controller.known_runs import KnownRuns
 from flashrun.controller.mirror_reader import MirrorReader
 from flashrun.controller.observe import Observer
@@ -103,6 +104,8 @@ class World:
     """How much later it is than it is, for what takes long."""
     passing: bool = True
     """Whether ``ahead`` has passed; if not, only the wall clock of the operator is wrong."""
+    operators_cluster: Cluster = field(init=False)
+    """The connection of the operator."""
     heartbeats: HeartbeatPoller = field(init=False)
     known: KnownRuns = field(init=False)
     reconciler: Reconciler = field(init=False)
@@ -115,11 +118,12 @@ class World:
         self.heartbeats = HeartbeatPoller(
             self.store, lambda: time.monotonic() + self.ahead.total_seconds() * self.passing
         )
+        self.operators_cluster = self.cluster.with_answers(BoundedAnswers())
         mirror = MirrorReader(self.store, self.platform)
-        observer = Observer(self.cluster, self.store, self.heartbeats, mirror)
+        observer = Observer(self.operators_cluster, self.store, self.heartbeats, mirror)
         self.known = KnownRuns(self.store, lambda: "installation")
         self.reconciler = Reconciler(
-            self.cluster,
+            self.operators_cluster,
             self.store,
             observer,
             self.known,

@@ -29,6 +29,7 @@ from flashrun.cluster import Cluster
 from flashrun.store import Store
 from flashrun.store_errors import StorageForbidden
 from tests.controller.conftest import Operators
+from tests.controller.large_objects import post_large_objects
 from tests.controller.other_tenant import OtherTenant, stretched
 from tests.controller.stage import (
     ENVIRONMENT,
@@ -383,6 +384,14 @@ async def test_pods_and_jobs_with_the_labels_of_runs(hostile: World, other: Othe
         )
     await asyncio.sleep(2)
     await trainer.succeed()
+
+
+async def test_objects_as_large_as_the_api_server_takes(hostile: World, other: OtherTenant):
+    trainer = await hostile_run(hostile)
+    post_large_objects(hostile, trainer.pod["metadata"]["labels"])
+    await asyncio.sleep(5)
+    await trainer.succeed()
+    await wait_for_phase(hostile, trainer.run.name, "Succeeded", stretched(20))
 
 
 async def test_objects_that_the_operator_publishes_are_taken(hostile: World, other: OtherTenant):

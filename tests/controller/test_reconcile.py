@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
-from flashrun.api import names
+from flashrun.api import config, names
 from flashrun.api.exits import Exit, Termination
 from flashrun.api.records import CheckpointEvaluation, Claim, TrainerControl
 from flashrun.cluster import Cluster
 from flashrun.cluster_requests import Request
+from flashrun.controller import bounded_answers
 from flashrun.controller.reconcile import NotLeading
 from flashrun.store_errors import StorageForbidden
 from tests.controller.stage import ENVIRONMENT, Kubelet, World, flash_run, now
@@ -550,6 +551,29 @@ async def test_a_spec_that_this_operator_cannot_read_gets_a_condition(world: Wor
     await world.pass_over(RUN)
     again = await world.cluster.get(names.KIND, world.namespace, RUN)
     assert again["metadata"]["resourceVersion"] == found["metadata"]["resourceVersion"]
+
+
+async def test_a_run_that_an_earlier_version_began_ends_though_its_spec_is_too_large_now(
+    world: World, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(config, "_PARAMS_VALUES", 100_000)
+    monkeypatch.setattr(bounded_answers, "SPEC_VALUES", 100_000)
+    large = {"id": ENVIRONMENT, "params": {"x": [0] * 20_000}}
+    await world.submit(RUN, environment=large)
+    await world.phase(RUN, "Starting")
+    monkeypatch.undo()
+    world.restart()
+    job = (await world.job(RUN))["metadata"]
+    await world.cluster.delete("Job", world.namespace, job["name"])
+    await world.until(RUN, lambda run: run.status.resolved.job_uid != job["uid"])
+    await (await world.trainer(RUN)).succeed()
+    run = await world.phase(RUN, "Succeeded")
+    assert run.spec.environment.params == large["params"]
+
+    await world.submit("flash-2-new", environment=large)
+    await world.pass_over("flash-2-new")
+    found = await world.cluster.get(names.KIND, world.namespace, "flash-2-new")
+    assert "more than 16,384 values" in found["status"]["pending"]["message"]
 
 
 async def test_a_model_that_nobody_knows_is_refused_for_good(world: World):

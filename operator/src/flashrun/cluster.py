@@ -12,9 +12,11 @@ forward ports.
 import asyncio
 import base64
 import contextlib
+import copy
+import heapq
 import os
 import random
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Self
@@ -32,16 +34,20 @@ from flashrun.cluster_errors import (
     Conflict,
     NoCluster,
     NotFound,
+    TooLarge,
     Unreachable,
 )
 from flashrun.cluster_requests import (
+    HEAD_BYTES,
     RESOURCES,
     ListExpired,
     Object,
     Request,
     Resource,
     ServerDocument,
+    WholeAnswers,
     bounded_retry_after,
+    list_head,
     manifest_request,
     one_line,
     refusal,
@@ -53,10 +59,9 @@ from flashrun.proxies import environment_proxy
 CALL_SECONDS: Final = 30.0
 CONNECT_SECONDS: Final = 5.0
 TRIES: Final = 4
-PAGE: Final = 100
-"""Objects in one answer of the API server: each may have 1.5 MB."""
-"""Objects per answer of a list."""
 
+_METADATA: Final = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
+"""Asks for the metadata of an object: the server does not send its content."""
 _RETRIED_STATUS: Final = frozenset({429, 500, 502, 503, 504})
 _NAMESPACE_FILE: Final = Path(SERVICE_TOKEN_FILENAME).with_name("namespace")
 
@@ -93,6 +98,7 @@ class Cluster:
         self._configuration = configuration
         self._kubeconfig = kubeconfig
         self._impersonation = kubeconfig.impersonation if kubeconfig else ()
+        self._answers = WholeAnswers()
         self._clients: list[ApiClient] = []
         self._add_client()
         self.server: str = configuration.host
@@ -145,6 +151,12 @@ class Cluster:
             impersonation=self._impersonation,
         )
 
+    def with_answers(self, answers: WholeAnswers) -> Self:
+        """Return this connection with another reader of what the API server answers."""
+        connection = copy.copy(self)
+        connection._answers = answers
+        return connection
+
     async def close(self) -> None:
         """Close all connections."""
         for client in self._clients:
@@ -171,8 +183,7 @@ class Cluster:
 
     async def metadata(self, kind: str, namespace: str | None, name: str) -> Object | None:
         """Return only the metadata of an object, or None; the server does not send its content."""
-        partial = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
-        request = Request("get", "GET", RESOURCES[kind], namespace, name, accept=partial)
+        request = Request("get", "GET", RESOURCES[kind], namespace, name, accept=_METADATA)
         try:
             metadata: Object = (await self._call(request))["metadata"]
         except NotFound:
@@ -188,6 +199,34 @@ class Cluster:
                 return [item async for item in self._pages(kind, namespace, labels or {})]
             except ListExpired:
                 continue
+        raise Unreachable(f"{RESOURCES[kind].plural} change faster than they can be listed")
+
+    async def newest(
+        self,
+        kind: str,
+        namespace: str,
+        labels: Mapping[str, str],
+        limit: int,
+        rank: Callable[[Object], Any],
+    ) -> tuple[Object, ...]:
+        """Return the ``limit`` objects with ``labels`` of the highest ranks, and keep no others.
+
+        Objects whose rank is None do not count.
+        """
+        for _ in range(TRIES):
+            heap: list[tuple[Any, int, Object]] = []
+            try:
+                number = 0
+                async for item in self._pages(kind, namespace, labels):
+                    number += 1
+                    if (own_rank := rank(item)) is None:
+                        continue
+                    heapq.heappush(heap, (own_rank, number, item))
+                    if len(heap) > limit:
+                        heapq.heappop(heap)
+            except ListExpired:
+                continue
+            return tuple(item for _, _, item in sorted(heap, key=lambda entry: entry[1]))
         raise Unreachable(f"{RESOURCES[kind].plural} change faster than they can be listed")
 
     async def list_metadata(self, kind: str, namespace: str) -> AsyncIterator[Object]:
@@ -214,12 +253,12 @@ class Cluster:
             request = request._replace(query=(*request.query, ("dryRun", "All")))
         return await self._call(request)
 
-    async def apply(self, manifest: Object, manager: str = names.FIELD_MANAGER) -> Object:
+    async def apply(self, manifest: Object, manager: str = names.FIELD_MANAGER) -> None:
         """Set the fields that ``manager`` owns to those in ``manifest`` (server-side apply)."""
         request = manifest_request(manifest, "patch", "PATCH", manager)
         query = (*request.query, ("force", "true"))
         content_type = "application/apply-patch+yaml"
-        return await self._call(request._replace(query=query, content_type=content_type))
+        await self._call(request._replace(query=query, content_type=content_type, accept=_METADATA))
 
     async def replace(self, manifest: Object) -> Object:
         """Replace a whole object; raises ``Conflict`` when it changed since it was read."""
@@ -234,9 +273,9 @@ class Cluster:
         *,
         subresource: str = "",
         manager: str = names.FIELD_MANAGER,
-    ) -> Object:
+    ) -> None:
         """Merge ``body`` into an object (JSON merge patch); a null value removes its key."""
-        return await self._call(
+        await self._call(
             Request(
                 "patch",
                 "PATCH",
@@ -247,12 +286,13 @@ class Cluster:
                 (("fieldManager", manager),),
                 body,
                 "application/merge-patch+json",
+                _METADATA,
             )
         )
 
-    async def patch_status(self, kind: str, namespace: str, name: str, status: Object) -> Object:
+    async def patch_status(self, kind: str, namespace: str, name: str, status: Object) -> None:
         """Merge ``status`` into the status of an object (JSON merge patch)."""
-        return await self.patch(kind, namespace, name, {"status": status}, subresource="status")
+        await self.patch(kind, namespace, name, {"status": status}, subresource="status")
 
     async def delete(
         self,
@@ -412,12 +452,26 @@ class Cluster:
     ) -> AsyncIterator[Object]:
         resource = RESOURCES[kind]
         selector = ",".join(f"{key}={value}" for key, value in labels.items())
-        query = (("limit", str(PAGE)), *((("labelSelector", selector),) if selector else ()))
-        following = ""
+        query = (("labelSelector", selector),) if selector else ()
+        following, limit, left_out = "", self._answers.page, 0
         while True:
-            page = (*query, *((("continue", following),) if following else ()))
-            request = Request("list", "GET", resource, namespace, query=page, accept=accept)
-            answer = await self._call(request)
+            page = (("limit", str(limit)), *((("continue", following),) if following else ()))
+            request = Request(
+                "list", "GET", resource, namespace, query=(*query, *page), accept=accept
+            )
+            try:
+                answer = await self._call(request)
+            except TooLarge as error:
+                if limit > 1:
+                    limit = max(1, limit // 5)
+                    continue
+                left_out += 1
+                if left_out > self._answers.left_out:
+                    raise
+                following = list_head(error.head).get("continue", "")
+                if not following:
+                    return
+                continue
             for item in answer["items"] or ():  # null in an empty list of metadata
                 # The API server leaves these two out of a list's items; decisions need them.
                 yield {"apiVersion": resource.api_version, "kind": kind, **item}
@@ -437,7 +491,7 @@ class Cluster:
                 lost_answer, pause = True, 0.0
             else:
                 if status < 300:
-                    return _parse_answer(text)
+                    return self._answers.read(request, text)
                 if lost_answer and status == 409 and request.verb == "create":
                     return await self._created_before(request, text)
                 if status not in _RETRIED_STATUS or remaining == 0:
@@ -447,19 +501,35 @@ class Cluster:
             await asyncio.sleep(max(pause, backoff) * random.uniform(0.8, 1.2))
         raise AssertionError  # the last try returns or raises
 
-    async def _created_before(self, request: Request, text: bytes) -> Object:
+    async def _created_before(self, request: Request, text: bytes | bytearray) -> Object:
         """Return the object of an earlier create of ours whose answer was lost."""
         name = (request.body or {}).get("metadata", {}).get("name")
         if not name or status_object(text).get("reason") != "AlreadyExists":
             raise refusal(request, 409, text)
         return await self._call(Request("get", "GET", request.resource, request.namespace, name))
 
-    async def _send(self, request: Request) -> tuple[int, float, bytes]:
+    async def _send(self, request: Request) -> tuple[int, float, bytes | bytearray]:
         timeout = aiohttp.ClientTimeout(total=CALL_SECONDS, sock_connect=CONNECT_SECONDS)
         response = await self._open(request, timeout)
         async with response:
             pause = bounded_retry_after(response.headers.get("Retry-After", ""))
-            return response.status, pause, await response.read()
+            return response.status, pause, await self._content(request, response)
+
+    async def _content(self, request: Request, response: Any) -> bytes | bytearray:
+        """Return the content of an answer; raises ``TooLarge``."""
+        limit = self._answers.max_bytes
+        if limit is None:
+            content: bytes = await response.read()
+            return content
+        text = bytearray()
+        async for piece in response.content.iter_any():
+            if len(text) + len(piece) > limit:
+                raise TooLarge(
+                    f"the answer about {request.target} is longer than {limit:,} bytes",
+                    bytes(text[:HEAD_BYTES]),
+                )
+            text += piece
+        return text
 
     async def _open(self, request: Request, limits: aiohttp.ClientTimeout) -> Any:
         """Send a request, with new credentials if the API server refuses those at hand."""
@@ -475,7 +545,11 @@ class Cluster:
             request.method,
             request.path,
             query_params=list(request.query),
-            header_params={"Accept": request.accept, "Content-Type": request.content_type},
+            header_params={
+                "Accept": request.accept,
+                "Accept-Encoding": "identity",  # a compressed answer has no bound
+                "Content-Type": request.content_type,
+            },
             body=request.body,
             auth_settings=["BearerToken"],
         )
@@ -538,13 +612,6 @@ def _secret(metadata: Object) -> Object:
 def _encoded(values: Mapping[str, str]) -> dict[str, str]:
     """Return values as the data of a Secret."""
     return {key: base64.b64encode(value.encode()).decode() for key, value in values.items()}
-
-
-def _parse_answer(text: bytes) -> Object:
-    answer = status_object(text)
-    if not answer:
-        raise Unreachable("the API server's answer is not JSON; is a proxy in between?")
-    return answer
 
 
 def _network_cause(error: Exception) -> str:

@@ -1,7 +1,9 @@
 """Errors that calls to the Kubernetes API raise.
 
-The module imports nothing, so that a caller can name an error without loading the client.
+The module imports no client, so that a caller can name an error without loading it.
 """
+
+from typing import Any
 
 
 class ClusterError(Exception):
@@ -31,6 +33,19 @@ class Forbidden(ClusterError):
 
 class Invalid(ClusterError):
     """The API server refuses the object; the sentence names the fields."""
+
+
+class TooLarge(Invalid):
+    """An answer is larger than its reader accepts; the sentence says by which bound."""
+
+    def __init__(
+        self, sentence: str, head: bytes = b"", known: dict[str, Any] | None = None
+    ) -> None:
+        super().__init__(sentence)
+        self.head = head
+        """How the answer begins."""
+        self.known = known
+        """What could be read of the object; None: nothing."""
 
 
 class Unreachable(ClusterError):

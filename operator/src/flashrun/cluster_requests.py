@@ -74,6 +74,10 @@ LONGEST_RETRY_AFTER: Final = 30.0
 """Most seconds that a server may make us wait before we ask again."""
 
 
+HEAD_BYTES: Final = 64 * 1024
+"""How much is kept of an answer that is too large."""
+
+
 class ListExpired(ClusterError):
     """A list was read page by page for too long and has to begin again."""
 
@@ -99,11 +103,47 @@ class Request(NamedTuple):
         return f"{path}/{self.subresource}" if self.subresource else path
 
     @property
+    def metadata_only(self) -> bool:
+        """Whether only metadata are asked for."""
+        return "PartialObjectMetadata" in self.accept
+
+    @property
     def target(self) -> str:
         """The object or the collection, as errors name it."""
         kind = self.resource.plural + (f"/{self.subresource}" if self.subresource else "")
         named = f"{kind} {self.name}" if self.name else kind
         return f"{named} in namespace {self.namespace}" if self.namespace else named
+
+
+class WholeAnswers:
+    """Reads what the API server answers as it is, whatever its size.
+
+    A program that other people's objects must not grow gives ``Cluster`` a reader with bounds.
+    """
+
+    max_bytes: int | None = None
+    """Longest answer that is read; None: any."""
+    page: int = 100
+    """Objects in one answer to a list."""
+    left_out: int = 0
+    """Most objects of one list that may be too large; they are left out."""
+
+    def read(self, request: Request, text: bytes | bytearray) -> Object:
+        """Return the object or the list in an answer; raises ``TooLarge`` or ``Unreachable``."""
+        answer = status_object(text)
+        if not answer:
+            raise Unreachable("the API server's answer is not JSON; is a proxy in between?")
+        return answer
+
+
+def list_head(head: bytes) -> Object:
+    """Return the metadata of a list from the beginning of its text; empty if they are not there.
+
+    The API server writes the metadata of a list before its items.
+    """
+    before, items, _ = head.partition(b'"items":')
+    metadata = status_object(before + items + b"null}").get("metadata") if items else None
+    return metadata if isinstance(metadata, dict) else {}
 
 
 def manifest_request(
@@ -122,7 +162,7 @@ def manifest_request(
     )
 
 
-def refusal(request: Request, status: int, text: bytes) -> ClusterError:
+def refusal(request: Request, status: int, text: bytes | bytearray) -> ClusterError:
     """Return the error that an HTTP answer with this status and body stands for."""
     answer = status_object(text)
     message, reason = str(answer.get("message") or f"HTTP {status}"), answer.get("reason")
@@ -164,7 +204,7 @@ def refusal(request: Request, status: int, text: bytes) -> ClusterError:
             )
 
 
-def status_object(text: bytes) -> Object:
+def status_object(text: bytes | bytearray) -> Object:
     """Return the JSON object that an answer holds; empty when it holds none."""
     try:
         answer = json.loads(text)

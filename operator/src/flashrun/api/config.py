@@ -7,6 +7,7 @@ Validators only accept or refuse; ``flashrun.plan.resolve`` fills in the default
 
 import re
 import sys
+from collections.abc import Iterator
 from enum import StrEnum
 from typing import Annotated, Any, Final
 from urllib.parse import SplitResult, urlsplit
@@ -24,6 +25,11 @@ _PARAMS_LIMIT: Final = 65_536
 """Most characters of the strings in ``environment.params``."""
 _PARAMS_VALUES: Final = 4_096
 """Most values in it."""
+_SHOWN_KEY: Final = 64
+"""Most characters of a key in the place that an error names."""
+_Path = tuple[str | int, ...]
+"""Keys and indices that lead to a value. Text of it, made for every value, would be as long as all
+keys above, once for each value."""
 LONGEST_SEQUENCE: Final = 10_000_000
 """Largest ``train.max_length`` that a config may have, in tokens."""
 _CHECKSUM = re.compile(r"sha256=[0-9a-f]{64}")
@@ -223,32 +229,38 @@ def _wrong(path: str, what: str) -> ValueError:
 
 
 def _public_json(value: JsonValue) -> JsonValue:
-    for path, text in _strings(value, ""):
+    for path, text in _strings(value):
         if (found := secret_patterns.describe_secret(text)) is not None:
-            raise _wrong(path, f"looks like {found}: {SECRETS_HINT}")
+            raise _wrong(_place(path), f"looks like {found}: {SECRETS_HINT}")
     return value
 
 
 def _short(value: dict[str, JsonValue]) -> dict[str, JsonValue]:
-    if sum(len(text) for _, text in _strings(value, "")) > _PARAMS_LIMIT:
+    if sum(len(text) for _, text in _strings(value)) > _PARAMS_LIMIT:
         raise ValueError(f"has more than {_PARAMS_LIMIT:,} characters; data belongs in the package")
     return value
 
 
-def _strings(value: JsonValue, path: str) -> list[tuple[str, str]]:
-    """Return every string inside ``value`` with its path; a key is a string, too."""
+def _strings(value: JsonValue, path: _Path = ()) -> Iterator[tuple[_Path, str]]:
+    """Yield every string inside ``value`` with its path; a key is a string, too."""
     match value:
         case str():
-            return [(path, value)]
+            yield path, value
         case dict():
-            pairs = [(f"{path}.{key}", item) for key, item in value.items()]
-            keys = [(inner, key) for (inner, _), key in zip(pairs, value, strict=True)]
+            for key, item in value.items():
+                yield (*path, key), key
+                yield from _strings(item, (*path, key))
         case list():
-            pairs = [(f"{path}[{index}]", item) for index, item in enumerate(value)]
-            keys = []
+            for index, item in enumerate(value):
+                yield from _strings(item, (*path, index))
         case _:
-            return []
-    return keys + [found for inner, item in pairs for found in _strings(item, inner)]
+            pass
+
+
+def _place(path: _Path) -> str:
+    """Return a path inside a value as text, its keys shortened."""
+    steps = (f"[{step}]" if isinstance(step, int) else f".{step[:_SHOWN_KEY]}" for step in path)
+    return "".join(steps)
 
 
 def _split(params: dict[str, JsonValue]) -> dict[str, JsonValue]:
@@ -282,11 +294,10 @@ def _metric(metric: str) -> str:
 def _table(value: Any) -> Any:
     if not isinstance(value, dict):
         raise ValueError("must be a table")
-    _check_values(_few(value))
-    return value
+    return _few(value)
 
 
-def _check_values(value: Any) -> None:
+def _few_values(value: Any) -> Any:
     """Refuse a flood of nested values before each of them is looked at."""
     waiting, count = [value], 0
     while waiting:
@@ -299,10 +310,11 @@ def _check_values(value: Any) -> None:
             raise ValueError(
                 f"has more than {_PARAMS_VALUES:,} values; data belongs in the package"
             )
+    return value
 
 
 def _json(value: Any) -> Any:
-    _check_json(value, "", depth=0)
+    _check_json(value, ())
     return value
 
 
@@ -310,26 +322,27 @@ FiniteJson = Annotated[JsonValue, BeforeValidator(_json)]
 """A value that every reader of JSON can read: finite, and of at most 32 levels."""
 
 
-def _check_json(value: Any, path: str, depth: int) -> None:
-    if depth > 32:
-        raise _wrong(path, "is nested deeper than 32 levels")
+def _check_json(value: Any, path: _Path) -> None:
+    if len(path) > 32:
+        raise _wrong(_place(path), "is nested deeper than 32 levels")
     match value:
         case int() if abs(value) >= 2**63:
-            raise _wrong(path, "is too large for JSON")
+            raise _wrong(_place(path), "is too large for JSON")
         case None | bool() | int() | str():
             return
         case float():
             if value != value or abs(value) == float("inf"):
-                raise _wrong(path, "must be finite")
+                raise _wrong(_place(path), "must be finite")
         case list():
             for index, item in enumerate(value):
-                _check_json(item, f"{path}[{index}]", depth + 1)
+                _check_json(item, (*path, index))
         case dict():
             for key, item in value.items():
-                _check_json(item, f"{path}.{key}", depth + 1)
+                _check_json(item, (*path, str(key)))
         case _:
             kind = type(value).__name__
-            raise _wrong(path, f"is a {kind}, which JSON cannot carry; write it as a string")
+            what = f"is a {kind}, which JSON cannot carry; write it as a string"
+            raise _wrong(_place(path), what)
 
 
 def _string_list(value: Any) -> Any:
@@ -379,6 +392,7 @@ class EnvironmentConfig(Section):
             Annotated[str, AfterValidator(when_submitted(_no_secret))],
             Annotated[FiniteJson, AfterValidator(when_submitted(_public_json))],
         ],
+        BeforeValidator(when_submitted(_few_values)),
         BeforeValidator(_table),
         AfterValidator(when_submitted(_short)),
         AfterValidator(_split),

@@ -187,7 +187,7 @@ class Reason(Word):
     )
     SPEC_UNREADABLE = (
         "SpecUnreadable",
-        "The operator cannot read the spec, which was written for another version.",
+        "The operator cannot read the spec: it is too large, or written for another version.",
         Owner.PLATFORM,
     )
 

@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import Final, TypeVar
 
 from pydantic import ValidationError
+from typing_extensions import Buffer
 
 from flashrun.api.base import Record, error_sentences
 from flashrun.api.bounds import CLOCK_TOLERANCE, LATEST, clean_text
@@ -37,7 +38,7 @@ def read_record(
     """
     if len(content) > model.max_bytes:
         raise RecordRefused(f"is longer than {model.max_bytes} bytes")
-    if _has_more_values(content, model.max_values):
+    if has_more_values(content, model.max_values):
         raise RecordRefused(f"has more than {model.max_values:,} values")
     context = {} if now is None else {LATEST: now + CLOCK_TOLERANCE}
     try:
@@ -53,18 +54,18 @@ def read_record(
     raise RecordRefused(problem)
 
 
-def _has_more_values(content: bytes | str, limit: int) -> bool:
+def has_more_values(content: bytes | str | Buffer, limit: int) -> bool:
     """Return whether there may be more than ``limit`` JSON values, without parsing them.
 
     A value is the first one or follows a mark; marks within strings are looked for only where there
     are many. Content with more strings than that many values can have is not JSON.
     """
-    data = content if isinstance(content, bytes) else content.encode(errors="replace")
-    if sum(map(data.count, _MARKS)) < limit:
+    data = content.encode(errors="replace") if isinstance(content, str) else content
+    if isinstance(data, bytes) and sum(map(data.count, _MARKS)) < limit:
         return False
-    marks = 0
-    for number, match in enumerate(_STRING_OR_MARK.finditer(data)):
-        marks += data[match.start()] != _QUOTE
+    text, marks = memoryview(data), 0
+    for number, match in enumerate(_STRING_OR_MARK.finditer(text)):
+        marks += text[match.start()] != _QUOTE
         if marks >= limit or number >= 3 * limit:
             return True
     return False

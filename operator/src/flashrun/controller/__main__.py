@@ -21,6 +21,7 @@ from flashrun.api.reasons import Reason
 from flashrun.cluster import Cluster, Connection
 from flashrun.cluster_errors import ClusterError, Forbidden
 from flashrun.controller import events, json_logs, operator_metrics
+from flashrun.controller.bounded_answers import BoundedAnswers
 from flashrun.controller.health import OLDEST_SECONDS, Health
 from flashrun.controller.known_runs import KnownRuns
 from flashrun.controller.lease import Lease
@@ -94,7 +95,8 @@ async def _run(settings: Settings, kubeconfig: Path | None, port: int) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     health = Health()
-    async with await Cluster.login(kubeconfig) as cluster, contextlib.AsyncExitStack() as cleanup:
+    async with await Cluster.login(kubeconfig) as login, contextlib.AsyncExitStack() as cleanup:
+        cluster = login.with_answers(BoundedAnswers())
         runner = await health.serve(port)
         cleanup.push_async_callback(runner.cleanup)
         lease = Lease(cluster, cluster.namespace, settings.lease_name, settings.identity)

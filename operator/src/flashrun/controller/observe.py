@@ -25,7 +25,7 @@ from flashrun.api.records import (
 )
 from flashrun.api.resource import FlashRun
 from flashrun.cluster import Cluster
-from flashrun.cluster_errors import AlreadyExists
+from flashrun.cluster_errors import AlreadyExists, TooLarge
 from flashrun.controller.mirror_reader import MirrorReader
 from flashrun.controller.poll import HeartbeatPoller
 from flashrun.controller.pull_failures import PullFailures
@@ -59,6 +59,10 @@ from flashrun.store_listing import Entry
 
 FRESH_SECONDS: Final = 60.0
 """How long a listing of a run's files is used while its heartbeat reports no new commit."""
+JOBS_LIMIT: Final = 64
+"""Most Jobs of one run that a pass looks at: its newest Job, and the newest others."""
+PODS_LIMIT: Final = 128
+"""Most pods of one run that a pass looks at: the newest."""
 _TRUE: Final = "true"
 
 log = logging.getLogger(__name__)
@@ -150,16 +154,26 @@ class Observer:
     # --- the API server -----------------------------------------------------------------------
 
     async def _jobs(self, run: FlashRun) -> tuple[Object, ...]:
-        """Return the Jobs that the run owns, whoever created them."""
+        """Return the newest Jobs that the run owns, whoever created them."""
+        pinned = run.status.resolved.job_uid if run.status.resolved is not None else ""
+
+        def rank(job: Object) -> tuple[bool, str] | None:
+            metadata = job["metadata"]
+            owned = is_owned_by(metadata, run.uid)
+            return (metadata["uid"] == pinned, metadata["creationTimestamp"]) if owned else None
+
         labels = {names.RUN_UID_LABEL: run.uid}
-        jobs = await self._cluster.list("Job", run.namespace, labels)
-        return tuple(job for job in jobs if is_owned_by(job["metadata"], run.uid))
+        return await self._cluster.newest("Job", run.namespace, labels, JOBS_LIMIT, rank)
 
     async def _pods(self, run: FlashRun) -> tuple[Object, ...]:
-        """Return the pods of the run's Jobs, also of Jobs that were deleted."""
+        """Return the newest pods of the run's Jobs, also of Jobs that were deleted."""
+
+        def rank(pod: Object) -> str | None:
+            metadata = pod["metadata"]
+            return metadata["creationTimestamp"] if _is_of_a_job(metadata) else None
+
         labels = {names.RUN_UID_LABEL: run.uid}
-        pods = await self._cluster.list("Pod", run.namespace, labels)
-        return tuple(pod for pod in pods if _is_of_a_job(pod["metadata"]))
+        return await self._cluster.newest("Pod", run.namespace, labels, PODS_LIMIT, rank)
 
     async def _own_metadata(self, run: FlashRun, kind: str, name: str) -> Object | None:
         metadata = await self._cluster.metadata(kind, run.namespace, name)
@@ -173,7 +187,11 @@ class Observer:
         if pinned is None or not pinned.spec_digest:
             return None
         name = names.spec_config_map_name(run.name, run.uid, pinned.spec_digest)
-        return await self._cluster.find("ConfigMap", run.namespace, name)
+        try:
+            return await self._cluster.find("ConfigMap", run.namespace, name)
+        except TooLarge:  # not as the operator wrote it: decisions need no more of it
+            metadata = await self._cluster.metadata("ConfigMap", run.namespace, name)
+            return None if metadata is None else {"metadata": metadata}
 
     async def _has_peers(self, run: FlashRun) -> bool:
         pinned = run.status.resolved

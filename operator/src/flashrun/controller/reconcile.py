@@ -21,11 +21,12 @@ from flashrun.api.platform import Platform
 from flashrun.api.reasons import TERMINAL
 from flashrun.api.records import Claim, Ending, RunIdentity
 from flashrun.api.resource import FlashRun, FlashRunStatus
+from flashrun.api.times import parse_time
 from flashrun.cluster import Cluster
-from flashrun.cluster_errors import ClusterError, Forbidden, Invalid
+from flashrun.cluster_errors import ClusterError, Forbidden, Invalid, TooLarge
 from flashrun.controller import events, operator_metrics
 from flashrun.controller.known_runs import KnownRuns
-from flashrun.controller.observe import Observer
+from flashrun.controller.observe import JOBS_LIMIT, Observer
 from flashrun.controller.pass_errors import explain_error
 from flashrun.controller.queue import RunKey
 from flashrun.controller.storage_access import AccessIssuer
@@ -103,7 +104,11 @@ class Reconciler:
 
     async def reconcile(self, key: RunKey) -> float | None:
         """Make a pass over one run; return the seconds until the next one is due, or None."""
-        manifest = await self._cluster.find(names.KIND, key.namespace, key.name)
+        try:
+            manifest = await self._cluster.find(names.KIND, key.namespace, key.name)
+        except TooLarge as error:
+            await self._report_too_large(key, error)
+            return None
         if manifest is None:
             return None  # owner references clean up without the operator
         if "deletionTimestamp" in manifest["metadata"]:
@@ -142,12 +147,17 @@ class Reconciler:
         Owner references delete them only when the run itself is gone.
         """
         labels = {names.RUN_UID_LABEL: uid}
-        for job in await self._cluster.list("Job", key.namespace, labels):
+
+        def rank(job: Object) -> bool | None:
             metadata = job["metadata"]
-            if is_owned_by(metadata, uid) and "deletionTimestamp" not in metadata:
-                self._check_leading()
-                name = metadata["name"]
-                await self._cluster.delete("Job", key.namespace, name, uid=metadata["uid"])
+            live = is_owned_by(metadata, uid) and "deletionTimestamp" not in metadata
+            return True if live else None
+
+        jobs = await self._cluster.newest("Job", key.namespace, labels, JOBS_LIMIT, rank)
+        for metadata in (job["metadata"] for job in jobs):
+            self._check_leading()
+            name = metadata["name"]
+            await self._cluster.delete("Job", key.namespace, name, uid=metadata["uid"])
 
     async def _note(self, run: FlashRun, decision: Decision) -> None:
         """Remember in storage that the run exists, at the latest before it gets a Job.
@@ -375,7 +385,30 @@ class Reconciler:
     ) -> None:
         """Write to a run that its spec cannot be read, once."""
         problems = error_sentences(error, prefix="spec.", whole="spec")
-        status = unreadable_spec(manifest, problems, self._clock())
+        await self._report_problems(key, manifest, problems, self._clock())
+
+    async def _report_too_large(self, key: RunKey, error: TooLarge) -> None:
+        """Write to a run that its spec is too large to be read, once.
+
+        Where even its status cannot be read, it is written as of the run's creation: it is the same
+        in every pass, and the API server changes nothing.
+        """
+        manifest, now = error.known, self._clock()
+        if manifest is None:
+            metadata = await self._cluster.metadata(names.KIND, key.namespace, key.name)
+            if metadata is None:
+                return
+            manifest, now = {"metadata": metadata}, parse_time(metadata["creationTimestamp"])
+        if "deletionTimestamp" in manifest["metadata"]:
+            await call_storage(self.record_deletion, manifest)
+            return
+        problem = f"spec: {error}; data belongs in the environment's package"
+        await self._report_problems(key, manifest, [problem], now)
+
+    async def _report_problems(
+        self, key: RunKey, manifest: Object, problems: Iterable[str], now: datetime
+    ) -> None:
+        status = unreadable_spec(manifest, problems, now)
         if status is None:
             return
         message = status["pending"]["message"]

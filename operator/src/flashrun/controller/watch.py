@@ -18,9 +18,10 @@ from typing import Any, Final
 import kopf
 
 from flashrun.api import names
-from flashrun.cluster import PAGE, Connection
+from flashrun.cluster import Connection
 from flashrun.cluster_requests import RESOURCES
 from flashrun.controller import operator_metrics
+from flashrun.controller.bounded_answers import PAGE
 from flashrun.controller.metadata_session import metadata_session
 from flashrun.controller.queue import RunKey
 from flashrun.controller.served_namespaces import WATCHED_KINDS

@@ -77,7 +77,7 @@ def _without_access(message: str) -> DesiredCondition:
 def unreadable_spec(manifest: Object, problems: Iterable[str], now: datetime) -> Object | None:
     """Return what to write to the status of a run whose spec this operator cannot read.
 
-    Such a spec was written for another version of the operator. A phase stays as it is. None: the
+    It is too large, or was written for another version. A phase stays as it is. None: the
     status says so already, or the run has ended.
     """
     phase = str((manifest.get("status") or {}).get("phase") or Phase.PENDING)

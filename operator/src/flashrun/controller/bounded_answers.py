@@ -1,0 +1,405 @@
+"""What the operator reads of objects that tenants can write, and how much of each.
+
+An object has up to 1.5 MB in the API server, most of which its writer chooses, and its values take
+twenty times as much memory. The shapes below name what is read; everything else is skipped where it
+lies. What is read has bounds of its own.
+"""
+
+from typing import Any, Final, TypeVar
+
+import msgspec
+from msgspec import Raw, Struct, field
+from typing_extensions import override
+
+from flashrun.api import names
+from flashrun.api.record_reader import has_more_values
+from flashrun.cluster_errors import TooLarge, Unreachable
+from flashrun.cluster_requests import (
+    HEAD_BYTES,
+    RESOURCES,
+    Object,
+    Request,
+    WholeAnswers,
+)
+
+OBJECT_BYTES: Final = 2 * 1024 * 1024
+"""Longest answer: one object of the largest size that the API server takes."""
+PAGE: Final = 25
+"""Objects in one answer to a list."""
+LEFT_OUT: Final = 500
+"""Most objects of one list that are left out because they are too large."""
+SPEC_BYTES: Final = 512 * 1024
+"""Longest spec of a run that has not begun."""
+SPEC_VALUES: Final = 16_384
+"""Most values in it, as they are counted: a table or list in a list counts twice."""
+METADATA_VALUES: Final = 16_384
+"""Most values in the metadata of one object, of which most are managed fields."""
+DATA_VALUES: Final = 1_024
+"""Most keys of a Secret or a ConfigMap."""
+_TEXT: Final = 4_096
+"""Most characters of one text: as long as a termination message."""
+_ENTRIES: Final = 64
+"""Most entries of one list."""
+_OWNERS: Final = 8
+"""Most owner references of one object."""
+_UID: Final = 64
+"""Most characters of a kind or a uid in one."""
+_NOTHING: Final = Raw(b"null")
+
+
+class OwnerReference(Struct, omit_defaults=True):
+    """An owner reference."""
+
+    kind: str = ""
+    uid: str = ""
+    controller: bool = False
+
+
+class OurLabels(Struct, omit_defaults=True):
+    """The labels that the operator reads."""
+
+    run: str | None = field(default=None, name=names.RUN_LABEL)
+    run_uid: str | None = field(default=None, name=names.RUN_UID_LABEL)
+    job_number: str | None = field(default=None, name=names.JOB_NUMBER_LABEL)
+    pod_index: str | None = field(default=None, name=names.POD_INDEX_LABEL)
+    secrets: str | None = field(default=None, name=names.SECRETS_LABEL)
+
+
+class OurAnnotations(Struct, omit_defaults=True):
+    """The annotations that the operator reads."""
+
+    expires: str | None = field(default=None, name=names.EXPIRES_ANNOTATION)
+    policy: str | None = field(default=None, name=names.POLICY_ANNOTATION)
+
+
+class Identity(Struct, omit_defaults=True, rename="camel"):
+    """Which object it is: all that is read of one that is listed or watched by its metadata."""
+
+    name: str = ""
+    namespace: str | None = None
+    uid: str = ""
+    resource_version: str | None = None
+    generation: int | None = None
+    creation_timestamp: str | None = None
+    deletion_timestamp: str | None = None
+    labels: OurLabels | None = None
+
+
+class FullMetadata(Identity, omit_defaults=True, rename="camel"):
+    """Metadata of an object that is read alone, or that belongs to a run."""
+
+    annotations: OurAnnotations | None = None
+    owner_references: list[OwnerReference] | None = None
+    finalizers: list[str] | None = None
+
+
+class Conditions(Struct, omit_defaults=True, rename="camel"):
+    """One condition in a status."""
+
+    type: str = ""
+    status: str = ""
+    reason: str | None = None
+    message: str | None = None
+    last_transition_time: str | None = None
+    last_probe_time: str | None = None
+    observed_generation: int | None = None
+
+
+class JobSpec(Struct, omit_defaults=True, rename="camel"):
+    """What the operator compares of a Job's spec."""
+
+    suspend: bool | None = None
+    parallelism: int | None = None
+    backoff_limit: int | None = None
+    backoff_limit_per_index: int | None = None
+    active_deadline_seconds: int | None = None
+    ttl_seconds_after_finished: int | None = None
+
+
+class JobStatus(Struct, omit_defaults=True, rename="camel"):
+    """Since when a Job runs, and how it ended."""
+
+    start_time: str | None = None
+    conditions: list[Conditions] | None = None
+
+
+class JobObject(Struct, rename="camel"):
+    """A Job."""
+
+    metadata: Raw
+    spec: JobSpec = field(default_factory=JobSpec)
+    status: JobStatus = field(default_factory=JobStatus)
+
+
+class Terminated(Struct, omit_defaults=True, rename="camel"):
+    """How a container ended."""
+
+    exit_code: int | None = None
+    reason: str | None = None
+    message: str | None = None
+    started_at: str | None = None
+    finished_at: str | None = None
+
+
+class Running(Struct, omit_defaults=True, rename="camel"):
+    """Since when a container runs."""
+
+    started_at: str | None = None
+
+
+class Waiting(Struct, omit_defaults=True):
+    """What a container waits for."""
+
+    reason: str | None = None
+    message: str | None = None
+
+
+class ContainerState(Struct, omit_defaults=True):
+    """What a container does."""
+
+    running: Running | None = None
+    waiting: Waiting | None = None
+    terminated: Terminated | None = None
+
+
+class ContainerStatus(Struct, omit_defaults=True):
+    """The state of one container."""
+
+    name: str = ""
+    state: ContainerState | None = None
+
+
+class PodStatus(Struct, omit_defaults=True, rename="camel"):
+    """What the kubelet says of a pod."""
+
+    phase: str | None = None
+    reason: str | None = None
+    message: str | None = None
+    conditions: list[Conditions] | None = None
+    init_container_statuses: list[ContainerStatus] | None = None
+    container_statuses: list[ContainerStatus] | None = None
+
+
+class Resources(Struct, omit_defaults=True):
+    """What a container asks for."""
+
+    limits: dict[str, Any] = {}
+
+
+class ContainerSpec(Struct, omit_defaults=True):
+    """A container of a pod."""
+
+    resources: Resources = field(default_factory=Resources)
+
+
+class PodSpec(Struct, rename="camel"):
+    """Where a pod runs."""
+
+    node_name: str = ""
+    containers: Raw = _NOTHING
+
+
+class PodObject(Struct):
+    """A pod."""
+
+    metadata: Raw
+    spec: PodSpec = field(default_factory=PodSpec)
+    status: PodStatus = field(default_factory=PodStatus)
+
+
+class PartialObject(Struct):
+    """An object of which only the metadata were asked for."""
+
+    metadata: Raw
+
+
+class ObjectWithData(Struct):
+    """A ConfigMap or a Secret."""
+
+    metadata: Raw
+    immutable: bool = False
+    data: Raw = _NOTHING
+
+
+class RunObject(Struct):
+    """A FlashRun."""
+
+    metadata: Raw
+    spec: Raw = _NOTHING
+    status: Raw = _NOTHING
+
+
+class ListPosition(Struct, rename="camel"):
+    """Which page of a list it is."""
+
+    continue_: str = field(default="", name="continue")
+    resource_version: str = ""
+
+
+class ListedJobs(Struct):
+    """A page of Jobs."""
+
+    metadata: ListPosition
+    items: list[JobObject] | None = None
+
+
+class ListedPods(Struct):
+    """A page of pods."""
+
+    metadata: ListPosition
+    items: list[PodObject] | None = None
+
+
+class ListedIdentity(Struct):
+    """An object in a page of metadata."""
+
+    metadata: Identity
+
+
+class ListedIdentities(Struct):
+    """A page of metadata."""
+
+    metadata: ListPosition
+    items: list[ListedIdentity] | None = None
+
+
+_Shape = TypeVar("_Shape", bound=Struct)
+_KINDS: Final = {resource: kind for kind, resource in RESOURCES.items()}
+
+
+class BoundedAnswers(WholeAnswers):
+    """Reads no more of an answer than the operator needs, and refuses what is too large."""
+
+    max_bytes = OBJECT_BYTES
+    page = PAGE
+    left_out = LEFT_OUT
+
+    @override
+    def read(self, request: Request, text: bytes | bytearray) -> Object:
+        if request.verb == "delete":
+            return {}  # nobody looks at what was there
+        try:
+            return _read(request, text)
+        except TooLarge as error:
+            error.head = bytes(text[:HEAD_BYTES])
+            raise
+        except RecursionError:
+            raise TooLarge("it is nested too deeply", bytes(text[:HEAD_BYTES])) from None
+        except msgspec.DecodeError as error:
+            raise Unreachable(f"the API server's answer cannot be read: {error}") from None
+
+
+def _read(request: Request, text: bytes | bytearray) -> Object:
+    kind = _KINDS.get(request.resource, "")
+    is_list = request.verb == "list"
+    match kind:
+        case _ if request.metadata_only and is_list:
+            listed = _shaped(text, ListedIdentities)
+            return _page(listed, [_plain(item) for item in listed.items or ()])
+        case _ if request.metadata_only:
+            return {"metadata": _metadata(request, _shaped(text, PartialObject).metadata)}
+        case "Job" if is_list:
+            jobs = _shaped(text, ListedJobs)
+            return _page(jobs, [_job(request, item) for item in jobs.items or ()])
+        case "Pod" if is_list:
+            pods = _shaped(text, ListedPods)
+            return _page(pods, [_pod(request, item) for item in pods.items or ()])
+        case names.KIND | "ConfigMap" | "Secret" if is_list:
+            raise AssertionError(f"{request.target} are listed by their metadata")
+        case "Job":
+            return _job(request, _shaped(text, JobObject))
+        case "Pod":
+            return _pod(request, _shaped(text, PodObject))
+        case names.KIND:
+            return _run(request, _shaped(text, RunObject))
+        case "ConfigMap" | "Secret":
+            return _with_data(request, _shaped(text, ObjectWithData))
+        case _:  # what no tenant writes
+            whole: Object = msgspec.json.decode(text)
+            return whole
+
+
+def _page(listed: Any, items: list[Object]) -> Object:
+    return {"metadata": {"continue": listed.metadata.continue_}, "items": items}
+
+
+def _shaped(text: bytes | bytearray | Raw, shape: type[_Shape]) -> _Shape:
+    return msgspec.json.decode(text, type=shape)
+
+
+def _plain(value: Struct) -> Object:
+    """Return a value of a shape as the API server writes it, without what is too long in it."""
+    plain: Object = _cut(msgspec.to_builtins(value))
+    return plain
+
+
+def _cut(value: Any) -> Any:
+    match value:
+        case str():
+            return value[:_TEXT]
+        case list():
+            return [_cut(item) for item in value[:_ENTRIES]]
+        case dict():
+            return {key: _cut(item) for key, item in value.items()}
+        case _:
+            return value
+
+
+def _metadata(request: Request, raw: Raw) -> Object:
+    if has_more_values(raw, METADATA_VALUES):
+        raise TooLarge(
+            f"the metadata of {request.target} have more than {METADATA_VALUES:,} values"
+        )
+    metadata = _shaped(raw, FullMetadata)
+    if metadata.owner_references is not None:
+        metadata.owner_references = [
+            OwnerReference(owner.kind[:_UID], owner.uid[:_UID], owner.controller)
+            for owner in metadata.owner_references[:_OWNERS]
+        ]
+    return _plain(metadata)
+
+
+def _job(request: Request, job: JobObject) -> Object:
+    metadata = _metadata(request, job.metadata)
+    return {"metadata": metadata, "spec": _plain(job.spec), "status": _plain(job.status)}
+
+
+def _pod(request: Request, pod: PodObject) -> Object:
+    containers: list[Object] = []
+    if not has_more_values(pod.spec.containers, SPEC_VALUES):
+        decoded = msgspec.json.decode(pod.spec.containers, type=list[ContainerSpec] | None)
+        containers = [_plain(container) for container in decoded or ()]
+    return {
+        "metadata": _metadata(request, pod.metadata),
+        "spec": {"nodeName": pod.spec.node_name, "containers": containers},
+        "status": _plain(pod.status),
+    }
+
+
+def _with_data(request: Request, item: ObjectWithData) -> Object:
+    if has_more_values(item.data, DATA_VALUES):
+        raise TooLarge(f"{request.target} has more than {DATA_VALUES:,} keys")
+    return {
+        "metadata": _metadata(request, item.metadata),
+        "immutable": item.immutable,
+        "data": msgspec.json.decode(item.data),
+    }
+
+
+def _run(request: Request, run: RunObject) -> Object:
+    """Return a FlashRun; the spec of one that has begun is read whatever its size.
+
+    It began under a version with other bounds, and has to end under this one.
+
+    Raises:
+        TooLarge: the run has not begun, and its spec is larger than that of any run.
+    """
+    status = msgspec.json.decode(run.status) or {}
+    known = {"metadata": _metadata(request, run.metadata), "status": status}
+    if not (status.get("resolved") or {}).get("environmentDigest"):
+        size = len(memoryview(run.spec))
+        if size > SPEC_BYTES:
+            raise TooLarge(f"it has {size:,} bytes; at most {SPEC_BYTES:,} are read", known=known)
+        if has_more_values(run.spec, SPEC_VALUES):
+            raise TooLarge(f"it has more than {SPEC_VALUES:,} values", known=known)
+    return {**known, "spec": msgspec.json.decode(run.spec)}
