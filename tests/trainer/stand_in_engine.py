@@ -6,6 +6,8 @@ with an engine's answers, not what vLLM answers; where vLLM is installed, the sa
 """
 
 import os
+from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -43,9 +45,25 @@ class StandInEngine:
         self._stops = kwargs.get("stop", [])
         self._skips_special = kwargs.get("skip_special_tokens", True)
 
+        worker = SimpleNamespace(model_runner=SimpleNamespace(model=self._own))
+        executor = SimpleNamespace(driver_worker=worker)
+        self.llm = SimpleNamespace(
+            llm_engine=SimpleNamespace(model_executor=executor), reset_prefix_cache=lambda: None
+        )
+
+    def _iter_named_params(self) -> Iterator[tuple[str, Any]]:
+        """The weights of the policy, as TRL reads them."""
+        yield from self._policy.state_dict().items()
+
     def sync_weights(self) -> None:
         """Copy the weights of the policy."""
-        self._own.load_state_dict(self._policy.state_dict())
+        own = self._own.state_dict()
+        for name, weight in self._iter_named_params():
+            self.load(own, name, weight)
+
+    def load(self, own: dict[str, Any], name: str, weight: Any) -> None:
+        """Write one of this engine's ``own`` weights."""
+        own[name].copy_(weight)
 
     def disturbed(self, logprobs: list[float]) -> list[float]:
         """The log-probabilities as this engine computes them, in other kernels than the trainer."""

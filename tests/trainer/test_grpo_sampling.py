@@ -15,6 +15,7 @@ from flashrun.api.exits import Exit
 from flashrun.api.records import Scale
 from flashrun.store_errors import StoreError
 from tests.trainer import forks, stand_in_engine
+from tests.trainer.engines import ENGINES
 from tests.trainer.pods import TrainerPod, Workshop, resolved, sums
 from tests.trainer.stand_in_engine import StaleEngine, StandInEngine
 
@@ -128,18 +129,58 @@ def stale(monkeypatch: pytest.MonkeyPatch) -> type[StaleEngine]:
     return StaleEngine
 
 
-@pytest.mark.usefixtures("stale")
-def test_an_engine_that_never_gets_the_weights_is_noticed_in_the_step_after_the_first_update(
-    workshop: Workshop,
+@pytest.mark.parametrize(
+    "engine", [name for name in ENGINES if name != "transformers"], indirect=True
+)
+def test_an_engine_that_never_gets_the_weights_is_noticed_in_step_1_at_any_learning_rate(
+    workshop: Workshop, engine: str, monkeypatch: pytest.MonkeyPatch
 ):
-    pod = stale_pod(workshop)
-    # A new adapter changes nothing yet: in step 1, the base model is the policy.
+    from trl.trainer import grpo_trainer
+
+    monkeypatch.setattr(grpo_trainer.VLLMGeneration, "sync_weights", lambda _: None)
+    pod = stale_pod(workshop, learning_rate=1e-6)
+    # A new adapter changes nothing yet: the base model that it samples from is the policy.
     assert pod.train() == Exit.SAMPLER_STALE
-    assert_stale(pod, step=2)
-    assert pod.values("sampling/disagreement") == pytest.approx([0.0], abs=1e-4)
-    assert pod.values("sampling/kl") == pytest.approx([0.0], abs=1e-4)
+    assert_stale(pod, step=1)
+    assert "no weights have reached it on rank 0" in pod.termination.message
     # Another attempt would end in the same way: it does not begin.
     assert pod.next().train() == Exit.SAMPLER_STALE
+
+
+class ForgetfulEngine(StandInEngine):
+    """Does not know the names of some layers with an adapter, and leaves them out."""
+
+    def load(self, own: dict[str, Any], name: str, weight: Any) -> None:
+        if "layers.1.mlp.down_proj" not in name:
+            super().load(own, name, weight)
+
+
+def test_an_engine_that_leaves_layers_out_is_noticed_in_step_1(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+):
+    stand_in_engine.install(monkeypatch, ForgetfulEngine)
+    pod = stale_pod(workshop, learning_rate=1e-6)
+    assert pod.train() == Exit.SAMPLER_STALE
+    assert_stale(pod, step=1)
+    assert "the weights of 1 of 14 layers have not reached it" in pod.termination.message
+    assert "layers.1.mlp.down_proj" in pod.termination.message
+
+
+def test_the_proof_of_the_first_copy_changes_no_bit_of_what_is_learned(
+    workshop: Workshop, sft_run: TrainerPod, monkeypatch: pytest.MonkeyPatch
+):
+    from flashrun_trainer import sync_proof
+
+    stand_in_engine.install(monkeypatch)
+    run = {"steps": 2, "init_from_adapter": sft_run.as_source()}
+    proven, unproven = stale_pod(workshop, **run), stale_pod(workshop, **run)
+    assert proven.train() == Exit.DONE
+    log = (proven.folder / "work" / "attempt.log").read_text()
+    assert "the policy's weights have reached vLLM: 14 layers were written" in log
+    monkeypatch.setattr(sync_proof, "layer_weights", lambda *_: ())
+    assert unproven.train() == Exit.DONE
+    assert proven.weights == unproven.weights
+    assert proven.values("loss") == unproven.values("loss")
 
 
 def test_an_engine_that_stops_getting_the_weights_is_noticed_in_the_next_step(
@@ -194,5 +235,5 @@ def test_all_processes_end_when_the_engine_of_one_is_not_the_policy(workshop: Wo
     run = resolved("grpo", scale=Scale(gpus=2), **MOVING)
     pod = workshop.pod(run, sums(environment=TWO_RANKS))
     assert forks.trained(pod) == Exit.SAMPLER_STALE, pod.output
-    assert_stale(pod, step=2)
-    assert "on rank 1, more than 0.2" in pod.termination.message
+    assert_stale(pod, step=1)
+    assert "no weights have reached it on rank 1" in pod.termination.message

@@ -52,6 +52,13 @@ def test_the_noise_of_other_kernels_is_agreement_whatever_the_number_of_tokens(
         sampler_agreement.check_agreement([rank], temperature, 1)
 
 
+def test_weights_that_have_not_reached_the_sampler_of_one_rank_end_the_run():
+    sampler_agreement.check_arrival(["", ""], 1)
+    with pytest.raises(TrainerError, match=r"in step 4 no weights have .* on rank 1") as caught:
+        sampler_agreement.check_arrival(["", "no weights have reached it"], 4)
+    assert caught.value.code == Exit.SAMPLER_STALE
+
+
 @pytest.mark.parametrize("count", [1, 9])
 def test_a_few_tokens_prove_nothing(count: int):
     sampler_agreement.check_agreement([of([5.0] * count)], 1.0, 1)

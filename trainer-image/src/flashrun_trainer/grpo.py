@@ -51,6 +51,7 @@ from flashrun_trainer.evaluator import Evaluator
 from flashrun_trainer.pod.trainer_errors import TrainerError
 from flashrun_trainer.records.timing import StepPhase, StepTimer
 from flashrun_trainer.samplers import VllmSampler
+from flashrun_trainer.sync_proof import SyncProof
 
 log = logging.getLogger(__name__)
 
@@ -219,6 +220,7 @@ class GrpoTrainer(loop.OwnRecords, GRPOTrainer):
         """How often this step has sampled: once, or once per turn."""
         rollout = self.rollout_episodes if context.environment.is_multi_turn else None
         super().__init__(rollout_func=rollout, **arguments)
+        self._sync_proof = SyncProof(self.vllm_generation, self.model) if self.use_vllm else None
         self._player = EpisodePlayer(
             context.environment,
             self._tokenizer,
@@ -265,8 +267,11 @@ class GrpoTrainer(loop.OwnRecords, GRPOTrainer):
         own = sampler_agreement.measure(
             batch["sampling_per_token_logps"], batch["old_per_token_logps"], sampled
         )
-        by_rank = self._context.process_group.all_gather(own)
-        sampler_agreement.check_agreement(by_rank, self.temperature, self.state.global_step + 1)
+        step, proof = self.state.global_step + 1, self._sync_proof
+        gathered = self._context.process_group.all_gather((own, proof.problem if proof else ""))
+        sampler_agreement.check_arrival([problem for _, problem in gathered], step)
+        by_rank = [disagreement for disagreement, _ in gathered]
+        sampler_agreement.check_agreement(by_rank, self.temperature, step)
         return sampler_agreement.agreement_metrics(by_rank, self.temperature)
 
     def _weight_metrics(self, batch: dict[str, Any]) -> dict[str, float]:

@@ -5,7 +5,8 @@ by a factor, the ratio of the two probabilities, at most ``LARGEST_FACTOR``. The
 completion is the mean factor of its learned tokens; it must not depend on the completion's length.
 
 An engine that did not get the newest weights samples from another policy, and its log-probabilities
-differ by more than kernels do. ``check_agreement`` finds it in the tokens of every step.
+differ by more than kernels do. ``check_agreement`` finds it in the tokens of every step. Where the
+two policies hardly differ yet, ``sync_proof`` finds it.
 docs/decisions/0008-two-ways-to-sample.md has the measurements.
 """
 
@@ -106,6 +107,19 @@ def agreement_metrics(by_rank: Sequence[Disagreement], temperature: float) -> di
         if compared
         else math.nan,
     }
+
+
+def check_arrival(problems: Sequence[str], step: int) -> None:
+    """Check that the weights have reached every rank's sampler; ``problems`` has one per rank.
+
+    Raises:
+        TrainerError: a sampler has not got them.
+    """
+    for rank, problem in enumerate(problems):
+        if problem:
+            raise _stale(
+                f"vLLM does not sample from the policy: in step {step} {problem} on rank {rank}"
+            )
 
 
 def check_agreement(by_rank: Sequence[Disagreement], temperature: float, step: int) -> None:

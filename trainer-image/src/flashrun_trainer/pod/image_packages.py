@@ -2,7 +2,7 @@
 
 import re
 import sys
-from importlib.metadata import Distribution, distributions
+from importlib.metadata import distributions
 from pathlib import Path
 
 
@@ -12,8 +12,8 @@ def installed_pins(*folders: Path) -> list[str]:
     A package that is installed twice has the version that Python imports, the first on the path:
     a virtual environment may see the packages of its system, of which it replaces some.
     """
-    imported: dict[str, Distribution] = {}
+    imported: dict[str, str] = {}
     for item in distributions(path=[*sys.path, *map(str, folders)]):
-        if item.name:
-            imported.setdefault(re.sub(r"[-_.]+", "-", item.name).lower(), item)
-    return sorted(f"{item.name}=={item.version}" for item in imported.values())
+        if name := item.name:  # each access parses the package's metadata
+            imported.setdefault(re.sub(r"[-_.]+", "-", name).lower(), f"{name}=={item.version}")
+    return sorted(imported.values())
