@@ -289,11 +289,11 @@ class Kubelet:
         init = [_container(name, done) for name in ("model", "packages")]
         containers = {**self.added, TRAINER_CONTAINER: state}  # a kubelet sorts them by name
         status: Object = {
-            **words,
             "phase": phase,
             "startTime": _stamp(now()),
             "initContainerStatuses": [] if "waiting" in state else init,
             "containerStatuses": [_container(*item) for item in sorted(containers.items())],
+            **words,
         }
         if conditions:
             status["conditions"] = list(conditions)

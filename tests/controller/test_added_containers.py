@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from flashrun.api import names
-from flashrun.api.exits import Exit, Termination
+from flashrun.api.exits import Exit
 from flashrun.cluster import Cluster
 from flashrun.plan.kubernetes_status import find_condition
 from tests.controller.stage import Kubelet, Object, World
@@ -17,7 +17,6 @@ from tests.controller.stage import Kubelet, Object, World
 pytestmark = pytest.mark.api
 RUN = "flash-1-0a1b2c3d"
 MOMENT = "2026-11-22T12:00:00Z"
-RAISED = Termination(reason="EnvironmentFailed", message="The reward raised.", hint="Correct it.")
 
 
 def ended(code: int) -> Object:
@@ -57,6 +56,20 @@ async def test_the_trainers_code_ends_the_job_whatever_another_container_ends_wi
     assert run.status.failure.reason == "DataInvalid"
     job = await world.job(RUN)
     assert find_condition(job, "FailureTarget") or find_condition(job, "Failed")
+    assert len(await pods(world)) == 1
+
+
+@pytest.mark.parametrize("name", ["model", "packages"])
+async def test_the_code_of_an_init_container_of_our_own_ends_the_job(world: World, name: str):
+    await world.submit(RUN)
+    await world.phase(RUN, "Starting")
+    pod = await world.pod(RUN)
+    waiting: Object = {"waiting": {"reason": "PodInitializing"}}
+    statuses = [{"name": name, "state": ended(70), "ready": False, "restartCount": 0}]
+    statuses[0] |= {"image": "trainer", "imageID": ""}
+    await Kubelet(world.cluster).say(pod, "Failed", waiting, initContainerStatuses=statuses)
+    run = await world.phase(RUN, "Failed")
+    assert run.status.failure.reason == "EnvironmentFailed"
     assert len(await pods(world)) == 1
 
 

@@ -15,6 +15,7 @@ from flashrun.api.resource import FlashRun
 from flashrun.cluster_errors import TooLarge, Unreachable
 from flashrun.cluster_requests import RESOURCES, Request
 from flashrun.controller.bounded_answers import BoundedAnswers
+from flashrun.plan.notices import read_notices
 from flashrun.plan.pods import read_pod
 from tests.controller.large_objects import (
     FLOOD,
@@ -250,6 +251,25 @@ def test_everything_that_decisions_read_of_a_pod_is_left_in_it() -> None:
             left |= set(places(bounded))
     assert seen - left == set()
     assert len(seen) > 25
+
+
+def test_what_events_say_is_left_in_them_and_everything_else_is_not_built() -> None:
+    events = [
+        {"metadata": metadata(managedFields=[{}] * 9), "type": "Warning", "reason": "FailedCreate",
+         "message": "m", "lastTimestamp": "2026-11-01T10:05:00Z", "note": "n",
+         "source": {"component": "job-controller", "host": "h"}},
+        {"metadata": metadata(), "type": "Normal", "reason": "NotTriggerScaleUp", "message": "m",
+         "eventTime": "2026-11-01T10:06:00.000000Z", "reportingComponent": "cluster-autoscaler",
+         "series": {"count": 3, "lastObservedTime": "2026-11-01T10:07:00.000000Z"}},
+        {"metadata": metadata(), "message": "m" * 1_000_000},
+    ]  # fmt: skip
+    page = json.dumps({"metadata": {"resourceVersion": "1"}, "items": events})
+    items = read(asked("Event", "list"), page)["items"]
+
+    assert [notice.message for notice in read_notices(items)] == ["m", "m", "m" * 2048]
+    assert read_notices(items) == read_notices(events)
+    assert all("managedFields" not in item["metadata"] and "note" not in item for item in items)
+    assert len(items[2]["message"]) == 4096
 
 
 def test_a_deletion_is_done_whatever_the_server_answers() -> None:

@@ -86,10 +86,13 @@ MAY = [
     ("create", "Service", ""),
     ("patch", "Service", ""),
     ("create", "Event", ""),
+    ("list", "Event", ""),
 ]
 MAY_NOT = [
     ("list", "Secret", ""),
     ("watch", "Secret", ""),
+    ("watch", "Event", ""),
+    ("delete", "Event", ""),
     ("list", "Service", ""),
     ("delete", "Service", ""),
     ("create", "Pod", ""),

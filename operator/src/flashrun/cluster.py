@@ -191,7 +191,10 @@ class Cluster:
         return metadata
 
     async def list(
-        self, kind: str, namespace: str | None = None, labels: Mapping[str, str] | None = None
+        self,
+        kind: str,
+        namespace: str | None = None,
+        labels: Mapping[str, str] | None = None,
     ) -> list[Object]:
         """Return the objects with ``labels`` in one namespace, or in all namespaces."""
         for _ in range(TRIES):
@@ -208,8 +211,11 @@ class Cluster:
         labels: Mapping[str, str],
         limit: int,
         rank: Callable[[Object], Any],
+        fields: Mapping[str, str] | None = None,
     ) -> tuple[Object, ...]:
-        """Return the ``limit`` objects with ``labels`` of the highest ranks, and keep no others.
+        """Return the ``limit`` objects of the highest ranks, and keep no others.
+
+        They are among those with ``labels`` and ``fields``.
 
         Objects whose rank is None do not count.
         """
@@ -217,7 +223,7 @@ class Cluster:
             heap: list[tuple[Any, int, Object]] = []
             try:
                 number = 0
-                async for item in self._pages(kind, namespace, labels):
+                async for item in self._pages(kind, namespace, labels, fields=fields):
                     number += 1
                     if (own_rank := rank(item)) is None:
                         continue
@@ -449,10 +455,15 @@ class Cluster:
         namespace: str | None,
         labels: Mapping[str, str],
         accept: str = "application/json",
+        fields: Mapping[str, str] | None = None,
     ) -> AsyncIterator[Object]:
         resource = RESOURCES[kind]
-        selector = ",".join(f"{key}={value}" for key, value in labels.items())
-        query = (("labelSelector", selector),) if selector else ()
+        selectors = (("labelSelector", labels), ("fieldSelector", fields or {}))
+        query = tuple(
+            (name, ",".join(f"{key}={value}" for key, value in wanted.items()))
+            for name, wanted in selectors
+            if wanted
+        )
         following, limit, left_out = "", self._answers.page, 0
         while True:
             page = (("limit", str(limit)), *((("continue", following),) if following else ()))

@@ -207,6 +207,32 @@ class PodObject(Struct):
     status: PodStatus = field(default_factory=PodStatus)
 
 
+class EventSource(Struct, omit_defaults=True):
+    """Which program reported an Event."""
+
+    component: str | None = None
+
+
+class EventSeries(Struct, omit_defaults=True, rename="camel"):
+    """When an Event was last repeated."""
+
+    last_observed_time: str | None = None
+
+
+class EventObject(Struct, omit_defaults=True, rename="camel"):
+    """An Event."""
+
+    metadata: Identity = field(default_factory=Identity)
+    type: str | None = None
+    reason: str | None = None
+    message: str | None = None
+    source: EventSource | None = None
+    reporting_component: str | None = None
+    last_timestamp: str | None = None
+    event_time: str | None = None
+    series: EventSeries | None = None
+
+
 class PartialObject(Struct):
     """An object of which only the metadata were asked for."""
 
@@ -248,6 +274,13 @@ class ListedPods(Struct):
 
     metadata: ListPosition
     items: list[PodObject] | None = None
+
+
+class ListedEvents(Struct):
+    """A page of Events."""
+
+    metadata: ListPosition
+    items: list[EventObject] | None = None
 
 
 class ListedIdentity(Struct):
@@ -304,6 +337,9 @@ def _read(request: Request, text: bytes | bytearray) -> Object:
         case "Pod" if is_list:
             pods = _shaped(text, ListedPods)
             return _page(pods, [_pod(request, item) for item in pods.items or ()])
+        case "Event" if is_list:
+            events = _shaped(text, ListedEvents)
+            return _page(events, [_plain(item) for item in events.items or ()])
         case names.KIND | "ConfigMap" | "Secret" if is_list:
             raise AssertionError(f"{request.target} are listed by their metadata")
         case "Job":

@@ -25,7 +25,7 @@ from flashrun.api.records import (
 )
 from flashrun.api.resource import FlashRun
 from flashrun.cluster import Cluster
-from flashrun.cluster_errors import AlreadyExists, TooLarge
+from flashrun.cluster_errors import AlreadyExists, ClusterError, TooLarge
 from flashrun.controller.mirror_reader import MirrorReader
 from flashrun.controller.poll import HeartbeatPoller
 from flashrun.controller.pull_failures import PullFailures
@@ -48,15 +48,20 @@ from flashrun.plan.commits import (
 from flashrun.plan.credentials import expiry_of
 from flashrun.plan.listed_folders import listed_adapter, listed_checkpoints
 from flashrun.plan.mirrored_models import MirrorAnswer
+from flashrun.plan.notices import newest_time, read_notices, waiting_objects
 from flashrun.plan.objects import is_owned_by
 from flashrun.plan.pins import pinned_run
 from flashrun.plan.pods import read_pods
 from flashrun.plan.progress_status import with_shown_metrics
-from flashrun.plan.types import AdapterSource, Object, Observed, SecretLookup, StorageView
+from flashrun.plan.types import AdapterSource, Notice, Object, Observed, SecretLookup, StorageView
 from flashrun.store import Store
 from flashrun.store_errors import StoreError
 from flashrun.store_listing import Entry
 
+EVENTS_LIMIT: Final = 32
+"""Most Events about one object that are kept; people may write any number of them."""
+EVENTS_SECONDS: Final = 5.0
+"""Longest time for reading the Events about a run's objects."""
 FRESH_SECONDS: Final = 60.0
 """How long a listing of a run's files is used while its heartbeat reports no new commit."""
 JOBS_LIMIT: Final = 64
@@ -115,6 +120,7 @@ class Observer:
         )
         lookup = SecretLookup() if secrets is not None else await self._look_up_secrets(run)
         return Observed(
+            notices=await self._notices(run, jobs, pods),
             jobs=jobs,
             pods=pods,
             has_secrets=secrets is not None,
@@ -174,6 +180,28 @@ class Observer:
 
         labels = {names.RUN_UID_LABEL: run.uid}
         return await self._cluster.newest("Pod", run.namespace, labels, PODS_LIMIT, rank)
+
+    async def _notices(
+        self, run: FlashRun, jobs: tuple[Object, ...], pods: tuple[Object, ...]
+    ) -> dict[str, tuple[Notice, ...]]:
+        """Return what Events say about the Job and the pods that wait; no decision needs them."""
+        found = {}
+        try:
+            async with asyncio.timeout(EVENTS_SECONDS):
+                for uid in waiting_objects(run, jobs, read_pods(pods)):
+                    events = await self._cluster.newest(
+                        "Event",
+                        run.namespace,
+                        {},
+                        EVENTS_LIMIT,
+                        newest_time,
+                        fields={"involvedObject.uid": uid},
+                    )
+                    found[uid] = read_notices(events)
+        except (ClusterError, TimeoutError) as error:
+            cause = str(error) or "events cannot be listed in time"
+            log.warning("%s", cause, extra={"run": f"{run.namespace}/{run.name}"})
+        return found
 
     async def _own_metadata(self, run: FlashRun, kind: str, name: str) -> Object | None:
         metadata = await self._cluster.metadata(kind, run.namespace, name)

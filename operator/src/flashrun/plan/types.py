@@ -85,6 +85,19 @@ class StorageView:
 
 
 @dataclass(frozen=True)
+class Notice:
+    """A sentence of another program about an object of the run, from an Event."""
+
+    reason: str
+    message: str
+    """One sentence, within bounds and without secrets."""
+    source: str
+    """The program, such as ``kubelet``."""
+    warning: bool
+    time: datetime
+
+
+@dataclass(frozen=True)
 class Observed:
     """Everything that one pass has read about a run."""
 
@@ -109,6 +122,8 @@ class Observed:
     """
     pull_failed_seconds: Mapping[str, float] = field(default_factory=dict)
     """Uid of a pod whose image cannot be pulled → seconds since the operator first saw that."""
+    notices: Mapping[str, tuple[Notice, ...]] = field(default_factory=dict)
+    """Uid of a Job or pod that waits → what other programs report about it, the newest first."""
     storage: StorageView = StorageView()
 
 

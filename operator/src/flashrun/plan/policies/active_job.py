@@ -8,7 +8,7 @@ from flashrun.api import names
 from flashrun.api.reasons import Activity, AnyReason, KubernetesReason, Phase, Reason, reason_from
 from flashrun.api.records import ResolvedRun
 from flashrun.api.resource import FailureStatus, PendingStatus
-from flashrun.api.times import format_time
+from flashrun.api.times import format_time, parse_time
 from flashrun.plan import back_off, failures, objects, pins, run_status
 from flashrun.plan.decisions import fail_run
 from flashrun.plan.job_start import (
@@ -18,12 +18,16 @@ from flashrun.plan.job_start import (
     suspend_patch,
 )
 from flashrun.plan.kubernetes_status import find_condition
+from flashrun.plan.notices import autoscaler_sentence, newest_warning, refused_pod
 from flashrun.plan.pods import Pod, is_held_by_other_containers
 from flashrun.plan.policies.stalled_attempt import end_stalled_attempt
 from flashrun.plan.run_context import RunContext
 from flashrun.plan.types import Decision, Delete, Object, Patch
 
 IMAGE_PATIENCE: Final = timedelta(minutes=10)
+SHORTEST_LOOK_SECONDS: Final = 2.0
+LONGEST_LOOK_SECONDS: Final = 60.0
+"""Time between two passes over a run that waits for its pods."""
 
 
 def follow_job(context: RunContext) -> Decision:
@@ -62,7 +66,12 @@ def follow_job(context: RunContext) -> Decision:
         message=message,
     )
     stalled = end_stalled_attempt(context, resolved.scale.nodes)
-    return replace(repair, status=status, delete=(*wrong, *stalled))
+    return replace(
+        repair,
+        status=status,
+        delete=(*wrong, *stalled),
+        requeue_seconds=None if phase is Phase.RUNNING else _seconds_to_next_look(context, job),
+    )
 
 
 def _missing_objects(
@@ -108,16 +117,28 @@ def _describe_pods(context: RunContext, job: Object, nodes: int) -> tuple[Phase,
         return Phase.PENDING, Reason.QUEUED, "The Job waits for quota in its queue."
     if find_condition(job, "Complete") is not None:
         return Phase.RUNNING, Reason.FINISHING, Reason.FINISHING.sentence
+    notices = context.observed.notices
+    if refusal := refused_pod(notices.get(job["metadata"].get("uid", ""), ()), context.pods):
+        message = f"{_last_ending(context)}The Job controller cannot create a pod: {refusal}"
+        return Phase.PENDING, Reason.CLUSTER_REFUSES, message[:2048]
     if not active or any(not pod.active and pod.exit_code != 0 for pod in pods):
         return waiting, Reason.POD_PENDING, _between_attempts(context, active)
     if unschedulable := [pod for pod in active if pod.unschedulable]:
         share = f"{len(unschedulable)} of {nodes} pods: " if nodes > 1 else ""
-        message = f"No node fits: {share}{unschedulable[0].unschedulable}"
+        held = unschedulable[0]
+        message = f"No node fits: {share}{held.unschedulable}"
+        if said := autoscaler_sentence(notices.get(held.uid, ())):
+            message = f"{message} {said}"
         return waiting, Reason.UNSCHEDULABLE, message[:2048]
     if blocked := next((pod for pod in active if pod.waiting_reason), None):
         detail = blocked.waiting_message or blocked.waiting_reason
         reason = reason_from(blocked.waiting_reason)
         return waiting, reason, f"The pod cannot start: {detail}"[:2048]
+    for pod in active:
+        warning = newest_warning(notices.get(pod.uid, ())) if pod.activity is None else None
+        if warning is not None and pod.started is None:
+            reason = reason_from(warning.reason) if warning.reason else Reason.POD_PENDING
+            return waiting, reason, f"The pod cannot start: {warning.message}"[:2048]
     if preparing_pod := next((pod for pod in active if pod.started is None), None):
         preparing = _PREPARING.get(preparing_pod.activity or Activity.STARTING, Reason.STARTING)
         return waiting, preparing, preparing.sentence
@@ -132,18 +153,35 @@ def _describe_pods(context: RunContext, job: Object, nodes: int) -> tuple[Phase,
 
 def _between_attempts(context: RunContext, active: list[Pod]) -> str:
     """Return a sentence about how the last attempt ended and what the next one waits for."""
-    ended = [
-        attempt.first_failure for attempt in context.attempts if not attempt.first_failure.active
-    ]
-    last = f"The last attempt ended: {failures.pod_reason(ended[-1])}. " if ended else ""
+    last = _last_ending(context)
     if active:
         return f"{last}Its other pods have not ended yet."
     if any(is_held_by_other_containers(pod) for pod in context.current_pods):
         return f"{last}Containers that other programs added to its pod have not ended yet."
     if (moment := back_off.next_try(context)) is not None:
         return f"{last}The Job controller creates the next pod at {format_time(moment)}."
-    pod = "the next pod" if ended else "a pod"
+    pod = "the next pod" if last else "a pod"
     return f"{last}The Job controller has not created {pod} yet."
+
+
+def _last_ending(context: RunContext) -> str:
+    """Return a sentence about how the last attempt ended, and a space; empty for the first one."""
+    ended = [
+        attempt.first_failure for attempt in context.attempts if not attempt.first_failure.active
+    ]
+    return f"The last attempt ended: {failures.pod_reason(ended[-1])}. " if ended else ""
+
+
+def _seconds_to_next_look(context: RunContext, job: Object) -> float:
+    """Return when to read Events again, which are not watched: the less often the longer it waits.
+
+    Changes of the Job and of its pods come at once.
+    """
+    times = [pod.ended or pod.created for pod in context.pods]
+    if created := job["metadata"].get("creationTimestamp"):
+        times.append(parse_time(created))
+    waited = (context.now - max(times)).total_seconds() if times else 0.0
+    return min(LONGEST_LOOK_SECONDS, max(SHORTEST_LOOK_SECONDS, waited / 4))
 
 
 _PREPARING: Final = {
