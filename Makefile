@@ -17,7 +17,7 @@ help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## (.*)/  make \1\t\2/' | expand -t 24
 
 .PHONY: demo
-demo: $(READY) ## start everything and train two adapters; MODEL=smollm2 trains a real model
+demo: $(READY) ## start everything, train a real model by SFT and GRPO; MODEL=tiny is the quick one
 	@$(BIN)/python -m localcluster demo $(if $(MODEL),--model $(MODEL))
 
 .PHONY: up

@@ -25,7 +25,7 @@ The modules, from the ground up:
 - `tiny_model`   the model that the examples train, made in a pod
 - `mirror_model` the script that runs in that pod
 - `real_model`   SmolLM2, downloaded and converted in the trainer image
-- `comparison`   the answers of a model and its adapters, side by side
+- `comparison`   the stages of a training side by side, by the evaluations of its runs
 - `demo`         what `make demo` does
 
 It is a tool for development and is not part of the wheel.

@@ -60,7 +60,9 @@ def build_images() -> None:
 
 @app.command(name="demo")
 def whole_demo(
-    model: Annotated[demo.DemoModel, typer.Option(help="What is trained.")] = demo.DemoModel.TINY,
+    model: Annotated[
+        demo.DemoModel, typer.Option(help="What is trained.")
+    ] = demo.DemoModel.SMOLLM2,
 ) -> None:
     """Start everything, install the chart, train two adapters and print where they are."""
     _run("demo", lambda steps: demo.run(steps, model))

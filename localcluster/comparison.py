@@ -1,58 +1,71 @@
-"""A base model and its adapters side by side: what they answer to examples they never saw."""
+"""The stages of a training side by side: what a model answered to examples that it never saw.
+
+The answers are those of the runs' own evaluations, as `flash rollouts --eval` prints them.
+"""
 
 import json
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
-from localcluster import folders, images
-from localcluster.lifecycle import DevCluster
-from localcluster.steps import StepRunner
+from localcluster.steps import FatalError
 
-SCRIPT = "compare.py"
-"""Of the example: it answers dataset/eval.jsonl with a model and its adapters."""
 SHOWN = 3
 LONGEST = 28
 """Characters of an answer that are shown."""
 
-Compared = dict[str, dict[str, Any]]
-"""For each stage, `metrics` and `examples`."""
+Answer = Mapping[str, Any]
+"""One evaluated example: `prompt`, `completion`, `example` and `metrics`."""
 
 
-def compare(
-    local: DevCluster, model: Path, example: Path, adapters: Mapping[str, Path], steps: StepRunner
-) -> Compared:
-    """Return the answers of the model and of each adapter, computed in the trainer image."""
-    root = folders.repository()
-    mounts = {
-        model: "/mnt/model",
-        root / example: "/mnt/example",
-        **{folder: f"/mnt/{stage}" for stage, folder in adapters.items()},
-    }
-    stages = [f"{stage}=/mnt/{stage}" for stage in adapters]
-    words = ["python3", f"/mnt/example/{SCRIPT}", "/mnt/model", *stages]
-    output = images.run_in_trainer(local, words, mounts, steps)
-    found: Compared = json.loads(output.strip().rpartition("\n")[2])
-    return found
+class Best(NamedTuple):
+    """The best checkpoint of several runs."""
+
+    run: str
+    step: int
+    metric: str
+    score: float
 
 
-def table(found: Compared) -> str:
+def read_answers(output: str) -> list[Answer]:
+    """Return the answers in the output of `flash rollouts`: one JSON object per line."""
+    return [json.loads(line) for line in output.splitlines() if line.startswith("{")]
+
+
+def read_best(statuses: Mapping[str, str]) -> Best:
+    """Return the best checkpoint of runs, by the output of `flash status -o json` of each.
+
+    Of equal scores, the earlier run's counts.
+    """
+    found = []
+    for run, output in statuses.items():
+        evaluation = json.loads(output)["status"].get("evaluation") or {}
+        if best := evaluation.get("best"):
+            found.append(Best(run, best["step"], evaluation["metric"], float(best["score"])))
+    if not found:
+        raise FatalError(f"none of {', '.join(statuses)} has a checkpoint that was evaluated")
+    return max(found, key=lambda best: best.score)
+
+
+def table(stages: Mapping[str, Sequence[Answer]]) -> str:
     """Return the means of the metrics, and the first answers, one column per stage."""
-    stages = list(found)
-    first = found[stages[0]]
-    count = len(first["examples"])
-    rows = [[f"{count} held-out examples", *stages]]
-    for name in first["metrics"]:
-        rows.append([name, *(f"{found[stage]['metrics'][name]:.2f}" for stage in stages)])
-    for place in range(min(SHOWN, count)):
-        question = first["examples"][place]["question"]
-        answers = (found[stage]["examples"][place]["answer"] for stage in stages)
-        rows.append([question, *(_shortened(answer) for answer in answers)])
+    answers = list(stages.values())
+    rows = [[f"{len(answers[0])} held-out examples", *stages]]
+    for metric in answers[0][0]["metrics"]:
+        rows.append([metric, *(f"{_mean(metric, stage):.2f}" for stage in answers)])
+    by_example = [{answer["example"]: answer for answer in stage} for stage in answers]
+    for answer in answers[0][:SHOWN]:
+        question = answer["prompt"][-1]["content"]
+        given = (stage[answer["example"]]["completion"] for stage in by_example)
+        rows.append([question, *(_shortened(text) for text in given)])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
         for row in rows
     )
+
+
+def _mean(metric: str, answers: Sequence[Answer]) -> float:
+    return sum(float(answer["metrics"][metric]) for answer in answers) / len(answers)
 
 
 def _shortened(answer: str) -> str:

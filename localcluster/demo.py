@@ -1,9 +1,9 @@
 """What `make demo` does: from nothing to two trained adapters, with the real `flash`.
 
-With the tiny random model, two runs of seconds train at once. SmolLM2-135M learns arithmetic by SFT
-and goes on from there by GRPO; its answers to held-out sums are compared at the end. Both train on
-the CPU; everything else is real: the resource, the operator, scheduling, pods,
-checkpoints in S3 and the command line. The node advertises `nvidia.com/gpu` without having a GPU.
+SmolLM2-135M learns arithmetic by SFT and goes on from there by GRPO; the answers to held-out sums
+are compared at the end. With the tiny random model, two runs of seconds train at once. Training is
+on the CPU; everything else is real: the resource, the operator, scheduling, pods, checkpoints in S3
+and the command line. The node advertises `nvidia.com/gpu` without having a GPU.
 """
 
 import os
@@ -39,11 +39,11 @@ RUN = re.compile(r"\bflash-\d+-[0-9a-f]{8}\b")
 class DemoModel(StrEnum):
     """What the demo trains."""
 
-    TINY = "tiny"
     SMOLLM2 = "smollm2"
+    TINY = "tiny"
 
 
-def run(steps: StepRunner, model: DemoModel = DemoModel.TINY) -> None:
+def run(steps: StepRunner, model: DemoModel = DemoModel.SMOLLM2) -> None:
     """Start everything, train two adapters, download them, and print where they are."""
     began = time.monotonic()
     local = _train_tiny(steps) if model is DemoModel.TINY else _train_real(steps)
@@ -82,13 +82,29 @@ def _train_real(steps: StepRunner) -> DevCluster:
         grpo = _train_alone(f"{ARITHMETIC}/{CONFIGS[1]}", start, local, steps)
     for name in (sft, grpo):
         _show(["status", name], local, steps)
-    adapters = {"SFT": _pull(sft, local, steps), "GRPO": _pull(grpo, local, steps)}
-    with steps.step("answer held-out sums with the base model and both adapters"):
-        compared = comparison.compare(
-            local, real_model.prepare(local, steps), ARITHMETIC, adapters, steps
-        )
-    steps.say(f"\n{comparison.table(compared)}\n")
+    _compare(sft, grpo, local, steps)
     return local
+
+
+def _compare(sft: str, grpo: str, local: DevCluster, steps: StepRunner) -> None:
+    """Print a table of the runs' evaluations, and download the best checkpoint of both runs."""
+
+    def answers(run_name: str, *more: str) -> list[comparison.Answer]:
+        words = ["rollouts", run_name, "--eval", *more]
+        return comparison.read_answers(flash(words, local, steps))
+
+    with steps.step("flash rollouts --eval of both runs"):
+        base = answers(sft, "--step", "0")
+        stages = {"base": base, "SFT": answers(sft), "GRPO": answers(grpo)}
+        status = {name: flash(["status", name, "-o", "json"], local, steps) for name in (sft, grpo)}
+    best = comparison.read_best(status)
+    steps.say(f"\n{comparison.table(stages)}\n")
+    steps.say(
+        f"Best checkpoint: {best.run}/step-{best.step}, {best.metric} {best.score:.2f}. These "
+        "configs evaluate on all held-out sums (eval.max_examples); by default, evaluations answer "
+        "as many as fit into 5% of a run's time."
+    )
+    _pull(best.run, local, steps, best=True)
 
 
 def install(
@@ -182,13 +198,13 @@ def _print_limits(local: DevCluster, model: DemoModel, steps: StepRunner) -> Non
         )
 
 
-def _pull(name: str, local: DevCluster, steps: StepRunner) -> Path:
-    """Download the adapter of a run; return its folder."""
+def _pull(name: str, local: DevCluster, steps: StepRunner, *, best: bool = False) -> None:
+    """Download the adapter of a run, or its best checkpoint."""
     folder = folders.repository() / "adapters" / name
-    with steps.step(f"flash pull {name}") as step:
-        pulled = flash(["pull", name, str(folder)], local, steps).split()[-1]
+    more = ["--best"] if best else []
+    with steps.step(" ".join(["flash pull", name, *more])) as step:
+        pulled = flash(["pull", name, str(folder), *more], local, steps).split()[-1]
         step.detail = f"the trained adapter is in {pulled}"
-    return folders.repository() / pulled
 
 
 def _show(words: list[str], local: DevCluster, steps: StepRunner) -> None:

@@ -16,7 +16,11 @@ class Arithmetic(EnvironmentSingleTurn):
     """One sum, answered with one number."""
 
     def build_prompt_messages(self, example: TaskExample, prompt_text: str) -> list[dict[str, str]]:
-        return [{"role": "user", "content": f"{example.input} Reply with the number only."}]
+        # A system message of its own: the template would add a longer one.
+        return [
+            {"role": "system", "content": "Reply with the number only."},
+            {"role": "user", "content": str(example.input)},
+        ]
 
     def score_response(self, example: TaskExample, response_text: str) -> RewardResult:
         answer = response_text.strip()

@@ -98,9 +98,15 @@ class Product:
         status: dict[str, Any] = found.get("status", {})
         return status
 
-    def wait(self, run: str, done: Callable[[dict[str, Any]], Any], what: str) -> dict[str, Any]:
+    def wait(
+        self,
+        run: str,
+        done: Callable[[dict[str, Any]], Any],
+        what: str,
+        seconds: float = PATIENCE_SECONDS,
+    ) -> dict[str, Any]:
         """Wait until the status of a run satisfies ``done``."""
-        deadline = time.monotonic() + PATIENCE_SECONDS
+        deadline = time.monotonic() + seconds
         while not done(status := self.status(run)):
             if time.monotonic() > deadline or status.get("phase") in ("Failed", "Succeeded"):
                 if done(status := self.status(run)):
@@ -110,9 +116,9 @@ class Product:
             time.sleep(1)
         return status
 
-    def end(self, run: str, phase: str) -> dict[str, Any]:
+    def end(self, run: str, phase: str, seconds: float = PATIENCE_SECONDS) -> dict[str, Any]:
         """Wait until a run has ended in ``phase``."""
-        return self.wait(run, lambda status: status.get("phase") == phase, phase)
+        return self.wait(run, lambda status: status.get("phase") == phase, phase, seconds)
 
     def condition(self, run: str, kind: str) -> dict[str, Any]:
         """Return one condition of a run."""

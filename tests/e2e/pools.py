@@ -1,11 +1,11 @@
 """Pools and models that only tests have, so that a run can be one of several processes.
 
-Every model is the same tiny one; how much GPU memory it asks for decides where it goes.
+Every model but one is the same tiny one; how much GPU memory it asks for decides where it goes.
 """
 
 from typing import Any
 
-from localcluster import chart
+from localcluster import chart, real_model
 
 PAIR = "flashrun/tiny-pair"
 """Fits into one GPU of the pool whose runs get two: two processes in one pod."""
@@ -13,6 +13,8 @@ SPREAD = "flashrun/tiny-spread"
 """Fits into no GPU that is left, so that its weights are spread over two."""
 NODES = "flashrun/tiny-nodes"
 """Fits into the GPUs of nodes that have one each: two pods."""
+REAL = real_model.catalog_entry() | {"vramSft": 90, "vramGrpo": 90}
+"""The entry of a real model, in the pool whose pods have memory for it."""
 MODELS = (chart.MODEL, PAIR, SPREAD, NODES)
 
 _SMALL = {"cpu": "100m", "memory": "2Gi"}
@@ -20,14 +22,16 @@ VALUES: dict[str, Any] = {
     "environments": {"owners": {"examples": [chart.RUNS], "broken": [chart.RUNS]}},
     "pools": [
         {"name": "local", "vram": 80, **_SMALL},
+        {"name": "real", "vram": 95, "cpu": "100m", "memory": "4Gi"},
         {"name": "pair", "vram": 160, "gpusPerNode": 2, "gpusPerRun": 2, "cost": 2, **_SMALL},
         {"name": "nodes", "vram": 400, "maxNodes": 2, "gpusPerRun": 2, "cost": 4, **_SMALL},
     ],
     "models": [
         chart.catalog_entry(chart.MODEL),
+        REAL,
         chart.catalog_entry(PAIR, vramSft=100, vramGrpo=100),
         chart.catalog_entry(SPREAD, vramSft=200, vramGrpo=200),
         chart.catalog_entry(NODES, vramSft=330, vramGrpo=330),
     ],
 }
-"""Values of the chart; the local node's GPUs serve all three pools, and tests have an org."""
+"""Values of the chart; the local node's GPUs serve all pools, and tests have an org."""

@@ -1,5 +1,6 @@
 """The demo: its progress bar, the name of a run, and the sentence when flash is missing."""
 
+import json
 import sys
 from contextlib import nullcontext
 from pathlib import Path
@@ -11,6 +12,7 @@ from localcluster.cluster_kind import ClusterKind
 from localcluster.lifecycle import DevCluster
 from localcluster.steps import FatalError, Step, StepRunner
 from tests.localcluster.stand_ins import StandIns
+from tests.localcluster.test_comparison import answer, status
 
 CLUSTER = DevCluster(
     kind=ClusterKind.LOCAL,
@@ -72,26 +74,27 @@ def test_a_missing_flash_ends_in_a_sentence(
 
 
 def test_the_real_model_is_trained_by_sft_and_then_by_grpo_from_its_adapter(
-    flash: StandIns, steps: StepRunner, monkeypatch: pytest.MonkeyPatch
+    flash: StandIns,
+    steps: StepRunner,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """The cluster, the images, the model and its answers are stand-ins."""
     flash.answer("flash train", "flash-2-0123abcd was created\n")
     flash.answer("flash train examples/arithmetic/configs/sft.toml", "flash-1-0123abcd\n")
-    flash.answer("flash pull flash-1", "adapters/flash-1-0123abcd\n")
-    flash.answer("flash pull flash-2", "adapters/flash-2-0123abcd\n")
-    compared = {}
-
-    def compare(_: object, model: Path, example: Path, adapters: dict, __: object) -> dict:
-        compared.update(adapters)
-        examples = [{"question": "1 + 1", "answer": "2"}]
-        return {"base": {"metrics": {"accuracy": 0.0}, "examples": examples}}
+    for run, step, right in (("1", "", 1.0), ("1", " --step 0", 0.0), ("2", "", 0.0)):
+        answered = json.dumps(answer("1 + 1", f"from {run}{step}", right))
+        flash.answer(f"flash rollouts flash-{run}-0123abcd --eval{step}", f"{answered}\n")
+    for run, score in (("1", "0.75"), ("2", "0.5")):
+        flash.answer(f"flash status flash-{run}-0123abcd -o json", status(score))
+    flash.answer("flash pull", "adapters/flash-1-0123abcd\n")
 
     monkeypatch.setattr(demo, "install", lambda *_, **__: CLUSTER)
     monkeypatch.setattr(demo.lifecycle, "exclusive_command", nullcontext)
     monkeypatch.setattr(demo.real_model, "prepare", lambda *_: Path("/cache/model"))
-    monkeypatch.setattr(demo.comparison, "compare", compare)
-    demo.run(steps, demo.DemoModel.SMOLLM2)
-    lines = flash.lines()
+    steps.quiet = False
+    demo.run(steps)
+    lines, said = flash.lines(), capsys.readouterr().out
 
     assert lines[:4] == [
         "flash model push /cache/model --id HuggingFaceTB/SmolLM2-135M-Instruct --revision 1",
@@ -100,7 +103,11 @@ def test_the_real_model_is_trained_by_sft_and_then_by_grpo_from_its_adapter(
         "flash train examples/arithmetic/configs/rl.toml "
         "--set train.init_from_adapter=flash-1-0123abcd",
     ]
-    assert [path.name for path in compared.values()] == ["flash-1-0123abcd", "flash-2-0123abcd"]
+    assert f"{'1 + 1':19}  from 1 --step 0  from 1  from 2" in said
+    assert "Best checkpoint: flash-1-0123abcd/step-24, accuracy 0.75." in said
+    [pulled] = [line for line in lines if line.startswith("flash pull")]
+    assert pulled.startswith("flash pull flash-1-0123abcd ")
+    assert pulled.endswith(" --best")
 
 
 def test_the_tiny_model_is_trained_at_once_by_both_algorithms(
@@ -110,7 +117,7 @@ def test_the_tiny_model_is_trained_at_once_by_both_algorithms(
     flash.answer("flash pull", "adapters/flash-1-0123abcd\n")
     monkeypatch.setattr(demo, "install", lambda *_, **__: CLUSTER)
     monkeypatch.setattr(demo.lifecycle, "exclusive_command", nullcontext)
-    demo.run(steps)
+    demo.run(steps, demo.DemoModel.TINY)
 
     assert sorted(line for line in flash.lines() if line.startswith("flash train")) == [
         "flash train examples/sums/configs/rl.toml",
