@@ -40,6 +40,8 @@ class ControlPlane:
     address: str = "127.0.0.1"
     """Where the API server listens; pods cannot reach a loopback address."""
     scheduler: bool = True
+    token_webhook: Path | None = None
+    """A kubeconfig for the server that knows bearer tokens; None: there are only certificates."""
     ephemeral: bool = False
     """For tests: servers end with the process that started them; etcd does not call fsync."""
 
@@ -172,6 +174,17 @@ class ControlPlane:
             "--enable-admission-plugins=NodeRestriction",
             "--allow-privileged=true",
             "--profiling=false",
+            *self._webhook_flags(),
+        ]
+
+    def _webhook_flags(self) -> list[str]:
+        if self.token_webhook is None:
+            return []
+        return [
+            f"--authentication-token-webhook-config-file={self.token_webhook}",
+            "--authentication-token-webhook-version=v1",
+            # By default an answer holds for two minutes, for longer than tokens in tests.
+            "--authentication-token-webhook-cache-ttl=1s",
         ]
 
     def _start_controllers(self, steps: StepRunner) -> None:

@@ -9,6 +9,7 @@ import pytest
 from flashrun.store import Store
 from localcluster.controlplane import ControlPlane
 from tests.servers import Minio, install_crd, start_control_plane
+from tests.short_tokens import ShortTokens, serve_short_tokens
 
 _buckets = count(1)
 
@@ -39,9 +40,19 @@ def store(minio: Minio) -> Store:
 
 
 @pytest.fixture(scope="session")
-def control_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
+def short_tokens(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ShortTokens]:
+    """The server that the API server asks about bearer tokens."""
+    with serve_short_tokens(tmp_path_factory.mktemp("short-tokens")) as tokens:
+        yield tokens
+
+
+@pytest.fixture(scope="session")
+def control_plane(
+    tmp_path_factory: pytest.TempPathFactory, short_tokens: ShortTokens
+) -> Iterator[ControlPlane]:
     """A real API server with etcd and the controllers, but no nodes."""
-    running = start_control_plane(tmp_path_factory.mktemp("control-plane"))
+    folder = tmp_path_factory.mktemp("control-plane")
+    running = start_control_plane(folder, short_tokens.webhook)
     yield running
     running.remove()
 

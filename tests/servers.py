@@ -81,9 +81,11 @@ class Minio:
             return False
 
 
-def start_control_plane(folder: Path) -> ControlPlane:
+def start_control_plane(folder: Path, token_webhook: Path | None = None) -> ControlPlane:
     """Start an API server with its controllers and without a scheduler."""
-    control_plane = ControlPlane(folder, scheduler=False, ephemeral=True)
+    control_plane = ControlPlane(
+        folder, scheduler=False, token_webhook=token_webhook, ephemeral=True
+    )
     with closing(StepRunner.silent(folder)) as steps:
         control_plane.start(steps)
     return control_plane

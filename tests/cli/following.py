@@ -97,8 +97,8 @@ class Stage:
         self.served.kubectl("patch", "pod", name, *patch)
 
 
-def wait_until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 60
+def wait_until(condition: Callable[[], object], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "this never came true"
         time.sleep(0.1)
@@ -107,7 +107,7 @@ def wait_until(condition: Callable[[], object]) -> None:
 class Following:
     """A ``flash`` in the background whose output is read line by line."""
 
-    def __init__(self, stage: Stage, *words: str) -> None:
+    def __init__(self, stage: Stage, *words: str, seconds: float = 120) -> None:
         self._process = subprocess.Popen(
             stage.served.flash.argv(*words),
             env=stage.served.flash.environment,
@@ -118,7 +118,9 @@ class Following:
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         self.seen: list[str] = []
-        self._limit = threading.Timer(120, self._process.kill)  # a lost line must not hang a test
+        self._limit = threading.Timer(
+            seconds, self._process.kill
+        )  # a lost line must not hang a test
         self._limit.start()
 
     def wait_for(self, text: str) -> None:

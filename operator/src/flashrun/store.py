@@ -65,7 +65,7 @@ LONGEST_PAUSE_SECONDS: Final = 10
 """Most seconds between two tries, whatever ``Retry-After`` a store answers."""
 RENEWAL_PAUSE: Final = timedelta(seconds=15)
 """How long credentials that are still valid are used after they could not be renewed."""
-SHORTEST_RENEWAL: Final = timedelta(seconds=1)
+SHORTEST_RENEWAL: Final = timedelta(seconds=0.2)
 PART_BYTES: Final = 16 * 1024 * 1024
 PARALLEL_FILES: Final = 4
 

@@ -42,7 +42,7 @@ def folder(tmp_path: Path) -> Path:
 @pytest.fixture
 def person(store: Store) -> Store:
     """The store with the keys of a namespace's people."""
-    return Store(store.assume(namespace_policy(store.access.bucket, "team-a", ["team-a"]), 900))
+    return Store(store.assume(namespace_policy(store.access.bucket_arn, "team-a", ["team-a"]), 900))
 
 
 def push(store: Store, folder: Path, revision: str = REVISION) -> None:

@@ -337,7 +337,7 @@ def test_the_tokenizer_of_a_mirrored_model_is_downloaded_with_the_keys_of_people
     write_model(served.flash.folder / "model", chat_template__jinja=b"{{ messages }}")
     pushed = served.flash("model", "push", "model", "--id", "org/small", "--revision", "7")
     assert pushed.returncode == 0, pushed.stderr
-    policy = namespace_policy(served.store.access.bucket, served.namespace, ["org"])
+    policy = namespace_policy(served.store.access.bucket_arn, served.namespace, ["org"])
     access = served.store.assume(policy, 900).model_dump_json(exclude_none=True)
     patch = json.dumps({"stringData": {names.ACCESS_KEY: access}})
     served.kubectl("patch", "secret", names.STORAGE_USER_SECRET, "-p", patch)

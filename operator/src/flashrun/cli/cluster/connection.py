@@ -19,6 +19,7 @@ from flashrun.api.public import PublicPlatform
 from flashrun.api.reasons import Phase
 from flashrun.api.records import StorageAccess
 from flashrun.api.resource import FlashRun, FlashRunSpec, FlashRunStatus
+from flashrun.cli.cluster.renewed_access import RenewedAccess
 from flashrun.cli.config import platform_cache
 from flashrun.cli.output.failure import Failure, NotFoundFailure, UsageFailure
 from flashrun.cluster_errors import Forbidden, NotFound
@@ -39,6 +40,7 @@ class ClusterSession:
         self.cluster = cluster
         self.namespace = namespace
         self._store: Store | None = None
+        self._access: RenewedAccess | None = None
         self._exits = contextlib.AsyncExitStack()
 
     async def get_run(self, name: str) -> FlashRun:
@@ -97,15 +99,17 @@ class ClusterSession:
         Raises:
             Failure: there is no storage access in this namespace.
         """
-        if self._store is None or _expires_soon(self._store.access):
-            self._store = await self._connect_to_storage()
+        if self._store is None or self._access is None:
+            self._access = await self._connect_to_storage()
+            self._store = _store_of(self._access)
+        elif _expires_soon(self._access.now):  # this machine was asleep
+            await self._access.read_again()
+            self._store = _store_of(self._access)
         return self._store
 
-    async def _connect_to_storage(self) -> "Store":
-        from flashrun.store import Store
-
+    async def _connect_to_storage(self) -> RenewedAccess:
         try:
-            access = await self._storage_access(self.namespace, names.STORAGE_USER_SECRET)
+            return await self._renewed_access(self.namespace, names.STORAGE_USER_SECRET)
         except NotFound:
             raise Failure(
                 f"namespace {self.namespace} has no storage access for people: "
@@ -115,7 +119,13 @@ class ClusterSession:
             ) from None
         except Forbidden as error:
             raise Failure(f"storage cannot be used: {error}") from None
-        return Store(await self._with_reachable_endpoint(access))
+
+    async def _renewed_access(self, namespace: str, secret: str) -> RenewedAccess:
+        """Return the access in a Secret, with an endpoint that this machine can reach."""
+        access = await RenewedAccess.start(lambda: self._storage_access(namespace, secret))
+        self._exits.push_async_callback(access.stop)
+        access.now = await self._with_reachable_endpoint(access.now)
+        return access
 
     async def _with_reachable_endpoint(self, access: StorageAccess) -> StorageAccess:
         """Return ``access`` with an endpoint that this machine can reach."""
@@ -131,13 +141,11 @@ class ClusterSession:
     async def with_mirror(self, call: Callable[["Store"], Answer]) -> Answer:
         """Return what ``call`` returns for the store of those who manage the model mirror.
 
-        A blocking call runs in a thread; it may take as long as its credentials are valid.
+        A blocking call runs in a thread; its credentials are renewed however long it takes.
 
         Raises:
             Failure: the Secret does not exist, or this user may not read it.
         """
-        from flashrun.store import Store
-
         platform = await self.get_platform()
         if platform is None or not platform.models_namespace:
             raise Failure(
@@ -146,15 +154,14 @@ class ClusterSession:
             )
         where = platform.models_namespace
         try:
-            access = await self._storage_access(where, names.STORAGE_MODELS_SECRET)
+            access = await self._renewed_access(where, names.STORAGE_MODELS_SECRET)
         except (NotFound, Forbidden) as error:
             raise Failure(
                 f"the model mirror cannot be used: {error}",
                 "the platform's administrator gives this right: kubectl create rolebinding NAME "
                 f"--role=flashrun-models --user=YOU -n {where}",
             ) from None
-        store = Store(await self._with_reachable_endpoint(access))
-        return await asyncio.to_thread(call, store)
+        return await asyncio.to_thread(call, _store_of(access))
 
     async def _storage_access(self, namespace: str, secret: str) -> StorageAccess:
         """Return the storage access in a Secret; raises ``Failure`` when it is not valid."""
@@ -167,12 +174,18 @@ class ClusterSession:
             ) from None
 
     async def close(self) -> None:
-        """Close the port-forwards."""
+        """Close the port-forwards, and renew no credentials any more."""
         await self._exits.aclose()
 
 
+def _store_of(access: RenewedAccess) -> "Store":
+    from flashrun.store import Store
+
+    return Store.following(lambda: access.now)
+
+
 def _expires_soon(access: StorageAccess) -> bool:
-    """Return whether to read the credentials again: a command that follows a run takes long."""
+    """Return whether to read the credentials again at once."""
     return access.expires is not None and access.expires - datetime.now(UTC) < _LEFT
 
 
