@@ -15,6 +15,7 @@ from flashrun.api.exits import Exit
 from flashrun.api.reasons import Activity, Reason
 from flashrun.api.records import HubAccess, ResolvedRun
 from flashrun.api.trainable_models import MODEL_FILES
+from flashrun.hub_waits import bound_hub_waits
 from flashrun.store import Store
 from flashrun.store_errors import KeyNotFound, StorageForbidden, Unauthorized
 from flashrun_trainer.pod.mounts import PodMounts
@@ -92,6 +93,7 @@ def _from_hub(spec: ResolvedRun, folder: Path, access: HubAccess | None) -> None
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError
 
+    bound_hub_waits()
     if access is not None and access.endpoint != spec.hub_endpoint:
         access = None  # the platform has another hub than when this run began
     try:

@@ -17,6 +17,7 @@ from typing import Final
 from flashrun.api.trainable_models import MODEL_FILES
 from flashrun.cli.output import terminal
 from flashrun.cli.output.failure import Failure, NotFoundFailure, UsageFailure
+from flashrun.hub_waits import bound_hub_waits
 
 CONVERSION: Final = "flashrun_trainer.gguf_conversion"
 _HUB_ID: Final = re.compile(r"(?P<id>[A-Za-z0-9._-]+/[A-Za-z0-9._-]+)(@(?P<revision>[\w./-]+))?")
@@ -83,6 +84,10 @@ def _download(model: str, revision: str | None, folder: Path) -> None:
         )
     from huggingface_hub import snapshot_download
 
+    try:
+        bound_hub_waits()
+    except ImportError:
+        raise UsageFailure("this Python's huggingface_hub is older than 1.0", _EXTRA) from None
     terminal.say(f"downloading {model} from the hub")
     try:
         snapshot_download(
