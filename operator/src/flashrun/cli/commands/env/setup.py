@@ -67,7 +67,7 @@ def setup(
     Without --from, files that exist are kept. A row of FILE has messages, conversations, prompt and
     completion, instruction and output, or input and output.
 
-    Examples: flash env setup ./sums, flash env setup ./support --from chats.jsonl
+    Example: flash env setup ./support --from chats.jsonl
     """
     identifier = check_identifier(name) if name else _identifier_of(folder)
     if source is None:
