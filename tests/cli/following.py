@@ -250,6 +250,10 @@ class Terminal:
     def press(self, keys: bytes) -> None:
         os.write(self._screen, keys)
 
+    def terminate(self) -> None:
+        """End the program as another one would."""
+        self._process.terminate()
+
     def finish(self) -> int:
         while self._read(time.monotonic() + 60):
             pass

@@ -1,6 +1,7 @@
 """A followed run on a terminal, and on what is none."""
 
 import re
+import signal
 from typing import Any
 
 import pytest
@@ -73,6 +74,20 @@ def test_a_failed_run_ends_the_view_with_one_sentence_and_the_hint(served: Serve
     ]
 
 
+def test_a_program_that_is_ended_leaves_the_other_screen(served: Served) -> None:
+    served.push()
+    name = served.submit()
+    served.report(name, phase="Running", progress=progress(3))
+    with Terminal(served, "status", name, "-f") as screen:
+        screen.wait_for_frame(r"3/10")
+        screen.terminate()
+        code = screen.finish()
+
+    assert code == 128 + signal.SIGTERM
+    assert any(f"detached from {name}" in line for line in screen.last_lines())
+    assert screen.text.rpartition("\x1b[?25")[2].startswith("h")  # the cursor is shown again
+
+
 def test_a_window_of_another_size_is_drawn_anew(served: Served) -> None:
     served.push()
     name = served.submit()
@@ -105,7 +120,7 @@ def test_a_lost_connection_is_shown_and_heals(served: Served) -> None:
         screen.press(b"\x03")
         assert screen.finish() == 130
 
-    assert "trying again" in " ".join(lost)
+    assert "trying again, the run is not affected" in " ".join(" ".join(lost).split())
     assert not any("Connection" in line for line in healed)
 
 

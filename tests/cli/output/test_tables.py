@@ -1,4 +1,4 @@
-"""Tables in a pipe."""
+"""Tables in a pipe, and on terminals of all widths."""
 
 import pytest
 
@@ -30,3 +30,22 @@ def test_a_narrow_terminal_gets_fewer_columns(width: int, columns: str) -> None:
     assert table.header == tuple(columns.split())
     assert {len(row) for row in table.rows} == {len(table.header)}
     assert table.width <= width or len(table.header) == 2
+
+
+FOLDED = [
+    (80, "KEY TYPE MEANING"),
+    (28, "KEY TYPE MEANING"),
+    (27, "KEY TYPE"),
+    (20, "KEY TYPE"),
+    (19, "KEY"),
+    (1, "KEY"),
+]
+
+
+@pytest.mark.parametrize(("width", "columns"), FOLDED)
+def test_columns_that_a_short_word_does_not_fit_are_left_out(width: int, columns: str) -> None:
+    row = ("environment.id", "text", "Where the data comes from.")
+    table = tables.Table(("KEY", "TYPE", "MEANING"), (tuple(map(tables.Cell, row)),)).fitted(width)
+
+    assert table.header == tuple(columns.split())
+    assert table.rows[0][0].text == "environment.id"

@@ -1,5 +1,6 @@
 """Messages name the program as it was called; terminals get colours, pipes do not."""
 
+import io
 import json
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import pytest
 
 from flashrun.cli.command_list import COMMANDS
 from flashrun.cli.output import terminal
+from flashrun.cli.output.tables import Cell, Table
 from tests.cli.following import Terminal
 from tests.cli.shell import Served, Shell
 from tests.servers import kubectl
@@ -78,6 +80,40 @@ def test_a_run_takes_one_line_on_a_narrow_terminal(served: Served, run: str, col
     header, line = screen.text.splitlines()
     assert header.startswith("RUN ")
     assert line.startswith(run)
+
+
+class DrawnOutput(io.StringIO):
+    """Standard output that is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def drawn_table(monkeypatch: pytest.MonkeyPatch, table: Table, columns: int) -> list[str]:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setattr(sys, "stdout", screen := DrawnOutput())
+    terminal.write_table(table)
+    return screen.getvalue().splitlines()
+
+
+@pytest.mark.parametrize("header", [("A",), ("A", "B"), ("A", "B", "C")])
+@pytest.mark.parametrize("narrow", [False, True])
+def test_a_table_as_wide_as_the_terminal_is_whole(
+    monkeypatch: pytest.MonkeyPatch, header: tuple[str, ...], narrow: bool
+) -> None:
+    row = tuple(Cell("x" * 10) for _ in header)
+    table = Table(header, (row,), header[:0:-1] if narrow else ())
+
+    lines = drawn_table(monkeypatch, table, table.width)
+    assert [line.split() for line in lines] == [[*header], ["x" * 10] * len(header)]
+    assert max(map(len, lines)) == table.width
+
+
+def test_a_cell_of_a_table_cannot_steer_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    table = Table(("A",), ((Cell("\x1b]0;owned\x07name\x9b2J"),),))
+
+    assert [line.strip() for line in drawn_table(monkeypatch, table, 80)] == ["A", "name"]
 
 
 STRINGS = [

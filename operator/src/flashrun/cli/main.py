@@ -4,9 +4,11 @@ A command's module is imported when the command is called. Help and completion r
 commands instead, so that ``flash --help`` answers at once.
 """
 
+import contextlib
 import importlib
 import os
 import sys
+from collections.abc import Iterator
 from typing import Annotated, Any, Final
 
 import typer
@@ -17,6 +19,7 @@ from flashrun.cli.command_list import COMMANDS, CommandEntry
 from flashrun.cli.config.problems import ConfigError
 from flashrun.cli.output import terminal
 from flashrun.cli.output.failure import ExitCode, Failure
+from flashrun.cli.output.streams import discard, prepare_streams
 from flashrun.cli.output.tables import Tone
 
 # Pydantic would search every installed package for plugins, which takes time.
@@ -72,40 +75,50 @@ class CommandGroup(TyperGroup):
             self.add_command(_command(entry, _PACKAGE))
 
     @override
+    def make_context(self, *args: Any, **kwargs: Any) -> Any:
+        with _failures_as_exits():  # of printing the help
+            return super().make_context(*args, **kwargs)
+
+    @override
     def invoke(self, ctx: Any) -> Any:
-        try:
+        with _failures_as_exits():
             return super().invoke(ctx)
-        except Failure as error:
-            raise typer.Exit(_report(error)) from None
-        except ConfigError as error:
-            for problem in error.problems:
-                terminal.say(f"error: {problem}", Tone.BAD)
-            raise typer.Exit(ExitCode.USAGE) from None
-        except KeyboardInterrupt:
-            terminal.say("interrupted", Tone.QUIET)
-            raise typer.Exit(ExitCode.INTERRUPTED) from None
-        except BrokenPipeError:
-            # The reader of a pipe has enough.
-            _discard_output()
-            raise typer.Exit(ExitCode.OK) from None
-        except OSError as error:
-            # A full disk or a read-only folder is the user's to solve: a traceback would not help.
-            if not error.filename:
-                _discard_output()
-            place = f"{error.filename}: " if error.filename else ""
-            raise typer.Exit(_report(Failure(f"{place}{error.strerror or error}"))) from None
 
 
-def _discard_output() -> None:
-    """Drop what is still to be written, so that the interpreter does not fail at its end."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+@contextlib.contextmanager
+def _failures_as_exits() -> Iterator[None]:
+    """Print what goes wrong in one sentence, and end with its exit code."""
+    try:
+        yield
+    except Failure as error:
+        raise typer.Exit(_report(error)) from None
+    except ConfigError as error:
+        for problem in error.problems:
+            terminal.say(f"error: {problem}", Tone.BAD)
+        raise typer.Exit(ExitCode.USAGE) from None
+    except KeyboardInterrupt:
+        terminal.say("interrupted", Tone.QUIET)
+        raise typer.Exit(ExitCode.INTERRUPTED) from None
+    except BrokenPipeError:
+        # The reader of a pipe has enough.
+        discard(sys.stdout)
+        raise typer.Exit(ExitCode.OK) from None
+    except OSError as error:
+        # A full disk or a read-only folder is the user's to solve: a traceback would not help.
+        if not error.filename:
+            discard(sys.stdout)
+        place = f"{error.filename}: " if error.filename else ""
+        raise typer.Exit(_report(Failure(f"{place}{error.strerror or error}"))) from None
 
 
 def _report(error: Failure) -> ExitCode:
     """Print what went wrong; return the exit code for it."""
-    terminal.say(f"error: {error.sentence}", Tone.BAD)
-    if error.hint:
-        terminal.say(f"hint: {error.hint}", Tone.QUIET)
+    try:
+        terminal.say(f"error: {error.sentence}", Tone.BAD)
+        if error.hint:
+            terminal.say(f"hint: {error.hint}", Tone.QUIET)
+    except BrokenPipeError:
+        discard(sys.stderr)
     return error.code
 
 
@@ -146,10 +159,12 @@ def _options(
 
 def main() -> None:
     """Run the command line."""
-    for stream in (sys.stdout, sys.stderr):
-        # An encoding that lacks a letter must not end the command.
-        stream.reconfigure(errors="replace")  # type: ignore[union-attr]
-    app(prog_name=terminal.program())
+    prepare_streams()
+    try:
+        app(prog_name=terminal.program())
+    except OSError:  # a wrong command whose message cannot be printed
+        discard(sys.stderr)
+        sys.exit(ExitCode.USAGE)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ be read from a pod, because it is gone or was never seen, are read from storage.
 import asyncio
 import contextlib
 import signal
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -159,16 +159,38 @@ async def follow_or_detach(
 ) -> bool:
     """Do as ``follow_run`` in a view; return whether the view has left the answer for people.
 
-    On Ctrl-C print how to come back and exit, while the run goes on.
+    On Ctrl-C print how to come back and exit, while the run goes on. So it is when another program
+    ends this one: a terminal must not be left on its other screen.
     """
+    ended: list[int] = []
     try:
-        with open_view(output, kind) as view:
+        with _ended_by_signals(ended), open_view(output, kind) as view:
             await follow_run(session, name, view, log=log, attempt=attempt)
             return view.leaves_answer
     except asyncio.CancelledError:
         again = f"flash log {name} -f" if log else f"flash status {name} -f"
         terminal.say(f"detached from {name}. Come back: {again}; stop it: flash cancel {name}")
-        raise typer.Exit(ExitCode.INTERRUPTED) from None
+        raise typer.Exit(128 + ended[0] if ended else ExitCode.INTERRUPTED) from None
+
+
+@contextlib.contextmanager
+def _ended_by_signals(ended: list[int]) -> Iterator[None]:
+    """Cancel the current task on SIGTERM and SIGHUP; the number of the signal goes to ``ended``."""
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    assert task is not None
+
+    def end(number: int) -> None:
+        ended.append(number)
+        task.cancel()
+
+    numbers = (signal.SIGTERM, signal.SIGHUP)
+    for number in numbers:
+        loop.add_signal_handler(number, end, number)
+    try:
+        yield
+    finally:
+        for number in numbers:
+            loop.remove_signal_handler(number)
 
 
 def _has_ended(run: FlashRun, attempt: int) -> bool:

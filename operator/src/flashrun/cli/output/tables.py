@@ -1,7 +1,9 @@
 """Tables as values: cells with a tone, which the terminal turns into colours."""
 
 from enum import Enum
-from typing import NamedTuple
+from typing import Final, NamedTuple
+
+_SHORT_WORD: Final = 6
 
 
 class Tone(Enum):
@@ -34,8 +36,16 @@ class Table(NamedTuple):
     """
 
     def fitted(self, width: int) -> "Table":
-        """Return the table with as many columns as fit ``width`` characters."""
+        """Return the table with as many columns as fit ``width`` characters.
+
+        The first column, which has the names, stays whole. A table whose cells are folded does
+        without its last columns when they would be narrower than a short word.
+        """
         table = self
+        if not self.dispensable:
+            while len(table.header) > 1 and table.narrowest > width:
+                table = table.without(table.header[-1])
+            return table
         for name in self.dispensable:
             if table.width <= width:
                 break
@@ -53,8 +63,17 @@ class Table(NamedTuple):
     @property
     def width(self) -> int:
         """Characters of the widest row, with two spaces between columns."""
+        return sum(width + 2 for width in self._widths()) - 2
+
+    @property
+    def narrowest(self) -> int:
+        """Characters of the widest row when all cells but the first of each row are folded."""
+        first, *others = self._widths()
+        return first + sum(min(width, _SHORT_WORD) + 2 for width in others)
+
+    def _widths(self) -> list[int]:
         columns = zip(self.header, *([cell.text for cell in row] for row in self.rows), strict=True)
-        return sum(max(map(len, column)) + 2 for column in columns) - 2
+        return [max(map(len, column)) for column in columns]
 
 
 def plain_rows(table: Table) -> list[str]:

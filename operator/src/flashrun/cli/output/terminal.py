@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from flashrun.cli.command_list import COMMANDS
 from flashrun.cli.output.output_format import OutputFormat
 from flashrun.cli.output.printable_text import printable_text
+from flashrun.cli.output.streams import discard
 from flashrun.cli.output.tables import Table, Tone, plain_rows
 
 if TYPE_CHECKING:
@@ -84,8 +85,16 @@ def open_console(*, stderr: bool = False) -> "Console":
 
 
 def say(text: str, tone: Tone = Tone.PLAIN) -> None:
-    """Print one line for people to standard error."""
-    _print_line(as_typed(text), tone, stderr=True)
+    """Print one line for people to standard error; on a full disk it is dropped.
+
+    The exit code says how a command ended in any case.
+    """
+    try:
+        _print_line(as_typed(text), tone, stderr=True)
+    except BrokenPipeError:
+        raise  # the reader of a followed run has enough
+    except OSError:
+        discard(sys.stderr)
 
 
 def write(text: str, tone: Tone = Tone.PLAIN) -> None:
