@@ -6,8 +6,9 @@ They listen on loopback, keep everything in a temporary folder, and end with the
 import subprocess
 import time
 import urllib.request
+from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from flashrun.api.records import StorageAccess
@@ -29,6 +30,8 @@ class Minio:
     """An S3 server in a folder of its own."""
 
     folder: Path
+    variables: Mapping[str, str] = field(default_factory=dict)
+    """Further settings of the server."""
 
     @property
     def daemons(self) -> Daemons:
@@ -52,6 +55,7 @@ class Minio:
                 "MINIO_BROWSER": "off",
                 "MINIO_DOMAIN": MINIO_DOMAIN,
                 "MINIO_UPDATE": "off",
+                **self.variables,
             },
         )
         self.daemons.wait("minio", self._ready)
@@ -108,11 +112,10 @@ def install_crd(kubeconfig: Path) -> None:
     """Make the cluster know FlashRuns, and return once it serves them.
 
     The API server accepts a definition well before it answers for it: until then each request for
-    the new kind is a 404.
+    the new kind is a 404. ``kubectl wait`` would fail at once while the definition has no status.
     """
     kubectl(kubeconfig, "apply", "--server-side", "-f", str(CRD))
-    kubectl(kubeconfig, "wait", "--for=condition=Established", "--timeout=60s", "-f", str(CRD))
-    for remaining in reversed(range(50)):
+    for remaining in reversed(range(300)):
         try:
             kubectl(kubeconfig, "get", "flashruns", "--all-namespaces")
         except subprocess.CalledProcessError:

@@ -8,8 +8,11 @@ import pytest
 
 from flashrun.api.platform import StorageSettings
 from flashrun.controller.storage_keys import ROLE_VARIABLE, TOKEN_FILE_VARIABLE, StorageKeys
+from flashrun.controller.storage_probe import StartProbe
 from flashrun.store import Store, TimeLimits
-from flashrun.store_errors import StorageForbidden, StoreError
+from flashrun.store_errors import StorageForbidden, StoreError, Unsuitable
+from tests.servers import Minio
+from tests.store.identity_provider import AUDIENCE, identity_provider
 from tests.store.small_s3 import Fault, SmallS3, small_s3
 
 LIMITS = TimeLimits(total=5.0)
@@ -118,3 +121,33 @@ def test_keys_that_end_are_not_given_to_trainers(tmp_path: Path) -> None:
 def test_without_keys_the_missing_file_is_named(tmp_path: Path) -> None:
     with small_s3() as s3, pytest.raises(StoreError, match="accessKey cannot be read"):
         open_store(s3, tmp_path)
+
+
+@pytest.mark.api
+def test_minio_answers_keys_for_a_web_identity_and_lets_them_assume_no_role(
+    token: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A real server that trusts the provider. AWS lets such keys assume another role."""
+    monkeypatch.delenv(ROLE_VARIABLE)
+    with identity_provider(tmp_path) as provider:
+        trust = {
+            "MINIO_IDENTITY_OPENID_CONFIG_URL": provider.configuration,
+            "MINIO_IDENTITY_OPENID_CLIENT_ID": AUDIENCE,
+        }
+        server = Minio(tmp_path / "minio", trust)
+        server.start()
+        try:
+            server.store("bucket")
+            token.write_text(provider.token(policy="readwrite"))
+            place = StorageSettings(endpoint=server.endpoint, bucket="bucket")
+            store = StorageKeys(place, tmp_path / "absent", LIMITS).open_store()
+            assert store.access.expires is not None
+            store.put_bytes("key", b"1")
+            assert store.get_bytes("key") == b"1"
+            with pytest.raises(Unsuitable, match="use keys that do not end"):
+                StartProbe(store, place, lambda: "uid")()
+            token.write_text(provider.token(policy="readwrite", exp=1))
+            with pytest.raises(StoreError, match="AssumeRoleWithWebIdentity"):
+                StorageKeys(place, tmp_path, LIMITS).open_store()
+        finally:
+            server.stop()

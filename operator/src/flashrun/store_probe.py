@@ -216,11 +216,14 @@ class StoreProbe:
         except StoreError as error:
             if error.temporary:
                 raise
-            return (
-                f"it issues no credentials that are limited to one run ({error}); correct the "
-                "settings under storage, or set storage.sts=false for a store without STS: then "
-                "trainers hold the operator's own keys"
+            way_out = (
+                "use keys that do not end (storage.existingSecret) if this server lets only "
+                "those assume a role"
+                if self._store.access.session_token
+                else "correct the settings under storage, or set storage.sts=false for a store "
+                "without STS: then trainers hold the operator's own keys"
             )
+            return f"it issues no credentials that are limited to one run ({error}); {way_out}"
         try:
             session.create_json(f"{self._inside}file", _Mark(writer=1))
             session.get_json(f"{self._inside}file", _Mark)

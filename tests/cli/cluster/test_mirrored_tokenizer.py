@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from flashrun.api import names
-from flashrun.api.catalog import Model, Source
+from flashrun.api.catalog import Model, Source, Thinking
 from flashrun.api.public import PublicPlatform
-from flashrun.api.records import FileEntry
+from flashrun.api.records import FileEntry, ModelFacts
 from flashrun.cli.cluster import mirror, mirrored_tokenizer
 from flashrun.cli.cluster.mirrored_tokenizer import cached_tokenizer, served_revision
 from flashrun.cli.output.failure import Failure, NotFoundFailure
@@ -18,6 +18,7 @@ from tests.cli.models.models import weights, write_model
 
 pytestmark = pytest.mark.api
 ID, REVISION = "org/small", "1"
+FACTS = ModelFacts(parameters=12, context=2048, thinking=Thinking.NONE)
 PREFIX = names.model_prefix(ID, REVISION)
 NEEDED = {"config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"}
 
@@ -49,7 +50,7 @@ def push(store: Store, folder: Path, revision: str = REVISION) -> None:
     files = mirror.hash_files(
         folder, sorted(path.name for path in folder.iterdir()), lambda _: None
     )
-    mirror.upload(store, ID, revision, folder, files, lambda _: None)
+    mirror.upload(store, ID, revision, folder, files, FACTS, lambda _: None)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
