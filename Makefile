@@ -66,6 +66,13 @@ test-sharding: $(READY) ## run the tests of sharded models, with the PyTorch of 
 test-trainer: $(READY) ## run tests of the trainer without its image: make test-trainer TESTS=…
 	@OMP_NUM_THREADS=1 $(NEWER_TORCH) python -m pytest -q $(or $(TESTS),tests/trainer)
 
+# One dependency of the package is compiled, which needs a C compiler and Python's headers.
+.PHONY: test-reasoning
+test-reasoning: $(READY) ## check examples/reasoning with the real package; not part of test
+	@bash localcluster/uv.sh $(VENV) run --no-project --python $(BIN)/python \
+	  --with-requirements tests/requirements.txt --with reasoning-gym==0.1.25 \
+	  python -m pytest -q -m slow tests/trainer/test_reasoning_example.py
+
 .PHONY: test-e2e
 test-e2e: $(READY) ## run the tests with real pods
 	@$(BIN)/python -m pytest -q -m e2e

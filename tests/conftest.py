@@ -17,11 +17,18 @@ SERVERS = frozenset({"minio", "control_plane", "helm", "shell"})
 """Fixtures that start a process or need a built program; what uses one tests no pure layer."""
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put every test that starts processes into the API tier."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Put every test that starts processes into the API tier; leave out slow ones.
+
+    A slow test runs when the expression of ``-m`` names it.
+    """
     for item in items:
         if SERVERS & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.api)
+    if "slow" not in config.option.markexpr:
+        slow = [item for item in items if item.get_closest_marker("slow")]
+        config.hook.pytest_deselected(items=slow)
+        items[:] = [item for item in items if item not in slow]
 
 
 @pytest.fixture(scope="session")

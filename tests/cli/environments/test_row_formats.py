@@ -5,8 +5,17 @@ import math
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from flashrun.cli.environments.row_formats import RowFormat, RowRefusal, read_formatted_row
+from flashrun.cli.environments.row_formats import (
+    KNOWN_KEYS,
+    RowFormat,
+    RowRefusal,
+    read_formatted_row,
+)
+from flashrun_trainer.data import conversations
+from flashrun_trainer.data.messages import is_learnable
 
 pytest.importorskip("freesolo", reason="the environment SDK is an extra")
 
@@ -190,3 +199,29 @@ def test_equal_prompts_are_equal_in_any_format_case_and_space() -> None:
 )
 def test_reasoning_in_an_answer_is_noticed(answer: Any, reasons: bool) -> None:
     assert read_formatted_row({"prompt": "x", "completion": answer}).reasons is reasons
+
+
+TEXTS = st.text(max_size=5) | st.sampled_from(["user", "assistant", "human", "gpt", "4", "[]"])
+SCALARS = st.none() | st.booleans() | st.integers(-2, 2) | st.floats() | TEXTS
+MESSAGE_KEYS = ("role", "content", "tool_calls", "weight", "from", "value", "name", "arguments")
+VALUES = st.recursive(
+    SCALARS,
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(MESSAGE_KEYS) | TEXTS, inner, max_size=4)
+    ),
+    max_leaves=6,
+)
+ROWS = st.dictionaries(st.sampled_from(sorted(KNOWN_KEYS)), VALUES, max_size=5)
+
+
+@settings(max_examples=60)
+@given(VALUES | ROWS)
+def test_any_row_is_refused_or_can_be_trained_on(row: Any) -> None:
+    try:
+        read = json.loads(json.dumps(read_formatted_row(row).row))
+    except RowRefusal:
+        return
+    taken = conversations.read_row(read)
+    conversations.row_tools(read, taken.get("output"))
+    assert any(map(is_learnable, conversations.read_output(taken["output"])))
