@@ -1,5 +1,7 @@
 """The init container of the environment: an untrusted archive, and a pip list."""
 
+import os
+import subprocess
 import sys
 import tarfile
 from collections.abc import Callable, Iterator
@@ -27,7 +29,7 @@ from tests.trainer.package_index import (
     wheel,
     wheel_files,
 )
-from tests.trainer.pods import ENVIRONMENT_ID, TrainerPod, Workshop, package, resolved, sums
+from tests.trainer.pods import ENVIRONMENT_ID, ROOT, TrainerPod, Workshop, package, resolved, sums
 
 
 @pytest.mark.parametrize(("data", "words"), archives.HOSTILE.values(), ids=archives.HOSTILE)
@@ -190,19 +192,62 @@ def test_a_source_distribution_is_built(tmp_path: Path, index: str):
     assert not (tmp_path / "pip-cache").exists()
 
 
-def test_an_old_source_distribution_is_not_built_with_what_the_image_has_of_setuptools(
-    tmp_path: Path, index: str, monkeypatch: pytest.MonkeyPatch
-):
+@pytest.fixture
+def old_source(tmp_path: Path, index: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A package that there is only as a setup.py, in an image with remains of setuptools."""
     files = {"setup.py": "from setuptools import setup\nsetup(name='iii_test', version='1.0')\n"}
     source(project(tmp_path / "index", "iii_test"), "iii_test", files)
     setuptools_stand_in(tmp_path / "index", "iii_test")
     for leftover in ("setuptools", "wheel"):
         (tmp_path / "leftovers" / leftover).mkdir(parents=True)
         (tmp_path / "leftovers" / leftover / "__init__.py").write_text("raise ImportError\n")
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "leftovers"))
-    run = resolved(environment={"pip": ("iii-test",)}, pip_index_url=index)
+    path = os.pathsep.join([str(tmp_path / "leftovers"), *filter(None, [os.getenv("PYTHONPATH")])])
+    monkeypatch.setenv("PYTHONPATH", path)
+    return "iii-test"
+
+
+def test_an_old_source_distribution_is_not_built_with_what_the_image_has_of_setuptools(
+    tmp_path: Path, index: str, old_source: str
+):
+    run = resolved(environment={"pip": (old_source,)}, pip_index_url=index)
     packages.install_packages(run, tmp_path / "site")
     assert (tmp_path / "site/iii_test.py").is_file()
+
+
+LOAD = """
+import os
+from flashrun_trainer.data import environment
+from flashrun_trainer.pod.distributed import ProcessGroup
+from flashrun_trainer.pod.mounts import PodMounts
+
+pod = PodMounts.from_environment(os.environ)
+loaded = environment.load(pod, pod.run().environment, ProcessGroup())
+print(len(loaded.examples))
+"""
+
+
+def test_the_environment_imports_a_package_that_there_is_only_as_an_old_source_distribution(
+    empty_workshop: Workshop, index: str, old_source: str
+):
+    code = sums()["environment.py"].replace(
+        "def load_environment(", "import iii_test\n\n\ndef load_environment(", 1
+    )
+    digest = empty_workshop.publish(sums(environment=code))
+    run = resolved(environment={"pip": (old_source,), "digest": digest}, pip_index_url=index)
+    pod = TrainerPod(empty_workshop, run, 1)
+    pod.write_files()
+    (pod.folder / "packages").mkdir()
+    (pod.folder / "work").mkdir()
+    packages.run(pod.inside)
+    sources = os.pathsep.join([str(ROOT / "operator/src"), str(ROOT / "trainer-image/src")])
+    loaded = subprocess.run(
+        [sys.executable, "-c", LOAD],
+        env={**os.environ, **pod.environment, "PYTHONPATH": sources},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert loaded.stdout.splitlines()[-1:] == ["128"], loaded.stderr
 
 
 def test_a_build_that_fails_names_the_requirement_the_package_and_the_reason(
