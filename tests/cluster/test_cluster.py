@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from flashrun import cluster as cluster_module
 from flashrun.cluster import Cluster
 from flashrun.cluster_errors import (
     AlreadyExists,
@@ -16,7 +15,9 @@ from flashrun.cluster_errors import (
     Invalid,
     NoCluster,
     NotFound,
+    TooLarge,
 )
+from flashrun.cluster_requests import WholeAnswers
 
 pytestmark = pytest.mark.api
 Object = dict[str, Any]
@@ -59,7 +60,7 @@ async def test_apply_owns_what_it_says_and_leaves_the_rest(cluster: Cluster):
 async def test_a_list_shows_every_page_and_only_what_carries_the_labels(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(cluster_module, "PAGE", 3)
+    monkeypatch.setattr(WholeAnswers, "page", 3)
     for number in range(8):
         manifest = config_map(f"paged-{number}")
         manifest["metadata"]["labels"] = {"set": "even" if number % 2 == 0 else "odd"}
@@ -71,10 +72,35 @@ async def test_a_list_shows_every_page_and_only_what_carries_the_labels(
     assert {f"paged-{number}" for number in range(8)} <= every
 
 
+async def test_of_a_list_the_highest_ranks_are_kept_and_objects_that_are_too_large_left_out(
+    cluster: Cluster,
+):
+    """Pages shrink until the large one is alone; then the list goes on behind it."""
+    for number in range(9):
+        text = "x" * 30_000 if number == 4 else "x"
+        manifest = config_map(f"ranked-{number}", text=text)
+        manifest["metadata"]["labels"] = {"set": "ranked"}
+        await cluster.create(manifest)
+    answers = WholeAnswers()
+    answers.max_bytes, answers.left_out = 20_000, 1
+    bounded = cluster.with_answers(answers)
+    labels = {"set": "ranked"}
+
+    def rank(item: Object) -> int | None:
+        number = int(item["metadata"]["name"].rpartition("-")[2])
+        return None if number == 8 else -abs(number - 5)
+
+    newest = await bounded.newest("ConfigMap", "default", labels, 3, rank)
+    assert [item["metadata"]["name"] for item in newest] == ["ranked-5", "ranked-6", "ranked-7"]
+    answers.left_out = 0
+    with pytest.raises(TooLarge, match="longer than 20,000 bytes"):
+        await bounded.newest("ConfigMap", "default", labels, 3, rank)
+
+
 async def test_of_a_list_the_metadata_can_be_had_alone(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(cluster_module, "PAGE", 2)
+    monkeypatch.setattr(WholeAnswers, "page", 2)
     assert [item async for item in cluster.list_metadata("Event", "kube-public")] == []
     for number in range(3):
         await cluster.create(config_map(f"alone-{number}", a="1"))

@@ -1,10 +1,11 @@
-"""A gate before a real S3 server: requests for credentials (STS) can be refused, others pass."""
+"""A gate before a real S3 server: it can refuse credentials (STS), and make reads slow."""
 
 import contextlib
 import select
 import socket
 import socketserver
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -21,6 +22,8 @@ class StorageGate(socketserver.ThreadingTCPServer):
         self.behind = (host, port)
         self.sts = True
         self.refused = 0
+        self.pause = 0.0
+        """Seconds for which each read of an object waits."""
 
     @property
     def endpoint(self) -> str:
@@ -45,6 +48,8 @@ class _Passage(socketserver.BaseRequestHandler):
                     if from_client and not gate.sts and data.startswith((b"POST / ", b"POST /?")):
                         gate.refused += 1
                         return
+                    if from_client and gate.pause and data.startswith(b"GET /"):
+                        time.sleep(gate.pause)
                     (server if from_client else self.request).sendall(data)
 
 
