@@ -129,7 +129,8 @@ class Served:
         self.kubectl("apply", "-f", "-", stdin=json.dumps(config_map))
 
     def report(self, run: str, **status: Any) -> None:
-        """Write a status, as the operator would."""
+        """Write a status, as the operator would: nothing of the default is left."""
+        status = {"pending": None, "conditions": [], **status}
         patch = ["--subresource=status", "--type=merge", "-p", json.dumps({"status": status})]
         self.kubectl("patch", "flashrun", run, *patch)
 
