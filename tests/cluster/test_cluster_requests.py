@@ -97,6 +97,23 @@ REFUSALS = {
         Forbidden,
         "pods in namespace team is refused by the cluster's policy: denied: no",
     ),
+    **{
+        f"a webhook that denies with status {status}": (
+            CREATE,
+            status,
+            body("", 'admission webhook "costs.example" denied the request: no cost centre'),
+            Forbidden,
+            "is refused by the cluster's policy: .* denied the request: no cost centre",
+        )
+        for status in (400, 401, 403, 404, 409, 410, 418, 422, 500)
+    },
+    "an admission policy": (
+        CREATE,
+        422,
+        body("Invalid", "ValidatingAdmissionPolicy 'a' with binding 'b' denied request: no centre"),
+        Forbidden,
+        "is refused by the cluster's policy: .* denied request: no centre",
+    ),
     "a kind that is not installed": (CREATE, 404, b"", NotFound, "does not know pods"),
     "a namespace that is not there": (
         CREATE,

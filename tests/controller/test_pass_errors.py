@@ -300,6 +300,30 @@ async def test_what_was_pinned_before_a_refusal_stays_pinned(world: World):
     assert run.status.resolved.spec_digest == pinned.spec_digest
 
 
+async def test_an_immutable_config_map_in_the_way_of_a_new_run_is_replaced(world: World):
+    """The API server answers 422 to each write of it, and what is pinned shows what is wrong."""
+    manifests = policy(world.namespace, "batch", "jobs")
+    await apply(world, manifests)
+    await wait_until_refused(world, "Job")
+    await world.submit(RUN)
+    await try_pass(world)
+    digest = (await world.run(RUN)).status.resolved.spec_digest
+    run = await world.run(RUN)
+    name = names.spec_config_map_name(RUN, run.uid, digest)
+    kept = await world.cluster.get("ConfigMap", world.namespace, name)
+    await world.cluster.delete("ConfigMap", world.namespace, name)
+    other = {key: kept["metadata"][key] for key in ("name", "namespace", "labels")}
+    body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": other, "immutable": True}
+    await world.cluster.create(body | {"data": {names.SPEC_KEY: "{}"}})
+    await world.cluster.patch_status(names.KIND, world.namespace, RUN, {"resolved": None})
+    await remove(world, manifests)
+
+    assert isinstance(await try_pass(world), ClusterError)
+    await assert_explained(world, "ClusterRefuses", "immutable")
+    await world.until(RUN, lambda run: run.status.resolved and run.status.resolved.job_uid)
+    assert (await world.spec_config_map(RUN))["data"] == kept["data"]
+
+
 async def test_a_finished_run_keeps_its_status_when_a_later_pass_ends_with_an_error(
     world: World, monkeypatch: pytest.MonkeyPatch
 ):
