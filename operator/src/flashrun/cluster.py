@@ -537,7 +537,7 @@ class Cluster:
             if len(text) + len(piece) > limit:
                 raise TooLarge(
                     f"the answer about {request.target} is longer than {limit:,} bytes",
-                    bytes(text[:HEAD_BYTES]),
+                    bytes((text + piece)[:HEAD_BYTES]),
                 )
             text += piece
         return text
