@@ -286,6 +286,13 @@ async def test_names_that_collide(hostile: World, other: OtherTenant):
     await large.end(65)
     await (await hostile.trainer("twin-1")).succeed()
     await wait_for_phase(hostile, "twin-1", "Succeeded", stretched(10))
+    for _ in range(int(stretched(100))):
+        resolved = (await hostile.run("twin")).status.resolved
+        if resolved is not None and resolved.job == 1:
+            break
+        await asyncio.sleep(0.1)
+    await (await hostile.trainer("twin", job=1, attempt=2)).succeed()
+    await wait_for_phase(hostile, "twin", "Succeeded", stretched(10))
 
 
 async def test_a_source_secret_that_is_deleted(hostile: World, other: OtherTenant):
