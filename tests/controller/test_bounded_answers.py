@@ -346,6 +346,6 @@ async def test_pods_and_jobs_of_the_largest_size_are_read_in_pieces(world: World
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert peak < 4 * MIB
+    assert peak < 6 * MIB  # two answers of up to 2 MiB at the same time, and what is read of them
     await (await world.trainer(RUN)).succeed()
     await world.phase(RUN, "Succeeded")

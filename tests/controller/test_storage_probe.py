@@ -45,15 +45,23 @@ async def test_no_run_starts_on_a_store_that_lacks_something_until_it_is_there(
             for event in events
             if event["reason"] == "StorageUnsuitable" and s3.url in event["message"]
         ] == ["operator-0"]
-        public = await world.cluster.get("ConfigMap", world.namespace, names.PUBLIC_CONFIG_MAP)
-        problem = PublicPlatform.model_validate_json(public["data"][FILE]).storage_problem
-        assert problem is not None
-        assert sentence in problem
+        assert sentence in (await published_problem(world) or "")
 
         s3.faults = frozenset()
         await wait_for_phase(world, RUN, "Starting", 120)
         operators.wait(lambda: operators.ask(process, "/readyz")[0] == 200, 60)
         assert not [key for key in s3.objects if key.startswith(names.PROBE_PREFIX)]
+
+
+async def published_problem(world: World) -> str | None:
+    """Wait until the operator has published what people may know; return what storage lacks."""
+    ends = time.monotonic() + 60
+    while True:
+        found = await world.cluster.find("ConfigMap", world.namespace, names.PUBLIC_CONFIG_MAP)
+        if found is not None:
+            return PublicPlatform.model_validate_json(found["data"][FILE]).storage_problem
+        assert time.monotonic() < ends, "nothing is published"
+        await asyncio.sleep(0.1)
 
 
 async def waits_for_storage(world: World) -> None:

@@ -225,6 +225,14 @@ def test_names_of_runs_stay_whole_in_34_columns() -> None:
         assert all(checkpoint.ref in text for checkpoint in shown.run.status.checkpoints[:1])
 
 
+def test_a_title_is_folded_behind_a_long_namespace() -> None:
+    title = Row("", "people-of-team/flash-1795348800-0a1b2c3d · grpo")
+    assert [line.text for line in screen_lines([title], 34)] == [
+        "people-of-team/",
+        "flash-1795348800-0a1b2c3d · grpo",
+    ]
+
+
 def test_a_low_window_shows_the_top_and_that_there_is_more() -> None:
     whole = screen_lines(screen_rows(STAGES["training"]), 34)
     lines = screen_lines(screen_rows(STAGES["training"]), 34, height=4)

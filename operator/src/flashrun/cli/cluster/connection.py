@@ -100,14 +100,14 @@ class ClusterSession:
             Failure: there is no storage access in this namespace.
         """
         if self._store is None or self._access is None:
-            self._access = await self._connect_to_storage()
+            self._access = await self._reach(await self._user_access())
             self._store = _store_of(self._access)
         elif _expires_soon(self._access.now):  # this machine was asleep
             await self._access.read_again()
             self._store = _store_of(self._access)
         return self._store
 
-    async def _connect_to_storage(self) -> RenewedAccess:
+    async def _user_access(self) -> RenewedAccess:
         try:
             return await self._renewed_access(self.namespace, names.STORAGE_USER_SECRET)
         except NotFound:
@@ -121,17 +121,18 @@ class ClusterSession:
             raise Failure(f"storage cannot be used: {error}") from None
 
     async def _renewed_access(self, namespace: str, secret: str) -> RenewedAccess:
-        """Return the access in a Secret, with an endpoint that this machine can reach."""
+        """Return the access in a Secret, which is read again in time."""
         access = await RenewedAccess.start(lambda: self._storage_access(namespace, secret))
         self._exits.push_async_callback(access.stop)
-        access.now = await self._with_reachable_endpoint(access.now)
         return access
 
-    async def _with_reachable_endpoint(self, access: StorageAccess) -> StorageAccess:
+    async def _reach(self, access: RenewedAccess) -> RenewedAccess:
         """Return ``access`` with an endpoint that this machine can reach."""
         from flashrun.port_forward import forwarded_endpoint
 
-        return await self._exits.enter_async_context(forwarded_endpoint(self.cluster, access))
+        forwarded = forwarded_endpoint(self.cluster, access.now)
+        access.now = await self._exits.enter_async_context(forwarded)
+        return access
 
     async def with_store(self, call: Callable[["Store"], Answer]) -> Answer:
         """Return what ``call`` returns for the store; the blocking call runs in a thread."""
@@ -161,7 +162,7 @@ class ClusterSession:
                 "the platform's administrator gives this right: kubectl create rolebinding NAME "
                 f"--role=flashrun-models --user=YOU -n {where}",
             ) from None
-        return await asyncio.to_thread(call, _store_of(access))
+        return await asyncio.to_thread(call, _store_of(await self._reach(access)))
 
     async def _storage_access(self, namespace: str, secret: str) -> StorageAccess:
         """Return the storage access in a Secret; raises ``Failure`` when it is not valid."""

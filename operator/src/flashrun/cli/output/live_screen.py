@@ -276,7 +276,7 @@ def screen_lines(
     for above, row in zip([None, *rows], rows, strict=False):
         label = "" if above is not None and above.label == row.label else row.label
         if above is None:
-            title = row.text.translate(glyphs.replaced)
+            title = _foldable(row.text, width).translate(glyphs.replaced)
             lines += (ScreenLine(line, row.tone) for line in _wrapped(title, width))
         else:
             lines += _row_lines(replace(row, label=label), width, glyphs)
@@ -284,6 +284,12 @@ def screen_lines(
         rest = "…".translate(glyphs.replaced)
         lines = [*lines[: max(0, height - 1)], ScreenLine(rest, Tone.QUIET)]
     return lines
+
+
+def _foldable(title: str, width: int) -> str:
+    """Return a title that is folded behind the namespace where both names do not fit."""
+    both = title.partition(" ")[0]
+    return title if len(both) <= width else title.replace("/", "/ ", 1)
 
 
 def _row_lines(row: Row, width: int, glyphs: Glyphs) -> Iterator[ScreenLine]:
