@@ -9,8 +9,8 @@ session.svg         rendered by rich from ``session.txt``, the recording of a re
 
 To record the session, start the cluster with ``make demo``, set ``KUBECONFIG`` as it prints, and
 run ``python docs/images/pictures.py record``. It runs the commands of ``SESSION`` in a terminal
-and keeps what the terminal shows after each command: every line with its colours, without the live
-line that ``flash train --logs`` erases at the end. Nothing is edited.
+and keeps what the terminal shows after each command: every line with its colours. The live view is
+on a screen of its own, of which the command prints the last state. Nothing is edited.
 """
 
 import fcntl
@@ -35,13 +35,14 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 COLUMNS = 116
 SESSION = (
-    "flash train examples/sums/configs/rl.toml --set train.steps=12 --logs",
+    "flash train examples/sums/configs/rl.toml --set train.steps=12",
     "flash pull {run} adapters/{run}",
 )
 """What is recorded; ``{run}`` is the run that the first command started."""
 PROMPT = "\x1b[1;32m$ \x1b[0m"
 _RUN = re.compile(r"\bflash-\d+-[0-9a-f]{8}\b")
 _TOKEN = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b\][^\x07]*\x07|\r|\n|[^\x1b\r\n]+")
+_OTHER_SCREEN = re.compile(r"\x1b\[\?1049h.*?\x1b\[\?1049l", re.DOTALL)
 _FONTS = re.compile(r"@font-face \{.*?\}\s*", re.DOTALL)
 """Web fonts that rich names: a page that shows an SVG as an image does not load them."""
 
@@ -125,10 +126,10 @@ def screen(output: str) -> str:
     """Return the lines that a terminal shows at the end, with their colours.
 
     Understands what ``flash`` and rich write: line feeds, returns to the start of a line that is
-    then erased, and steps up.
+    then erased, steps up, and a screen of its own that is left again.
     """
     lines, row = [""], 0
-    for token in _TOKEN.findall(output):
+    for token in _TOKEN.findall(_OTHER_SCREEN.sub("", output)):
         if token == "\n":
             row += 1
             if row == len(lines):

@@ -18,6 +18,7 @@ from flashrun.controller.settings import load_settings
 from flashrun.store import Store
 from flashrun.store_errors import StorageForbidden
 from tests.controller.conftest import Operators
+from tests.controller.other_tenant import stretched
 from tests.controller.stage import World, wait_for_phase
 from tests.controller.test_settings import PLATFORM
 
@@ -61,7 +62,7 @@ async def test_a_run_is_carried_to_its_end_and_the_namespace_told_what_it_may_kn
         person.put_bytes(names.result_key(trainer.run.storage_prefix), b"{}")
 
     process.send_signal(signal.SIGTERM)
-    assert await asyncio.to_thread(process.wait, 15) == 0
+    assert await asyncio.to_thread(process.wait, stretched(15)) == 0
     lease = await world.cluster.get("Lease", "default", "flashrun-operator")
     assert lease["spec"]["holderIdentity"] == ""
 
@@ -140,7 +141,7 @@ async def test_an_operator_without_its_store_says_so_and_waits(operators: Operat
 async def test_settings_that_are_wrong_are_named(operators: Operators, world: World):
     operators.world.platform = world.platform.model_copy(update={"pools": ()})
     process = operators.start()
-    assert await asyncio.to_thread(process.wait, 20) == 1
+    assert await asyncio.to_thread(process.wait, stretched(20)) == 1
     assert "pools" in operators.logs()
     assert "Traceback" not in operators.logs()
 

@@ -1,5 +1,6 @@
 """Credentials of index, hub and proxy: in one Secret of a served namespace, and nowhere else."""
 
+import asyncio
 import json
 import subprocess
 import sys
@@ -139,6 +140,10 @@ async def test_passwords_are_in_secrets_alone_and_the_operator_follows_and_resto
 
     written = Upstreams(world.platform.trainer, folder)
     secret = (world.namespace, names.UPSTREAMS_SECRET)
+    for _ in range(200):  # pods wait for it
+        if await world.cluster.metadata("Secret", *secret) is not None:
+            break
+        await asyncio.sleep(0.1)
     assert await world.cluster.secret_value(*secret, "netrc") == written.values()["netrc"]
     shown = kubectl(world.kubeconfig, "get", KINDS, "-n", world.namespace, "-o", "json")
     quoted = written.values()["HTTPS_PROXY"].split(":")[2].partition("@")[0]

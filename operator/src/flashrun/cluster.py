@@ -489,6 +489,7 @@ class Cluster:
             following = answer["metadata"].get("continue", "")
             if not following:
                 return
+            limit = min(self._answers.page, 5 * limit)
 
     async def _call(self, request: Request) -> Object:
         """Send a request, and repeat it while that may help; raises one of our errors."""

@@ -17,6 +17,7 @@ from flashrun.cluster_errors import (
     Forbidden,
     Invalid,
     NotFound,
+    TooLarge,
     Unreachable,
 )
 
@@ -125,15 +126,28 @@ class WholeAnswers:
     """Longest answer that is read; None: any."""
     page: int = 100
     """Objects in one answer to a list."""
-    left_out: int = 0
-    """Most objects of one list that may be too large; they are left out."""
+    left_out: int = 500
+    """Most objects of one list that cannot be read; they are left out, so that nobody can write
+    one that keeps others from their list."""
 
     def read(self, request: Request, text: bytes | bytearray) -> Object:
         """Return the object or the list in an answer; raises ``TooLarge`` or ``Unreachable``."""
-        answer = status_object(text)
+        try:
+            answer = status_object(text)
+        except RecursionError:
+            raise TooLarge(
+                f"{request.target} cannot be read: it is nested too deeply",
+                _metadata_first(bytes(text)),
+            ) from None
         if not answer:
             raise Unreachable("the API server's answer is not JSON; is a proxy in between?")
         return answer
+
+
+def _metadata_first(text: bytes) -> bytes:
+    """Return the head of a list whose metadata are behind its items, as with custom resources."""
+    metadata = text.rpartition(b'"metadata":')[2].rstrip().removesuffix(b"}")
+    return b'{"metadata":' + metadata + b',"items":'
 
 
 def list_head(head: bytes) -> Object:

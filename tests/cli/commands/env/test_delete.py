@@ -1,8 +1,11 @@
 """``flash env delete``: an environment is deleted when no run needs it."""
 
 from flashrun.api import names
+from flashrun.cli.output.failure import ExitCode
+from flashrun.cluster_requests import RESOURCES
 from tests.cli.shell import Served
 from tests.cli.storage import list_packages
+from tests.controller.large_objects import large_run
 
 
 def test_delete_asks_first_and_without_a_terminal_needs_y(served: Served) -> None:
@@ -35,6 +38,21 @@ def test_an_environment_that_a_run_needs_stays(served: Served) -> None:
 
     served.report(name, phase="Succeeded")
     assert served.flash("env", "delete", "your-org/your-env", "-y").returncode == 0
+
+
+def test_a_run_of_somebody_that_cannot_be_read_keeps_nobody_from_deleting(served: Served) -> None:
+    path = RESOURCES[names.KIND].path(served.namespace)
+    deep = large_run(served.namespace, "nested")
+    served.kubectl("create", "--raw", path, "-f", "-", stdin=deep)
+    served.push()
+    name = served.submit()
+
+    done = served.flash("env", "delete", "your-org/your-env", "-y")
+    assert f"is needed by {served.namespace}/{name}" in done.stderr
+    assert served.flash("runs", "-o", "name").stdout.split() == [name]
+    done = served.flash("status", "flash-1-nested")
+    assert done.returncode == ExitCode.USAGE
+    assert "nested too deeply" in done.stderr
 
 
 def test_an_environment_of_another_org_is_neither_deleted_nor_pulled_nor_listed(
