@@ -132,3 +132,22 @@ async def test_the_queue_knows_how_long_its_worst_key_waits():
     queue.add(key("later"), 60)
     now = 130.0
     assert (len(queue), queue.oldest_seconds()) == (1, 30)
+
+
+@pytest.mark.parametrize("turns", range(4))
+async def test_a_worker_that_is_cancelled_together_with_a_change_ends(turns: int) -> None:
+    """Of the event loop's turns between both, each is another race."""
+
+    async def handle(key: RunKey) -> float | None:
+        raise AssertionError(key)
+
+    queue = Queue(asyncio.get_running_loop().time)
+    queue.add(key("later"), 2000)
+    worker = asyncio.create_task(queue.work(handle))
+    await asyncio.sleep(0.01)
+    queue.add(key("sooner"), 1000)
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    worker.cancel()
+    done, _ = await asyncio.wait([worker], timeout=1)
+    assert done == {worker}

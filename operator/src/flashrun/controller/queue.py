@@ -6,6 +6,7 @@ turns, so that one with thousands of runs does not delay the others.
 """
 
 import asyncio
+import contextlib
 import heapq
 import random
 from collections import OrderedDict
@@ -103,10 +104,11 @@ class Queue:
     async def _wait(self) -> None:
         self._changed.clear()
         pause = self._later[0][0] - self._clock() if self._later else None
-        try:
-            await asyncio.wait_for(self._changed.wait(), pause)
-        except TimeoutError:
-            return
+        # Not wait_for: before Python 3.12 it loses a cancellation that arrives with the change, and
+        # the operator would not end.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(pause):
+                await self._changed.wait()
 
     def _back_off(self, key: RunKey) -> float:
         failures = self._failures[key] = self._failures.get(key, 0) + 1

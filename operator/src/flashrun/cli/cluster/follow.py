@@ -225,7 +225,8 @@ async def _redraw(view: RunView) -> None:
     try:
         while True:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(resized.wait(), REDRAW_SECONDS)
+                async with asyncio.timeout(REDRAW_SECONDS):
+                    await resized.wait()
             resized.clear()
             view.redraw()
     finally:
