@@ -12,7 +12,7 @@ from flashrun.api import names
 from flashrun.api.exits import Exit
 from flashrun.cluster import Cluster
 from flashrun.plan.kubernetes_status import find_condition
-from tests.controller.stage import Kubelet, Object, World
+from tests.controller.stage import Kubelet, Object, Trainer, World
 
 pytestmark = pytest.mark.api
 RUN = "flash-1-0a1b2c3d"
@@ -43,6 +43,17 @@ async def running(world: World) -> Object:
     await world.bind(pod, "node-1")
     await Kubelet(world.cluster).start(pod)
     return pod
+
+
+async def trained(world: World) -> Trainer:
+    """Return a trainer that has stored all of its results, and whose pod still runs."""
+    await running(world)
+    trainer = await world.trainer(RUN)
+    trainer.claim()
+    trainer.commit(10)
+    trainer.publish()
+    trainer.conclude(0)
+    return trainer
 
 
 @pytest.mark.parametrize("name", ["a_proxy", "z_logs"], ids=["before it", "behind it"])
@@ -94,12 +105,7 @@ async def test_a_container_that_fails_before_the_trainer_starts_is_named_and_cou
 async def test_a_run_succeeds_while_another_container_never_ends_and_its_pod_is_ended(
     world: World,
 ):
-    await running(world)
-    trainer = await world.trainer(RUN)
-    trainer.claim()
-    trainer.commit(10)
-    trainer.publish()
-    trainer.conclude(0)
+    trainer = await trained(world)
     await node(world.cluster, a_proxy=RUNS, z_logs=RUNS).end(trainer.pod, 0, phase="Running")
     await world.pass_over(RUN)
     assert (await world.run(RUN)).status.phase == "Succeeded"
@@ -109,12 +115,7 @@ async def test_a_run_succeeds_while_another_container_never_ends_and_its_pod_is_
 async def test_a_run_whose_pod_another_container_failed_has_succeeded_and_starts_no_pod(
     world: World,
 ):
-    await running(world)
-    trainer = await world.trainer(RUN)
-    trainer.claim()
-    trainer.commit(10)
-    trainer.publish()
-    trainer.conclude(0)
+    trainer = await trained(world)
     await node(world.cluster, z_logs=ended(1)).end(trainer.pod, 0, phase="Failed")
     await world.phase(RUN, "Succeeded")
     world.ahead = timedelta(seconds=6)  # the Job controller has had its time

@@ -116,6 +116,10 @@ class Request(NamedTuple):
         return f"{named} in namespace {self.namespace}" if self.namespace else named
 
 
+LEFT_OUT: Final = 500
+"""Most objects of one list that are left out because they cannot be read."""
+
+
 class WholeAnswers:
     """Reads what the API server answers as it is, whatever its size.
 
@@ -126,9 +130,8 @@ class WholeAnswers:
     """Longest answer that is read; None: any."""
     page: int = 100
     """Objects in one answer to a list."""
-    left_out: int = 500
-    """Most objects of one list that cannot be read; they are left out, so that nobody can write
-    one that keeps others from their list."""
+    left_out: int = LEFT_OUT
+    """Nobody can write an object that keeps others from their list."""
 
     def read(self, request: Request, text: bytes | bytearray) -> Object:
         """Return the object or the list in an answer; raises ``TooLarge`` or ``Unreachable``."""

@@ -53,7 +53,7 @@ def request_credentials(
     Raises:
         StoreError: STS refuses.
         ElementTree.ParseError, LookupError, ValueError: the answer is not that of STS.
-        HTTPError: there is no answer.
+        HTTPError: the server did not answer.
     """
     body = urllib.parse.urlencode(form)
     url = urllib.parse.urlsplit(sts_endpoint(access.endpoint, access.region))

@@ -26,8 +26,6 @@ OBJECT_BYTES: Final = 2 * 1024 * 1024
 """Longest answer: one object of the largest size that the API server takes."""
 PAGE: Final = 25
 """Objects in one answer to a list."""
-LEFT_OUT: Final = 500
-"""Most objects of one list that are left out because they are too large."""
 SPEC_BYTES: Final = 512 * 1024
 """Longest spec of a run that has not begun."""
 SPEC_VALUES: Final = 16_384
@@ -305,7 +303,6 @@ class BoundedAnswers(WholeAnswers):
 
     max_bytes = OBJECT_BYTES
     page = PAGE
-    left_out = LEFT_OUT
 
     @override
     def read(self, request: Request, text: bytes | bytearray) -> Object:

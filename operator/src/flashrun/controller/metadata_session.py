@@ -15,8 +15,14 @@ import msgspec
 from multidict import CIMultiDict, CIMultiDictProxy
 from typing_extensions import override
 
-from flashrun.cluster_requests import HEAD_BYTES, Object, bounded_retry_after, list_head
-from flashrun.controller.bounded_answers import LEFT_OUT, OBJECT_BYTES, PAGE, Identity
+from flashrun.cluster_requests import (
+    HEAD_BYTES,
+    LEFT_OUT,
+    Object,
+    bounded_retry_after,
+    list_head,
+)
+from flashrun.controller.bounded_answers import OBJECT_BYTES, PAGE, Identity
 
 _METADATA: Final = "application/json;g=meta.k8s.io;v=v1;as=PartialObjectMetadata"
 _UNREADABLE: Final = (RecursionError, msgspec.DecodeError)

@@ -31,7 +31,7 @@ class StorageKeys:
         """Return the storage of the operator; it follows keys that are rotated, and renews others.
 
         Raises:
-            StoreError: there are no keys.
+            StoreError: no keys could be got.
         """
         watched = [] if self._token_file else [self._folder / name for name in _KEYS]
         return Store.following(self._read, *watched, limits=self._limits)

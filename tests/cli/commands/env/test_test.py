@@ -408,7 +408,7 @@ def test_a_folder_of_a_model_that_is_not_there_is_named(shell: Shell) -> None:
     done = shell("env", "test", "env", "--model", "./models/small")
 
     assert done.returncode == 3
-    assert "there is no folder ./models/small" in done.stderr
+    assert "folder ./models/small does not exist" in done.stderr
 
 
 def test_a_folder_without_an_environment_is_refused_with_the_way_out(shell: Shell) -> None:

@@ -305,7 +305,7 @@ def _described(form: RowFormat, row: dict[str, Any], unread: Iterable[str]) -> F
     if not any(message["role"] != "system" and _text(message) for message in prompt):
         raise RowRefusal(keys[0], "there is nothing to answer before the first answer")
     if not any(map(is_learnable, completion)):
-        raise RowRefusal(keys[-1], "there is no answer of the assistant to learn")
+        raise RowRefusal(keys[-1], "it has no answer of the assistant to learn")
     messages = [*prompt, *completion]
     foreign = (f"{keys[0]}.{key}" for key in unread_keys.unread_keys(messages))
     return FormattedRow(

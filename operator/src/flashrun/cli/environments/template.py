@@ -150,17 +150,7 @@ id = "{id}"
 epochs = 3
 """
 
-_SFT_OF_A_FILE: Final = """\
-model = "{model}"
-algorithm = "sft"
-{thinking}
-[environment]
-id = "{id}"
-
-[train]
-epochs = 3
-max_length = {max_length}
-"""
+_SFT_OF_A_FILE: Final = f"{_SFT}max_length = {{max_length}}\n"
 
 _EVAL_OF_A_FILE: Final = """
 # Every save is scored on the held-out rows; metric = "loss" asks how likely their answers are.

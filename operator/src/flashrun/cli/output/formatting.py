@@ -165,6 +165,14 @@ def _evaluation_rows(status: FlashRunStatus) -> list[tuple[str, str]]:
     evaluated = status.evaluation
     if evaluated is None:
         return []
+    counts = f"{evaluated.examples} examples"
+    if evaluated.unscored:
+        counts += f", {evaluated.unscored} without a score"
+    return [("Evaluation", f"{evaluated.metric} {evaluation_scores(evaluated)} ({counts})")]
+
+
+def evaluation_scores(evaluated: EvaluationStatus) -> str:
+    """Return the scores before training, of the newest and of the best checkpoint, in words."""
     points = (
         (evaluated.baseline, "before training"),
         (evaluated.last, "at step {}"),
@@ -177,10 +185,7 @@ def _evaluation_rows(status: FlashRunStatus) -> list[tuple[str, str]]:
     ]
     if evaluated.last is not None and evaluated.last == evaluated.best:
         parts = parts[:-2] + parts[-1:]
-    counts = f"{evaluated.examples} examples"
-    if evaluated.unscored:
-        counts += f", {evaluated.unscored} without a score"
-    return [("Evaluation", f"{evaluated.metric} {', '.join(parts)} ({counts})")]
+    return ", ".join(parts)
 
 
 def _fall(status: FlashRunStatus) -> str:

@@ -198,18 +198,10 @@ def _curves(state: ScreenState) -> Iterator[Row]:
             yield Row("Metric", f"{name} {value}", curve=curve)
     if evaluated is None:
         return
-    points = (
-        (evaluated.last, "at step {}"),
-        (evaluated.best, "best at step {}"),
-        (evaluated.baseline, "before training"),
-    )
-    texts = [
-        f"{point.score} {where.format(point.step)}"
-        for point, where in points
-        if point is not None and not (point is evaluated.last and point.step == 0)
-    ]
     curve = series.curve(evaluation.metric_key(evaluated.metric))
-    yield Row("Held-out", f"{evaluated.metric} {', '.join(texts)}", curve=curve)
+    yield Row(
+        "Held-out", f"{evaluated.metric} {formatting.evaluation_scores(evaluated)}", curve=curve
+    )
 
 
 def _attempts(status: FlashRunStatus) -> Iterator[Row]:

@@ -138,7 +138,7 @@ def _model_folder(
     """Return the folder of a model; the tokenizer of a mirrored one is downloaded.
 
     Raises:
-        Failure: there is no such folder, and the mirror does not have the model either.
+        Failure: neither the folder nor the model in the mirror exists.
     """
     folder = Path(model).expanduser()
     if folder.is_dir():
@@ -150,7 +150,7 @@ def _model_folder(
             check_revision(revision)
     except Failure as failure:
         raise NotFoundFailure(
-            f"there is no folder {model}, and {failure.sentence}",
+            f"folder {model} does not exist, and {failure.sentence}",
             "give the folder of a model, or its id in the platform's mirror",
         ) from None
     check_possible(environment, with_tokenizer=True)
