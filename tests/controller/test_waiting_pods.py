@@ -129,6 +129,21 @@ async def test_a_volume_that_cannot_be_mounted_is_in_the_status(world: World):
     await world.phase(RUN, "Running")
 
 
+async def test_a_node_that_pulls_the_image_is_in_the_status(world: World):
+    await world.submit(RUN)
+    await world.phase(RUN, "Starting")
+    pod = await world.pod(RUN)
+    await world.bind(pod, "node-1")
+    await say(world, pod, "kubelet", "Pulling", "Pulling image", "Normal")
+    await world.pass_over(RUN)
+    status = (await world.run(RUN)).status
+    assert (status.phase, status.progress.activity) == ("Starting", "Pulling image")
+    assert status.condition("Ready").reason == "PullingImage"
+    assert status.pending is None
+    await Kubelet(world.cluster).start(await world.pod(RUN))
+    assert (await world.phase(RUN, "Running")).status.progress.activity == "Loading"
+
+
 async def test_a_pod_that_runs_is_not_asked_about_and_events_decide_nothing(
     world: World, monkeypatch: pytest.MonkeyPatch
 ):

@@ -127,6 +127,38 @@ def test_a_warning_about_a_pod_on_a_node_says_why_it_does_not_start(reason, show
     assert decision.status.pending.message == "The pod cannot start: MountVolume.SetUp failed"
 
 
+def pulls(age: float, reason: str = "Pulling") -> Notice:
+    return notice(f"{reason} image", reason, age, source="kubelet", warning=False)
+
+
+PULLS = [
+    ("a pull has begun", (pulls(20),), "Pulling image"),
+    ("an image of another container was there", (pulls(9), pulls(20, "Pulled")), "Pulling image"),
+    ("the pull is done", (pulls(3, "Pulled"), pulls(20)), ""),
+    ("it was done within a second", (pulls(20, "Pulled"), pulls(20)), ""),
+    ("a volume was late before", (pulls(3), notice("x", "FailedMount", 9)), "Pulling image"),
+    ("the pull failed", (notice("x", "Failed", 3), pulls(20)), ""),
+    ("nothing was said", (), ""),
+]
+
+
+@pytest.mark.parametrize(("said", "shown"), [row[1:] for row in PULLS], ids=[r[0] for r in PULLS])
+@pytest.mark.parametrize("retried", [False, True])
+def test_a_pod_whose_node_pulls_the_image_says_so(
+    said: tuple[Notice, ...], shown: str, retried: bool
+) -> None:
+    ended = make_pod("pod-0", exit_code=75, age=timedelta(minutes=2))
+    pods = (*([ended] if retried else []), make_pod(running=False))
+    world = World(make_run()).settled()
+    status = world.seeing(pods=pods, notices={"pod-1-uid": said}).decide().status
+    ready = status.condition("Ready")
+
+    assert ready is not None
+    assert (ready.reason is Reason.PULLING_IMAGE) is bool(shown)
+    assert (status.progress.activity if status.progress else "") == shown
+    assert status.phase is (Phase.RETRYING if retried else Phase.STARTING)
+
+
 def test_events_are_read_the_newest_first_and_cleaned() -> None:
     old, series, new = read_notices(
         [

@@ -109,7 +109,7 @@ def test_a_trainer_is_found_after_a_sidecar() -> None:
     pod = read_pod(with_container(make_pod(), "istio-proxy", PROXY))
 
     assert trainer.started is not None
-    assert (pod.started, pod.activity) == (trainer.started, Activity.TRAINING)
+    assert (pod.started, pod.activity) == (trainer.started, Activity.LOADING)
 
 
 @pytest.mark.parametrize("code", [0, 65], ids=["the trainer is done", "the trainer has failed"])

@@ -79,6 +79,22 @@ def test_a_failed_run_says_why_and_what_to_do() -> None:
     assert tone is Tone.BAD
 
 
+@pytest.mark.parametrize(
+    ("hint", "ending"),
+    [
+        ("set it in [environment.params]", "KeyError: 'x'. Set it in [environment.params]."),
+        ("flash log RUN has the traceback", "KeyError: 'x'. flash log RUN has the traceback."),
+        ("train.max_length is too high", "KeyError: 'x'. train.max_length is too high."),
+        ("", "KeyError: 'x'."),
+    ],
+)
+def test_message_and_hint_are_sentences_of_their_own(hint: str, ending: str) -> None:
+    failure = {"reason": "EnvironmentFailed", "message": "KeyError: 'x'", "hint": hint}
+    found = golden_run("failed", failure=failure)
+
+    assert formatting.outcome(found)[0] == f"{found.name} failed: {ending}"
+
+
 def test_a_run_that_failed_says_how_much_memory_it_had_in_use() -> None:
     failure = {
         "reason": "CudaOutOfMemory",

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from rich.cells import cell_len
 
+from flashrun.api.reasons import Reason
 from flashrun.api.resource import FlashRun
 from flashrun.cli.output.live_screen import (
     Row,
@@ -89,6 +90,16 @@ NO_GPU = {
     "reason": "Unschedulable",
     "message": "0/3 nodes are available: 3 Insufficient nvidia.com/gpu.",
 }
+NEXT_TRY = {
+    "reason": "PodPending",
+    "message": "The last attempt ended: NodeLost. The Job controller creates the next pod at "
+    "2026-11-22T12:31:20Z.",
+}
+PULLS = str(Reason.PULLING_IMAGE.sentence)
+ANOTHER_JOB = (
+    "NodeLost: the run continues in another Job, because the Job controller would have waited "
+    "until 2026-11-22T12:39:00Z."
+)
 FRESH: dict[str, Any] = {"attempts": [attempt(1)], "checkpoints": [], "checkpointCount": 0}
 STAGES: Mapping[str, ScreenState] = {
     "waiting for GPUs": state(
@@ -100,7 +111,23 @@ STAGES: Mapping[str, ScreenState] = {
         ),
         seen=95,
     ),
-    "pulling the image": state(run_at(phase="Starting", progress=progress("Starting"), **FRESH)),
+    "the pod starts": state(
+        run_at(
+            phase="Starting",
+            progress=progress("Starting"),
+            conditions=[condition("Ready", "True", "Starting", "The pod starts.")],
+            **FRESH,
+        )
+    ),
+    "pulling the image": state(
+        run_at(
+            phase="Starting",
+            progress=progress("Pulling image"),
+            conditions=[condition("Ready", "True", "PullingImage", PULLS)],
+            **FRESH,
+        ),
+        seen=95,
+    ),
     "downloading the model": state(
         run_at(phase="Starting", progress=progress("Downloading (3.1 of 8.0 GiB)"), **FRESH),
         seen=70,
@@ -138,13 +165,35 @@ STAGES: Mapping[str, ScreenState] = {
             phase="Suspended",
             progress=progress("", 20),
             attempts=[LOST_NODE | {"reason": "Suspended", "exitCode": 143}],
-            conditions=[condition("Running", "False", "Suspended")],
+            conditions=[
+                condition("Running", "False", "Suspended"),
+                condition("Ready", "True", "Suspended", "Paused by spec.control.suspend."),
+            ],
         ),
         *REWARDS[:20],
     ),
     "retrying": state(
-        run_at(phase="Retrying", progress=progress("", 20), attempts=[LOST_NODE]),
+        run_at(phase="Retrying", pending=NEXT_TRY, progress=progress("", 20), attempts=[LOST_NODE]),
         *REWARDS[:20],
+    ),
+    "continuing in another Job": state(
+        run_at(
+            phase="Retrying",
+            progress=progress("", 20),
+            attempts=[LOST_NODE],
+            conditions=[condition("Ready", "True", "Retrying", ANOTHER_JOB)],
+        ),
+        *REWARDS[:20],
+    ),
+    "pulling the image on another node": state(
+        run_at(
+            phase="Retrying",
+            progress=progress("Pulling image", 20),
+            attempts=[LOST_NODE, attempt(2)],
+            conditions=[condition("Ready", "True", "PullingImage", PULLS)],
+        ),
+        *REWARDS[:20],
+        seen=12,
     ),
     "training again": state(
         run_at(
@@ -316,3 +365,25 @@ def test_bad_news_has_its_tone() -> None:
 
     assert tones["Failure"] is Tone.BAD
     assert tones["Next"] is Tone.PLAIN
+
+
+@pytest.mark.parametrize("moment", ["2026-11-22T12:30:00Z", "2026-11-22T11:00:00Z", "2026-19-39T"])
+def test_a_time_that_is_over_or_none_has_no_countdown(moment: str) -> None:
+    pending = {"reason": "PodPending", "message": f"The next pod comes at {moment}."}
+    text = drawn_text(state(run_at(phase="Retrying", pending=pending)))
+
+    assert f"comes at {moment}." in text
+
+
+@pytest.mark.parametrize("phase", ["Pending", "Starting", "Retrying", "Suspended"])
+def test_a_run_that_waits_always_says_why(phase: str) -> None:
+    known = run_at(phase=phase, progress=None, conditions=[condition("Ready", "True", "Any", "W.")])
+
+    assert "Now         W." in drawn_text(state(known))
+
+
+def test_what_the_activity_says_is_not_said_twice() -> None:
+    lines = drawn_text(STAGES["pulling the image"])
+
+    assert "Starting for 20m0s · Pulling image for 1m35s" in lines
+    assert PULLS not in lines

@@ -103,6 +103,7 @@ class Reason(Word):
     SCHEDULING = "Scheduling", "The scheduler has not chosen nodes for all pods yet."
     SCHEDULED = "Scheduled", "All pods of the attempt are on nodes."
     STARTING = "Starting", "The pod starts."
+    PULLING_IMAGE = "PullingImage", "The node pulls the trainer image."
     DOWNLOADING = "Downloading", "The base model is being downloaded."
     INSTALLING = "Installing", "The environment is being installed."
     TRAINING = "Training", "The trainer is at work."
@@ -614,6 +615,9 @@ class KubernetesReason(StrEnum):
     INVALID_IMAGE_NAME = "InvalidImageName"
     POD_INITIALIZING = "PodInitializing"
     CONTAINER_CREATING = "ContainerCreating"
+    PULLING = "Pulling"
+    """Of an Event: the kubelet pulls an image."""
+    PULLED = "Pulled"
 
 
 class ConditionType(Word):
@@ -661,6 +665,7 @@ class Activity(Word):
     """What a pod does."""
 
     STARTING = "Starting", "The pod's containers are being created."
+    PULLING_IMAGE = "Pulling image", "The node pulls the trainer image."
     DOWNLOADING = "Downloading", "The base model is being downloaded."
     INSTALLING = "Installing", "The environment and its packages are being installed."
     LOADING = "Loading", "The trainer loads the environment and the model."

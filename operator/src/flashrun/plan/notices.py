@@ -4,11 +4,12 @@ The status of a Job does not say why it has no pod, nor that of a pod what a vol
 autoscaler waits for.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
 from flashrun.api.bounds import clean_text
+from flashrun.api.reasons import Activity, KubernetesReason
 from flashrun.api.resource import FlashRun
 from flashrun.api.times import parse_time
 from flashrun.plan.kubernetes_status import find_condition
@@ -62,6 +63,24 @@ def refused_pod(notices: tuple[Notice, ...], pods: tuple[Pod, ...]) -> str:
 def newest_warning(notices: tuple[Notice, ...]) -> Notice | None:
     """Return the newest warning about a pod that is on a node and has not started."""
     return next((notice for notice in notices if notice.warning), None)
+
+
+def pod_activity(pod: Pod, notices: Mapping[str, tuple[Notice, ...]]) -> Activity | None:
+    """Return what a pod does; while none of our containers runs, its node may pull the image."""
+    if pod.activity is None and pod.started is None and _pulls_image(notices.get(pod.uid, ())):
+        return Activity.PULLING_IMAGE
+    return pod.activity
+
+
+def _pulls_image(notices: tuple[Notice, ...]) -> bool:
+    """Return whether a pull has begun after the last one ended and after the last warning."""
+    begun = (notice.time for notice in notices if notice.reason == KubernetesReason.PULLING)
+    others = (
+        notice.time
+        for notice in notices
+        if notice.reason == KubernetesReason.PULLED or notice.warning
+    )
+    return max(begun, default=_EPOCH) > max(others, default=_EPOCH)
 
 
 def autoscaler_sentence(notices: tuple[Notice, ...]) -> str:

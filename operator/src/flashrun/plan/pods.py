@@ -40,9 +40,9 @@ _IMAGE_REASONS: Final = frozenset(
 _ACTIVITIES: Final = {
     MODEL_CONTAINER: Activity.DOWNLOADING,
     PACKAGES_CONTAINER: Activity.INSTALLING,
-    TRAINER_CONTAINER: Activity.TRAINING,
+    TRAINER_CONTAINER: Activity.LOADING,
 }
-"""What our own containers of a pod do."""
+"""What our own containers of a pod do at first; later activities are in the heartbeat."""
 
 
 @dataclass(frozen=True)

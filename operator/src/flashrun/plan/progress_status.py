@@ -7,6 +7,7 @@ from typing import Final, TypeVar
 from flashrun.api.records import Heartbeat, Progress, Result
 from flashrun.api.resource import ProgressStatus
 from flashrun.api.times import whole_seconds
+from flashrun.plan.notices import pod_activity
 from flashrun.plan.pods import Pod
 from flashrun.plan.types import Observed
 
@@ -30,9 +31,9 @@ def progress_status(
         progress, updated = result.progress, result.finished
     elif heartbeat is not None:
         progress, updated = heartbeat.progress, heartbeat.updated
-        activity = _activity(heartbeat, pods)
+        activity = _activity(heartbeat, observed, pods)
     if progress is None:
-        activity = activity or _pod_activity(pods)
+        activity = activity or _pod_activity(observed, pods)
         known = before or ProgressStatus(step=0, total_steps=0, percent=0)
         return before if known.activity == activity else known.replace(activity=activity)
     current = _from_record(progress, activity, updated)
@@ -57,15 +58,16 @@ def _without_times(progress: ProgressStatus) -> ProgressStatus:
     return progress.replace(updated_time=None, eta_seconds=None)
 
 
-def _activity(heartbeat: Heartbeat, pods: tuple[Pod, ...]) -> str:
+def _activity(heartbeat: Heartbeat, observed: Observed, pods: tuple[Pod, ...]) -> str:
     """Return the heartbeat's activity if its pod is active; it may be from the last attempt."""
     if any(pod.name == heartbeat.pod and pod.active for pod in pods):
         return heartbeat.activity[:_LONGEST_ACTIVITY]
-    return _pod_activity(pods)
+    return _pod_activity(observed, pods)
 
 
-def _pod_activity(pods: tuple[Pod, ...]) -> str:
-    return next((pod.activity or "" for pod in reversed(pods) if pod.active), "")
+def _pod_activity(observed: Observed, pods: tuple[Pod, ...]) -> str:
+    active = (pod for pod in reversed(pods) if pod.active)
+    return next((pod_activity(pod, observed.notices) or "" for pod in active), "")
 
 
 def _from_record(progress: Progress, activity: str, updated: datetime | None) -> ProgressStatus:

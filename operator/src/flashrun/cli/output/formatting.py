@@ -59,6 +59,18 @@ def format_age(since: datetime | None, now: datetime) -> str:
     return format_duration((now - since).total_seconds()) if since else ""
 
 
+def with_stop(text: str) -> str:
+    """Return a text that ends as a sentence does."""
+    return text if not text or text.endswith((".", "!", "?", "…")) else f"{text}."
+
+
+def as_sentence(text: str) -> str:
+    """Return a text that begins and ends as a sentence does; commands and keys stay as they are."""
+    word = text.partition(" ")[0]
+    is_name = not word.isalpha() or word in ("flash", "kubectl", "pip")
+    return with_stop(text if is_name else text[:1].upper() + text[1:])
+
+
 # --- one run ------------------------------------------------------------------------------------
 
 
@@ -67,6 +79,8 @@ def progress_line(status: FlashRunStatus) -> str:
     parts: list[str] = [status.phase]
     if status.pending and status.phase not in TERMINAL:
         parts.append(status.pending.message.rstrip("."))
+    elif status.phase is not Phase.RUNNING and (sentence := _sentence(status)):
+        parts.append(sentence.rstrip("."))
     elif (progress := status.progress) is not None:
         parts += progress_parts(progress)
         if status.evaluation is not None and (last := status.evaluation.last):
@@ -144,7 +158,17 @@ def _reason_rows(status: FlashRunStatus) -> list[tuple[str, str]]:
     ready = status.condition(ConditionType.READY)
     if ready is not None and ready.reason is Reason.TRAINING_WARNING:
         return [("Warning", ready.message)]
-    return []
+    return [("Now", sentence)] if (sentence := _sentence(status)) else []
+
+
+def _sentence(status: FlashRunStatus) -> str:
+    """Return the sentence about a live run if it says more than its phase and its activity."""
+    ready = status.condition(ConditionType.READY)
+    if ready is None or status.phase in TERMINAL:
+        return ""
+    usual = isinstance(ready.reason, Reason) and ready.message == ready.reason.sentence
+    works = status.progress is not None and status.progress.activity not in ("", status.phase)
+    return "" if usual and (works or status.phase is Phase.RUNNING) else ready.message
 
 
 def _storage_rows(status: FlashRunStatus) -> list[tuple[str, str]]:
@@ -230,9 +254,9 @@ def outcome(run: FlashRun) -> tuple[str, Tone]:
             return f"{run.name} was cancelled; {what_is_kept(run)}", Tone.QUIET
         case Phase.FAILED:
             failure = status.failure
-            why = f": {failure.message}" if failure else "."
-            hint = f" {failure.hint}" if failure and failure.hint else ""
-            return f"{run.name} failed{why}{hint}", Tone.BAD
+            parts = (failure.message, as_sentence(failure.hint)) if failure else ()
+            why = " ".join(map(with_stop, filter(None, parts)))
+            return f"{run.name} failed: {why}" if why else f"{run.name} failed.", Tone.BAD
         case _:
             return f"{run.name}: {progress_line(status)}", Tone.PLAIN
 

@@ -5,6 +5,7 @@ Everything here is a pure function, so that each stage of a run can be read in t
 
 import functools
 import io
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -35,6 +36,8 @@ _LONGEST_CURVE: Final = 60
 _LONGEST_BAR: Final = 30
 _ATTEMPTS: Final = 4
 """How many of the newest attempts are shown."""
+_MOMENT: Final = re.compile(r"(?<=\bat )\d{4}-(0\d|1[0-2])-[0-2]\dT[0-2]\d:[0-5]\d:[0-5]\dZ")
+"""When something comes, in a sentence of the operator, such as the next try."""
 SILENCE: Final = timedelta(seconds=10)
 """After this long without an answer of the API server the view says so."""
 
@@ -79,7 +82,7 @@ class ScreenLine(NamedTuple):
 
 def screen_rows(state: ScreenState) -> list[Row]:
     """Return the rows about a run. Texts that others wrote are made printable."""
-    notices = _notices(state.run.status)
+    notices = _notices(state)
     details = [
         *_progress(state),
         *_curves(state),
@@ -148,10 +151,12 @@ def phase_start(run: FlashRun) -> datetime | None:
             return condition.last_transition_time if condition and status.attempts else None
 
 
+_WITH_POD: Final = (Phase.STARTING, Phase.RETRYING, Phase.RUNNING, Phase.CANCELLING)
+
+
 def _activity(status: FlashRunStatus) -> str:
     """Return what the pod of a run does; empty while it has none."""
-    shows = status.phase in (Phase.STARTING, Phase.RUNNING, Phase.CANCELLING)
-    return status.progress.activity if shows and status.progress else ""
+    return status.progress.activity if status.phase in _WITH_POD and status.progress else ""
 
 
 def current_stage(status: FlashRunStatus) -> tuple[str, str]:
@@ -169,11 +174,19 @@ _TONES: Final = {
 """Tones of the notices that are not plain."""
 
 
-def _notices(status: FlashRunStatus) -> list[Row]:
+def _notices(state: ScreenState) -> list[Row]:
     return [
-        Row(label, text, _TONES.get(label, Tone.PLAIN))
-        for label, text in formatting.notice_rows(status)
+        Row(label, _with_countdown(text, state.now), _TONES.get(label, Tone.PLAIN))
+        for label, text in formatting.notice_rows(state.run.status)
     ]
+
+
+def _with_countdown(text: str, now: datetime) -> str:
+    """Return a sentence with how far away its first time is, if that time is still to come."""
+    found = _MOMENT.search(text)
+    if found is None or (left := datetime.fromisoformat(found[0]) - now) <= timedelta(0):
+        return text
+    return f"{text[: found.end()]} (in {_clock(left)}){text[found.end() :]}"
 
 
 def _progress(state: ScreenState) -> Iterator[Row]:

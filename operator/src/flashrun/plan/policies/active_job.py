@@ -18,7 +18,12 @@ from flashrun.plan.job_start import (
     suspend_patch,
 )
 from flashrun.plan.kubernetes_status import find_condition
-from flashrun.plan.notices import autoscaler_sentence, newest_warning, refused_pod
+from flashrun.plan.notices import (
+    autoscaler_sentence,
+    newest_warning,
+    pod_activity,
+    refused_pod,
+)
 from flashrun.plan.pods import Pod, is_held_by_other_containers
 from flashrun.plan.policies.stalled_attempt import end_stalled_attempt
 from flashrun.plan.run_context import RunContext
@@ -135,12 +140,14 @@ def _describe_pods(context: RunContext, job: Object, nodes: int) -> tuple[Phase,
         reason = reason_from(blocked.waiting_reason)
         return waiting, reason, f"The pod cannot start: {detail}"[:2048]
     for pod in active:
-        warning = newest_warning(notices.get(pod.uid, ())) if pod.activity is None else None
+        works = pod_activity(pod, notices) is not None
+        warning = None if works else newest_warning(notices.get(pod.uid, ()))
         if warning is not None and pod.started is None:
             reason = reason_from(warning.reason) if warning.reason else Reason.POD_PENDING
             return waiting, reason, f"The pod cannot start: {warning.message}"[:2048]
     if preparing_pod := next((pod for pod in active if pod.started is None), None):
-        preparing = _PREPARING.get(preparing_pod.activity or Activity.STARTING, Reason.STARTING)
+        activity = pod_activity(preparing_pod, notices) or Activity.STARTING
+        preparing = _PREPARING.get(activity, Reason.STARTING)
         return waiting, preparing, preparing.sentence
     if len(pods) < nodes:
         share = f"{len(pods)} of {nodes} pods"
@@ -186,6 +193,7 @@ def _seconds_to_next_look(context: RunContext, job: Object) -> float:
 
 _PREPARING: Final = {
     Activity.STARTING: Reason.STARTING,
+    Activity.PULLING_IMAGE: Reason.PULLING_IMAGE,
     Activity.DOWNLOADING: Reason.DOWNLOADING,
     Activity.INSTALLING: Reason.INSTALLING,
 }
