@@ -24,7 +24,13 @@ import pytest_asyncio
 from flashrun.api import names
 from flashrun.api.exits import Exit
 from flashrun.api.platform import EnvironmentSettings
-from flashrun.api.records import EnvironmentPointer, Heartbeat, RunIdentity, StorageAccess
+from flashrun.api.records import (
+    EnvironmentPointer,
+    Heartbeat,
+    Progress,
+    RunIdentity,
+    StorageAccess,
+)
 from flashrun.cluster import Cluster
 from flashrun.store import Store
 from flashrun.store_errors import StorageForbidden
@@ -338,15 +344,34 @@ async def test_a_store_that_issues_no_credentials(
     await other.is_served(seconds=30)
 
 
+TOKEN = "hf_" + "a1B2c3D4e5F6g7H8i9J0"
+SENTENCE = f"\x1b[31mno {TOKEN}"
+REPORTS: dict[str, Callable[[Trainer], None]] = {
+    "what it does": lambda trainer: trainer.beat(1, activity=SENTENCE),
+    "a warning": lambda trainer: trainer.beat(1, warning=SENTENCE),
+    "why metrics do not arrive": lambda trainer: trainer.beat(1, wandb=SENTENCE),
+    "the name of a metric": lambda trainer: trainer.beat(
+        1, progress=Progress(step=1, total_steps=9, metrics={TOKEN: 1.0})
+    ),
+    "a field that does not exist": put_record(**{TOKEN: SENTENCE}),
+    "a field of another type": put_record(attempt=SENTENCE),
+}
+
+
 async def test_secrets_that_a_pod_reports(hostile: World, other: OtherTenant):
-    trainer = await hostile_run(hostile)
-    token = "hf_" + "a1B2c3D4e5F6g7H8i9J0"
-    message = {"reason": "RewardFailed", "message": f"\x1b[31mno {token}", "hint": token}
-    await trainer.end(70, message=json.dumps(message))
-    await wait_for_phase(hostile, trainer.run.name, "Failed", stretched(20))
+    """In heartbeats, and in the message of a container that ended."""
+    trainers = {case: await hostile_run(hostile) for case in REPORTS}
+    for case, trainer in trainers.items():
+        REPORTS[case](trainer)
+        await wait_for_phase(hostile, trainer.run.name, "Running", stretched(10))
+    message = {"reason": "RewardFailed", "message": SENTENCE, "hint": TOKEN}
+    for trainer in trainers.values():
+        await trainer.end(70, message=json.dumps(message))
+        await wait_for_phase(hostile, trainer.run.name, "Failed", stretched(20))
     shown = kubectl(hostile.kubeconfig, "get", "flashruns,events", "-n", HOSTILE, "-o", "json")
-    assert token not in shown
-    assert token not in other.operators.logs()
+    assert "RewardFailed" in shown
+    assert TOKEN not in shown
+    assert TOKEN not in other.operators.logs()
 
 
 async def test_switches_that_are_thrown_without_end(hostile: World, other: OtherTenant):
