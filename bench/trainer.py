@@ -57,7 +57,7 @@ LOSS_TOLERANCE = 0.01
 # Our trainer with packing off.
 PADDED = """
 import os
-from flashrun.api.records import Layout
+from flashrun.api.trainer_choices import Layout
 from flashrun_trainer import __main__ as entry, row_layout
 row_layout.choose_layout = lambda *_: row_layout.LayoutChoice(Layout.PADDED)
 os._exit(entry.main())

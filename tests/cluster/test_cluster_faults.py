@@ -16,6 +16,8 @@ from flashrun import cluster as cluster_module
 from flashrun.cluster import Cluster
 from flashrun.cluster_errors import ClusterError, Conflict, Forbidden, Invalid, Unreachable
 
+pytestmark = pytest.mark.usefixtures("_each_client")
+
 OBJECT = {"kind": "ConfigMap", "metadata": {"name": "x", "namespace": "n"}}
 MANIFEST = {"apiVersion": "v1", **OBJECT}
 

@@ -23,6 +23,8 @@ from flashrun.cluster_errors import Forbidden, NoCluster
 from flashrun.port_forward import _Forward
 from localcluster.controlplane import ControlPlane
 
+pytestmark = pytest.mark.usefixtures("_each_client")
+
 PLUGIN = """\
 import json, pathlib, sys
 folder = pathlib.Path(sys.argv[1])
@@ -323,10 +325,15 @@ async def relay_to(server: str) -> AsyncIterator[str]:
                 await writer.drain()
         writer.close()
 
+    writers: list[asyncio.StreamWriter] = []
+
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         there = await asyncio.open_connection(target.hostname, target.port)
+        writers.extend((writer, there[1]))
         await asyncio.gather(copy(reader, there[1]), copy(there[0], writer))
 
     listening = await asyncio.start_server(serve, "127.0.0.9", 0)
     async with listening:
         yield f"https://127.0.0.9:{listening.sockets[0].getsockname()[1]}"
+        for writer in writers:
+            writer.close()

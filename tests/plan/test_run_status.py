@@ -3,8 +3,9 @@
 import pytest
 
 from flashrun.api.reasons import Phase
-from flashrun.api.records import AdaptedLayers, Batching, Heartbeat, RoutedExperts
+from flashrun.api.records import AdaptedLayers, Batching, Heartbeat
 from flashrun.api.resource import AdaptedLayersStatus, BatchingStatus, ConditionStatus
+from flashrun.api.trainer_choices import RoutedExperts
 from flashrun.plan.types import StorageView
 from tests.plan import worlds
 from tests.plan.worlds import checkpoint, running

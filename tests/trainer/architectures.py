@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from flashrun.api.records import Layout
+from flashrun.api.trainer_choices import Layout
 from tests.trainer.pods import MODEL, Workshop
 
 TINY = {

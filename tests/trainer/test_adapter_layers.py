@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from flashrun.api.exits import Exit
-from flashrun.api.records import AdaptedLayers, RoutedExperts
+from flashrun.api.records import AdaptedLayers
+from flashrun.api.trainer_choices import RoutedExperts
 from flashrun_trainer.pod.trainer_errors import TrainerError
 from tests.trainer.random_models import random_model
 

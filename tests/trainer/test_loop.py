@@ -7,7 +7,8 @@ import pytest
 
 from flashrun.api import names
 from flashrun.api.exits import Exit
-from flashrun.api.records import Batching, Heartbeat, Layout
+from flashrun.api.records import Batching, Heartbeat
+from flashrun.api.trainer_choices import Layout
 from flashrun.store import Store
 from tests.trainer import forks
 from tests.trainer.pods import TrainerPod, Workshop, fifths, resolved

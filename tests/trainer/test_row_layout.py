@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from flashrun.api import names
-from flashrun.api.records import Layout, Result, RoutedExperts
+from flashrun.api.records import Result
+from flashrun.api.trainer_choices import Layout, RoutedExperts
 from flashrun_trainer.pod.distributed import ProcessGroup
 from tests.trainer.architectures import ARCHITECTURES
 from tests.trainer.pods import Workshop, resolved

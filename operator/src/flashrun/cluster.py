@@ -19,13 +19,7 @@ import random
 from collections.abc import AsyncIterator, Callable, Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Final, NamedTuple, Self
-
-import aiohttp
-from kubernetes.aio import config
-from kubernetes.aio.client import ApiClient, Configuration
-from kubernetes.aio.config.incluster_config import SERVICE_TOKEN_FILENAME
-from multidict import CIMultiDict
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from flashrun.api import names
 from flashrun.api.times import format_time
@@ -37,24 +31,29 @@ from flashrun.cluster_errors import (
     TooLarge,
     Unreachable,
 )
+from flashrun.cluster_login import Connection, Login, PodLogin
 from flashrun.cluster_requests import (
     HEAD_BYTES,
     RESOURCES,
+    ConnectionBroken,
     ListExpired,
     Object,
     Request,
     Resource,
+    ServerAnswer,
     ServerDocument,
     WholeAnswers,
     bounded_retry_after,
     list_head,
     manifest_request,
-    one_line,
     refusal,
     status_object,
 )
-from flashrun.kubeconfig import DEFAULT_LOCATION, Kubeconfig
-from flashrun.proxies import environment_proxy
+from flashrun.kubeconfig import DEFAULT_LOCATION, Kubeconfig, kubeconfig_paths
+
+if TYPE_CHECKING:
+    from flashrun.cluster_async import AsyncClient
+    from flashrun.cluster_blocking import BlockingClient
 
 CALL_SECONDS: Final = 30.0
 CONNECT_SECONDS: Final = 5.0
@@ -63,93 +62,43 @@ TRIES: Final = 4
 _METADATA: Final = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 """Asks for the metadata of an object: the server does not send its content."""
 _RETRIED_STATUS: Final = frozenset({429, 500, 502, 503, 504})
-_NAMESPACE_FILE: Final = Path(SERVICE_TOKEN_FILENAME).with_name("namespace")
-
-
-class Connection(NamedTuple):
-    """Address and credentials of the API server, for another client in the same process."""
-
-    server: str
-    ca_path: str | None
-    certificate_path: str | None
-    key_path: str | None
-    token: str | None
-    insecure: bool
-    proxy: str | None = None
-    server_name: str | None = None
-    """The name in the server's certificate, when it is not the one in its address."""
-    impersonation: tuple[tuple[str, str], ...] = ()
-    """Headers that name the user to impersonate."""
 
 
 class Cluster:
     """A logged-in connection to one API server; use it as an asynchronous context manager."""
 
-    def __init__(
-        self,
-        configuration: Any,
-        context: str,
-        namespace: str,
-        kubeconfig: Kubeconfig | None = None,
-    ) -> None:
-        # The client would look up the proxy of every request in the environment, in a thread.
-        configuration.proxy = configuration.proxy or environment_proxy(configuration.host)
-        configuration.client_session_kwargs = {"trust_env": False}
-        self._configuration = configuration
-        self._kubeconfig = kubeconfig
-        self._impersonation = kubeconfig.impersonation if kubeconfig else ()
+    def __init__(self, login: Login, *, quick: bool = False) -> None:
+        self._login = login
         self._answers = WholeAnswers()
-        self._clients: list[ApiClient] = []
-        self._add_client()
-        self.server: str = configuration.host
-        self.context = context
+        self._streams: list[AsyncClient] = []
+        """The client for streams once there is one; copies of this connection share it."""
+        self._calls = _blocking_client() if quick else self._stream_client()
+        self.server = login.connection.server
+        self.context = login.context
         """Name of the kubeconfig's context; empty inside a pod."""
-        self.namespace = namespace
+        self.namespace = login.namespace
         """Namespace of the context, or of the pod."""
 
     @classmethod
-    async def login(cls, kubeconfig: Path | None = None, context: str | None = None) -> Self:
+    async def login(
+        cls, kubeconfig: Path | None = None, context: str | None = None, *, quick: bool = False
+    ) -> Self:
         """Connect as ``kubectl`` would: the kubeconfig first, a pod's service account without one.
+
+        ``quick`` is for a program that makes a few calls and ends: it loads less.
 
         Raises:
             NoCluster: there is neither of the two, or the context does not exist.
         """
-        if kubeconfig is None and context is None and not _kubeconfigs():
-            return cls.in_cluster()
+        if kubeconfig is None and context is None and not kubeconfig_paths():
+            return cls(_pod_login(), quick=quick)
         path = os.fspath(kubeconfig) if kubeconfig else None
-        loaded = await Kubeconfig.load(path, context)
-        return cls(loaded.configuration, loaded.context, loaded.namespace, loaded)
-
-    @classmethod
-    def in_cluster(cls) -> Self:
-        """Connect with the service account that is mounted into this pod."""
-        configuration = Configuration()
-        try:
-            config.load_incluster_config(configuration)
-            namespace = _NAMESPACE_FILE.read_text().strip()
-        except (config.ConfigException, OSError):
-            raise NoCluster(
-                "there is no kubeconfig, and this program does not run in a pod: set KUBECONFIG, "
-                f"or create {DEFAULT_LOCATION} with the tool of your cluster"
-            ) from None
-        return cls(configuration, "", namespace)
+        return cls(await Kubeconfig.load(path, context), quick=quick)
 
     async def connection(self) -> Connection:
         """Return the address and credentials of the API server; the token is valid now."""
-        await self._refresh()
-        configuration = self._configuration
-        bearer = (await configuration.auth_settings()).get("BearerToken")
-        return Connection(
-            server=configuration.host,
-            ca_path=configuration.ssl_ca_cert,
-            certificate_path=configuration.cert_file,
-            key_path=configuration.key_file,
-            token=bearer["value"].partition(" ")[2] if bearer else None,
-            insecure=not configuration.verify_ssl,
-            proxy=configuration.proxy,
-            server_name=configuration.tls_server_name,
-            impersonation=self._impersonation,
-        )
+        await self._login.refresh()
+        return self._login.connection
 
     def with_answers(self, answers: WholeAnswers) -> Self:
         """Return this connection with another reader of what the API server answers."""
@@ -159,7 +108,7 @@ class Cluster:
 
     async def close(self) -> None:
         """Close all connections."""
-        for client in self._clients:
+        for client in {id(client): client for client in (self._calls, *self._streams)}.values():
             await client.close()
 
     async def __aenter__(self) -> Self:
@@ -353,8 +302,7 @@ class Cluster:
         if timestamps:
             query.append(("timestamps", "true"))
         request = Request("get", "GET", RESOURCES["Pod"], namespace, pod, "log", query=tuple(query))
-        timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS)
-        async for line in self._lines(request, timeout):
+        async for line in self._lines(request):
             yield line.decode(errors="replace").rstrip("\n")
 
     async def version(self) -> str:
@@ -497,7 +445,7 @@ class Cluster:
         for remaining in reversed(range(TRIES)):
             try:
                 status, retry_after, text = await self._send(request)
-            except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            except ConnectionBroken as error:
                 if remaining == 0:
                     raise self._unreachable(error) from None
                 lost_answer, pause = True, 0.0
@@ -521,21 +469,19 @@ class Cluster:
         return await self._call(Request("get", "GET", request.resource, request.namespace, name))
 
     async def _send(self, request: Request) -> tuple[int, float, bytes | bytearray]:
-        timeout = aiohttp.ClientTimeout(total=CALL_SECONDS, sock_connect=CONNECT_SECONDS)
-        response = await self._open(request, timeout)
-        async with response:
-            pause = bounded_retry_after(response.headers.get("Retry-After", ""))
-            return response.status, pause, await self._content(request, response)
+        answer = await self._open(self._calls, request, CALL_SECONDS)
+        try:
+            pause = bounded_retry_after(answer.retry_after)
+            return answer.status, pause, await self._content(request, answer)
+        finally:
+            answer.release()
 
-    async def _content(self, request: Request, response: Any) -> bytes | bytearray:
+    async def _content(self, request: Request, answer: ServerAnswer) -> bytes | bytearray:
         """Return the content of an answer; raises ``TooLarge``."""
         limit = self._answers.max_bytes
-        if limit is None:
-            content: bytes = await response.read()
-            return content
         text = bytearray()
-        async for piece in response.content.iter_any():
-            if len(text) + len(piece) > limit:
+        async for piece in answer.pieces():
+            if limit is not None and len(text) + len(piece) > limit:
                 raise TooLarge(
                     f"the answer about {request.target} is longer than {limit:,} bytes",
                     bytes((text + piece)[:HEAD_BYTES]),
@@ -543,78 +489,65 @@ class Cluster:
             text += piece
         return text
 
-    async def _open(self, request: Request, limits: aiohttp.ClientTimeout) -> Any:
+    async def _open(
+        self, client: "AsyncClient | BlockingClient", request: Request, seconds: float | None
+    ) -> ServerAnswer:
         """Send a request, with new credentials if the API server refuses those at hand."""
-        response = await self._open_once(request, limits)
-        if response.status == 401 and self._kubeconfig and await self._kubeconfig.renew():
-            response.close()
-            response = await self._open_once(request, limits)
-        return response
+        answer = await client.send(await self.connection(), request, seconds)
+        if answer.status == 401 and await self._login.renew():
+            answer.release()
+            answer = await client.send(await self.connection(), request, seconds)
+        return answer
 
-    async def _open_once(self, request: Request, limits: aiohttp.ClientTimeout) -> Any:
-        await self._refresh()
-        method, url, headers, body, _ = await self._clients[-1].param_serialize(
-            request.method,
-            request.path,
-            query_params=list(request.query),
-            header_params={
-                "Accept": request.accept,
-                "Accept-Encoding": "identity",  # a compressed answer has no bound
-                "Content-Type": request.content_type,
-            },
-            body=request.body,
-            auth_settings=["BearerToken"],
-        )
-        answer = await self._clients[-1].rest_client.request(
-            method,
-            url,
-            headers=CIMultiDict([*headers.items(), *self._impersonation]),
-            body=body,
-            _request_timeout=limits,
-        )
-        return answer.response
+    def _stream_client(self) -> "AsyncClient":
+        """Return the client for streams, which is loaded when it is needed first."""
+        if not self._streams:
+            from flashrun.cluster_async import AsyncClient
 
-    async def _refresh(self) -> None:
-        if self._kubeconfig:
-            await self._kubeconfig.refresh()
-            if self._certificate != self._configuration.cert_file:
-                self._add_client()
+            self._streams.append(AsyncClient(CONNECT_SECONDS))
+        return self._streams[0]
 
-    def _add_client(self) -> None:
-        """Add a client with the certificate of now; streams of earlier clients go on."""
-        client = ApiClient(self._configuration)
-        client.user_agent = "flashrun"
-        self._clients.append(client)
-        self._certificate = self._configuration.cert_file
-
-    async def _lines(self, request: Request, limits: aiohttp.ClientTimeout) -> AsyncIterator[bytes]:
+    async def _lines(self, request: Request) -> AsyncIterator[bytes]:
         try:
-            async with await self._open(request, limits) as response:
-                if response.status >= 300:
-                    raise refusal(request, response.status, await response.read())
+            answer = await self._open(self._stream_client(), request, None)
+            try:
+                if answer.status >= 300:
+                    raise refusal(request, answer.status, await self._content(request, answer))
                 rest = b""
-                async for chunk in response.content.iter_any():
+                async for chunk in answer.pieces():
                     *lines, rest = (rest + chunk).split(b"\n")
                     for line in lines:
                         yield line
                 if rest:
                     yield rest
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            finally:
+                answer.release()
+        except ConnectionBroken as error:
             raise self._unreachable(error) from None
 
-    def _unreachable(self, error: Exception) -> Unreachable:
+    def _unreachable(self, error: ConnectionBroken) -> Unreachable:
         place = f" of context {self.context}" if self.context else ""
         advice = "; kubectl config current-context shows which cluster is meant"
         return Unreachable(
-            f"the API server {self.server}{place} cannot be reached ({_network_cause(error)})"
+            f"the API server {self.server}{place} cannot be reached ({error})"
             + (advice if self.context else "")
         )
 
 
-def _kubeconfigs() -> list[Path]:
-    listed = os.environ.get("KUBECONFIG") or DEFAULT_LOCATION
-    paths = (Path(path).expanduser() for path in listed.split(os.pathsep) if path)
-    return [path for path in paths if path.exists()]
+def _blocking_client() -> "BlockingClient":
+    from flashrun.cluster_blocking import BlockingClient
+
+    return BlockingClient(CONNECT_SECONDS)
+
+
+def _pod_login() -> PodLogin:
+    try:
+        return PodLogin.load()
+    except (KeyError, OSError):
+        raise NoCluster(
+            "there is no kubeconfig, and this program does not run in a pod: set KUBECONFIG, "
+            f"or create {DEFAULT_LOCATION} with the tool of your cluster"
+        ) from None
 
 
 def _secret(metadata: Object) -> Object:
@@ -624,17 +557,3 @@ def _secret(metadata: Object) -> Object:
 def _encoded(values: Mapping[str, str]) -> dict[str, str]:
     """Return values as the data of a Secret."""
     return {key: base64.b64encode(value.encode()).decode() for key, value in values.items()}
-
-
-def _network_cause(error: Exception) -> str:
-    match error:
-        case aiohttp.ClientConnectorCertificateError() | aiohttp.ClientConnectorSSLError():
-            return f"its certificate is not trusted: {one_line(error)}"
-        case aiohttp.ClientConnectorDNSError():
-            return "its host name does not resolve"
-        case aiohttp.ClientConnectorError():
-            return "the connection is refused"
-        case TimeoutError():
-            return "no answer in time"
-        case _:
-            return f"the connection broke, {type(error).__name__}"

@@ -4,8 +4,9 @@ Pure functions: nothing here opens a connection.
 """
 
 import json
-from collections.abc import Mapping
-from typing import Any, Final, NamedTuple
+from collections.abc import AsyncIterator, Mapping
+from typing import Any, Final, NamedTuple, Protocol
+from urllib.parse import quote, urlencode
 
 from typing_extensions import override
 
@@ -104,6 +105,26 @@ class Request(NamedTuple):
         return f"{path}/{self.subresource}" if self.subresource else path
 
     @property
+    def url(self) -> str:
+        """Path and query of the call."""
+        return f"{self.path}?{urlencode(self.query, quote_via=quote)}" if self.query else self.path
+
+    @property
+    def text(self) -> str | None:
+        """What the call sends; None for nothing."""
+        return None if self.body is None else json.dumps(self.body)
+
+    @property
+    def headers(self) -> list[tuple[str, str]]:
+        """The headers of the call, without credentials."""
+        return [
+            ("Accept", self.accept),
+            ("Accept-Encoding", "identity"),  # a compressed answer has no bound
+            ("Content-Type", self.content_type),
+            ("User-Agent", "flashrun"),
+        ]
+
+    @property
     def metadata_only(self) -> bool:
         """Whether only metadata are asked for."""
         return "PartialObjectMetadata" in self.accept
@@ -114,6 +135,24 @@ class Request(NamedTuple):
         kind = self.resource.plural + (f"/{self.subresource}" if self.subresource else "")
         named = f"{kind} {self.name}" if self.name else kind
         return f"{named} in namespace {self.namespace}" if self.namespace else named
+
+
+class ConnectionBroken(Exception):
+    """The API server did not answer; ``str`` is the cause, as a part of a sentence."""
+
+
+class ServerAnswer(Protocol):
+    """What the API server answers, while it arrives."""
+
+    status: int
+    retry_after: str
+    """The header of this name; empty without one."""
+
+    def pieces(self) -> AsyncIterator[bytes]:
+        """Yield the content as it arrives; raises ``ConnectionBroken``."""
+
+    def release(self) -> None:
+        """Give the connection back."""
 
 
 LEFT_OUT: Final = 500

@@ -1,40 +1,40 @@
 """The user's kubeconfig: which context holds, and credentials that are renewed when they end.
 
-The client reads most of a kubeconfig. What it reads otherwise than kubectl is read here: the
-current context of several files, the later tokens of exec plugins and token files, and the user
-to impersonate (``as``).
+It is read as kubectl reads it. The kubernetes package would read it, too, but takes longer to load
+than a short command takes in all, and reads some of it otherwise: the current context of several
+files, the later tokens of exec plugins and token files, and the user to impersonate (``as``).
 """
 
+import base64
 import os
+import tempfile
 import time
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from pathlib import Path
-from typing import Any, Final, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 
 import yaml
-from kubernetes.aio import config
-from kubernetes.aio.client import Configuration
-from kubernetes.aio.config.exec_provider import ExecProvider
-from kubernetes.aio.config.kube_config import (
-    KUBE_CONFIG_DEFAULT_LOCATION,
-    ConfigNode,
-    FileOrData,
-    KubeConfigLoader,
-    KubeConfigMerger,
-)
+from typing_extensions import override
 
 from flashrun.api.times import parse_time
 from flashrun.cluster_errors import NoCluster
+from flashrun.cluster_login import Connection, Login
 from flashrun.cluster_requests import one_line
+from flashrun.exec_plugin import run_exec_plugin
+from flashrun.proxies import environment_proxy
 
-DEFAULT_LOCATION: Final = str(KUBE_CONFIG_DEFAULT_LOCATION)
+if TYPE_CHECKING:
+    from flashrun.auth_provider import AuthProvider
+
+DEFAULT_LOCATION: Final = str(Path("~/.kube/config"))
 
 _LEEWAY: Final = timedelta(seconds=2)
 """A token is renewed this long before it ends, so that it is valid when the server reads it."""
 _PROVIDER_SECONDS: Final = 10.0
 """How often an OpenID Connect token is looked at; the client knows whether it has to be new."""
 _ERRORS: Final = (
-    config.ConfigException,
     yaml.YAMLError,
     OSError,
     ValueError,
@@ -42,22 +42,26 @@ _ERRORS: Final = (
     TypeError,
     AttributeError,
 )
-"""What the client raises for a malformed kubeconfig or a plugin that fails."""
+"""What a malformed kubeconfig or a plugin that fails raises."""
+_Loader: Final[Any] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
-class Kubeconfig:
+def kubeconfig_paths() -> list[Path]:
+    """Return the kubeconfigs of this user that exist."""
+    return _existing(os.environ.get("KUBECONFIG") or DEFAULT_LOCATION)
+
+
+class Kubeconfig(Login):
     """One context of the user's kubeconfig files, logged in."""
 
-    def __init__(self, loader: Any, user: "_User") -> None:
-        context = loader.current_context
-        self.configuration: Any = Configuration()
-        self.context: str = context["name"]
-        self.namespace: str = context["context"].get("namespace") or "default"
-        self.impersonation = user.impersonation
-        """Headers that name the user to impersonate."""
-        self._loader = loader
+    def __init__(
+        self, connection: Connection, context: str, namespace: str, user: "_Entry", paths: str
+    ) -> None:
+        super().__init__(connection, context, namespace)
         self._user = user
+        self._paths = paths
         self._plugin_ends: datetime | None = None
+        self._provider: AuthProvider | None = None
         self._provider_read_at = 0.0
 
     @classmethod
@@ -70,132 +74,190 @@ class Kubeconfig:
         Raises:
             NoCluster: a file, the context, or what a plugin answers cannot be used.
         """
+        paths = paths or os.environ.get("KUBECONFIG") or DEFAULT_LOCATION
         try:
-            merger = KubeConfigMerger(paths or os.environ.get("KUBECONFIG") or DEFAULT_LOCATION)
-            loader = KubeConfigLoader(
-                merger.config, context or _current_context(merger), config_base_path=None
-            )
-            login = cls(loader, _User.take(merger.config.value["users"], loader.current_context))
-            await loader.load_and_set(login.configuration)
+            files = {path: _read(path) for path in _existing(paths)}
+            name = context or _current_context(files)
+            chosen = _Entry.find(files, "contexts", name).keys
+            cluster = _Entry.find(files, "clusters", chosen["cluster"])
+            user = _Entry(Path(), {})
+            if chosen.get("user"):
+                user = _Entry.find(files, "users", chosen["user"], optional=True)
+            namespace = chosen.get("namespace") or "default"
+            login = cls(_connection(cluster, user), name, namespace, user, paths)
             await login._authenticate()
         except _ERRORS as error:
             raise _unusable(error) from None
         return login
 
+    @override
     async def refresh(self) -> None:
-        """Renew credentials that have ended; call it before every request.
-
-        Raises:
-            NoCluster: the plugin or the token file fails.
-        """
-        try:
-            if self._loader.provider:
-                if time.monotonic() - self._provider_read_at > _PROVIDER_SECONDS:
-                    self._provider_read_at = time.monotonic()
-                    await self._loader.load_and_set(self.configuration)
-            elif self._user.token_file or (
-                self._plugin_ends and datetime.now(UTC) > self._plugin_ends - _LEEWAY
-            ):
+        plugin_ended = self._plugin_ends and datetime.now(UTC) > self._plugin_ends - _LEEWAY
+        provider_is_old = time.monotonic() - self._provider_read_at > _PROVIDER_SECONDS
+        keys = self._user.keys
+        if plugin_ended or (keys.get("auth-provider") and provider_is_old) or _token_file(keys):
+            try:
                 await self._authenticate()
+            except _ERRORS as error:
+                raise _unusable(error) from None
+
+    @override
+    async def renew(self) -> bool:
+        keys = self._user.keys
+        if not (keys.get("exec") or keys.get("auth-provider") or _token_file(keys)):
+            return False
+        try:
+            await self._authenticate()
         except _ERRORS as error:
             raise _unusable(error) from None
-
-    async def renew(self) -> bool:
-        """Get new credentials, because the API server refused these; False if there are none.
-
-        Raises:
-            NoCluster: the plugin or the token file fails.
-        """
-        if not self._renewable:
-            return False
-        self._plugin_ends = datetime.now(UTC)
-        self._provider_read_at = 0.0
-        await self.refresh()
         return True
 
-    @property
-    def _renewable(self) -> bool:
-        return bool(self._user.plugin or self._user.token_file or self._loader.provider)
-
     async def _authenticate(self) -> None:
-        if self._user.plugin:
-            await self._run_plugin()
-        elif self._user.token_file:
-            self._set_token(self._user.token_file.read_text())
+        """Set the credentials of now, of the first kind that the user has."""
+        keys = self._user.keys
+        if keys.get("exec"):
+            await self._run_plugin(keys["exec"])
+        elif keys.get("auth-provider"):
+            await self._ask_provider()
+        elif keys.get("token"):
+            self._set_authorization(f"Bearer {keys['token'].strip()}")
+        elif file := _token_file(keys):
+            self._set_authorization(f"Bearer {self._user.beside(file).read_text().strip()}")
+        elif "username" in keys and "password" in keys:
+            encoded = base64.b64encode(f"{keys['username']}:{keys['password']}".encode())
+            self._set_authorization(f"Basic {encoded.decode()}")
 
-    async def _run_plugin(self) -> None:
-        """Run the exec plugin, and take its token or its certificate.
-
-        The answer is described in
-        https://kubernetes.io/docs/reference/access-authn-authz/authentication/#client-go-credential-plugins
-        """
-        status = await ExecProvider(self._user.plugin).run()
+    async def _run_plugin(self, plugin: Mapping[str, Any]) -> None:
+        """Run the exec plugin, and take its token or its certificate."""
+        status = await run_exec_plugin(plugin, self._user.path.absolute().parent)
         ends = status.get("expirationTimestamp")
         self._plugin_ends = parse_time(ends).astimezone(UTC) if ends else None
         if "token" not in status and "clientCertificateData" not in status:
             raise ValueError("the exec plugin answers with neither a token nor a certificate")
         if token := status.get("token"):
-            self._set_token(token)
-        if "clientCertificateData" in status:
-            self.configuration.cert_file = _write_pem(status, "clientCertificateData")
-            self.configuration.key_file = _write_pem(status, "clientKeyData")
+            self._set_authorization(f"Bearer {token.strip()}")
+        if certificate := status.get("clientCertificateData"):
+            self.connection = self.connection._replace(
+                certificate_path=_private_file(certificate.encode()),
+                key_path=_private_file(status["clientKeyData"].encode()),
+            )
 
-    def _set_token(self, token: str) -> None:
-        self.configuration.api_key["BearerToken"] = f"Bearer {token.strip()}"
+    async def _ask_provider(self) -> None:
+        if self._provider is None:
+            from flashrun.auth_provider import AuthProvider
+
+            self._provider = AuthProvider(self._paths, self.context)
+        self._set_authorization(await self._provider.authorization())
+        self._provider_read_at = time.monotonic()
+
+    def _set_authorization(self, header: str) -> None:
+        self.connection = self.connection._replace(authorization=header)
 
 
-class _User(NamedTuple):
-    """Those keys of a kubeconfig's user that the client does not read, or reads only once."""
+class _Entry(NamedTuple):
+    """A named entry of a kubeconfig, and the file that has it."""
 
-    plugin: Any = None
-    token_file: Path | None = None
-    impersonation: tuple[tuple[str, str], ...] = ()
+    path: Path
+    keys: Mapping[str, Any]
 
     @classmethod
-    def take(cls, users: list[Any], context: dict[str, Any]) -> Self:
-        """Take these keys out of the user of ``context``, so that the client does not see them."""
-        name = context["context"].get("user")
-        entry = next((user for user in users if user["name"] == name), None)
-        if entry is None or not entry["user"]:
-            return cls()
-        keys = entry["user"].value
-        impersonation = tuple(_impersonation(keys))
-        plugin, token_file = keys.pop("exec", None), keys.pop("tokenFile", None)
-        if plugin:
-            return cls(ConfigNode("exec", plugin), None, impersonation)
-        if token_file and "token" not in keys:
-            path = Path(entry.path).absolute().parent / token_file
-            return cls(None, path, impersonation)
-        return cls(impersonation=impersonation)
+    def find(
+        cls, files: Mapping[Path, Any], kind: str, name: str, *, optional: bool = False
+    ) -> Self:
+        """Return the entry of the first file that has it; raises ``ValueError`` without one."""
+        for path, file in files.items():
+            for entry in file.get(kind) or ():
+                if entry["name"] == name:
+                    return cls(path, entry[kind.removesuffix("s")] or {})
+        if optional:
+            return cls(Path(), {})
+        raise ValueError(f"{kind} has no entry named {name}")
+
+    def beside(self, path: str) -> Path:
+        """Return a path that is relative to the kubeconfig's folder."""
+        return self.path.absolute().parent / path
+
+    def file(self, key: str) -> str | None:
+        """Return the file that ``key`` names, or one with the content of ``key``-data."""
+        if data := self.keys.get(f"{key}-data"):
+            return _private_file(base64.b64decode(data))
+        if not self.keys.get(key):
+            return None
+        path = self.beside(self.keys[key])
+        path.read_bytes()  # an error of it is one of the login
+        return str(path)
 
 
-def _impersonation(user: dict[str, Any]) -> list[tuple[str, str]]:
-    """Return the headers that impersonate, as in
+def _connection(cluster: _Entry, user: _Entry) -> Connection:
+    """Return address and certificates of a cluster and a user of it."""
+    keys = cluster.keys
+    server = str(keys["server"]).rstrip("/")
+    encrypted = server.startswith("https")
+    return Connection(
+        server=server,
+        ca_path=cluster.file("certificate-authority") if encrypted else None,
+        certificate_path=user.file("client-certificate") if encrypted else None,
+        key_path=user.file("client-key") if encrypted else None,
+        insecure=bool(keys.get("insecure-skip-tls-verify")),
+        proxy=keys.get("proxy-url") or environment_proxy(server),
+        server_name=keys.get("tls-server-name") or None,
+        impersonation=tuple(_impersonation(user.keys)),
+    )
+
+
+def _impersonation(user: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield the headers that impersonate, as in
     https://kubernetes.io/docs/reference/access-authn-authz/authentication/#user-impersonation
     """
-    headers = [("Impersonate-User", user["as"])] if user.get("as") else []
-    headers += [("Impersonate-Uid", user["as-uid"])] if user.get("as-uid") else []
-    headers += [("Impersonate-Group", group) for group in user.get("as-groups") or ()]
-    headers += [
-        (f"Impersonate-Extra-{key}", value)
-        for key, values in (user.get("as-user-extra") or {}).items()
-        for value in values
-    ]
-    return headers
+    if user.get("as"):
+        yield "Impersonate-User", user["as"]
+    if user.get("as-uid"):
+        yield "Impersonate-Uid", user["as-uid"]
+    for group in user.get("as-groups") or ():
+        yield "Impersonate-Group", group
+    for key, values in (user.get("as-user-extra") or {}).items():
+        for value in values:
+            yield f"Impersonate-Extra-{key}", value
 
 
-def _current_context(merger: Any) -> str | None:
-    """Return the current context of the first file that names one."""
-    files = merger.config_files.values()
-    return next((file["current-context"] for file in files if file.get("current-context")), None)
+def _token_file(user: Mapping[str, Any]) -> str:
+    """Return the path of the file that holds the user's token; empty without one."""
+    first = ("exec", "auth-provider", "token")
+    return "" if any(map(user.get, first)) else str(user.get("tokenFile") or "")
 
 
-def _write_pem(status: dict[str, Any], key: str) -> str:
-    pem = FileOrData(status, "", data_key_name=key, base64_file_content=False)
-    return str(pem.as_file())
+def _existing(paths: str) -> list[Path]:
+    places = (Path(path).expanduser() for path in paths.split(os.pathsep) if path)
+    return [path for path in places if path.exists()]
+
+
+def _read(path: Path) -> Any:
+    return yaml.load(path.read_bytes(), _Loader) or {}
+
+
+def _current_context(files: Mapping[Path, Any]) -> str:
+    """Return the current context of the first file that names one; raises ``ValueError``."""
+    names = (file["current-context"] for file in files.values() if file.get("current-context"))
+    if (name := next(names, None)) is None:
+        raise ValueError("it names no current-context")
+    return str(name)
+
+
+@cache
+def _private_folder() -> "tempfile.TemporaryDirectory[str]":
+    """Return a folder that only this user can read, and that goes when the program ends."""
+    return tempfile.TemporaryDirectory(prefix="flashrun-")
+
+
+@cache
+def _private_file(content: bytes) -> str:
+    """Return the path of a file with ``content``: TLS reads certificates from files only."""
+    descriptor, path = tempfile.mkstemp(dir=_private_folder().name)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
+    return path
 
 
 def _unusable(error: Exception) -> NoCluster:
-    return NoCluster(
-        f"the kubeconfig cannot be used ({one_line(error)}); see kubectl config get-contexts"
-    )
+    problem = f"{error} is missing" if isinstance(error, KeyError) else one_line(error)
+    return NoCluster(f"the kubeconfig cannot be used ({problem}); see kubectl config get-contexts")

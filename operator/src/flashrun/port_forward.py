@@ -10,17 +10,17 @@ import asyncio
 import contextlib
 import ssl
 from collections.abc import AsyncIterator
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
-
-import aiohttp
-from multidict import CIMultiDict
 
 from flashrun.api.records import StorageAccess
 from flashrun.api.storage_endpoint import in_cluster_service
 from flashrun.cluster import Cluster
 from flashrun.cluster_errors import ClusterError, Forbidden, Unreachable
 from flashrun.plan.kubernetes_status import find_condition
+
+if TYPE_CHECKING:
+    import aiohttp
 
 _DATA: Final = 0
 _ERROR: Final = 1
@@ -110,6 +110,8 @@ class _Forward:
         return await asyncio.start_server(self._serve, "127.0.0.1", 0)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        import aiohttp  # slow to load, and most storage is reached without
+
         with contextlib.suppress(aiohttp.ClientError, OSError, ClusterError):
             async with self._socket() as socket:
                 sending = asyncio.create_task(_send(reader, socket))
@@ -120,7 +122,10 @@ class _Forward:
         writer.close()
 
     @contextlib.asynccontextmanager
-    async def _socket(self) -> AsyncIterator[aiohttp.ClientWebSocketResponse]:
+    async def _socket(self) -> AsyncIterator["aiohttp.ClientWebSocketResponse"]:
+        import aiohttp
+        from multidict import CIMultiDict
+
         connection = await self._cluster.connection()
         trust = ssl.create_default_context(cafile=connection.ca_path)
         if connection.insecure:
@@ -128,8 +133,8 @@ class _Forward:
         if connection.certificate_path:
             trust.load_cert_chain(connection.certificate_path, connection.key_path)
         headers = CIMultiDict(connection.impersonation)
-        if connection.token:
-            headers["Authorization"] = f"Bearer {connection.token}"
+        if connection.authorization:
+            headers["Authorization"] = connection.authorization
         async with (
             aiohttp.ClientSession(headers=headers) as session,
             session.ws_connect(
@@ -144,16 +149,16 @@ class _Forward:
             yield socket
 
 
-async def _send(reader: asyncio.StreamReader, socket: aiohttp.ClientWebSocketResponse) -> None:
+async def _send(reader: asyncio.StreamReader, socket: "aiohttp.ClientWebSocketResponse") -> None:
     while data := await reader.read(_CHUNK):
         await socket.send_bytes(bytes((_DATA,)) + data)
     await socket.close()
 
 
-async def _receive(socket: aiohttp.ClientWebSocketResponse, writer: asyncio.StreamWriter) -> None:
+async def _receive(socket: "aiohttp.ClientWebSocketResponse", writer: asyncio.StreamWriter) -> None:
     seen_channels: set[int] = set()
     async for message in socket:
-        if message.type is not aiohttp.WSMsgType.BINARY or not message.data:
+        if not isinstance(message.data, bytes) or not message.data:  # a text, or the end
             continue
         channel, data = message.data[0], message.data[1:]
         if channel not in seen_channels:

@@ -7,7 +7,7 @@ which other programs read.
 import ipaddress
 import urllib.parse
 import urllib.request
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from urllib3.util import make_headers
 
@@ -19,6 +19,13 @@ class Proxy(NamedTuple):
 
     address: str
     user: str = ""
+
+    @classmethod
+    def parse(cls, address: str) -> Self:
+        """Return the proxy at ``address``, which may name a user and a password."""
+        scheme, separator, rest = address.rpartition("://")
+        user, _, place = rest.rpartition("@")
+        return cls(f"{scheme or 'http'}{separator or '://'}{place}", urllib.parse.unquote(user))
 
     @property
     def user_headers(self) -> dict[str, str]:
@@ -46,9 +53,7 @@ def storage_proxy(endpoint: str) -> Proxy | None:
     address = environment_proxy(endpoint)
     if not address or _is_near(host) or in_cluster_service(host) is not None:
         return None
-    scheme, separator, rest = address.rpartition("://")
-    user, _, place = rest.rpartition("@")
-    return Proxy(f"{scheme or 'http'}{separator or '://'}{place}", urllib.parse.unquote(user))
+    return Proxy.parse(address)
 
 
 def _is_near(host: str) -> bool:

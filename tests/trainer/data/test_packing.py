@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from flashrun.api.records import Layout
+from flashrun.api.trainer_choices import Layout
 from flashrun_trainer.data import packing
 from flashrun_trainer.data.packing import IGNORE_INDEX, BatchSampler, Collator
 from tests.trainer.pods import Workshop, resolved

@@ -12,7 +12,8 @@ from typing import Any, Final, NamedTuple
 from flashrun.api.bounds import LAYER_NAME_LIMIT, LAYER_NAMES_LIMIT
 from flashrun.api.exits import Exit
 from flashrun.api.reasons import Reason
-from flashrun.api.records import AdaptedLayers, RoutedExperts
+from flashrun.api.records import AdaptedLayers
+from flashrun.api.trainer_choices import RoutedExperts
 from flashrun_trainer.pod.trainer_errors import TrainerError
 
 _NAMES: Final = frozenset(

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final, NamedTuple
 
-from flashrun.api.records import Layout
+from flashrun.api.trainer_choices import Layout
 from flashrun_trainer.data.labels import TokenizedExample
 from flashrun_trainer.data.packing import row_tensors
 from flashrun_trainer.pod.distributed import ProcessGroup

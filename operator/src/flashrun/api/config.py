@@ -32,6 +32,10 @@ _Path = tuple[str | int, ...]
 keys above, once for each value."""
 LONGEST_SEQUENCE: Final = 10_000_000
 """Largest ``train.max_length`` that a config may have, in tokens."""
+_PLAIN_REQUIREMENT: Final = re.compile(
+    r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?(?: ?(?:[=!<>]=|[<>]) ?[0-9]+(?:\.[0-9]+)*)?"
+)
+"""The simplest requirements: a name, and at most one bound on its version."""
 _CHECKSUM = re.compile(r"sha256=[0-9a-f]{64}")
 SPLIT: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -202,7 +206,9 @@ def _requirement(value: str) -> str:
 
 def pip_url(requirement: str) -> SplitResult | None:
     """Return the address that a requirement names, as in ``name @ https://host/x.whl``, or None."""
-    from packaging.requirements import Requirement  # slow to load, and few configs list packages
+    if _PLAIN_REQUIREMENT.fullmatch(requirement):
+        return None
+    from packaging.requirements import Requirement  # slow to load, and few configs need it
 
     url = Requirement(requirement).url
     return None if url is None else urlsplit(url)

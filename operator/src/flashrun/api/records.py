@@ -7,7 +7,6 @@ a valid manifest does not exist, and the operator relies on manifests, never on 
 
 from collections.abc import Callable
 from datetime import date, datetime
-from enum import StrEnum
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import (
@@ -37,6 +36,7 @@ from flashrun.api.config import LONGEST_SEQUENCE, Algorithm, FiniteJson
 from flashrun.api.exits import Message, Termination
 from flashrun.api.reasons import AnyReason, Phase
 from flashrun.api.storage_endpoint import bucket_arn
+from flashrun.api.trainer_choices import Layout, RoutedExperts
 
 FILES_LIMIT: Final = 1024
 """Most files that one manifest lists."""
@@ -152,26 +152,6 @@ class Scale(Record):
     def world_size(self) -> int:
         """Processes of the whole run."""
         return self.nodes * self.gpus
-
-
-class Layout(StrEnum):
-    """How the examples of one SFT micro-batch lie in its tensors."""
-
-    PADDED = "padded"
-    """One example per row, padded to the longest: for layers that would mix examples in a row."""
-    ROWS = "rows"
-    """Several examples per row of at most ``max_length``; attention masks separate them."""
-    FLAT = "flat"
-    """All examples in one row; kernels for sequences of several lengths separate them."""
-
-
-class RoutedExperts(StrEnum):
-    """What an adapter does to the routed experts of a model."""
-
-    NONE = "none"
-    """The model has none."""
-    FROZEN = "frozen"
-    TRAINED = "trained"
 
 
 class Batching(Record):

@@ -26,7 +26,7 @@ from flashrun.api.reasons import (
     Reason,
     ReasonText,
 )
-from flashrun.api.records import Layout, RoutedExperts
+from flashrun.api.trainer_choices import Layout, RoutedExperts
 
 CHECKPOINTS_SHOWN = 20
 """How many of the newest checkpoints the status lists; storage has all of them."""

@@ -5,6 +5,7 @@ commands instead, so that ``flash --help`` answers at once.
 """
 
 import contextlib
+import gc
 import importlib
 import os
 import sys
@@ -165,6 +166,8 @@ def main() -> None:
     except OSError:  # a wrong command whose message cannot be printed
         discard(sys.stderr)
         sys.exit(ExitCode.USAGE)
+    finally:
+        gc.freeze()  # the end of the program would look for garbage again
 
 
 if __name__ == "__main__":

@@ -18,8 +18,9 @@ from typing import Any, Final
 
 from flashrun.api import names
 from flashrun.api.reasons import Reason
-from flashrun.cluster import Cluster, Connection
+from flashrun.cluster import Cluster
 from flashrun.cluster_errors import ClusterError, Forbidden
+from flashrun.cluster_login import Connection
 from flashrun.controller import events, json_logs, operator_metrics
 from flashrun.controller.bounded_answers import BoundedAnswers
 from flashrun.controller.health import OLDEST_SECONDS, Health

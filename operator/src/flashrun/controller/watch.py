@@ -18,7 +18,7 @@ from typing import Any, Final
 import kopf
 
 from flashrun.api import names
-from flashrun.cluster import Connection
+from flashrun.cluster_login import Connection
 from flashrun.cluster_requests import RESOURCES
 from flashrun.controller import operator_metrics
 from flashrun.controller.bounded_answers import PAGE

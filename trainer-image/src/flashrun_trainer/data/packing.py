@@ -18,7 +18,8 @@ from typing import Any, Final, overload
 from typing_extensions import override
 
 from flashrun.api.bounds import SENTENCE_LIMIT
-from flashrun.api.records import Batching, Layout, ResolvedRun
+from flashrun.api.records import Batching, ResolvedRun
+from flashrun.api.trainer_choices import Layout
 
 IGNORE_INDEX: Final = -100
 """Label of a token that is not learned; PyTorch's cross-entropy ignores it."""

@@ -2,7 +2,7 @@
 
 The user configures nothing else: the ConfigMap ``flashrun-public`` describes the platform, and the
 Secret ``flashrun-storage-user`` holds keys for what people of one namespace may read and write.
-The clients are imported when a command connects, as importing them is slow.
+Clients and models are imported when a command needs them: importing them takes most of its time.
 """
 
 import asyncio
@@ -14,17 +14,15 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from pydantic import ValidationError
 
 from flashrun import cluster_errors, store_errors
-from flashrun.api import names, public
-from flashrun.api.public import PublicPlatform
-from flashrun.api.reasons import Phase
-from flashrun.api.records import StorageAccess
-from flashrun.api.resource import FlashRun, FlashRunSpec, FlashRunStatus
-from flashrun.cli.cluster.renewed_access import RenewedAccess
-from flashrun.cli.config import platform_cache
+from flashrun.api import names
 from flashrun.cli.output.failure import Failure, NotFoundFailure, UsageFailure
 from flashrun.cluster_errors import Forbidden, NotFound
 
 if TYPE_CHECKING:
+    from flashrun.api import records
+    from flashrun.api.public import PublicPlatform
+    from flashrun.api.resource import FlashRun
+    from flashrun.cli.cluster.renewed_access import RenewedAccess
     from flashrun.cluster import Cluster
     from flashrun.store import Store
 
@@ -43,7 +41,7 @@ class ClusterSession:
         self._access: RenewedAccess | None = None
         self._exits = contextlib.AsyncExitStack()
 
-    async def get_run(self, name: str) -> FlashRun:
+    async def get_run(self, name: str) -> "FlashRun":
         """Return a run; raises ``NotFoundFailure`` when there is none of this name."""
         return parse_run(await self.get_manifest(name))
 
@@ -69,16 +67,21 @@ class ClusterSession:
             names.KIND, self.namespace, name, body, manager=names.CLI_FIELD_MANAGER
         )
 
-    async def get_platform(self) -> PublicPlatform | None:
+    async def get_platform(self) -> "PublicPlatform | None":
         """Return the platform's description of itself; None when it cannot be read.
 
         It is cached on this machine for commands that do not connect.
         """
+        from flashrun.api import public
+        from flashrun.cli.config import platform_cache
+
         name = names.PUBLIC_CONFIG_MAP
         with contextlib.suppress(Forbidden, ValidationError, KeyError, ValueError):
             config_map = await self.cluster.find("ConfigMap", self.namespace, name)
             if config_map is not None:
-                platform = PublicPlatform.model_validate_json(config_map["data"][public.FILE])
+                platform = public.PublicPlatform.model_validate_json(
+                    config_map["data"][public.FILE]
+                )
                 platform_cache.save_platform(platform)
                 return platform
         return None
@@ -107,7 +110,7 @@ class ClusterSession:
             self._store = _store_of(self._access)
         return self._store
 
-    async def _user_access(self) -> RenewedAccess:
+    async def _user_access(self) -> "RenewedAccess":
         try:
             return await self._renewed_access(self.namespace, names.STORAGE_USER_SECRET)
         except NotFound:
@@ -120,13 +123,15 @@ class ClusterSession:
         except Forbidden as error:
             raise Failure(f"storage cannot be used: {error}") from None
 
-    async def _renewed_access(self, namespace: str, secret: str) -> RenewedAccess:
+    async def _renewed_access(self, namespace: str, secret: str) -> "RenewedAccess":
         """Return the access in a Secret, which is read again in time."""
+        from flashrun.cli.cluster.renewed_access import RenewedAccess
+
         access = await RenewedAccess.start(lambda: self._storage_access(namespace, secret))
         self._exits.push_async_callback(access.stop)
         return access
 
-    async def _reach(self, access: RenewedAccess) -> RenewedAccess:
+    async def _reach(self, access: "RenewedAccess") -> "RenewedAccess":
         """Return ``access`` with an endpoint that this machine can reach."""
         from flashrun.port_forward import forwarded_endpoint
 
@@ -164,8 +169,10 @@ class ClusterSession:
             ) from None
         return await asyncio.to_thread(call, _store_of(await self._reach(access)))
 
-    async def _storage_access(self, namespace: str, secret: str) -> StorageAccess:
+    async def _storage_access(self, namespace: str, secret: str) -> "records.StorageAccess":
         """Return the storage access in a Secret; raises ``Failure`` when it is not valid."""
+        from flashrun.api.records import StorageAccess
+
         text = await self.cluster.secret_value(namespace, secret, names.ACCESS_KEY)
         try:
             return StorageAccess.model_validate_json(text)
@@ -179,13 +186,13 @@ class ClusterSession:
         await self._exits.aclose()
 
 
-def _store_of(access: RenewedAccess) -> "Store":
+def _store_of(access: "RenewedAccess") -> "Store":
     from flashrun.store import Store
 
     return Store.following(lambda: access.now)
 
 
-def _expires_soon(access: StorageAccess) -> bool:
+def _expires_soon(access: "records.StorageAccess") -> bool:
     """Return whether to read the credentials again at once."""
     return access.expires is not None and access.expires - datetime.now(UTC) < _LEFT
 
@@ -205,7 +212,7 @@ async def connect(context: str | None, namespace: str | None) -> AsyncIterator[C
     with _errors_as_failures():
         from flashrun.cluster import Cluster
 
-        async with await Cluster.login(context=context) as cluster:
+        async with await Cluster.login(context=context, quick=True) as cluster:
             session = ClusterSession(cluster, namespace or cluster.namespace)
             try:
                 yield session
@@ -231,8 +238,11 @@ def _without_managed_fields(manifest: dict[str, Any]) -> dict[str, Any]:
     return manifest
 
 
-def listed_run(manifest: dict[str, Any]) -> FlashRun:
+def listed_run(manifest: dict[str, Any]) -> "FlashRun":
     """Return a run for a list; only name, phase, age and model if another version wrote it."""
+    from flashrun.api.reasons import Phase
+    from flashrun.api.resource import FlashRun, FlashRunSpec, FlashRunStatus
+
     try:
         return FlashRun.from_manifest(manifest)
     except ValidationError:
@@ -248,8 +258,10 @@ def listed_run(manifest: dict[str, Any]) -> FlashRun:
         )
 
 
-def parse_run(manifest: dict[str, Any]) -> FlashRun:
+def parse_run(manifest: dict[str, Any]) -> "FlashRun":
     """Read a run; raises ``Failure`` when another version of this program wrote it."""
+    from flashrun.api.resource import FlashRun
+
     try:
         return FlashRun.from_manifest(manifest)
     except ValidationError:

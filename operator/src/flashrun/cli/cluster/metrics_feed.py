@@ -5,11 +5,9 @@ sees what the status says.
 """
 
 import asyncio
-import contextlib
-import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from flashrun.api import names
 from flashrun.api.records import MetricsRow
@@ -19,6 +17,7 @@ from flashrun.cli.cluster.metrics_history import parse_history
 from flashrun.cli.output.failure import Failure
 from flashrun.cli.output.run_view import RunView
 from flashrun.cluster_errors import ClusterError
+from flashrun.daemon_thread import in_daemon_thread
 from flashrun.store_errors import KeyNotFound, StoreError
 
 if TYPE_CHECKING:
@@ -32,8 +31,6 @@ LAST_SECONDS: Final = 5.0
 """How long the values after the last steps are waited for."""
 _MOST_BYTES: Final = 64 * 1024 * 1024
 """Most bytes of one reading; a longer history is left to ``flash metrics``."""
-
-_Answer = TypeVar("_Answer")
 
 
 class NewRows(NamedTuple):
@@ -129,7 +126,7 @@ class MetricsFeed:
         reader = self._reader
         try:
             store = await self._session.open_store()
-            new = await _in_daemon_thread(lambda: reader.read_new(store))
+            new = await in_daemon_thread(lambda: reader.read_new(store))
         except (Failure, ClusterError, StoreError, OSError):
             self._seen = None  # the same is to be read
             self._pause = min(self._pause * 2, _LONGEST_PAUSE)
@@ -150,25 +147,3 @@ def _news(run: FlashRun) -> object:
         len(status.attempts),
         status.phase,
     )
-
-
-async def _in_daemon_thread(call: Callable[[], _Answer]) -> _Answer:
-    """Return what ``call`` returns; a call that hangs does not keep the program from ending."""
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[_Answer] = loop.create_future()
-
-    def finish(set_outcome: Callable[[], None]) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
-            loop.call_soon_threadsafe(lambda: None if future.done() else set_outcome())
-
-    def work() -> None:
-        try:
-            answer = call()
-        except Exception as error:
-            failure = error
-            finish(lambda: future.set_exception(failure))
-        else:
-            finish(lambda: future.set_result(answer))
-
-    threading.Thread(target=work, daemon=True).start()
-    return await future

@@ -7,11 +7,9 @@ from datetime import UTC, datetime
 from flashrun.api import names
 from flashrun.api.resource import CheckpointStatus, FlashRun
 from flashrun.cli.cluster.connection import ClusterSession, check_run_name, connect
-from flashrun.cli.cluster.metrics_history import read_history, scores_by_step
 from flashrun.cli.options import Context, Namespace, Output, Run
 from flashrun.cli.output import formatting, terminal
 from flashrun.cli.output.output_format import OutputFormat
-from flashrun.plan.evaluation_status import score_text
 
 
 def checkpoints(
@@ -62,6 +60,9 @@ async def _with_scores(
     """
     if run.status.evaluation is None or all(item.score for item in by_step.values()):
         return by_step
+    from flashrun.cli.cluster.metrics_history import read_history, scores_by_step
+    from flashrun.plan.evaluation_status import score_text
+
     rows = await read_history(session, run)
     scores = scores_by_step(rows, run.status.evaluation.metric)
     return {

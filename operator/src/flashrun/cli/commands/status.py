@@ -2,13 +2,16 @@
 
 import asyncio
 
-from flashrun.cli.cluster.connection import check_run_name, connect, parse_run
-from flashrun.cli.cluster.follow import follow_or_detach
+from flashrun.cli.cluster.connection import (
+    ClusterSession,
+    check_run_name,
+    connect,
+    parse_run,
+)
 from flashrun.cli.options import Context, Follow, Logs, Namespace, Output, Run
 from flashrun.cli.output.failure import UsageFailure
 from flashrun.cli.output.output_format import OutputFormat
 from flashrun.cli.output.run_summary import print_run
-from flashrun.cli.output.run_view import view_kind
 
 
 def status(
@@ -40,7 +43,15 @@ async def _status(
     context: str | None,
 ) -> None:
     async with connect(context, namespace) as session:
-        if follow and await follow_or_detach(session, name, output, view_kind(logs), log=logs):
+        if follow and await _follow(session, name, output, logs):
             return
         manifest = await session.get_manifest(name)
     print_run(parse_run(manifest), manifest, output)
+
+
+async def _follow(session: ClusterSession, name: str, output: OutputFormat, logs: bool) -> bool:
+    """Follow the run; return False if there is nothing to follow, and True once it was shown."""
+    from flashrun.cli.cluster.follow import follow_or_detach
+    from flashrun.cli.output.run_view import view_kind
+
+    return await follow_or_detach(session, name, output, view_kind(logs), log=logs)

@@ -2,11 +2,13 @@
 
 import math
 from collections.abc import Iterable, Mapping
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from flashrun.api import evaluation
-from flashrun.api.records import MetricsRow
 from flashrun.api.resource import EvaluationStatus, FlashRunStatus
+
+if TYPE_CHECKING:
+    from flashrun.api.records import MetricsRow
 
 HEADLINES: Final = ("reward", "loss")
 """What a run is watched by: the reward if it has one, otherwise the loss."""
@@ -33,12 +35,12 @@ class MetricSeries:
         if status.evaluation is not None:
             self._add_evaluation(status.evaluation)
 
-    def add_rows(self, rows: Iterable[MetricsRow]) -> None:
+    def add_rows(self, rows: "Iterable[MetricsRow]") -> None:
         """Add rows of the history in storage."""
         for row in rows:
             self._add(row.step, row.values)
 
-    def replace_rows(self, rows: Iterable[MetricsRow]) -> None:
+    def replace_rows(self, rows: "Iterable[MetricsRow]") -> None:
         """Take the whole history in storage; steps after its last one stay as they are known."""
         rows = list(rows)
         last = max((row.step for row in rows), default=-1)

@@ -1,0 +1,111 @@
+"""Requests to the Kubernetes API through aiohttp, as the kubernetes client makes them.
+
+Any number of requests and streams run at once in one thread.
+"""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import aiohttp
+from kubernetes.aio.client import Configuration
+from kubernetes.aio.client.rest import RESTClientObject
+from multidict import CIMultiDict
+
+from flashrun.cluster_login import Connection
+from flashrun.cluster_requests import ConnectionBroken, Request, one_line
+
+_BREAKS = (aiohttp.ClientError, TimeoutError, OSError)
+
+
+class ArrivingAnswer:
+    """An answer of which the content arrives."""
+
+    def __init__(self, response: aiohttp.ClientResponse) -> None:
+        self.status = response.status
+        self.retry_after = response.headers.get("Retry-After", "")
+        self._response = response
+
+    async def pieces(self) -> AsyncIterator[bytes]:
+        """Yield the content as it arrives; raises ``ConnectionBroken``."""
+        try:
+            async for piece in self._response.content.iter_any():
+                yield piece
+        except _BREAKS as error:
+            raise ConnectionBroken(_cause(error)) from None
+
+    def release(self) -> None:
+        """Give the connection back."""
+        self._response.release()
+
+
+class AsyncClient:
+    """Connections to one API server."""
+
+    def __init__(self, connect_seconds: float) -> None:
+        self._connect_seconds = connect_seconds
+        self._clients: dict[Connection, Any] = {}
+
+    async def send(
+        self, connection: Connection, request: Request, seconds: float | None
+    ) -> ArrivingAnswer:
+        """Send a request, and return its answer; all of it arrives within ``seconds``.
+
+        Raises:
+            ConnectionBroken: there is no answer.
+        """
+        headers = CIMultiDict([*request.headers, *connection.impersonation])
+        if connection.authorization:
+            headers["Authorization"] = connection.authorization
+        limits = aiohttp.ClientTimeout(total=seconds, sock_connect=self._connect_seconds)
+        try:
+            answer = await self._client_for(connection).request(
+                request.method,
+                connection.server + request.url,
+                headers=headers,
+                body=request.body,
+                _request_timeout=limits,
+            )
+        except _BREAKS as error:
+            raise ConnectionBroken(_cause(error)) from None
+        return ArrivingAnswer(answer.response)
+
+    async def close(self) -> None:
+        """Close all connections."""
+        for client in self._clients.values():
+            await client.close()
+
+    def _client_for(self, connection: Connection) -> Any:
+        """Return the client with the certificates of now; streams of earlier ones go on."""
+        place = connection._replace(authorization="")
+        if place not in self._clients:
+            self._clients[place] = RESTClientObject(_configuration(place))
+        return self._clients[place]
+
+
+def _configuration(connection: Connection) -> Any:
+    configuration: Any = Configuration()
+    configuration.host = connection.server
+    configuration.ssl_ca_cert = connection.ca_path
+    configuration.cert_file = connection.certificate_path
+    configuration.key_file = connection.key_path
+    configuration.verify_ssl = not connection.insecure
+    configuration.tls_server_name = connection.server_name
+    configuration.proxy = connection.proxy
+    # The client would look up the proxy of every request in the environment, in a thread.
+    configuration.client_session_kwargs = {"trust_env": False}
+    return configuration
+
+
+def _cause(error: Exception) -> str:
+    """Return why there is no answer."""
+    match error:
+        case aiohttp.ClientConnectorCertificateError() | aiohttp.ClientConnectorSSLError():
+            return f"its certificate is not trusted: {one_line(error)}"
+        case aiohttp.ClientConnectorDNSError():
+            return "its host name does not resolve"
+        case aiohttp.ClientConnectorError():
+            return "the connection is refused"
+        case TimeoutError():
+            return "no answer in time"
+        case _:
+            return f"the connection broke, {type(error).__name__}"

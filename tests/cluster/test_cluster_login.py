@@ -1,0 +1,64 @@
+"""The login of a pod: the files of its service account, which the kubelet replaces."""
+
+from pathlib import Path
+
+import pytest
+
+from flashrun import cluster_login
+from flashrun.cluster_errors import NoCluster
+from flashrun.cluster_login import Connection, PodLogin
+
+
+@pytest.fixture
+def account(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The mounted files of a service account."""
+    for name, text in {"token": "first\n", "namespace": "team\n", "ca.crt": "-"}.items():
+        (tmp_path / name).write_text(text)
+    monkeypatch.setattr(cluster_login, "_SERVICE_ACCOUNT", tmp_path)
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
+    monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "443")
+    return tmp_path
+
+
+def test_a_pod_finds_its_server_and_its_namespace(account: Path) -> None:
+    login = PodLogin.load()
+
+    assert (login.connection.server, login.namespace) == ("https://10.0.0.1:443", "team")
+    assert login.connection.ca_path == str(account / "ca.crt")
+    assert (login.context, login.connection.token) == ("", "first")
+
+
+def test_an_address_of_ipv6_stands_in_brackets(
+    account: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "fd00::1")
+    assert PodLogin.load().connection.server == "https://[fd00::1]:443"
+
+
+async def test_a_token_is_read_again_after_a_while_and_when_it_is_refused(
+    account: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    login = PodLogin.load()
+    (account / "token").write_text("second")
+    await login.refresh()
+    assert login.connection.token == "first"
+    monkeypatch.setattr(cluster_login, "_TOKEN_SECONDS", -1.0)
+    await login.refresh()
+    assert login.connection.token == "second"
+
+    assert not await login.renew()
+    (account / "token").write_text("third")
+    assert await login.renew()
+    assert login.connection.token == "third"
+
+
+async def test_a_token_that_is_gone_is_a_sentence(account: Path) -> None:
+    login = PodLogin.load()
+    (account / "token").unlink()
+    with pytest.raises(NoCluster, match="the token of this pod cannot be read"):
+        await login.renew()
+
+
+@pytest.mark.parametrize("header", ["", "Basic dXNlcg=="])
+def test_only_a_bearer_token_is_one(header: str) -> None:
+    assert Connection("https://x", authorization=header).token is None

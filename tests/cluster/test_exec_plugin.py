@@ -1,0 +1,70 @@
+"""Exec plugins: how they are called, and what is wrong with their answers.
+
+``test_kubeconfig`` tests when they are called.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flashrun.exec_plugin import run_exec_plugin
+
+VERSION = "client.authentication.k8s.io/v1"
+STATUS = {"token": "t"}
+
+
+def plugin(folder: Path, answer: str, **keys: Any) -> dict[str, Any]:
+    """A plugin beside the kubeconfig that notes its input and answers ``answer``."""
+    (folder / "answer").write_text(answer)
+    program = folder / "plugin"
+    program.write_text(
+        f'#!/bin/sh\necho "$1 $KUBERNETES_EXEC_INFO $OWN" >{folder}/call\ncat {folder}/answer\n'
+    )
+    program.chmod(0o755)
+    return {"apiVersion": VERSION, "command": "./plugin", **keys}
+
+
+def credential(**keys: Any) -> str:
+    return json.dumps({"apiVersion": VERSION, "kind": "ExecCredential", "status": STATUS, **keys})
+
+
+async def test_a_plugin_gets_its_arguments_its_variables_and_the_version(tmp_path: Path) -> None:
+    keys = {"args": ["get-token"], "env": [{"name": "OWN", "value": "mine"}]}
+    assert await run_exec_plugin(plugin(tmp_path, credential(), **keys), tmp_path) == STATUS
+
+    argument, rest = (tmp_path / "call").read_text().strip().split(" ", 1)
+    information, _, own = rest.rpartition(" ")
+    assert (argument, own) == ("get-token", "mine")
+    assert json.loads(information) == {
+        "apiVersion": VERSION,
+        "kind": "ExecCredential",
+        "spec": {"interactive": False},
+    }
+
+
+FAULTS = {
+    "no JSON": ("hello", "does not answer an ExecCredential"),
+    "a list": ("[]", "does not answer an ExecCredential"),
+    "no status": (json.dumps({"apiVersion": VERSION}), "does not answer an ExecCredential"),
+    "a status that is none": (credential(status=[]), "answers no status"),
+    "another version": (credential(apiVersion="x/v2"), "answers version x/v2"),
+}
+
+
+@pytest.mark.parametrize(("answer", "sentence"), FAULTS.values(), ids=FAULTS)
+async def test_an_answer_that_is_not_one_is_named(
+    tmp_path: Path, answer: str, sentence: str
+) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        await run_exec_plugin(plugin(tmp_path, answer), tmp_path)
+
+
+async def test_what_a_plugin_that_fails_says_is_repeated(tmp_path: Path) -> None:
+    (tmp_path / "plugin").write_text("#!/bin/sh\necho log in first >&2\nexit 3\n")
+    (tmp_path / "plugin").chmod(0o755)
+    failing = {"apiVersion": VERSION, "command": str(tmp_path / "plugin")}
+
+    with pytest.raises(ValueError, match="process returned 3: log in first"):
+        await run_exec_plugin(failing, tmp_path)
