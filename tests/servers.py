@@ -109,15 +109,20 @@ def kubectl(kubeconfig: Path, *words: str, stdin: str | None = None) -> str:
 
 
 def install_crd(kubeconfig: Path) -> None:
-    """Make the cluster know FlashRuns, and return once it serves them.
-
-    The API server accepts a definition well before it answers for it: until then each request for
-    the new kind is a 404. ``kubectl wait`` would fail at once while the definition has no status.
-    """
+    """Make the cluster know FlashRuns, and return once it serves them."""
     kubectl(kubeconfig, "apply", "--server-side", "-f", str(CRD))
+    wait_until_served(kubeconfig, "flashruns")
+
+
+def wait_until_served(kubeconfig: Path, kinds: str) -> None:
+    """Wait until the API server answers for kinds whose definitions it has accepted.
+
+    That takes a while: until then each request for the new kind is a 404. ``kubectl wait`` would
+    fail at once while the definition has no status.
+    """
     for remaining in reversed(range(300)):
         try:
-            kubectl(kubeconfig, "get", "flashruns", "--all-namespaces")
+            kubectl(kubeconfig, "get", kinds, "--all-namespaces")
         except subprocess.CalledProcessError:
             if remaining == 0:
                 raise

@@ -378,3 +378,40 @@ def test_the_place_of_the_bucket_is_one_of_two_words(render) -> None:
     assert settings.storage.addressing == "virtual"
     with pytest.raises(ValueError, match="addressing"):
         render({"storage": {"addressing": "dns"}})
+
+
+USERS = [("cluster", None), (65532, 65532), (1000680000, 1000680000)]
+
+
+@pytest.mark.parametrize(("value", "user"), USERS)
+def test_the_cluster_chooses_the_users_of_pods_where_the_values_say_so(render, value, user) -> None:
+    """OpenShift's restricted-v2 refuses a number that it has not chosen."""
+    objects = render({"operator": {"runAsUser": value}, "trainer": {"runAsUser": value}})
+    pod = _named(objects, "Deployment", "flashrun")["spec"]["template"]["spec"]
+    context = pod["securityContext"]
+    assert [context.get(key) for key in ("runAsUser", "runAsGroup", "fsGroup")] == [user] * 3
+    assert context["runAsNonRoot"] is True
+    made = _named(objects, "ConfigMap", "flashrun-platform")
+    platform = Platform.validate_manifest(yaml.safe_load(made["data"]["platform.yaml"]))
+    assert platform.trainer.run_as_user == value
+
+
+def test_quantities_reach_the_operator_in_every_notation(render) -> None:
+    pool = {"name": "p", "vram": 80, "cpu": "0.01k", "cpuLimit": "0.02k", "memory": "1Pi"}
+    objects = render({"pools": [{**pool, "ephemeralStorage": "1.5E"}]})
+    made = _named(objects, "ConfigMap", "flashrun-platform")
+    [read] = Platform.validate_manifest(yaml.safe_load(made["data"]["platform.yaml"])).pools
+    assert (read.cpu, read.cpu_limit, read.memory) == ("0.01k", "0.02k", "1Pi")
+    assert read.ephemeral_storage == "1.5E"
+    with pytest.raises(ValueError, match="cpuLimit"):
+        render({"pools": [{**pool, "cpuLimit": "4K"}]})
+
+
+def test_rights_on_workloads_come_with_a_queue(render) -> None:
+    def groups(values: dict) -> set[str]:
+        role = _named(render(values), "ClusterRole", "flashrun-served")
+        return {group for rule in role["rules"] for group in rule["apiGroups"]}
+
+    kueue = {"kueue.x-k8s.io", "visibility.kueue.x-k8s.io"}
+    assert groups({"trainer": {"queue": "team"}}) & kueue == kueue
+    assert groups({}) & kueue == set()

@@ -38,6 +38,8 @@ def pod(on: str, gpus: int | str, phase: str = "Running") -> dict:
         ([node("a", 2)], [pod("a", 4)], 2, 0),
         ([node("a", 0)], [], 0, 0),
         ([node("a", "1k")], [pod("a", "2e1"), pod("a", "1k", "Failed")], 1000, 980),
+        ([node("a", "1e3")], [pod("a", "0.5k"), pod("a", "1Ki", "Succeeded")], 1000, 500),
+        ([node("a", "2Ki"), node("b", "1E", ready=False)], [pod("a", "1Ki")], 2048, 1024),
         ([node("a", 8)], [pod("a", "1500m"), pod("a", "many"), pod("a", "-1")], 8, 7),
         ([{**node("a", 8), "status": {"conditions": []}}], [], 0, 0),
     ],

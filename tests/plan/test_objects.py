@@ -7,6 +7,7 @@ from hypothesis import strategies as some
 from flashrun.api import names
 from flashrun.api.platform import Platform
 from flashrun.api.pod import CA_FILE, MODEL_CONTAINER, NETRC_FILE, PACKAGES_CONTAINER
+from flashrun.api.quantities import parse_quantity
 from flashrun.api.records import ResolvedRun, Scale
 from flashrun.plan import objects
 from tests.plan import worlds
@@ -166,6 +167,7 @@ def test_kueue_finds_its_queue_on_the_job() -> None:
     made = objects.trainer_job(make_run(), placement, platform, RESOLVED)
 
     assert made["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "team-queue"
+    assert made["spec"]["suspend"] is True  # also where Kueue's webhook does not see it
 
 
 def test_the_job_ignores_disruptions_before_it_judges_exit_codes() -> None:
@@ -191,6 +193,59 @@ def test_requests_grow_with_the_gpus(quantity, gpus, product) -> None:
     [trainer] = made["spec"]["template"]["spec"]["containers"]
 
     assert trainer["resources"]["limits"] == {"memory": product, "nvidia.com/gpu": str(gpus)}
+
+
+RESOURCES = [
+    ("neither", {}, {}, {}),
+    ("a limit of CPU", {"cpu_limit": "6"}, {}, {"cpu": "12"}),
+    ("local disk", {"ephemeral_storage": "1.5Gi"}, {"ephemeral-storage": "3Gi"},
+     {"ephemeral-storage": "3Gi"}),
+    ("a limit below what an init container asks for", {"cpu": "20m", "cpu_limit": "40m"}, {},
+     {"cpu": "80m"}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("settings", "requests", "limits"), [r[1:] for r in RESOURCES], ids=[r[0] for r in RESOURCES]
+)
+def test_every_container_has_the_limits_that_a_quota_may_ask_for(settings, requests, limits):
+    pool = PLATFORM.pools[1].model_copy(update=settings)
+    placement = objects.JobPlacement(0, pool, Scale(gpus=2))
+    pod = objects.trainer_job(make_run(), placement, PLATFORM, RESOLVED)["spec"]["template"]["spec"]
+
+    for container in containers(pod):
+        resources = container["resources"]
+        assert requests.items() <= resources["requests"].items()
+        assert limits.items() <= resources["limits"].items()
+        optional = {"cpu", "ephemeral-storage"} & resources["limits"].keys()
+        assert optional == limits.keys()
+        for name in resources["requests"].keys() & resources["limits"].keys():
+            amount = {kind: parse_quantity(resources[kind][name]) for kind in resources}
+            assert amount["requests"] <= amount["limits"]
+
+
+def test_a_node_is_avoided_by_its_name_and_not_by_a_label() -> None:
+    """A node may have another label kubernetes.io/hostname, and a field takes one value."""
+    placement = objects.JobPlacement(1, PLATFORM.pools[0], avoid_nodes=("a.example", "b.example"))
+    pod = objects.trainer_job(make_run(), placement, PLATFORM, RESOLVED)["spec"]["template"]["spec"]
+    required = "requiredDuringSchedulingIgnoredDuringExecution"
+    [term] = pod["affinity"]["nodeAffinity"][required]["nodeSelectorTerms"]
+
+    assert term == {
+        "matchFields": [
+            {"key": "metadata.name", "operator": "NotIn", "values": [node]}
+            for node in ("a.example", "b.example")
+        ]
+    }
+
+
+@pytest.mark.parametrize("user", [1000, 1000680000, "cluster"])
+def test_openshift_chooses_the_user_of_a_pod_where_the_platform_names_none(user) -> None:
+    context = pod_of(with_trainer(run_as_user=user))["securityContext"]
+    fields = {"runAsUser", "runAsGroup", "fsGroup"}
+
+    assert context["runAsNonRoot"] is True
+    assert {context.get(name) for name in fields} == {None if user == "cluster" else user}
 
 
 # --- several nodes --------------------------------------------------------------------------------

@@ -332,6 +332,8 @@ class World:
             else:
                 observed = replace(observed, config_map=manifest)
         for patch in decision.patch:
+            if patch.kind != "Job":
+                continue  # Kueue's objects are not part of this world
             job = jobs[patch.name]
             jobs[patch.name] = {**job, "spec": {**job["spec"], **patch.body["spec"]}}
         gone = {delete.name for delete in decision.delete}

@@ -58,9 +58,12 @@ if TYPE_CHECKING:
 CALL_SECONDS: Final = 30.0
 CONNECT_SECONDS: Final = 5.0
 TRIES: Final = 4
+POSITIONS_LIMIT: Final = 500
+"""Most Workloads of one queue whose places are read."""
 
 _METADATA: Final = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 """Asks for the metadata of an object: the server does not send its content."""
+_KUEUE_VISIBILITY: Final = "visibility.kueue.x-k8s.io"
 _RETRIED_STATUS: Final = frozenset({429, 500, 502, 503, 504})
 
 
@@ -70,6 +73,7 @@ class Cluster:
     def __init__(self, login: Login, *, quick: bool = False) -> None:
         self._login = login
         self._answers = WholeAnswers()
+        self._served: dict[str, Resource] = {}
         self._streams: list[AsyncClient] = []
         """The client for streams once there is one; copies of this connection share it."""
         self._calls = _blocking_client() if quick else self._stream_client()
@@ -234,7 +238,7 @@ class Cluster:
             Request(
                 "patch",
                 "PATCH",
-                RESOURCES[kind],
+                await self._resource(kind),
                 namespace,
                 name,
                 subresource,
@@ -315,6 +319,23 @@ class Cluster:
         document = ServerDocument(f"/apis/{group}", f"API group {group}")
         answer = await self._call(Request("get", "GET", document, None))
         return tuple(item["version"] for item in answer["versions"])
+
+    async def queue_positions(self, namespace: str, queue: str) -> dict[str, int]:
+        """Return the names of the Workloads that wait in a LocalQueue of Kueue, with their places.
+
+        Places count from 1. Kueue serves them by an API server of its own, which may be off.
+        """
+        served = await self.served_versions(_KUEUE_VISIBILITY)
+        version = f"{_KUEUE_VISIBILITY}/{served[0]}"
+        resource = Resource(version, "localqueues")
+        query = (("limit", str(POSITIONS_LIMIT)),)
+        answer = await self._call(
+            Request("get", "GET", resource, namespace, queue, "pendingworkloads", query)
+        )
+        return {
+            item["metadata"]["name"]: int(item.get("positionInLocalQueue", 0)) + 1
+            for item in answer.get("items") or ()
+        }
 
     async def may(self, verb: str, kind: str, namespace: str, subresource: str = "") -> bool:
         """Return whether the user may do ``verb`` to objects of ``kind`` in ``namespace``."""
@@ -405,7 +426,7 @@ class Cluster:
         accept: str = "application/json",
         fields: Mapping[str, str] | None = None,
     ) -> AsyncIterator[Object]:
-        resource = RESOURCES[kind]
+        resource = await self._resource(kind)
         selectors = (("labelSelector", labels), ("fieldSelector", fields or {}))
         query = tuple(
             (name, ",".join(f"{key}={value}" for key, value in wanted.items()))
@@ -420,6 +441,9 @@ class Cluster:
             )
             try:
                 answer = await self._call(request)
+            except NotFound:
+                self._served.pop(kind, None)  # its versions may have changed
+                raise
             except TooLarge as error:
                 if limit > 1:
                     limit = max(1, limit // 5)
@@ -438,6 +462,18 @@ class Cluster:
             if not following:
                 return
             limit = min(self._answers.page, 5 * limit)
+
+    async def _resource(self, kind: str) -> Resource:
+        """Return where objects of ``kind`` are, in the newest version that the cluster serves."""
+        resource = self._served.get(kind) or RESOURCES[kind]
+        if not resource.older or kind in self._served:
+            return resource
+        group = resource.api_version.partition("/")[0]
+        served = {f"{group}/{version}" for version in await self.served_versions(group)}
+        versions = (resource.api_version, *resource.older)
+        newest = next((version for version in versions if version in served), versions[0])
+        self._served[kind] = resource._replace(api_version=newest)
+        return self._served[kind]
 
     async def _call(self, request: Request) -> Object:
         """Send a request, and repeat it while that may help; raises one of our errors."""

@@ -31,6 +31,8 @@ class Resource(NamedTuple):
     api_version: str
     plural: str
     namespaced: bool = True
+    older: tuple[str, ...] = ()
+    """Earlier versions of the same group, for servers that do not serve ``api_version``."""
 
     @property
     def full_name(self) -> str:
@@ -53,6 +55,8 @@ class ServerDocument(Resource):
         return self.api_version
 
 
+_OLDER_KUEUE: Final = ("kueue.x-k8s.io/v1beta1",)
+
 RESOURCES: Final[Mapping[str, Resource]] = {
     names.KIND: Resource(names.API_VERSION, names.PLURAL),
     "Job": Resource("batch/v1", "jobs"),
@@ -61,7 +65,8 @@ RESOURCES: Final[Mapping[str, Resource]] = {
     "ConfigMap": Resource("v1", "configmaps"),
     "Event": Resource("v1", "events"),
     "ResourceQuota": Resource("v1", "resourcequotas"),
-    "LocalQueue": Resource("kueue.x-k8s.io/v1beta1", "localqueues"),
+    "LocalQueue": Resource("kueue.x-k8s.io/v1beta2", "localqueues", older=_OLDER_KUEUE),
+    "Workload": Resource("kueue.x-k8s.io/v1beta2", "workloads", older=_OLDER_KUEUE),
     "Service": Resource("v1", "services"),
     "Lease": Resource("coordination.k8s.io/v1", "leases"),
     "Namespace": Resource("v1", "namespaces", namespaced=False),

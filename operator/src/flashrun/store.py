@@ -388,8 +388,10 @@ class Store:
         self._access = access
         self._renew_at = _renewal_time(access)
         self._pool = _pool(self._limits, access.endpoint)
+        # The client would write an IPv6 address without brackets beside a default port.
+        default_port = ":443" if url.scheme == "https" else ":80"
         self._minio = Minio(
-            url.netloc,
+            url.netloc.removesuffix(default_port),
             access_key=access.access_key,
             secret_key=access.secret_key,
             session_token=access.session_token or None,

@@ -21,7 +21,7 @@ def test_it_prints_the_resolved_spec_and_what_the_cluster_adds(served: Served) -
     assert tomllib.loads(done.stdout)["train"]["lora_alpha"] == 64  # it can be submitted as it is
     told = done.stdout.split("# from the cluster\n")[1].splitlines()
     assert [line.split(":")[0] for line in told] == [
-        *("# admission", "# storage", "# environment", "# pool", "# secrets")
+        *("# admission", "# storage", "# environment", "# pool", "# pod", "# secrets")
     ]
     assert told[0].startswith("# admission: accepted (context ")
     assert told[3] == "# pool: 1 GPU of h100 (80 GiB each, 3 of 8 free)"

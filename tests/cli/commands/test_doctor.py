@@ -12,7 +12,7 @@ from flashrun.api.public import PublicPool
 from flashrun.api.records import StorageAccess
 from flashrun.plan.storage_policies import namespace_policy
 from tests.cli.shell import ORGS, Served, Shell
-from tests.servers import kubectl, start_control_plane
+from tests.servers import kubectl, start_control_plane, wait_until_served
 from tests.store.small_s3 import Fault, small_s3
 
 
@@ -79,28 +79,34 @@ def test_a_queue_without_kueue_fails(served: Served) -> None:
     assert found["seen"] == "runs go to LocalQueue team, but Kueue is not installed"
 
 
-def test_a_queue_must_exist_in_the_namespace(served: Served) -> None:
+@pytest.mark.parametrize("version", ["v1beta1", "v1beta2"])
+def test_a_queue_must_exist_in_the_namespace_and_admit_runs(served: Served, version: str) -> None:
     served.publish(queue="team")
-    crd = json.dumps(local_queues())
+    crd = json.dumps(local_queues(version))
     kubectl(served.kubeconfig, "apply", "-f", "-", stdin=crd)
-    kubectl(served.kubeconfig, "wait", "--for=condition=Established", "-f", "-", stdin=crd)
     try:
+        wait_until_served(served.kubeconfig, "localqueues.kueue.x-k8s.io")
         assert "LocalQueue team does not exist" in lines(served)["Kueue"]["seen"]
         queue = {
-            "apiVersion": "kueue.x-k8s.io/v1beta1",
+            "apiVersion": f"kueue.x-k8s.io/{version}",
             "kind": "LocalQueue",
             "metadata": {"name": "team"},
         }
         served.kubectl("apply", "-f", "-", stdin=json.dumps(queue))
         assert lines(served)["Kueue"]["level"] == "ok"
+        stopped = {"type": "Active", "status": "False", "message": "clusterQueue is inactive"}
+        queue["status"] = {"conditions": [stopped]}
+        served.kubectl("apply", "-f", "-", stdin=json.dumps(queue))
+        found = lines(served)["Kueue"]
+        assert (found["level"], "clusterQueue is inactive" in found["seen"]) == ("fail", True)
     finally:
         kubectl(served.kubeconfig, "delete", "-f", "-", stdin=crd)
 
 
-def local_queues() -> dict[str, object]:
+def local_queues(name: str) -> dict[str, object]:
     """Kueue's LocalQueue as far as anyone here looks at it."""
     schema = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
-    version = {"name": "v1beta1", "served": True, "storage": True}
+    version = {"name": name, "served": True, "storage": True}
     return {
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",

@@ -9,6 +9,7 @@ from flashrun.plan.types import Decision, Object
 from tests.plan.worlds import (
     PLATFORM,
     World,
+    failed_job,
     job_number,
     job_retries,
     make_pod,
@@ -132,3 +133,45 @@ def test_a_run_that_stays_suspended_keeps_its_job() -> None:
 
     assert new_jobs(decision) == []
     assert decision.status.phase is Phase.SUSPENDED
+
+
+NO_NODE = "0/1 nodes are available: 1 node(s) didn't match Pod's node affinity/selector."
+
+
+def away_from_a_broken_node() -> World:
+    """A run whose second Job avoids the node on which the first one failed."""
+    broken = running().seeing(pods=(make_pod(exit_code=66),))
+    [job] = broken.observed.jobs
+    world = broken.seeing(jobs=(failed_job(job),)).settled()
+    assert world.run.status.resolved is not None
+    assert world.run.status.resolved.avoid_nodes == ("node-1",)
+    waiting = make_pod("pod-2", number=1, unschedulable=NO_NODE, age=timedelta(0))
+    return world.seeing(pods=(*world.observed.pods, waiting))
+
+
+@pytest.mark.parametrize(("minutes", "returns"), [(9, False), (11, True)])
+def test_a_run_returns_to_a_node_that_it_avoids_when_there_is_no_other(
+    minutes: int, returns: bool
+) -> None:
+    world = away_from_a_broken_node().later(minutes=minutes)
+    decision = world.decide()
+
+    assert len(new_jobs(decision)) == int(returns)
+    if returns:
+        [job] = new_jobs(decision)
+        assert "affinity" not in job["spec"]["template"]["spec"]
+        assert job_number(job) == 2
+        assert decision.status.resolved is not None
+        assert decision.status.resolved.avoid_nodes == ()
+        assert decision.status.resolved.renewals == 1  # waiting is not a retry
+        ready = decision.status.condition("Ready")
+        assert ready is not None
+        assert "may run on node-1 again" in ready.message
+        after = world.act(decision)
+        assert new_jobs(after.decide()) == []
+
+
+def test_pods_that_wait_for_a_free_gpu_elsewhere_do_not_return_while_one_trains() -> None:
+    world = away_from_a_broken_node().later(minutes=30)
+    training = make_pod("pod-3", number=1, node="node-2")
+    assert new_jobs(world.seeing(pods=(*world.observed.pods[:1], training)).decide()) == []

@@ -10,10 +10,11 @@ from pydantic import Field, model_validator
 from flashrun.api import names
 from flashrun.api.base import Section
 from flashrun.api.catalog import Model
+from flashrun.api.quantities import Quantity, parse_quantity
 from flashrun.api.storage_endpoint import bucket_arn
 
-Quantity = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?(m|k|Ki|M|Mi|G|Gi|T|Ti)?$")]
-"""A Kubernetes quantity, such as 500m or 16Gi."""
+PodUser = Annotated[int, Field(ge=1)] | Literal["cluster"]
+"""Number of the user and the group of a pod, or ``cluster`` where the cluster chooses them."""
 
 Address = Annotated[str, Field(pattern=r"^(https?://[^@?#\s]+)?$")]
 """An http address without user and password: everybody who may view runs or pods can read it."""
@@ -80,11 +81,24 @@ class Pool(PoolShape):
     """Extended resource that its nodes advertise."""
     cpu: Quantity = "4"
     """CPU request per GPU."""
+    cpu_limit: Quantity | None = None
+    """CPU limit per GPU; None: no limit, unless the namespace has a LimitRange."""
     memory: Quantity = "16Gi"
     """Memory request and limit per GPU."""
+    ephemeral_storage: Quantity | None = None
+    """Local disk that a pod requests and may use per GPU; None: no request and no limit."""
     node_selector: dict[str, str] = {}
     tolerations: tuple[dict[str, Any], ...] = ()
     runtime_class: str = ""
+
+    @model_validator(mode="after")
+    def _the_limit_covers_the_request(self) -> Self:
+        if self.cpu_limit is not None and parse_quantity(self.cpu_limit) < parse_quantity(self.cpu):
+            raise ValueError(
+                f"cpuLimit is {self.cpu_limit}, and cpu, which a pod requests, is {self.cpu}: "
+                "raise cpuLimit, or lower cpu"
+            )
+        return self
 
 
 class TrainerSettings(Section):
@@ -128,6 +142,8 @@ class TrainerSettings(Section):
     labels: dict[str, str] = {}
     annotations: dict[str, str] = {}
     dns_policy: str = "ClusterFirst"
+    run_as_user: PodUser = 1000
+    """User and group of trainer pods; ``cluster``: OpenShift chooses them."""
 
     @model_validator(mode="after")
     def _the_last_upload_fits_into_the_grace(self) -> Self:

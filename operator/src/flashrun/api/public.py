@@ -1,7 +1,7 @@
 """What a laptop may know about the platform: the ConfigMap that the operator publishes.
 
-It holds no secret and no address of anything but storage, so that every authenticated user may read
-it. Programs of another version read it too: unknown keys are ignored.
+It holds no secret, and no address but those of storage and of the trainer image, so that every
+authenticated user may read it. Programs of another version read it too: unknown keys are ignored.
 """
 
 from collections.abc import Iterable, Mapping
@@ -13,7 +13,8 @@ from pydantic import ConfigDict
 from flashrun.api import names
 from flashrun.api.base import Section
 from flashrun.api.catalog import Catalog, Model
-from flashrun.api.platform import Platform, PoolShape
+from flashrun.api.platform import Platform, PodUser, Pool, PoolShape
+from flashrun.api.quantities import Quantity
 
 FILE: Final = "platform.json"
 """Key of the ConfigMap ``flashrun-public``."""
@@ -26,10 +27,31 @@ class PublicPool(PoolShape):
 
     resource: str = names.GPU_RESOURCE
     """Extended resource that its nodes advertise; quotas count it."""
+    cpu: Quantity = "4"
+    cpu_limit: Quantity | None = None
+    memory: Quantity = "16Gi"
+    ephemeral_storage: Quantity | None = None
+    runtime_class: str = ""
     total: int | None = None
     """GPUs in the cluster; None when they were not counted."""
     free: int | None = None
     """GPUs that no pod has asked for; None when they were not counted."""
+
+
+_PUBLIC_KEYS: Final = frozenset(PublicPool.model_fields)
+
+
+class PublicTrainer(Section):
+    """What of a trainer pod the API server judges, beside the needs of its pool."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    image: str
+    labels: dict[str, str] = {}
+    annotations: dict[str, str] = {}
+    priority_class: str = ""
+    run_as_user: PodUser = 1000
+    shared_memory: Quantity = "2Gi"
 
 
 class PublicPlatform(Section):
@@ -44,6 +66,8 @@ class PublicPlatform(Section):
     refused_models: dict[str, str] = {}
     """Ids of other models of the mirror that need none, and why they cannot be used."""
     pools: tuple[PublicPool, ...] = ()
+    trainer: PublicTrainer | None = None
+    """None: operators of earlier versions."""
     storage_endpoint: str = ""
     """As pods reach it; an address inside the cluster needs a port-forward."""
     storage_bucket: str = ""
@@ -85,10 +109,12 @@ class PublicPlatform(Section):
             refused_models=dict(refused_models or {}),
             pools=tuple(
                 PublicPool(
-                    resource=pool.resource,
-                    **{key: getattr(pool, key) for key in PoolShape.model_fields},
+                    **{key: getattr(pool, key) for key in Pool.model_fields.keys() & _PUBLIC_KEYS}
                 )
                 for pool in platform.pools
+            ),
+            trainer=PublicTrainer(
+                **{key: getattr(platform.trainer, key) for key in PublicTrainer.model_fields}
             ),
             storage_endpoint=platform.storage.endpoint,
             storage_bucket=platform.storage.bucket,

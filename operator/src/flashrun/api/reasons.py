@@ -161,6 +161,11 @@ class Reason(Word):
     # --- what a run waits for ---------------------------------------------------------------------
 
     QUEUED = "Queued", "The run waits for quota in Kueue's queue.", Owner.PLATFORM
+    MANAGED_ELSEWHERE = (
+        "ManagedElsewhere",
+        "The Job was handed to another cluster (spec.managedBy), such as by MultiKueue.",
+        Owner.PLATFORM,
+    )
     UNSCHEDULABLE = "Unschedulable", "No node has room for a pod of the run.", Owner.PLATFORM
     SECRET_MISSING = (
         "SecretMissing",

@@ -61,6 +61,7 @@ class OurLabels(Struct, omit_defaults=True):
     job_number: str | None = field(default=None, name=names.JOB_NUMBER_LABEL)
     pod_index: str | None = field(default=None, name=names.POD_INDEX_LABEL)
     secrets: str | None = field(default=None, name=names.SECRETS_LABEL)
+    queue: str | None = field(default=None, name=names.QUEUE_LABEL)
 
 
 class OurAnnotations(Struct, omit_defaults=True):
@@ -68,6 +69,7 @@ class OurAnnotations(Struct, omit_defaults=True):
 
     expires: str | None = field(default=None, name=names.EXPIRES_ANNOTATION)
     policy: str | None = field(default=None, name=names.POLICY_ANNOTATION)
+    suspended: str | None = field(default=None, name=names.SUSPENDED_ANNOTATION)
 
 
 class Identity(Struct, omit_defaults=True, rename="camel"):
@@ -107,6 +109,7 @@ class JobSpec(Struct, omit_defaults=True, rename="camel"):
     """What the operator compares of a Job's spec."""
 
     suspend: bool | None = None
+    managed_by: str | None = None
     parallelism: int | None = None
     backoff_limit: int | None = None
     backoff_limit_per_index: int | None = None
@@ -127,6 +130,36 @@ class JobObject(Struct, rename="camel"):
     metadata: Raw
     spec: JobSpec = field(default_factory=JobSpec)
     status: JobStatus = field(default_factory=JobStatus)
+
+
+class WorkloadSpec(Struct, omit_defaults=True, rename="camel"):
+    """Whether Kueue may admit a Workload, and where it waits."""
+
+    active: bool | None = None
+    queue_name: str | None = None
+
+
+class AdmissionCheck(Struct, omit_defaults=True):
+    """What Kueue waits for after it has reserved quota."""
+
+    name: str = ""
+    state: str | None = None
+    message: str | None = None
+
+
+class WorkloadStatus(Struct, omit_defaults=True, rename="camel"):
+    """How far Kueue is with a Workload."""
+
+    conditions: list[Conditions] | None = None
+    admission_checks: list[AdmissionCheck] | None = None
+
+
+class WorkloadObject(Struct):
+    """A Workload of Kueue."""
+
+    metadata: Raw
+    spec: WorkloadSpec = field(default_factory=WorkloadSpec)
+    status: WorkloadStatus = field(default_factory=WorkloadStatus)
 
 
 class Terminated(Struct, omit_defaults=True, rename="camel"):
@@ -274,6 +307,13 @@ class ListedPods(Struct):
     items: list[PodObject] | None = None
 
 
+class ListedWorkloads(Struct):
+    """A page of Workloads."""
+
+    metadata: ListPosition
+    items: list[WorkloadObject] | None = None
+
+
 class ListedEvents(Struct):
     """A page of Events."""
 
@@ -295,7 +335,7 @@ class ListedIdentities(Struct):
 
 
 _Shape = TypeVar("_Shape", bound=Struct)
-_KINDS: Final = {resource: kind for kind, resource in RESOURCES.items()}
+_KINDS: Final = {resource.plural: kind for kind, resource in RESOURCES.items()}
 
 
 class BoundedAnswers(WholeAnswers):
@@ -320,7 +360,7 @@ class BoundedAnswers(WholeAnswers):
 
 
 def _read(request: Request, text: bytes | bytearray) -> Object:
-    kind = _KINDS.get(request.resource, "")
+    kind = _KINDS.get(request.resource.plural, "")
     is_list = request.verb == "list"
     match kind:
         case _ if request.metadata_only and is_list:
@@ -334,6 +374,9 @@ def _read(request: Request, text: bytes | bytearray) -> Object:
         case "Pod" if is_list:
             pods = _shaped(text, ListedPods)
             return _page(pods, [_pod(request, item) for item in pods.items or ()])
+        case "Workload" if is_list:
+            workloads = _shaped(text, ListedWorkloads)
+            return _page(workloads, [_workload(request, item) for item in workloads.items or ()])
         case "Event" if is_list:
             events = _shaped(text, ListedEvents)
             return _page(events, [_plain(item) for item in events.items or ()])
@@ -395,6 +438,12 @@ def _metadata(request: Request, raw: Raw) -> Object:
 def _job(request: Request, job: JobObject) -> Object:
     metadata = _metadata(request, job.metadata)
     return {"metadata": metadata, "spec": _plain(job.spec), "status": _plain(job.status)}
+
+
+def _workload(request: Request, workload: WorkloadObject) -> Object:
+    metadata = _metadata(request, workload.metadata)
+    spec, status = _plain(workload.spec), _plain(workload.status)
+    return {"metadata": metadata, "spec": spec, "status": status}
 
 
 def _pod(request: Request, pod: PodObject) -> Object:

@@ -13,6 +13,7 @@ from typing import Final
 from aiohttp import web
 
 from flashrun.controller import operator_metrics
+from flashrun.listening import listen_on_all_addresses
 
 LAG_SECONDS: Final = 5.0
 OLDEST_SECONDS: Final = 300.0
@@ -44,7 +45,7 @@ class Health:
             await asyncio.sleep(_BEAT_SECONDS)
             self._worst_lag = self._clock() - self._beat - _BEAT_SECONDS
 
-    async def serve(self, port: int, host: str = "0.0.0.0") -> web.AppRunner:
+    async def serve(self, port: int) -> web.AppRunner:
         """Serve probes and metrics until the returned runner is cleaned up; port 0 is any port."""
         app = web.Application()
         app.router.add_get("/healthz", self._healthz)
@@ -52,7 +53,7 @@ class Health:
         app.router.add_get("/metrics", _metrics)
         runner = web.AppRunner(app, access_log=None)
         await runner.setup()
-        await web.TCPSite(runner, host, port).start()
+        await web.SockSite(runner, listen_on_all_addresses(port)).start()
         return runner
 
     def _lag(self) -> str:

@@ -30,6 +30,7 @@ from flashrun.controller.mirror_reader import MirrorReader
 from flashrun.controller.poll import HeartbeatPoller
 from flashrun.controller.pull_failures import PullFailures
 from flashrun.controller.queue import RunKey
+from flashrun.controller.queue_places import QueuePlaces
 from flashrun.controller.run_records import (
     MANIFESTS_LIMIT,
     NewestAttempts,
@@ -46,6 +47,8 @@ from flashrun.plan.commits import (
     newest_adapter,
 )
 from flashrun.plan.credentials import expiry_of
+from flashrun.plan.decisions import unfinished_jobs
+from flashrun.plan.kueue_workloads import queue_of
 from flashrun.plan.listed_folders import listed_adapter, listed_checkpoints
 from flashrun.plan.mirrored_models import MirrorAnswer
 from flashrun.plan.notices import newest_time, read_notices, waiting_objects
@@ -53,7 +56,15 @@ from flashrun.plan.objects import is_owned_by
 from flashrun.plan.pins import pinned_run
 from flashrun.plan.pods import read_pods
 from flashrun.plan.progress_status import with_shown_metrics
-from flashrun.plan.types import AdapterSource, Notice, Object, Observed, SecretLookup, StorageView
+from flashrun.plan.types import (
+    AdapterSource,
+    Notice,
+    Object,
+    Observed,
+    QueuedWorkload,
+    SecretLookup,
+    StorageView,
+)
 from flashrun.store import Store
 from flashrun.store_errors import StoreError
 from flashrun.store_listing import Entry
@@ -98,6 +109,7 @@ class Observer:
         self._clock = clock
         self._views: dict[str, _CachedView] = {}
         self._verdicts: dict[str, dict[bytes, Verdict]] = {}
+        self._queues = QueuePlaces(cluster, clock)
         self._silence = SilenceMeter(lambda: heartbeats.readable_seconds)
         self._pull_failures = PullFailures(clock)
 
@@ -121,6 +133,7 @@ class Observer:
         lookup = SecretLookup() if secrets is not None else await self._look_up_secrets(run)
         return Observed(
             notices=await self._notices(run, jobs, pods),
+            workloads=await self._workloads(run, jobs),
             jobs=jobs,
             pods=pods,
             has_secrets=secrets is not None,
@@ -202,6 +215,36 @@ class Observer:
             cause = str(error) or "events cannot be listed in time"
             log.warning("%s", cause, extra={"run": f"{run.namespace}/{run.name}"})
         return found
+
+    async def _workloads(
+        self, run: FlashRun, jobs: tuple[Object, ...]
+    ) -> dict[str, QueuedWorkload]:
+        """Return what Kueue holds about Jobs in its queues; without it, they wait all the same."""
+        found: dict[str, QueuedWorkload] = {}
+        try:
+            for job in unfinished_jobs(jobs):
+                if (queue := queue_of(job)) and (workload := await self._workload(run, job)):
+                    position = None
+                    if job["spec"].get("suspend"):
+                        places = await self._queues.positions(run.namespace, queue)
+                        position = places.get(workload["metadata"]["name"])
+                    found[job["metadata"]["uid"]] = QueuedWorkload(workload, position)
+        except ClusterError as error:
+            log.warning("%s", error, extra={"run": f"{run.namespace}/{run.name}"})
+        return found
+
+    async def _workload(self, run: FlashRun, job: Object) -> Object | None:
+        """Return the newest Workload of a Job."""
+        uid = job["metadata"]["uid"]
+
+        def rank(workload: Object) -> str | None:
+            metadata = workload["metadata"]
+            created: str = metadata["creationTimestamp"]
+            return created if is_owned_by(metadata, uid) else None
+
+        labels = {names.QUEUED_JOB_LABEL: uid}
+        newest = await self._cluster.newest("Workload", run.namespace, labels, 1, rank)
+        return newest[0] if newest else None
 
     async def _own_metadata(self, run: FlashRun, kind: str, name: str) -> Object | None:
         metadata = await self._cluster.metadata(kind, run.namespace, name)

@@ -21,6 +21,7 @@ from flashrun.api.environment_owners import owned_orgs
 from flashrun.api.platform import Platform, Pool
 from flashrun.api.pod import ENDED_PHASES
 from flashrun.api.public import FILE, PublicPlatform
+from flashrun.api.quantities import whole_units
 from flashrun.cluster import Cluster
 from flashrun.cluster_errors import ClusterError
 from flashrun.controller.mirror_reader import MirrorContent, MirrorReader
@@ -31,7 +32,6 @@ from flashrun.controller.upstreams import Upstreams
 from flashrun.plan import storage_policies
 from flashrun.plan.credentials import access_secret, are_due, expiry_of
 from flashrun.plan.kubernetes_status import find_condition
-from flashrun.plan.quantities import whole_units
 from flashrun.plan.types import AccessGrant, Object
 from flashrun.store import Store
 from flashrun.store_errors import StoreError

@@ -10,9 +10,10 @@ from flashrun.plan import objects, pins, resolve, run_status, storage_policies
 from flashrun.plan.conditions import TRUE, DesiredCondition
 from flashrun.plan.credentials import are_due
 from flashrun.plan.decisions import wait
+from flashrun.plan.kueue_workloads import suspend_patches
 from flashrun.plan.observed_conditions import missing_values, secrets_condition
 from flashrun.plan.run_context import RunContext
-from flashrun.plan.types import AccessGrant, Decision, Delete, Object, Patch, SecretCopy
+from flashrun.plan.types import AccessGrant, Decision, Delete, Object, SecretCopy
 
 AT_ONCE_SECONDS: Final = 0.5
 """Time to the next pass when one object has to be gone before the next is created."""
@@ -58,7 +59,7 @@ def start_job(
         secrets=missing_secrets(context),
         access=access_grant(context, resolved),
         apply=() if wrong else (*missing, job),  # the next pass creates what was removed
-        patch=suspend_patch(retire, True) if retire is not None else (),
+        patch=suspend_patches(retire, context.workload_of(retire)),
         delete=wrong,
         requeue_seconds=AT_ONCE_SECONDS if wrong else None,
     )
@@ -134,13 +135,6 @@ def access_grant(context: RunContext, resolved: ResolvedRun) -> AccessGrant | No
         seconds=seconds,
         renewal=observed.has_access,
     )
-
-
-def suspend_patch(job: Object | None, value: bool) -> tuple[Patch, ...]:
-    """Return the patch that sets ``spec.suspend`` of a Job; none where it has this value."""
-    if job is None or bool(job["spec"].get("suspend")) is value:
-        return ()
-    return (Patch("Job", job["metadata"]["name"], {"spec": {"suspend": value}}),)
 
 
 def _wait_for_removal(context: RunContext) -> Decision | None:

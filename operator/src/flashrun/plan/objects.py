@@ -11,14 +11,14 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from flashrun.api import exits, names, pod
-from flashrun.api.platform import Platform, Pool, TrainerSettings
+from flashrun.api.platform import Platform, PodUser, Pool, TrainerSettings
+from flashrun.api.quantities import multiply_quantity, parse_quantity
 from flashrun.api.records import ResolvedRun, Scale
 from flashrun.api.resource import FlashRun
 from flashrun.plan import pins
-from flashrun.plan.quantities import multiply_quantity
 from flashrun.plan.types import Object
 
-_USER: Final = 1000
+_INIT_CPU: Final = "100m"
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ def trainer_job(
     meta = owned_metadata(run, names.job_name(run.name, run.uid, placement.number))
     meta["labels"] |= {names.JOB_NUMBER_LABEL: str(placement.number)}
     if trainer.queue:
-        meta["labels"] |= {"kueue.x-k8s.io/queue-name": trainer.queue}
+        meta["labels"] |= {names.QUEUE_LABEL: trainer.queue}
     # For people: the operator does not read them.
     meta["annotations"] = {names.POOL_ANNOTATION: placement.pool.name}
     if placement.scale.sharded:
@@ -128,6 +128,7 @@ def trainer_job(
         "kind": "Job",
         "metadata": meta,
         "spec": {
+            **({"suspend": True} if trainer.queue else {}),  # until Kueue lets it go on
             **_size_fields(placement.scale.nodes),
             **limit_fields(placement.scale.nodes, limits),
             "podReplacementPolicy": "Failed",  # a pod is replaced only after it has ended
@@ -212,15 +213,13 @@ def _pod_spec(
         "dnsPolicy": trainer.dns_policy,
         "securityContext": {
             "runAsNonRoot": True,
-            "runAsUser": _USER,
-            "runAsGroup": _USER,
-            "fsGroup": _USER,
+            **_user_fields(trainer.run_as_user),
             "fsGroupChangePolicy": "OnRootMismatch",
             "seccompProfile": {"type": "RuntimeDefault"},
         },
         "initContainers": [
-            _init_container(pod.MODEL_CONTAINER, trainer, resolved),
-            _init_container(pod.PACKAGES_CONTAINER, trainer, resolved),
+            _init_container(pod.MODEL_CONTAINER, trainer, placement, resolved),
+            _init_container(pod.PACKAGES_CONTAINER, trainer, placement, resolved),
         ],
         "containers": [_trainer_container(run, trainer, placement, resolved)],
         "volumes": _volumes(run, config_map, trainer),
@@ -237,15 +236,28 @@ def _pod_spec(
     return spec | {key: value for key, value in optional.items() if value}
 
 
+def _user_fields(user: PodUser) -> Object:
+    """Return as whom a pod runs; OpenShift refuses a number that it has not chosen itself."""
+    fields = ("runAsUser", "runAsGroup", "fsGroup")
+    return {} if user == "cluster" else dict.fromkeys(fields, user)
+
+
 def _avoid_nodes(nodes: tuple[str, ...]) -> Object:
+    """Return the affinity that keeps a pod away from nodes of these names.
+
+    The label ``kubernetes.io/hostname`` may be another one than the name of its node. A field takes
+    one value only.
+    """
     if not nodes:
         return {}
-    expression = {"key": "kubernetes.io/hostname", "operator": "NotIn", "values": list(nodes)}
-    required = {"nodeSelectorTerms": [{"matchExpressions": [expression]}]}
+    fields = [{"key": "metadata.name", "operator": "NotIn", "values": [node]} for node in nodes]
+    required = {"nodeSelectorTerms": [{"matchFields": fields}]}
     return {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": required}}
 
 
-def _init_container(name: str, trainer: TrainerSettings, resolved: ResolvedRun) -> Object:
+def _init_container(
+    name: str, trainer: TrainerSettings, placement: JobPlacement, resolved: ResolvedRun
+) -> Object:
     """Return a container that prepares a folder; it gets no GPU and none of the run's secrets."""
     return {
         **_container(name, trainer, resolved.image),
@@ -258,11 +270,36 @@ def _init_container(name: str, trainer: TrainerSettings, resolved: ResolvedRun) 
                 else []
             ),
         ],
-        "resources": {
-            "requests": {"cpu": "100m", "memory": "256Mi"},
-            "limits": {"memory": "4Gi"},
-        },
+        "resources": _init_resources(placement),
     }
+
+
+def _init_resources(placement: JobPlacement) -> Object:
+    """Return what an init container gets: it may use as much as the trainer after it.
+
+    A quota on limits, or on local disk, asks every container of a pod for them.
+    """
+    shared = _optional_resources(placement)
+    requests = {"cpu": _INIT_CPU, "memory": "256Mi"}
+    limit = shared["limits"].get("cpu")
+    if limit is not None and parse_quantity(limit) < parse_quantity(_INIT_CPU):
+        requests["cpu"] = limit
+    return {
+        "requests": {**requests, **shared["requests"]},
+        "limits": {"memory": "4Gi", **shared["limits"]},
+    }
+
+
+def _optional_resources(placement: JobPlacement) -> Object:
+    """Return the requests and limits of each container that only some platforms set."""
+    pool, gpus = placement.pool, placement.scale.gpus
+    requests, limits = {}, {}
+    if pool.cpu_limit is not None:
+        limits["cpu"] = multiply_quantity(pool.cpu_limit, gpus)
+    if pool.ephemeral_storage is not None:
+        disk = multiply_quantity(pool.ephemeral_storage, gpus)
+        requests["ephemeral-storage"] = limits["ephemeral-storage"] = disk
+    return {"requests": requests, "limits": limits}
 
 
 def _trainer_container(
@@ -280,13 +317,16 @@ def _trainer_container(
         container["env"].append({"name": pod.LEADER_VARIABLE, "value": leader})
     secrets = names.secrets_name(run.name, run.uid)
     container["envFrom"] = [{"secretRef": {"name": secrets}}]
+    memory = multiply_quantity(pool.memory, gpus)
+    optional = _optional_resources(placement)
     container["resources"] = {
         "requests": {
             "cpu": multiply_quantity(pool.cpu, gpus),
-            "memory": multiply_quantity(pool.memory, gpus),
+            "memory": memory,
             pool.resource: str(gpus),
+            **optional["requests"],
         },
-        "limits": {"memory": multiply_quantity(pool.memory, gpus), pool.resource: str(gpus)},
+        "limits": {"memory": memory, pool.resource: str(gpus), **optional["limits"]},
     }
     return container
 

@@ -14,7 +14,7 @@ from flashrun.plan.mirrored_models import MirrorAnswer
 from flashrun.plan.pins import pinned_run
 from flashrun.plan.pods import Attempt, Pod, current_pods, group_attempts, read_pods
 from flashrun.plan.resolve import resolve_train
-from flashrun.plan.types import Object, Observed
+from flashrun.plan.types import Object, Observed, QueuedWorkload
 
 
 @dataclass(frozen=True)
@@ -99,6 +99,10 @@ class RunContext:
         if pinned is not None:
             return placement.placement_of_scale(pools, model.vram(algorithm), pinned.scale)
         return placement.choose_placement(pools, model, algorithm, self.train)
+
+    def workload_of(self, job: Object | None) -> QueuedWorkload | None:
+        """Return Kueue's Workload of a Job, or None."""
+        return None if job is None else self.observed.workloads.get(_uid(job))
 
     def silence(self, pod: Pod) -> timedelta:
         """Return for how long ``pod`` has shown no sign of life.

@@ -98,6 +98,15 @@ class Notice:
 
 
 @dataclass(frozen=True)
+class QueuedWorkload:
+    """What Kueue holds about a Job."""
+
+    workload: Object
+    position: int | None = None
+    """Its place in the queue, counted from 1; None: not known, or it does not wait."""
+
+
+@dataclass(frozen=True)
 class Observed:
     """Everything that one pass has read about a run."""
 
@@ -124,6 +133,8 @@ class Observed:
     """Uid of a pod whose image cannot be pulled → seconds since the operator first saw that."""
     notices: Mapping[str, tuple[Notice, ...]] = field(default_factory=dict)
     """Uid of a Job or pod that waits → what other programs report about it, the newest first."""
+    workloads: Mapping[str, QueuedWorkload] = field(default_factory=dict)
+    """Uid of a Job that waits in a queue of Kueue, or runs from one → its Workload."""
     storage: StorageView = StorageView()
 
 

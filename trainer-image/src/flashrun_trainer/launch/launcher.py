@@ -8,11 +8,11 @@ and are ignored. The launcher does not import PyTorch, to keep its memory small.
 """
 
 import logging
-import socket
 from dataclasses import dataclass
 
 from flashrun.api import names
 from flashrun.api.records import ResolvedRun
+from flashrun.listening import listen_on_all_addresses
 from flashrun.store import Store
 from flashrun.store_errors import StoreError
 from flashrun_trainer import run_attempt
@@ -119,6 +119,6 @@ class PodLauncher:
 
 
 def _free_port() -> int:
-    with socket.create_server(("", 0)) as listener:
+    with listen_on_all_addresses(0) as listener:
         port: int = listener.getsockname()[1]
         return port

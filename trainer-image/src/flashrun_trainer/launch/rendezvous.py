@@ -20,6 +20,7 @@ from flashrun.api.base import Record
 from flashrun.api.exits import Exit, Termination
 from flashrun.api.reasons import Reason
 from flashrun.api.records import ResolvedRun
+from flashrun.listening import listen_on_all_addresses
 from flashrun_trainer.pod.mounts import PodMounts
 from flashrun_trainer.pod.trainer_errors import TrainerError
 
@@ -128,7 +129,7 @@ class Rendezvous:
         self._missing = set(range(1, run.scale.nodes))
         self._peers: dict[int, PeerConnection] = {}
         self._selector = selectors.DefaultSelector()
-        self._listener = socket.create_server(("", pod.leader_port))
+        self._listener = listen_on_all_addresses(pod.leader_port)
         self._selector.register(self._listener, selectors.EVENT_READ)
 
     def __enter__(self) -> Self:

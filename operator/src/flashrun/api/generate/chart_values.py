@@ -15,6 +15,7 @@ from flashrun.api.base import Section
 from flashrun.api.catalog import Model
 from flashrun.api.platform import (
     EnvironmentSettings,
+    PodUser,
     Pool,
     Retention,
     StorageSettings,
@@ -49,6 +50,8 @@ class OperatorValues(Section):
     pod_labels: dict[str, str] = {}
     pod_annotations: dict[str, str] = {}
     dns_policy: str = "ClusterFirst"
+    run_as_user: PodUser = 65532
+    """User and group of the operator; ``cluster``: OpenShift chooses them."""
     publish_free_gpus: bool = True
     """May list nodes and pods of the whole cluster, to publish how many GPUs are free."""
     proxy: dict[Literal["http_proxy", "https_proxy", "no_proxy"], str] = {}

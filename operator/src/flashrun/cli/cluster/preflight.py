@@ -8,12 +8,13 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from flashrun.api import names
 from flashrun.api.config import RunConfig
 from flashrun.api.public import PublicPlatform, PublicPool
-from flashrun.cli.cluster import adapters, published_environments
+from flashrun.api.quantities import whole_units
+from flashrun.cli.cluster import adapters, pod_admission, published_environments
 from flashrun.cli.cluster.connection import ClusterSession, connect
 from flashrun.cli.config import dotenv, load_config, platform_cache
 from flashrun.cli.config.compose import ComposedConfig
@@ -187,36 +188,37 @@ async def _check_pool(context: PreflightContext) -> None:
         context.answers.notes.append(f"pool {pool.name} has too few free GPUs: the run would wait")
 
 
+async def _check_pod(context: PreflightContext) -> None:
+    """Let the API server judge a pod of the run, and compare its needs with the quotas."""
+    session, place = context.session, context.place
+    if place is None:
+        return
+    verdict = await pod_admission.judge_pod(
+        session.cluster, session.namespace, context.composed, context.platform, place, _NAME
+    )
+    context.answers.problems += verdict.problems
+    context.answers.notes += verdict.notes
+    if verdict.admitted is not None:
+        line = "accepted" if verdict.admitted else "refused"
+        context.answers.add("pod", line, accepted=verdict.admitted)
+
+
 async def _check_quota(context: PreflightContext) -> None:
-    """Compare the namespace's quota of the pool's resource with what the run requests."""
+    """Show the namespace's quota of the pool's resource."""
     if context.place is None:
         return
-    gpus, resource = context.place.scale.world_size, f"requests.{context.place.pool.resource}"
+    resource = f"requests.{context.place.pool.resource}"
     try:
         quotas = await context.session.cluster.list("ResourceQuota", context.session.namespace)
-    except Forbidden as error:
-        context.answers.notes.append(f"quota was not checked: {error}")
-        return
-    limits = [
-        (quota["metadata"]["name"], int(hard), _used(quota, resource))
-        for quota in quotas
-        if (hard := ((quota.get("status") or {}).get("hard") or {}).get(resource)) is not None
-    ]
-    for name, hard, used in limits:
-        context.answers.add(
-            "quota", f"{name}: {used} of {hard} {resource} used", hard=hard, used=used
-        )
-        what = f"quota {name} allows {hard} {resource} in namespace {context.session.namespace}"
-        if gpus > hard:
-            context.answers.problems.append(
-                f"{what}, but the run needs {gpus}: it would never start"
-            )
-        elif used + gpus > hard:
-            context.answers.notes.append(f"{what}, and {used} are in use: the run would wait")
-
-
-def _used(quota: dict[str, Any], resource: str) -> int:
-    return int((quota["status"].get("used") or {}).get(resource, 0))
+    except Forbidden:
+        return  # said by the check of the pod
+    for quota in quotas:
+        status, name = quota.get("status") or {}, quota["metadata"]["name"]
+        if (limit := (status.get("hard") or {}).get(resource)) is None:
+            continue
+        hard, used = whole_units(limit), whole_units((status.get("used") or {}).get(resource, 0))
+        line = f"{name}: {used} of {hard} {resource} used"
+        context.answers.add("quota", line, hard=hard, used=used)
 
 
 async def _check_secrets(context: PreflightContext) -> None:
@@ -238,6 +240,7 @@ _CHECKS: Final[tuple[Callable[[PreflightContext], Awaitable[None]], ...]] = (
     _check_platform,
     _check_storage,
     _check_pool,
+    _check_pod,
     _check_quota,
     _check_secrets,
 )

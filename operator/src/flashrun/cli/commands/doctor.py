@@ -22,6 +22,7 @@ from flashrun.cli.output.failure import ExitCode, Failure
 from flashrun.cli.output.output_format import OutputFormat
 from flashrun.cli.output.tables import Cell, Table, Tone
 from flashrun.cluster_errors import ClusterError, Forbidden, NotFound
+from flashrun.plan.kubernetes_status import find_condition
 from flashrun.store_errors import StoreError
 
 if TYPE_CHECKING:
@@ -331,9 +332,13 @@ async def _check_kueue(session: ClusterSession, platform: PublicPlatform) -> lis
         ]
     except Forbidden as error:
         return [CheckResult("Kueue", Verdict.WARN, f"{queue} was not checked", str(error))]
-    if platform.queue not in {item["metadata"]["name"] for item in queues}:
+    found = next((item for item in queues if item["metadata"]["name"] == platform.queue), None)
+    if found is None:
         seen = f"{queue} does not exist in namespace {session.namespace}: runs would wait for ever"
         return [CheckResult("Kueue", Verdict.FAIL, seen, "create it, for the team's ClusterQueue")]
+    if stopped := find_condition(found, "Active", "False"):
+        seen = f"{queue} admits nothing: {stopped.get('message') or stopped.get('reason')}"
+        return [CheckResult("Kueue", Verdict.FAIL, seen, "repair its ClusterQueue")]
     return [CheckResult("Kueue", Verdict.OK, f"{queue} exists")]
 
 

@@ -15,9 +15,14 @@ from flashrun.plan.job_start import (
     access_grant,
     missing_secrets,
     spec_repair,
-    suspend_patch,
 )
 from flashrun.plan.kubernetes_status import find_condition
+from flashrun.plan.kueue_workloads import (
+    other_manager,
+    resume_patches,
+    stopping_sentence,
+    waiting_sentence,
+)
 from flashrun.plan.notices import (
     autoscaler_sentence,
     newest_warning,
@@ -41,13 +46,12 @@ def follow_job(context: RunContext) -> Decision:
     assert job is not None  # the policy job_launch has answered
     assert resolved is not None  # a run with a Job has pins
     missing, wrong = _missing_objects(context, resolved)
-    resume = job["spec"].get("suspend") and not context.platform.trainer.queue
     repair = Decision(
         status=context.status,
         secrets=missing_secrets(context),
         access=access_grant(context, resolved),
         apply=missing,
-        patch=(*(suspend_patch(job, False) if resume else ()), *_limits_patch(context, job)),
+        patch=(*resume_patches(job, context.workload_of(job)), *_limits_patch(context, job)),
     )
     without_image = next(
         (pod for pod in context.current_pods if _image_overdue(context, pod)), None
@@ -118,8 +122,17 @@ def _describe_pods(context: RunContext, job: Object, nodes: int) -> tuple[Phase,
     pods = context.current_pods
     active = [pod for pod in pods if pod.active]
     waiting = Phase.STARTING if len(active) == len(context.pods) else Phase.RETRYING
+    if manager := other_manager(job):
+        message = (
+            f"The Job was handed to {manager}, which may run it in another cluster: there it has "
+            "neither its Secrets nor its spec."
+        )
+        return Phase.PENDING, Reason.MANAGED_ELSEWHERE, message
     if job["spec"].get("suspend"):
-        return Phase.PENDING, Reason.QUEUED, "The Job waits for quota in its queue."
+        queued = context.workload_of(job)
+        if active:
+            return Phase.RUNNING, Reason.SUSPENDING, stopping_sentence(queued)[:2048]
+        return Phase.PENDING, Reason.QUEUED, waiting_sentence(job, queued)[:2048]
     if find_condition(job, "Complete") is not None:
         return Phase.RUNNING, Reason.FINISHING, Reason.FINISHING.sentence
     notices = context.observed.notices

@@ -5,7 +5,8 @@ from flashrun.api.reasons import ConditionType, Phase, Reason
 from flashrun.api.resource import FailureStatus
 from flashrun.plan import objects, pins, run_status
 from flashrun.plan.decisions import RECHECK_SECONDS, delete_jobs, fail_run, wait
-from flashrun.plan.job_start import pin_run, start_job, suspend_patch
+from flashrun.plan.job_start import pin_run, start_job
+from flashrun.plan.kueue_workloads import suspend_patches
 from flashrun.plan.run_context import RunContext
 from flashrun.plan.types import Decision
 
@@ -61,7 +62,9 @@ def _remove_strays(context: RunContext) -> Decision:
     )
     return Decision(
         status=status,
-        patch=tuple(patch for job in retired for patch in suspend_patch(job, True)),
+        patch=tuple(
+            patch for job in retired for patch in suspend_patches(job, context.workload_of(job))
+        ),
         delete=delete_jobs(context.stray_jobs),
         requeue_seconds=RECHECK_SECONDS,
     )

@@ -1,10 +1,11 @@
 """Renewed Job: another Job takes the place of one that would wait long, or fail at once.
 
-The Job controller has no other way to forget a back-off, and to forget when a Job first started.
+The Job controller has no other way to forget a back-off, to forget when a Job first started, and to
+let its pods go to a node that they avoid.
 """
 
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
 from flashrun.api.reasons import Phase, Reason, Retry
@@ -13,24 +14,27 @@ from flashrun.api.times import format_time, parse_time
 from flashrun.plan import back_off, failures, objects, pins
 from flashrun.plan.job_start import start_job
 from flashrun.plan.kubernetes_status import find_condition
+from flashrun.plan.kueue_workloads import queue_of
 from flashrun.plan.run_context import RunContext
 from flashrun.plan.types import Decision, Object
 
 DEADLINE_MARGIN: Final = timedelta(minutes=1)
 """How far the clock of the Job controller may be ahead of the operator's."""
+NO_OTHER_NODE: Final = timedelta(minutes=10)
+"""How long pods that avoid nodes wait for another node; an autoscaler may add one."""
 LAST_RENEWAL: Final = 900
 """Number of the last Job that takes the place of another one; names have room for 999."""
 
 
 def renew_job(context: RunContext) -> Decision | None:
-    """Continue in another Job when this one was suspended beyond its deadline, or backs off long.
+    """Continue in another Job when this one was suspended beyond its deadline, backs off long, or
+    has no node but those that it avoids.
 
-    In a queue the same Job goes on: another one would lose its place.
+    After an interruption, the same Job goes on in a queue of Kueue: another one would lose its
+    place. Kueue clears the start of a Job that it stops, so that its deadline does not pass.
     """
     job, pinned = context.job, context.run.status.resolved
-    if job is None or pinned is None or context.platform.trainer.queue:
-        return None
-    if any(pod.holds_node for pod in context.pods) or pinned.job >= LAST_RENEWAL:
+    if job is None or pinned is None or pinned.job >= LAST_RENEWAL:
         return None
     if find_condition(job, "Failed") or find_condition(job, "Complete"):
         return None
@@ -38,12 +42,17 @@ def renew_job(context: RunContext) -> Decision | None:
         return None
     limits = pins.job_limits(context.run, context.platform)
     limits = replace(limits, renewals=limits.renewals + 1)
+    returned = _return_to_avoided_nodes(context, job, limits)
+    if returned is not None:
+        return returned
+    if any(pod.holds_node for pod in context.pods):
+        return None
     if job["spec"].get("suspend"):
         if not _deadline_has_passed(context, job):
             return None
         message = "The run continues in another Job, whose wall-clock limit begins anew."
         return _continue(context, job, limits, Reason.RETRYING, message)
-    return _skip_back_off(context, job, limits)
+    return None if queue_of(job) else _skip_back_off(context, job, limits)
 
 
 def _deadline_has_passed(context: RunContext, job: Object) -> bool:
@@ -72,18 +81,48 @@ def _skip_back_off(context: RunContext, job: Object, limits: pins.JobLimits) -> 
     last = max(ended, key=lambda attempt: attempt.end or context.now)
     if not _was_interrupted(context) or _worked(last) < back_off.back_off(len(ended)):
         return None
-    started = (job.get("status") or {}).get("startTime")
-    used = context.now - parse_time(started) if started else timedelta(0)
-    limits = replace(
-        limits,
-        seconds_before=limits.seconds_before + max(0, int(used.total_seconds())),
-        failures_before=limits.failures_before + back_off.counted_failures(ended),
-    )
+    limits = _limits_after(context, job, limits, context.now)
     message = (
         f"{last.reason}: the run continues in another Job, because the Job controller would have "
         f"waited until {format_time(moment)}."
     )
     return _continue(context, job, limits, Reason.RETRYING, message)
+
+
+def _return_to_avoided_nodes(
+    context: RunContext, job: Object, limits: pins.JobLimits
+) -> Decision | None:
+    """Continue in a Job that avoids no node when no other node takes a pod."""
+    pinned = context.run.status.resolved
+    held = [pod for pod in context.current_pods if pod.holds_node]
+    if pinned is None or not pinned.avoid_nodes or job["spec"].get("suspend"):
+        return None
+    if not held or any(pod.started is not None or not pod.unschedulable for pod in held):
+        return None
+    since = max(pod.created for pod in held)
+    if context.now - since < NO_OTHER_NODE:
+        return None
+    minutes = int(NO_OTHER_NODE.total_seconds()) // 60
+    message = (
+        f"No other node took the run within {minutes} minutes: it continues in another Job, which "
+        f"may run on {', '.join(pinned.avoid_nodes)} again."
+    )
+    limits = _limits_after(context, job, limits, since)
+    return _continue(context, job, limits, Reason.RETRYING, message, avoid_nodes=())
+
+
+def _limits_after(
+    context: RunContext, job: Object, limits: pins.JobLimits, moment: datetime
+) -> pins.JobLimits:
+    """Return what a Job that replaces ``job`` has left, which was of use until ``moment``."""
+    started = (job.get("status") or {}).get("startTime")
+    used = moment - parse_time(started) if started else timedelta(0)
+    ended = back_off.ended_attempts(context)
+    return replace(
+        limits,
+        seconds_before=limits.seconds_before + max(0, int(used.total_seconds())),
+        failures_before=limits.failures_before + back_off.counted_failures(ended),
+    )
 
 
 def _was_interrupted(context: RunContext) -> bool:
@@ -100,15 +139,23 @@ def _worked(attempt: AttemptStatus) -> timedelta:
 
 
 def _continue(
-    context: RunContext, job: Object, limits: pins.JobLimits, reason: Reason, message: str
+    context: RunContext,
+    job: Object,
+    limits: pins.JobLimits,
+    reason: Reason,
+    message: str,
+    *,
+    avoid_nodes: tuple[str, ...] | None = None,
 ) -> Decision | None:
+    """Start the next Job; it avoids the same nodes by default."""
     resolved, pinned = context.pinned, context.run.status.resolved
     assert resolved is not None  # a run with a Job has pins
     assert pinned is not None
     pool = next((pool for pool in context.platform.pools if pool.name == pinned.pool), None)
     if pool is None:
         return None
-    placement = objects.JobPlacement(pinned.job + 1, pool, resolved.scale, pinned.avoid_nodes)
+    avoided = pinned.avoid_nodes if avoid_nodes is None else avoid_nodes
+    placement = objects.JobPlacement(pinned.job + 1, pool, resolved.scale, avoided)
     return start_job(
         context,
         resolved,

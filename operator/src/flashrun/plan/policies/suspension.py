@@ -2,7 +2,7 @@
 
 from flashrun.api.reasons import Phase, Reason
 from flashrun.plan import run_status
-from flashrun.plan.job_start import suspend_patch
+from flashrun.plan.kueue_workloads import suspend_patches
 from flashrun.plan.run_context import RunContext
 from flashrun.plan.types import Decision
 
@@ -21,4 +21,5 @@ def suspend_run(context: RunContext) -> Decision | None:
         if context.active
         else "Paused by spec.control.suspend: set it to false to continue.",
     )
-    return Decision(status=status, patch=suspend_patch(context.job, True))
+    patch = suspend_patches(context.job, context.workload_of(context.job))
+    return Decision(status=status, patch=patch)

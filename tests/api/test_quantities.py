@@ -6,8 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 from kubernetes.utils.quantity import parse_quantity as parse_as_the_client
+from pydantic import TypeAdapter, ValidationError
 
-from flashrun.plan.quantities import multiply_quantity, parse_quantity, whole_units
+from flashrun.api.quantities import (
+    Quantity,
+    format_quantity,
+    multiply_quantity,
+    parse_quantity,
+    whole_units,
+)
 
 
 @pytest.mark.parametrize(
@@ -58,3 +65,30 @@ def test_whole_units_are_rounded_down_and_never_negative() -> None:
 )
 def test_a_product_keeps_its_unit_and_all_digits(quantity: str, count: int, product: str) -> None:
     assert multiply_quantity(quantity, count) == product
+
+
+NOTATIONS = ["0", "8", "1k", "500m", "2e3", "1E3", "1E", "1Ei", "1.5Gi", ".5", "5.", "0.1", "3P"]
+
+
+@pytest.mark.parametrize("text", NOTATIONS)
+def test_settings_take_every_notation_of_kubernetes(text: str) -> None:
+    assert TypeAdapter(Quantity).validate_python(text) == text
+    parse_quantity(text)
+
+
+@pytest.mark.parametrize("text", ["-1", "", "1K", "1e", "1 Gi", "Gi", "1e400", "1\n"])
+def test_settings_refuse_what_is_no_amount(text: str) -> None:
+    with pytest.raises(ValidationError):
+        TypeAdapter(Quantity).validate_python(text)
+
+
+@pytest.mark.parametrize(
+    ("quantity", "shown"),
+    [
+        *(("68719476736", "64Gi"), ("1536Mi", "1536Mi"), ("2000000", "2000000"), ("8", "8")),
+        *(("500m", "0.5"), ("1e3", "1000"), ("0", "0"), ("1100m", "1.1"), ("1Ti", "1Ti")),
+    ],
+)
+def test_a_quantity_is_shown_exactly(quantity: str, shown: str) -> None:
+    assert format_quantity(parse_quantity(quantity)) == shown
+    assert parse_quantity(shown) == parse_quantity(quantity)

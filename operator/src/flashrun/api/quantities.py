@@ -5,7 +5,9 @@ https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/quantity/
 
 import re
 from decimal import Decimal
-from typing import Any, Final
+from typing import Annotated, Any, Final
+
+from pydantic import Field
 
 _QUANTITY: Final = re.compile(
     r"(?P<number>[+-]?(?:\d{1,40}\.?\d{0,40}|\.\d{1,40}))"
@@ -17,6 +19,16 @@ _DECIMAL: Final[dict[str, int]] = dict(
 _BINARY: Final[dict[str, int]] = {
     f"{prefix}i": 1024**power for power, prefix in enumerate("KMGTPE", 1)
 }
+
+
+Quantity = Annotated[
+    str,
+    Field(
+        pattern=r"^(?:[0-9]{1,18}\.?[0-9]{0,18}|\.[0-9]{1,18})"
+        r"(?:[eE][+-]?[0-9]{1,2}|[numkMGTPE]|[KMGTPE]i)?$"
+    ),
+]
+"""A quantity that is not negative, as settings take it."""
 
 
 def parse_quantity(quantity: Any) -> Decimal:
@@ -40,6 +52,15 @@ def whole_units(quantity: Any) -> int:
         return max(0, int(parse_quantity(quantity)))
     except ValueError:
         return 0
+
+
+def format_quantity(value: Decimal) -> str:
+    """Return a quantity for people: exact, and in the largest binary unit that divides it."""
+    for unit, size in reversed(_BINARY.items()):
+        if value >= size and value % size == 0:
+            return f"{value / size:f}{unit}"
+    text = f"{value:f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 def multiply_quantity(quantity: str, count: int) -> str:
