@@ -211,7 +211,7 @@ async def _check_quota(context: PreflightContext) -> None:
     try:
         quotas = await context.session.cluster.list("ResourceQuota", context.session.namespace)
     except Forbidden:
-        return  # said by the check of the pod
+        return  # the check of the pod reports it
     for quota in quotas:
         status, name = quota.get("status") or {}, quota["metadata"]["name"]
         if (limit := (status.get("hard") or {}).get(resource)) is None:
