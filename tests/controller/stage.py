@@ -49,7 +49,10 @@ from tests.servers import kubectl
 Object = dict[str, Any]
 ENVIRONMENT = "org/env"
 MODEL = "Qwen/Qwen3.5-0.8B"
-POOLS = [{"name": "small", "vram": 24, "cost": 1}, {"name": "large", "vram": 80, "cost": 4}]
+POOLS = [
+    {"name": "small", "vram": 24, "cost": 1},
+    {"name": "large", "vram": 80, "cost": 4, "memory": "64Gi"},
+]
 
 
 def now() -> datetime:

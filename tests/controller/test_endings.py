@@ -1,6 +1,7 @@
 """How runs end, and that they stay ended by the operator's own record."""
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -10,10 +11,15 @@ import pytest
 from flashrun.api import names
 from flashrun.api.exits import Exit, Termination
 from flashrun.api.records import Ending
+from flashrun.api.resource import FlashRun
+from flashrun.cli.output import formatting
+from flashrun.cluster_errors import ClusterError
+from flashrun.controller.pass_errors import explain_error
 from flashrun.controller.watch import Watch
 from flashrun.store import Store
 from flashrun.store_errors import StorageForbidden, Unavailable
 from tests.controller.stage import World
+from tests.servers import kubectl
 
 pytestmark = pytest.mark.api
 RUN = "flash-1-0a1b2c3d"
@@ -214,3 +220,81 @@ async def test_a_result_that_comes_early_ends_the_pod_and_every_gpu_second_count
     run = await world.phase(RUN, "Succeeded")
     assert run.status.gpu_seconds >= 120
     assert run.status.attempts[0].end is not None
+
+
+# --- deleted, and held by a finalizer of another program ------------------------------------------
+
+HOLDER = "example.com/backup"
+
+
+async def held(world: World) -> FlashRun:
+    """A run in training that was deleted and that another program holds."""
+    await world.submit(RUN)
+    await world.phase(RUN, "Starting")
+    trainer = await world.trainer(RUN)
+    trainer.beat(3)
+    await world.phase(RUN, "Running")
+    body = {"metadata": {"finalizers": [HOLDER]}}
+    await world.cluster.patch(names.KIND, world.namespace, RUN, body)
+    await world.cluster.delete(names.KIND, world.namespace, RUN)
+    return await world.run(RUN)
+
+
+REFUSALS = [
+    ("storage that is away", Unavailable("s3 does not answer")),
+    ("a refused write", StorageForbidden("403: the bucket is read-only")),
+    ("an error of the operator", ValueError("s3cret")),
+]
+
+
+@pytest.mark.parametrize("error", [row[1] for row in REFUSALS], ids=[row[0] for row in REFUSALS])
+async def test_an_error_in_the_deletion_of_a_held_run_is_shown_and_heals(
+    world: World, monkeypatch: pytest.MonkeyPatch, error: Exception
+):
+    uid = (await held(world)).uid
+    with monkeypatch.context() as patch:
+
+        def refuse(*_: object) -> None:
+            raise error
+
+        patch.setattr(Store, "create_json", refuse)
+        for _ in range(2):
+            with pytest.raises(type(error)):
+                await world.pass_over(RUN)
+    run = await world.run(RUN)
+    reason, sentence = explain_error(error)
+    assert (run.status.phase, run.status.pending.reason) == ("Cancelling", reason)
+    assert sentence.rstrip(".")[:40] in run.status.pending.message
+    assert HOLDER in run.status.pending.message
+    assert "s3cret" not in str(run.status)
+    shown = dict(formatting.summary(run, datetime.now(UTC)))
+    assert shown["Waiting"].startswith("The deletion of the run is not finished")
+    described = kubectl(world.kubeconfig, "-n", world.namespace, "describe", "flashrun", RUN)
+    assert "The deletion of the run is not finished" in described
+
+    run = await world.phase(RUN, "Cancelled")
+    assert await world.jobs(RUN) == []
+    assert ending_of(world, RUN, uid).reason == "Deleted"
+    assert run.status.pending is None
+    shown = dict(formatting.summary(run, datetime.now(UTC)))
+    assert shown["Deletion"].endswith(f"until other programs remove their finalizer {HOLDER}.")
+    assert world.known.read() == ()
+    version = (await world.cluster.get(names.KIND, world.namespace, RUN))["metadata"]
+    assert await world.pass_over(RUN) is None
+    again = (await world.cluster.get(names.KIND, world.namespace, RUN))["metadata"]
+    assert again["resourceVersion"] == version["resourceVersion"]
+
+    await world.cluster.patch(names.KIND, world.namespace, RUN, {"metadata": {"finalizers": None}})
+    assert await world.cluster.find(names.KIND, world.namespace, RUN) is None
+    assert await world.pass_over(RUN) is None
+
+
+async def test_a_held_run_that_cannot_be_read_ends_too(world: World):
+    uid = (await held(world)).uid
+    unreadable = {"phase": "Unheard"}
+    with contextlib.suppress(ClusterError):  # where the definition lists phases
+        await world.cluster.patch_status(names.KIND, world.namespace, RUN, unreadable)
+    await world.pass_over(RUN)
+    assert ending_of(world, RUN, uid).reason == "Deleted"
+    assert await world.jobs(RUN) == []
+    await world.cluster.patch(names.KIND, world.namespace, RUN, {"metadata": {"finalizers": None}})

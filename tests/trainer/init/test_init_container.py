@@ -7,7 +7,10 @@ from dataclasses import replace
 
 import pytest
 
+from flashrun.api import names
 from flashrun.api.records import Heartbeat
+from flashrun.store import Store
+from flashrun.store_errors import Unavailable
 from flashrun_trainer.init import model_download
 from flashrun_trainer.init.init_container import heartbeats, run_init_container
 from flashrun_trainer.pod.mounts import PodMounts
@@ -88,6 +91,46 @@ def test_what_a_container_prints_is_redacted(
     printed = "".join(capfd.readouterr())
     assert "Looking in https://me:***@index.invalid/simple" in printed
     assert INDEX_PASSWORD not in printed
+
+
+def test_the_log_of_a_pod_that_ends_in_an_init_container_is_in_storage(
+    new_pod: Callable[..., TrainerPod], capfd: pytest.CaptureFixture[str]
+):
+    def download(_: PodMounts) -> None:
+        os.write(1, b"model downloaded\n")
+
+    def install(_: PodMounts) -> None:
+        os.write(1, f"asking https://me:{INDEX_PASSWORD}@index.invalid\n".encode())
+        raise RuntimeError("the index has no such package")
+
+    pod = new_pod()
+    key = names.pod_log_key(pod.prefix, pod.inside.name)
+    assert run_init_container("model", download, lambda _: "", pod.inside) == 0
+    assert not pod.store.exists(key)
+    assert run_init_container("packages", install, lambda _: "", pod.inside) == 1
+
+    lines = pod.store.get_bytes(key).decode().splitlines()
+    assert lines == [
+        "[model] model downloaded",
+        "[packages] asking https://me:***@index.invalid",
+    ]
+
+
+def test_a_log_that_cannot_be_uploaded_changes_no_exit_code(
+    new_pod: Callable[..., TrainerPod],
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+):
+    def fail(_: PodMounts) -> None:
+        raise MemoryError
+
+    def refuse(*_: object) -> None:
+        raise Unavailable("storage is away")
+
+    pod = new_pod()
+    monkeypatch.setattr(Store, "put_bytes", refuse)
+    assert run_init_container("model", fail, lambda _: "", pod.inside) == 68
+    assert pod.termination.reason == "OutOfMemory"
 
 
 def test_credentials_of_the_index_are_redacted_wherever_they_are_printed(

@@ -257,6 +257,11 @@ def spec_key(prefix: str) -> str:
     return f"{prefix}{SPEC_KEY}"
 
 
+def run_record_key(prefix: str) -> str:
+    """Return the key of the operator's copy of a run, under the run's prefix."""
+    return f"{prefix}run.json"
+
+
 def metrics_key(prefix: str) -> str:
     """Return the key of the lossless metrics history under a run's prefix."""
     return f"{prefix}metrics.jsonl"
@@ -274,7 +279,17 @@ def control_key(prefix: str) -> str:
 
 def log_key(prefix: str, attempt: int) -> str:
     """Return the key of one attempt's log."""
-    return f"{prefix}logs/attempt-{attempt}.log"
+    return f"{logs_prefix(prefix)}attempt-{attempt}.log"
+
+
+def pod_log_key(prefix: str, pod: str) -> str:
+    """Return the key of the log of a pod's init containers."""
+    return f"{logs_prefix(prefix)}pod-{pod}.log"
+
+
+def logs_prefix(prefix: str) -> str:
+    """Return the prefix of all logs of a run."""
+    return f"{prefix}logs/"
 
 
 def rollouts_prefix(prefix: str) -> str:

@@ -37,6 +37,11 @@ class KnownRuns:
         with self._lock:
             self._noted.add(key)
 
+    def has_noted(self, run: RunIdentity) -> bool:
+        """Return whether this process knows that ``run`` is remembered."""
+        with self._lock:
+            return self._key(run) in self._noted
+
     def forget(self, run: RunIdentity) -> None:
         """Forget ``run``: the record of its end is in storage."""
         key = self._key(run)

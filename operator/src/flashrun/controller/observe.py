@@ -357,8 +357,9 @@ def _files_of(run: FlashRun, records: RunRecords) -> StorageView:
     ending = records.read(ending_key, Ending)
     result_key, adapter_prefix = names.result_key(prefix), names.adapter_prefix(prefix)
     top, is_empty = set(), True
+    own = names.run_record_key(prefix)
     for entry in records.list(prefix, recursive=False):
-        is_empty = False
+        is_empty = is_empty and entry.key == own  # the operator writes it before any pod
         if entry.key in (result_key, adapter_prefix):
             top.add(entry.key)
     if is_empty:

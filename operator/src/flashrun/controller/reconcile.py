@@ -23,12 +23,13 @@ from flashrun.api.records import Claim, Ending, RunIdentity
 from flashrun.api.resource import FlashRun, FlashRunStatus
 from flashrun.api.times import parse_time
 from flashrun.cluster import Cluster
-from flashrun.cluster_errors import ClusterError, Forbidden, Invalid, TooLarge
+from flashrun.cluster_errors import ClusterError, Forbidden, Invalid, NotFound, TooLarge
 from flashrun.controller import events, operator_metrics
 from flashrun.controller.known_runs import KnownRuns
 from flashrun.controller.observe import JOBS_LIMIT, Observer
 from flashrun.controller.pass_errors import explain_error
 from flashrun.controller.queue import RunKey
+from flashrun.controller.run_copies import RunCopies
 from flashrun.controller.storage_access import AccessIssuer
 from flashrun.controller.storage_threads import call_storage
 from flashrun.plan.blocked_runs import (
@@ -41,13 +42,16 @@ from flashrun.plan.blocked_runs import (
 )
 from flashrun.plan.credentials import access_secret
 from flashrun.plan.decide import decide
+from flashrun.plan.decisions import RECHECK_SECONDS
+from flashrun.plan.deletions import deleted_status, unfinished_deletion
 from flashrun.plan.endings import ending_of, ending_of_deleted, identity_of, identity_of_run
 from flashrun.plan.objects import is_owned_by
+from flashrun.plan.pods import read_pod
 from flashrun.plan.policies.lost_node import lost_pod_status
 from flashrun.plan.run_status import with_access_expiry, with_job_uid
 from flashrun.plan.types import AccessGrant, Decision, Object, RunEvent
 from flashrun.store import Store
-from flashrun.store_errors import KeyExists, StoreError
+from flashrun.store_errors import Corrupt, KeyExists, StoreError
 
 log = logging.getLogger(__name__)
 
@@ -83,7 +87,7 @@ class Reconciler:
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._cluster, self._store, self._observer = cluster, store, observer
-        self._known = known
+        self._known, self._records = known, RunCopies(store)
         self._platform, self._issuer = platform, AccessIssuer(store, platform.storage)
         self._leading, self._clock = leading, clock
 
@@ -112,9 +116,7 @@ class Reconciler:
         if manifest is None:
             return None  # owner references clean up without the operator
         if "deletionTimestamp" in manifest["metadata"]:
-            await self._end_deleted(key, manifest["metadata"]["uid"])
-            await call_storage(self.record_deletion, manifest)
-            return None
+            return await self._pass_over_deleted(key, manifest)
         try:
             run = FlashRun.from_manifest(manifest)
         except ValidationError as error:
@@ -141,23 +143,61 @@ class Reconciler:
         await self._report(run, decision)
         return decision.requeue_seconds
 
-    async def _end_deleted(self, key: RunKey, uid: str) -> None:
-        """Delete the Jobs of a run that is being deleted and that a finalizer still holds.
+    async def _pass_over_deleted(self, key: RunKey, manifest: Object) -> float | None:
+        """End a run that is being deleted and that finalizers still hold, and say so in its status.
+
+        Returns the seconds until the next pass while pods of it are left.
+        """
+        metadata = manifest["metadata"]
+        finalizers = metadata.get("finalizers") or []
+        try:
+            run = FlashRun.from_manifest(manifest)
+        except ValidationError:
+            run = None  # it ends all the same
+        try:
+            ended = await self._end_deleted(key, metadata["uid"])
+            await call_storage(self._record_deleted, identity_of(manifest))
+            if run is not None:
+                status = deleted_status(run, finalizers, self._clock(), ended=ended)
+                await self._write_deleted(run, status)
+        except NotLeading:
+            raise
+        except Exception as error:
+            if run is not None:
+                reason, message = explain_error(error)
+                status = unfinished_deletion(run, finalizers, reason, message, self._clock())
+                await self._report_blocked(run, status)
+            raise
+        return None if ended else RECHECK_SECONDS
+
+    async def _end_deleted(self, key: RunKey, uid: str) -> bool:
+        """Delete the Jobs of a run that is being deleted; return whether all its pods are gone.
 
         Owner references delete them only when the run itself is gone.
         """
         labels = {names.RUN_UID_LABEL: uid}
 
-        def rank(job: Object) -> bool | None:
+        def rank_job(job: Object) -> bool | None:
             metadata = job["metadata"]
             live = is_owned_by(metadata, uid) and "deletionTimestamp" not in metadata
             return True if live else None
 
-        jobs = await self._cluster.newest("Job", key.namespace, labels, JOBS_LIMIT, rank)
+        def rank_pod(pod: Object) -> bool | None:
+            return True if read_pod(pod).active else None
+
+        jobs = await self._cluster.newest("Job", key.namespace, labels, JOBS_LIMIT, rank_job)
         for metadata in (job["metadata"] for job in jobs):
             self._check_leading()
             name = metadata["name"]
             await self._cluster.delete("Job", key.namespace, name, uid=metadata["uid"])
+        return not await self._cluster.newest("Pod", key.namespace, labels, 1, rank_pod)
+
+    async def _write_deleted(self, run: FlashRun, status: FlashRunStatus) -> None:
+        """Write the status of a run that may be gone any moment."""
+        if status == run.status:
+            return
+        with contextlib.suppress(NotFound):
+            await self._write_status(run, status.to_patch())
 
     async def _note(self, run: FlashRun, decision: Decision) -> None:
         """Remember in storage that the run exists, at the latest before it gets a Job.
@@ -166,10 +206,13 @@ class Reconciler:
             _Blocked: storage does not take it, and the run would get a Job.
         """
         self._check_leading()
+        begins = any(manifest["kind"] == "Job" for manifest in decision.apply)
         try:
+            if begins or not self._known.has_noted(identity_of_run(run)):
+                await call_storage(self._records.write, run, decision.status)
             await call_storage(self._known.note, identity_of_run(run))
         except StoreError as error:
-            if any(manifest["kind"] == "Job" for manifest in decision.apply):
+            if begins:
                 raise _Blocked(error, unnoted(run, str(error), self._clock())) from error
             log.warning("%s", error, extra={"run": f"{run.namespace}/{run.name}"})
 
@@ -292,17 +335,23 @@ class Reconciler:
         """
         if not self._leading():
             return
-        run = identity_of(manifest)
         try:
-            self._create_ending(ending_of_deleted(run, self._clock()))
+            self._record_deleted(identity_of(manifest))
         except StoreError as error:  # the next resync misses the run
             log.warning("the deletion of a run is not recorded yet: %s", error)
-        else:
-            self._forget(run)
+
+    def _record_deleted(self, run: RunIdentity) -> None:
+        """Record that a run was deleted, unless it had ended before; raises ``StoreError``."""
+        self._check_leading()
+        self._end_as_deleted(run)
+        self._forget(run)
+
+    def _end_as_deleted(self, run: RunIdentity) -> None:
+        self._records.close(self._create_ending(ending_of_deleted(run, self._clock())))
 
     def record_missed_deletion(self, run: RunIdentity) -> None:
         """Record that a run was deleted while no operator watched; raises ``StoreError``."""
-        self._create_ending(ending_of_deleted(run, self._clock()))
+        self._end_as_deleted(run)
         self._known.forget(run)
 
     def record_missed_deletions(
@@ -333,15 +382,21 @@ class Reconciler:
         try:
             ending = ending_of(run, status, self._clock())
             await call_storage(self._create_ending, ending)
+            await call_storage(self._records.write, run, status)
         except StoreError as error:
             status = unrecorded_ending(run, str(error), self._clock())
             raise _Blocked(error, status) from error
 
-    def _create_ending(self, ending: Ending) -> None:
+    def _create_ending(self, ending: Ending) -> Ending:
+        """Record an end, and return the record that counts: the first one."""
         run = ending.run
         key = names.ending_key(run.namespace, run.name, run.uid)
-        with contextlib.suppress(KeyExists):  # the first record counts
+        try:
             self._store.create_json(key, ending)
+        except KeyExists:
+            with contextlib.suppress(Corrupt):
+                return self._store.get_json(key, Ending)
+        return ending
 
     async def _write_status(self, run: FlashRun, status: Object) -> None:
         """Write the whole status; with the uid, a later run of the same name is not changed."""
@@ -400,7 +455,8 @@ class Reconciler:
                 return
             manifest, now = {"metadata": metadata}, parse_time(metadata["creationTimestamp"])
         if "deletionTimestamp" in manifest["metadata"]:
-            await call_storage(self.record_deletion, manifest)
+            await self._end_deleted(key, manifest["metadata"]["uid"])
+            await call_storage(self._record_deleted, identity_of(manifest))
             return
         problem = f"spec: {error}; data belongs in the environment's package"
         await self._report_problems(key, manifest, [problem], now)

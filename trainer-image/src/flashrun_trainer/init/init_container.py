@@ -8,12 +8,13 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 
 from flashrun.api import names
+from flashrun.api.pod import MODEL_CONTAINER, PACKAGES_CONTAINER
 from flashrun.api.records import Heartbeat
 from flashrun.store_errors import StoreError
 from flashrun_trainer.pod.log_tee import Tee
 from flashrun_trainer.pod.mounts import PodMounts
 from flashrun_trainer.pod.trainer_errors import TrainerError
-from flashrun_trainer.records import reporter, termination, timing
+from flashrun_trainer.records import attempts, reporter, termination, timing
 
 log = logging.getLogger(__name__)
 
@@ -30,14 +31,38 @@ def run_init_container(
     """
     began = time.monotonic()
     redact = termination.pod_redactor(pod)
-    with Tee(pod.work / f"{name}.log", redact):
+    with Tee(pod.work / f"{name}.log", redact) as tee:
         try:
             with heartbeats(pod, describe_activity):
                 work(pod)
             timing.record_startup_seconds(pod.packages, name, time.monotonic() - began)
         except Exception as error:
-            return termination.end_with_error(error, pod, redact)
+            code = termination.end_with_error(error, pod, redact)
+            tee.sync()
+            upload_logs(pod)
+            return code
     return 0
+
+
+def upload_logs(pod: PodMounts) -> None:
+    """Upload what the pod's init containers have printed; a failure is only logged.
+
+    The run may end here: its pod goes away, and no attempt has a log of it.
+    """
+    try:
+        prefix = attempts.storage_prefix(pod.run())
+        lines = [
+            f"[{name}] {line}\n"
+            for name in (MODEL_CONTAINER, PACKAGES_CONTAINER)
+            if (path := pod.work / f"{name}.log").exists()
+            for line in path.read_text(errors="replace").splitlines()
+        ]
+        text = "".join(lines).encode()
+        pod.store().put_bytes(
+            names.pod_log_key(prefix, pod.name), text, "text/plain; charset=utf-8"
+        )
+    except (StoreError, TrainerError, OSError) as error:
+        log.warning("the log of this container was not uploaded: %s", error)
 
 
 @contextmanager

@@ -6,6 +6,7 @@ from flashrun.api import names
 from flashrun.api.pod import CONTAINERS, TRAINER_CONTAINER, container_statuses
 from flashrun.api.resource import FlashRun
 from flashrun.cli.cluster.connection import ClusterSession
+from flashrun.store_errors import KeyNotFound
 
 LONGEST_LINE: Final = 64 * 1024
 """Longest log line that is printed, in characters."""
@@ -55,5 +56,20 @@ def _never_started(status: dict[str, Any]) -> bool:
 async def read_stored_log(session: ClusterSession, run: FlashRun, attempt: int) -> list[str]:
     """Return the lines of an attempt's log in storage."""
     key = names.log_key(run.storage_prefix, attempt)
+    data = await session.with_store(lambda store: store.get_bytes(key))
+    return data.decode(errors="replace").splitlines()
+
+
+async def read_newest_log(session: ClusterSession, run: FlashRun) -> list[str]:
+    """Return the lines of the newest log of a run in storage, also of pods without an attempt.
+
+    Raises:
+        KeyNotFound: it has none.
+    """
+    prefix = names.logs_prefix(run.storage_prefix)
+    entries = await session.with_store(lambda store: list(store.list(prefix)))
+    if not entries:
+        raise KeyNotFound(f"{prefix} is empty")
+    key = max(entries, key=lambda entry: (str(entry.modified), entry.key)).key
     data = await session.with_store(lambda store: store.get_bytes(key))
     return data.decode(errors="replace").splitlines()

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 
 from flashrun.api import names
 from flashrun.api.resource import CheckpointStatus, FlashRun
+from flashrun.cli.cluster import deleted_runs
 from flashrun.cli.cluster.connection import ClusterSession, check_run_name, connect
 from flashrun.cli.options import Context, Namespace, Output, Run
 from flashrun.cli.output import formatting, terminal
@@ -32,9 +33,9 @@ async def _checkpoints(
     name: str, output: OutputFormat, namespace: str | None, context: str | None
 ) -> None:
     async with connect(context, namespace) as session:
-        run = await session.get_run(name)
+        run = await deleted_runs.find_run(session, name)
         by_step = {item.step: item for item in run.status.checkpoints}
-        if run.status.checkpoint_count > len(by_step):
+        if run.status.checkpoint_count > len(by_step) or deleted_runs.is_deleted(run):
             by_step = await _list_stored(session, run) | by_step
         by_step = await _with_scores(session, run, by_step)
     listed = [by_step[step] for step in sorted(by_step)]

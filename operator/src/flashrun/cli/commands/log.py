@@ -6,8 +6,9 @@ from typing import Annotated, Any
 
 import typer
 
+from flashrun.api.reasons import TERMINAL, ConditionType
 from flashrun.api.resource import FlashRun
-from flashrun.cli.cluster import run_logs
+from flashrun.cli.cluster import deleted_runs, run_logs
 from flashrun.cli.cluster.connection import ClusterSession, check_run_name, connect
 from flashrun.cli.cluster.follow import follow_or_detach
 from flashrun.cli.options import Context, Follow, Namespace, Run
@@ -31,7 +32,7 @@ def log(
 
     The log is read from the pod while it exists, and from storage afterwards. Lines of init
     containers begin with their name. Without --follow it is the log of the newest attempt, with
-    --follow that of all attempts.
+    --follow that of all attempts. A run whose FlashRun was deleted is read from storage.
 
     Example: flash log flash-1795370000-3fa9c1d2 --attempt 1
     """
@@ -42,10 +43,11 @@ async def _log(
     name: str, follow: bool, attempt: int | None, namespace: str | None, context: str | None
 ) -> None:
     async with connect(context, namespace) as session:
-        if follow:
+        run = await deleted_runs.find_run(session, name)
+        if follow and not deleted_runs.is_deleted(run):
             await follow_or_detach(session, name, attempt=attempt)
             return
-        async for line in _read_lines(session, await session.get_run(name), attempt):
+        async for line in _read_lines(session, run, attempt):
             terminal.write(line)
 
 
@@ -89,10 +91,25 @@ async def _read_pod(
 
 
 async def _read_storage(session: ClusterSession, run: FlashRun, attempt: int | None) -> list[str]:
-    numbers = [item.number for item in run.status.attempts]
-    number = attempt or max(numbers, default=1)
     try:
-        return await run_logs.read_stored_log(session, run, number)
+        if attempt is not None:
+            return await run_logs.read_stored_log(session, run, attempt)
+        return await run_logs.read_newest_log(session, run)
     except KeyNotFound:
-        what = f"attempt {number} of {run.name} has" if attempt else f"{run.name} has"
-        raise NotFoundFailure(f"{what} no log yet", f"flash status {run.name} shows why") from None
+        what = f"attempt {attempt} of {run.name} has" if attempt else f"{run.name} has"
+        raise NotFoundFailure(f"{what} no log{_why_none(run)}", _where_to_look(run)) from None
+
+
+def _why_none(run: FlashRun) -> str:
+    """Return how a run without a log ended, in words that follow "no log"."""
+    failure, ready = run.status.failure, run.status.condition(ConditionType.READY)
+    if failure is not None:
+        return f"; it ended with {failure.reason}: {failure.message}"
+    if run.status.phase in TERMINAL and ready is not None:
+        return f"; it ended with {ready.reason}: {ready.message}"
+    return " yet"
+
+
+def _where_to_look(run: FlashRun) -> str:
+    failure = run.status.failure
+    return failure.hint if failure and failure.hint else f"flash status {run.name} shows why"

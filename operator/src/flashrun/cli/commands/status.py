@@ -9,7 +9,8 @@ from flashrun.cli.cluster.connection import (
     parse_run,
 )
 from flashrun.cli.options import Context, Follow, Logs, Namespace, Output, Run
-from flashrun.cli.output.failure import UsageFailure
+from flashrun.cli.output import terminal
+from flashrun.cli.output.failure import NotFoundFailure, UsageFailure
 from flashrun.cli.output.output_format import OutputFormat
 from flashrun.cli.output.run_summary import print_run
 
@@ -25,7 +26,8 @@ def status(
     """Show the progress of a run, and why it waits or failed.
 
     Also shows its attempts, its checkpoints and the GPUs that it got. With --follow a terminal
-    shows them live, with curves of the metrics; Ctrl-C leaves the run running.
+    shows them live, with curves of the metrics; Ctrl-C leaves the run running. A run whose FlashRun
+    was deleted is read from storage.
 
     Example: flash status flash-1795370000-3fa9c1d2 -f
     """
@@ -43,9 +45,13 @@ async def _status(
     context: str | None,
 ) -> None:
     async with connect(context, namespace) as session:
-        if follow and await _follow(session, name, output, logs):
+        try:
+            if follow and await _follow(session, name, output, logs):
+                return
+            manifest = await session.get_manifest(name)
+        except NotFoundFailure:
+            await _print_deleted(session, name, output)
             return
-        manifest = await session.get_manifest(name)
     print_run(parse_run(manifest), manifest, output)
 
 
@@ -55,3 +61,13 @@ async def _follow(session: ClusterSession, name: str, output: OutputFormat, logs
     from flashrun.cli.output.run_view import view_kind
 
     return await follow_or_detach(session, name, output, view_kind(logs), log=logs)
+
+
+async def _print_deleted(session: ClusterSession, name: str, output: OutputFormat) -> None:
+    """Print a run whose FlashRun was deleted; raises ``NotFoundFailure`` for any other one."""
+    from flashrun.api.run_record import RunRecord
+    from flashrun.cli.cluster.deleted_runs import find_run
+
+    run = await find_run(session, name)
+    terminal.say(f"note: {name} was deleted; this is what storage has of it")
+    print_run(run, RunRecord.of(run, run.status).to_manifest(), output)

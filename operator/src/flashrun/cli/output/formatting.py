@@ -158,6 +158,8 @@ def _reason_rows(status: FlashRunStatus) -> list[tuple[str, str]]:
     ready = status.condition(ConditionType.READY)
     if ready is not None and ready.reason is Reason.TRAINING_WARNING:
         return [("Warning", ready.message)]
+    if ready is not None and ready.reason is Reason.DELETED:
+        return [("Deletion", ready.message)]
     return [("Now", sentence)] if (sentence := _sentence(status)) else []
 
 

@@ -31,7 +31,7 @@ class ReportData(NamedTuple):
     @property
     def deleted(self) -> bool:
         """Whether the FlashRun was deleted, so that only storage knows the run."""
-        return self.run.created is None
+        return deleted_runs.is_deleted(self.run)
 
 
 async def read_report(session: ClusterSession, name: str) -> ReportData:
