@@ -21,6 +21,20 @@ def test_cancel_stops_the_job_and_says_what_was_kept() -> None:
     )
 
 
+def test_a_cancelled_run_whose_evaluation_was_stopped_says_why_it_has_no_score() -> None:
+    stopped = checkpoint(10, evaluation_stopped=True)
+    world = running(checkpoints=(stopped,)).switched(cancel=True)
+    ended = world.act(world.decide()).seeing(pods=(make_pod(exit_code=40),))
+
+    assert (
+        ended.decide()
+        .status.condition("Ready")
+        .message.endswith(  # type: ignore[union-attr]
+            "step-10 (without a score, because its evaluation was stopped)."
+        )
+    )
+
+
 def test_a_run_cancelled_before_its_start_creates_nothing() -> None:
     decision = World(make_run(cancel=True)).decide()
 

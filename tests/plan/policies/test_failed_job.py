@@ -8,6 +8,7 @@ import pytest
 from flashrun.api import names
 from flashrun.api.reasons import Phase
 from flashrun.api.records import ResolvedRun, Scale
+from flashrun.api.times import format_time
 from tests.plan import worlds
 from tests.plan.worlds import (
     PLATFORM,
@@ -126,6 +127,58 @@ def test_a_run_fails_when_no_pool_has_more_memory() -> None:
     assert status.failure is not None
     assert status.failure.reason == "CudaOutOfMemory"
     assert "train.batch_size" in status.failure.hint
+
+
+def test_a_full_shared_memory_is_not_tried_again() -> None:
+    pod = make_pod(exit_code=143)
+    message = 'Usage of EmptyDir volume "shm" exceeds the limit "2Gi".'
+    pod["status"] |= {"reason": "Evicted", "message": message}
+    decision = running().seeing(pods=(pod,)).decide()
+
+    assert decision.status.failure is not None
+    assert decision.status.failure.reason == "Evicted"
+    assert "trainer.sharedMemory" in decision.status.failure.hint
+    assert [item.kind for item in decision.delete] == ["Job"]
+
+
+ELSEWHERE = [("another pool", 65), ("another node", 66)]
+
+
+@pytest.mark.parametrize("code", [row[1] for row in ELSEWHERE], ids=[row[0] for row in ELSEWHERE])
+def test_the_wall_clock_limit_and_the_retries_hold_over_a_change_of_place(code: int) -> None:
+    world = running()
+    hours = timedelta(hours=1)
+    for number, used in ((0, 20 * hours), (1, 3 * hours)):
+        job = world.observed.jobs[number]
+        status = {"startTime": format_time(world.now - used)}
+        pods = (
+            make_pod(f"counted-{number}", exit_code=75, number=number, age=5 * hours, ended=hours),
+            make_pod(f"moved-{number}", exit_code=code, number=number),
+        )
+        failed = worlds.failed_job(job)
+        failed["status"] |= status
+        jobs = tuple(failed if item is job else item for item in world.observed.jobs)
+        decision = world.seeing(pods=pods, jobs=jobs).decide()
+        [new] = [item for item in decision.apply if item["kind"] == "Job"]
+        world = world.seeing(jobs=jobs, pods=pods).act(decision)
+        if code == 65:
+            break  # there is no third pool
+
+    limits, moves = PLATFORM.trainer, 1 if code == 65 else 2
+    hours_used = 20 if code == 65 else 23
+    assert new["spec"]["activeDeadlineSeconds"] == limits.wall_clock_seconds - hours_used * 3600
+    assert worlds.job_retries(new) == limits.retries - moves
+
+
+def test_a_run_that_used_up_its_time_in_one_place_gets_no_day_in_another() -> None:
+    world = running()
+    [job] = world.observed.jobs
+    failed = worlds.failed_job(job)
+    failed["status"]["startTime"] = "2026-11-20T12:00:00Z"
+    decision = world.seeing(pods=(make_pod(exit_code=65),), jobs=(failed,)).decide()
+    [new] = [item for item in decision.apply if item["kind"] == "Job"]
+
+    assert new["spec"]["activeDeadlineSeconds"] == 60
 
 
 def test_members_without_a_leader_explain_a_failed_job() -> None:

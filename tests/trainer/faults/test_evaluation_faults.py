@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from flashrun.api import names
 from flashrun.api.exits import Exit
-from flashrun.api.records import Scale
+from flashrun.api.records import CheckpointEvaluation, Manifest, Scale, TrainerControl
 from tests.trainer import forks
 from tests.trainer.faults.test_interruptions import LONGEST_ANSWER_SECONDS
 from tests.trainer.faults.test_kills import newest, resumed
@@ -65,6 +66,18 @@ def evaluations(pod: TrainerPod) -> list[tuple[int, dict[str, float]]]:
     ]
 
 
+def scores(pod: TrainerPod) -> dict[int, CheckpointEvaluation | None]:
+    """What the newest manifest of each checkpoint says, as the operator reads it."""
+    keys = (names.parse_step_key(pod.prefix, entry.key) for entry in pod.store.list(pod.prefix))
+    places = sorted((key.step, key.attempt) for key in keys if key and key.path == names.MANIFEST)
+    return {
+        step: pod.store.get_json(
+            names.step_prefix(pod.prefix, attempt, step) + names.MANIFEST, Manifest
+        ).evaluation
+        for step, attempt in places
+    }
+
+
 def ended_in_evaluation(pod: TrainerPod, folder: Path, call: int, number: int) -> TrainerPod:
     """End a pod with a signal in a call of its evaluations; return the pod that follows."""
     (folder / f"hang-{call}").touch()
@@ -110,5 +123,44 @@ def test_a_run_that_is_ended_in_its_evaluations_ends_like_an_undisturbed_one(
 
     assert pod.weights == whole.weights
     assert evaluations(pod) == evaluations(whole)
+    assert scores(pod) == scores(whole)
+    assert set(scores(pod)) == {2, 4}
     assert [row.step for row in pod.metrics] == [row.step for row in whole.metrics]
     assert pod.values("reward") == whole.values("reward")
+
+
+def test_a_save_that_was_asked_for_is_evaluated_after_a_stop_in_its_evaluation(
+    workshop: Workshop, tmp_path: Path
+):
+    """No step of the config is due there: only the manifest says that it was to be evaluated."""
+    run = resolved("grpo", steps=3, save_every=3, eval=evaluated())
+    files = sums(environment=HANGS.replace("{folder}", str(tmp_path)), eval=HELD_OUT)
+    pod = workshop.pod(run, files)
+    pod.store.put_json(names.control_key(pod.prefix), TrainerControl(save_request="now"))
+    pod = ended_in_evaluation(pod, tmp_path, 8 + 2, signal.SIGTERM)
+    stopped, attempt = newest(pod)
+    assert stopped < 3
+    marker = names.step_prefix(pod.prefix, attempt, stopped) + names.MANIFEST
+    assert pod.store.get_json(marker, Manifest).evaluation_stopped
+
+    assert forks.trained(pod) == Exit.DONE, pod.output
+    assert [step for step, _ in evaluations(pod)] == [0, stopped, 3]
+    assert all(scores(pod).values())
+
+
+def test_a_stop_outside_an_evaluation_leaves_a_step_that_is_not_due_without_one(
+    workshop: Workshop,
+):
+    run = resolved("grpo", steps=40, save_every=40, eval=evaluated())
+    pod = workshop.pod(run, sums(eval=HELD_OUT))
+    with forks.started(pod) as process:
+        pod.wait_for(lambda: " INFO step 2 " in pod.output or process.exitcode is not None)
+        process.terminate()
+        process.join(LONGEST_ANSWER_SECONDS)
+    pod = pod.next()
+    stopped, _ = newest(pod)
+    with forks.started(pod) as process:
+        pod.wait_for(lambda: f" INFO step {stopped + 1} " in pod.output)
+        forks.kill(process)
+    assert [step for step, _ in evaluations(pod)] == [0]
+    assert scores(pod) == {stopped: None}

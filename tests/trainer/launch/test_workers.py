@@ -26,6 +26,7 @@ from flashrun_trainer.launch.rendezvous import (
     StopMessage,
 )
 from flashrun_trainer.launch.workers import WorkerGroup
+from flashrun_trainer.pod import main_memory
 from flashrun_trainer.pod.interruption import Interruption
 from flashrun_trainer.pod.mounts import PodMounts
 from flashrun_trainer.pod.redaction import Redactor
@@ -159,6 +160,22 @@ def test_the_first_cause_is_how_the_pod_ends(worker_group: Callable[..., WorkerG
     script, code, reason = ENDS[case]
     ended = worker_group(script, gpus=3).run()
     assert (ended.code, ended.termination and ended.termination.reason) == (code, reason)
+
+
+def test_a_process_that_the_kernel_killed_for_memory_is_told_from_other_kills(
+    worker_group: Callable[..., WorkerGroup], monkeypatch: pytest.MonkeyPatch
+):
+    group = worker_group(ENDS["one is killed"][0], gpus=2)
+    before = main_memory.killed_processes()
+    monkeypatch.setattr(main_memory, "killed_processes", lambda: before + 1)
+    monkeypatch.setattr(main_memory, "limit_bytes", lambda: 3 << 29)
+    ended = group.run()
+    assert ended.termination is not None
+    assert (ended.code, ended.termination.reason) == (68, "HostOutOfMemory")
+    assert ended.termination.message == (
+        "the kernel killed process 1 of 2, because the trainer reached its limit of 1.5 GiB of "
+        "main memory"
+    )
 
 
 def test_the_first_process_may_upload_what_it_has_when_another_one_fails(

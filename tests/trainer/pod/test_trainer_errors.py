@@ -66,9 +66,9 @@ class SafetensorError(Exception):
             1,
             "DiskFull",
         ),
-        (MemoryError(), 1, "OutOfMemory"),
-        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), 1, "OutOfMemory"),
-        (OSError(12, "Cannot allocate memory"), 1, "OutOfMemory"),
+        (MemoryError(), 68, "OutOfMemory"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), 68, "OutOfMemory"),
+        (OSError(12, "Cannot allocate memory"), 68, "OutOfMemory"),
         (FileNotFoundError(2, "No such file or directory", "igloo.txt"), 1, "Unexpected"),
         (KeyError("x"), 1, "Unexpected"),
         (ValueError("CUDA out of memory, says the user"), 1, "Unexpected"),
@@ -91,6 +91,17 @@ def test_out_of_memory_names_the_keys_to_lower():
     assert end.message == (
         "the GPU ran out of memory (CUDA out of memory. Tried to allocate 2.00 GiB.)"
     )
+
+
+def test_the_length_that_vllm_has_measured_is_the_hint():
+    end = trainer_errors.classify(
+        ValueError(
+            "4.50 GiB is larger than the available KV cache memory (1.30 GiB): the estimated "
+            "maximum model length is 9456."
+        )
+    )
+    assert end.code == Exit.CUDA_OUT_OF_MEMORY
+    assert "set train.max_length to 9456" in end.hint
 
 
 def test_an_error_from_the_environments_code_is_an_environment_failure(tmp_path: Path):

@@ -10,7 +10,7 @@ All ranks take part, each with its share of the examples. What an evaluation cos
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -142,18 +142,29 @@ class Evaluator:
         """Return what the manifest of a checkpoint says about its evaluation."""
         return self._checkpoints.get(step)
 
-    def resume(self, step: int, steps: int) -> None:
+    def resume(self, step: int, steps: int, *, stopped: bool = False) -> None:
         """Evaluate the model with which an attempt begins, unless an earlier attempt has done it.
 
-        That was due when a pod was ended during the evaluation, or before training.
+        It is due before training, and when a pod was ended during the evaluation: also in that of a
+        save that somebody asked for (``stopped``).
         """
-        if not self.is_due(step, steps):
+        if not (stopped or self.is_due(step, steps)):
             return
-        done = any(evaluated == step for evaluated, _ in self._evaluations())
-        if self.context.process_group.broadcast(done):
+        done = dict(self._evaluations())
+        if self.context.process_group.broadcast(step in done):
+            if step in done:
+                self._remember(step, eval_scores.metrics_of_row(done[step]))
             self._report()
         else:
             self.evaluate(step, steps)
+
+    def _remember(self, step: int, measured: Mapping[str, float]) -> None:
+        """Remember what the manifest of a checkpoint says."""
+        metric = self.settings.metric
+        if metric in measured:
+            self._checkpoints[step] = CheckpointEvaluation(
+                metric=metric, score=measured[metric], metrics=fit_metrics(measured)
+            )
 
     def evaluate(self, step: int, steps: int) -> None:
         """Evaluate the model after ``step`` of ``steps``, unless the time is too short for it.
@@ -360,10 +371,7 @@ class Evaluator:
         )
         context.reporter.append_metrics(row)
         context.tracker.log(step, values)
-        if metric in measured:
-            self._checkpoints[step] = CheckpointEvaluation(
-                metric=metric, score=measured[metric], metrics=fit_metrics(measured)
-            )
+        self._remember(step, measured)
         self._store_answers(step, results)
         log.info("%s", _in_words(step, metric, measured, seconds))
         failed = [score for result in results for score in result.scores if score.error]

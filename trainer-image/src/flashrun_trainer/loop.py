@@ -24,7 +24,7 @@ from flashrun.api.bounds import fit_metrics
 from flashrun.api.exits import Exit
 from flashrun.api.reasons import Activity
 from flashrun.api.records import MetricsRow, Progress
-from flashrun_trainer import adapter_layers, model, sharding, trl_arguments
+from flashrun_trainer import adapter_layers, memory_probe, model, sharding, trl_arguments
 from flashrun_trainer.checkpoint import (
     TrainingObjects,
     WholeStep,
@@ -67,6 +67,10 @@ class TrainingCallback(TrainerCallback):
         """Open while the last whole step is what the model and the optimizer hold."""
         self._objects: TrainingObjects | None = None
         self._whole: WholeStep | None = None
+        self._evaluating: int | None = None
+        """Step whose evaluation has begun and not ended."""
+        self.resumed_from: Path | None = None
+        """Checkpoint from which this attempt has resumed."""
         self.last_saved_step = 0
         """Step that the uploader has, or from which this attempt has resumed."""
         self.evaluator: Evaluator | None = None
@@ -88,9 +92,8 @@ class TrainingCallback(TrainerCallback):
         self.timer.end_startup_part("loading")
         self.timer.start_tokens_at(self._tokens(state))
         self._context.reporter.set_progress(self._progress(state, {}))
-        if self.evaluator is not None:
-            with self.timer.excluded():
-                self.evaluator.resume(state.global_step, state.max_steps)
+        with self.timer.excluded():
+            self.make_up_evaluation(state.global_step, state.max_steps)
         self._began = (state.global_step, time.monotonic())
         self._context.reporter.set_activity(Activity.TRAINING)
 
@@ -134,10 +137,39 @@ class TrainingCallback(TrainerCallback):
         """Evaluate the last whole step; whoever asks the run to stop meanwhile gets that step."""
         if self.evaluator is None:
             return
+        self._evaluating = state.global_step
         self.gate.end_change()
         with self.timer.excluded():
             self.evaluator.evaluate(state.global_step, state.max_steps)
         self.gate.begin_change()
+        self._evaluating = None
+
+    def make_up_evaluation(self, step: int, steps: int) -> None:
+        """Evaluate the step with which this attempt begins, unless an earlier one has done it.
+
+        The checkpoint gets its score by a manifest of this attempt: that of the attempt which was
+        stopped is never changed, and its state remains what a resume needs.
+        """
+        if self.evaluator is None:
+            return
+        context = self._context
+        stored = checkpoint_uploads.StoredEvaluation()
+        if self.resumed_from is not None and context.process_group.is_main_process:
+            attempt = context.attempt
+            stored = checkpoint_uploads.read_evaluation(attempt.store, attempt.prefix, step)
+        stored = context.process_group.broadcast(stored)
+        self.evaluator.resume(step, steps, stopped=stored.stopped)
+        evaluation = self.evaluator.of_checkpoint(step)
+        if self.resumed_from is None or stored.scored or evaluation is None:
+            return
+        if context.process_group.is_main_process:
+            log.info("the evaluation of step %d is made up", step)
+            outbox, model_id = context.pod.work / "outbox", context.run.model.id
+            context.uploader.put_adapter(
+                checkpoint_uploads.take_snapshot(
+                    self.resumed_from, outbox, step, model_id, evaluation
+                )
+            )
 
     def on_log(
         self,
@@ -200,12 +232,14 @@ class TrainingCallback(TrainerCallback):
             raise error
         folder = self._context.pod.work / "checkpoints" / f"checkpoint-{whole.step}"
         write_checkpoint(folder, objects, whole)
+        evaluation = self.evaluator.of_checkpoint(whole.step) if self.evaluator else None
         snapshot = checkpoint_uploads.take_snapshot(
             folder,
             self._context.pod.work / "outbox",
             whole.step,
             self._context.run.model.id,
-            self.evaluator.of_checkpoint(whole.step) if self.evaluator else None,
+            evaluation,
+            evaluation_stopped=evaluation is None and self._evaluating == whole.step,
         )
         self._context.uploader.put(snapshot, urgent=urgent)
         shutil.rmtree(folder)
@@ -241,6 +275,20 @@ class OwnRecords:
     evaluate_step: Callable[[], None]
     """Evaluates the step that has just ended."""
     control: TrainerControl
+    micro_batch: dict[str, Any] | None = None
+    """The micro-batch whose gradient is being computed; None in every other part of a step."""
+
+    def training_step(self, *args: Any, **kwargs: Any) -> Any:
+        """Compute the gradient of a micro-batch."""
+        self.micro_batch = None
+        loss = super().training_step(*args, **kwargs)  # type: ignore[misc]
+        self.micro_batch = None
+        return loss
+
+    def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """Remember the micro-batch, in case that the GPU has no memory for it."""
+        self.micro_batch = inputs
+        return super().compute_loss(model, inputs, *args, **kwargs)  # type: ignore[misc]
 
     def _save_checkpoint(self, *_: Any, **__: Any) -> None:
         """Write nothing: ``TrainingCallback.on_save`` does."""
@@ -321,6 +369,7 @@ def run_training(trainer: Any, callback: TrainingCallback, context: TrainContext
     if resume:
         state = TrainerState.load_from_json(str(resume / "trainer_state.json"))
         callback.last_saved_step = state.global_step
+        callback.resumed_from = resume
         # An earlier attempt may have trained all steps, and then failed to publish the adapter. In
         # the middle of an epoch, TRL would take one step too many.
         if state.global_step >= trainer.args.max_steps:
@@ -332,11 +381,11 @@ def run_training(trainer: Any, callback: TrainingCallback, context: TrainContext
     with context.interruption.stopping(lambda: stop_training(callback, context)):
         try:
             trainer.train(resume_from_checkpoint=str(resume) if resume else None)
-        except BaseException:
+        except BaseException as error:
             callback.gate.close()
             if is_main_process:
                 save_last_step(callback)
-            raise
+            memory_probe.explain_memory_error(error, trainer, context)
     # No rank exits while another one may still wait for it in a collective.
     context.process_group.barrier()
     if not is_main_process:
@@ -353,7 +402,7 @@ def _evaluate_finished_run(
     """Evaluate the adapter of a run without steps left, unless an earlier attempt has done it."""
     if callback.evaluator is not None:
         trainer._load_from_checkpoint(str(resume))
-        callback.evaluator.resume(state.global_step, trainer.args.max_steps)
+        callback.make_up_evaluation(state.global_step, trainer.args.max_steps)
 
 
 def _report_adapted_layers(peft_model: Any, context: TrainContext) -> None:

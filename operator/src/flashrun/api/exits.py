@@ -52,6 +52,12 @@ class Exit(IntEnum):
     )
     GPU_FAULT = 66, Reason.GPU_FAULT, "The GPU reported a hardware fault.", "Try again."
     NCCL = 67, Reason.NCCL_FAILURE, "The GPUs lost contact with each other.", "Try again."
+    HOST_OUT_OF_MEMORY = (
+        68,
+        Reason.OUT_OF_MEMORY,
+        "The trainer could not allocate main memory.",
+        "Lower train.batch_size or train.max_length.",
+    )
     MODEL_UNAVAILABLE = (
         69,
         Reason.MODEL_UNAVAILABLE,

@@ -49,7 +49,7 @@ class Retry(Word):
     COUNTED = "counted", "Retried, within the platform's number of retries."
     LARGER_POOL = (
         "larger-pool",
-        "Retried in a new Job on GPUs with more memory; the run ends when there are none.",
+        "Retried in a new Job in a pool with more memory; the run ends when there is none.",
     )
     OTHER_NODE = "other-node", "Retried in a new Job that avoids the node that failed."
 
@@ -123,7 +123,7 @@ class Reason(Word):
     CANCELLED = "Cancelled", "The run was cancelled; its checkpoints are kept."
     DELETED = (
         "Deleted",
-        "The run was deleted, and a backup of the cluster brought it back; it trains no more.",
+        "The run was deleted and trains no more; finalizers hold it, or a backup brought it back.",
     )
     RETRYING = "Retrying", "The next attempt starts in another Job."
     NO_CHECKPOINT = "NoCheckpoint", "No checkpoint is in storage yet."
@@ -320,7 +320,7 @@ class Reason(Word):
         "OutOfMemory",
         "The trainer could not allocate main memory.",
         Owner.USER,
-        Retry.COUNTED,
+        Retry.LARGER_POOL,
     )
     DISK_FULL = "DiskFull", "The pod's disk is full.", Owner.USER, Retry.COUNTED
     GPU_FAULT = (

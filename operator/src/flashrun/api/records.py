@@ -300,6 +300,8 @@ class Manifest(Record):
     lora_alpha: Count | None = None
     evaluation: CheckpointEvaluation | None = None
     """None for a checkpoint that was not evaluated before it was uploaded."""
+    evaluation_stopped: bool = False
+    """Whether its evaluation had begun, and was stopped; the next attempt evaluates it."""
     model: ModelFacts | None = None
     """Of a mirrored model; None for all others, and for what other programs mirrored."""
     created: ZonedTime
@@ -309,7 +311,7 @@ class Manifest(Record):
     def _leave_out_unused(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Leave out keys without a value that older releases do not know."""
         written: dict[str, Any] = handler(self)
-        newer = ("evaluation", "model")
+        newer = ("evaluation", "evaluation_stopped", "model")
         return {key: value for key, value in written.items() if key not in newer or value}
 
     @property
@@ -388,6 +390,8 @@ class Heartbeat(Record):
     """One sentence about something that wastes GPU time, such as a constant reward."""
     wandb: Message = ""
     """Why Weights & Biases does not get the metrics; empty while it does or has no key."""
+    main_memory: Count | None = None
+    """Bytes of main memory that the pod's processes use, without caches that the kernel frees."""
     updated: ZonedTime
 
 

@@ -39,13 +39,16 @@ class CommitSummary(NamedTuple):
     created: datetime
     score: float | None = None
     """Of its evaluation, if it has one."""
+    evaluation_stopped: bool = False
+    """Whether an attempt was stopped in its evaluation, and no other one has made it up."""
 
     @classmethod
     def of(cls, manifest: Manifest) -> Self:
         """Return what decisions need of ``manifest``."""
         step, attempt, evaluation = manifest.step or 0, manifest.attempt or 0, manifest.evaluation
         score = None if evaluation is None else evaluation.score
-        return cls(step, attempt, manifest.size, manifest.created, score)
+        stopped = manifest.evaluation_stopped
+        return cls(step, attempt, manifest.size, manifest.created, score, stopped)
 
 
 class Commit(NamedTuple):

@@ -32,12 +32,12 @@ def pod_reason(pod: Pod) -> AnyReason:
     """Return the reason why ``pod`` ended."""
     if pod.evicted:
         return Reason.EVICTED  # whatever the trainer could still write
+    if pod.killed_for_memory and not pod.disrupted:
+        return Reason.HOST_OUT_OF_MEMORY  # a launcher knows only that its process was killed
     if pod.termination is not None:
         return pod.termination.reason
     if pod.disrupted:
         return reason_from(pod.disrupted)
-    if pod.killed_for_memory:
-        return Reason.HOST_OUT_OF_MEMORY
     if pod.exit_code == 0:
         return Reason.COMPLETED
     if pod.exit_code is None:
@@ -69,20 +69,22 @@ def _own_failure(pod: Pod) -> FailureStatus:
         return FailureStatus(
             reason=Reason.EVICTED,
             message=f"The kubelet ended the pod: {pod.status_message or pod.status_reason}"[:2048],
-            hint="Write less to local disk, or ask the platform's administrator for a larger limit "
+            hint="Ask the platform's administrator for a larger trainer.sharedMemory."
+            if pod.overfilled_shared_memory
+            else "Write less to local disk, or ask the platform's administrator for a larger limit "
             "on ephemeral storage.",
             exit_code=pod.exit_code,
         )
-    if pod.termination is not None:
-        return _termination_failure(pod.termination, pod.exit_code)
     if pod.killed_for_memory:
         return FailureStatus(
             reason=Reason.HOST_OUT_OF_MEMORY,
-            message=f"Pod {pod.name} used more main memory than its pool allows.",
-            hint="Lower train.batch_size or train.max_length, or ask the platform's administrator "
-            "for a pool with more memory.",
+            message=f"Container {pod.container} used more main memory than its limit.",
+            hint="Lower train.batch_size or train.max_length.",
             exit_code=pod.exit_code,
+            peak_memory_bytes=pod.termination.peak_memory_bytes if pod.termination else None,
         )
+    if pod.termination is not None:
+        return _termination_failure(pod.termination, pod.exit_code)
     if pod.exit_code is None and (message := pod.foreign_failure or pod.status_message):
         return FailureStatus(reason=pod_reason(pod), message=message)
     return exit_code_failure(pod.exit_code)

@@ -1,15 +1,18 @@
 """Starting a Job: the Job itself, and everything that its pods need."""
 
-from datetime import UTC
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from flashrun.api import names
 from flashrun.api.reasons import AnyReason, ConditionType, Phase, Reason
 from flashrun.api.records import ResolvedRun, RunIdentity, Scale
-from flashrun.plan import objects, pins, resolve, run_status, storage_policies
+from flashrun.api.times import parse_time
+from flashrun.plan import back_off, objects, pins, resolve, run_status, storage_policies
 from flashrun.plan.conditions import TRUE, DesiredCondition
 from flashrun.plan.credentials import are_due
 from flashrun.plan.decisions import wait
+from flashrun.plan.kubernetes_status import find_condition
 from flashrun.plan.kueue_workloads import suspend_patches
 from flashrun.plan.observed_conditions import missing_values, secrets_condition
 from flashrun.plan.run_context import RunContext
@@ -62,6 +65,27 @@ def start_job(
         patch=suspend_patches(retire, context.workload_of(retire)),
         delete=wrong,
         requeue_seconds=AT_ONCE_SECONDS if wrong else None,
+    )
+
+
+def limits_after(
+    context: RunContext, job: Object, moment: datetime | None = None
+) -> pins.JobLimits:
+    """Return the limits of another Job that goes on where ``job`` ends.
+
+    They are what is left of the run's wall-clock limit and of its retries. ``job`` was of use until
+    ``moment``, by default until it failed, else until now.
+    """
+    limits = pins.job_limits(context.run, context.platform)
+    started = (job.get("status") or {}).get("startTime")
+    failed = find_condition(job, "Failed") or {}
+    ended = parse_time(failed["lastTransitionTime"]) if "lastTransitionTime" in failed else None
+    used = (moment or ended or context.now) - parse_time(started) if started else timedelta(0)
+    return replace(
+        limits,
+        seconds_before=limits.seconds_before + max(0, int(used.total_seconds())),
+        failures_before=limits.failures_before
+        + back_off.counted_failures(back_off.ended_attempts(context)),
     )
 
 

@@ -18,6 +18,8 @@ from flashrun.api.resource import FlashRun
 from flashrun.plan import pins
 from flashrun.plan.types import Object
 
+INIT_MEMORY: Final = "4Gi"
+"""Limit on the main memory of an init container, in every pool."""
 _INIT_CPU: Final = "100m"
 
 
@@ -286,7 +288,7 @@ def _init_resources(placement: JobPlacement) -> Object:
         requests["cpu"] = limit
     return {
         "requests": {**requests, **shared["requests"]},
-        "limits": {"memory": "4Gi", **shared["limits"]},
+        "limits": {"memory": INIT_MEMORY, **shared["limits"]},
     }
 
 
@@ -342,7 +344,7 @@ def _container(
         "packages": (pod.PACKAGES_FOLDER, False),
         "work": (pod.WORK_FOLDER, False),
         "tmp": ("/tmp", False),
-        "shm": ("/dev/shm", False),
+        pod.SHARED_MEMORY_VOLUME: ("/dev/shm", False),
     }
     if trainer.ca_bundle_config_map:
         mounts["ca"] = (pod.CA_FOLDER, True)
@@ -416,7 +418,10 @@ def _volumes(run: FlashRun, config_map: str, trainer: TrainerSettings) -> list[O
         {"name": "packages", "emptyDir": {}},
         {"name": "work", "emptyDir": {}},
         {"name": "tmp", "emptyDir": {}},
-        {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": trainer.shared_memory}},
+        {
+            "name": pod.SHARED_MEMORY_VOLUME,
+            "emptyDir": {"medium": "Memory", "sizeLimit": trainer.shared_memory},
+        },
     ]
     for volume, key, wanted in (
         ("index", names.NETRC_KEY, trainer.pip_index_secret),

@@ -13,7 +13,8 @@ from typing import Generic, TypeVar
 
 from flashrun.api.catalog import Model
 from flashrun.api.config import Algorithm
-from flashrun.api.platform import PoolShape
+from flashrun.api.platform import Pool, PoolShape
+from flashrun.api.quantities import parse_quantity
 from flashrun.api.records import ResolvedTrain, Scale
 from flashrun.plan.resolve import ConfigIssue
 
@@ -69,6 +70,21 @@ def larger_placement(
     )
     roomier = (place for place in places if place and place.spare(need) > than.spare(need))
     return _cheapest(roomier)
+
+
+def placement_with_more_main_memory(
+    pools: Iterable[Pool], need: float, train: ResolvedTrain, than: Placement[Pool]
+) -> Placement[Pool] | None:
+    """Return the cheapest placement where each GPU comes with more main memory, or None.
+
+    The run keeps its scale where a pool offers it.
+    """
+    before = parse_quantity(than.pool.memory)
+    larger = [pool for pool in pools if parse_quantity(pool.memory) > before]
+    kept = placement_of_scale(larger, need, than.scale)
+    return kept or _cheapest(
+        _pool_placement(pool, need, sequences_per_step(train)) for pool in larger
+    )
 
 
 def explain_no_placement(

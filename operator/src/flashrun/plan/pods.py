@@ -11,12 +11,13 @@ from typing import Any, Final
 
 from flashrun.api import names
 from flashrun.api.bounds import clean_text
-from flashrun.api.exits import IGNORED_CODES, Exit, Termination, parse_termination
+from flashrun.api.exits import IGNORED_CODES, Exit, Termination, exit_of, parse_termination
 from flashrun.api.pod import (
     DISRUPTED_CONDITION,
     ENDED_PHASES,
     MODEL_CONTAINER,
     PACKAGES_CONTAINER,
+    SHARED_MEMORY_VOLUME,
     TRAINER_CONTAINER,
     container_statuses,
 )
@@ -67,9 +68,12 @@ class Pod:
     """Whether the trainer container has ended; containers of other programs may still run."""
     activity: Activity | None
     """What the running container does; None when none of ours runs."""
+    container: str
+    """The container of ours that ended the pod; empty when none of them did."""
     exit_code: int | None
-    """Exit code of the container of ours that ended the pod; None when none of them did."""
+    """Its exit code; None when none of them ended the pod."""
     killed_for_memory: bool
+    """Whether the kernel ended it, or one of its processes, for its use of main memory."""
     disrupted: str
     """Reason of the DisruptionTarget condition; empty without a disruption."""
     termination: Termination | None
@@ -103,6 +107,16 @@ class Pod:
         An eviction for another cause has the condition DisruptionTarget.
         """
         return self.status_reason == KubernetesReason.EVICTED and not self.disrupted
+
+    @property
+    def overfilled_shared_memory(self) -> bool:
+        """Whether that limit was the one on ``/dev/shm``, which is the same in every pool."""
+        return self.evicted and f'"{SHARED_MEMORY_VOLUME}"' in self.status_message
+
+    @property
+    def lacked_main_memory(self) -> bool:
+        """Whether main memory ran out, and not that of a GPU."""
+        return self.killed_for_memory or self.exit_code == Exit.HOST_OUT_OF_MEMORY
 
 
 @dataclass(frozen=True)
@@ -176,7 +190,7 @@ def read_pod(pod: Object) -> Pod:
     metadata, status = pod["metadata"], pod.get("status") or {}
     labels = metadata.get("labels") or {}
     containers = container_statuses(pod)
-    ended = _deciding_termination(containers)
+    container, ended = _deciding_termination(containers)
     trainer = _trainer_state(containers)
     waiting_name, waiting = ("", {}) if _has_started(trainer) else _waiting_state(containers)
     running = trainer.get("running") or trainer.get("terminated") or {}
@@ -193,8 +207,9 @@ def read_pod(pod: Object) -> Pod:
         ended=_time(ended.get("finishedAt")),
         trainer_ended="terminated" in trainer,
         activity=_activity(containers),
+        container=container,
         exit_code=ended.get("exitCode"),
-        killed_for_memory=ended.get("reason") == KubernetesReason.OOM_KILLED,
+        killed_for_memory=_killed_for_memory(ended),
         disrupted=(find_condition(pod, DISRUPTED_CONDITION) or {}).get("reason", ""),
         termination=parse_termination(ended.get("message") or ""),
         status_reason=status.get("reason", ""),
@@ -222,8 +237,18 @@ def _has_started(state: dict[str, Any]) -> bool:
     return "running" in state or "terminated" in state
 
 
-def _deciding_termination(containers: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return the terminated state of our containers that decided the pod; empty without one.
+def _killed_for_memory(ended: dict[str, Any]) -> bool:
+    """Return whether a container ended because main memory ran out.
+
+    A runtime reports it also when the kernel ended only a child process, and the container went on
+    and knew later why it ended.
+    """
+    oom = ended.get("reason") == KubernetesReason.OOM_KILLED
+    return oom and exit_of(ended.get("exitCode")) is None
+
+
+def _deciding_termination(containers: list[dict[str, Any]]) -> tuple[str, dict[str, Any]]:
+    """Return the container of ours that decided the pod, and its state; empty without one.
 
     The first failure decides, else the end of the trainer. Containers that other programs added
     are stopped with the pod, may end with any code or never, and decide nothing.
@@ -233,9 +258,9 @@ def _deciding_termination(containers: list[dict[str, Any]]) -> dict[str, Any]:
         for item in containers
         if item["name"] in _ACTIVITIES and (state := (item.get("state") or {}).get("terminated"))
     ]
-    failed = [state for _, state in ended if state.get("exitCode") != 0]
-    done = [state for name, state in ended if name == TRAINER_CONTAINER]
-    return next(iter((*failed, *done)), {})
+    failed = [item for item in ended if item[1].get("exitCode") != 0]
+    done = [item for item in ended if item[0] == TRAINER_CONTAINER]
+    return next(iter((*failed, *done)), ("", {}))
 
 
 def _foreign_failure(containers: list[dict[str, Any]], phase: str) -> str:

@@ -6,6 +6,7 @@ examples of the newest one, which has the fewest.
 """
 
 import math
+import re
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,6 +17,7 @@ from flashrun.api import evaluation
 from flashrun.api.records import Evaluation, EvaluationPoint
 from flashrun_trainer.data.rewards import Score
 
+_PREFIX: Final = re.compile(r"first_\d+/")
 _MOST_UNSCORED: Final = 0.1
 """Largest share of answers without a score with which an evaluation is compared to others."""
 
@@ -97,6 +99,20 @@ def prefix_metrics(
     values = {level: evaluation_metrics(part).get(metric) for level, part in shorter.items()}
     return {
         prefix_key(level, metric): value for level, value in values.items() if value is not None
+    }
+
+
+def metrics_of_row(row: Mapping[str, float]) -> dict[str, float]:
+    """Return the metrics of an evaluation from its row of the history, by their own names.
+
+    Left out are its seconds and what later evaluations with fewer examples need.
+    """
+    begin = evaluation.metric_key("")
+    own = {name.removeprefix(begin): value for name, value in row.items() if name.startswith(begin)}
+    return {
+        name: value
+        for name, value in own.items()
+        if name != evaluation.SECONDS and not _PREFIX.match(name)
     }
 
 

@@ -33,6 +33,7 @@ from flashrun_trainer.launch.rendezvous import (
     StartMessage,
     StopMessage,
 )
+from flashrun_trainer.pod import main_memory
 from flashrun_trainer.pod.distributed import RANK, threads_per_process
 from flashrun_trainer.pod.interruption import Interruption
 from flashrun_trainer.pod.mounts import PodMounts
@@ -115,6 +116,8 @@ class WorkerGroup:
     _outputs: dict[int, "OutputForwarder"] = field(default_factory=dict)
     _done_peers: set[int] = field(default_factory=set)
     """Other pods whose processes have all succeeded."""
+    _killed_before: int = field(default_factory=main_memory.killed_processes)
+    """Processes of the container that the kernel had killed before."""
     _asked_to_stop: bool = False
     """Whether rank 0 was asked to stop."""
 
@@ -274,6 +277,8 @@ class WorkerGroup:
 
     def _end_by_failed_process(self, local_rank: int, code: int) -> EndMessage:
         message = self._read_termination(local_rank) or self._unexplained_exit(local_rank, code)
+        if message.reason is Reason.HOST_OUT_OF_MEMORY:
+            code = Exit.HOST_OUT_OF_MEMORY
         tail = self._outputs[local_rank].tail() if local_rank in self._outputs else ""
         return EndMessage(
             code=code, termination=message, log=self.redact(tail)[-_LOG_TAIL_CHARACTERS:]
@@ -299,6 +304,17 @@ class WorkerGroup:
             if code > _SIGNALLED
             else f"ended with exit code {code} and without a message"
         )
+        if is_killed and main_memory.killed_processes() > self._killed_before:
+            limit = main_memory.limit_bytes()
+            size = f" of {limit / 2**30:.1f} GiB" if limit else ""
+            failure = TrainerError(
+                Exit.HOST_OUT_OF_MEMORY,
+                Reason.HOST_OUT_OF_MEMORY,
+                f"the kernel killed process {rank} of {self.spec.scale.world_size}, because the "
+                f"trainer reached its limit{size} of main memory",
+                "lower train.batch_size or train.max_length",
+            )
+            return termination.make_termination(failure, self.redact, attempt=self.start.attempt)
         failure = TrainerError(
             code,
             Reason.PROCESS_KILLED if code > _SIGNALLED else Reason.PROCESS_FAILED,

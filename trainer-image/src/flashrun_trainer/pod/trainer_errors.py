@@ -70,7 +70,7 @@ def classify(error: BaseException, user_code: Path | None = None) -> TrainerErro
 
 
 _HOST_MEMORY: Final = (
-    UNEXPECTED,
+    Exit.HOST_OUT_OF_MEMORY,
     Reason.OUT_OF_MEMORY,
     "the pod ran out of memory",
     "lower train.batch_size, or ask the platform's administrator for more memory per GPU",
@@ -138,12 +138,18 @@ _KNOWN_TEXTS: Final = (
 )
 
 
+_VLLM_LENGTH: Final = re.compile(r"estimated maximum model length is (\d+)")
+"""The longest sequence for which vLLM has found memory at its start."""
+
+
 def _from_text(error: BaseException) -> TrainerError | None:
     """Classify by its text what PyTorch raises; an environment's ValueError is not a GPU fault."""
     type_names = {kind.__name__ for kind in type(error).__mro__}
     text = f"{type(error).__name__}: {error}"
     for raised_as, pattern, (code, reason, message, hint) in _KNOWN_TEXTS:
         if type_names & raised_as and pattern.search(text):
+            if longest := _VLLM_LENGTH.search(text):
+                hint = f"set train.max_length to {longest[1]}, which vLLM has measured, or lower it"
             return TrainerError(code, reason, f"{message} ({first_line(str(error))})", hint)
     return None
 

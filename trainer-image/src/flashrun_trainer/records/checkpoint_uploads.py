@@ -52,6 +52,14 @@ class CheckpointId(NamedTuple):
     attempt: int
 
 
+class StoredEvaluation(NamedTuple):
+    """What storage has of the evaluation of a step."""
+
+    scored: bool = False
+    stopped: bool = False
+    """Whether an attempt was stopped in it."""
+
+
 def resumable_checkpoints(prefix: str, keys: Iterable[str]) -> list[CheckpointId]:
     """Return the checkpoints among ``keys`` that have both markers, the newest first."""
     paths_of: dict[CheckpointId, set[str]] = {}
@@ -109,6 +117,20 @@ def _move_files(part: Path, folder: Path) -> None:
         path.replace(folder / path.name)
 
 
+def read_evaluation(store: Store, prefix: str, step: int) -> StoredEvaluation:
+    """Return what the manifests of ``step`` say about its evaluation, in all attempts."""
+    scored = stopped = False
+    for entry in store.list(names.attempts_prefix(prefix)):
+        parts = names.parse_step_key(prefix, entry.key)
+        if parts is None or (parts.step, parts.path) != (step, names.MANIFEST):
+            continue
+        with contextlib.suppress(Corrupt, KeyNotFound):
+            manifest = store.get_json(entry.key, Manifest)
+            scored |= manifest.evaluation is not None
+            stopped |= manifest.evaluation_stopped
+    return StoredEvaluation(scored, stopped)
+
+
 @dataclass(frozen=True)
 class Snapshot:
     """The files of one save, outside the trainer's own folder, until they are uploaded."""
@@ -119,6 +141,7 @@ class Snapshot:
     lora_rank: int
     lora_alpha: int
     evaluation: CheckpointEvaluation | None = None
+    evaluation_stopped: bool = False
 
 
 def take_snapshot(
@@ -127,13 +150,16 @@ def take_snapshot(
     step: int,
     base_model: str,
     evaluation: CheckpointEvaluation | None = None,
+    *,
+    evaluation_stopped: bool = False,
 ) -> Snapshot:
     """Hard-link the adapter and state files of a checkpoint folder; other files are left out."""
     adapter, state = outbox / f"{step}-adapter", outbox / f"{step}-state"
     _link(checkpoint, adapter / "adapter", _ADAPTER_FILES)
     _link(checkpoint, state / "state", _STATE_FILES)
     config = write_portable_config(adapter / "adapter" / "adapter_config.json", base_model)
-    return Snapshot(step, adapter, state, config["r"], config["lora_alpha"], evaluation)
+    rank, alpha = config["r"], config["lora_alpha"]
+    return Snapshot(step, adapter, state, rank, alpha, evaluation, evaluation_stopped)
 
 
 def write_portable_config(path: Path, base_model: str) -> dict[str, int]:
@@ -221,6 +247,13 @@ class Uploader:
             if self._state is not None:
                 shutil.rmtree(self._state.state)
             self._state = snapshot
+            self._changed.notify()
+
+    def put_adapter(self, snapshot: Snapshot) -> None:
+        """Queue the adapter of a snapshot whose state an earlier attempt has committed."""
+        shutil.rmtree(snapshot.state)
+        with self._changed:
+            self._adapters.append(snapshot)
             self._changed.notify()
 
     def finish(self, seconds: float) -> bool:
@@ -311,6 +344,7 @@ class Uploader:
                 lora_rank=snapshot.lora_rank,
                 lora_alpha=snapshot.lora_alpha,
                 evaluation=snapshot.evaluation if kind == "checkpoint" else None,
+                evaluation_stopped=snapshot.evaluation_stopped and kind == "checkpoint",
                 created=datetime.now(UTC),
                 files=files,
             )

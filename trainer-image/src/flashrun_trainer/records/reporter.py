@@ -30,6 +30,7 @@ from flashrun.api.records import (
     TrainerControl,
 )
 from flashrun.store_errors import KeyNotFound, StoreError
+from flashrun_trainer.pod import main_memory
 from flashrun_trainer.pod.redaction import Redactor
 from flashrun_trainer.pod.trainer_errors import TrainerError, shorten
 from flashrun_trainer.records.attempts import ClaimedAttempt
@@ -378,6 +379,7 @@ class Reporter:
                 commits=self._commits,
                 warning=shorten(self._redact("; ".join(warnings))),
                 wandb=self._wandb,
+                main_memory=main_memory.used_bytes(),
                 updated=datetime.now(UTC),
             )
         try:

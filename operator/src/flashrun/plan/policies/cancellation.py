@@ -15,6 +15,9 @@ def cancel_run(context: RunContext) -> Decision | None:
     kept = f"{run_status.checkpoints_text(context.status)} kept"
     if context.status.checkpoints:
         kept += f", the newest is {context.status.checkpoints[0].ref}"
+    stored = context.observed.storage.checkpoints
+    if stored and stored[-1].evaluation_stopped:
+        kept += " (without a score, because its evaluation was stopped)"
     status = run_status.with_phase(
         context.status,
         context.run,

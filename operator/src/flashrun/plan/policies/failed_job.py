@@ -3,16 +3,18 @@
 Failures that have nothing to do with the place are retried by the Job itself, and counted there.
 """
 
-from flashrun.api.reasons import Phase, Reason, Retry
+from flashrun.api.exits import FAILING_CODES
+from flashrun.api.platform import Pool
+from flashrun.api.reasons import KubernetesReason, Phase, Reason, Retry
 from flashrun.api.records import ResolvedRun
 from flashrun.api.resource import ResolvedStatus
-from flashrun.plan import failures, objects, placement
+from flashrun.plan import failures, objects, out_of_memory
 from flashrun.plan.decisions import fail_run
-from flashrun.plan.job_start import start_job
+from flashrun.plan.job_start import limits_after, start_job
 from flashrun.plan.kubernetes_status import find_condition
 from flashrun.plan.pods import Pod
 from flashrun.plan.run_context import RunContext
-from flashrun.plan.types import Decision
+from flashrun.plan.types import Decision, Object
 
 
 def retry_or_fail(context: RunContext) -> Decision | None:
@@ -31,36 +33,53 @@ def retry_or_fail(context: RunContext) -> Decision | None:
     outgrown = last is not None and failures.pod_retry(last) is Retry.LARGER_POOL
     if failed is None and not outgrown:
         return None
-    retry = _retry_placement(context, resolved, pinned, last)
+    pool = next((pool for pool in context.platform.pools if pool.name == pinned.pool), None)
+    retry = _retry_placement(context, resolved, pinned, pool, last)
     if retry is not None:
         reason = failures.pod_reason(last) if last else Reason.RETRYING
         gpus = f" on {retry.scale.world_size} GPUs" if retry.scale.world_size > 1 else ""
-        pool = f"pool {retry.pool.name}{gpus}"
-        message = f"{reason}: the run continues in {pool} from the newest checkpoint."
+        where = f"pool {retry.pool.name}{gpus}"
+        message = f"{reason}: the run continues in {where} from the newest checkpoint."
         return start_job(
-            context, resolved, retry, reason, message, phase=Phase.RETRYING, retire=job
+            context,
+            resolved,
+            retry,
+            reason,
+            message,
+            phase=Phase.RETRYING,
+            retire=job,
+            limits=limits_after(context, job),
         )
+    if last is not None and outgrown and not _reached_deadline(failed):
+        if failed is None and last.exit_code in FAILING_CODES:
+            return None  # the Job fails in a moment, and keeps its pods
+        failure = out_of_memory.memory_failure(context, resolved, pool, last)
+        # The Job counts a pod that the kernel ended, and would start it again.
+        return fail_run(context, failure, delete_jobs=failed is None)
     if failed is None:
-        return None  # the Job controller retries the pod
+        return None
     failure = failures.job_failure(failed.get("reason", ""), failed.get("message", ""), last)
     return fail_run(context, failure)
 
 
+def _reached_deadline(failed: Object | None) -> bool:
+    return failed is not None and failed.get("reason") == KubernetesReason.DEADLINE_EXCEEDED
+
+
 def _retry_placement(
-    context: RunContext, resolved: ResolvedRun, pinned: ResolvedStatus, last: Pod | None
+    context: RunContext,
+    resolved: ResolvedRun,
+    pinned: ResolvedStatus,
+    pool: Pool | None,
+    last: Pod | None,
 ) -> objects.JobPlacement | None:
     """Return where another Job can continue, for failures that this Job cannot retry."""
-    number, pools, scale = pinned.job, context.platform.pools, resolved.scale
-    pool = next((pool for pool in pools if pool.name == pinned.pool), None)
+    number, scale = pinned.job, resolved.scale
     if last is None or pool is None or number - pinned.renewals >= pinned.retries:
         return None
     match failures.pod_retry(last):
         case Retry.LARGER_POOL:
-            model = context.model
-            need = 0 if model is None else model.vram(resolved.algorithm)
-            larger = placement.larger_placement(
-                pools, need, resolved.train, placement.Placement(pool, scale)
-            )
+            larger = out_of_memory.roomier_placement(context, resolved, pool, last)
             if larger is None:
                 return None
             return objects.JobPlacement(number + 1, larger.pool, larger.scale)
@@ -83,12 +102,12 @@ def _left_no_result(context: RunContext) -> bool:
 
 
 def _evicted_too_often(context: RunContext, pinned: ResolvedStatus, last: Pod) -> bool:
-    """Return whether evictions for the pod's own limits have used up the retries.
+    """Return whether evictions for the pod's own limits have used up the retries, or one is enough.
 
     The Job counts the exit code of the trainer, which is often that of an interruption.
     """
     evictions = sum(attempt.reason is Reason.EVICTED for attempt in context.status.attempts)
-    return last.evicted and evictions > pinned.retries
+    return last.evicted and (last.overfilled_shared_memory or evictions > pinned.retries)
 
 
 def _last_failed_pod(context: RunContext, number: int) -> Pod | None:

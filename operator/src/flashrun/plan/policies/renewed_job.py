@@ -5,14 +5,14 @@ let its pods go to a node that they avoid.
 """
 
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Final
 
 from flashrun.api.reasons import Phase, Reason, Retry
 from flashrun.api.resource import AttemptStatus
 from flashrun.api.times import format_time, parse_time
 from flashrun.plan import back_off, failures, objects, pins
-from flashrun.plan.job_start import start_job
+from flashrun.plan.job_start import limits_after, start_job
 from flashrun.plan.kubernetes_status import find_condition
 from flashrun.plan.kueue_workloads import queue_of
 from flashrun.plan.run_context import RunContext
@@ -81,7 +81,7 @@ def _skip_back_off(context: RunContext, job: Object, limits: pins.JobLimits) -> 
     last = max(ended, key=lambda attempt: attempt.end or context.now)
     if not _was_interrupted(context) or _worked(last) < back_off.back_off(len(ended)):
         return None
-    limits = _limits_after(context, job, limits, context.now)
+    limits = replace(limits_after(context, job), renewals=limits.renewals)
     message = (
         f"{last.reason}: the run continues in another Job, because the Job controller would have "
         f"waited until {format_time(moment)}."
@@ -107,22 +107,8 @@ def _return_to_avoided_nodes(
         f"No other node took the run within {minutes} minutes: it continues in another Job, which "
         f"may run on {', '.join(pinned.avoid_nodes)} again."
     )
-    limits = _limits_after(context, job, limits, since)
+    limits = replace(limits_after(context, job, since), renewals=limits.renewals)
     return _continue(context, job, limits, Reason.RETRYING, message, avoid_nodes=())
-
-
-def _limits_after(
-    context: RunContext, job: Object, limits: pins.JobLimits, moment: datetime
-) -> pins.JobLimits:
-    """Return what a Job that replaces ``job`` has left, which was of use until ``moment``."""
-    started = (job.get("status") or {}).get("startTime")
-    used = moment - parse_time(started) if started else timedelta(0)
-    ended = back_off.ended_attempts(context)
-    return replace(
-        limits,
-        seconds_before=limits.seconds_before + max(0, int(used.total_seconds())),
-        failures_before=limits.failures_before + back_off.counted_failures(ended),
-    )
 
 
 def _was_interrupted(context: RunContext) -> bool:
