@@ -6,10 +6,10 @@ from datetime import UTC, datetime
 
 from flashrun.api import names
 from flashrun.api.resource import CheckpointStatus, FlashRun
-from flashrun.cli.cluster import deleted_runs
 from flashrun.cli.cluster.connection import ClusterSession, check_run_name, connect
 from flashrun.cli.options import Context, Namespace, Output, Run
 from flashrun.cli.output import formatting, terminal
+from flashrun.cli.output.failure import NotFoundFailure
 from flashrun.cli.output.output_format import OutputFormat
 
 
@@ -22,7 +22,8 @@ def checkpoints(
     """List a run's checkpoints.
 
     Use a reference with flash pull or as train.init_from_adapter. A checkpoint that was evaluated
-    has its score on held-out examples. A pipe gets one line per checkpoint.
+    has its score on held-out examples. A pipe gets one line per checkpoint. Those of a run whose
+    FlashRun was deleted are found in storage.
 
     Example: flash checkpoints flash-1795370000-3fa9c1d2
     """
@@ -33,9 +34,9 @@ async def _checkpoints(
     name: str, output: OutputFormat, namespace: str | None, context: str | None
 ) -> None:
     async with connect(context, namespace) as session:
-        run = await deleted_runs.find_run(session, name)
+        run, deleted = await _find_run(session, name)
         by_step = {item.step: item for item in run.status.checkpoints}
-        if run.status.checkpoint_count > len(by_step) or deleted_runs.is_deleted(run):
+        if deleted or run.status.checkpoint_count > len(by_step):
             by_step = await _list_stored(session, run) | by_step
         by_step = await _with_scores(session, run, by_step)
     listed = [by_step[step] for step in sorted(by_step)]
@@ -50,6 +51,16 @@ async def _checkpoints(
             terminal.write(line)
     if not listed:
         terminal.say(f"{name} has no checkpoints yet")
+
+
+async def _find_run(session: ClusterSession, name: str) -> tuple[FlashRun, bool]:
+    """Return a run, and whether its FlashRun was deleted, so that only storage knows it."""
+    try:
+        return await session.get_run(name), False
+    except NotFoundFailure:
+        from flashrun.cli.cluster.deleted_runs import find_run
+
+        return await find_run(session, name), True
 
 
 async def _with_scores(
