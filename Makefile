@@ -58,9 +58,9 @@ NEWER_TORCH = bash localcluster/uv.sh $(VENV) run --no-project --python $(BIN)/p
   --with $(TORCH)
 
 .PHONY: test-sharding
-test-sharding: $(READY) ## run the tests of sharded models, with the PyTorch of the GPU image
+test-sharding: $(READY) ## run the tests of sharded models and of a closed network, with the PyTorch of the GPU image
 	@OMP_NUM_THREADS=1 $(NEWER_TORCH) \
-	  python -m pytest -q -m sharding --numprocesses 2 --dist loadfile
+	  python -m pytest -q -m "sharding or network" --numprocesses 2 --dist loadfile
 
 .PHONY: test-trainer
 test-trainer: $(READY) ## run tests of the trainer without its image: make test-trainer TESTS=…

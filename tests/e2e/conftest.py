@@ -260,6 +260,8 @@ def _job(name: str, image: str, access: StorageAccess, command: list[str]) -> di
 
 
 TRAINER_TESTS = "trainer-tests"
+WANTED = "trainer and not network"
+"""The others need a network of their own, which a pod may not make."""
 RUNNER = ("_pytest", "execnet", "iniconfig", "pluggy", "py", "pytest", "xdist")
 """The test runner; the trainer image has none, and these are pure Python."""
 SPREAD = ("-p", "xdist.plugin", "--numprocesses=2", "--dist=loadfile", "--no-loadscope-reorder")
@@ -273,7 +275,7 @@ def trainer_tests(request: pytest.FixtureRequest, product: "Product") -> None:
         return
     files = dict(map(_installed, RUNNER))
     files |= {name: ROOT / name for name in ("examples", "tests/trainer")}
-    words = ("python3", "-m", "pytest", "tests/trainer", "-m", "trainer", "-rs", "--durations=8")
+    words = ("python3", "-m", "pytest", "tests/trainer", "-m", WANTED, "-rs", "--durations=8")
     words += (*SPREAD, "--import-mode=importlib")
     product.start_in_trainer_image(TRAINER_TESTS, files, *words)
 

@@ -6,7 +6,13 @@ from hypothesis import strategies as some
 
 from flashrun.api import names
 from flashrun.api.platform import Platform
-from flashrun.api.pod import CA_FILE, MODEL_CONTAINER, NETRC_FILE, PACKAGES_CONTAINER
+from flashrun.api.pod import (
+    CA_FILE,
+    MODEL_CONTAINER,
+    NETRC_FILE,
+    NO_TELEMETRY,
+    PACKAGES_CONTAINER,
+)
 from flashrun.api.quantities import parse_quantity
 from flashrun.api.records import ResolvedRun, Scale
 from flashrun.plan import objects
@@ -83,6 +89,7 @@ def test_no_library_reports_to_its_developers() -> None:
     for container in containers(pod_of()):
         values = environment(container)
         assert values["HF_HUB_DISABLE_TELEMETRY"] == values["VLLM_NO_USAGE_STATS"] == "1"
+        assert NO_TELEMETRY.items() <= values.items()
 
 
 def test_log_lines_never_reach_the_pods_status() -> None:

@@ -12,7 +12,7 @@ import sys
 import tarfile
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -276,15 +276,22 @@ class TrainerPod:
 
     @contextmanager
     def started(
-        self, container: str = "train", changes: Mapping[str, str] = MappingProxyType({})
+        self,
+        container: str = "train",
+        changes: Mapping[str, str] = MappingProxyType({}),
+        prefix: Sequence[str] = (),
     ) -> Iterator[subprocess.Popen[str]]:
-        """Run a container as a process, which is killed at the end when it still runs."""
+        """Run a container as a process, which is killed at the end when it still runs.
+
+        ``prefix`` comes before the command.
+        """
+        variables = {**os.environ, **changes}
         sources = [str(ROOT / "operator/src"), str(ROOT / "trainer-image/src")]
-        path = os.pathsep.join([*sources, *filter(None, [os.environ.get("PYTHONPATH")])])
+        path = os.pathsep.join([*sources, *filter(None, [variables.get("PYTHONPATH")])])
         with (self.folder / "output").open("w") as output:
             process = subprocess.Popen(
-                [sys.executable, "-m", "flashrun_trainer", container],
-                env={**os.environ, "PYTHONPATH": path, **self.environment, **changes},
+                [*prefix, sys.executable, "-m", "flashrun_trainer", container],
+                env={**variables, **self.environment, **changes, "PYTHONPATH": path},
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 text=True,

@@ -63,8 +63,24 @@ NO_TELEMETRY: Final = {
     "DO_NOT_TRACK": "1",
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "VLLM_NO_USAGE_STATS": "1",
+    "WANDB_ERROR_REPORTING": "false",
 }
-"""Without these, TRL and vLLM report the architecture, versions and the GPU to their developers."""
+"""Without these, TRL and vLLM report the architecture, versions and the GPU to their developers.
+
+The library of Weights & Biases would send its own errors, with tracebacks, to the server that gets
+the metrics.
+"""
+
+IMAGE_PYTHON: Final = "3.12"
+"""Python of the trainer image, where the platform has not chosen another base image."""
+IMAGE_VARIABLES: Final = {
+    "PYTHONUNBUFFERED": "1",
+    "PYTHONDONTWRITEBYTECODE": "1",
+    "PYTHONHASHSEED": "0",
+    "HOME": "/tmp",
+    "USER": "flashrun",
+}
+"""What the trainer image sets; the same is in its Dockerfile."""
 
 DISRUPTED_CONDITION: Final = "DisruptionTarget"
 """Type of the pod condition that says that the cluster, not the trainer, ended the pod."""
