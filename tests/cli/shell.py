@@ -135,6 +135,12 @@ class Served:
         self.kubectl("patch", "flashrun", run, *patch)
 
 
+def about_rows(done: subprocess.CompletedProcess[str]) -> str:
+    """Return what ``flash env test`` says, without its note about this machine's Python."""
+    lines = done.stderr.splitlines(keepends=True)
+    return "".join(line for line in lines if not line.startswith("note: this is Python "))
+
+
 ORGS = ("your-org", "org", "org2")
 """Orgs that are bound to the namespace besides that of its own name."""
 

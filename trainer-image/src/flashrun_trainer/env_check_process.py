@@ -20,6 +20,8 @@ from typing import IO, Any, Final
 from flashrun.api.env_check_records import CheckedRow, CheckEvent, EnvCheckTask, Fault, ScoredAnswer
 from flashrun.api.exits import Exit
 from flashrun.api.records import ResolvedEnvironment
+from flashrun.api.trainer_modules import IMAGE_MODULES
+from flashrun_trainer import env_check_modules
 from flashrun_trainer.data import conversations, held_out, rewards, unread_keys
 from flashrun_trainer.data import messages as chat_messages
 from flashrun_trainer.data.chat_template import encode, tokenize_messages
@@ -70,9 +72,13 @@ class CheckReporter:
 
     def error(self, error: TrainerError) -> None:
         """Write an error that would end a run, as a fault."""
-        cause = error.__cause__
+        cause, hint = error.__cause__, error.hint
         place = self.find_place("".join(traceback.format_exception(cause))) if cause else ""
-        self.fault(f"{error.message}; {error.hint}", place)
+        if isinstance(cause, ModuleNotFoundError) and cause.name:
+            module = cause.name.partition(".")[0]
+            if module in IMAGE_MODULES:
+                hint = f"the trainer image has {module}: install it here to check this environment"
+        self.fault(f"{error.message}; {hint}", place)
 
     def find_place(self, trace: str) -> str:
         """Return the innermost line of the environment's own code in a traceback, or ""."""
@@ -123,7 +129,10 @@ def _load_tokenizer(reporter: CheckReporter, environment: Environment) -> bool:
 
 def _spec(task: EnvCheckTask) -> ResolvedEnvironment:
     return ResolvedEnvironment(
-        id="this/environment", digest="0" * 64, params=task.params, split=task.split
+        id=task.id or Path(task.folder).name,
+        digest="0" * 64,
+        params=task.params,
+        split=task.split,
     )
 
 
@@ -444,6 +453,10 @@ def main(arguments: Sequence[str]) -> None:
     task, path = EnvCheckTask.model_validate_json(Path(arguments[0]).read_bytes()), arguments[1]
     with Path(path).open("w", encoding="utf-8") as events:
         reporter = CheckReporter(task, events)
+        if task.modules:
+            sys.path[:] = env_check_modules.image_path(Path(task.modules), sys.path)
+        if task.site:
+            sys.path.append(task.site)  # the image's packages come first, as in a pod
         check_environment(reporter)
         reporter.write(CheckEvent(over=True))
     sys.stdout.flush()

@@ -158,6 +158,7 @@ def _import_method(algorithm: str, process_group: ProcessGroup) -> Method:
     if process_group.world_size == 1:
         # One process trains on one GPU; TRL refuses a single process that sees several.
         os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")
+    log.info("loading PyTorch and the training stack")
     method: Method = importlib.import_module(f"flashrun_trainer.{algorithm}").train
     return method
 

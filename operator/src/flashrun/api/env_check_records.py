@@ -13,7 +13,13 @@ from flashrun.api.base import Record
 class EnvCheckTask(Record):
     """What to check."""
 
+    id: str = ""
+    """The environment, as sentences name it; empty for the name of its folder."""
     folder: str
+    modules: str = ""
+    """Folder for links to the modules that the trainer image has; empty to import any."""
+    site: str = ""
+    """Folder with the packages of the pip list; empty for none."""
     split: str
     params: dict[str, JsonValue] = {}
     thinking: bool = False

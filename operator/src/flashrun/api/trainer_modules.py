@@ -34,6 +34,8 @@ _PACKAGES_OF_VLLM: Final = """
     websockets xgrammar yarl z3 zmq
 """
 """What the image with vLLM has besides."""
+IMAGE_MODULES: Final = frozenset([*sys.stdlib_module_names, *_PACKAGES.split()])
+"""What an environment can import in either trainer image without a pip list."""
 TRAINER_MODULES: Final = frozenset(
     [*sys.stdlib_module_names, *_PACKAGES.split(), *_PACKAGES_OF_VLLM.split()]
 )

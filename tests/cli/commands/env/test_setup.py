@@ -1,6 +1,7 @@
 """``flash env setup``: a small project that passes its check, or one of the user's own rows."""
 
 import json
+import shlex
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,7 +14,7 @@ from flashrun.cli.commands.env.setup import setup
 from flashrun.cli.output.failure import Failure
 from flashrun_trainer.data.conversations import Conversation
 from flashrun_trainer.data.environment import load_folder
-from tests.cli.shell import Shell
+from tests.cli.shell import ROOT, Served, Shell, about_rows
 
 pytest.importorskip("freesolo", reason="the environment SDK is an extra")
 
@@ -43,11 +44,23 @@ def test_what_setup_writes_passes_its_test_and_its_dry_run(
     ]
     for config in ("sums/configs/sft.toml", "sums/configs/rl.toml"):
         tried = shell("env", "test", "sums", "--config", config)
-        assert (tried.returncode, tried.stderr) == (0, "3 rows checked, no problems\n")
+        assert (tried.returncode, about_rows(tried)) == (0, "3 rows checked, no problems\n")
         assert [line.split("\t")[3] for line in tried.stdout.splitlines()] == ["1", "1", "1"]
         checked = shell("train", config, "--dry-run")
         assert (checked.returncode, checked.stderr) == (0, "")
         assert 'id = "your-org/sums"' in checked.stdout
+
+
+@pytest.mark.api
+def test_the_first_commands_of_the_page_work_one_after_the_other(served: Served) -> None:
+    page = (ROOT / "docs" / "environments.md").read_text()
+    block = page.partition("```sh\n")[2].partition("```")[0].replace("team-a", served.namespace)
+    commands = [shlex.split(line, comments=True)[1:] for line in block.splitlines()]
+    assert [words[0] for words in commands] == ["env", "env", "env", "train"]
+
+    for words in commands:
+        done = served.flash(*words, *(["--background"] if words[0] == "train" else []))
+        assert done.returncode == 0, (words, done.stderr)
 
 
 def test_setup_keeps_what_exists(shell: Shell) -> None:
@@ -189,7 +202,7 @@ def test_a_file_in_any_format_becomes_a_project_whose_rows_the_trainer_learns(
 
     assert made.returncode == 0, made.stderr
     tried = shell("env", "test", "mine", "--config", "mine/configs/sft.toml")
-    assert (tried.returncode, tried.stderr) == (
+    assert (tried.returncode, about_rows(tried)) == (
         0,
         f"{len(expected)} rows checked, no problems\n",
     )
@@ -215,7 +228,7 @@ def test_held_out_rows_are_evaluated_and_never_trained_on(shell: Shell) -> None:
     assert (len(train), len(held_out)) == (40, 10)
     assert not [each for each in held_out if each in train]
     tried = shell("env", "test", "mine", "--config", "mine/configs/sft.toml")
-    assert (tried.returncode, tried.stderr) == (0, "40 rows checked, no problems\n")
+    assert (tried.returncode, about_rows(tried)) == (0, "40 rows checked, no problems\n")
     checked = shell("train", "mine/configs/sft.toml", "--dry-run")
     assert (checked.returncode, checked.stderr) == (0, "")
     assert 'split = "eval"' in checked.stdout
@@ -241,7 +254,7 @@ def test_rows_with_reasoning_make_a_run_with_thinking(shell: Shell) -> None:
 
     assert "thinking = true\n" in (shell.folder / "mine/configs/sft.toml").read_text()
     tried = shell("env", "test", "mine", "--config", "mine/configs/sft.toml")
-    assert (tried.returncode, tried.stderr) == (0, "2 rows checked, no problems\n")
+    assert (tried.returncode, about_rows(tried)) == (0, "2 rows checked, no problems\n")
     plain = shell("env", "test", "mine")
     for scored in (tried, plain):
         assert [line.split("\t")[3] for line in scored.stdout.splitlines()] == ["1", "1"]
@@ -253,7 +266,7 @@ def test_the_config_has_room_for_the_longest_row(shell: Shell) -> None:
     shell("env", "setup", "mine", "--from", "rows.jsonl")
 
     tried = shell("env", "test", "mine", "--config", "mine/configs/sft.toml")
-    assert (tried.returncode, tried.stderr) == (0, "1 rows checked, no problems\n")
+    assert (tried.returncode, about_rows(tried)) == (0, "1 rows checked, no problems\n")
     assert "max_length = 4096\n" in (shell.folder / "mine/configs/sft.toml").read_text()
 
 

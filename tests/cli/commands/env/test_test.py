@@ -1,13 +1,18 @@
 """``flash env test``: an environment is checked before it costs GPU time."""
 
 import json
+import sys
+from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 
 import pytest
 
 from flashrun.api import names
 from flashrun.api.catalog import Model, Source
 from flashrun.api.config import Algorithm
+from flashrun.api.pod import IMAGE_PYTHON
 from flashrun.cli.commands.env.test import planned_run
 from flashrun.cli.config.compose import ConfigFile, compose
 from flashrun.cli.environments.env_check import (
@@ -15,7 +20,9 @@ from flashrun.cli.environments.env_check import (
 )
 from flashrun.plan.storage_policies import namespace_policy
 from tests.cli.models.models import write_model
-from tests.cli.shell import ROOT, Served, Shell
+from tests.cli.shell import ROOT, Served, Shell, about_rows
+from tests.trainer.http_servers import serving
+from tests.trainer.package_index import QuietHandler, project, wheel
 
 pytest.importorskip("freesolo", reason="the environment SDK is an extra")
 
@@ -51,7 +58,7 @@ def test_right_answers_and_junk_are_scored(shell: Shell) -> None:
     [first, second] = (line.split("\t") for line in done.stdout.splitlines())
     assert first == ["1", "What is 19 plus 6? Answer with digits only.", "25", "1", "0 0.09375"]
     assert second[4] == "0 0.09375 0.5"  # the last one is the answer of the row before
-    assert done.stderr == "128 rows checked, no problems\n"
+    assert about_rows(done) == "128 rows checked, no problems\n"
 
 
 def test_parameters_reach_the_environment(shell: Shell) -> None:
@@ -59,6 +66,22 @@ def test_parameters_reach_the_environment(shell: Shell) -> None:
     done = shell("env", "test", folder, "--param", "instruction=Only digits!", "--rows", "1")
 
     assert done.stdout.split("\t")[1].endswith("Only digits!")
+
+
+@pytest.mark.parametrize(
+    ("param", "near"), [("flor=3", "did you mean floor?"), ("spilt=eval", "did you mean split?")]
+)
+def test_a_parameter_that_nobody_reads_is_refused(shell: Shell, param: str, near: str) -> None:
+    write(shell, GOOD.replace("**params", "floor=0"))
+    done = shell("env", "test", "env", "--param", param)
+
+    assert done.returncode == 2
+    name = param.partition("=")[0]
+    assert (
+        f"load_environment has no argument {name}, which [environment.params] sets" in done.stderr
+    )
+    assert near in done.stderr
+    assert shell("env", "test", "env", "--param", "floor=3").returncode == 0
 
 
 def test_a_config_brings_its_parameters_secrets_and_variables(shell: Shell) -> None:
@@ -197,12 +220,28 @@ BROKEN = {
     "no rows": (GOOD, b"\n\n", "the file has no rows"),
     "no text": (GOOD, b"\xff\xfe", "dataset/train.jsonl: the file cannot be read"),
     "a module that is not there": ("import nothing_like_this", ROW, "ModuleNotFoundError"),
+    "a module that raises": (
+        "x = 1 / 0",
+        ROW,
+        "environment.py:1: the environment failed while importing environment.py: "
+        "ZeroDivisionError",
+    ),
+    "a parameter that is not set": (
+        "def load_environment(word): ...",
+        ROW,
+        "missing 1 required positional argument: 'word'; set it in [environment.params]",
+    ),
+    "a parameter that is looked up": (
+        'def load_environment(**params): return params["word"]',
+        ROW,
+        "KeyError: 'word'; if 'word' is a parameter, set it in [environment.params]",
+    ),
     "a syntax error": ("def load_environment(:", ROW, "SyntaxError"),
     "no factory": ("x = 1", ROW, "does not define 'load_environment'"),
     "a factory that raises": (
         "def load_environment(): return 1 / 0",
         ROW,
-        "environment.py:1: the environment failed while importing environment.py: "
+        "environment.py:1: the environment failed while calling load_environment: "
         "ZeroDivisionError",
     ),
     "a factory of something else": (
@@ -526,3 +565,131 @@ def test_a_split_that_is_not_named_is_only_warned_about(shell: Shell) -> None:
     assert done.returncode == 0
     assert "warning" in done.stderr
     assert "dataset/eval.jsonl:2" in done.stderr
+
+
+# --- like in a pod ------------------------------------------------------------------------------
+
+
+def with_code(line: str) -> str:
+    """The good environment, with a line at its beginning."""
+    return f"import os, pathlib, sys\n{line}\n{GOOD}"
+
+
+UNLIKE_A_POD = {
+    "a variable of the shell": (
+        'os.environ["TOKEN_OF_MY_SHELL"]',
+        "KeyError: 'TOKEN_OF_MY_SHELL'; if 'TOKEN_OF_MY_SHELL' is a secret, add it to "
+        "[environment].secrets",
+    ),
+    "a file of the home": (
+        '(pathlib.Path.home() / "config.toml").read_text()', "No such file or directory"
+    ),
+    "a file that is not published": (
+        'pathlib.Path(__file__).with_name(".env").read_text()', "No such file or directory"
+    ),
+    "a package that neither the image nor the pip list has": (
+        "import pytest", "No module named 'pytest'; add the package that provides pytest to "
+        "[environment].pip",
+    ),
+    "such a package that another library looks for": (
+        'import importlib.util; assert importlib.util.find_spec("hypothesis")', "AssertionError"
+    ),
+    "a file in the working folder": (
+        'pathlib.Path("cache.json").write_text("{}")', "read-only"
+    ),
+    "a package of the image that is not here": (
+        "import torchgen", "the trainer image has torchgen: install it here"
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("line", "sentence"), UNLIKE_A_POD.values(), ids=UNLIKE_A_POD)
+def test_what_works_here_and_not_in_a_pod_is_an_error(
+    shell: Shell, line: str, sentence: str
+) -> None:
+    shell.variables["TOKEN_OF_MY_SHELL"] = "x"
+    write(shell, with_code(line))
+    shell.write("env/.env", "KEY=1\n")
+    done = shell("env", "test", "env")
+
+    assert done.returncode == 2
+    assert sentence in done.stderr.replace("Permission denied", "read-only")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '(pathlib.Path.home() / "cache.json").write_text("{}")',
+        "import tempfile; tempfile.NamedTemporaryFile()",
+        'pathlib.Path(__file__).with_name("cache.json").write_text("{}")',
+        'assert os.environ["USER"] == "flashrun" and os.environ["PYTHONHASHSEED"] == "0"',
+        "import httpx, yaml",
+        "exit",
+    ],
+)
+def test_what_works_in_a_pod_works_here(shell: Shell, line: str) -> None:
+    write(shell, with_code(line))
+    done = shell("env", "test", "env")
+
+    assert done.returncode == 0, done.stderr
+    assert not (shell.folder / "env" / "cache.json").exists()
+
+
+def test_places_are_those_of_the_authors_folder(shell: Shell) -> None:
+    write(shell, with_code("raise RuntimeError(__file__)"))
+    done = shell("env", "test", "env")
+
+    assert f"RuntimeError: {shell.folder}/env/environment.py" in done.stderr
+    assert "error: environment.py:2: " in done.stderr
+
+
+def test_another_python_than_that_of_the_image_is_named(shell: Shell) -> None:
+    write(shell)
+    here = f"{sys.version_info.major}.{sys.version_info.minor}"
+    expected = f"note: this is Python {here}; the trainer image has {IMAGE_PYTHON}"
+    done = shell("env", "test", "env")
+    write(shell, with_code("1 / 0"))
+    broken = shell("env", "test", "env")
+
+    assert (expected in done.stderr) is (here != IMAGE_PYTHON)
+    assert (expected in broken.stderr) is (here != IMAGE_PYTHON)
+    write(shell, rows="{\n")
+    assert "note: " not in shell("env", "test", "env").stderr  # only a row is wrong
+
+
+@pytest.fixture
+def index(tmp_path: Path) -> Iterator[str]:
+    """A package index with one package, which needs another one."""
+    for name, needs in (("aaa_test", ["bbb_test"]), ("bbb_test", [])):
+        wheel(project(tmp_path / "index", name), name, needs)
+    with serving(partial(QuietHandler, directory=str(tmp_path / "index"))) as address:
+        yield f"{address}/"
+
+
+def config_with(shell: Shell, *pip: str) -> None:
+    table = f'model = "Qwen/Qwen3.5-4B"\n[environment]\nid = "org/env"\npip = {list(pip)}\n'
+    shell.write("run.toml", table)
+
+
+def test_the_pip_list_is_installed_once_and_left_out_on_request(shell: Shell, index: str) -> None:
+    write(shell, with_code("import aaa_test, bbb_test"))
+    config_with(shell, "aaa_test")
+    shell.variables["PIP_INDEX_URL"] = index
+    words = ("env", "test", "env", "--config", "run.toml")
+
+    assert "No module named 'aaa_test'" in shell(*words, "--no-pip").stderr
+    assert shell(*words).returncode == 0
+    shell.variables["PIP_INDEX_URL"] = "http://127.0.0.1:1/"
+    assert shell(*words).returncode == 0
+    assert "No module named 'aaa_test'" in shell("env", "test", "env").stderr
+
+
+def test_a_pip_list_that_a_pod_could_not_install_is_an_error(shell: Shell, index: str) -> None:
+    write(shell)
+    shell.variables["PIP_INDEX_URL"] = index
+    config_with(shell, "ccc_test")
+    done = shell("env", "test", "env", "--config", "run.toml")
+
+    assert done.returncode == 2
+    assert "error: " in done.stderr
+    assert "ccc_test" in done.stderr.splitlines()[-1]

@@ -21,7 +21,7 @@ from flashrun.api.exits import Exit
 from flashrun.api.reasons import Reason
 from flashrun.api.records import ResolvedEnvironment
 from flashrun.api.trainer_modules import TRAINER_MODULES
-from flashrun_trainer.data import conversations
+from flashrun_trainer.data import conversations, parameters
 from flashrun_trainer.data.calls import CallRunner
 from flashrun_trainer.data.conversations import Conversation
 from flashrun_trainer.data.dataset import (
@@ -51,6 +51,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 _MODULE: Final = "environment.py"
+_FACTORY: Final = "load_environment"
 _CONTRACT: Final = "TRAINING_CONTRACT.md"
 _NO_ANSWER: Final[Message] = {"role": "assistant", "content": ""}
 _ONE_PROCESS: Final = ProcessGroup()
@@ -301,8 +302,9 @@ def load_folder(
     data = dataset_path(folder, spec)
     extras: dict[str, Any] = {"dataset_path": str(data)} if data else {}
     extras |= {"contract_path": str(contract_path)} if contract_path.is_file() else {}
-    with environment_errors(f"importing {_MODULE}"):
-        sdk = load_environment(f"{module}:load_environment", **{**extras, **spec.params})
+    with environment_errors(lambda error: _describe_loading(error, module)):
+        sdk = load_environment(f"{module}:{_FACTORY}", **{**extras, **spec.params})
+    parameters.refuse_unknown(spec.params, parameters.arguments_of(module, _FACTORY))
     with environment_errors(describe_reading(data, folder), Exit.DATA, Reason.DATASET_INVALID):
         examples = load_examples(sdk, spec.params, data)
     refuse_shadowing(folder, modules)  # its code may have put more folders on Python's path
@@ -328,9 +330,18 @@ def load_folder(
     return environment
 
 
+def _describe_loading(error: BaseException, module: Path) -> str:
+    """Return what the environment did when it raised: its import, or the call of its factory."""
+    frames = traceback.extract_tb(error.__traceback__)
+    inside = [frame.name for frame in frames if Path(frame.filename) == module.resolve()]
+    return f"calling {_FACTORY}" if inside and inside[0] != "<module>" else f"importing {_MODULE}"
+
+
 @contextmanager
 def environment_errors(
-    doing: str, code: Exit = Exit.ENVIRONMENT, reason: Reason = Reason.ENVIRONMENT_FAILED
+    doing: str | Callable[[BaseException], str],
+    code: Exit = Exit.ENVIRONMENT,
+    reason: Reason = Reason.ENVIRONMENT_FAILED,
 ) -> Iterator[None]:
     """Turn what the environment raises into a ``TrainerError`` that says what it was ``doing``."""
     try:
@@ -339,10 +350,11 @@ def environment_errors(
         raise
     except BaseException as error:
         traceback.print_exc()
+        what = doing if isinstance(doing, str) else doing(error)
         raise TrainerError(
             code,
             reason,
-            f"the environment failed while {doing}: {format_error(error)}",
+            f"the environment failed while {what}: {format_error(error)}",
             _hint_for(error),
         ) from error
 
@@ -362,6 +374,10 @@ def _hint_for(error: BaseException) -> str:
         return f"add the package that provides {error.name} to [environment].pip"
     if isinstance(error, KeyError) and str(error).strip("'").isupper():
         return f"if {error} is a secret, add it to [environment].secrets"
+    if isinstance(error, KeyError):
+        return f"if {error} is a parameter, set it in [environment.params]; or {_PUSH_HINT}"
+    if isinstance(error, TypeError) and f"{_FACTORY}() missing" in str(error):
+        return "set it in [environment.params]"
     return _PUSH_HINT
 
 

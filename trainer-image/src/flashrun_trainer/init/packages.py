@@ -9,7 +9,7 @@ import logging
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
@@ -94,16 +94,9 @@ def install_packages(spec: ResolvedRun, site: Path) -> None:
     The first pip decides, with all packages of the image in view; the second one installs. They
     share a cache, so that each package is downloaded and built once.
     """
-    pip = _Pip(spec, site.parent)
-    report = site.parent / "pip-report.json"
-    constraints = site.parent / "constraints.txt"
-    constraints.write_text("".join(f"{pin}\n" for pin in installed_pins()))
+    pip = Pip(spec.environment.pip, spec.pip_index_url, site.parent)
     try:
-        pip.install(
-            *("--dry-run", "--report", str(report), "--constraint", str(constraints)),
-            requirements=spec.environment.pip,
-        )
-        requirements = packages_to_install(report.read_text())
+        requirements = pip.resolve(installed_pins())
         if not requirements:
             log.info("the image already has all packages of the pip list")
             return
@@ -127,14 +120,29 @@ def _pinned_requirement(item: dict[str, Any]) -> str:
     return f"{name} @ {source['url']}#sha256={sha256}"
 
 
-class _Pip:
-    """The pip of the image, with the index of the platform and a cache of its own."""
+class Pip:
+    """The pip of this Python, with a pip list, an index and a cache of its own in ``folder``."""
 
-    def __init__(self, spec: ResolvedRun, folder: Path) -> None:
+    def __init__(self, pip_list: Sequence[str], index_url: str, folder: Path) -> None:
         self.cache = folder / "pip-cache"
-        self._pip_list = spec.environment.pip
+        self._folder = folder
+        self._pip_list = pip_list
         self._resolution = ""
-        self._index = ("--index-url", spec.pip_index_url) if spec.pip_index_url else ()
+        self._index = ("--index-url", index_url) if index_url else ()
+
+    def resolve(self, pins: Iterable[str], *options: str) -> list[str]:
+        """Return what the pip list needs beside packages with the versions of ``pins``.
+
+        Raises:
+            TrainerError: pip finds no versions that fit together, or reaches no index.
+        """
+        report, constraints = self._folder / "pip-report.json", self._folder / "constraints.txt"
+        constraints.write_text("".join(f"{pin}\n" for pin in pins))
+        self.install(
+            *("--dry-run", "--report", str(report), "--constraint", str(constraints), *options),
+            requirements=self._pip_list,
+        )
+        return packages_to_install(report.read_text())
 
     def install(self, *options: str, requirements: Sequence[str]) -> None:
         """Run ``pip install``; raises ``TrainerError`` when it fails."""

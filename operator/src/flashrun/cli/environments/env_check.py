@@ -20,7 +20,14 @@ from typing import Final, NamedTuple
 from pydantic import ValidationError
 
 from flashrun.api.config import Algorithm
-from flashrun.api.env_check_records import CheckedRow, CheckEvent, EnvCheckTask, ScoredAnswer
+from flashrun.api.env_check_records import (
+    CheckedRow,
+    CheckEvent,
+    EnvCheckTask,
+    Fault,
+    ScoredAnswer,
+)
+from flashrun.cli.environments import pod_likeness
 from flashrun.cli.environments.package import ENTRY_FILE
 from flashrun.cli.output.failure import UsageFailure
 
@@ -30,6 +37,10 @@ SLOW_SECONDS: Final = 1.0
 _PROCESS_MODULE: Final = "flashrun_trainer.env_check_process"
 _TOKENIZER_CONFIG: Final = "tokenizer_config.json"
 _ROWS_LISTED: Final = 3
+_WRITES: Final = (
+    "the environment writes {} to its working folder, which is read-only in a pod; write below "
+    "tempfile.gettempdir()"
+)
 
 
 class EnvCheckResult(NamedTuple):
@@ -92,7 +103,7 @@ def check_possible(folder: Path, *, with_tokenizer: bool) -> None:
 def run_env_check(
     task: EnvCheckTask, seconds: float, variables: Mapping[str, str], *, verbose: bool = False
 ) -> EnvCheckResult:
-    """Run ``task`` in a separate process with the shell's environment and ``variables``.
+    """Run ``task`` in a separate process, like in a pod whose run has these ``variables``.
 
     The process is killed after ``seconds``.
 
@@ -106,18 +117,23 @@ def run_env_check(
         )
     check_possible(Path(task.folder), with_tokenizer=bool(task.model))
     with tempfile.TemporaryDirectory(prefix="flash-") as scratch:
-        work, events = Path(scratch, "work"), Path(scratch, "events")
-        work.mkdir()
-        Path(scratch, "task").write_text(task.model_dump_json())
-        # In an empty folder: a path relative to the user's folder would work here but not in a pod.
+        folder, events = Path(task.folder), Path(scratch, "events")
+        made = pod_likeness.make_folders(Path(scratch), folder)
+        copied = task.replace(folder=str(made.environment), modules=str(made.modules))
+        Path(scratch, "task").write_text(copied.model_dump_json())
         ending = _run(
             [sys.executable, "-m", _PROCESS_MODULE, str(Path(scratch, "task")), str(events)],
-            work,
-            {**os.environ, **variables},
+            made.work,
+            pod_likeness.variables(made.home, variables),
             seconds,
             verbose,
         )
-        reported = tuple(_read_events(events))
+        # What the environment's code says of its place is about the folder of its author.
+        reported = tuple(_read_events(events, {str(made.environment): task.folder}))
+        written = pod_likeness.written_files(made.work)
+    if written:
+        sentence = _WRITES.format(", ".join(written[:_ROWS_LISTED]))
+        reported = (CheckEvent(fault=Fault(sentence=sentence)), *reported)
     if reported and reported[-1].over:
         return EnvCheckResult(reported)
     doing = next((event.doing for event in reversed(reported) if event.doing), "starting")
@@ -162,9 +178,11 @@ def _run(
     return f"its process ended with {ending}"
 
 
-def _read_events(path: Path) -> Iterator[CheckEvent]:
+def _read_events(path: Path, replaced: Mapping[str, str]) -> Iterator[CheckEvent]:
     with contextlib.suppress(OSError, ValidationError):  # the last line may be incomplete
         for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
+            for old, new in replaced.items():
+                line = line.replace(old, new)
             if line:
                 yield CheckEvent.model_validate_json(line)
 

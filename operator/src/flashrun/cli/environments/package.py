@@ -65,7 +65,7 @@ def pack(folder: Path, allowed: Sequence[str] = ()) -> Package:
             "flash env setup writes one to begin with",
         )
     left_out: list[Path] = []
-    paths = list(_files(folder, left_out))
+    paths = list(files_to_pack(folder, left_out))
     _check_size(folder, paths)
     _check_modules(folder, paths)
     contents = {path.relative_to(folder).as_posix(): _read(path) for path in paths}
@@ -90,7 +90,7 @@ def unpack(data: bytes, folder: Path) -> None:
         raise UsageFailure(f"the package {error}") from None
 
 
-def _files(folder: Path, left_out: list[Path]) -> Iterator[Path]:
+def files_to_pack(folder: Path, left_out: list[Path]) -> Iterator[Path]:
     """Yield the files to pack in a fixed order; add what is not packed to ``left_out``."""
     for current, folders, files in os.walk(folder):
         inner = {name for name in folders if not _is_left_out(Path(current, name))}

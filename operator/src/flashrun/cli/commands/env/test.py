@@ -1,18 +1,20 @@
 """``flash env test``: check an environment on this machine, before it costs GPU time."""
 
 import asyncio
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 
 from flashrun.api import catalog, evaluation
 from flashrun.api.config import Algorithm, RunConfig
-from flashrun.api.env_check_records import EnvCheckTask, ScoredAnswer
+from flashrun.api.env_check_records import CheckEvent, EnvCheckTask, ScoredAnswer
 from flashrun.cli.cluster import mirrored_tokenizer
 from flashrun.cli.cluster.connection import connect
 from flashrun.cli.config import compose, dotenv, load_config
 from flashrun.cli.config.compose import ComposedConfig
+from flashrun.cli.environments import pod_likeness
 from flashrun.cli.environments.env_check import (
     EnvCheckResult,
     EnvFinding,
@@ -28,6 +30,8 @@ from flashrun.cli.output import terminal
 from flashrun.cli.output.failure import ExitCode, Failure, NotFoundFailure
 from flashrun.cli.output.output_format import OutputFormat
 from flashrun.cli.output.tables import Cell, Table, Tone
+
+_SYNTAX: Final = "SyntaxError"
 
 
 def check_environment(
@@ -67,6 +71,12 @@ def check_environment(
             metavar="MODEL",
         ),
     ] = None,
+    pip: Annotated[
+        bool,
+        typer.Option(
+            "--pip/--no-pip", help="Install the pip list of the config, as the pod does; kept here."
+        ),
+    ] = True,
     timeout: Annotated[
         float, typer.Option("--timeout", min=1, help="Time limit in seconds.")
     ] = 120,
@@ -82,6 +92,9 @@ def check_environment(
     Checks every row, builds every prompt, and scores right and junk answers. Nothing is sent
     anywhere. The exit code is 2 when a run would fail, and 0 when there are only warnings.
 
+    The code runs as in a pod: a copy of what env push would publish, the packages of the trainer
+    image and of the pip list, the config's secrets and worker_env, a read-only working folder.
+
     Only --model with an id connects to the cluster: it downloads a tokenizer, and no weights.
 
     Example: flash env test ./sums --config sums/configs/rl.toml
@@ -95,6 +108,7 @@ def check_environment(
         given["split"] = split
     run = planned_run(composed, thinking)
     task = EnvCheckTask(
+        id=composed.config.environment.id if composed else "",
         folder=str(folder.resolve()),
         thinking=run.thinking,
         split=str(given.get("split", catalog.DEFAULT_SPLIT)),
@@ -105,11 +119,32 @@ def check_environment(
         model=str(_model_folder(model, folder, namespace, context)) if model else "",
     )
     variables = _variables(composed.config, config.resolve().parent) if composed and config else {}
-    result = run_env_check(task, timeout, variables, verbose=verbose)
+    pip_list = composed.config.environment.pip if composed and pip else ()
+    result = _check(task, pip_list, timeout, variables, verbose=verbose)
     findings = assess(result, run)
     _print(result, findings, output)
     if any(finding.severity is Severity.ERROR for finding in findings):
         raise typer.Exit(ExitCode.USAGE)
+
+
+def _check(
+    task: EnvCheckTask,
+    pip_list: Sequence[str],
+    seconds: float,
+    variables: Mapping[str, str],
+    *,
+    verbose: bool,
+) -> EnvCheckResult:
+    """Install the pip list, and run the check; without the packages it would find nothing more."""
+    if pip_list:
+        check_possible(Path(task.folder), with_tokenizer=bool(task.model))
+        site = pod_likeness.packages_folder(pip_list)
+        if not site.is_dir():
+            terminal.say(f"note: installing {', '.join(pip_list)} into {site}")
+            if fault := pod_likeness.install_packages(pip_list, site):
+                return EnvCheckResult((CheckEvent(fault=fault), CheckEvent(over=True)))
+        task = task.replace(site=str(site))
+    return run_env_check(task, seconds, variables, verbose=verbose)
 
 
 def planned_run(composed: ComposedConfig | None, thinking: bool) -> PlannedRun:
@@ -202,6 +237,11 @@ def _print(result: EnvCheckResult, findings: list[EnvFinding], output: OutputFor
         terminal.say(f"{finding.severity}: {finding}", tone)
     if not findings:
         terminal.say(f"{len(result.rows)} rows checked, no problems", Tone.GOOD)
+    code = [
+        finding for finding in findings if ".py" in finding.place or _SYNTAX in finding.sentence
+    ]
+    if (difference := pod_likeness.python_difference()) and (code or not findings):
+        terminal.say(f"note: {difference}")
 
 
 def _score(answer: ScoredAnswer | None) -> str:
