@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 
 from flashrun.store import Store
 from localcluster.controlplane import ControlPlane
+from tests.cli.finished_run import FinishedRun, play_finished_run
 from tests.cli.following import Stage
 from tests.cli.kubelet import NODE, Kubelet
 from tests.cli.shell import REFERENCE, Served, Shell
@@ -25,20 +27,37 @@ def shell(tmp_path: Path) -> Shell:
     return found
 
 
-@pytest.fixture
-def served(installed: Path, minio: Minio, store: Store, tmp_path: Path) -> Iterator[Served]:
+@contextmanager
+def serving(installed: Path, store: Store, folder: Path) -> Iterator[Served]:
     """A fresh namespace with everything that the operator publishes in it."""
     namespace = f"people-{next(_namespaces)}"
     kubectl(installed, "create", "namespace", namespace)
-    own = tmp_path / "kubeconfig"
+    own = folder / "kubeconfig"
     own.write_text(installed.read_text())
     kubectl(own, "config", "set-context", "--current", "--namespace", namespace)
-    shell = Shell(tmp_path, own)
+    shell = Shell(folder, own)
     shell.write("config.toml", REFERENCE)
     found = Served(shell, installed, namespace, store)
     found.publish()
     yield found
     kubectl(installed, "delete", "namespace", namespace, "--wait=false")
+
+
+@pytest.fixture
+def served(installed: Path, minio: Minio, store: Store, tmp_path: Path) -> Iterator[Served]:
+    """A fresh namespace with everything that the operator publishes in it."""
+    with serving(installed, store, tmp_path) as found:
+        yield found
+
+
+@pytest.fixture(scope="session")
+def finished_run(
+    installed: Path, minio: Minio, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[FinishedRun]:
+    """A run that has ended, in a namespace that many tests read."""
+    store = minio.store("finished-run")
+    with serving(installed, store, tmp_path_factory.mktemp("finished-run")) as found:
+        yield play_finished_run(found)
 
 
 @pytest.fixture

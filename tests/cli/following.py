@@ -130,6 +130,11 @@ class Following:
             assert line, f"it ended before {text!r}: {self.seen}"
             self.seen.append(line.rstrip("\n"))
 
+    def wait_for_note(self, text: str) -> None:
+        """Read standard error until a line has the text."""
+        assert self._process.stderr is not None
+        assert any(text in line for line in self._process.stderr), f"{text!r} was never said"
+
     def finish(self) -> tuple[list[str], int]:
         """Return every line of the answer, and the exit code."""
         out, _ = self._process.communicate(timeout=60)

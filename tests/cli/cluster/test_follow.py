@@ -1,15 +1,22 @@
 """Following a run until its end: no line is lost, and none is repeated."""
 
+import asyncio
 import subprocess
 import threading
-import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
-from typing import IO
+from types import SimpleNamespace
+from typing import IO, Any, cast
 
 import pytest
+import yaml
 
+from flashrun.cli.cluster import follow
+from flashrun.cli.output.run_view import RunView
 from tests.cli.following import Following, Stage
+from tests.cli.golden import RUNS, golden_run
+
+GOLDEN = RUNS / "evaluated-sft" / "flashrun.yaml"
 
 
 def test_lines_written_just_before_the_end_are_shown(stage: Stage) -> None:
@@ -49,7 +56,7 @@ def test_control_c_prints_how_to_come_back(stage: Stage, command: str) -> None:
         if command == "log":
             following.wait_for("one")
         else:
-            time.sleep(2)  # nothing on standard output says that it has begun
+            following.wait_for_note(stage.run)  # its first line about the status
         told, code = following.interrupt()
 
     assert code == 130
@@ -113,3 +120,85 @@ def test_lines_that_the_pipe_cannot_encode_arrive_with_question_marks(stage: Sta
         stage.ended()
         stage.report(phase="Succeeded")
         following.finish()
+
+
+class PodThatRuns:
+    """A cluster with one pod, whose trainer runs; the logs of its init containers come late."""
+
+    def __init__(self, hanging: str = "") -> None:
+        ended = {"state": {"terminated": {"exitCode": 0, "containerID": "c"}}}
+        self.hanging = hanging
+        self.pod = {
+            "metadata": {"name": "pod"},
+            "status": {
+                "initContainerStatuses": [
+                    {"name": name, **ended} for name in ("model", "packages")
+                ],
+                "containerStatuses": [{"name": "trainer", **ended}],
+            },
+        }
+
+    async def list(self, *_: object) -> Sequence[dict[str, Any]]:
+        return [self.pod]
+
+    async def find(self, *_: object) -> dict[str, Any]:
+        return self.pod
+
+    async def logs(self, _: str, pod: str, container: str, **__: object) -> AsyncIterator[str]:
+        await asyncio.sleep({"model": 0.2, "packages": 0.1, "trainer": 0.0}[container])
+        if container == self.hanging:
+            await asyncio.sleep(60)
+        yield f"2026-11-22T12:00:00Z {pod}"
+
+
+def lines_of(cluster: PodThatRuns, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    monkeypatch.setattr(follow, "EARLIER_LOG_SECONDS", 0.5)
+    shown: list[str] = []
+    view = SimpleNamespace(show_log_line=shown.append, show_notice=shown.append)
+
+    async def read() -> None:
+        session: Any = SimpleNamespace(cluster=cluster)
+        streams = follow.LogStreams(session, golden_run("running"), cast(RunView, view))
+        await streams.start_new(streams.run)
+        await asyncio.wait(streams.tasks[-1:])
+        await streams.stop()
+
+    asyncio.run(read())
+    return shown
+
+
+def test_lines_of_init_containers_come_before_those_of_the_trainer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert lines_of(PodThatRuns(), monkeypatch) == ["[model] pod", "[packages] pod", "pod"]
+
+
+def test_a_log_that_never_ends_holds_no_other_back_for_long(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert lines_of(PodThatRuns("packages"), monkeypatch) == ["[model] pod", "pod"]
+
+
+class RunThatEnds:
+    """A session whose run has succeeded; its pod ends after a few more readings."""
+
+    def __init__(self, readings: int) -> None:
+        self.readings = readings
+
+    async def get_manifest(self, _: str) -> dict[str, Any]:
+        self.readings -= 1
+        attempt = {"number": 1, "pod": "p", "start": "2026-11-22T12:00:00Z"}
+        end = {} if self.readings > 0 else {"end": "2026-11-22T12:01:00Z"}
+        status = {"phase": "Succeeded", "attempts": [attempt | end]}
+        return {**yaml.safe_load(GOLDEN.read_text()), "status": status}
+
+
+@pytest.mark.parametrize(("readings", "seconds", "ended"), [(3, 60, True), (99, 0.2, False)])
+def test_the_summary_has_the_end_of_the_last_attempt_if_it_comes_soon(
+    monkeypatch: pytest.MonkeyPatch, readings: int, seconds: float, ended: bool
+) -> None:
+    monkeypatch.setattr(follow, "POLL_SECONDS", 0.1)
+    session: Any = RunThatEnds(readings)
+    manifest = asyncio.run(follow.settled_manifest(session, "run", seconds))
+
+    assert ("end" in manifest["status"]["attempts"][0]) is ended

@@ -146,3 +146,14 @@ def test_yaml_leaves_plain_words_without_quotes() -> None:
     assert terminal.to_yaml({"model": "org/model", "seed": 1, "rate": 1e-05, "on": True}) == (
         "model: org/model\nseed: 1\nrate: 1.0e-05\n'on': true\n"
     )
+
+
+def test_the_last_column_is_cut_where_names_leave_too_little(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    phases = ("Succeeded", "Pending")
+    rows = tuple((Cell("n" * 25), Cell("small"), Cell(phase)) for phase in phases)
+    lines = drawn_table(monkeypatch, Table(("RUN", "POOL", "PHASE"), rows, ("POOL",)), 34)
+
+    assert [len(line) for line in lines] == [34, 34, 34]
+    assert lines[1] == f"{'n' * 25}  Succee…"

@@ -7,16 +7,17 @@ be read from a pod, because it is gone or was never seen, are read from storage.
 import asyncio
 import contextlib
 import signal
+import time
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 import typer
 
 from flashrun.api.pod import TRAINER_CONTAINER
 from flashrun.api.reasons import TERMINAL, Phase
 from flashrun.api.resource import FlashRun
-from flashrun.cli.cluster.connection import ClusterSession
+from flashrun.cli.cluster.connection import ClusterSession, parse_run
 from flashrun.cli.cluster.metrics_feed import MetricsFeed
 from flashrun.cli.cluster.pod_log import PodLog, lines_after
 from flashrun.cli.cluster.run_logs import (
@@ -37,6 +38,8 @@ from flashrun.store_errors import StoreError
 POLL_SECONDS: Final = 1.0
 REDRAW_SECONDS: Final = 1.0
 """How often clocks are drawn again while the API server does not answer."""
+EARLIER_LOG_SECONDS: Final = 5.0
+"""How long the log of a container waits for the end of that of the container before it."""
 LAST_LINES_SECONDS: Final = 20.0
 """How long to wait for the last log lines of a run that has ended."""
 
@@ -52,6 +55,8 @@ class LogStreams:
     """The only attempt to show; None for all."""
     logs: dict[tuple[str, str], PodLog] = field(default_factory=dict)
     tasks: "list[asyncio.Task[None]]" = field(default_factory=list)
+    newest: "dict[str, asyncio.Task[None]]" = field(default_factory=dict)
+    """The task of each pod's last container; the containers of a pod run one after the other."""
 
     async def start_new(self, run: FlashRun) -> None:
         """Begin to read every container that has started and is not read yet."""
@@ -64,7 +69,10 @@ class LogStreams:
                 if (name, container) not in self.logs:
                     log = PodLog(self.session.cluster, run.namespace, name, container)
                     self.logs[name, container] = log
-                    self.tasks.append(asyncio.create_task(self._show(log, node_prefix(pod))))
+                    earlier = self.newest.get(name)
+                    task = asyncio.create_task(self._show(log, node_prefix(pod), earlier))
+                    self.newest[name] = task
+                    self.tasks.append(task)
 
     def raise_errors(self) -> None:
         """Raise what has ended a stream, such as a closed pipe or a full disk."""
@@ -88,7 +96,12 @@ class LogStreams:
         """Stop reading."""
         await _cancel(self.tasks)
 
-    async def _show(self, log: PodLog, prefix: str) -> None:
+    async def _show(
+        self, log: PodLog, prefix: str, earlier: "asyncio.Task[None] | None" = None
+    ) -> None:
+        """Show a container's lines after those of the container that ran ``earlier``."""
+        if earlier is not None:
+            await asyncio.wait([earlier], timeout=EARLIER_LOG_SECONDS)
         try:
             async for line in log.read_lines():
                 self.view.show_log_line(format_log_line(log.container, line, prefix))
@@ -171,6 +184,20 @@ async def follow_or_detach(
         again = f"flash log {name} -f" if log else f"flash status {name} -f"
         terminal.say(f"detached from {name}. Come back: {again}; stop it: flash cancel {name}")
         raise typer.Exit(128 + ended[0] if ended else ExitCode.INTERRUPTED) from None
+
+
+async def settled_manifest(session: ClusterSession, name: str, seconds: float) -> dict[str, Any]:
+    """Return a run that has ended, with the end of its last attempt if it comes within ``seconds``.
+
+    A run ends with its result in storage, and its pod a little later.
+    """
+    deadline = time.monotonic() + seconds
+    while True:
+        manifest = await session.get_manifest(name)
+        attempts = parse_run(manifest).status.attempts
+        if all(attempt.end for attempt in attempts) or time.monotonic() >= deadline:
+            return manifest
+        await asyncio.sleep(POLL_SECONDS / 2)
 
 
 @contextlib.contextmanager

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from flashrun.api import names
 from flashrun.api.config import RunConfig
@@ -22,6 +22,9 @@ from flashrun.cli.output.output_format import OutputFormat
 from flashrun.cli.output.run_summary import print_run
 from flashrun.cli.output.run_view import ViewKind
 from flashrun.cli.output.tables import Tone
+
+SUMMARY_SECONDS: Final = 5.0
+"""How long the summary of a run waits for the end of its last attempt."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,7 @@ async def submit_and_follow(session: ClusterSession, submission: Submission) -> 
         _print_submitted(await session.get_manifest(name), submission.output)
         return
     answered = await follow.follow_or_detach(session, name, submission.output, submission.view)
-    manifest = await session.get_manifest(name)
+    manifest = await follow.settled_manifest(session, name, 0 if answered else SUMMARY_SECONDS)
     finished = parse_run(manifest)
     if not answered:
         print_run(finished, manifest, submission.output)

@@ -71,6 +71,10 @@ class Table(NamedTuple):
         first, *others = self._widths()
         return first + sum(min(width, _SHORT_WORD) + 2 for width in others)
 
+    def column_width(self, number: int) -> int:
+        """Characters of the widest cell of a column, its name included."""
+        return self._widths()[number]
+
     def _widths(self) -> list[int]:
         columns = zip(self.header, *([cell.text for cell in row] for row in self.rows), strict=True)
         return [max(map(len, column)) for column in columns]

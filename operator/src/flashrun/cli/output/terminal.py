@@ -167,14 +167,17 @@ def write_table(table: Table) -> None:
     drawn = RichTable(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     one_line = bool(table.dispensable)
     table = table.fitted(console.width)
+    excess = max(0, table.width - console.width) if one_line else 0
     for number, name in enumerate(table.header):
         # The first column has the record's name, which people copy: it must stay whole.
         is_name = number == 0
+        is_cut = excess > 0 and not is_name and number == len(table.header) - 1
         drawn.add_column(
             name,
             overflow="ellipsis" if one_line else "fold",
             no_wrap=one_line or is_name,
             min_width=max((len(row[0].text) for row in table.rows), default=0) if is_name else None,
+            max_width=max(1, table.column_width(number) - excess) if is_cut else None,
         )
     for row in table.rows:
         drawn.add_row(*(Text(printable_text(cell.text), STYLES[cell.tone]) for cell in row))
