@@ -1,5 +1,7 @@
 """``flash render``: the FlashRun that ``flash train`` would submit."""
 
+import re
+
 import pytest
 import yaml
 
@@ -37,3 +39,41 @@ def test_render_refuses_a_secret_that_kubernetes_would(shell: Shell) -> None:
 
     assert done.returncode == 2
     assert done.stderr.startswith("error: 'Team Keys' cannot be the name of a Secret")
+
+
+def rendered_name(shell: Shell, *arguments: str) -> str:
+    done = shell("render", "config.toml", "--name-hash", "-o", "name", *arguments)
+    return done.stdout.strip()
+
+
+def test_a_name_with_a_digest_changes_with_the_config_alone(shell: Shell) -> None:
+    shell.write("config.toml", REFERENCE)
+    first = rendered_name(shell, "--name", "sums")
+    assert re.fullmatch("sums-[0-9a-f]{8}", first)
+    shell.write("config.toml", "# a comment\n\n" + REFERENCE)
+    assert rendered_name(shell, "--name", "sums", "-n", "team-b") == first
+    assert rendered_name(shell, "--name", "sums", "--set", "train.seed=7") != first
+    assert rendered_name(shell, "--name", "sums", "--secret", "team-keys") != first
+
+
+def test_a_secret_keeps_its_name_when_the_digest_changes(shell: Shell) -> None:
+    shell.write("config.toml", REFERENCE.replace("[train]", 'secrets = ["A"]\n[train]'))
+    done = shell("render", "config.toml", "--name", "sums", "--name-hash")
+    assert yaml.safe_load(done.stdout)["spec"]["secretRefs"] == [{"name": "sums-env"}]
+    assert "create secret generic sums-env" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ((), "--name is not given"),
+        (("--name", "a" * 48), "cannot be the name of a run"),
+    ],
+)
+def test_a_digest_is_added_to_a_name_that_leaves_room_for_it(
+    shell: Shell, arguments: tuple[str, ...], words: str
+) -> None:
+    shell.write("config.toml", REFERENCE)
+    done = shell("render", "config.toml", "--name-hash", *arguments)
+    assert done.returncode == 2
+    assert words in done.stderr

@@ -10,8 +10,7 @@ from pydantic import ValidationError
 from flashrun.api import names
 from flashrun.api.config import RunConfig
 from flashrun.api.resource import SecretRef
-from flashrun.cli.config import load_config, platform_cache
-from flashrun.cli.config.run_spec import run_manifest
+from flashrun.cli.config import load_config, platform_cache, run_spec
 from flashrun.cli.options import Config, Namespace, Overlays, Sets
 from flashrun.cli.output import terminal
 from flashrun.cli.output.failure import UsageFailure
@@ -25,6 +24,13 @@ def render(
     name: Annotated[
         str | None, typer.Option("--name", help="Name of the run; by default a new one.")
     ] = None,
+    name_hash: Annotated[
+        bool,
+        typer.Option(
+            "--name-hash",
+            help="Add a digest of the spec to --name: a changed config is a new run.",
+        ),
+    ] = False,
     secret: Annotated[
         list[str] | None,
         typer.Option(
@@ -44,16 +50,23 @@ def render(
 
     Example: flash render config.toml --name sums-1 | kubectl apply -f -
     """
+    if name_hash and not name:
+        raise UsageFailure(
+            "--name-hash adds to a name, and --name is not given", "add --name, such as --name sums"
+        )
     composed = load_config.read_config(config, overlays, sets)
     for note in load_config.check_with_platform(composed, platform_cache.load_platform()):
         terminal.say(f"note: {note}")
     run = _check_name(name) if name else names.run_name(int(time.time()), secrets.token_hex(4))
+    # The default Secret keeps its name when the config changes: its values were given once.
     refs = _secret_refs(composed.config, run, namespace, secret)
+    if name_hash:
+        run = _check_name(run_spec.name_with_digest(run, composed.config, refs))
     if output is OutputFormat.NAME:
         terminal.write(run)
     else:
         terminal.write_data(
-            run_manifest(composed.config, run, namespace, refs),
+            run_spec.run_manifest(composed.config, run, namespace, refs),
             OutputFormat.JSON if output is OutputFormat.JSON else OutputFormat.YAML,
         )
 

@@ -1,11 +1,15 @@
 """From a config to the FlashRun that is submitted, and back to the tables of a config."""
 
+import hashlib
+import json
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 from flashrun.api import names
 from flashrun.api.config import RunConfig
 from flashrun.api.resource import FlashRun, FlashRunSpec, SecretRef, manifest
+
+_DIGEST_DIGITS: Final = 8
 
 
 def run_manifest(
@@ -17,6 +21,16 @@ def run_manifest(
     """
     refs = tuple(SecretRef(name=secret) for secret in secret_names)
     return manifest(name, namespace, FlashRunSpec.from_config(config, refs))
+
+
+def name_with_digest(stem: str, config: RunConfig, secret_names: Sequence[str]) -> str:
+    """Return ``stem`` with a digest of the spec: equal specs have equal names.
+
+    A spec is immutable, so a changed config needs a new run. In git the changed name makes one.
+    """
+    spec = run_manifest(config, stem, None, secret_names)["spec"]
+    text = json.dumps(spec, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return f"{stem}-{hashlib.sha256(text.encode()).hexdigest()[:_DIGEST_DIGITS]}"
 
 
 def config_tables(run: FlashRun) -> dict[str, Any]:
