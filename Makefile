@@ -83,6 +83,10 @@ bench-trainer: $(READY) ## compare the trainer with plain TRL, and uploads with 
 	@$(BIN)/python -m bench.trainer
 	@$(BIN)/python -m bench.upload
 
+.PHONY: bench-operator
+bench-operator: $(READY) ## compare the operator with the one of an earlier commit: make bench-operator BEFORE=…
+	@$(BIN)/python -m bench.operator --before $(or $(BEFORE),HEAD~1)
+
 .PHONY: bench-faults
 bench-faults: $(READY) ## train through faults of every kind, and compare what is learned
 	@$(BIN)/python -m bench.fault_soak

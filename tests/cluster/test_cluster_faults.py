@@ -121,6 +121,29 @@ async def test_a_create_whose_answer_was_lost_finds_its_own_object(
     assert [method for method, _ in server.seen] == ["POST", "POST", "GET"]
 
 
+class NotAllowed(Exception):
+    """What a check of writes raises."""
+
+
+async def test_every_try_of_a_write_is_checked_and_no_read(server: Server, cluster: Cluster):
+    checks = 0
+
+    def check() -> None:
+        nonlocal checks
+        checks += 1
+        if checks == 2:
+            raise NotAllowed
+
+    checked = cluster.checking_writes(check)
+    server.answers = [status(503), ok(), ok()]
+    with pytest.raises(NotAllowed):
+        await checked.patch_status("Job", "n", "x", {"a": 1})
+    assert server.seen == [("PATCH", "/apis/batch/v1/namespaces/n/jobs/x/status")]
+    await checked.get("ConfigMap", "n", "x")
+    await cluster.patch_status("Job", "n", "x", {"a": 1})
+    assert checks == 2
+
+
 async def test_a_conflict_is_not_repeated(server: Server, cluster: Cluster):
     server.answers = [status(409, "Conflict")]
     with pytest.raises(Conflict):

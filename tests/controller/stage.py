@@ -36,8 +36,10 @@ from flashrun.api.resource import FlashRun
 from flashrun.cluster import Cluster
 from flashrun.cluster_errors import ClusterError
 from flashrun.controller.bounded_answers import BoundedAnswers
+from flashrun.controller.events import EventPoster
 from flashrun.controller.known_runs import KnownRuns
 from flashrun.controller.mirror_reader import MirrorReader
+from flashrun.controller.object_cache import ObjectCache
 from flashrun.controller.observe import Observer
 from flashrun.controller.poll import HeartbeatPoller
 from flashrun.controller.queue import RunKey
@@ -111,7 +113,10 @@ class World:
     """The connection of the operator."""
     heartbeats: HeartbeatPoller = field(init=False)
     known: KnownRuns = field(init=False)
+    poster: EventPoster = field(init=False)
     reconciler: Reconciler = field(init=False)
+    cache: ObjectCache | None = None
+    """What the watches have shown; None: every pass reads everything."""
 
     def __post_init__(self) -> None:
         self.restart()
@@ -123,16 +128,21 @@ class World:
         )
         self.operators_cluster = self.cluster.with_answers(BoundedAnswers())
         mirror = MirrorReader(self.store, self.platform)
-        observer = Observer(self.operators_cluster, self.store, self.heartbeats, mirror)
+        observer = Observer(
+            self.operators_cluster, self.store, self.heartbeats, mirror, cache=self.cache
+        )
+        self.poster = EventPoster(self.operators_cluster, lambda: self.leading)
         self.known = KnownRuns(self.store, lambda: "installation")
         self.reconciler = Reconciler(
             self.operators_cluster,
             self.store,
             observer,
             self.known,
+            self.poster,
             self.platform,
             leading=lambda: self.leading,
             clock=lambda: datetime.now(UTC) + self.ahead,
+            cache=self.cache,
         )
 
     @property
@@ -150,7 +160,10 @@ class World:
     async def pass_over(self, name: str) -> float | None:
         """Let the operator look once."""
         await asyncio.to_thread(self.heartbeats.poll)
-        return await self.reconciler.reconcile(RunKey(self.namespace, name))
+        try:
+            return await self.reconciler.reconcile(RunKey(self.namespace, name))
+        finally:
+            await self.poster.drain()
 
     async def until(
         self, name: str, seen: Callable[[FlashRun], object], seconds: float = 20

@@ -1,11 +1,14 @@
 """The lease: of several replicas one acts, and it stops before another begins."""
 
+import asyncio
 import json
+import time
 from typing import Any
 
 import pytest
 
 from flashrun.cluster_errors import Conflict
+from flashrun.controller import lease as lease_module
 from flashrun.controller.lease import HOLD_SECONDS, LEASE_SECONDS, Lease
 from tests.controller.clocks import Clock
 
@@ -15,10 +18,12 @@ class LeaseApi:
 
     def __init__(self) -> None:
         self.lease: dict[str, Any] | None = None
-        self.down = False
+        self.down = self.hangs = False
         self.version = 0
 
     async def find(self, *_: str) -> dict[str, Any] | None:
+        if self.hangs:
+            await asyncio.Event().wait()
         if self.down:
             raise Conflict("down")
         return json.loads(json.dumps(self.lease)) if self.lease else None
@@ -109,3 +114,32 @@ async def test_a_released_lease_is_taken_at_once(api: LeaseApi):
     await first.release()
     assert not first.held
     assert await second._try_to_renew()
+
+
+async def test_acting_ends_in_time_also_while_a_renewal_hangs(
+    api: LeaseApi, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(lease_module, "HOLD_SECONDS", 1.0)
+    monkeypatch.setattr(lease_module, "RETRY_SECONDS", 0.1)
+    monkeypatch.setattr(lease_module, "TRY_SECONDS", 60.0)
+    holder = Lease(api, "ns", "lease", "first")  # type: ignore[arg-type]
+    await holder.acquire()
+    api.hangs = True
+    began = time.monotonic()
+    await asyncio.wait_for(holder.renew_until_lost(), 30)
+    assert time.monotonic() - began >= 0.9
+    assert not holder.held
+
+
+async def test_a_renewal_that_hangs_is_given_up_and_another_one_holds_the_lease(
+    api: LeaseApi, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(lease_module, "TRY_SECONDS", 0.05)
+    clock = Clock()
+    holder = candidate(api, "first", clock)
+    await holder.acquire()
+    api.hangs = True
+    assert not await holder._try_to_renew(lease_module.TRY_SECONDS)
+    api.hangs = False
+    clock.now = HOLD_SECONDS - 1
+    assert await holder._try_to_renew(lease_module.TRY_SECONDS)

@@ -260,7 +260,7 @@ def write_raises(world: World, patch: pytest.MonkeyPatch) -> None:
     async def broken(*_: Any) -> Any:
         raise RuntimeError("value-of-a-secret")
 
-    patch.setattr(world.operators_cluster, "create", broken)
+    patch.setattr(world.reconciler._cluster, "create", broken)
 
 
 OWN_CAUSES: list[tuple[Callable[[World, pytest.MonkeyPatch], None], str, str]] = [

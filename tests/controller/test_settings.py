@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from flashrun.api.pod import POD_VARIABLE
 from flashrun.controller.settings import SettingsError, load_settings
 from flashrun.store_errors import StoreError
 
@@ -53,3 +54,16 @@ def test_a_namespace_with_more_orgs_than_a_policy_can_hold_is_named_at_the_start
     settings.write_text(yaml.safe_dump({**PLATFORM, "environments": {"owners": owners}}))
     with pytest.raises(SettingsError, match="namespace default: the storage policy has"):
         load_settings(settings, tmp_path)
+
+
+def test_a_process_that_is_started_again_in_its_pod_has_the_same_identity(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    settings = tmp_path / "platform.yaml"
+    settings.write_text(yaml.safe_dump(PLATFORM))
+    monkeypatch.delenv(POD_VARIABLE, raising=False)
+    outside = {load_settings(settings, tmp_path).identity for _ in range(2)}
+    assert len(outside) == 2
+    monkeypatch.setenv(POD_VARIABLE, "flashrun-operator-1")
+    inside = {load_settings(settings, tmp_path).identity for _ in range(2)}
+    assert inside == {"flashrun-operator-1"}

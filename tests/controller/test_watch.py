@@ -6,7 +6,9 @@ from collections.abc import Callable
 
 import pytest
 
+from flashrun.api import names
 from flashrun.controller import watch as watch_module
+from flashrun.controller.object_cache import ObjectCache
 from flashrun.controller.queue import RunKey
 from flashrun.controller.served_namespaces import WATCHED_KINDS
 from flashrun.controller.watch import Watch
@@ -67,6 +69,57 @@ async def test_runs_carry_nothing_of_the_framework(world: World):
         found = await world.cluster.get("FlashRun", world.namespace, "flash-1-clean")
         assert "annotations" not in found["metadata"]
         assert "finalizers" not in found["metadata"]
+    finally:
+        watch.stop()
+        await until(lambda: not watch._thread.is_alive(), 30)
+
+
+async def test_what_kopf_reads_goes_through_none_of_its_tasks_for_objects(
+    world: World, monkeypatch: pytest.MonkeyPatch
+):
+    """kopf copies and compares each object that it is given: most of what watching would cost."""
+
+    async def refuse(**_: object) -> None:
+        raise AssertionError("kopf was given an object")
+
+    monkeypatch.setattr("kopf._core.reactor.processing.process_resource_event", refuse)
+    cache, seen = ObjectCache(), list[RunKey]()
+    connection = await world.cluster.connection()
+    await world.submit("flash-1-listed")
+    watch = Watch(lambda: (world.namespace,), lambda: connection, seen.append, cache=cache)
+    watch.start()
+    try:
+        await until(lambda: cache.is_listed(world.namespace))
+        await until(lambda: RunKey(world.namespace, "flash-1-listed") in seen)
+        await world.submit("flash-2-watched")
+        await until(lambda: RunKey(world.namespace, "flash-2-watched") in seen)
+        for name in ("flash-1-listed", "flash-2-watched"):
+            known = cache.run(RunKey(world.namespace, name))
+            assert known is not None
+            found = await world.cluster.get(names.KIND, world.namespace, name)
+            assert known["spec"] == found["spec"]
+        await world.cluster.delete(names.KIND, world.namespace, "flash-1-listed")
+        await until(lambda: cache.run(RunKey(world.namespace, "flash-1-listed")) is None)
+    finally:
+        watch.stop()
+        await until(lambda: not watch._thread.is_alive(), 30)
+
+
+async def test_a_run_that_has_ended_is_not_due_at_the_start_nor_when_it_is_labelled(world: World):
+    await world.submit("flash-1-ended", model="nobody/knows-it")
+    await world.phase("flash-1-ended", "Failed")
+    cache, seen = ObjectCache(), list[RunKey]()
+    connection = await world.cluster.connection()
+    watch = Watch(lambda: (world.namespace,), lambda: connection, seen.append, cache=cache)
+    watch.start()
+    try:
+        await until(lambda: cache.is_listed(world.namespace))
+        body = {"metadata": {"labels": {"a": "b"}}}
+        await world.cluster.patch(names.KIND, world.namespace, "flash-1-ended", body)
+        await world.submit("flash-2-live")
+        await until(lambda: RunKey(world.namespace, "flash-2-live") in seen)
+        assert RunKey(world.namespace, "flash-1-ended") not in seen
+        assert cache.is_settled(RunKey(world.namespace, "flash-1-ended"))
     finally:
         watch.stop()
         await until(lambda: not watch._thread.is_alive(), 30)

@@ -73,6 +73,7 @@ class Cluster:
     def __init__(self, login: Login, *, quick: bool = False) -> None:
         self._login = login
         self._answers = WholeAnswers()
+        self._check_write: Callable[[], None] = lambda: None
         self._served: dict[str, Resource] = {}
         self._streams: list[AsyncClient] = []
         """The client for streams once there is one; copies of this connection share it."""
@@ -108,6 +109,15 @@ class Cluster:
         """Return this connection with another reader of what the API server answers."""
         connection = copy.copy(self)
         connection._answers = answers
+        return connection
+
+    def checking_writes(self, check: Callable[[], None]) -> Self:
+        """Return this connection, which calls ``check`` before each try of each write.
+
+        An error that ``check`` raises ends the call: nothing more is sent.
+        """
+        connection = copy.copy(self)
+        connection._check_write = check
         return connection
 
     async def close(self) -> None:
@@ -232,9 +242,13 @@ class Cluster:
         *,
         subresource: str = "",
         manager: str = names.FIELD_MANAGER,
-    ) -> None:
-        """Merge ``body`` into an object (JSON merge patch); a null value removes its key."""
-        await self._call(
+    ) -> Object:
+        """Merge ``body`` into an object (JSON merge patch); a null value removes its key.
+
+        With a ``resourceVersion`` in its metadata, raises ``Conflict`` when the object has changed
+        since. Returns the metadata of the object as it is now.
+        """
+        answer = await self._call(
             Request(
                 "patch",
                 "PATCH",
@@ -248,6 +262,8 @@ class Cluster:
                 _METADATA,
             )
         )
+        metadata: Object = answer.get("metadata") or {}
+        return metadata
 
     async def patch_status(self, kind: str, namespace: str, name: str, status: Object) -> None:
         """Merge ``status`` into the status of an object (JSON merge patch)."""
@@ -479,6 +495,8 @@ class Cluster:
         """Send a request, and repeat it while that may help; raises one of our errors."""
         lost_answer = False
         for remaining in reversed(range(TRIES)):
+            if request.method != "GET":
+                self._check_write()
             try:
                 status, retry_after, text = await self._send(request)
             except ConnectionBroken as error:

@@ -184,14 +184,14 @@ class WholeAnswers:
         except RecursionError:
             raise TooLarge(
                 f"{request.target} cannot be read: it is nested too deeply",
-                _metadata_first(bytes(text)),
+                metadata_first(bytes(text)),
             ) from None
         if not answer:
             raise Unreachable("the API server's answer is not JSON; is a proxy in between?")
         return answer
 
 
-def _metadata_first(text: bytes) -> bytes:
+def metadata_first(text: bytes) -> bytes:
     """Return the head of a list whose metadata are behind its items, as with custom resources."""
     metadata = text.rpartition(b'"metadata":')[2].rstrip().removesuffix(b"}")
     return b'{"metadata":' + metadata + b',"items":'

@@ -10,11 +10,14 @@ import contextlib
 import logging
 import os
 import signal
+import time
 from collections.abc import Coroutine
 from collections.abc import Set as AbstractSet
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
+
+from typing_extensions import override
 
 from flashrun.api import names
 from flashrun.api.reasons import Reason
@@ -23,12 +26,21 @@ from flashrun.cluster_errors import ClusterError, Forbidden
 from flashrun.cluster_login import Connection
 from flashrun.controller import events, json_logs, operator_metrics
 from flashrun.controller.bounded_answers import BoundedAnswers
+from flashrun.controller.events import EventPoster
 from flashrun.controller.health import OLDEST_SECONDS, Health
 from flashrun.controller.known_runs import KnownRuns
 from flashrun.controller.lease import Lease
 from flashrun.controller.mirror_reader import MirrorReader
+from flashrun.controller.object_cache import ObjectCache
 from flashrun.controller.observe import Observer
-from flashrun.controller.poll import HeartbeatPoller, Known, resync
+from flashrun.controller.poll import (
+    FEW_RUNS,
+    Add,
+    HeartbeatPoller,
+    Known,
+    StartLists,
+    resync,
+)
 from flashrun.controller.publish import publish
 from flashrun.controller.queue import Queue, RunKey
 from flashrun.controller.reconcile import Reconciler
@@ -50,6 +62,7 @@ from flashrun.store_errors import StoreError
 
 WORKERS: Final = 8
 PORT: Final = 8080
+FIRST_LISTS_SECONDS: Final = 15.0
 _RETRY_SECONDS: Final = 5.0
 _READINESS_SECONDS: Final = 0.5
 
@@ -141,11 +154,12 @@ async def _act(settings: Settings, cluster: Cluster, lease: Lease, health: Healt
     store = await _open_storage(settings)
     prove = StartProbe(store, settings.platform.storage, lambda: lease.uid)
     heartbeats = HeartbeatPoller(store, prove=prove)
+    heard: list[RunKey] = []
     try:
-        await call_heartbeats(heartbeats.poll)
+        heard = await call_heartbeats(heartbeats.poll)
     except StoreError as error:
         log.warning("storage cannot be used: %s", error)
-    await _run_workers(settings, cluster, store, heartbeats, lease, health)
+    await _run_workers(settings, cluster, store, heartbeats, heard, lease, health)
 
 
 async def _until_first_ends(*coroutines: Coroutine[Any, Any, None]) -> None:
@@ -166,16 +180,21 @@ async def _run_workers(
     cluster: Cluster,
     store: Store,
     heartbeats: HeartbeatPoller,
+    heard: list[RunKey],
     lease: Lease,
     health: Health,
 ) -> None:
-    """Watch, poll and reconcile until one of the tasks ends."""
+    """Watch, poll and reconcile until one of the tasks ends; runs in ``heard`` are due at once."""
     loop, platform = asyncio.get_running_loop(), settings.platform
     queue = Queue(loop.time)
     mirror = MirrorReader(store, platform)
-    observer = Observer(cluster, store, heartbeats, mirror)
+    cache = ObjectCache(len(platform.namespaces))
+    observer = Observer(cluster, store, heartbeats, mirror, cache=cache)
     known_runs = KnownRuns(store, lambda: lease.uid)
-    reconciler = Reconciler(cluster, store, observer, known_runs, platform, lambda: lease.held)
+    poster = EventPoster(cluster, lambda: lease.held)
+    reconciler = Reconciler(
+        cluster, store, observer, known_runs, poster, platform, lambda: lease.held, cache=cache
+    )
 
     operator_metrics.WAITING.set_function(lambda: len(queue))
 
@@ -197,7 +216,8 @@ async def _run_workers(
 
     served = ServedNamespaces(cluster, platform.namespaces)
     await served.probe()
-    watch = Watch(lambda: served.now, connect, add_from_thread, reconciler.record_deletion)
+    lists = WatchLists(cache, served)
+    watch = Watch(lambda: served.now, connect, add_from_thread, reconciler.record_deletion, cache)
     log.info("serving %s on %s", ", ".join(platform.namespaces), cluster.server)
     watch.start()
     health.checks += [watch.problem, lambda: _overdue(queue)]
@@ -205,8 +225,10 @@ async def _run_workers(
         await _until_first_ends(
             _report_readiness(cluster, heartbeats, health),
             heartbeats.run(add),
+            poster.run(),
+            _add_heard(heard, add, lists),
             served.run(),
-            resync(cluster, platform.namespaces, add, known_runs.read, clean_up),
+            resync(cluster, platform.namespaces, add, known_runs.read, clean_up, lists),
             publish(
                 cluster,
                 store,
@@ -219,6 +241,36 @@ async def _run_workers(
         )
     finally:
         watch.stop()
+
+
+class WatchLists(StartLists):
+    """What the watches have listed, as the cache has it."""
+
+    def __init__(self, cache: ObjectCache, served: ServedNamespaces) -> None:
+        self._cache, self._served = cache, served
+
+    @override
+    async def wait(self) -> None:
+        end = time.monotonic() + FIRST_LISTS_SECONDS
+        # The watches' thread fills the cache; this loop cannot wait for an event.
+        while not self._are_complete() and time.monotonic() < end:  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+
+    @override
+    def is_settled(self, key: RunKey, version: str | None) -> bool:
+        return self._cache.is_settled(key, version)
+
+    def _are_complete(self) -> bool:
+        return all(map(self._cache.is_listed, self._served.now))
+
+
+async def _add_heard(heard: list[RunKey], add: Add, lists: StartLists) -> None:
+    """Make the runs due whose heartbeats were read at the start; never returns."""
+    if len(heard) > FEW_RUNS:
+        await lists.wait()
+    for key in heard:
+        add(key)
+    await asyncio.Event().wait()
 
 
 async def _report_readiness(cluster: Cluster, heartbeats: HeartbeatPoller, health: Health) -> None:

@@ -4,9 +4,12 @@ An object has one Event per reason, which is updated. Its name is made from both
 was restarted does not create it again.
 """
 
+import asyncio
 import hashlib
 import logging
 import os
+from collections import OrderedDict
+from collections.abc import Callable
 from datetime import datetime
 from typing import Final, NamedTuple, Self
 
@@ -18,6 +21,10 @@ from flashrun.cluster import Cluster
 from flashrun.cluster_errors import AlreadyExists, ClusterError
 from flashrun.plan.types import RunEvent
 
+WAITING_LIMIT: Final = 1_000
+"""Most Events of one namespace that wait to be posted."""
+POST_SECONDS: Final = 10.0
+"""Longest time to post one."""
 _MESSAGE_LIMIT: Final = 1024
 
 log = logging.getLogger(__name__)
@@ -42,6 +49,59 @@ def own_pod(namespace: str) -> Subject | None:
     """Return the pod that this process runs in; None outside a pod."""
     name, uid = os.environ.get(POD_VARIABLE, ""), os.environ.get(POD_UID_VARIABLE, "")
     return Subject("v1", "Pod", namespace, name, uid) if name else None
+
+
+class _WaitingEvent(NamedTuple):
+    subject: Subject
+    event: RunEvent
+    moment: datetime
+
+
+class EventPoster:
+    """Posts Events one after the other, so that no pass waits for it; namespaces take turns.
+
+    Of an object and a reason the newest one is posted. When too many of a namespace wait, its
+    oldest one is dropped. All calls are made in one event loop.
+    """
+
+    def __init__(self, cluster: Cluster, leading: Callable[[], bool]) -> None:
+        self._cluster, self._leading = cluster, leading
+        self._waiting: OrderedDict[str, OrderedDict[tuple[str, str], _WaitingEvent]] = OrderedDict()
+        self._added = asyncio.Event()
+
+    def add(self, subject: Subject, event: RunEvent, now: datetime) -> None:
+        """Let an Event be posted soon; returns at once."""
+        waiting = self._waiting.setdefault(subject.namespace, OrderedDict())
+        key = (subject.uid, str(event.reason))
+        waiting.pop(key, None)
+        waiting[key] = _WaitingEvent(subject, event, now)
+        if len(waiting) > WAITING_LIMIT:
+            waiting.popitem(last=False)
+        self._added.set()
+
+    async def run(self) -> None:
+        """Post for ever."""
+        while True:
+            await self._added.wait()
+            await self.drain()
+
+    async def drain(self) -> None:
+        """Post all that wait."""
+        while self._waiting:
+            namespace, waiting = self._waiting.popitem(last=False)
+            _, (subject, event, moment) = waiting.popitem(last=False)
+            if waiting:
+                self._waiting[namespace] = waiting
+            if self._leading():
+                await self._post(subject, event, moment)
+        self._added.clear()
+
+    async def _post(self, subject: Subject, event: RunEvent, moment: datetime) -> None:
+        try:
+            async with asyncio.timeout(POST_SECONDS):
+                await post(self._cluster, subject, event, moment)
+        except TimeoutError:
+            log.warning("event %s was not posted: no answer in time", event.reason)
 
 
 async def post(cluster: Cluster, subject: Subject, event: RunEvent, now: datetime) -> None:

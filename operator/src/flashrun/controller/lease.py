@@ -21,6 +21,8 @@ LEASE_SECONDS: Final = 15
 HOLD_SECONDS: Final = 10.0
 """The holder may act for this long after its last renewal."""
 RETRY_SECONDS: Final = 2.0
+TRY_SECONDS: Final = 4.0
+"""Longest time for one renewal, so that another one fits into the time that is held."""
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +49,14 @@ class Lease:
     @property
     def held(self) -> bool:
         """Whether this process may act now."""
-        return self._renewed is not None and self._clock() - self._renewed < HOLD_SECONDS
+        return self._seconds_left > 0
+
+    @property
+    def _seconds_left(self) -> float:
+        """For how long this process may act without another renewal."""
+        if self._renewed is None:
+            return 0.0
+        return HOLD_SECONDS - (self._clock() - self._renewed)
 
     async def acquire(self) -> None:
         """Wait until this process holds the lease."""
@@ -57,10 +66,10 @@ class Lease:
         log.info("this replica acts now")
 
     async def renew_until_lost(self) -> None:
-        """Renew the lease; return when it is lost."""
+        """Renew the lease; return when it is lost, whatever call to the API server hangs."""
         while self.held:
-            await asyncio.sleep(RETRY_SECONDS)
-            await self._try_to_renew()
+            await asyncio.sleep(min(RETRY_SECONDS, self._seconds_left))
+            await self._try_to_renew(min(TRY_SECONDS, self._seconds_left))
         log.error("the lease is lost; this replica stops")
 
     async def release(self) -> None:
@@ -76,15 +85,16 @@ class Lease:
         except ClusterError as error:
             log.warning("the lease was not released: %s", error)
 
-    async def _try_to_renew(self) -> bool:
-        """Take or renew the lease; return whether this process holds it."""
+    async def _try_to_renew(self, seconds: float = TRY_SECONDS) -> bool:
+        """Take or renew the lease within ``seconds``; return whether this process holds it."""
         sent = self._clock()
         try:
-            taken = await self._write_unless_held()
+            async with asyncio.timeout(seconds):
+                taken = await self._write_unless_held()
         except (AlreadyExists, Conflict):
             return False  # another replica was faster
-        except ClusterError as error:
-            log.warning("the lease cannot be renewed: %s", error)
+        except (ClusterError, TimeoutError) as error:
+            log.warning("the lease cannot be renewed: %s", str(error) or "no answer in time")
             return False
         if taken:
             self._renewed = sent

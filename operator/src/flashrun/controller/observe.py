@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Any, Final
 
 from flashrun.api import names
 from flashrun.api.reasons import TERMINAL
@@ -27,6 +27,8 @@ from flashrun.api.resource import FlashRun
 from flashrun.cluster import Cluster
 from flashrun.cluster_errors import AlreadyExists, ClusterError, TooLarge
 from flashrun.controller.mirror_reader import MirrorReader
+from flashrun.controller.object_cache import ObjectCache
+from flashrun.controller.own_objects import OwnObjects
 from flashrun.controller.poll import HeartbeatPoller
 from flashrun.controller.pull_failures import PullFailures
 from flashrun.controller.queue import RunKey
@@ -73,6 +75,8 @@ EVENTS_LIMIT: Final = 32
 """Most Events about one object that are kept; people may write any number of them."""
 EVENTS_SECONDS: Final = 5.0
 """Longest time for reading the Events about a run's objects."""
+WAITING_SECONDS: Final = 2.0
+"""How long something waits before Events are read about it, which are not watched."""
 FRESH_SECONDS: Final = 60.0
 """How long a listing of a run's files is used while its heartbeat reports no new commit."""
 JOBS_LIMIT: Final = 64
@@ -103,46 +107,51 @@ class Observer:
         heartbeats: HeartbeatPoller,
         mirror: MirrorReader | None = None,
         clock: Callable[[], float] = time.monotonic,
+        cache: ObjectCache | None = None,
     ) -> None:
         self._cluster, self._store, self._heartbeats = cluster, store, heartbeats
-        self._mirror = mirror
+        self._mirror, self._cache = mirror, cache
         self._clock = clock
         self._views: dict[str, _CachedView] = {}
         self._verdicts: dict[str, dict[bytes, Verdict]] = {}
         self._queues = QueuePlaces(cluster, clock)
         self._silence = SilenceMeter(lambda: heartbeats.readable_seconds)
         self._pull_failures = PullFailures(clock)
+        self._own = OwnObjects(clock)
+        self._waiting_since: dict[str, dict[str, float]] = {}
 
-    async def read(self, run: FlashRun) -> Observed:
+    async def read(self, run: FlashRun, *, cached: bool = False) -> Observed:
         """Return everything that a decision about ``run`` needs.
+
+        With ``cached``, Jobs and pods may be as the watches have shown them last.
 
         Raises:
             ClusterError: the API server did not answer, or refused.
             AlreadyExists: an object that somebody else created has a name that the run needs.
         """
         self._heartbeats.expect(run.uid, RunKey(run.namespace, run.name))
-        jobs, pods = await asyncio.gather(self._jobs(run), self._pods(run))
+        jobs, pods = await asyncio.gather(self._jobs(run, cached), self._pods(run, cached))
         if run.status.phase in TERMINAL:
             heartbeat = self._heartbeats.newest(run.uid)
             return Observed(jobs=jobs, pods=pods, storage=StorageView(heartbeat=heartbeat))
         secrets, access, config_map = await asyncio.gather(
-            self._own_metadata(run, "Secret", names.secrets_name(run.name, run.uid)),
-            self._own_metadata(run, "Secret", names.storage_secret_name(run.name, run.uid)),
-            self._spec_config_map(run),
+            self._own_metadata(run, "Secret", names.secrets_name(run.name, run.uid), cached),
+            self._own_metadata(run, "Secret", names.storage_secret_name(run.name, run.uid), cached),
+            self._spec_config_map(run, cached),
         )
         lookup = SecretLookup() if secrets is not None else await self._look_up_secrets(run)
         return Observed(
-            notices=await self._notices(run, jobs, pods),
+            notices=await self._notices(run, jobs, pods, cached),
             workloads=await self._workloads(run, jobs),
             jobs=jobs,
             pods=pods,
             has_secrets=secrets is not None,
             config_map=config_map,
-            has_peers=await self._has_peers(run),
+            has_peers=await self._has_peers(run, cached),
             has_access=access is not None,
             access_expires=expiry_of(access) if access is not None else None,
             secrets=lookup,
-            storage=await self._storage(run, pods),
+            storage=await self._storage(run, pods, cached),
             silent_seconds=self._silence.measure(
                 run.uid,
                 pods,
@@ -156,8 +165,14 @@ class Observer:
         """Return whether pods of a run still send heartbeats."""
         return self._heartbeats.is_fresh(uid)
 
+    def forget_own(self, uid: str) -> None:
+        """Forget which objects of a run exist: the operator is about to change them."""
+        self._own.forget(uid)
+
     def forget(self, uid: str) -> None:
         """Drop the cached data of a run that has ended."""
+        self._own.forget(uid)
+        self._waiting_since.pop(uid, None)
         self._views.pop(uid, None)
         self._verdicts.pop(uid, None)
         self._silence.forget(uid)
@@ -165,14 +180,15 @@ class Observer:
 
     def forget_all_except(self, uids: AbstractSet[str]) -> None:
         """Forget all runs that are not in ``uids``; they were deleted."""
-        for uid in {*self._views, *self._verdicts} - uids:
+        for uid in {*self._views, *self._verdicts, *self._waiting_since} - uids:
             self.forget(uid)
+        self._own.forget_all_except(uids)
         self._silence.forget_all_except(uids)
         self._pull_failures.forget_all_except(uids)
 
     # --- the API server -----------------------------------------------------------------------
 
-    async def _jobs(self, run: FlashRun) -> tuple[Object, ...]:
+    async def _jobs(self, run: FlashRun, cached: bool) -> tuple[Object, ...]:
         """Return the newest Jobs that the run owns, whoever created them."""
         pinned = run.status.resolved.job_uid if run.status.resolved is not None else ""
 
@@ -181,27 +197,44 @@ class Observer:
             owned = is_owned_by(metadata, run.uid)
             return (metadata["uid"] == pinned, metadata["creationTimestamp"]) if owned else None
 
-        labels = {names.RUN_UID_LABEL: run.uid}
-        return await self._cluster.newest("Job", run.namespace, labels, JOBS_LIMIT, rank)
+        return await self._children("Job", run, JOBS_LIMIT, rank, cached)
 
-    async def _pods(self, run: FlashRun) -> tuple[Object, ...]:
+    async def _pods(self, run: FlashRun, cached: bool) -> tuple[Object, ...]:
         """Return the newest pods of the run's Jobs, also of Jobs that were deleted."""
 
         def rank(pod: Object) -> str | None:
             metadata = pod["metadata"]
             return metadata["creationTimestamp"] if _is_of_a_job(metadata) else None
 
+        return await self._children("Pod", run, PODS_LIMIT, rank, cached)
+
+    async def _children(
+        self,
+        kind: str,
+        run: FlashRun,
+        limit: int,
+        rank: Callable[[Object], Any],
+        cached: bool,
+    ) -> tuple[Object, ...]:
+        """Return the objects of ``kind`` with the label of a run that have a rank."""
+        if cached and self._cache is not None:
+            known = self._cache.children(kind, run.namespace, run.uid)
+            if known is not None:  # there are fewer than the limit
+                return tuple(item for item in known if rank(item) is not None)
         labels = {names.RUN_UID_LABEL: run.uid}
-        return await self._cluster.newest("Pod", run.namespace, labels, PODS_LIMIT, rank)
+        return await self._cluster.newest(kind, run.namespace, labels, limit, rank)
 
     async def _notices(
-        self, run: FlashRun, jobs: tuple[Object, ...], pods: tuple[Object, ...]
+        self, run: FlashRun, jobs: tuple[Object, ...], pods: tuple[Object, ...], cached: bool
     ) -> dict[str, tuple[Notice, ...]]:
         """Return what Events say about the Job and the pods that wait; no decision needs them."""
         found = {}
+        waiting = self._waiting(run, jobs, pods)
         try:
             async with asyncio.timeout(EVENTS_SECONDS):
-                for uid in waiting_objects(run, jobs, read_pods(pods)):
+                for uid, seconds in waiting.items():
+                    if cached and seconds < WAITING_SECONDS:
+                        continue
                     events = await self._cluster.newest(
                         "Event",
                         run.namespace,
@@ -246,30 +279,52 @@ class Observer:
         newest = await self._cluster.newest("Workload", run.namespace, labels, 1, rank)
         return newest[0] if newest else None
 
-    async def _own_metadata(self, run: FlashRun, kind: str, name: str) -> Object | None:
-        metadata = await self._cluster.metadata(kind, run.namespace, name)
+    def _waiting(
+        self, run: FlashRun, jobs: tuple[Object, ...], pods: tuple[Object, ...]
+    ) -> dict[str, float]:
+        """Return for how long this operator has seen the Job and the pods that wait do so."""
+        now, before = self._clock(), self._waiting_since.get(run.uid, {})
+        uids = waiting_objects(run, jobs, read_pods(pods))
+        since = {uid: before.get(uid, now) for uid in uids}
+        self._waiting_since[run.uid] = since
+        return {uid: now - begun for uid, begun in since.items()}
+
+    async def _own_metadata(
+        self, run: FlashRun, kind: str, name: str, cached: bool
+    ) -> Object | None:
+        async def read() -> Object | None:
+            return await self._cluster.metadata(kind, run.namespace, name)
+
+        metadata = await (self._own.read(run.uid, f"{kind} {name}", read) if cached else read())
         if metadata is not None:
             _check_owner(run, kind, metadata)
         return metadata
 
-    async def _spec_config_map(self, run: FlashRun) -> Object | None:
+    async def _spec_config_map(self, run: FlashRun, cached: bool) -> Object | None:
         """Return the ConfigMap that the newest Job names, whatever is in it."""
         pinned = run.status.resolved
         if pinned is None or not pinned.spec_digest:
             return None
         name = names.spec_config_map_name(run.name, run.uid, pinned.spec_digest)
+
+        async def read() -> Object | None:
+            return await self._read_config_map(run, name)
+
+        return await (self._own.read(run.uid, f"ConfigMap {name}", read) if cached else read())
+
+    async def _read_config_map(self, run: FlashRun, name: str) -> Object | None:
         try:
             return await self._cluster.find("ConfigMap", run.namespace, name)
         except TooLarge:  # not as the operator wrote it: decisions need no more of it
             metadata = await self._cluster.metadata("ConfigMap", run.namespace, name)
             return None if metadata is None else {"metadata": metadata}
 
-    async def _has_peers(self, run: FlashRun) -> bool:
+    async def _has_peers(self, run: FlashRun, cached: bool) -> bool:
         pinned = run.status.resolved
         if pinned is None or pinned.nodes == 1:
             return False
         name = names.peers_service_name(names.job_name(run.name, run.uid, pinned.job))
-        return await self._own_metadata(run, "Service", name) is not None
+        return await self._own_metadata(run, "Service", name, cached) is not None
 
     async def _look_up_secrets(self, run: FlashRun) -> SecretLookup:
         """Find, for each variable that the run names, the first Secret that has it."""
@@ -290,17 +345,17 @@ class Observer:
 
     # --- storage ------------------------------------------------------------------------------
 
-    async def _storage(self, run: FlashRun, pods: tuple[Object, ...]) -> StorageView:
+    async def _storage(self, run: FlashRun, pods: tuple[Object, ...], cached: bool) -> StorageView:
         """Return the run's files; while heartbeats cannot be read, do not wait for storage."""
         if self._heartbeats.problem:
             return StorageView(
                 problem=self._heartbeats.problem, unsuitable=self._heartbeats.unsuitable
             )
-        return await call_storage(self._storage_view, run, pods)
+        return await call_storage(self._storage_view, run, pods, cached)
 
-    def _storage_view(self, run: FlashRun, pods: tuple[Object, ...]) -> StorageView:
+    def _storage_view(self, run: FlashRun, pods: tuple[Object, ...], cached: bool) -> StorageView:
         try:
-            view = self._files_view(run, pods)
+            view = self._files_view(run, pods, cached)
             pinned = pinned_run(run)
             view = replace(view, mirrored_model=self._mirrored_model(run, pinned))
             if pinned is not None:
@@ -324,20 +379,26 @@ class Observer:
             return None
         return self._mirror.find(run.spec.model, pinned.model.revision if pinned else "")
 
-    def _files_view(self, run: FlashRun, pods: tuple[Object, ...]) -> StorageView:
+    def _files_view(self, run: FlashRun, pods: tuple[Object, ...], cached: bool) -> StorageView:
         heartbeat = self._heartbeats.newest(run.uid)
-        phases = {pod.uid: (pod.phase, pod.active) for pod in read_pods(pods)}
-        mark = (heartbeat.attempt, heartbeat.commits, phases) if heartbeat else None
-        cached = self._views.get(run.uid)
+        read = read_pods(pods)
+        phases = {pod.uid: (pod.phase, pod.active) for pod in read}
+        mark = (heartbeat.attempt, heartbeat.commits, phases) if heartbeat else (None, phases)
+        before = self._views.get(run.uid)
         now = self._clock()
-        fresh = cached is not None and now - cached.read_at < FRESH_SECONDS
-        if cached is None or heartbeat is None or cached.mark != mark or not fresh:
-            cached = _CachedView(mark, now, self._read_files(run))
-            self._views[run.uid] = cached
-        records = RunRecords(self._store)
-        control = records.read(names.control_key(run.storage_prefix), TrainerControl)
-        refused = self._heartbeats.refused(run.uid) or cached.view.refused or records.refused
-        return replace(cached.view, heartbeat=heartbeat, control=control, refused=refused)
+        fresh = before is not None and now - before.read_at < FRESH_SECONDS
+        # Without a heartbeat, pods that have begun may have written something.
+        quiet = heartbeat is not None or (cached and not any(pod.started for pod in read))
+        if before is None or before.mark != mark or not fresh or not quiet:
+            before = _CachedView(mark, now, self._read_files(run))
+            self._views[run.uid] = before
+        view, records = before.view, RunRecords(self._store)
+        asked = not cached or run.spec.control.save_request
+        control = (
+            records.read(names.control_key(run.storage_prefix), TrainerControl) if asked else None
+        )
+        refused = self._heartbeats.refused(run.uid) or view.refused or records.refused
+        return replace(view, heartbeat=heartbeat, control=control, refused=refused)
 
     def _read_files(self, run: FlashRun) -> StorageView:
         known = self._verdicts.get(run.uid, {})

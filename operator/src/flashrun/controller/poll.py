@@ -8,11 +8,11 @@ only time.
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
-from typing import Final, NamedTuple, Self
+from typing import Final, NamedTuple, Protocol, Self
 
 from flashrun.api import names
 from flashrun.api.records import Heartbeat, RunIdentity
@@ -45,12 +45,26 @@ UNKNOWN_LIMIT: Final = 500
 UNREADABLE_LIMIT: Final = 2 * READERS
 """After so many heartbeats that cannot be read, a poll leaves the others to the next one."""
 LONGEST_RETRY_SECONDS: Final = 60.0
+FEW_RUNS: Final = 50
+"""So many runs are looked at without a wait for the first lists of the watches."""
 ORPHAN_AGE: Final = timedelta(minutes=15)
 """Age from which the heartbeat of a deleted run is deleted."""
 
 _LONGEST_PROBLEM: Final = 512
 
 Add = Callable[[RunKey], None]
+
+
+class StartLists(Protocol):
+    """What the watches know of runs."""
+
+    async def wait(self) -> None:
+        """Wait until they have listed everything, but not for long."""
+
+    def is_settled(self, key: RunKey, version: str | None) -> bool:
+        """Return whether nothing has to be done for a run in this version."""
+
+
 Known = tuple[RunIdentity, ...]
 """Runs that storage remembers."""
 log = logging.getLogger(__name__)
@@ -324,10 +338,12 @@ async def resync(
     add: Add,
     read_known: Callable[[], Known],
     clean_up: Callable[[Known, AbstractSet[str], tuple[str, ...]], None],
+    lists: StartLists | None = None,
 ) -> None:
     """Make every run of the served namespaces due, now and every few minutes.
 
-    A namespace that cannot be listed costs the others nothing. Both functions are called in another
+    A run that ``lists`` knows as settled in its present version is left out: it costs nothing. A
+    namespace that cannot be listed costs the others nothing. Both functions are called in another
     thread: ``read_known`` before runs are listed, ``clean_up`` afterwards with what it returned,
     the uids of all existing runs and the namespaces that were listed, to delete the data of other
     runs there.
@@ -339,24 +355,37 @@ async def resync(
         except StoreError as error:
             log.warning("runs that were deleted cannot be missed now: %s", error)
         try:
-            await call_storage(clean_up, known, *await _add_runs(cluster, namespaces, add))
+            due, existing = await _list_runs(cluster, namespaces)
+            await add_all(due, add, lists)
+            await call_storage(clean_up, known, *existing)
         except StoreError as error:
             log.warning("the resync is incomplete and will be repeated: %s", error)
         await asyncio.sleep(RESYNC_SECONDS)
 
 
-async def _add_runs(
-    cluster: Cluster, namespaces: tuple[str, ...], add: Add
-) -> tuple[set[str], tuple[str, ...]]:
-    """Make all runs due; return the uids of all, and the namespaces that could be listed."""
-    uids, listed = set(), []
+async def add_all(
+    runs: Mapping[RunKey, str | None], add: Add, lists: StartLists | None = None
+) -> None:
+    """Make runs due, given with their versions; many of them only when the watches know them."""
+    if lists is not None and len(runs) > FEW_RUNS:
+        await lists.wait()
+    for key, version in runs.items():
+        if lists is None or not lists.is_settled(key, version):
+            add(key)
+
+
+async def _list_runs(
+    cluster: Cluster, namespaces: tuple[str, ...]
+) -> tuple[dict[RunKey, str | None], tuple[set[str], tuple[str, ...]]]:
+    """Return all runs with their versions; their uids, and the namespaces that could be listed."""
+    runs, uids, listed = dict[RunKey, str | None](), set(), []
     for namespace in namespaces:
         try:
             async for metadata in cluster.list_metadata(names.KIND, namespace):
-                add(RunKey(namespace, metadata["name"]))
+                runs[RunKey(namespace, metadata["name"])] = metadata.get("resourceVersion")
                 uids.add(metadata["uid"])
         except ClusterError as error:
             log.warning("the resync leaves out namespace %s: %s", namespace, error)
             continue
         listed.append(namespace)
-    return uids, tuple(listed)
+    return runs, (uids, tuple(listed))

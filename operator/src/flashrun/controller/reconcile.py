@@ -23,13 +23,24 @@ from flashrun.api.records import Claim, Ending, RunIdentity
 from flashrun.api.resource import FlashRun, FlashRunStatus
 from flashrun.api.times import parse_time
 from flashrun.cluster import Cluster
-from flashrun.cluster_errors import ClusterError, Forbidden, Invalid, NotFound, TooLarge
-from flashrun.controller import events, operator_metrics
+from flashrun.cluster_errors import (
+    AlreadyExists,
+    ClusterError,
+    Conflict,
+    Forbidden,
+    Invalid,
+    NotFound,
+    TooLarge,
+)
+from flashrun.controller import operator_metrics
+from flashrun.controller.events import EventPoster, Subject
 from flashrun.controller.known_runs import KnownRuns
+from flashrun.controller.object_cache import ObjectCache
 from flashrun.controller.observe import JOBS_LIMIT, Observer
 from flashrun.controller.pass_errors import explain_error
 from flashrun.controller.queue import RunKey
 from flashrun.controller.run_copies import RunCopies
+from flashrun.controller.status_writer import StatusWriter
 from flashrun.controller.storage_access import AccessIssuer
 from flashrun.controller.storage_threads import call_storage
 from flashrun.plan.blocked_runs import (
@@ -40,6 +51,7 @@ from flashrun.plan.blocked_runs import (
     unrecorded_ending,
     with_old_access,
 )
+from flashrun.plan.confirmed_decisions import needs_confirmation
 from flashrun.plan.credentials import access_secret
 from flashrun.plan.decide import decide
 from flashrun.plan.decisions import RECHECK_SECONDS
@@ -65,6 +77,10 @@ class NotLeading(Exception):
     """This replica no longer holds the lease; the pass stops, because another one may act."""
 
 
+class _Unconfirmed(Exception):
+    """Ends a pass whose decision needs a state that was read from the API server itself."""
+
+
 class _Blocked(Exception):
     """Ends a pass because of ``error``; ``status`` explains it better than the error alone does."""
 
@@ -82,12 +98,16 @@ class Reconciler:
         store: Store,
         observer: Observer,
         known: KnownRuns,
+        poster: EventPoster,
         platform: Platform,
         leading: Callable[[], bool],
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        cache: ObjectCache | None = None,
     ) -> None:
-        self._cluster, self._store, self._observer = cluster, store, observer
+        self._cluster = cluster.checking_writes(self._check_leading)
+        self._store, self._observer = store, observer
         self._known, self._records = known, RunCopies(store)
+        self._poster, self._cache = poster, cache
         self._platform, self._issuer = platform, AccessIssuer(store, platform.storage)
         self._leading, self._clock = leading, clock
 
@@ -107,40 +127,65 @@ class Reconciler:
             raise
 
     async def reconcile(self, key: RunKey) -> float | None:
-        """Make a pass over one run; return the seconds until the next one is due, or None."""
+        """Make a pass over one run; return the seconds until the next one is due, or None.
+
+        What the watches have shown is enough for most passes. What ends something, and what the API
+        server refuses, is looked at again with what the API server has.
+        """
+        if self._cache is not None:
+            with contextlib.suppress(_Unconfirmed):
+                return await self._reconcile(key, cached=True)
+        return await self._reconcile(key, cached=False)
+
+    async def _reconcile(self, key: RunKey, *, cached: bool) -> float | None:
         try:
-            manifest = await self._cluster.find(names.KIND, key.namespace, key.name)
+            manifest = await self._find(key, cached)
         except TooLarge as error:
             await self._report_too_large(key, error)
             return None
         if manifest is None:
             return None  # owner references clean up without the operator
         if "deletionTimestamp" in manifest["metadata"]:
+            if cached:
+                raise _Unconfirmed
             return await self._pass_over_deleted(key, manifest)
         try:
             run = FlashRun.from_manifest(manifest)
         except ValidationError as error:
             await self._report_unreadable(key, manifest, error)
             return None
+        writer = StatusWriter(self._cluster, manifest, self._cache)
         try:
-            return await self._pass_over(run)
-        except NotLeading:
-            raise  # another replica writes the status
+            return await self._pass_over(run, writer, cached)
+        except (NotLeading, _Unconfirmed):
+            raise  # another replica writes the status, or another pass follows at once
         except _Blocked as blocked:
-            await self._report_blocked(run, blocked.status)
+            await self._report_blocked(run, writer, blocked.status)
             raise blocked.error from None
         except Exception as error:
+            if cached and isinstance(error, Conflict | AlreadyExists | NotFound):
+                raise _Unconfirmed from error  # something has changed a moment ago
+            if isinstance(error, Conflict):
+                raise  # the next pass sees what has changed
             reason, message = explain_error(error)
-            await self._report_blocked(run, blocked_status(run, reason, message, self._clock()))
+            status = blocked_status(run, reason, message, self._clock())
+            await self._report_blocked(run, writer, status)
             raise
 
-    async def _pass_over(self, run: FlashRun) -> float | None:
-        observed = await self._observer.read(run)
+    async def _find(self, key: RunKey, cached: bool) -> Object | None:
+        if cached and self._cache is not None and (known := self._cache.run(key)) is not None:
+            return known
+        return await self._cluster.find(names.KIND, key.namespace, key.name)
+
+    async def _pass_over(self, run: FlashRun, writer: StatusWriter, cached: bool) -> float | None:
+        observed = await self._observer.read(run, cached=cached)
         decision = decide(run, observed, self._platform, self._clock())
+        if cached and needs_confirmation(run, decision):
+            raise _Unconfirmed
         if run.status.phase not in TERMINAL and not observed.storage.problem:
             await self._note(run, decision)
-        decision = await self._carry_out(run, decision)
-        await self._report(run, decision)
+        decision = await self._carry_out(run, writer, decision)
+        await self._report(run, writer, decision)
         return decision.requeue_seconds
 
     async def _pass_over_deleted(self, key: RunKey, manifest: Object) -> float | None:
@@ -150,6 +195,7 @@ class Reconciler:
         """
         metadata = manifest["metadata"]
         finalizers = metadata.get("finalizers") or []
+        writer = StatusWriter(self._cluster, manifest, self._cache)
         try:
             run = FlashRun.from_manifest(manifest)
         except ValidationError:
@@ -159,14 +205,16 @@ class Reconciler:
             await call_storage(self._record_deleted, identity_of(manifest))
             if run is not None:
                 status = deleted_status(run, finalizers, self._clock(), ended=ended)
-                await self._write_deleted(run, status)
+                if status != run.status:
+                    with contextlib.suppress(NotFound):  # it may be gone any moment
+                        await writer.write(status.to_patch())
         except NotLeading:
             raise
         except Exception as error:
             if run is not None:
                 reason, message = explain_error(error)
                 status = unfinished_deletion(run, finalizers, reason, message, self._clock())
-                await self._report_blocked(run, status)
+                await self._report_blocked(run, writer, status)
             raise
         return None if ended else RECHECK_SECONDS
 
@@ -192,13 +240,6 @@ class Reconciler:
             await self._cluster.delete("Job", key.namespace, name, uid=metadata["uid"])
         return not await self._cluster.newest("Pod", key.namespace, labels, 1, rank_pod)
 
-    async def _write_deleted(self, run: FlashRun, status: FlashRunStatus) -> None:
-        """Write the status of a run that may be gone any moment."""
-        if status == run.status:
-            return
-        with contextlib.suppress(NotFound):
-            await self._write_status(run, status.to_patch())
-
     async def _note(self, run: FlashRun, decision: Decision) -> None:
         """Remember in storage that the run exists, at the latest before it gets a Job.
 
@@ -218,13 +259,15 @@ class Reconciler:
 
     # --- act ----------------------------------------------------------------------------------
 
-    async def _carry_out(self, run: FlashRun, decision: Decision) -> Decision:
+    async def _carry_out(self, run: FlashRun, writer: StatusWriter, decision: Decision) -> Decision:
         """Do everything but the report; return the decision with the uid of a new Job.
 
         What a Job is created from is pinned before: a crash leaves nothing that status lacks.
         """
+        if decision.secrets or decision.access or decision.apply or decision.delete:
+            self._observer.forget_own(run.uid)
         if any(manifest["kind"] == "Job" for manifest in decision.apply):
-            await self._pin(run, decision.status)
+            await self._pin(run, writer, decision.status)
         if decision.secrets is not None:
             self._check_leading()
             await self._cluster.copy_keys(decision.secrets.metadata, decision.secrets.sources)
@@ -234,12 +277,14 @@ class Reconciler:
             self._check_leading()
             if manifest["kind"] == "Job":
                 job = await self._cluster.create(manifest)
+                self._wrote("Job", run, job["metadata"])
                 decision = with_job_uid(decision, job["metadata"]["uid"])
             else:
                 await self._cluster.apply(manifest)
         for patch in decision.patch:
             self._check_leading()
-            await self._cluster.patch(patch.kind, run.namespace, patch.name, patch.body)
+            metadata = await self._cluster.patch(patch.kind, run.namespace, patch.name, patch.body)
+            self._wrote(patch.kind, run, metadata)
         if decision.supersede is not None:
             await call_storage(self._supersede, run, decision.supersede)
         for item in decision.delete:
@@ -255,10 +300,14 @@ class Reconciler:
             await call_storage(self._store.delete, decision.delete_keys)
         return decision
 
-    async def _pin(self, run: FlashRun, status: FlashRunStatus) -> None:
+    async def _pin(self, run: FlashRun, writer: StatusWriter, status: FlashRunStatus) -> None:
         """Write what was chosen for a run, and only that, before it takes effect."""
         if status.resolved != run.status.resolved:
-            await self._write_status(run, {"resolved": status.to_patch()["resolved"]})
+            await writer.write({"resolved": status.to_patch()["resolved"]})
+
+    def _wrote(self, kind: str, run: FlashRun, metadata: Object) -> None:
+        if self._cache is not None:
+            self._cache.wrote(kind, run.namespace, run.uid, metadata)
 
     async def _renew_access(
         self, run: FlashRun, decision: Decision, grant: AccessGrant
@@ -315,14 +364,14 @@ class Reconciler:
 
     # --- report -------------------------------------------------------------------------------
 
-    async def _report(self, run: FlashRun, decision: Decision) -> None:
+    async def _report(self, run: FlashRun, writer: StatusWriter, decision: Decision) -> None:
         if decision.status.phase in TERMINAL and run.status.phase not in TERMINAL:
             await self._record_ending(run, decision.status)
         if decision.status != run.status:
-            await self._write_status(run, decision.status.to_patch())
+            await writer.write(decision.status.to_patch())
             self._count_end(run, decision)
         for event in decision.events:
-            await events.post(self._cluster, events.Subject.of(run), event, self._clock())
+            self._poster.add(Subject.of(run), event, self._clock())
         if decision.status.phase in TERMINAL:
             self._observer.forget(run.uid)
             if run.status.phase not in TERMINAL:
@@ -398,12 +447,6 @@ class Reconciler:
                 return self._store.get_json(key, Ending)
         return ending
 
-    async def _write_status(self, run: FlashRun, status: Object) -> None:
-        """Write the whole status; with the uid, a later run of the same name is not changed."""
-        self._check_leading()
-        body = {"metadata": {"uid": run.uid}, "status": status}
-        await self._cluster.patch(names.KIND, run.namespace, run.name, body, subresource="status")
-
     def _count_end(self, run: FlashRun, decision: Decision) -> None:
         phase = decision.status.phase
         if phase not in TERMINAL or run.status.phase in TERMINAL:
@@ -412,7 +455,9 @@ class Reconciler:
         operator_metrics.ENDED.labels(phase, failure.reason if failure else "").inc()
         operator_metrics.GPU_SECONDS.labels(run.namespace).inc(decision.status.gpu_seconds)
 
-    async def _report_blocked(self, run: FlashRun, status: FlashRunStatus) -> None:
+    async def _report_blocked(
+        self, run: FlashRun, writer: StatusWriter, status: FlashRunStatus
+    ) -> None:
         """Write to the run why this pass cannot act on it; the next pass tries again.
 
         Only what says why is written: what the pass has pinned before stays. If the status cannot
@@ -421,17 +466,16 @@ class Reconciler:
         if status == run.status or run.status.phase in TERMINAL:
             return
         patch = {key: value for key, value in status.to_patch().items() if key in _BLOCKED_FIELDS}
-        subject = events.Subject.of(run)
         pending = status.pending
         assert pending is not None  # every status of a blocked run has a sentence
         event = RunEvent(pending.reason, pending.message, warning=True)
         try:
             async with asyncio.timeout(REPORT_SECONDS):
                 try:
-                    await self._write_status(run, patch)
+                    await writer.write(patch)
                 except (Forbidden, Invalid) as error:
                     log.warning("%s", error, extra={"run": f"{run.namespace}/{run.name}"})
-                    await events.post(self._cluster, subject, event, self._clock())
+                    self._poster.add(Subject.of(run), event, self._clock())
         except (ClusterError, TimeoutError) as error:
             log.warning("the status is not written: %s", error or "no answer in time")
 
@@ -469,6 +513,4 @@ class Reconciler:
             return
         message = status["pending"]["message"]
         log.warning("%s", message, extra={"run": f"{key.namespace}/{key.name}"})
-        self._check_leading()
-        body = {"metadata": {"uid": manifest["metadata"]["uid"]}, "status": status}
-        await self._cluster.patch(names.KIND, key.namespace, key.name, body, subresource="status")
+        await StatusWriter(self._cluster, manifest, self._cache).write(status)

@@ -1,5 +1,6 @@
 """The platform settings, read once at the start, and facts about this process."""
 
+import os
 import socket
 import uuid
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from pydantic import ValidationError
 from flashrun.api.base import error_sentences
 from flashrun.api.environment_owners import owned_orgs
 from flashrun.api.platform import Platform
+from flashrun.api.pod import POD_VARIABLE
 from flashrun.controller.storage_keys import StorageKeys
 from flashrun.plan.storage_policies import namespace_policy
 from flashrun.store import Store, TimeLimits
@@ -41,7 +43,10 @@ class Settings:
     upstreams: Path
     """Folder with the credentials of index, hub and proxy, as ``UPSTREAMS_FOLDER``."""
     identity: str
-    """Unique to this process: an earlier one in the same pod had another identity."""
+    """The pod's name: a process that is started again in its pod goes on with its lease.
+
+    Outside a pod, it is unique to this process.
+    """
     lease_name: str = "flashrun-operator"
 
     def open_store(self) -> Store:
@@ -69,7 +74,9 @@ def load_settings(
         problems = "; ".join(error_sentences(error, whole="the file"))
         raise SettingsError(f"the settings file {path} is not valid: {problems}") from None
     _check_policies(platform)
-    return Settings(platform, keys, upstreams, f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}")
+    own_pod = os.environ.get(POD_VARIABLE, "")
+    identity = own_pod or f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}"
+    return Settings(platform, keys, upstreams, identity)
 
 
 def _check_policies(platform: Platform) -> None:

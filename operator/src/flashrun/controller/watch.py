@@ -1,11 +1,11 @@
-"""Watches: kopf as a source of the names of changed runs, and nothing more.
+"""Watches: kopf opens them and continues them, and ``watch_session`` gives us what they show.
 
 kopf runs in a thread with an event loop of its own, because it cancels every task of its loop when
-it stops, and must not block other work when it hangs. It may lose events, or end in a long outage:
-that costs time until the next resync, but no correctness. It is started again when it ends.
+it stops, and must not block other work when it hangs. It may end in a long outage: that costs time
+until the next list, but no correctness. It is started again when it ends.
 
-Handlers write nothing, and kopf is configured to write neither finalizers nor annotations nor
-events.
+kopf is configured to write neither finalizers nor annotations nor events, and its handlers are
+never called.
 """
 
 import asyncio
@@ -16,23 +16,34 @@ from collections.abc import Callable
 from typing import Any, Final
 
 import kopf
+from msgspec import Raw
+from typing_extensions import override
 
 from flashrun.api import names
 from flashrun.cluster_login import Connection
 from flashrun.cluster_requests import RESOURCES
 from flashrun.controller import operator_metrics
 from flashrun.controller.bounded_answers import PAGE
-from flashrun.controller.metadata_session import metadata_session
+from flashrun.controller.object_cache import ObjectCache
 from flashrun.controller.queue import RunKey
 from flashrun.controller.served_namespaces import WATCHED_KINDS
 from flashrun.controller.storage_threads import call_storage
+from flashrun.controller.watch_session import Page, Receiver, watch_session
+from flashrun.controller.watched_objects import (
+    UNREADABLE,
+    WatchedObject,
+    version_number,
+    watched_object,
+)
 from flashrun.plan.types import Object
 
 LONGEST_PAUSE_SECONDS: Final = 30.0
 PULSE_SECONDS: Final = 5.0
 _STEADY_SECONDS: Final = 120.0
 _START_SECONDS: Final = 60.0
-_WATCHED_PLURALS: Final = frozenset(RESOURCES[kind].plural for kind in WATCHED_KINDS)
+_KINDS: Final = {RESOURCES[kind].plural: kind for kind in WATCHED_KINDS}
+_BLIND_SECONDS: Final = 600.0
+"""After so long without a sign of one watch, a restart is due: twice what a connection lasts."""
 
 Add = Callable[[RunKey], None]
 log = logging.getLogger(__name__)
@@ -47,13 +58,16 @@ class Watch:
         connect: Callable[[], Connection],
         add: Add,
         deleted: Callable[[Object], None] = lambda manifest: None,
+        cache: ObjectCache | None = None,
     ) -> None:
         """Watch what ``namespaces`` returns; every function is called in another thread.
 
-        ``deleted`` gets each FlashRun that was deleted while it was watched.
+        ``deleted`` gets each FlashRun that was deleted while it was watched. What is seen is kept
+        in ``cache``.
         """
-        self._namespaces, self._connect, self._add = namespaces, connect, add
-        self._deleted = deleted
+        self._namespaces, self._connect = namespaces, connect
+        self._cache = cache or ObjectCache()
+        self._receiver = CacheFiller(self._cache, add, deleted)
         self._watched: tuple[str, ...] = ()
         self._stop = threading.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -78,7 +92,10 @@ class Watch:
         if now - self._pulse > 12 * PULSE_SECONDS:
             return f"the event loop of the watches has been stuck for {now - self._pulse:.0f} s"
         alive, expected = self._watchers(), len(WATCHED_KINDS) * len(self._watched)
-        return "" if alive >= expected else f"{alive} of {expected} watches are alive"
+        if alive < expected:
+            return f"{alive} of {expected} watches are alive"
+        silence = min(self._cache.longest_silence(self._watched), now - self._started)
+        return f"a watch has shown nothing for {silence:.0f} s" if silence > _BLIND_SECONDS else ""
 
     def _watchers(self) -> int:
         loop = self._loop
@@ -110,11 +127,12 @@ class Watch:
 
     async def _operate(self) -> None:
         self._loop = asyncio.get_running_loop()
+        self._cache.forget_namespaces_except(self._watched)
         ended = asyncio.Event()
         pulse = asyncio.create_task(self._beat(ended))
         try:
             await kopf.operator(
-                registry=_registry(self._connect, self._add, self._deleted),
+                registry=_registry(self._connect, self._receiver),
                 settings=_settings(),
                 namespaces=self._watched,
                 standalone=True,
@@ -150,9 +168,68 @@ def _settings() -> kopf.OperatorSettings:
     return settings
 
 
-def _registry(
-    connect: Callable[[], Connection], add: Add, deleted: Callable[[Object], None]
-) -> kopf.OperatorRegistry:
+class CacheFiller(Receiver):
+    """Keeps what is listed and watched in the cache, and makes runs due."""
+
+    def __init__(self, cache: ObjectCache, add: Add, deleted: Callable[[Object], None]) -> None:
+        self._cache, self._add, self._deleted = cache, add, deleted
+        self._recording: set[asyncio.Task[None]] = set()
+
+    @override
+    def page(self, kind: str, namespace: str, page: Page) -> None:
+        """Keep listed objects; when all lists are complete, make every run due that goes on."""
+        if page.first:
+            self._cache.begin_list(kind, namespace)
+        for raw in page.objects:
+            try:
+                self._cache.put(kind, namespace, watched_object(kind, raw))
+            except Exception as error:  # whatever one object is, the others are listed
+                if not isinstance(error, UNREADABLE):
+                    log.exception("an unexpected error while a listed object was read")
+                self.missed(kind, namespace)
+        if page.last_version is None:
+            return
+        self._cache.end_list(kind, namespace, version_number(page.last_version))
+        if self._cache.is_listed(namespace):
+            for key in self._cache.unsettled(namespace):
+                self._add(key)
+
+    @override
+    def opened(self, kind: str, namespace: str) -> None:
+        self._cache.opened(kind, namespace)
+
+    @override
+    def event(self, kind: str, namespace: str, change: str, raw: Raw, version: str) -> None:
+        if change in ("ADDED", "MODIFIED", "DELETED"):
+            item = watched_object(kind, raw)
+            if change == "DELETED":
+                self._remove(kind, namespace, item)
+            else:
+                before = self._cache.put(kind, namespace, item)
+                if kind == names.KIND and item.settled and (before is None or before.settled):
+                    item = item._replace(run_name="")  # nothing has to be done
+            self._cache.advance(kind, namespace, version_number(version))
+            if item.run_name:
+                self._add(RunKey(namespace, item.run_name))
+        else:
+            self._cache.advance(kind, namespace, version_number(version))
+
+    @override
+    def missed(self, kind: str, namespace: str) -> None:
+        """Trust the cache no longer; a run that it lacks is read, and found by the next resync."""
+        if kind != names.KIND:
+            self._cache.distrust(kind, namespace)
+
+    def _remove(self, kind: str, namespace: str, item: WatchedObject) -> None:
+        self._cache.remove(kind, namespace, item.name)
+        if kind == names.KIND:
+            metadata = {"name": item.name, "namespace": namespace, "uid": item.uid}
+            task = asyncio.create_task(call_storage(self._deleted, {"metadata": metadata}))
+            self._recording.add(task)
+            task.add_done_callback(self._recording.discard)
+
+
+def _registry(connect: Callable[[], Connection], receiver: Receiver) -> kopf.OperatorRegistry:
     registry = kopf.OperatorRegistry()
 
     async def login(**_: Any) -> kopf.AiohttpSession:
@@ -165,19 +242,13 @@ def _registry(
             token=connection.token,
             insecure=connection.insecure,
         )
-        return metadata_session(credentials, _WATCHED_PLURALS)
+        return watch_session(credentials, _KINDS, receiver)
 
-    async def run_changed(namespace: str | None, name: str | None, body: Any, **event: Any) -> None:
-        if event["type"] == "DELETED":
-            await call_storage(deleted, {**body, "metadata": dict(body["metadata"])})
-        add(RunKey(namespace or "", name or ""))
-
-    async def child_changed(namespace: str | None, labels: Any, **_: Any) -> None:
-        if names.RUN_LABEL in labels:
-            add(RunKey(namespace or "", labels[names.RUN_LABEL]))
+    def ignore(**_: Any) -> None:
+        """Stand for a handler: kopf watches the kinds that have one."""
 
     kopf.on.login(registry=registry)(login)
-    kopf.on.event(names.GROUP, names.VERSION, names.PLURAL, registry=registry)(run_changed)
-    kopf.on.event("batch", "v1", "jobs", registry=registry, id="job")(child_changed)
-    kopf.on.event("", "v1", "pods", registry=registry, id="pod")(child_changed)
+    kopf.on.event(names.GROUP, names.VERSION, names.PLURAL, registry=registry)(ignore)
+    kopf.on.event("batch", "v1", "jobs", registry=registry, id="job")(ignore)
+    kopf.on.event("", "v1", "pods", registry=registry, id="pod")(ignore)
     return registry

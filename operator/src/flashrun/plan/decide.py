@@ -13,6 +13,7 @@ from typing import Final
 from flashrun.api.platform import Platform
 from flashrun.api.reasons import TERMINAL
 from flashrun.api.resource import FlashRun
+from flashrun.plan.due_times import seconds_to_next_pass
 from flashrun.plan.policies.active_job import follow_job
 from flashrun.plan.policies.admission import refuse_invalid_spec, wait_for_storage
 from flashrun.plan.policies.cancellation import cancel_run
@@ -46,8 +47,6 @@ POLICIES: Final[tuple[Policy, ...]] = (
     renew_job,
     follow_job,  # always decides
 )
-ACTIVE_SECONDS: Final = 60.0
-"""Longest time to the next pass over a run with active pods: credentials expire, pods may stall."""
 
 
 def decide(run: FlashRun, observed: Observed, platform: Platform, now: datetime) -> Decision:
@@ -60,6 +59,8 @@ def decide(run: FlashRun, observed: Observed, platform: Platform, now: datetime)
     decision = next(answer for policy in POLICIES if (answer := policy(context)) is not None)
     decision = end_held_pods(context, give_up_lost_pods(context, decision))
     decision = pass_on_save_request(context, limit_writes(run.status, decision, now))
-    if decision.requeue_seconds is None and context.active:
-        decision = replace(decision, requeue_seconds=ACTIVE_SECONDS)
-    return decision
+    if not context.active:
+        return decision
+    due = seconds_to_next_pass(context)
+    asked = decision.requeue_seconds
+    return replace(decision, requeue_seconds=due if asked is None else min(due, asked))

@@ -36,7 +36,7 @@ from flashrun.plan.types import Decision, Delete, Object, Patch
 
 IMAGE_PATIENCE: Final = timedelta(minutes=10)
 SHORTEST_LOOK_SECONDS: Final = 2.0
-LONGEST_LOOK_SECONDS: Final = 60.0
+LONGEST_LOOK_SECONDS: Final = 300.0
 """Time between two passes over a run that waits for its pods."""
 
 

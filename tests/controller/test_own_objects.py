@@ -1,0 +1,58 @@
+"""Objects of a run are remembered for a short time, and only while they exist."""
+
+import pytest
+
+from flashrun.controller import own_objects
+from flashrun.controller.own_objects import FRESH_SECONDS, OwnObjects
+from flashrun.plan.types import Object
+from tests.controller.clocks import Clock
+
+
+class Reads:
+    """An object that may exist, and how often it was read."""
+
+    def __init__(self, item: Object | None) -> None:
+        self.item, self.count = item, 0
+
+    async def __call__(self) -> Object | None:
+        self.count += 1
+        return self.item
+
+
+async def test_an_object_that_exists_is_read_again_when_its_time_is_over() -> None:
+    clock, reads = Clock(), Reads({"name": "x"})
+    own = OwnObjects(clock)
+    for _ in range(3):
+        assert await own.read("uid", "x", reads) == {"name": "x"}
+    assert reads.count == 1
+    clock.now += FRESH_SECONDS
+    reads.item = None
+    assert await own.read("uid", "x", reads) is None
+    assert reads.count == 2
+
+
+async def test_an_object_that_does_not_exist_is_looked_for_each_time() -> None:
+    own, reads = OwnObjects(Clock()), Reads(None)
+    await own.read("uid", "x", reads)
+    reads.item = {"name": "x"}
+    assert await own.read("uid", "x", reads) == {"name": "x"}
+
+
+async def test_what_the_operator_changes_is_forgotten_and_so_are_runs_that_are_gone() -> None:
+    own, reads = OwnObjects(Clock()), Reads({"name": "x"})
+    for uid in ("one", "two"):
+        await own.read(uid, "x", reads)
+    own.forget("one")
+    await own.read("one", "x", reads)
+    await own.read("two", "x", reads)
+    assert reads.count == 3
+    own.forget_all_except({"one"})
+    assert own._known.keys() == {"one"}
+
+
+async def test_large_content_is_not_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(own_objects, "KEPT_BYTES", 10)
+    own, reads = OwnObjects(Clock()), Reads({"data": {"spec.json": "x" * 11}})
+    await own.read("uid", "x", reads)
+    await own.read("uid", "x", reads)
+    assert reads.count == 2
