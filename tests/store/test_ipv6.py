@@ -38,13 +38,17 @@ def relay(port: int) -> Iterator[int]:
             while True:
                 here, _ = listener.accept()
                 there = socket.create_connection(("127.0.0.1", port))
+                open_ones.extend((here, there))
                 for pair in ((here, there), (there, here)):
                     threading.Thread(target=copy, args=pair, daemon=True).start()
 
+    open_ones: list[socket.socket] = []
     with socket.create_server(("::1", 0), family=socket.AF_INET6) as listener:
         threading.Thread(target=serve, daemon=True).start()
         yield listener.getsockname()[1]
         listener.shutdown(socket.SHUT_RDWR)
+    for one in open_ones:
+        one.close()
 
 
 @pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="this machine has no IPv6")

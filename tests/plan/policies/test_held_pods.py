@@ -25,6 +25,15 @@ def test_a_pod_is_ended_when_its_trainer_has(code: int) -> None:
     world = running().seeing(pods=(held_pod(code),))
 
     assert deleted(world) == [("Pod", "pod-1")]
+    [delete] = world.decide().delete
+    assert delete.grace_seconds == 30  # the trainer's own grace period is for saving
+
+
+def test_a_pod_that_is_to_end_much_later_ends_soon_when_its_trainer_has() -> None:
+    going = held_pod(40)
+    going["metadata"]["deletionTimestamp"] = "2026-11-22T12:06:00Z"  # when its grace period ends
+
+    assert deleted(running().seeing(pods=(going,))) == [("Pod", "pod-1")]
 
 
 def test_a_pod_is_ended_once_and_a_trainer_that_runs_is_left_alone() -> None:

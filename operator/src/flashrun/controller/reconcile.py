@@ -292,7 +292,8 @@ class Reconciler:
             if item.force:
                 await self._remove_lost_pod(run.namespace, item.name)
             else:
-                await self._cluster.delete(item.kind, run.namespace, item.name)
+                grace = item.grace_seconds
+                await self._cluster.delete(item.kind, run.namespace, item.name, grace_seconds=grace)
         if decision.control is not None:
             key = names.control_key(run.storage_prefix)
             await call_storage(self._store.put_json, key, decision.control)

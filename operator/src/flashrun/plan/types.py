@@ -173,6 +173,8 @@ class Delete:
     kind: str
     name: str
     force: bool = False
+    grace_seconds: int | None = None
+    """None: the grace period of the object itself."""
 
 
 @dataclass(frozen=True)
