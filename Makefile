@@ -129,6 +129,10 @@ check-generated: $(READY) ## check that the generated files are up to date
 pictures: $(READY) ## render the pictures of the docs again; needs graphviz
 	@$(BIN)/python docs/images/pictures.py
 
+.PHONY: health
+health: $(READY) ## compute the table of docs/gitops.md again, with the libraries of GitOps tools
+	@PYTHONPATH=. $(BIN)/python docs/health_tables.py
+
 # With hashes, for Python 3.11 to 3.13, without the address of a package index.
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
   --no-header --no-annotate --no-emit-index-url --no-emit-find-links pyproject.toml

@@ -43,7 +43,7 @@ def install(
         _uninstall_interrupted(helm, local, steps)
         file = Path(scratch) / "values.yaml"
         file.touch(mode=0o600)
-        file.write_text(yaml.safe_dump(values(local, images, threads) | dict(more)))
+        file.write_text(yaml.safe_dump(_merge(values(local, images, threads), dict(more))))
         where = [RELEASE, folder, "--namespace", NAMESPACE, "--create-namespace"]
         how = ["--values", file, "--wait", "--timeout", "180s"]
         steps.run(

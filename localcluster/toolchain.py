@@ -81,6 +81,7 @@ PROGRAMS = {
             packages=1070,
         ),
         Program("coredns", "1.14.1", packages=540),
+        Program("health", "1", packages=1480),
         Program("helm", "3.22.0", module="helm.sh/helm/v3/cmd/helm@v3.22.0", packages=700),
     )
 }

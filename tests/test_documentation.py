@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from docs import health_tables
 from flashrun.api.config import EnvironmentConfig, EvalConfig, RunConfig, TrainConfig, WandbConfig
 from flashrun.api.exits import Exit
 
@@ -132,6 +133,18 @@ def test_a_picture_is_rendered_from_its_source_as_it_is_now(picture: Path) -> No
 
     now = hashlib.sha256((picture.parent / source).read_bytes()).hexdigest()
     assert digest == now, "render it again: make pictures"
+
+
+def test_the_table_of_health_is_computed_from_the_status_as_it_is_now() -> None:
+    page = health_tables.PAGE.read_text()
+    shown = health_tables.conditions_on_page(page)
+    now = {
+        situation: health_tables.conditions_of(item["status"])
+        for situation, item in health_tables.judged_objects().items()
+    }
+
+    assert shown == now, "compute it again: make health"
+    assert health_tables.digest_on_page(page) == health_tables.digest_of_inputs(page)
 
 
 SOURCES = (ROOT / "operator" / "src", ROOT / "trainer-image" / "src", ROOT)
