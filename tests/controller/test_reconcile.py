@@ -224,6 +224,31 @@ async def test_what_was_too_big_goes_on_in_a_larger_pool(
     assert run.status.checkpoint_count == 2
 
 
+async def test_a_host_without_memory_is_tried_in_each_place_once_within_one_wall_clock(
+    world: World,
+):
+    """The Job controller would start a pod again that the kernel ended."""
+    limit = world.platform.trainer.wall_clock_seconds
+    await world.submit(RUN)
+    await world.phase(RUN, "Starting")
+    await (await world.trainer(RUN)).end(137, reason="OOMKilled")
+    world.ahead = timedelta(hours=1)
+    await world.until(RUN, lambda run: run.status.resolved.pool == "large")
+    job = await world.job(RUN, 1)
+    assert job["spec"]["activeDeadlineSeconds"] <= limit - 3600
+    world.ahead = timedelta(0)
+
+    await (await world.trainer(RUN, job=1, attempt=2)).end(137, reason="OOMKilled")
+    run = await world.phase(RUN, "Failed")
+    failure = run.status.failure
+    assert (failure.reason, failure.exit_code) == ("HostOutOfMemory", 137)
+    assert "Pool large gives the trainer 64Gi of main memory." in failure.message
+    assert "No pool that fits the run has more main memory per GPU." in failure.message
+    assert "train.batch_size is 32" in failure.hint
+    assert len(run.status.attempts) == 2
+    assert await world.jobs(RUN) == []
+
+
 async def test_a_broken_gpu_is_avoided(world: World):
     await world.submit(RUN)
     await world.phase(RUN, "Starting")

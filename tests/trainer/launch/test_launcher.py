@@ -174,6 +174,7 @@ def test_the_first_process_saves_its_last_whole_step_without_waiting_for_the_oth
     pod = workshop.pod(run, sums(environment=source))
     assert forks.trained(pod) == Exit.CUDA_OUT_OF_MEMORY, pod.output
     assert pod.termination.reason == "CudaOutOfMemory"
+    assert " in the gradient of " in pod.termination.message
     assert (pod.steps(), pod.steps(names.STATE_MANIFEST)) == ([(1, 8)], [(1, 8)])
 
 

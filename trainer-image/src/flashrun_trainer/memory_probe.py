@@ -51,12 +51,12 @@ def explain_memory_error(error: BaseException, trainer: Any, context: TrainConte
     failure, inputs = classify(error), trainer.micro_batch
     if failure.code != Exit.CUDA_OUT_OF_MEMORY or inputs is None:
         raise error
-    if context.process_group.world_size > 1:
-        raise error
     whole = size_of(inputs)
+    message = f"{failure.message} in the gradient of {whole}"
+    if context.process_group.world_size > 1:
+        raise TrainerError(failure.code, failure.reason, message, failure.hint) from error
     _release(error, trainer)
     fitting = _measure(trainer, inputs, whole)
-    message = f"{failure.message} in the gradient of {whole}"
     log.info("of %s, this fits: %s", whole, fitting or "nothing")
     raise TrainerError(
         failure.code,
