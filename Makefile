@@ -41,7 +41,7 @@ clean: $(READY) ## also remove the cache: programs, base images and layers
 	@$(BIN)/python -m localcluster clean
 
 .PHONY: test
-test: lint test-unit test-api test-sharding test-e2e ## run all checks
+test: lint test-unit test-api test-sharding test-verifiers test-e2e ## run all checks
 
 .PHONY: test-unit
 test-unit: $(READY) ## run the unit tests
@@ -65,6 +65,14 @@ test-sharding: $(READY) ## run the tests of sharded models and of a closed netwo
 .PHONY: test-trainer
 test-trainer: $(READY) ## run tests of the trainer without its image: make test-trainer TESTS=…
 	@OMP_NUM_THREADS=1 $(NEWER_TORCH) python -m pytest -q $(or $(TESTS),tests/trainer)
+
+.PHONY: test-verifiers
+test-verifiers: $(READY) ## run environments of verifiers, with its package from the index
+	@bash localcluster/uv.sh $(VENV) venv --quiet --clear --python $(BIN)/python $(VENV)/verifiers
+	@bash localcluster/uv.sh $(VENV) pip install --quiet \
+	  --python $(VENV)/verifiers/bin/python verifiers==0.3.1 datasets reasoning-gym==0.1.25
+	@OMP_NUM_THREADS=1 VERIFIERS_SITE=$(abspath $(VENV))/verifiers $(NEWER_TORCH) \
+	  python -m pytest -q -m verifiers
 
 # Of the package with the model only its file is needed, and not the program that runs it.
 .PHONY: test-reasoning

@@ -1,5 +1,6 @@
 """Fixtures that several layers share."""
 
+import re
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
@@ -18,17 +19,17 @@ SERVERS = frozenset({"minio", "control_plane", "helm", "shell"})
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Put every test that starts processes into the API tier; leave out slow ones.
+    """Put every test that starts processes into the API tier; leave out unusual ones.
 
-    A slow test runs when the expression of ``-m`` names it.
+    They run when the expression of ``-m`` names their marker.
     """
     for item in items:
         if SERVERS & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.api)
-    if "slow" not in config.option.markexpr:
-        slow = [item for item in items if item.get_closest_marker("slow")]
-        config.hook.pytest_deselected(items=slow)
-        items[:] = [item for item in items if item not in slow]
+    for marker in {"slow", "verifiers"} - set(re.findall(r"\w+", config.option.markexpr)):
+        unusual = [item for item in items if item.get_closest_marker(marker)]
+        config.hook.pytest_deselected(items=unusual)
+        items[:] = [item for item in items if item not in unusual]
 
 
 @pytest.fixture(scope="session")

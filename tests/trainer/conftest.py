@@ -74,6 +74,18 @@ def new_pod(empty_workshop: Workshop) -> Callable[..., TrainerPod]:
 
 
 @pytest.fixture(scope="session")
+def verifiers_site() -> Path:
+    """The virtual environment with verifiers that make test-verifiers has made."""
+    return Path(os.environ["VERIFIERS_SITE"])
+
+
+@pytest.fixture(scope="session")
+def verifiers_python(verifiers_site: Path) -> Path:
+    """The interpreter that imports verifiers."""
+    return verifiers_site / "bin" / "python"
+
+
+@pytest.fixture(scope="session")
 def sft_run(workshop: Workshop) -> TrainerPod:
     """A pod that has trained with SFT."""
     pod = workshop.pod(resolved("sft", batch_size=8, epochs=2, max_examples=40, save_every=4))

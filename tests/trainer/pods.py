@@ -403,6 +403,14 @@ def ranks_of(process: subprocess.Popen[str] | BaseProcess) -> list[int]:
     return [int(pid) for pid in listed]
 
 
+def is_running(pid: int) -> bool:
+    """Whether a process runs; one that nobody has waited for does not."""
+    try:
+        return "(zombie)" not in Path(f"/proc/{pid}/status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
 def kill_ranks(pids: Iterable[int]) -> None:
     """Kill the process groups that a launcher has started."""
     for pid in pids:

@@ -1,5 +1,7 @@
 """What the events of an environment check mean: events in, findings out."""
 
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +14,9 @@ from flashrun.cli.environments.env_check import (
     PlannedRun,
     Severity,
     assess,
+    check_possible,
 )
+from flashrun.cli.output.failure import UsageFailure
 
 ERROR, WARNING = Severity.ERROR, Severity.WARNING
 SFT = PlannedRun(Algorithm.SFT, thinking=False, max_tokens=320, max_length=1024)
@@ -126,3 +130,13 @@ def test_a_check_that_did_not_finish_is_an_error() -> None:
     )
 
     assert found == [EnvFinding(ERROR, "it took longer than 3 s while scoring row 2")]
+
+
+def test_an_environment_of_verifiers_needs_an_interpreter_that_has_it(tmp_path: Path) -> None:
+    (tmp_path / "environment.py").write_text("import verifiers\n")
+    with pytest.raises(UsageFailure, match="needs verifiers, which is not installed") as refused:
+        check_possible(tmp_path, with_tokenizer=False)
+    assert "--python" in refused.value.hint
+    check_possible(tmp_path, with_tokenizer=False, python=sys.executable)
+    with pytest.raises(UsageFailure, match="is not a program"):
+        check_possible(tmp_path, with_tokenizer=False, python=str(tmp_path / "python"))

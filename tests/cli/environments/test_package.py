@@ -100,6 +100,26 @@ def test_it_is_not_packed(folder: Path, spoil: Callable[[Path], object], sentenc
         package.pack(folder)
 
 
+PROJECT = '[project]\nname = "word-game"\ndependencies = ["verifiers%s", "nltk"]\n'
+
+
+def test_a_project_for_verifiers_is_packed_as_it_is(folder: Path) -> None:
+    (folder / "environment.py").unlink()
+    (folder / "pyproject.toml").write_text(PROJECT % ">=0.1.9")
+    (folder / "word_game.py").write_text("import verifiers\n")
+    # It runs in a process of its own, where it may have such a module.
+    (folder / "datasets.py").touch()
+    packed = package.pack(folder)
+    assert {"pyproject.toml", "word_game.py", "datasets.py"} <= set(packed.files)
+
+
+def test_a_project_for_another_version_of_verifiers_is_refused(folder: Path) -> None:
+    (folder / "environment.py").unlink()
+    (folder / "pyproject.toml").write_text(PROJECT % ">=0.4")
+    with pytest.raises(UsageFailure, match=r"needs 'verifiers>=0\.4', and runs use verifiers 0\.3"):
+        package.pack(folder)
+
+
 @pytest.mark.parametrize("secret", SECRETS.values(), ids=SECRETS)
 def test_code_that_holds_a_secret_is_refused_with_its_line(folder: Path, secret: str) -> None:
     line = secret.splitlines()[0]

@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 
 from flashrun.api.exits import Exit
+from flashrun.api.verifiers_packages import VERSION, VerifiersEntry
 from flashrun_trainer.init import packages
 from flashrun_trainer.init.init_container import run_init_container
 from flashrun_trainer.pod.trainer_errors import TrainerError
-from tests.trainer import archives
+from tests.trainer import archives, verifiers_sources
 from tests.trainer.http_servers import serving
 from tests.trainer.package_index import (
     OWN_BACKEND,
@@ -366,3 +367,53 @@ def test_a_package_of_another_digest_is_not_used(empty_workshop: Workshop):
     )
     assert pod.termination.reason == "EnvironmentCorrupt"
     assert not pod.inside.environment.exists()
+
+
+# --- packages of an environment's own process ---------------------------------------------------
+
+OF_VERIFIERS = VerifiersEntry("game", ("verifiers>=0.1.9", "aaa-test"))
+
+
+def test_an_environment_of_verifiers_gets_packages_that_the_image_has_not(
+    tmp_path: Path, index: str
+) -> None:
+    wheel(project(tmp_path / "index", "verifiers"), "verifiers", version=VERSION)
+    wheel(project(tmp_path / "index", "packaging"), "packaging", version="0.9")
+    run = resolved("grpo", environment={"pip": ("packaging<1",)}, pip_index_url=index)
+    folder = tmp_path / "own"
+
+    packages.install_own_packages(run, OF_VERIFIERS, folder)
+
+    names = "aaa_test, bbb_test, verifiers, packaging"
+    program = f"import {names}; print(packaging.__file__)"
+    python = folder / "bin" / "python"
+    ran = subprocess.run([python, "-c", program], capture_output=True, text=True, check=True)
+    assert Path(ran.stdout.strip()).is_relative_to(folder)
+    assert not (tmp_path / "pip-cache").exists()
+    # Nothing of the image can be imported there.
+    assert subprocess.run([python, "-c", "import pydantic"], capture_output=True).returncode == 1
+
+
+@pytest.mark.parametrize("requirement", ["verifiers>=0.4", "verifiers==0.1.9"])
+def test_another_version_of_verifiers_is_refused_by_name(tmp_path: Path, requirement: str) -> None:
+    run = resolved("grpo", environment={"pip": (requirement,)})
+    with pytest.raises(TrainerError, match=r"runs use verifiers 0\.3\.1, the last") as error:
+        packages.install_own_packages(run, OF_VERIFIERS, tmp_path / "own")
+    assert error.value.reason == "PackageConflict"
+    assert repr(requirement) in error.value.message
+    assert not (tmp_path / "own").exists()
+
+
+def test_the_container_knows_an_environment_of_verifiers_by_its_files(
+    empty_workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[tuple[VerifiersEntry, Path]] = []
+    monkeypatch.setattr(
+        packages, "install_own_packages", lambda run, entry, folder: made.append((entry, folder))
+    )
+    digest = empty_workshop.publish(verifiers_sources.project("game", verifiers_sources.TALK))
+    pod = empty_workshop.new_pod(digest)
+    packages.run(pod.inside)
+    entry = VerifiersEntry("game", ("verifiers>=0.1.9", "datasets"))
+    assert made == [(entry, pod.inside.own_site)]
+    assert not pod.inside.site.exists()

@@ -92,7 +92,9 @@ def check_environment(reporter: CheckReporter) -> None:
     data_is_valid = _check_data(reporter, _spec(reporter.task))
     reporter.announce(f"importing {reporter.folder.name}/environment.py")
     try:
-        environment = load_folder(reporter.folder, _spec(reporter.task))
+        environment = load_folder(
+            reporter.folder, _spec(reporter.task), python=_python(reporter.task)
+        )
     except TrainerError as error:
         if data_is_valid or error.code != Exit.DATA:  # else its fault is reported already
             reporter.error(error)
@@ -115,7 +117,7 @@ def _load_tokenizer(reporter: CheckReporter, environment: Environment) -> bool:
         reporter.tokenizer = model.load_tokenizer(Path(reporter.task.model))
         reporter.reasoning = template_form(reporter.tokenizer).reasoning
         if environment.is_multi_turn:
-            check_template(reporter.tokenizer, reporter.task.thinking)
+            check_template(environment, reporter.tokenizer, reporter.task.thinking)
     except TrainerError as error:
         reporter.error(error)
         return False
@@ -134,6 +136,11 @@ def _spec(task: EnvCheckTask) -> ResolvedEnvironment:
         params=task.params,
         split=task.split,
     )
+
+
+def _python(task: EnvCheckTask) -> Path | None:
+    """Return the interpreter for an environment of ``verifiers``; None for that of this process."""
+    return Path(task.python) if task.python else None
 
 
 # --- the data -----------------------------------------------------------------------------------
@@ -246,7 +253,7 @@ def _check_held_out(reporter: CheckReporter, environment: Environment) -> None:
     if not task.held_out or task.held_out == task.split:
         return
     spec, required = held_out.split_spec(_spec(task), task.held_out), task.held_out_required
-    if not held_out.has_split(reporter.folder, spec):
+    if not held_out.has_split(reporter.folder, spec, environment):
         if required:
             reporter.fault(
                 f"there is no dataset/{task.held_out}.jsonl, on which the run is to be evaluated"
@@ -256,7 +263,7 @@ def _check_held_out(reporter: CheckReporter, environment: Environment) -> None:
         return
     reporter.announce(f"loading split {task.held_out}")
     try:
-        split = load_folder(reporter.folder, spec)
+        split = load_folder(reporter.folder, spec, python=_python(task))
     except TrainerError as error:
         reporter.fault(f"split {task.held_out}: {error.message}", fatal=required)
         return
@@ -419,6 +426,7 @@ def _score_episode(
     tokenizer, thinking, turns = reporter.tokenizer, reporter.task.thinking, 0
     try:
         limit = min(environment.max_turns(example), TURNS_LIMIT)
+        example = environment.begin_episode(example)
         prompt = environment.prompt(example)
         ids = _tokenize(reporter, prompt, environment.tools(example))
         episode = Episode(example, prompt, ids, turns_left=limit)

@@ -101,7 +101,7 @@ def train(context: TrainContext) -> Path | None:
     # Data and arguments first: they are cheap, and most mistakes of a config are found here.
     tokenizer = model.load_tokenizer(context.pod.model_folder(run), run.prompt_date)
     if context.environment.is_multi_turn:
-        check_template(tokenizer, run.thinking)
+        check_template(context.environment, tokenizer, run.thinking)
     context.environment.random.seed(run.seed, context.attempt.number, context.process_group.rank)
     prompts = load_prompts(context.environment, tokenizer, run)
     check_same_examples(context.process_group, (prompt.ids for prompt in prompts))

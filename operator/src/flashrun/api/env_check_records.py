@@ -30,6 +30,8 @@ class EnvCheckTask(Record):
     """Split on which a run is evaluated; empty when it is not."""
     held_out_required: bool = False
     """Whether a run without that split fails."""
+    python: str = ""
+    """Interpreter that has ``verifiers``, for an environment of it; empty for that of ``flash``."""
     model: str = ""
     """Folder with the model's tokenizer and chat template; empty for a check without them."""
 

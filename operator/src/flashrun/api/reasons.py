@@ -281,7 +281,8 @@ class Reason(Word):
     )
     TEMPLATE_UNSUPPORTED = (
         "TemplateUnsupported",
-        "The model's chat template leaves out the text of messages, or does not end turns.",
+        "The model's chat template leaves out the text of messages, does not end turns, or writes "
+        "calls of tools in an unknown form and the environment offers tools.",
         Owner.USER,
         Retry.NEVER,
     )
@@ -385,7 +386,8 @@ class Reason(Word):
     )
     PACKAGE_CONFLICT = (
         "PackageConflict",
-        "environment.pip conflicts with the trainer's own packages.",
+        "environment.pip conflicts with the trainer's own packages, or excludes the version of "
+        "verifiers that runs use.",
         Owner.USER,
         Retry.NEVER,
     )
@@ -420,8 +422,9 @@ class Reason(Word):
     )
     ENVIRONMENT_INVALID = (
         "EnvironmentInvalid",
-        "The environment's package cannot be unpacked, has no environment.py, or has a module with "
-        "the name of one that the trainer imports.",
+        "The environment's package cannot be unpacked, has no environment.py, has a module with "
+        "the name of one that the trainer imports, or needs what runs do not give to environments "
+        "of verifiers.",
         Owner.USER,
         Retry.NEVER,
     )

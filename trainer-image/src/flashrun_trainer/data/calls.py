@@ -146,7 +146,7 @@ class CallRunner:
             raise
         except BaseException as error:  # some run the code that a model writes: it may call exit()
             result = error
-        self._timeouts_in_a_row = 0
+        self._count(result)
         return result
 
     # --- on other threads -----------------------------------------------------------------------
@@ -205,7 +205,7 @@ class CallRunner:
         with self._lock:
             if call.thread not in self._workers:
                 return False
-            self._timeouts_in_a_row = 0
+            self._count(result)
             call.end(result)
             self._changed.notify()
         return True
@@ -227,6 +227,11 @@ class CallRunner:
         )
 
     # --- both -----------------------------------------------------------------------------------
+
+    def _count(self, result: Any) -> None:
+        """Count a call that has ended; it may have kept the time limit itself."""
+        is_timeout = isinstance(result, CallTimeoutError)
+        self._timeouts_in_a_row = self._timeouts_in_a_row + 1 if is_timeout else 0
 
     def _only_hangs(self) -> bool:
         return self._timeouts_in_a_row >= _HANGING_ROUNDS * self._threads

@@ -17,10 +17,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
+from flashrun.api import verifiers_packages
 from flashrun.api.exits import Exit
 from flashrun.api.reasons import Reason
 from flashrun.api.records import ResolvedEnvironment
 from flashrun.api.trainer_modules import TRAINER_MODULES
+from flashrun.api.verifiers_packages import VerifiersEntry
 from flashrun_trainer.data import conversations, parameters
 from flashrun_trainer.data.calls import CallRunner
 from flashrun_trainer.data.conversations import Conversation
@@ -139,13 +141,18 @@ class Environment:
             )
         return seconds
 
+    @property
+    def _call_seconds(self) -> float:
+        """How long the trainer waits for a call; longer for an environment with its own clock."""
+        return float(getattr(self.sdk, "longest_call_seconds", self.timeout_seconds))
+
     @cached_property
     def _calls(self) -> CallRunner:
-        return CallRunner(self.threads, self.timeout_seconds)
+        return CallRunner(self.threads, self._call_seconds)
 
     @cached_property
     def _calls_here(self) -> CallRunner:
-        return CallRunner(1, self.timeout_seconds)
+        return CallRunner(1, self._call_seconds)
 
     def prompt(self, example: Any) -> list[Message]:
         """Return the messages that open an episode, with the contract as system prompt.
@@ -226,6 +233,27 @@ class Environment:
         return turns
 
     @property
+    def own_splits(self) -> tuple[str, ...] | None:
+        """The splits that the environment makes itself; None when its splits are files."""
+        splits: tuple[str, ...] | None = getattr(self.sdk, "own_splits", None)
+        return splits
+
+    @property
+    def reads_calls(self) -> bool:
+        """Whether the environment needs to know more of an answer than its text."""
+        return hasattr(self.sdk, "begin_episode")
+
+    @property
+    def has_tools(self) -> bool:
+        """Whether the environment answers calls of tools, which must be read in the answers."""
+        return bool(getattr(self.sdk, "has_tools", False))
+
+    def begin_episode(self, example: Any) -> Any:
+        """Return an example for one episode; environments of our SDK share it."""
+        begin = getattr(self.sdk, "begin_episode", None)
+        return example if begin is None else begin(example)
+
+    @property
     def left_behind(self) -> int:
         """How many threads still run calls that did not return in time."""
         return self._calls.left_behind
@@ -272,7 +300,7 @@ def load(
     modules = image_modules()
     # The image's packages come first: a run cannot replace what the trainer was tested with.
     sys.path.append(str(pod.site))
-    return load_folder(pod.environment, spec, modules, process_group)
+    return load_folder(pod.environment, spec, modules, process_group, pod.own_python)
 
 
 def load_folder(
@@ -280,14 +308,21 @@ def load_folder(
     spec: ResolvedEnvironment,
     modules: Collection[str] = TRAINER_MODULES,
     process_group: ProcessGroup = _ONE_PROCESS,
+    python: Path | None = None,
 ) -> Environment:
     """Import the environment in ``folder`` and read its examples; raises ``TrainerError``.
 
-    ``modules`` are the names that its own modules must not have.
+    ``modules`` are the names that its own modules must not have. ``python`` is the interpreter for
+    an environment of ``verifiers``, by default the one of this process.
     """
     from freesolo.environments import load_environment
 
     module = folder / _MODULE
+    if (entry := verifiers_entry(folder)) is not None:
+        from flashrun_trainer.data import verifiers_environment
+
+        foreign = verifiers_environment.load(folder, entry, spec, python or Path(sys.executable))
+        return _with_examples(folder, spec, foreign, "", None, process_group)
     if not module.is_file():
         raise TrainerError(
             Exit.ENVIRONMENT,
@@ -305,9 +340,31 @@ def load_folder(
     with environment_errors(lambda error: _describe_loading(error, module)):
         sdk = load_environment(f"{module}:{_FACTORY}", **{**extras, **spec.params})
     parameters.refuse_unknown(spec.params, parameters.arguments_of(module, _FACTORY))
+    environment = _with_examples(folder, spec, sdk, contract, data, process_group)
+    refuse_shadowing(folder, modules)  # its code may have put more folders on Python's path
+    return environment
+
+
+def verifiers_entry(folder: Path) -> VerifiersEntry | None:
+    """Return where the environment of ``verifiers`` in ``folder`` is; None for any other."""
+    texts = (
+        path.read_text("utf-8", "replace") if path.is_file() else None
+        for path in (folder / _MODULE, folder / verifiers_packages.PROJECT_FILE)
+    )
+    return verifiers_packages.find_entry(*texts)
+
+
+def _with_examples(
+    folder: Path,
+    spec: ResolvedEnvironment,
+    sdk: Any,
+    contract: str,
+    data: Path | None,
+    process_group: ProcessGroup,
+) -> Environment:
+    """Return a loaded environment with its examples, from ``data`` or its own code."""
     with environment_errors(describe_reading(data, folder), Exit.DATA, Reason.DATASET_INVALID):
         examples = load_examples(sdk, spec.params, data)
-    refuse_shadowing(folder, modules)  # its code may have put more folders on Python's path
     if not examples:
         raise TrainerError(
             Exit.DATA,

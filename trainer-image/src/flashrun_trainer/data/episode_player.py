@@ -9,8 +9,9 @@ from flashrun.api.records import ResolvedRun
 from flashrun_trainer.data.chat_template import tokenize_messages
 from flashrun_trainer.data.environment import Environment
 from flashrun_trainer.data.episodes import Episode, play_turns, start_episodes
-from flashrun_trainer.data.messages import Message
+from flashrun_trainer.data.messages import Answer, Message
 from flashrun_trainer.data.prompts import Prompt, parse_answer
+from flashrun_trainer.data.tool_calls import read_sampled
 from flashrun_trainer.data.tool_definitions import Tool
 
 Sample = Callable[[Sequence[int], list[list[int]]], Sequence[list[int]]]
@@ -37,11 +38,7 @@ class EpisodePlayer:
         while active := self._to_sample(episodes):
             sampled = sample(active, [episodes[index].ids for index in active])
             turns = [
-                (
-                    episodes[index],
-                    ids,
-                    parse_answer(self.tokenizer, self.run, ids, prompts[index].opens_reasoning),
-                )
+                (episodes[index], ids, self._answer(prompts[index], episodes[index], ids))
                 for index, ids in zip(active, sampled, strict=True)
                 if not episodes[index].done
             ]
@@ -53,19 +50,28 @@ class EpisodePlayer:
                     episode.add_reply(self.tokenizer, messages, thinking, self.longest)
         return episodes
 
+    def _answer(self, prompt: Prompt, episode: Episode, ids: list[int]) -> Answer:
+        """Return what was sampled as the environment sees it."""
+        answer = parse_answer(self.tokenizer, self.run, ids, prompt.opens_reasoning)
+        if self.environment.reads_calls:
+            answer.sampled = read_sampled(
+                self.tokenizer, self.run, episode.ids, ids, answer, prompt.tools
+            )
+        return answer
+
     def _start(self, prompts: Sequence[Prompt]) -> list[Episode]:
         """Start an episode for every prompt, each with its own call of ``start_episode``.
 
         What the environment sets up there is for one episode, and its messages may differ each
         time.
         """
-        examples = [prompt.example for prompt in prompts]
+        examples = [self.environment.begin_episode(prompt.example) for prompt in prompts]
         with self.waiting():
             openings = start_episodes(self.environment, examples)
-        return list(map(self._start_one, prompts, openings))
+        return list(map(self._start_one, prompts, examples, openings))
 
     def _start_one(
-        self, prompt: Prompt, opening: tuple[list[Message], int] | BaseException
+        self, prompt: Prompt, example: Any, opening: tuple[list[Message], int] | BaseException
     ) -> Episode:
         """Start one episode; one that cannot start is played for a turn and not learned.
 
@@ -81,7 +87,7 @@ class EpisodePlayer:
         except BaseException as failure:
             messages, ids, error = prompt.messages, prompt.ids, failure
         return Episode(
-            prompt.example,
+            example,
             [dict(message) for message in messages],
             list(ids),
             turns_left=turns,

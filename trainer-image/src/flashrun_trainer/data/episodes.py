@@ -16,6 +16,7 @@ from flashrun_trainer.data.environment import Environment
 from flashrun_trainer.data.message_reading import read_messages
 from flashrun_trainer.data.messages import Answer, Message
 from flashrun_trainer.data.rewards import FailureKind, failed_score
+from flashrun_trainer.data.tool_calls import check_calls_readable
 from flashrun_trainer.data.turn_ends import (
     added_tokens,
     end_of_turn_token,
@@ -192,8 +193,10 @@ def start_episodes(
     return environment.map(start, examples)
 
 
-def check_template(tokenizer: Any, thinking: bool) -> None:
+def check_template(environment: Environment, tokenizer: Any, thinking: bool) -> None:
     """Check that the model's template can be used for episodes; raises ``TrainerError``."""
+    if environment.has_tools:
+        check_calls_readable(tokenizer)
     last_id = end_of_turn_token(tokenizer, thinking)
     tokenize_reply(tokenizer, [{"role": "user", "content": "?"}], thinking, last_id)
 

@@ -82,9 +82,9 @@ def load(
     if run.eval is None:
         return HeldOutSplit()
     spec = split_spec(run.environment, run.eval.split)
-    if not has_split(pod.environment, spec):
+    if not has_split(pod.environment, spec, environment):
         if run.eval.required:
-            raise _missing_error(pod.environment, spec)
+            raise _missing_error(pod.environment, spec, environment)
         return HeldOutSplit()
     copy = pod.work / f"held-out-{process_group.local_rank}"
     shutil.rmtree(copy, ignore_errors=True)
@@ -92,7 +92,9 @@ def load(
     try:
         # What its code draws while it is loaded must not change what training draws.
         with RandomStream().in_use():
-            loaded = environments.load_folder(copy, spec, process_group=process_group)
+            loaded = environments.load_folder(
+                copy, spec, process_group=process_group, python=pod.own_python
+            )
     except TrainerError as error:
         if run.eval.required:
             raise
@@ -112,16 +114,24 @@ def split_spec(spec: ResolvedEnvironment, split: str) -> ResolvedEnvironment:
     return spec.replace(split=split, params=params)
 
 
-def has_split(folder: Path, spec: ResolvedEnvironment) -> bool:
-    """Return whether the package in ``folder`` has the file of a split."""
+def has_split(folder: Path, spec: ResolvedEnvironment, environment: Environment) -> bool:
+    """Return whether the package in ``folder`` has a split: mostly the file of it.
+
+    ``environment`` is the same package, loaded with another split.
+    """
+    if environment.own_splits is not None:
+        return spec.split in environment.own_splits
     try:
         return dataset_path(folder, spec) is not None
     except TrainerError:
         return False
 
 
-def _missing_error(folder: Path, spec: ResolvedEnvironment) -> TrainerError:
-    listed = ", ".join(list_splits(folder)) or "no dataset at all"
+def _missing_error(
+    folder: Path, spec: ResolvedEnvironment, environment: Environment
+) -> TrainerError:
+    splits = list_splits(folder) if environment.own_splits is None else environment.own_splits
+    listed = ", ".join(splits) or "no dataset at all"
     return TrainerError(
         Exit.DATA,
         Reason.EVAL_SPLIT_MISSING,
@@ -212,7 +222,7 @@ def _read_rows(
     answers = True
     if environment.is_multi_turn:
         try:
-            check_template(tokenizer, run.thinking)
+            check_template(environment, tokenizer, run.thinking)
         except TrainerError as error:
             answers = False
             remarks.append(f"evaluations measure only the loss of answers: {error.message}")

@@ -1,5 +1,7 @@
 """Chat messages, and the model's answer to them."""
 
+import json
+from dataclasses import dataclass
 from typing import Any, Final
 
 from flashrun_trainer.data.reasoning import THINK, ReasoningForm
@@ -15,6 +17,42 @@ message that is context.
 _LONGEST_REPR: Final = 80
 
 
+@dataclass(frozen=True)
+class SampledAnswer:
+    """An answer with what its text alone does not show."""
+
+    content: str
+    """The text, without reasoning and calls."""
+    calls: tuple[Message, ...] = ()
+    """Calls of tools in OpenAI's format, with their arguments as an object."""
+    cut_off: bool = False
+    """Whether ``max_tokens`` has cut it off."""
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+    def to_request(self, number: int, thinking: str) -> dict[str, Any]:
+        """Return it for the process of an environment; ``number`` is that of the answer."""
+        message: Message = {"role": "assistant", "content": str(self.content)}
+        if self.calls:
+            message["tool_calls"] = [
+                {
+                    "id": f"call_{number}_{index}",
+                    "type": "function",
+                    "function": {
+                        "name": call["function"]["name"],
+                        "arguments": json.dumps(call["function"]["arguments"]),
+                    },
+                }
+                for index, call in enumerate(self.calls)
+            ]
+        return {
+            "message": message,
+            "thinking": str(thinking),
+            "cut_off": self.cut_off,
+            "tokens": {"prompt": self.prompt_tokens, "completion": self.completion_tokens},
+        }
+
+
 class Answer(str):
     """A model's answer as scorers see it: without its reasoning, which is kept in attributes."""
 
@@ -27,6 +65,9 @@ class Answer(str):
 
     first_thought: str
     """The first span of reasoning; the length penalty counts its tokens."""
+
+    sampled: SampledAnswer | None = None
+    """More about it, where the environment needs that."""
 
     def __new__(
         cls, raw: str, thinks: bool = True, opened: bool = False, form: ReasoningForm = THINK

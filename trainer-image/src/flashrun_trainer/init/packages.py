@@ -1,26 +1,31 @@
 """The init container ``packages``: unpacks the environment's package and installs its pip list.
 
 It runs without user secrets. The packages of the image are pinned as constraints for the pip list;
-only missing packages are installed, into a separate folder.
+only missing packages are installed, into a separate folder. An environment of ``verifiers`` runs in
+a process of its own, and gets a virtual environment that shares nothing with the image.
 """
 
 import json
 import logging
+import os
 import shutil
 import subprocess
 import sys
+import venv
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
 from flashrun import archive
-from flashrun.api import names
+from flashrun.api import names, verifiers_packages
 from flashrun.api.exits import Exit
 from flashrun.api.reasons import Activity, Reason
 from flashrun.api.records import ResolvedEnvironment, ResolvedRun
+from flashrun.api.verifiers_packages import VERIFIERS, VERSION, VerifiersEntry
 from flashrun.store import Store
 from flashrun.store_errors import KeyNotFound, StorageForbidden, Unauthorized
+from flashrun_trainer.data.environment import verifiers_entry
 from flashrun_trainer.init.pip_failures import PipFailure, explain_failure
 from flashrun_trainer.pod.image_packages import installed_pins
 from flashrun_trainer.pod.mounts import PodMounts
@@ -29,6 +34,9 @@ from flashrun_trainer.pod.trainer_errors import TrainerError, first_line
 log = logging.getLogger(__name__)
 
 _PIP_TIMEOUT_SECONDS: Final = 1800
+_NO_BYTECODE: Final = "PYTHONDONTWRITEBYTECODE"
+_IMPORTS: Final = f"import {VERIFIERS}.legacy.envs.environment"
+_IMPORT_SECONDS: Final = 300.0
 
 
 def run(pod: PodMounts) -> None:
@@ -38,6 +46,9 @@ def run(pod: PodMounts) -> None:
     download_package(pod.store(), spec.environment, packed)
     unpack_package(packed, pod.environment)
     packed.unlink()
+    if (entry := verifiers_entry(pod.environment)) is not None:
+        install_own_packages(spec, entry, pod.own_site)
+        return
     pod.site.mkdir(parents=True, exist_ok=True)
     if spec.environment.pip:
         install_packages(spec, pod.site)
@@ -106,6 +117,53 @@ def install_packages(spec: ResolvedRun, site: Path) -> None:
         shutil.rmtree(pip.cache, ignore_errors=True)
 
 
+def install_own_packages(spec: ResolvedRun, entry: VerifiersEntry, folder: Path) -> None:
+    """Make a virtual environment in ``folder`` for an environment of ``verifiers``.
+
+    It gets what the pip list and the environment's project list, whatever the image has.
+
+    Raises:
+        TrainerError: they exclude the version that the trainer can use, or pip fails.
+    """
+    listed = (*entry.requirements, *spec.environment.pip)
+    if excluding := verifiers_packages.excluding(listed):
+        raise TrainerError(
+            Exit.ENVIRONMENT,
+            Reason.PACKAGE_CONFLICT,
+            f"the environment needs {excluding!r}, and runs use verifiers {VERSION}, the last "
+            "version whose environments have load_environment and rubrics",
+            f"let the environment take verifiers=={VERSION}; later versions have another API",
+        )
+    # Links to the interpreter of the image, which the trainer's container has at the same place.
+    venv.create(folder, clear=True, symlinks=True, with_pip=False)
+    wanted = (*listed, f"{VERIFIERS}=={VERSION}")
+    pip = Pip(wanted, spec.pip_index_url, folder.parent, folder / "bin" / "python")
+    try:
+        log.info("installing %s for the environment's own process", ", ".join(wanted))
+        pip.install(requirements=wanted)
+        _compile_imports(folder / "bin" / "python")
+    finally:
+        shutil.rmtree(pip.cache, ignore_errors=True)
+
+
+def _compile_imports(python: Path) -> None:
+    """Compile what ``verifiers`` imports, once: the image tells Python to store no bytecode.
+
+    Every process would take ten seconds for it. Errors show when the environment is loaded.
+    """
+    variables = {name: text for name, text in os.environ.items() if name != _NO_BYTECODE}
+    with suppress(subprocess.TimeoutExpired):
+        subprocess.run(
+            [python, "-c", _IMPORTS],
+            env=variables,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            timeout=_IMPORT_SECONDS,
+            check=False,
+        )
+
+
 def packages_to_install(report: str) -> list[str]:
     """Return what pip would install, as pinned requirements, from its installation report."""
     return sorted(map(_pinned_requirement, json.loads(report)["install"]))
@@ -123,10 +181,18 @@ def _pinned_requirement(item: dict[str, Any]) -> str:
 class Pip:
     """The pip of this Python, with a pip list, an index and a cache of its own in ``folder``."""
 
-    def __init__(self, pip_list: Sequence[str], index_url: str, folder: Path) -> None:
+    def __init__(
+        self,
+        pip_list: Sequence[str],
+        index_url: str,
+        folder: Path,
+        python: Path | None = None,
+    ) -> None:
+        """Install for the interpreter ``python``, by default for that of the image."""
         self.cache = folder / "pip-cache"
         self._folder = folder
         self._pip_list = pip_list
+        self._pip = (sys.executable, "-m", "pip", *(("--python", str(python)) if python else ()))
         self._resolution = ""
         self._index = ("--index-url", index_url) if index_url else ()
 
@@ -173,7 +239,7 @@ class Pip:
     def _run(self, *options: str, requirements: Sequence[str]) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [
-                *(sys.executable, "-m", "pip", "install", "--no-input", "--no-compile"),
+                *(*self._pip, "install", "--no-input", "--no-compile"),
                 *("--disable-pip-version-check", "--progress-bar", "off"),
                 *("--cache-dir", str(self.cache)),
                 # Always build in an environment of its own, as in a new virtual environment: pip

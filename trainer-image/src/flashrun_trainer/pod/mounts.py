@@ -81,6 +81,17 @@ class PodMounts:
         """Folder of the installed packages of the run's ``environment.pip``."""
         return self.packages / "site"
 
+    @property
+    def own_site(self) -> Path:
+        """Folder of the virtual environment of an environment with packages of its own."""
+        return self.packages / "own"
+
+    @property
+    def own_python(self) -> Path | None:
+        """The interpreter of that virtual environment, if the run has one."""
+        python = self.own_site / "bin" / "python"
+        return python if python.exists() else None
+
     def run(self) -> ResolvedRun:
         """Return the resolved spec; raises ``TrainerError`` when it cannot be read.
 

@@ -27,8 +27,9 @@ from flashrun.api.env_check_records import (
     Fault,
     ScoredAnswer,
 )
+from flashrun.api.verifiers_packages import VERIFIERS, VERSION
 from flashrun.cli.environments import pod_likeness
-from flashrun.cli.environments.package import ENTRY_FILE
+from flashrun.cli.environments.package import check_is_environment
 from flashrun.cli.output.failure import UsageFailure
 
 CHARACTERS_PER_TOKEN: Final = 4
@@ -88,11 +89,21 @@ class PlannedRun(NamedTuple):
 # --- the process --------------------------------------------------------------------------------
 
 
-def check_possible(folder: Path, *, with_tokenizer: bool) -> None:
-    """Raise ``UsageFailure`` if no check of ``folder`` is possible on this machine."""
-    if not (folder / ENTRY_FILE).is_file():
-        raise UsageFailure(f"{folder} has no {ENTRY_FILE}", "flash env setup writes one")
+def check_possible(folder: Path, *, with_tokenizer: bool, python: str = "") -> None:
+    """Raise ``UsageFailure`` if no check of ``folder`` is possible on this machine.
+
+    ``python`` is the interpreter for an environment of ``verifiers``; empty for our own.
+    """
+    entry = check_is_environment(folder)
     check_sdk_installed()
+    if entry is not None and not python and importlib.util.find_spec(VERIFIERS) is None:
+        raise UsageFailure(
+            "the environment needs verifiers, which is not installed here",
+            f"install verifiers=={VERSION} and what else it needs into a virtual environment, and "
+            "give its bin/python to --python",
+        )
+    if python and not os.access(python, os.X_OK):
+        raise UsageFailure(f"{python} is not a program", "give an interpreter to --python")
     if with_tokenizer and importlib.util.find_spec("transformers") is None:
         raise UsageFailure(
             "transformers is not installed here, which reads tokenizers",
@@ -115,7 +126,7 @@ def run_env_check(
             f"{task.model} has no {_TOKENIZER_CONFIG}",
             "give the folder of a downloaded model to --model",
         )
-    check_possible(Path(task.folder), with_tokenizer=bool(task.model))
+    check_possible(Path(task.folder), with_tokenizer=bool(task.model), python=task.python)
     with tempfile.TemporaryDirectory(prefix="flash-") as scratch:
         folder, events = Path(task.folder), Path(scratch, "events")
         made = pod_likeness.make_folders(Path(scratch), folder)

@@ -15,12 +15,16 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from flashrun import archive
-from flashrun.api import secret_patterns
+from flashrun.api import secret_patterns, verifiers_packages
 from flashrun.api.trainer_modules import SHADOWING_HINT, shadowing_files
+from flashrun.api.verifiers_packages import (
+    ENTRY_FILE,
+    PROJECT_FILE,
+    VERSION,
+    VerifiersEntry,
+)
 from flashrun.archive import MEMBERS_LIMIT, PACKED_LIMIT, UNPACKED_LIMIT
 from flashrun.cli.output.failure import UsageFailure
-
-ENTRY_FILE: Final = "environment.py"
 
 _LEFT_OUT: Final = frozenset({"__pycache__", "node_modules"})
 _DATA_SUFFIXES: Final = frozenset({".jsonl", ".json", ".csv", ".tsv", ".txt"})
@@ -59,15 +63,12 @@ def pack(folder: Path, allowed: Sequence[str] = ()) -> Package:
     """
     if not folder.is_dir():
         raise UsageFailure(f"{folder} is not a folder")
-    if not (folder / ENTRY_FILE).is_file():
-        raise UsageFailure(
-            f"{folder} has no {ENTRY_FILE}, which must define load_environment",
-            "flash env setup writes one to begin with",
-        )
+    entry = check_is_environment(folder)
     left_out: list[Path] = []
     paths = list(files_to_pack(folder, left_out))
     _check_size(folder, paths)
-    _check_modules(folder, paths)
+    if entry is None:  # one of verifiers runs in a process of its own
+        _check_modules(folder, paths)
     contents = {path.relative_to(folder).as_posix(): _read(path) for path in paths}
     _check_secrets(folder, {k: v for k, v in contents.items() if k not in allowed})
     data = _compress(contents)
@@ -80,6 +81,32 @@ def pack(folder: Path, allowed: Sequence[str] = ()) -> Package:
         f"{path.relative_to(folder)}{'/' if path.is_dir() else ''}" for path in left_out
     )
     return Package(data, hashlib.sha256(data).hexdigest(), tuple(contents), tuple(left_out_names))
+
+
+def check_is_environment(folder: Path) -> VerifiersEntry | None:
+    """Return the entry of an environment of ``verifiers``; None for one of the environment SDK.
+
+    Raises:
+        UsageFailure: the folder holds neither, or needs a version of verifiers that runs lack.
+    """
+    texts = (
+        path.read_text(encoding="utf-8", errors="replace") if path.is_file() else None
+        for path in (folder / ENTRY_FILE, folder / PROJECT_FILE)
+    )
+    entry = verifiers_packages.find_entry(*texts)
+    if entry is None and not (folder / ENTRY_FILE).is_file():
+        raise UsageFailure(
+            f"{folder} has no {ENTRY_FILE} with load_environment, nor a {PROJECT_FILE} that "
+            "depends on verifiers",
+            "flash env setup writes an environment to begin with",
+        )
+    if entry is not None and (excluding := verifiers_packages.excluding(entry.requirements)):
+        raise UsageFailure(
+            f"{folder / PROJECT_FILE} needs {excluding!r}, and runs use verifiers {VERSION}, the "
+            "last version whose environments have load_environment and rubrics",
+            f"let it take verifiers=={VERSION}; later versions have another API",
+        )
+    return entry
 
 
 def unpack(data: bytes, folder: Path) -> None:

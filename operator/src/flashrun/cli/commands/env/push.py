@@ -19,7 +19,8 @@ from flashrun.cli.output import formatting, terminal
 
 def push(
     folder: Annotated[
-        Path, typer.Argument(help="Folder with environment.py.", metavar="FOLDER")
+        Path,
+        typer.Argument(help="Folder with environment.py or a project.", metavar="FOLDER"),
     ] = Path(),
     name: Annotated[
         str | None,

@@ -24,6 +24,7 @@ from flashrun.cli.environments.env_check import (
     check_possible,
     run_env_check,
 )
+from flashrun.cli.environments.package import check_is_environment
 from flashrun.cli.models.model_name import check_model_name, check_revision
 from flashrun.cli.options import Context, Namespace, Output
 from flashrun.cli.output import terminal
@@ -36,7 +37,8 @@ _SYNTAX: Final = "SyntaxError"
 
 def check_environment(
     folder: Annotated[
-        Path, typer.Argument(help="Folder with environment.py.", metavar="FOLDER")
+        Path,
+        typer.Argument(help="Folder with environment.py or a project.", metavar="FOLDER"),
     ] = Path(),
     config: Annotated[
         Path | None,
@@ -77,6 +79,14 @@ def check_environment(
             "--pip/--no-pip", help="Install the pip list of the config, as the pod does; kept here."
         ),
     ] = True,
+    python: Annotated[
+        Path | None,
+        typer.Option(
+            "--python",
+            help="Python that has verifiers, for an environment of it; by default that of flash.",
+            metavar="FILE",
+        ),
+    ] = None,
     timeout: Annotated[
         float, typer.Option("--timeout", min=1, help="Time limit in seconds.")
     ] = 120,
@@ -116,6 +126,7 @@ def check_environment(
         scored=rows,
         held_out=evaluation_split(composed),
         held_out_required=composed is not None and composed.config.eval.split is not None,
+        python=str(python.absolute()) if python else "",
         model=str(_model_folder(model, folder, namespace, context)) if model else "",
     )
     variables = _variables(composed.config, config.resolve().parent) if composed and config else {}
@@ -136,8 +147,9 @@ def _check(
     verbose: bool,
 ) -> EnvCheckResult:
     """Install the pip list, and run the check; without the packages it would find nothing more."""
-    if pip_list:
-        check_possible(Path(task.folder), with_tokenizer=bool(task.model))
+    folder = Path(task.folder)
+    if pip_list and check_is_environment(folder) is None:  # --python has what verifiers needs
+        check_possible(folder, with_tokenizer=bool(task.model))
         site = pod_likeness.packages_folder(pip_list)
         if not site.is_dir():
             terminal.say(f"note: installing {', '.join(pip_list)} into {site}")
