@@ -105,7 +105,7 @@ def test_everything_of_a_run_lies_below_its_own_prefix() -> None:
     keys = [
         names.spec_key(prefix), names.metrics_key(prefix), names.result_key(prefix),
         names.control_key(prefix), names.log_key(prefix, 1), names.rollouts_key(prefix, 3),
-        names.eval_rollouts_key(prefix, 3),
+        names.eval_rollouts_key(prefix, 3), names.metrics_part_key(prefix, 1, 0, 0),
         names.claim_key(prefix, 1), names.packages_key(prefix, 1), names.step_prefix(prefix, 1, 2),
         names.adapter_prefix(prefix),
     ]  # fmt: skip

@@ -24,6 +24,7 @@ import yaml
 
 from flashrun.api.records import StorageAccess
 from flashrun.store import Store
+from flashrun.store_metrics import read_history
 from localcluster import demo, lifecycle
 from localcluster.steps import StepRunner
 from tests.e2e import pools
@@ -175,9 +176,10 @@ class Product:
 
     def metrics(self, run: str) -> list[dict[str, float]]:
         """Return the run's metrics history, one mapping a step."""
-        [key] = [key for key in self.keys(run) if key.endswith("/metrics.jsonl")]
-        lines = self.store.get_bytes(key).decode().splitlines()
-        return [json.loads(line) for line in lines]
+        [prefix] = {
+            key.partition("metrics/")[0] for key in self.keys(run) if "/metrics/attempt-" in key
+        }
+        return [json.loads(line) for line, _ in read_history(self.store, prefix)]
 
     def start_in_trainer_image(self, name: str, files: Mapping[str, Path], *command: str) -> None:
         """Start ``command`` in a pod of the trainer image, beside ``files``.
@@ -210,6 +212,7 @@ UNPACK = """
 import io, os, sys, tarfile
 from flashrun.api.records import StorageAccess
 from flashrun.store import Store
+from flashrun.store_metrics import read_history
 
 access = StorageAccess.model_validate_json(os.environ["STORAGE_ACCESS"])
 data = Store(access).get_bytes(sys.argv[1])

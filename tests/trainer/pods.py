@@ -42,6 +42,7 @@ from flashrun.api.records import (
     StorageAccess,
 )
 from flashrun.store import KeyExists, Store
+from flashrun.store_metrics import read_history
 from flashrun_trainer import run_attempt
 from flashrun_trainer.init import model_download, packages
 from flashrun_trainer.pod.mounts import PodMounts
@@ -337,8 +338,7 @@ class TrainerPod:
 
     @property
     def metrics(self) -> list[MetricsRow]:
-        text = self.store.get_bytes(names.metrics_key(self.prefix)).decode()
-        return [MetricsRow.model_validate_json(line) for line in text.splitlines()]
+        return [row for _, row in read_history(self.store, self.prefix)]
 
     def values(self, name: str) -> list[float]:
         return [row.values[name] for row in self.metrics if name in row.values]

@@ -92,3 +92,17 @@ def test_weights_are_finite_or_not(objects: Any):
     with torch.no_grad():
         next(w for n, w in objects.model.named_parameters() if "lora_B" in n)[0, 0] = torch.nan
     assert not objects.weights_are_finite()
+
+
+def test_the_state_of_a_long_run_is_as_short_as_that_of_a_short_one(objects: Any, tmp_path: Path):
+    from flashrun_trainer.checkpoint import WholeStep, write_checkpoint
+
+    def state_bytes(steps: int) -> int:
+        folder = tmp_path / str(steps)
+        folder.mkdir()
+        logged = {f"metric/{number}": 1.0 for number in range(40)}
+        objects.state.log_history = [{**logged, "step": step} for step in range(steps)]
+        write_checkpoint(folder, objects, WholeStep(3, 0, ({},)))
+        return (folder / "trainer_state.json").stat().st_size
+
+    assert abs(state_bytes(10_000) - state_bytes(1)) < 100

@@ -1,13 +1,15 @@
 """What both methods share: metrics, heartbeats, a start from an adapter, a last save."""
 
 import re
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from flashrun.api import names
 from flashrun.api.exits import Exit
-from flashrun.api.records import Batching, Heartbeat
+from flashrun.api.records import Batching, Heartbeat, MetricsRow
 from flashrun.api.trainer_choices import Layout
 from flashrun.store import Store
 from tests.trainer import forks
@@ -236,3 +238,28 @@ def test_a_gpu_that_runs_out_of_memory_keeps_what_was_learned_and_says_what_to_l
     assert "train.max_length" in pod.termination.hint
     assert (pod.termination.peak_memory_bytes or 0) > 1 << 20
     assert pod.steps() == [(1, 3)]
+
+
+def test_of_the_metrics_only_the_last_row_stays_in_memory():
+    from transformers import TrainerState
+
+    from flashrun_trainer.loop import TrainingCallback
+
+    rows: list[MetricsRow] = []
+    reporter = SimpleNamespace(
+        append_metrics=rows.append, set_progress=lambda progress: None, watch_phase=lambda _: None
+    )
+    context: Any = SimpleNamespace(
+        attempt=SimpleNamespace(number=1),
+        reporter=reporter,
+        tracker=SimpleNamespace(log=lambda step, values: None),
+        pod=SimpleNamespace(packages=Path("none")),
+    )
+    callback, state, nothing = TrainingCallback(context), TrainerState(max_steps=50), None
+    for step in range(1, 51):
+        state.global_step = step
+        state.log_history.append({"loss": 1.0, "step": step})
+        callback.on_log(nothing, state, nothing, {"loss": 1.0})
+
+    assert [row.step for row in rows] == list(range(1, 51))
+    assert state.log_history == [{"loss": 1.0, "step": 50}]

@@ -2,20 +2,23 @@
 
 import asyncio
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
 
+from flashrun.api import names
 from flashrun.api.records import MetricsRow
 from flashrun.api.resource import FlashRun
 from flashrun.cli.cluster.metrics_feed import READ_SECONDS, HistoryReader, MetricsFeed
 from flashrun.cli.output.failure import Failure
 from flashrun.store import Store
+from flashrun.store_listing import Entry
 from tests.cli.golden import golden_run
 from tests.cli.storage import metrics_history
 
-KEY = "runs/team/run/uid/metrics.jsonl"
+PREFIX = "runs/team/run/uid/"
+KEY = names.metrics_key(PREFIX)
 
 
 def losses(*steps: int, value: float = 0.5) -> bytes:
@@ -27,7 +30,7 @@ def steps_of(rows: Sequence[MetricsRow]) -> list[int]:
 
 
 def test_each_reading_brings_only_what_was_added(store: Store) -> None:
-    reader = HistoryReader(KEY)
+    reader = HistoryReader(PREFIX)
     assert reader.read_new(store).rows == []  # there is none yet
 
     brought = []
@@ -40,7 +43,7 @@ def test_each_reading_brings_only_what_was_added(store: Store) -> None:
 
 
 def test_half_a_line_is_read_when_it_is_whole(store: Store) -> None:
-    whole, reader = losses(1, 2, 3), HistoryReader(KEY)
+    whole, reader = losses(1, 2, 3), HistoryReader(PREFIX)
     read = []
     for length in (len(whole) - 10, len(whole)):
         store.put_bytes(KEY, whole[:length])
@@ -61,7 +64,7 @@ REWRITTEN = [
 def test_a_history_that_another_attempt_wrote_again_is_read_whole(
     store: Store, history: bytes
 ) -> None:
-    reader = HistoryReader(KEY)
+    reader = HistoryReader(PREFIX)
     store.put_bytes(KEY, losses(1, 2, 3, 4))
     reader.read_new(store)
 
@@ -69,11 +72,45 @@ def test_a_history_that_another_attempt_wrote_again_is_read_whole(
     new = reader.read_new(store)
     assert new.from_start
     assert [row.values for row in new.rows] == [
-        row.values for row in HistoryReader(KEY).read_new(store).rows
+        row.values for row in HistoryReader(PREFIX).read_new(store).rows
     ]
 
     store.put_bytes(KEY, history + losses(9))
     assert steps_of(reader.read_new(store).rows)[-1:] == [9]
+
+
+def put(store: Store, attempt: int, after: int, number: int, content: bytes) -> None:
+    store.put_bytes(names.metrics_part_key(PREFIX, attempt, after, number), content)
+
+
+def test_of_parts_only_what_was_added_is_read(store: Store) -> None:
+    reader = HistoryReader(PREFIX)
+    put(store, 1, 0, 0, losses(1, 2))
+    brought = [reader.read_new(store)]
+    put(store, 1, 0, 0, losses(1, 2, 3))
+    put(store, 1, 0, 1, losses(4))
+    brought.append(reader.read_new(store))
+    brought.append(reader.read_new(store))
+
+    assert [(steps_of(new.rows), new.from_start) for new in brought] == [
+        ([1, 2], True),
+        ([3, 4], False),
+        ([], False),
+    ]
+
+
+def test_a_new_attempt_takes_back_what_it_trains_again(store: Store) -> None:
+    reader = HistoryReader(PREFIX)
+    put(store, 1, 0, 0, losses(1, 2, 3, 4))
+    reader.read_new(store)
+    put(store, 2, 2, 0, b"")
+    taken_back = reader.read_new(store)
+    put(store, 2, 2, 0, losses(3, value=0.25))
+    added = reader.read_new(store)
+
+    assert (steps_of(taken_back.rows), taken_back.from_start) == ([1, 2], True)
+    assert (steps_of(added.rows), added.from_start) == ([3], False)
+    assert added.rows[0].values == {"loss": 0.25}
 
 
 class PlainStore:
@@ -84,9 +121,12 @@ class PlainStore:
         self.hangs = threading.Event()
         self.hangs.set()
 
-    def get_bytes(self, key: str, *, offset: int = 0, limit: int | None = None) -> bytes:
+    def list(self, prefix: str) -> Iterator[Entry]:
         self.readings += 1
         self.hangs.wait(60)
+        yield Entry(f"{prefix}/attempt-1/after-0-part-0.jsonl", len(self.history), "", None)
+
+    def get_bytes(self, key: str, *, offset: int = 0, limit: int | None = None) -> bytes:
         return self.history[offset:]
 
 

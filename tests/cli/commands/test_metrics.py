@@ -2,23 +2,23 @@
 
 import csv
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pytest
 
 from flashrun.api import names
-from flashrun.cli.cluster.metrics_history import merge_steps, parse_history
+from flashrun.cli.cluster.metrics_history import merge_steps
 from flashrun.cli.commands import metrics
 from flashrun.cli.output.failure import ExitCode, NotFoundFailure
 from flashrun.cli.output.tables import plain_rows
 from tests.cli.shell import Served
-from tests.cli.storage import metrics_history
+from tests.cli.storage import metrics_history, metrics_rows
 
-HISTORY = metrics_history(
+ROWS: Sequence[Mapping[int, Mapping[str, float]]] = (
     {0: {"eval/score": 0.25}}, {1: {"loss": 2.0, "grad": 1.0}}, {2: {"loss": 1.0}},
     {2: {"eval/score": 0.5}}, {3: {"loss": 1.5}},
 )  # fmt: skip
-STEPS = merge_steps(parse_history(HISTORY))
+STEPS = merge_steps(metrics_rows(*ROWS))
 KEYS = ["eval/score", "loss", "grad"]
 
 
@@ -78,7 +78,10 @@ def test_metrics_are_printed_as_a_table_as_csv_and_as_json(served: Served, run: 
     done = served.flash("metrics", run)
     assert (done.returncode, done.stdout) == (ExitCode.NOT_FOUND, "")
     assert f"{run} has no metrics yet" in done.stderr
-    served.store.put_bytes(names.metrics_key(prefix), HISTORY)
+    trained_again = ({3: {"loss": 9.0}}, {4: {"loss": 9.0}})
+    for attempt, after, rows in ((1, 0, (*ROWS[:4], *trained_again)), (2, 2, ROWS[4:])):
+        key = names.metrics_part_key(prefix, attempt, after, 0)
+        served.store.put_bytes(key, metrics_history(*rows))
 
     assert served.flash("metrics", run, "loss").stdout == "1\t2\n2\t1\n3\t1.5\n"
     table = list(csv.DictReader(served.flash("metrics", run, "--csv").stdout.splitlines()))

@@ -47,6 +47,10 @@ SFT_MOMENTS: dict[str, Moment] = {
     ),
     "between adapter and manifest": (r"PUT attempt-\d+/step-4/manifest\.json", False),
     "between adapter and state": (r"PUT attempt-\d+/step-4/state/optimizer\.pt", False),
+    "between metrics and state": (
+        r"PUT metrics/attempt-\d+/after-\d+-part-0\.jsonl",
+        True,
+    ),
     "between state and marker": (r"PUT attempt-\d+/step-4/state\.json", False),
     "after a whole checkpoint": (r"PUT attempt-\d+/step-4/state\.json", True),
     "in the download of a checkpoint": (r"GET attempt-\d+/step-4/state/optimizer\.pt", False),
@@ -192,7 +196,7 @@ def test_a_history_arrives_before_the_checkpoint_that_a_run_resumes_from(
 ):
     pod = storage.pod
     with (
-        storage.catching(is_request(r"PUT metrics\.jsonl")) as late,
+        storage.catching(is_request(r"PUT metrics/.*")) as late,
         forks.started(pod) as process,
     ):
         pod.wait_for(late.caught.is_set)

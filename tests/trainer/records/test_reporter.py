@@ -21,9 +21,10 @@ from flashrun.api.records import (
     TrainerControl,
 )
 from flashrun.store import Store, Unavailable
+from flashrun.store_metrics import read_history
 from flashrun_trainer.pod.mounts import PodMounts
 from flashrun_trainer.pod.redaction import Redactor
-from flashrun_trainer.records import attempts, reporter
+from flashrun_trainer.records import attempts
 from flashrun_trainer.records.attempts import ClaimedAttempt
 from flashrun_trainer.records.reporter import Reporter, wait_warning
 from flashrun_trainer.records.timing import StepPhase
@@ -38,7 +39,7 @@ class Halting(Store):
         self.reached, self.released = threading.Event(), threading.Event()
 
     def put_bytes(self, key: str, data: bytes, content_type: str = "") -> None:
-        if key.endswith("metrics.jsonl") and not self.reached.is_set():
+        if "/metrics/" in key and not self.reached.is_set():
             self.reached.set()
             self.released.wait(30)
         super().put_bytes(key, data, content_type)
@@ -90,7 +91,7 @@ def test_what_is_reported_is_there_when_the_reporter_is_closed(
         "attempt-1/claim.json",
         "heartbeat",
         "logs/attempt-1.log",
-        "metrics.jsonl",
+        "metrics/attempt-1/after-0-part-0.jsonl",
         "rollouts/step-00000001.jsonl",
     }
 
@@ -166,9 +167,9 @@ def test_a_history_is_uploaded_after_an_older_one_that_is_being_uploaded(
     time.sleep(0.2)  # until it waits for the older one
     store.released.set()
     wanted.join()
-    found = store.get_bytes(names.metrics_key(own.prefix)).decode()
+    history = read_history(store, own.prefix)
     reporter.close()
-    assert [MetricsRow.model_validate_json(line).step for line in found.splitlines()] == [1, 2]
+    assert [row.step for _, row in history] == [1, 2]
 
 
 def asked(attempt: ClaimedAttempt) -> None:
@@ -329,15 +330,3 @@ def test_what_a_step_waits_for_is_shown_with_the_other_warnings(
     heartbeat = attempt.store.get_json(names.heartbeat_key(attempt.run.run.uid), Heartbeat)
     assert heartbeat.warning.startswith("this step has waited for scores for 12 minutes")
     assert heartbeat.warning.endswith("; 2 of 8 responses have no score")
-
-
-def test_a_resumed_history_ends_where_it_is_resumed():
-    rows = [
-        {"step": step, "attempt": 1, "time": "2026-01-01T00:00:00Z", "values": {"loss": 1.0}}
-        for step in (1, 2, 3)
-    ]
-    lines = [json.dumps(row) + "\n" for row in rows]
-    half_written = lines[2][:20]
-    assert reporter.history_until("".join(lines[:2]) + half_written, 2) == "".join(lines[:2])
-    assert reporter.history_until("".join(lines), 2) == "".join(lines[:2])
-    assert reporter.history_until("".join(lines), 0) == ""

@@ -83,6 +83,7 @@ def write_checkpoint(folder: Path, objects: TrainingObjects, whole: WholeStep) -
         torch.save(random_state, folder / name)
     state = copy.copy(objects.state)
     state.num_input_tokens_seen = whole.input_tokens
+    state.log_history = state.log_history[-1:]  # the run's metrics are in storage
     state.save_to_json(str(folder / "trainer_state.json"))
 
 

@@ -180,6 +180,7 @@ class TrainingCallback(TrainerCallback):
         **_: Any,
     ) -> None:
         """Append a step to the history; fail the run if its loss or gradient is not finite."""
+        del state.log_history[:-1]  # TRL would keep every step, in memory and in every save
         if "loss" not in logs:
             return  # the summary that TRL logs after training
         for name in ("loss", "grad_norm"):

@@ -73,6 +73,10 @@ _NUMBER: Final = r"(?:0|[1-9][0-9]{0,8})"
 """A number in a key, as we write it: ASCII digits, without leading zeros."""
 _ATTEMPT_KEY = re.compile(rf"(?P<attempt>{_NUMBER})(?:/|$)")
 _ROLLOUTS_KEY = re.compile(r"(?P<kind>eval-)?step-(?P<step>[0-9]{8,9})\.jsonl")
+_METRICS_PART_KEY = re.compile(
+    rf"attempt-(?P<attempt>[1-9][0-9]{{0,8}})/after-(?P<after>{_NUMBER})-part-(?P<number>{_NUMBER})"
+    r"\.jsonl"
+)
 _STEP_KEY = re.compile(rf"attempt-(?P<attempt>{_NUMBER})/step-(?P<step>{_NUMBER})/(?P<rest>.+)")
 
 
@@ -262,9 +266,37 @@ def run_record_key(prefix: str) -> str:
     return f"{prefix}run.json"
 
 
+def metrics_prefix(prefix: str) -> str:
+    """Return what the keys of all metrics of a run begin with."""
+    return f"{prefix}metrics"
+
+
 def metrics_key(prefix: str) -> str:
-    """Return the key of the lossless metrics history under a run's prefix."""
-    return f"{prefix}metrics.jsonl"
+    """Return the key of the one file with the metrics of a run that an earlier version began."""
+    return f"{metrics_prefix(prefix)}.jsonl"
+
+
+def metrics_part_key(prefix: str, attempt: int, after: int, number: int) -> str:
+    """Return the key of one part of the metrics of an attempt that continues ``after`` a step."""
+    folder = f"{metrics_prefix(prefix)}/attempt-{attempt}"
+    return f"{folder}/after-{after}-part-{number}.jsonl"
+
+
+class MetricsPartKey(NamedTuple):
+    """A key of a part of the metrics, taken apart."""
+
+    attempt: int
+    after: int
+    """The step after which the attempt continues."""
+    number: int
+
+
+def parse_metrics_part_key(prefix: str, key: str) -> MetricsPartKey | None:
+    """Return the parts of ``key`` when it has metrics of the run at ``prefix``."""
+    folder = f"{metrics_prefix(prefix)}/"
+    name = key.removeprefix(folder)
+    match = _METRICS_PART_KEY.fullmatch(name) if key.startswith(folder) else None
+    return match and MetricsPartKey(*map(int, match.group("attempt", "after", "number")))
 
 
 def result_key(prefix: str) -> str:

@@ -446,7 +446,7 @@ class EnvironmentPointer(Record):
 
 
 class MetricsRow(Record):
-    """One line of ``metrics.jsonl``."""
+    """One line of a run's metrics."""
 
     step: Count
     attempt: AttemptNumber

@@ -34,6 +34,7 @@ from flashrun_trainer.pod import main_memory
 from flashrun_trainer.pod.redaction import Redactor
 from flashrun_trainer.pod.trainer_errors import TrainerError, shorten
 from flashrun_trainer.records.attempts import ClaimedAttempt
+from flashrun_trainer.records.metrics_uploads import MetricsUploads
 from flashrun_trainer.records.timing import StepPhase
 
 log = logging.getLogger(__name__)
@@ -42,7 +43,6 @@ PASS_SECONDS: Final = 3.0
 """Time between two passes over what has changed and what is requested."""
 HEARTBEAT_SECONDS: Final = 15.0
 """Longest time between two heartbeats; a change is written earlier."""
-_METRICS_SECONDS: Final = 15.0
 _LOG_SECONDS: Final = 10.0
 _LONG_WAIT_SECONDS: Final = 600.0
 """When a step has waited for the environment for so long, the heartbeat carries a warning."""
@@ -79,16 +79,13 @@ class Reporter:
         self._lasting_warning = ""
         self._evaluation: Evaluation | None = None
         self._evaluation_warning = ""
-        self._read_bytes = 0
         self._current_phase: Callable[[], tuple[StepPhase | None, float]] = lambda: (None, 0.0)
         self._commits = 0
         self._rollouts = work / "rollouts"
         self._rollouts.mkdir(exist_ok=True)
         self._rollouts_lock = threading.RLock()
         """Held during an upload, so that older rollouts of a step never replace newer ones."""
-        self._metrics = _GrowingFile(
-            names.metrics_key(attempt.prefix), work / "metrics.jsonl", _METRICS_SECONDS
-        )
+        self._metrics = MetricsUploads(attempt, work / "metrics.jsonl")
         log_key = names.log_key(attempt.prefix, attempt.number)
         self._log = None if log_path is None else _GrowingFile(log_key, log_path, _LOG_SECONDS)
         self._heartbeat_changed = True
@@ -199,21 +196,14 @@ class Reporter:
 
     def append_metrics(self, row: MetricsRow) -> None:
         """Append a row to the run's metrics history."""
-        with self._metrics.path.open("a") as file:
-            file.write(row.model_dump_json() + "\n")
+        self._metrics.append(row)
 
     def read_new_rows(self) -> list[MetricsRow]:
         """Return the rows of the metrics history since the last call, those of all attempts.
 
         Call it on the thread of training.
         """
-        if not self._metrics.path.exists():
-            return []
-        with self._metrics.path.open("rb") as file:
-            file.seek(self._read_bytes)
-            data = file.read()
-        self._read_bytes += len(data)
-        return [MetricsRow.model_validate_json(line) for line in data.splitlines()]
+        return self._metrics.read_new_rows()
 
     def upload_metrics_soon(self) -> None:
         """Upload the metrics history in the next pass, which begins now."""
@@ -245,13 +235,7 @@ class Reporter:
 
     def continue_history(self, step: int) -> None:
         """Copy the history of earlier attempts up to the step that this attempt resumes from."""
-        try:
-            data = self._attempt.store.get_bytes(names.metrics_key(self._attempt.prefix))
-        except KeyNotFound:
-            return
-        with self._metrics.lock:  # the thread must not upload a half-written file
-            self._metrics.path.write_text(history_until(data.decode(errors="replace"), step))
-            self._read_bytes = 0
+        self._metrics.continue_after(step)
 
     # --- requested by the operator --------------------------------------------------------------
 
@@ -390,20 +374,18 @@ class Reporter:
         self._heartbeat_written = now
 
     def _upload_log(self) -> None:
-        if self._log is not None and self._log.is_due():
-            self._upload_file(self._log)
+        file = self._log
+        if file is not None and file.is_due():
+            size = file.path.stat().st_size
+            data = file.path.read_bytes()[:size]
+            self._attempt.store.put_bytes(file.key, data, "text/plain; charset=utf-8")
+            file.record_upload(size)
 
     def _upload_metrics(self) -> None:
         with self._metrics.lock:
             if self._metrics.is_due():
                 self._confirm_claim()
-                self._upload_file(self._metrics)
-
-    def _upload_file(self, file: "_GrowingFile") -> None:
-        size = file.path.stat().st_size
-        data = file.path.read_bytes()[:size]
-        self._attempt.store.put_bytes(file.key, data, "text/plain; charset=utf-8")
-        file.record_upload(size)
+                self._metrics.upload()
 
     def _upload_rollouts(self) -> None:
         with self._rollouts_lock:
@@ -457,8 +439,6 @@ class _GrowingFile:
     def __init__(self, key: str, path: Path, seconds: float) -> None:
         self.key = key
         self.path = path
-        self.lock = threading.RLock()
-        """Held during an upload, so that older content never replaces newer content."""
         self._seconds = seconds
         self._uploaded_size = -1
         self._uploaded_at = -float("inf")
@@ -501,16 +481,3 @@ def redact_json(value: Any, redact: Redactor) -> Any:
             return [redact_json(item, redact) for item in value]
         case _:
             return redact(str(value))
-
-
-def history_until(text: str, step: int) -> str:
-    """Return the lines of a metrics history up to ``step``; later steps are trained again."""
-    rows = []
-    for line in text.splitlines():
-        try:
-            row = MetricsRow.model_validate_json(line)
-        except ValueError:
-            continue
-        if row.step <= step:
-            rows.append(line + "\n")
-    return "".join(rows)

@@ -103,7 +103,7 @@ class Tracker:
             self._process.wait(_FINISH_TIMEOUT_SECONDS)
         except subprocess.TimeoutExpired:
             log.warning(
-                "Weights & Biases did not receive all metrics in time: see metrics.jsonl of the run"
+                "Weights & Biases did not receive all metrics in time: flash metrics prints them"
             )
             self._process.kill()
             self._process.wait()

@@ -6,19 +6,20 @@ sees what the status says.
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from flashrun.api import names
+from flashrun.api.metrics_parts import StoredPart, last_steps
 from flashrun.api.records import MetricsRow
 from flashrun.api.resource import FlashRun
 from flashrun.cli.cluster.connection import ClusterSession
-from flashrun.cli.cluster.metrics_history import parse_history
 from flashrun.cli.output.failure import Failure
 from flashrun.cli.output.run_view import RunView
 from flashrun.cluster_errors import ClusterError
 from flashrun.daemon_thread import in_daemon_thread
 from flashrun.store_errors import KeyNotFound, StoreError
+from flashrun.store_metrics import counted_rows, list_parts, read_parts
 
 if TYPE_CHECKING:
     from flashrun.store import Store
@@ -42,14 +43,46 @@ class NewRows(NamedTuple):
 
 
 class HistoryReader:
-    """Reads a growing ``metrics.jsonl``, each time only what was added.
+    """Reads a growing history, each time only what was added.
+
+    Parts only grow. A new attempt says which rows before its own still count, so then the whole
+    history is read.
+    """
+
+    def __init__(self, prefix: str) -> None:
+        self._prefix = prefix
+        self._known: dict[str, int] = {}
+        """Bytes that were read of each part, up to the end of a line."""
+        self._steps: Mapping[int, int | None] = {}
+        """The last step that counted of each attempt."""
+        self._single_file = _SingleFile(names.metrics_key(prefix))
+
+    def read_new(self, store: "Store") -> NewRows:
+        """Return the rows that were added; raises ``StoreError``."""
+        parts = list_parts(store, self._prefix)
+        if all(part.attempt == 0 for part in parts):
+            return self._single_file.read_new(store)
+        steps = last_steps(parts)
+        from_start = steps != self._steps
+        known = {} if from_start else self._known
+        contents = read_parts(store, parts, known, _MOST_BYTES)
+        self._steps = steps
+        self._known = {
+            part.key: known.get(part.key, 0) + len(content)
+            for part, content in zip(parts, contents, strict=True)
+        }
+        return NewRows([row for _, row in counted_rows(parts, contents)], from_start)
+
+
+class _SingleFile:
+    """Reads the one file of a run that an earlier version of the trainer has begun.
 
     The next attempt of a run writes it again without the steps that it repeats. So each reading
     begins at the last line that was read before, and the whole is read if another line is there.
     """
 
     def __init__(self, key: str) -> None:
-        self._key = key
+        self._part = StoredPart(key, 0, 0, 0, 0)
         self._end = 0
         """Bytes that were read, up to the end of a line."""
         self._last_line = b""
@@ -68,11 +101,12 @@ class HistoryReader:
         elif from_start:
             self._last_line = b""
         self._end = begin + len(lines)
-        return NewRows(parse_history(lines[known:]), from_start)
+        rows = [row for _, row in counted_rows([self._part], [lines[known:]])]
+        return NewRows(rows, from_start)
 
     def _read(self, store: "Store", begin: int) -> bytes:
         try:
-            return store.get_bytes(self._key, offset=begin, limit=_MOST_BYTES)
+            return store.get_bytes(self._part.key, offset=begin, limit=_MOST_BYTES)
         except KeyNotFound:
             return b""
 
@@ -122,7 +156,7 @@ class MetricsFeed:
 
     async def _read(self, run: FlashRun) -> None:
         if self._reader is None:
-            self._reader = HistoryReader(names.metrics_key(run.storage_prefix))
+            self._reader = HistoryReader(run.storage_prefix)
         reader = self._reader
         try:
             store = await self._session.open_store()

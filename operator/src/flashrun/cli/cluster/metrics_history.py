@@ -1,39 +1,20 @@
 """The metrics of a run in storage, and the scores of its evaluations among them."""
 
 from collections.abc import Iterable
-from typing import Final
 
-from flashrun.api import evaluation, names
-from flashrun.api.record_reader import RecordRefused, read_record
+from flashrun import store_metrics
+from flashrun.api import evaluation
 from flashrun.api.records import MetricsRow
 from flashrun.api.resource import FlashRun
 from flashrun.cli.cluster.connection import ClusterSession
 from flashrun.plan.resolve import resolve_eval, resolve_train
-from flashrun.store_errors import KeyNotFound
-
-_LONGEST_HISTORY: Final = 512 * 1024 * 1024
-"""Most bytes of a history that are read."""
 
 
 async def read_history(session: ClusterSession, run: FlashRun) -> list[MetricsRow]:
     """Return the rows of a run's metrics in their order; empty while there are none."""
-    key = names.metrics_key(run.storage_prefix)
-    try:
-        data = await session.with_store(lambda store: store.get_bytes(key, limit=_LONGEST_HISTORY))
-    except KeyNotFound:
-        return []
-    return parse_history(data)
-
-
-def parse_history(data: bytes) -> list[MetricsRow]:
-    """Return the rows of a ``metrics.jsonl``; a line that is not one is left out."""
-    rows = []
-    for line in data.splitlines():
-        try:
-            rows.append(read_record(line, MetricsRow))
-        except RecordRefused:
-            continue
-    return rows
+    prefix = run.storage_prefix
+    lines = await session.with_store(lambda store: store_metrics.read_history(store, prefix))
+    return [row for _, row in lines]
 
 
 def merge_steps(rows: Iterable[MetricsRow]) -> dict[int, dict[str, float]]:
