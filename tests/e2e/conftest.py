@@ -1,7 +1,7 @@
 """The whole product, installed: a cluster with real pods, storage, images, chart and tiny model.
 
-What the demo installs is what is tested. A cluster that is up is used and left as it is; one that
-had to be started is removed again.
+What the demo installs is what is tested. A cluster that is up is used, and one that had to be
+started is removed again. The last module (``test_whole_life``) uninstalls the product.
 """
 
 import importlib.util

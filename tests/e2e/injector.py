@@ -1,0 +1,88 @@
+"""A webhook of a service mesh: it adds a container that never ends to the pods of runs."""
+
+import base64
+import json
+import ssl
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+from flashrun.api import names
+from localcluster.pki import Authority
+
+SIDECAR = "a-mesh"
+"""Its name comes before that of the trainer, and so does its status."""
+
+
+def _patch(image: str) -> str:
+    container = {
+        "name": SIDECAR,
+        "image": image,
+        "command": ["python3", "-c", "import time; time.sleep(1e6)"],
+        "resources": {"limits": {"cpu": "50m", "memory": "64Mi", "ephemeral-storage": "64Mi"}},
+        "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
+    }
+    change = [{"op": "add", "path": "/spec/containers/0", "value": container}]
+    return base64.b64encode(json.dumps(change).encode()).decode()
+
+
+def _configuration(port: int, authority: Authority, namespace: str) -> dict[str, Any]:
+    bundle = base64.b64encode(authority.certificate.read_bytes()).decode()
+    webhook = {
+        "name": "mesh.example.com",
+        "clientConfig": {"url": f"https://127.0.0.1:{port}/", "caBundle": bundle},
+        "rules": [
+            {"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"],
+             "resources": ["pods"]}
+        ],
+        "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": namespace}},
+        "objectSelector": {"matchExpressions": [{"key": names.RUN_LABEL, "operator": "Exists"}]},
+        "sideEffects": "None",
+        "admissionReviewVersions": ["v1"],
+        "failurePolicy": "Fail",
+    }  # fmt: skip
+    return {
+        "apiVersion": "admissionregistration.k8s.io/v1",
+        "kind": "MutatingWebhookConfiguration",
+        "metadata": {"name": "mesh"},
+        "webhooks": [webhook],
+    }
+
+
+@contextmanager
+def serve_injector(image: str, namespace: str, folder: Path) -> Iterator[dict[str, Any]]:
+    """Serve the webhook until the end of the context; yield its configuration."""
+    authority = Authority(folder)
+    authority.create()
+    leaf = authority.leaf("mesh", "/CN=mesh", ["IP:127.0.0.1"])
+    patch = _patch(image)
+
+    class Webhook(BaseHTTPRequestHandler):
+        def log_message(self, *_: object) -> None:
+            """Nothing is logged."""
+
+        def do_POST(self) -> None:
+            review = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            answer = {"uid": review["request"]["uid"], "allowed": True}
+            review["response"] = {**answer, "patchType": "JSONPatch", "patch": patch}
+            body = json.dumps(review).encode()
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Webhook) as server:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(leaf.certificate, leaf.key)
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        try:
+            yield _configuration(server.server_address[1], authority, namespace)
+        finally:
+            server.shutdown()
+            thread.join()
