@@ -3,9 +3,11 @@
 import pytest
 
 from flashrun.controller import own_objects
-from flashrun.controller.own_objects import FRESH_SECONDS, OwnObjects
+from flashrun.controller.own_objects import OwnObjects
 from flashrun.plan.types import Object
 from tests.controller.clocks import Clock
+
+FRESH = 5.0
 
 
 class Reads:
@@ -23,28 +25,30 @@ async def test_an_object_that_exists_is_read_again_when_its_time_is_over() -> No
     clock, reads = Clock(), Reads({"name": "x"})
     own = OwnObjects(clock)
     for _ in range(3):
-        assert await own.read("uid", "x", reads) == {"name": "x"}
+        assert await own.read("uid", "x", reads, FRESH) == {"name": "x"}
     assert reads.count == 1
-    clock.now += FRESH_SECONDS
-    reads.item = None
-    assert await own.read("uid", "x", reads) is None
+    assert await own.read("uid", "x", reads, 0.0) == {"name": "x"}
     assert reads.count == 2
+    clock.now += FRESH
+    reads.item = None
+    assert await own.read("uid", "x", reads, FRESH) is None
+    assert reads.count == 3
 
 
 async def test_an_object_that_does_not_exist_is_looked_for_each_time() -> None:
     own, reads = OwnObjects(Clock()), Reads(None)
-    await own.read("uid", "x", reads)
+    await own.read("uid", "x", reads, FRESH)
     reads.item = {"name": "x"}
-    assert await own.read("uid", "x", reads) == {"name": "x"}
+    assert await own.read("uid", "x", reads, FRESH) == {"name": "x"}
 
 
 async def test_what_the_operator_changes_is_forgotten_and_so_are_runs_that_are_gone() -> None:
     own, reads = OwnObjects(Clock()), Reads({"name": "x"})
     for uid in ("one", "two"):
-        await own.read(uid, "x", reads)
+        await own.read(uid, "x", reads, FRESH)
     own.forget("one")
-    await own.read("one", "x", reads)
-    await own.read("two", "x", reads)
+    await own.read("one", "x", reads, FRESH)
+    await own.read("two", "x", reads, FRESH)
     assert reads.count == 3
     own.forget_all_except({"one"})
     assert own._known.keys() == {"one"}
@@ -53,6 +57,6 @@ async def test_what_the_operator_changes_is_forgotten_and_so_are_runs_that_are_g
 async def test_large_content_is_not_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(own_objects, "KEPT_BYTES", 10)
     own, reads = OwnObjects(Clock()), Reads({"data": {"spec.json": "x" * 11}})
-    await own.read("uid", "x", reads)
-    await own.read("uid", "x", reads)
+    await own.read("uid", "x", reads, FRESH)
+    await own.read("uid", "x", reads, FRESH)
     assert reads.count == 2

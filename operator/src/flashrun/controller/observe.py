@@ -75,6 +75,10 @@ EVENTS_LIMIT: Final = 32
 """Most Events about one object that are kept; people may write any number of them."""
 EVENTS_SECONDS: Final = 5.0
 """Longest time for reading the Events about a run's objects."""
+USED_SECONDS: Final = 5.0
+"""How long the run's own Secrets, ConfigMap and Service are remembered."""
+UNUSED_SECONDS: Final = 60.0
+"""How long they are remembered while no pod of the run has begun."""
 WAITING_SECONDS: Final = 2.0
 """How long something waits before Events are read about it, which are not watched."""
 FRESH_SECONDS: Final = 60.0
@@ -134,10 +138,12 @@ class Observer:
         if run.status.phase in TERMINAL:
             heartbeat = self._heartbeats.newest(run.uid)
             return Observed(jobs=jobs, pods=pods, storage=StorageView(heartbeat=heartbeat))
+        used = any(pod.started for pod in read_pods(pods))
+        fresh = (USED_SECONDS if used else UNUSED_SECONDS) if cached else 0.0
         secrets, access, config_map = await asyncio.gather(
-            self._own_metadata(run, "Secret", names.secrets_name(run.name, run.uid), cached),
-            self._own_metadata(run, "Secret", names.storage_secret_name(run.name, run.uid), cached),
-            self._spec_config_map(run, cached),
+            self._own_metadata(run, "Secret", names.secrets_name(run.name, run.uid), fresh),
+            self._own_metadata(run, "Secret", names.storage_secret_name(run.name, run.uid), fresh),
+            self._spec_config_map(run, fresh),
         )
         lookup = SecretLookup() if secrets is not None else await self._look_up_secrets(run)
         return Observed(
@@ -147,7 +153,7 @@ class Observer:
             pods=pods,
             has_secrets=secrets is not None,
             config_map=config_map,
-            has_peers=await self._has_peers(run, cached),
+            has_peers=await self._has_peers(run, fresh),
             has_access=access is not None,
             access_expires=expiry_of(access) if access is not None else None,
             secrets=lookup,
@@ -290,17 +296,17 @@ class Observer:
         return {uid: now - begun for uid, begun in since.items()}
 
     async def _own_metadata(
-        self, run: FlashRun, kind: str, name: str, cached: bool
+        self, run: FlashRun, kind: str, name: str, fresh: float
     ) -> Object | None:
         async def read() -> Object | None:
             return await self._cluster.metadata(kind, run.namespace, name)
 
-        metadata = await (self._own.read(run.uid, f"{kind} {name}", read) if cached else read())
+        metadata = await self._own.read(run.uid, f"{kind} {name}", read, fresh)
         if metadata is not None:
             _check_owner(run, kind, metadata)
         return metadata
 
-    async def _spec_config_map(self, run: FlashRun, cached: bool) -> Object | None:
+    async def _spec_config_map(self, run: FlashRun, fresh: float) -> Object | None:
         """Return the ConfigMap that the newest Job names, whatever is in it."""
         pinned = run.status.resolved
         if pinned is None or not pinned.spec_digest:
@@ -310,7 +316,7 @@ class Observer:
         async def read() -> Object | None:
             return await self._read_config_map(run, name)
 
-        return await (self._own.read(run.uid, f"ConfigMap {name}", read) if cached else read())
+        return await self._own.read(run.uid, f"ConfigMap {name}", read, fresh)
 
     async def _read_config_map(self, run: FlashRun, name: str) -> Object | None:
         try:
@@ -319,12 +325,12 @@ class Observer:
             metadata = await self._cluster.metadata("ConfigMap", run.namespace, name)
             return None if metadata is None else {"metadata": metadata}
 
-    async def _has_peers(self, run: FlashRun, cached: bool) -> bool:
+    async def _has_peers(self, run: FlashRun, fresh: float) -> bool:
         pinned = run.status.resolved
         if pinned is None or pinned.nodes == 1:
             return False
         name = names.peers_service_name(names.job_name(run.name, run.uid, pinned.job))
-        return await self._own_metadata(run, "Service", name, cached) is not None
+        return await self._own_metadata(run, "Service", name, fresh) is not None
 
     async def _look_up_secrets(self, run: FlashRun) -> SecretLookup:
         """Find, for each variable that the run names, the first Secret that has it."""

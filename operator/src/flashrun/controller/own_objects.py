@@ -10,7 +10,6 @@ from typing import Final, NamedTuple
 
 from flashrun.plan.types import Object
 
-FRESH_SECONDS: Final = 5.0
 KEPT_BYTES: Final = 16 * 1024
 """Longest content of one object that is remembered."""
 
@@ -28,12 +27,16 @@ class OwnObjects:
         self._known: dict[str, dict[str, _Known]] = {}
 
     async def read(
-        self, run_uid: str, name: str, read: Callable[[], Awaitable[Object | None]]
+        self,
+        run_uid: str,
+        name: str,
+        read: Callable[[], Awaitable[Object | None]],
+        fresh_seconds: float,
     ) -> Object | None:
-        """Return the object ``name`` of a run: as it is known, or from ``read``."""
+        """Return the object ``name`` of a run: as it was so long ago, or from ``read``."""
         now = self._clock()
         known = self._known.get(run_uid, {}).get(name)
-        if known is not None and now - known.read_at < FRESH_SECONDS:
+        if known is not None and now - known.read_at < fresh_seconds:
             return known.item
         item = await read()
         if item is not None and _content_bytes(item) <= KEPT_BYTES:
