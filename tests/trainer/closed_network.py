@@ -23,6 +23,7 @@ from tests.trainer.network_recorder import Relay, UnixRelayServer
 
 _MARK = "192.0.2.255"
 """An address for documentation (RFC 5737) to which only this module sends."""
+_SECONDS = 30
 _ports = count(9)
 _HOOK = """
 import ipaddress, socket, sys
@@ -71,7 +72,9 @@ class ClosedNetwork:
             marker = f"address {_MARK}:{port}"
             send = f"echo >/dev/udp/{_MARK}/{port}"
             subprocess.run([*self.prefix, "bash", "-c", send], check=True)
+        deadline = time.monotonic() + _SECONDS
         while marker not in (seen := {"", *self.record.read_text().splitlines()}):
+            assert time.monotonic() < deadline, "the recorder does not answer"
             time.sleep(0.02)
         return {line for line in seen if line and not line.startswith(f"address {_MARK}:")}
 
@@ -93,7 +96,7 @@ def namespace(folder: Path, endpoint: str) -> Iterator[ClosedNetwork]:
         threading.Thread(target=relay.serve_forever, daemon=True).start()
         program = Path(__file__).with_name("network_recorder.py")
         inside = subprocess.Popen(
-            ["unshare", "--net", sys.executable, program, record, way, str(port)],
+            ["unshare", "--net", sys.executable, program, record, way, host, str(port)],
             stdout=subprocess.PIPE,
         )
         try:

@@ -1,8 +1,9 @@
 """The inside of a network namespace: a name server, a way to storage, and a record of the rest.
 
-A program of its own, which runs in the namespace: ``network_recorder.py RECORD SOCKET PORT``. Every
+A program of its own, which runs in the namespace, with the arguments RECORD SOCKET HOST PORT. Every
 address leads to the loopback device, so that each packet is seen and none leaves. Lines of RECORD
-are ``name HOST`` and ``address IP:PORT``. PORT leads to storage, by way of the Unix socket SOCKET.
+are ``name HOST`` and ``address IP:PORT``. HOST and PORT are those of storage, which is reached by
+way of the Unix socket SOCKET.
 """
 
 import contextlib
@@ -102,7 +103,7 @@ def serve_names(family: int) -> None:
                 server.sendto(answer(query), client)
 
 
-def main(record: str, upstream: str, port: int) -> None:
+def main(record: str, upstream: str, host: str, port: int) -> None:
     """Serve until this process is killed; says ``ready`` when it does."""
     for words in ("link set lo up", "route add local 0.0.0.0/0 dev lo",
                   "-6 route add local ::/0 dev lo"):  # fmt: skip
@@ -122,11 +123,11 @@ def main(record: str, upstream: str, port: int) -> None:
             packet, (_, protocol, *_) = packets.recvfrom(65536)
             with contextlib.suppress(IndexError):  # a packet that is cut short
                 for line in destinations(packet, protocol):
-                    if line not in seen and not line.endswith(f":{port}"):
+                    if line not in seen and line != f"address {host}:{port}":
                         seen.add(line)
                         lines.write(f"{line}\n")
                         lines.flush()
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], int(sys.argv[3]))
+    main(sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4]))

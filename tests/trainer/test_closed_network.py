@@ -76,6 +76,15 @@ def test_a_name_and_an_address_are_recorded(any_network: ClosedNetwork) -> None:
     assert any_network.tried() == set(OTHERS)
 
 
+def test_another_host_at_the_port_of_storage_is_recorded(
+    any_network: ClosedNetwork, access: StorageAccess
+) -> None:
+    port = access.endpoint.rpartition(":")[2]
+    run(any_network, sys.executable, "-c", ASKS.replace("443", port))
+
+    assert f"address 192.0.2.7:{port}" in any_network.tried()
+
+
 def test_what_does_not_use_python_is_recorded_in_a_namespace_only(
     any_network: ClosedNetwork,
 ) -> None:
