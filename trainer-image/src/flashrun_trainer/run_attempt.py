@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final, NoReturn
 
 from flashrun.api import names
+from flashrun.api.config import Algorithm
 from flashrun.api.exits import Exit, Termination
 from flashrun.api.pod import ATTEMPT_VARIABLE
 from flashrun.api.reasons import Activity, Reason
@@ -24,6 +25,7 @@ from flashrun_trainer.context import TrainContext
 from flashrun_trainer.data import environment as environments
 from flashrun_trainer.data import held_out
 from flashrun_trainer.data.environment import Environment
+from flashrun_trainer.pod import unused_libraries
 from flashrun_trainer.pod.distributed import ProcessGroup
 from flashrun_trainer.pod.image_packages import installed_pins
 from flashrun_trainer.pod.interruption import Interruption
@@ -159,7 +161,9 @@ def _import_method(algorithm: str, process_group: ProcessGroup) -> Method:
         # One process trains on one GPU; TRL refuses a single process that sees several.
         os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")
     log.info("loading PyTorch and the training stack")
-    method: Method = importlib.import_module(f"flashrun_trainer.{algorithm}").train
+    unused = (*unused_libraries.TRACKERS, *(() if algorithm == Algorithm.GRPO else ("vllm",)))
+    with unused_libraries.hidden(unused):
+        method: Method = importlib.import_module(f"flashrun_trainer.{algorithm}").train
     return method
 
 
