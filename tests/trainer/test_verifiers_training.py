@@ -1,6 +1,7 @@
 """GRPO on environments of verifiers: those that it ships, and what can happen to a run."""
 
 import json
+import shutil
 import signal
 import time
 from contextlib import suppress
@@ -12,10 +13,11 @@ import pytest
 from flashrun.api import names
 from flashrun.api.exits import Exit
 from flashrun.api.reasons import Activity
+from flashrun.api.records import Scale
 from flashrun_trainer.init import packages
-from tests.trainer import forks
+from tests.trainer import chat_templates, forks
 from tests.trainer import verifiers_sources as sources
-from tests.trainer.pods import TrainerPod, Workshop, evaluated, is_running, resolved
+from tests.trainer.pods import MODEL, TrainerPod, Workshop, evaluated, is_running, resolved
 from tests.trainer.verifiers_sources import project
 
 pytestmark = [pytest.mark.verifiers, pytest.mark.filterwarnings("default")]
@@ -66,6 +68,27 @@ def test_an_environment_that_verifiers_ships_is_trained_on(workshop: Workshop, n
         assert metrics <= row["metrics"].keys()
         assert row["prompt"][-1]["role"] == "user"
     assert pod.weights
+
+
+CALLING = sources.TOOLS.replace("max_turns=3", "max_turns=2")
+
+
+def test_an_environment_with_tools_describes_them_to_the_model(
+    workshop: Workshop, tiny_model: Path
+) -> None:
+    model = MODEL.model_copy(update={"id": "tiny/calls"})
+    cached = workshop.folder / "model" / model.id.replace("/", "--") / model.revision
+    folder = shutil.copytree(tiny_model, cached)
+    assert chat_templates.FOLDER
+    template = (chat_templates.FOLDER / "qwen3.jinja").read_text()
+    (folder / "chat_template.jinja").write_text(template)
+    run = resolved("grpo", steps=1, batch_size=1, group_size=2, max_length=1024, save_every=1)
+    pod = workshop.pod(run.model_copy(update={"model": model}), project("tools", CALLING))
+
+    assert pod.train() == Exit.DONE
+
+    assert pod.values("env/total_tool_calls") == [0]  # a random model calls nothing
+    assert pod.values("env/right") == [0]
 
 
 def test_tools_need_a_model_whose_calls_can_be_read(workshop: Workshop) -> None:
@@ -120,3 +143,18 @@ def children(pid: int) -> list[int]:
             if "verifiers_program.py" in "".join(words) and str(pid) in words:
                 found.append(int(folder.name))
     return found
+
+
+def test_two_processes_share_the_episodes(workshop: Workshop) -> None:
+    run = resolved(
+        "grpo",
+        steps=2,
+        max_length=512,
+        save_every=2,
+        eval=evaluated(max_examples=2),
+        scale=Scale(gpus=2),
+    )
+    pod = workshop.pod(run, project("talk", sources.TALK))
+    assert pod.launch() == Exit.DONE, pod.output
+    assert len(pod.values("env/turns")) == 2
+    assert len(pod.values("eval/score")) == 2
