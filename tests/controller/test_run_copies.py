@@ -153,6 +153,7 @@ async def test_every_kind_of_end_leaves_records_that_commands_read(
             run = await deleted_runs.find_run(session, name)
             ready = run.status.condition("Ready")
             assert (run.status.phase, ready.reason) == (phase, reason), end.__name__
+            assert (run.status.adapter is not None) is (end is run_succeeds)
             assert await stored_log(session, name) == log, end.__name__
             assert compose_changes(run, (), ()).config.algorithm == run.spec.algorithm
             assert (await read_report(session, name)).deleted
