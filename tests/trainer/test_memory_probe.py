@@ -73,7 +73,7 @@ def test_what_the_trainer_advises_after_a_gpu_ran_out_of_memory_fits(
     assert tried[0] > most >= tried[-1]
 
     changes = advised(pod)
-    assert changes
+    assert changes if algorithm == "grpo" else changes["batch_size"] == 1
     again = workshop.pod(resolved(algorithm, **{**settings, **changes}))
     assert again.train() == Exit.DONE, (pod.termination, again.termination)
 
