@@ -246,5 +246,5 @@ async def save_and_end(world: World, trainer: Trainer) -> None:
     """Do what a trainer does that is asked to stop, and its kubelet."""
     trainer.commit(5)
     await trainer.end(40)
-    await world.pass_over(RUN)
+    await world.until(RUN, lambda run: any(item.exit_code == 40 for item in run.status.attempts))
     await world.cluster.delete("Pod", world.namespace, trainer.name, grace_seconds=0)
