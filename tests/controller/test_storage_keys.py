@@ -70,7 +70,7 @@ def test_while_sts_is_away_keys_are_used_as_long_as_they_are_valid(
     token: Path, tmp_path: Path
 ) -> None:
     with small_s3() as s3:
-        s3.lifetime = timedelta(seconds=2)
+        s3.lifetime = timedelta(seconds=6)
         store = open_store(s3, tmp_path)
         s3.faults = frozenset({Fault.STS_403})
         with pytest.raises(StorageForbidden, match="AssumeRoleWithWebIdentity"):
@@ -82,7 +82,7 @@ def test_while_sts_is_away_keys_are_used_as_long_as_they_are_valid(
 
 
 def write_until_refused(store: Store) -> None:
-    """Write for some seconds, which is longer than the keys are valid."""
+    """Write for ten seconds and more, which is longer than the keys are valid."""
     for _ in range(200):
         store.put_bytes("key", b"1")
         time.sleep(0.05)
