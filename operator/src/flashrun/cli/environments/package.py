@@ -98,7 +98,7 @@ def check_is_environment(folder: Path) -> VerifiersEntry | None:
         raise UsageFailure(
             f"{folder} has no {ENTRY_FILE} with load_environment, nor a {PROJECT_FILE} that "
             "depends on verifiers",
-            "flash env setup writes an environment to begin with",
+            "flash env setup writes one to begin with",
         )
     if entry is not None and (excluding := verifiers_packages.excluding(entry.requirements)):
         raise UsageFailure(
