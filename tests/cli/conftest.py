@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from flashrun.api import names
 from flashrun.store import Store
 from localcluster.controlplane import ControlPlane
 from tests.cli.finished_run import FinishedRun, play_finished_run
@@ -50,7 +51,7 @@ def served(installed: Path, minio: Minio, store: Store, tmp_path: Path) -> Itera
         yield found
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def finished_run(
     installed: Path, minio: Minio, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[FinishedRun]:
@@ -58,6 +59,8 @@ def finished_run(
     store = minio.store("finished-run")
     with serving(installed, store, tmp_path_factory.mktemp("finished-run")) as found:
         yield play_finished_run(found)
+        # Their model cannot be deleted while they exist, in whatever namespace.
+        kubectl(installed, "delete", names.PLURAL, "--all", "-n", found.namespace)
 
 
 @pytest.fixture

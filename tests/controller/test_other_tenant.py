@@ -275,8 +275,14 @@ async def test_a_result_that_comes_early(hostile: World, other: OtherTenant):
     trainer = await hostile_run(hostile)
     trainer.claim()
     trainer.publish()
+    trainer.beat(3)
+    for _ in range(int(stretched(100))):
+        progress = (await hostile.run(trainer.run.name)).status.progress
+        if progress and progress.step == 3:
+            break
+        await asyncio.sleep(0.1)
     trainer.conclude(0)
-    for _ in range(100):
+    for _ in range(int(stretched(100))):
         status = (await hostile.run(trainer.run.name)).status
         if status.result_time:
             break

@@ -261,7 +261,7 @@ async def test_a_broken_gpu_is_avoided(world: World):
     job = await world.job(RUN, 1)
     affinity = job["spec"]["template"]["spec"]["affinity"]["nodeAffinity"]
     [term] = affinity["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]
-    assert term["matchExpressions"][0]["values"] == ["node-with-broken-gpu"]
+    assert term["matchFields"][0]["values"] == ["node-with-broken-gpu"]
 
 
 async def test_counted_retries_come_to_an_end(make_world: Callable[..., World]):
