@@ -1,36 +1,17 @@
 """Metrics in storage: rows that count, of parts and of the one file of an earlier version."""
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from flashrun.api import names
-from flashrun.store import Entry
 from flashrun.store_errors import Corrupt, Unavailable
 from flashrun.store_metrics import read_history
 from tests.cli.storage import metrics_history
+from tests.trainer.memory_store import Memory
 
 PREFIX = "runs/team/run/uid/"
-
-
-class Memory:
-    """Storage that holds these objects."""
-
-    def __init__(self, objects: dict[str, bytes]) -> None:
-        self.objects = objects
-        self.away: set[str] = set()
-
-    def list(self, prefix: str) -> Iterator[Entry]:
-        for key in sorted(self.objects):
-            if key.startswith(prefix):
-                yield Entry(key, len(self.objects[key]), "", None)
-
-    def get_bytes(self, key: str, *, offset: int = 0, limit: int | None = None) -> bytes:
-        if key in self.away:
-            raise Unavailable("storage is away")
-        return self.objects[key][offset:]
 
 
 def losses(*steps: int, value: float = 0.5) -> bytes:

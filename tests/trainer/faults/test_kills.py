@@ -8,6 +8,7 @@ import os
 import random
 import re
 import signal
+import time
 from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
@@ -279,8 +280,16 @@ def test_sigterm_in_the_middle_of_a_save_ends_with_that_save(
     storage: Storage, undisturbed: dict[str, TrainerPod]
 ):
     pod = storage.pod
+
+    def is_saving() -> bool:
+        for _ in range(1000):  # the folder is there for milliseconds
+            if any(pod.folder.glob("work/checkpoints/*")):
+                return True
+            time.sleep(0.001)
+        return False
+
     with forks.started(pod) as process:
-        pod.wait_for(lambda: list(pod.folder.glob("work/checkpoints/*-4")))
+        pod.wait_for(is_saving)
         process.terminate()
         assert forks.ended(process) == Exit.INTERRUPTED_SAVED, pod.output
     assert newest(pod) == (pod.termination.step, 1)

@@ -13,7 +13,7 @@ from flashrun.api.records import MetricsRow
 from flashrun.store_errors import Unavailable
 from flashrun.store_metrics import read_history
 from flashrun_trainer.records.metrics_uploads import MetricsUploads
-from tests.store.test_store_metrics import Memory
+from tests.trainer.memory_store import Memory
 
 PREFIX = "runs/team/run/uid/"
 
