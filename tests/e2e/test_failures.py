@@ -93,9 +93,10 @@ def test_an_applied_run_waits_for_its_secret_and_gets_it_byte_for_byte(
     rendered = product.flash("render", str(config), "--name", run)
     assert AWKWARD not in rendered.stdout
     product.kubectl("apply", "-f", "-", "-n", NAMESPACE, stdin=rendered.stdout)
-    status = product.wait(run, lambda status: status.get("pending"), "sentence")
+    status = product.wait(
+        run, lambda status: status.get("pending", {}).get("reason") == "SecretMissing", "sentence"
+    )
 
-    assert status["pending"]["reason"] == "SecretMissing"
     assert "SERVICE_API_KEY" in status["pending"]["message"]
     assert product.condition(run, "SecretsReady")["status"] == "False"
 
