@@ -92,6 +92,13 @@ def test_every_link_leads_somewhere(document: Path) -> None:
         assert not anchor or anchor in anchors(place), f"{target}#{anchor}"
 
 
+def test_decisions_are_numbered_without_gaps_and_titled_with_their_number() -> None:
+    files = sorted((ROOT / "docs/decisions").glob("0*.md"))
+    titled = [file.read_text().partition(".")[0] for file in files]
+    assert titled == [f"# {number}" for number in range(1, len(files) + 1)]
+    assert [file.name[:4] for file in files] == [f"{n:04}" for n in range(1, len(files) + 1)]
+
+
 def test_every_folder_of_the_tree_in_the_readme_exists() -> None:
     tree = (ROOT / "README.md").read_text().split("## The tree")[1].split("```")[1]
     for line in tree.strip().splitlines():
