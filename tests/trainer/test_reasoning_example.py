@@ -72,8 +72,12 @@ def puzzles() -> Any:
 
 @pytest.mark.slow
 def test_the_environment_passes_its_check() -> None:
+    package = importlib.util.find_spec("reasoning_gym")
+    assert package is not None
+    assert package.origin is not None
     task = EnvCheckTask(
         folder=str(EXAMPLE),
+        site=str(Path(package.origin).parents[1]),  # of what the pip list installs
         split="train",
         params=dict(CONFIG.environment.params),
         scored=20,
