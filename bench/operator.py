@@ -4,7 +4,7 @@
 
 Each measurement starts an API server with the Job controller, MinIO and one operator process. It
 submits a few runs one after the other, then all others at once, and waits until every Job exists.
-There are no nodes: all runs then wait for their pods, and the cost of waiting is measured, too.
+Without nodes all runs then wait for their pods, so the cost of waiting is measured, too.
 Requests are those that the API server counts, without those of this program.
 """
 

@@ -51,7 +51,7 @@ class AsyncClient:
         """Send a request, and return its answer; all of it arrives within ``seconds``.
 
         Raises:
-            ConnectionBroken: there is no answer.
+            ConnectionBroken: the server did not answer.
         """
         headers = CIMultiDict([*request.headers, *connection.impersonation])
         if connection.authorization:
@@ -97,7 +97,7 @@ def _configuration(connection: Connection) -> Any:
 
 
 def _cause(error: Exception) -> str:
-    """Return why there is no answer."""
+    """Return why the server did not answer."""
     match error:
         case aiohttp.ClientConnectorCertificateError() | aiohttp.ClientConnectorSSLError():
             return f"its certificate is not trusted: {one_line(error)}"

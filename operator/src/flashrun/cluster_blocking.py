@@ -58,7 +58,7 @@ class BlockingClient:
         """Send a request, and return its answer within ``seconds``; None: any time.
 
         Raises:
-            ConnectionBroken: there is no answer.
+            ConnectionBroken: the server did not answer.
         """
         pool = self._pool_for(connection)
         timeout = urllib3.Timeout(connect=self._connect_seconds, read=seconds)
@@ -121,7 +121,7 @@ def _trust(connection: Connection) -> ssl.SSLContext:
 
 
 def _cause(error: Exception) -> str:
-    """Return why there is no answer."""
+    """Return why the server did not answer."""
     match error:
         case MaxRetryError(reason=Exception() as reason):
             return _cause(reason)
