@@ -20,6 +20,16 @@ SPEC = {
 }
 
 
+STARTUP = {
+    "startup/model": 60.0,
+    "startup/packages": 30.0,
+    "startup/imports": 10.0,
+    "startup/loading": 20.0,
+    "startup/first_step": 15.0,
+}
+"""What the first row of an attempt says about the time before it."""
+
+
 def at(minutes: float) -> datetime:
     return CREATED + timedelta(minutes=minutes)
 
@@ -66,6 +76,7 @@ def trained(name: str = "sums", slope: float = 0.01) -> ReportData:
     for step in range(1, 41):
         number, minutes = (1, 5 + step / 4) if step <= 20 else (2, 20 + step / 4)
         values = {"reward": slope * step, "loss": 2 / step, "env/<b>bold</b>": 0.5}
+        values |= {"seconds/step": 15.0} | (STARTUP if step in (1, 21) else {})
         if step % 10 == 0:
             values |= {"eval/score": slope * step, "eval/examples": 64}
         rows.append(MetricsRow(step=step, attempt=number, time=at(minutes), values=values))
@@ -82,5 +93,12 @@ def trained(name: str = "sums", slope: float = 0.01) -> ReportData:
         attempts=[attempt(1, 2, 11, "Preempted"), attempt(2, 20, 31, "Completed")],
         checkpoints=saved,
         checkpointCount=2,
+        evaluation={
+            "metric": "score",
+            "examples": 64,
+            "baseline": {"step": 0, "score": "0.1"},
+            "last": {"step": 40, "score": f"{slope * 40:.2f}"},
+            "best": {"step": 40, "score": f"{slope * 40:.2f}"},
+        },
     )
     return ReportData(run, rows, "score", (rollouts(1), rollouts(40)), (rollouts(0, 80),))

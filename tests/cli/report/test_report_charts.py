@@ -28,16 +28,18 @@ def test_a_long_curve_keeps_its_first_and_last_step() -> None:
 
 
 def test_a_timeline_has_the_minutes_of_each_stage() -> None:
-    figure = timeline_chart({"a": [Span(Stage.WAITING, 0, 120), Span(Stage.TRAINING, 120, 600, 3)]})
+    figure = timeline_chart({"a": [Span(Stage.QUEUED, 0, 120), Span(Stage.TRAINING, 120, 600, 3)]})
     bars = {bar.name: bar for bar in figure.data}
 
     assert (bars["training"].base, bars["training"].x) == ((2.0,), (8.0,))
     assert bars["training"].customdata == (", attempt 3",)
-    assert bars["finishing"].x == ()
+    assert bars["uploading"].x == ()
+    assert figure.layout.showlegend  # a run that never started has one stage, and it has a name
 
 
 def test_what_runs_are_judged_by_comes_first() -> None:
     keys = ["seconds/step", "loss", "eval/exact", "eval/loss", "eval/score", "grad_norm"]
+    keys.append("startup/model")  # in the timeline
     assert order_metrics(keys, ["exact"]) == (
         ["eval/exact", "loss", "eval/loss"],
         ["eval/score", "grad_norm", "seconds/step"],

@@ -46,6 +46,7 @@ def test_a_report_has_scores_checkpoints_spec_and_answers() -> None:
         "sums Succeeded",
         "Qwen/Qwen3.5-4B (grpo)",
         "sums/step-20 0.20 2.0 KiB",
+        "sums/step-40 0.40 (best) 2.0 KiB",
         "environment: id: your-org/your-env",
         "evaluation after step 0",
         "training step 40 · score 0.25",
@@ -65,14 +66,14 @@ def test_text_of_models_and_users_is_never_markup() -> None:
 
     assert f"{HOSTILE} answer-0" in page.text
     assert page.loading == []
-    # The page without metrics has one chart, this one has six; each is a script.
-    assert page.scripts == harmless.scripts + 5
+    # The page without metrics has one chart, this one has seven; each is a script.
+    assert page.scripts == harmless.scripts + 6
 
 
 def test_runs_share_the_charts_and_have_sections_of_their_own() -> None:
     page = build_page([trained("one"), trained("two", slope=0.02)], NOW)
     assert page.count('<section aria-label="') == 2
-    assert page.count('class="plotly-graph-div"') == 6
+    assert page.count('class="plotly-graph-div"') == 7
     assert Reader(page).text.startswith("FlashRun report: one, two")
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from flashrun.api import evaluation
-from flashrun.cli.report.run_timeline import Span, Stage
+from flashrun.cli.report.run_timeline import STARTUP, Span, Stage
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -21,10 +21,14 @@ POINTS: Final = 1000
 COLOURS: Final = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000")
 """Colours of runs, which people with any colour vision can tell apart (Okabe and Ito, 2008)."""
 _STAGE_COLOURS: Final = {
-    Stage.WAITING: "#d0d7de",
-    Stage.STARTING: "#e69f00",
+    Stage.QUEUED: "#d0d7de",
+    Stage.STARTING: "#f0e442",
+    Stage.PULLING: "#e69f00",
+    Stage.MODEL: "#56b4e9",
+    Stage.PACKAGES: "#cc79a7",
     Stage.TRAINING: "#0072b2",
-    Stage.FINISHING: "#009e73",
+    Stage.UPLOADING: "#009e73",
+    Stage.ENDING: "#6e7781",
 }
 _LAYOUT: Final[dict[str, Any]] = {
     "template": "plotly_white",
@@ -90,7 +94,8 @@ def timeline_chart(runs: Mapping[str, Sequence[Span]]) -> "Figure":
     figure.update_layout(
         **layout,
         xaxis={"title": "minutes since the run was created", "rangemode": "tozero"},
-        yaxis={"autorange": "reversed", "automargin": True},
+        yaxis={"autorange": "reversed", "automargin": True, "ticksuffix": "  "},
+        showlegend=True,
     )
     return figure
 
@@ -110,8 +115,9 @@ def order_metrics(keys: Iterable[str], judged: Iterable[str]) -> tuple[list[str]
     """Return the metrics that a report shows first, and the others in alphabetical order.
 
     First are those by which runs are judged, then reward, loss and the loss on held-out examples.
+    How long the start of an attempt took is in the timeline alone: it has one value per attempt.
     """
-    known = set(keys)
+    known = {key for key in keys if not key.startswith(STARTUP)}
     leading = [evaluation.metric_key(metric) for metric in judged]
     leading += ["reward", "loss", evaluation.metric_key(evaluation.LOSS)]
     first = [key for key in dict.fromkeys(leading) if key in known]

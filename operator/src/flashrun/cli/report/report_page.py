@@ -9,6 +9,7 @@ from datetime import datetime
 from importlib import resources
 from typing import Any, Final
 
+from flashrun.api.resource import CheckpointStatus, FlashRunStatus
 from flashrun.cli.cluster.metrics_history import merge_steps
 from flashrun.cli.cluster.stored_rollouts import Rollout, rollout_value
 from flashrun.cli.output import formatting, terminal
@@ -92,7 +93,7 @@ def _run_view(data: ReportData, now: datetime) -> dict[str, Any]:
         "summary": rows,
         "has_metrics": bool(data.metrics),
         "checkpoints": [
-            (item.ref, item.score or "", formatting.format_size(item.bytes),
+            (item.ref, _score_text(item, status), formatting.format_size(item.bytes),
              item.created_time.strftime("%Y-%m-%d %H:%M"))
             for item in sorted(status.checkpoints, key=lambda item: item.step)
         ],
@@ -108,6 +109,12 @@ def _run_view(data: ReportData, now: datetime) -> dict[str, Any]:
             *(_group(f"training step {found.step}", found.rows) for found in data.sampled),
         ],
     }  # fmt: skip
+
+
+def _score_text(checkpoint: CheckpointStatus, status: FlashRunStatus) -> str:
+    best = status.evaluation.best if status.evaluation else None
+    is_best = best is not None and best.step == checkpoint.step
+    return f"{checkpoint.score or ''}{' (best)' if is_best else ''}"
 
 
 def _group(name: str, rows: Sequence[Rollout]) -> dict[str, Any]:

@@ -1,14 +1,17 @@
-"""How a run spent its time: waiting, starting, training and finishing, attempt by attempt.
+"""How a run spent its time: queued, pulling, model, packages, training, uploading.
 
-The times are those of status and of the rows of the metrics. A row is written after its step, so an
-attempt counts as starting until its first row.
+The times are those of status and of the rows of the metrics. The first row of an attempt has the
+seconds of what happened before it; what is left of the time since the pod was started is the pull
+of the image. Nothing is known about the start of an attempt that has stored no row.
 """
 
 from collections.abc import Iterator, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
+from flashrun.api import evaluation, pod
+from flashrun.api.reasons import Reason
 from flashrun.api.records import MetricsRow
 from flashrun.api.resource import AttemptStatus, FlashRun
 
@@ -16,13 +19,22 @@ from flashrun.api.resource import AttemptStatus, FlashRun
 class Stage(StrEnum):
     """What a run does during a span of its time."""
 
-    WAITING = "waiting"
-    """It has no pod: for a GPU, for a quota, or between two attempts."""
+    QUEUED = "queued"
+    """It has no pod: it waits for a GPU, for a quota, or between two attempts."""
     STARTING = "starting"
-    """Image, packages, model, and up to the first row of metrics."""
+    """All up to the training of an attempt that has stored no row."""
+    PULLING = "pulling"
+    """The node pulls the image, and starts the containers."""
+    MODEL = "model"
+    """The base model is downloaded, and later loaded by the trainer."""
+    PACKAGES = "packages"
+    """The packages of the environment are installed."""
     TRAINING = "training"
-    FINISHING = "finishing"
-    """From the last row of metrics to the end of the pod: uploads, or nothing after a fault."""
+    """Steps and evaluations, from the start of the first one to the last row of metrics."""
+    UPLOADING = "uploading"
+    """From the last row of metrics to the end of an attempt that completed the run."""
+    ENDING = "ending"
+    """The same of any other attempt: its last save, and steps that were lost."""
 
 
 class Span(NamedTuple):
@@ -37,6 +49,17 @@ class Span(NamedTuple):
 _Stretch = tuple[Stage, datetime, datetime, int | None]
 """A stage from one time to another, and the attempt that it belongs to."""
 
+STARTUP: Final = "startup/"
+"""Prefix of the metrics with the seconds of an attempt's start."""
+_START_PARTS: Final = (
+    (Stage.MODEL, (pod.MODEL_CONTAINER,)),
+    (Stage.PACKAGES, (pod.PACKAGES_CONTAINER,)),
+    (Stage.MODEL, ("imports", "loading")),
+)
+"""The parts of an attempt's start in their order, and the metrics with their seconds."""
+_ROW_SECONDS: Final = ("seconds/step", evaluation.metric_key(evaluation.SECONDS))
+"""Metrics with the time that a row is about; a row has one of them."""
+
 
 def run_spans(run: FlashRun, rows: Sequence[MetricsRow], now: datetime) -> list[Span]:
     """Return the spans of a run in their order; empty for one that was deleted.
@@ -50,13 +73,13 @@ def run_spans(run: FlashRun, rows: Sequence[MetricsRow], now: datetime) -> list[
     for attempt in run.status.attempts:
         if attempt.start is None:
             continue
+        spans.append((Stage.QUEUED, free_since, attempt.start, None))
         end = attempt.end or run.status.completion_time or now
-        times = sorted(row.time for row in rows if row.attempt == attempt.number)
-        spans.append((Stage.WAITING, free_since, attempt.start, None))
-        spans += _attempt_stages(attempt, attempt.start, end, times)
+        own = sorted((row for row in rows if row.attempt == attempt.number), key=_time)
+        spans += _attempt_stages(attempt, attempt.start, end, own)
         free_since = end
     if run.status.completion_time is None and free_since < now:
-        spans.append((Stage.WAITING, free_since, now, None))
+        spans.append((Stage.QUEUED, free_since, now, None))
     return [
         Span(stage, (begin - created).total_seconds(), (end - created).total_seconds(), number)
         for stage, begin, end, number in spans
@@ -64,12 +87,53 @@ def run_spans(run: FlashRun, rows: Sequence[MetricsRow], now: datetime) -> list[
     ]
 
 
+def _time(row: MetricsRow) -> datetime:
+    return row.time
+
+
 def _attempt_stages(
-    attempt: AttemptStatus, start: datetime, end: datetime, times: Sequence[datetime]
+    attempt: AttemptStatus, start: datetime, end: datetime, rows: Sequence[MetricsRow]
 ) -> Iterator[_Stretch]:
+    if not rows:
+        yield Stage.STARTING, start, end, attempt.number
+        return
+
     # Clocks of nodes differ: a row may seem to be older than its pod, or newer than its end.
-    first, last = ((min(max(time, start), end) for time in (times[0], times[-1])) if times else
-                   (end, end))  # fmt: skip
-    yield Stage.STARTING, start, first, attempt.number
-    yield Stage.TRAINING, first, last, attempt.number
-    yield Stage.FINISHING, last, end, attempt.number
+    def within(time: datetime) -> datetime:
+        return min(max(time, start), end)
+
+    first, last = rows[0], rows[-1]
+    begun = within(first.time - timedelta(seconds=_seconds(first, *_ROW_SECONDS)))
+    startup = next((row for row in rows if _is_first_of_pod(row)), None)
+    stages = [(Stage.STARTING, start, begun)] if startup is None else _start(startup, start, begun)
+    trained = end if attempt.end is None else within(last.time)
+    completed = attempt.reason == Reason.COMPLETED
+    stages += [
+        (Stage.TRAINING, begun, trained),
+        (Stage.UPLOADING if completed else Stage.ENDING, trained, end),
+    ]
+    for stage, stage_begin, stage_end in stages:
+        yield stage, stage_begin, stage_end, attempt.number
+
+
+def _is_first_of_pod(row: MetricsRow) -> bool:
+    """Return whether the row has the seconds of what happened before it."""
+    return any(key.startswith(STARTUP) for key in row.values)
+
+
+def _start(
+    row: MetricsRow, start: datetime, begun: datetime
+) -> list[tuple[Stage, datetime, datetime]]:
+    """Divide the time from the start of the pod to that of training by the seconds in ``row``."""
+    stages, end = [], begun
+    for stage, names in reversed(_START_PARTS):
+        seconds = _seconds(row, *(f"{STARTUP}{name}" for name in names))
+        begin = max(start, end - timedelta(seconds=seconds))
+        stages.append((stage, begin, end))
+        end = begin
+    return [(Stage.PULLING, start, end), *reversed(stages)]
+
+
+def _seconds(row: MetricsRow, *names: str) -> float:
+    """Return the sum of the row's values of these names; 0 for those that it does not have."""
+    return sum(max(0.0, row.values.get(name, 0.0)) for name in names)
