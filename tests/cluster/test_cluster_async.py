@@ -16,7 +16,7 @@ from flashrun.cluster_blocking import BlockingClient
 from flashrun.cluster_errors import NotFound
 from flashrun.cluster_login import Connection
 from flashrun.cluster_requests import RESOURCES, ConnectionBroken, Request
-from tests.cluster.test_kubeconfig import write_config
+from tests.kubeconfigs import write_config
 
 POD = Request("get", "GET", RESOURCES["Pod"], "team", "x")
 

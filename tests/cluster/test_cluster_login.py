@@ -6,7 +6,7 @@ import pytest
 
 from flashrun import cluster_login
 from flashrun.cluster_errors import NoCluster
-from flashrun.cluster_login import Connection, PodLogin
+from flashrun.cluster_login import PodLogin
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def test_a_pod_finds_its_server_and_its_namespace(account: Path) -> None:
 
     assert (login.connection.server, login.namespace) == ("https://10.0.0.1:443", "team")
     assert login.connection.ca_path == str(account / "ca.crt")
-    assert (login.context, login.connection.token) == ("", "first")
+    assert (login.context, login.connection.authorization) == ("", "Bearer first")
 
 
 def test_an_address_of_ipv6_stands_in_brackets(
@@ -41,15 +41,15 @@ async def test_a_token_is_read_again_after_a_while_and_when_it_is_refused(
     login = PodLogin.load()
     (account / "token").write_text("second")
     await login.refresh()
-    assert login.connection.token == "first"
+    assert login.connection.authorization == "Bearer first"
     monkeypatch.setattr(cluster_login, "_TOKEN_SECONDS", -1.0)
     await login.refresh()
-    assert login.connection.token == "second"
+    assert login.connection.authorization == "Bearer second"
 
     assert not await login.renew()
     (account / "token").write_text("third")
     assert await login.renew()
-    assert login.connection.token == "third"
+    assert login.connection.authorization == "Bearer third"
 
 
 async def test_a_token_that_is_gone_is_a_sentence(account: Path) -> None:
@@ -57,8 +57,3 @@ async def test_a_token_that_is_gone_is_a_sentence(account: Path) -> None:
     (account / "token").unlink()
     with pytest.raises(NoCluster, match="the token of this pod cannot be read"):
         await login.renew()
-
-
-@pytest.mark.parametrize("header", ["", "Basic dXNlcg=="])
-def test_only_a_bearer_token_is_one(header: str) -> None:
-    assert Connection("https://x", authorization=header).token is None

@@ -7,13 +7,13 @@ import tracemalloc
 from dataclasses import dataclass, field
 from typing import Any
 
-import kopf
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 from msgspec import Raw
 
 from flashrun.api import names
+from flashrun.cluster_login import Connection
 from flashrun.cluster_requests import RESOURCES
 from flashrun.controller import watch_session as watch_session_module
 from flashrun.controller.served_namespaces import WATCHED_KINDS
@@ -53,24 +53,13 @@ class Recorder(Receiver):
         self.misses += 1
 
 
-async def connection_of(world: World) -> kopf.ConnectionInfo:
-    connection = await world.cluster.connection()
-    return kopf.ConnectionInfo(
-        server=connection.server,
-        ca_path=connection.ca_path,
-        certificate_path=connection.certificate_path,
-        private_key_path=connection.key_path,
-        token=connection.token,
-    )
-
-
 async def test_kopf_gets_positions_of_lists_and_watches_and_other_answers_as_they_are(
     world: World,
 ):
     await world.submit(RUN)
     await world.phase(RUN, "Starting")
     recorder = Recorder()
-    context = watch_session(await connection_of(world), KINDS, recorder)
+    context = watch_session(await world.cluster.connection(), KINDS, recorder)
     async with context.aiohttp_session as session:
         for kind in ("FlashRun", "Job"):
             url = f"{context.server}{RESOURCES[kind].path(world.namespace, '')}"
@@ -102,7 +91,7 @@ async def test_a_list_of_several_pages_ends_once(world: World):
     for number in range(5):
         await world.submit(f"flash-{number}-listed")
     recorder = Recorder()
-    context = watch_session(await connection_of(world), KINDS, recorder)
+    context = watch_session(await world.cluster.connection(), KINDS, recorder)
     url = f"{context.server}{RESOURCES['FlashRun'].path(world.namespace, '')}?limit=2"
     following = ""
     async with context.aiohttp_session as session:
@@ -127,7 +116,7 @@ async def test_what_asks_kopf_to_wait_is_bounded(asked: str, seconds: float):
     app = web.Application()
     app.router.add_get("/x", refuse)
     async with TestServer(app) as server:
-        connection = kopf.ConnectionInfo(server=str(server.make_url("/")), insecure=True)
+        connection = Connection(str(server.make_url("/")))
         session = watch_session(connection, {}, Recorder()).aiohttp_session
         async with session, session.get(server.make_url("/x")) as response:
             assert float(response.headers["Retry-After"]) == seconds
@@ -143,7 +132,7 @@ async def test_of_pods_with_very_many_labels_little_is_read_and_all_of_the_other
         spec = {"containers": [{"name": "c", "image": "i"}]}
         post(world, "Pod", json.dumps({"metadata": metadata, "spec": spec}))
     recorder = Recorder()
-    context = watch_session(await connection_of(world), KINDS, recorder)
+    context = watch_session(await world.cluster.connection(), KINDS, recorder)
     async with context.aiohttp_session as session:
         url = f"{context.server}{RESOURCES['Pod'].path(world.namespace)}?limit=25"
         gc.collect()
@@ -172,7 +161,7 @@ async def test_of_a_run_of_the_largest_size_the_name_is_known_and_nothing_is_kep
 ):
     post(world, names.KIND, large_run(world.namespace, case))
     recorder = Recorder()
-    context = watch_session(await connection_of(world), KINDS, recorder)
+    context = watch_session(await world.cluster.connection(), KINDS, recorder)
     url = f"{context.server}{RESOURCES['FlashRun'].path(world.namespace, '')}"
     async with context.aiohttp_session as session:
         async with session.get(f"{url}?limit=25") as response:
@@ -190,7 +179,7 @@ async def test_a_line_that_is_too_long_is_left_out(world: World, monkeypatch: py
     await world.submit("flash-2-large", environment=large)
     monkeypatch.setattr(watch_session_module, "OBJECT_BYTES", 8_000)
     recorder = Recorder()
-    context = watch_session(await connection_of(world), KINDS, recorder)
+    context = watch_session(await world.cluster.connection(), KINDS, recorder)
     url = f"{context.server}{RESOURCES['FlashRun'].path(world.namespace, '')}"
     async with context.aiohttp_session as session:
         async with session.get(f"{url}?watch=true&timeoutSeconds=1") as response:

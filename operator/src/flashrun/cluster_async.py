@@ -53,9 +53,7 @@ class AsyncClient:
         Raises:
             ConnectionBroken: the server did not answer.
         """
-        headers = CIMultiDict([*request.headers, *connection.impersonation])
-        if connection.authorization:
-            headers["Authorization"] = connection.authorization
+        headers = CIMultiDict([*request.headers, *connection.headers])
         limits = aiohttp.ClientTimeout(total=seconds, sock_connect=self._connect_seconds)
         try:
             answer = await self._client_for(connection).request(

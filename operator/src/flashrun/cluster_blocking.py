@@ -5,7 +5,6 @@ few requests, and then end. An answer is read as a whole, so streams are not for
 """
 
 import asyncio
-import ssl
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -62,9 +61,7 @@ class BlockingClient:
         """
         pool = self._pool_for(connection)
         timeout = urllib3.Timeout(connect=self._connect_seconds, read=seconds)
-        headers = urllib3.HTTPHeaderDict([*request.headers, *connection.impersonation])
-        if connection.authorization:
-            headers["Authorization"] = connection.authorization
+        headers = urllib3.HTTPHeaderDict([*request.headers, *connection.headers])
 
         def call() -> WholeAnswer:
             url, body = connection.server + request.url, request.text
@@ -87,37 +84,30 @@ class BlockingClient:
         place = connection._replace(authorization="")
         if self._pool is None or place != self._pool_of:
             try:
-                self._pool = _make_pool(connection)
+                self._pool = connection_pool(connection)
             except OSError as error:  # of TLS, too
                 raise ConnectionBroken(f"its certificates cannot be read: {error}") from None
             self._pool_of = place
         return self._pool
 
 
-def _make_pool(connection: Connection) -> urllib3.PoolManager:
+def connection_pool(connection: Connection) -> urllib3.PoolManager:
+    """Return connections to a server, with its proxy and whom to trust; raises ``OSError``."""
     keywords: dict[str, Any] = {
         # A broken connection is the caller's to repeat; of a redirect, credentials stay behind.
         "retries": urllib3.Retry(total=None, connect=0, read=0, redirect=3, status=0, other=0),
         "maxsize": 16,
     }
     if connection.server.startswith("https"):
-        keywords["ssl_context"] = _trust(connection)
+        if connection.insecure:
+            urllib3.disable_warnings(InsecureRequestWarning)  # the kubeconfig says so
+        keywords["ssl_context"] = connection.tls_context()
         if connection.server_name:
             keywords["server_hostname"] = connection.server_name
     if not connection.proxy:
         return urllib3.PoolManager(**keywords)
     proxy = Proxy.parse(connection.proxy)
     return urllib3.ProxyManager(proxy.address, proxy_headers=proxy.user_headers, **keywords)
-
-
-def _trust(connection: Connection) -> ssl.SSLContext:
-    context = ssl.create_default_context(cafile=connection.ca_path)
-    if connection.certificate_path:
-        context.load_cert_chain(connection.certificate_path, connection.key_path)
-    if connection.insecure:
-        urllib3.disable_warnings(InsecureRequestWarning)  # the kubeconfig says so
-        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    return context
 
 
 def _cause(error: Exception) -> str:

@@ -4,6 +4,7 @@ The login of a person is in ``kubeconfig``.
 """
 
 import os
+import ssl
 import time
 from pathlib import Path
 from typing import Final, NamedTuple, Self
@@ -35,10 +36,19 @@ class Connection(NamedTuple):
     """Headers that name the user to impersonate."""
 
     @property
-    def token(self) -> str | None:
-        """The bearer token; None without one."""
-        scheme, _, token = self.authorization.partition(" ")
-        return token if scheme.lower() == "bearer" else None
+    def headers(self) -> tuple[tuple[str, str], ...]:
+        """The headers of every request, some of them several times."""
+        credentials = (("Authorization", self.authorization),) if self.authorization else ()
+        return (*self.impersonation, *credentials)
+
+    def tls_context(self) -> ssl.SSLContext:
+        """Return whom to trust and the certificate of this user; raises ``OSError``."""
+        context = ssl.create_default_context(cafile=self.ca_path)
+        if self.certificate_path:
+            context.load_cert_chain(self.certificate_path, self.key_path)
+        if self.insecure:
+            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        return context
 
 
 class Login:

@@ -8,7 +8,6 @@ files, the later tokens of exec plugins and token files, and the user to imperso
 import base64
 import os
 import tempfile
-import time
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from functools import cache
@@ -26,14 +25,12 @@ from flashrun.exec_plugin import run_exec_plugin
 from flashrun.proxies import environment_proxy
 
 if TYPE_CHECKING:
-    from flashrun.auth_provider import AuthProvider
+    from flashrun.oidc_provider import OidcProvider
 
 DEFAULT_LOCATION: Final = str(Path("~/.kube/config"))
 
 _LEEWAY: Final = timedelta(seconds=2)
 """A token is renewed this long before it ends, so that it is valid when the server reads it."""
-_PROVIDER_SECONDS: Final = 10.0
-"""How often an OpenID Connect token is looked at; the client knows whether it has to be new."""
 _ERRORS: Final = (
     yaml.YAMLError,
     OSError,
@@ -55,14 +52,13 @@ class Kubeconfig(Login):
     """One context of the user's kubeconfig files, logged in."""
 
     def __init__(
-        self, connection: Connection, context: str, namespace: str, user: "_Entry", paths: str
+        self, connection: Connection, context: str, namespace: str, user: "_Entry"
     ) -> None:
         super().__init__(connection, context, namespace)
         self._user = user
-        self._paths = paths
-        self._plugin_ends: datetime | None = None
-        self._provider: AuthProvider | None = None
-        self._provider_read_at = 0.0
+        self._ends: datetime | None = None
+        """When the credentials of a plugin or a provider end; None: nobody says."""
+        self._provider: OidcProvider | None = None
 
     @classmethod
     async def load(cls, paths: str | None = None, context: str | None = None) -> Self:
@@ -80,11 +76,11 @@ class Kubeconfig(Login):
             name = context or _current_context(files)
             chosen = _Entry.find(files, "contexts", name).keys
             cluster = _Entry.find(files, "clusters", chosen["cluster"])
-            user = _Entry(Path(), {})
+            user = _Entry(Path(), "", {})
             if chosen.get("user"):
                 user = _Entry.find(files, "users", chosen["user"], optional=True)
             namespace = chosen.get("namespace") or "default"
-            login = cls(_connection(cluster, user), name, namespace, user, paths)
+            login = cls(_connection(cluster, user), name, namespace, user)
             await login._authenticate()
         except _ERRORS as error:
             raise _unusable(error) from None
@@ -92,33 +88,29 @@ class Kubeconfig(Login):
 
     @override
     async def refresh(self) -> None:
-        plugin_ended = self._plugin_ends and datetime.now(UTC) > self._plugin_ends - _LEEWAY
-        provider_is_old = time.monotonic() - self._provider_read_at > _PROVIDER_SECONDS
-        keys = self._user.keys
-        if plugin_ended or (keys.get("auth-provider") and provider_is_old) or _token_file(keys):
-            try:
-                await self._authenticate()
-            except _ERRORS as error:
-                raise _unusable(error) from None
+        ended = self._ends and datetime.now(UTC) > self._ends - _LEEWAY
+        if ended or _token_file(self._user.keys):
+            await self.renew()
 
     @override
     async def renew(self) -> bool:
         keys = self._user.keys
-        if not (keys.get("exec") or keys.get("auth-provider") or _token_file(keys)):
+        can_renew = self._provider and self._provider.can_renew
+        if not (keys.get("exec") or can_renew or _token_file(keys)):
             return False
         try:
-            await self._authenticate()
+            await self._authenticate(again=True)
         except _ERRORS as error:
             raise _unusable(error) from None
         return True
 
-    async def _authenticate(self) -> None:
-        """Set the credentials of now, of the first kind that the user has."""
+    async def _authenticate(self, *, again: bool = False) -> None:
+        """Set the credentials of now, of the first kind that the user has; ``again``: new ones."""
         keys = self._user.keys
         if keys.get("exec"):
             await self._run_plugin(keys["exec"])
         elif keys.get("auth-provider"):
-            await self._ask_provider()
+            await self._ask_provider(keys["auth-provider"], again=again)
         elif keys.get("token"):
             self._set_authorization(f"Bearer {keys['token'].strip()}")
         elif file := _token_file(keys):
@@ -131,7 +123,7 @@ class Kubeconfig(Login):
         """Run the exec plugin, and take its token or its certificate."""
         status = await run_exec_plugin(plugin, self._user.path.absolute().parent)
         ends = status.get("expirationTimestamp")
-        self._plugin_ends = parse_time(ends).astimezone(UTC) if ends else None
+        self._ends = parse_time(ends).astimezone(UTC) if ends else None
         if "token" not in status and "clientCertificateData" not in status:
             raise ValueError("the exec plugin answers with neither a token nor a certificate")
         if token := status.get("token"):
@@ -142,13 +134,19 @@ class Kubeconfig(Login):
                 key_path=_private_file(status["clientKeyData"].encode()),
             )
 
-    async def _ask_provider(self) -> None:
+    async def _ask_provider(self, chosen: Mapping[str, Any], *, again: bool) -> None:
+        if chosen["name"] != "oidc":
+            raise ValueError(f"the auth-provider {chosen['name']} is not supported")
         if self._provider is None:
-            from flashrun.auth_provider import AuthProvider
+            from flashrun.oidc_provider import OidcProvider
 
-            self._provider = AuthProvider(self._paths, self.context)
-        self._set_authorization(await self._provider.authorization())
-        self._provider_read_at = time.monotonic()
+            entry = self._user._replace(keys=chosen.get("config") or {})
+            authority = entry.file("idp-certificate-authority")
+            self._provider = OidcProvider(entry.keys, authority, entry.name, entry.path)
+        provider = self._provider
+        token = await (provider.renew() if again else provider.id_token())
+        self._set_authorization(f"Bearer {token}")
+        self._ends = provider.ends if provider.can_renew else None
 
     def _set_authorization(self, header: str) -> None:
         self.connection = self.connection._replace(authorization=header)
@@ -158,6 +156,7 @@ class _Entry(NamedTuple):
     """A named entry of a kubeconfig, and the file that has it."""
 
     path: Path
+    name: str
     keys: Mapping[str, Any]
 
     @classmethod
@@ -168,9 +167,9 @@ class _Entry(NamedTuple):
         for path, file in files.items():
             for entry in file.get(kind) or ():
                 if entry["name"] == name:
-                    return cls(path, entry[kind.removesuffix("s")] or {})
+                    return cls(path, name, entry[kind.removesuffix("s")] or {})
         if optional:
-            return cls(Path(), {})
+            return cls(Path(), name, {})
         raise ValueError(f"{kind} has no entry named {name}")
 
     def beside(self, path: str) -> Path:

@@ -8,7 +8,6 @@ resolves on this machine, nothing is forwarded.
 
 import asyncio
 import contextlib
-import ssl
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
@@ -127,20 +126,12 @@ class _Forward:
         from multidict import CIMultiDict
 
         connection = await self._cluster.connection()
-        trust = ssl.create_default_context(cafile=connection.ca_path)
-        if connection.insecure:
-            trust.check_hostname, trust.verify_mode = False, ssl.CERT_NONE
-        if connection.certificate_path:
-            trust.load_cert_chain(connection.certificate_path, connection.key_path)
-        headers = CIMultiDict(connection.impersonation)
-        if connection.authorization:
-            headers["Authorization"] = connection.authorization
         async with (
-            aiohttp.ClientSession(headers=headers) as session,
+            aiohttp.ClientSession(headers=CIMultiDict(connection.headers)) as session,
             session.ws_connect(
                 connection.server.rstrip("/") + self._path,
                 protocols=("v4.channel.k8s.io",),
-                ssl=trust,
+                ssl=connection.tls_context(),
                 proxy=connection.proxy,
                 server_hostname=connection.server_name,
                 max_msg_size=0,

@@ -233,16 +233,7 @@ def _registry(connect: Callable[[], Connection], receiver: Receiver) -> kopf.Ope
     registry = kopf.OperatorRegistry()
 
     async def login(**_: Any) -> kopf.AiohttpSession:
-        connection = await asyncio.to_thread(connect)
-        credentials = kopf.ConnectionInfo(
-            server=connection.server,
-            ca_path=connection.ca_path,
-            certificate_path=connection.certificate_path,
-            private_key_path=connection.key_path,
-            token=connection.token,
-            insecure=connection.insecure,
-        )
-        return watch_session(credentials, _KINDS, receiver)
+        return watch_session(await asyncio.to_thread(connect), _KINDS, receiver)
 
     def ignore(**_: Any) -> None:
         """Stand for a handler: kopf watches the kinds that have one."""

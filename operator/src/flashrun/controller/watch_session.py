@@ -19,6 +19,7 @@ from msgspec import Raw
 from multidict import CIMultiDict, CIMultiDictProxy
 from typing_extensions import override
 
+from flashrun.cluster_login import Connection
 from flashrun.cluster_requests import (
     HEAD_BYTES,
     LEFT_OUT,
@@ -252,7 +253,7 @@ async def _read_page(answer: aiohttp.ClientResponse) -> _ReadPage:
 
 
 def watch_session(
-    connection: kopf.ConnectionInfo, kinds: Mapping[str, str], given: Receiver
+    connection: Connection, kinds: Mapping[str, str], given: Receiver
 ) -> kopf.AiohttpSession:
     """Return a session with the address and the credentials of ``connection``.
 
@@ -269,15 +270,20 @@ def watch_session(
     class WatchAnswer(_Answer):
         receiver = given
 
+    class WatchRequest(aiohttp.ClientRequest):
+        def __init__(self, *words: Any, **options: Any) -> None:
+            options["server_hostname"] = connection.server_name
+            super().__init__(*words, **options)
+
     WatchAnswer.kinds = kinds
     tracing = aiohttp.TraceConfig()
     tracing.on_request_start.append(ask_for_text)
     session = aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0, ssl=connection.as_ssl_context()),
-        headers=connection.as_http_headers(),
-        proxy=connection.proxy_url,
-        trust_env=connection.trust_env,
+        connector=aiohttp.TCPConnector(limit=0, ssl=connection.tls_context()),
+        headers=CIMultiDict(connection.headers),
+        proxy=connection.proxy,
         trace_configs=[tracing],
+        request_class=WatchRequest,
         response_class=WatchAnswer,
     )
     return kopf.AiohttpSession(server=connection.server, aiohttp_session=session)
