@@ -4,16 +4,16 @@ A token says itself when it ends. The API server asks a webhook about each one, 
 tokens come from outside: the tokens that it signs itself are valid for ten minutes at least.
 """
 
-import json
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import yaml
+
+from tests.json_server import serve_json
 
 PLUGIN = """\
 #!/bin/sh
@@ -72,25 +72,14 @@ def serve_short_tokens(folder: Path) -> Iterator[ShortTokens]:
     plugin.write_text(PLUGIN)
     plugin.chmod(0o755)
 
-    class Webhook(BaseHTTPRequestHandler):
-        def log_message(self, *_: object) -> None:
-            """Nothing is logged."""
+    def answer(_: str, review: Any) -> dict[str, Any]:
+        valid = tokens.check(review["spec"]["token"])
+        user = {"username": "person", "groups": ["system:masters"]}
+        status = {"authenticated": True, "user": user} if valid else {"authenticated": False}
+        return {"apiVersion": review["apiVersion"], "kind": review["kind"], "status": status}
 
-        def do_POST(self) -> None:
-            review = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            valid = tokens.check(review["spec"]["token"])
-            user = {"username": "person", "groups": ["system:masters"]}
-            status = {"authenticated": True, "user": user} if valid else {"authenticated": False}
-            answer = {"apiVersion": review["apiVersion"], "kind": review["kind"], "status": status}
-            body = json.dumps(answer).encode()
-            self.send_response(200)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Webhook) as server:
-        address = f"http://127.0.0.1:{server.server_address[1]}/"
+    with serve_json(answer) as port:
+        address = f"http://127.0.0.1:{port}/"
         place = {"name": "webhook", "cluster": {"server": address}}
         context = {"name": "webhook", "context": {"cluster": "webhook", "user": "api"}}
         config = {
@@ -102,10 +91,4 @@ def serve_short_tokens(folder: Path) -> Iterator[ShortTokens]:
             "current-context": "webhook",
         }
         tokens.webhook.write_text(yaml.safe_dump(config))
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
-        thread.start()
-        try:
-            yield tokens
-        finally:
-            server.shutdown()
-            thread.join()
+        yield tokens

@@ -3,13 +3,10 @@
 It is for what a command loads and how fast it answers; what commands say is tested with a real one.
 """
 
-import json
 import ssl
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +17,7 @@ from flashrun.api.platform import Platform, Pool, StorageSettings, TrainerSettin
 from flashrun.api.public import FILE, PublicPlatform
 from localcluster.pki import Authority
 from tests.cli.golden import RUNS
+from tests.json_server import serve_json, server_context
 
 NAMESPACE = "team-a"
 RUN = "flash-1795348800-0a1b2c3d"
@@ -56,39 +54,15 @@ def serve_finished_run(folder: Path) -> Iterator[Path]:
         f"/api/v1/namespaces/{NAMESPACE}/configmaps/{names.PUBLIC_CONFIG_MAP}": config_map,
     }
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-        disable_nagle_algorithm = True
-
-        def log_message(self, *_: object) -> None:
-            """Nothing is logged."""
-
-        def do_GET(self) -> None:
-            answer = answers.get(self.path.partition("?")[0])
-            body = json.dumps(answer or {"kind": "Status", "code": 404}).encode()
-            self.send_response(200 if answer else 404)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
     authority = Authority(folder / "authority")
     authority.create()
     leaf = authority.leaf("api", "/CN=api", ["IP:127.0.0.1"])
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(leaf.certificate, leaf.key)
+    context = server_context(leaf)
     context.load_verify_locations(authority.certificate)
     context.verify_mode = ssl.CERT_REQUIRED
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        server.socket = context.wrap_socket(server.socket, server_side=True)
-        address = f"https://127.0.0.1:{server.server_address[1]}"
-        kubeconfig = authority.kubeconfig(folder / "kubeconfig", address, leaf)
+    with serve_json(lambda path, _: answers.get(path), context) as port:
+        kubeconfig = authority.kubeconfig(folder / "kubeconfig", f"https://127.0.0.1:{port}", leaf)
         config = yaml.safe_load(kubeconfig.read_text())
         config["contexts"][0]["context"]["namespace"] = NAMESPACE
         kubeconfig.write_text(yaml.safe_dump(config))
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
-        thread.start()
-        try:
-            yield kubeconfig
-        finally:
-            server.shutdown()
-            thread.join()
+        yield kubeconfig

@@ -1,7 +1,6 @@
 """A kubelet that serves nothing but logs, as the test writes them, cuts them and rotates them."""
 
 import json
-import ssl
 import threading
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -10,6 +9,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from localcluster.pki import Leaf
+from tests.json_server import server_context
 
 NODE = "node-of-tests"
 _BEGAN = datetime(2026, 11, 22, 12, tzinfo=UTC)
@@ -78,9 +78,9 @@ class Kubelet:
         handler = type("Handler", (_Handler,), {"containers": self.containers})
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
         self._server.daemon_threads = True
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(leaf.certificate, leaf.key)
-        self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
+        self._server.socket = server_context(leaf).wrap_socket(
+            self._server.socket, server_side=True
+        )
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
 
     @property

@@ -57,7 +57,7 @@ def test_without_a_kubeconfig_a_command_ends_with_2_and_a_sentence(
     done = shell(*words.split())
 
     assert done.returncode == ExitCode.USAGE
-    assert "there is no kubeconfig" in done.stderr
+    assert "no kubeconfig was found" in done.stderr
     assert "Traceback" not in done.stderr
     assert done.stdout == ""
 
@@ -66,7 +66,7 @@ def test_no_kubeconfig_is_a_sentence(shell: Shell) -> None:
     done = shell("runs")
 
     assert done.returncode == 2
-    assert done.stderr.startswith("error: there is no kubeconfig")
+    assert done.stderr.startswith("error: no kubeconfig was found")
 
 
 USAGE = [

@@ -2,16 +2,14 @@
 
 import base64
 import json
-import ssl
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 from flashrun.api import names
 from localcluster.pki import Authority
+from tests.json_server import serve_json, server_context
 
 SIDECAR = "a-mesh"
 """Its name comes before that of the trainer, and so does its status."""
@@ -60,29 +58,9 @@ def serve_injector(image: str, namespace: str, folder: Path) -> Iterator[dict[st
     leaf = authority.leaf("mesh", "/CN=mesh", ["IP:127.0.0.1"])
     patch = _patch(image)
 
-    class Webhook(BaseHTTPRequestHandler):
-        def log_message(self, *_: object) -> None:
-            """Nothing is logged."""
+    def answer(_: str, review: Any) -> dict[str, Any]:
+        response = {"uid": review["request"]["uid"], "allowed": True}
+        return {**review, "response": {**response, "patchType": "JSONPatch", "patch": patch}}
 
-        def do_POST(self) -> None:
-            review = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            answer = {"uid": review["request"]["uid"], "allowed": True}
-            review["response"] = {**answer, "patchType": "JSONPatch", "patch": patch}
-            body = json.dumps(review).encode()
-            self.send_response(200)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Webhook) as server:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(leaf.certificate, leaf.key)
-        server.socket = context.wrap_socket(server.socket, server_side=True)
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
-        thread.start()
-        try:
-            yield _configuration(server.server_address[1], authority, namespace)
-        finally:
-            server.shutdown()
-            thread.join()
+    with serve_json(answer, server_context(leaf)) as port:
+        yield _configuration(port, authority, namespace)

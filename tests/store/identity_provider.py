@@ -3,14 +3,14 @@
 import base64
 import json
 import subprocess
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+
+from tests.json_server import serve_json
 
 AUDIENCE = "storage"
 
@@ -68,24 +68,6 @@ def identity_provider(folder: Path) -> Iterator[IdentityProvider]:
     key = folder / "provider.key"
     _openssl("genrsa", "-out", str(key), "2048")
 
-    class Handler(BaseHTTPRequestHandler):
-        def log_message(self, *_: object) -> None:
-            """Nothing is logged."""
-
-        def do_GET(self) -> None:
-            body = json.dumps(provider.document(self.path)).encode()
-            self.send_response(200)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        provider = IdentityProvider(key, f"http://127.0.0.1:{server.server_address[1]}")
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
-        thread.start()
-        try:
-            yield provider
-        finally:
-            server.shutdown()
-            thread.join()
+    with serve_json(lambda path, _: provider.document(path)) as port:
+        provider = IdentityProvider(key, f"http://127.0.0.1:{port}")
+        yield provider

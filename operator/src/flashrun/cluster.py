@@ -599,7 +599,7 @@ def _pod_login() -> PodLogin:
         return PodLogin.load()
     except (KeyError, OSError):
         raise NoCluster(
-            "there is no kubeconfig, and this program does not run in a pod: set KUBECONFIG, "
+            "no kubeconfig was found, and this program does not run in a pod: set KUBECONFIG, "
             f"or create {DEFAULT_LOCATION} with the tool of your cluster"
         ) from None
 

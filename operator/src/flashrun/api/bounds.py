@@ -9,7 +9,13 @@ from datetime import UTC, datetime, timedelta
 from math import isfinite
 from typing import Annotated, Final
 
-from pydantic import AfterValidator, Field, StringConstraints, ValidationInfo
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    StringConstraints,
+    ValidationInfo,
+)
 from pydantic_core import PydanticCustomError
 
 from flashrun.api.secret_patterns import redact_secrets
@@ -78,6 +84,18 @@ SENTENCE_LIMIT: Final = 256
 """Longest explanation of a value, in characters."""
 Sentence = Annotated[str, StringConstraints(max_length=SENTENCE_LIMIT), AfterValidator(clean_text)]
 """An explanation on one line, without secrets."""
+STATUS_TEXT_LIMIT: Final = 2048
+"""Longest message or hint in a status, in characters."""
+
+
+def _shorten(text: object) -> object:
+    if isinstance(text, str) and len(text) > STATUS_TEXT_LIMIT:
+        return text[: STATUS_TEXT_LIMIT - 1] + "…"
+    return text
+
+
+StatusText = Annotated[str, BeforeValidator(_shorten), Field(max_length=STATUS_TEXT_LIMIT)]
+"""A message or a hint in a status: a longer one, such as another program's answer, is cut."""
 Percent = Annotated[int, Field(ge=0, le=100)]
 LAYER_NAMES_LIMIT: Final = 32
 """Most names of layers in one record."""

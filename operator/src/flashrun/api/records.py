@@ -29,6 +29,7 @@ from flashrun.api.bounds import (
     Percent,
     Positive,
     Sentence,
+    StatusText,
     ZonedTime,
 )
 from flashrun.api.catalog import Source, Thinking
@@ -421,8 +422,8 @@ class Ending(Record):
     run: RunIdentity
     phase: Phase
     reason: AnyReason
-    message: str = Field(default="", max_length=2048)
-    hint: str = Field(default="", max_length=2048)
+    message: StatusText = ""
+    hint: StatusText = ""
     """Of a failed run, like the next two."""
     exit_code: int | None = None
     peak_memory_bytes: int | None = None

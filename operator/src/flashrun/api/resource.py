@@ -15,7 +15,7 @@ from pydantic import Field, ValidationError
 
 from flashrun.api import names
 from flashrun.api.base import Section, error_sentences
-from flashrun.api.bounds import LayerNames, Percent, Sentence
+from flashrun.api.bounds import LayerNames, Percent, Sentence, StatusText
 from flashrun.api.config import Flag, RunConfig
 from flashrun.api.reasons import (
     NO_REASON,
@@ -82,7 +82,7 @@ class Condition(Section):
     type: Annotated[str, Field(max_length=64)]
     status: ConditionStatus
     reason: Annotated[Reason | ForeignReason, ReasonText(max_length=64)]
-    message: Annotated[str, Field(max_length=2048)] = ""
+    message: StatusText = ""
     last_transition_time: datetime
     observed_generation: int | None = None
 
@@ -140,8 +140,8 @@ class FailureStatus(Section):
     """Why the run failed, in one sentence and a hint."""
 
     reason: AnyReason
-    message: Annotated[str, Field(max_length=2048)]
-    hint: Annotated[str, Field(max_length=2048)] = ""
+    message: StatusText
+    hint: StatusText = ""
     exit_code: int | None = None
     peak_memory_bytes: int | None = None
     """Most memory in use: of a GPU where there is one, else of the trainer."""
@@ -151,7 +151,7 @@ class PendingStatus(Section):
     """Why the run waits, in one sentence."""
 
     reason: AnyReason
-    message: Annotated[str, Field(max_length=2048)]
+    message: StatusText
 
 
 class BatchingStatus(Section):

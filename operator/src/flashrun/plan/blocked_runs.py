@@ -2,9 +2,8 @@
 
 from collections.abc import Iterable
 from datetime import datetime
-from typing import Final
 
-from flashrun.api.bounds import clean_text
+from flashrun.api.bounds import STATUS_TEXT_LIMIT, clean_text
 from flashrun.api.reasons import TERMINAL, ConditionType, Phase, Reason
 from flashrun.api.resource import FlashRun, FlashRunStatus, PendingStatus
 from flashrun.api.times import format_time, whole_seconds
@@ -12,15 +11,13 @@ from flashrun.plan import conditions, run_status
 from flashrun.plan.conditions import FALSE, TRUE, DesiredCondition
 from flashrun.plan.types import Object
 
-_MESSAGE_LIMIT: Final = 2048
-
 
 def blocked_status(run: FlashRun, reason: Reason, message: str, now: datetime) -> FlashRunStatus:
     """Return the status of a run over which a pass ended early: why, in one sentence.
 
     The phase stays, as the next pass tries again.
     """
-    message = clean_text(message[:_MESSAGE_LIMIT])[:_MESSAGE_LIMIT]
+    message = clean_text(message[:STATUS_TEXT_LIMIT])
     return run_status.with_phase(
         run.status.replace(
             observed_generation=run.generation,
@@ -83,7 +80,7 @@ def unreadable_spec(manifest: Object, problems: Iterable[str], now: datetime) ->
     phase = str((manifest.get("status") or {}).get("phase") or Phase.PENDING)
     if phase in TERMINAL:
         return None
-    message = f"This operator cannot read the spec: {'; '.join(problems)}"[:2048]
+    message = f"This operator cannot read the spec: {'; '.join(problems)}"
     written = (manifest.get("status") or {}).get("conditions") or []
     if {condition.get("message", "") for condition in written} == {message}:
         return None

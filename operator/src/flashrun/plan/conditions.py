@@ -67,7 +67,7 @@ def _dated(
         type=item.type,
         status=item.status,
         reason=item.reason,
-        message=item.message[:2048],
+        message=item.message,
         last_transition_time=now if changed or before is None else before.last_transition_time,
         observed_generation=generation,
     )

@@ -52,7 +52,7 @@ def unfinished_jobs(jobs: Iterable[Object]) -> tuple[Object, ...]:
 
 def wait(context: RunContext, reason: Reason, message: str, condition: ConditionType) -> Decision:
     """Let the run wait; say for what, in ``pending`` and in the condition that is not met."""
-    pending = PendingStatus(reason=reason, message=message[:2048])
+    pending = PendingStatus(reason=reason, message=message)
     status = run_status.with_phase(
         context.status.replace(pending=pending),
         context.run,

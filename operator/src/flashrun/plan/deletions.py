@@ -13,7 +13,6 @@ from flashrun.api.reasons import TERMINAL, Phase, Reason
 from flashrun.api.resource import FlashRun, FlashRunStatus, PendingStatus
 from flashrun.plan import run_status
 
-_LIMIT: Final = 2048
 _FINALIZERS_SHOWN: Final = 8
 
 
@@ -24,7 +23,7 @@ def deleted_status(
     if run.status.phase in TERMINAL:
         return run.status
     what = "its checkpoints are kept." if ended else "its pods are ending."
-    message = f"The run was deleted; {what}{_held_by(finalizers)}"[:_LIMIT]
+    message = f"The run was deleted; {what}{_held_by(finalizers)}"
     return run_status.with_phase(
         run.status.replace(observed_generation=run.generation, pending=None),
         run,
@@ -42,7 +41,7 @@ def unfinished_deletion(
     if run.status.phase in TERMINAL:
         return run.status
     sentence = f"The deletion of the run is not finished, and is tried again: {message}"
-    sentence = clean_text(f"{sentence.rstrip('.')}.{_held_by(finalizers)}"[:_LIMIT])[:_LIMIT]
+    sentence = clean_text(f"{sentence.rstrip('.')}.{_held_by(finalizers)}")
     return run_status.with_phase(
         run.status.replace(
             observed_generation=run.generation,

@@ -61,14 +61,14 @@ def pod_failure(pod: Pod) -> FailureStatus:
     failure = _own_failure(pod)
     if pod.index == 0:
         return failure
-    return failure.replace(message=f"In pod {pod.name}: {failure.message}"[:2048])
+    return failure.replace(message=f"In pod {pod.name}: {failure.message}")
 
 
 def _own_failure(pod: Pod) -> FailureStatus:
     if pod.evicted:
         return FailureStatus(
             reason=Reason.EVICTED,
-            message=f"The kubelet ended the pod: {pod.status_message or pod.status_reason}"[:2048],
+            message=f"The kubelet ended the pod: {pod.status_message or pod.status_reason}",
             hint="Ask the platform's administrator for a larger trainer.sharedMemory."
             if pod.overfilled_shared_memory
             else "Write less to local disk, or ask the platform's administrator for a larger limit "

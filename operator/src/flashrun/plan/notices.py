@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from flashrun.api.bounds import clean_text
+from flashrun.api.bounds import STATUS_TEXT_LIMIT, clean_text
 from flashrun.api.reasons import Activity, KubernetesReason
 from flashrun.api.resource import FlashRun
 from flashrun.api.times import parse_time
@@ -20,7 +20,6 @@ FAILED_CREATE: Final = "FailedCreate"
 """Reason of an Event: the API server refused a pod of the Job."""
 _CREATING: Final = "Error creating: "
 _SCHEDULER: Final = "default-scheduler"
-_SENTENCE_LIMIT: Final = 2048
 _REASON_LIMIT: Final = 64
 _EPOCH: Final = datetime.fromtimestamp(0, UTC)
 
@@ -121,4 +120,4 @@ def _is_word(reason: str) -> bool:
 
 
 def _clean(text: Any) -> str:
-    return clean_text(str(text or "")[:_SENTENCE_LIMIT])
+    return clean_text(str(text or "")[:STATUS_TEXT_LIMIT])

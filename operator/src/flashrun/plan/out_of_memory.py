@@ -3,8 +3,6 @@
 The same try in the same place would end in the same way.
 """
 
-from typing import Final
-
 from flashrun.api.platform import Pool
 from flashrun.api.pod import PACKAGES_CONTAINER, TRAINER_CONTAINER
 from flashrun.api.quantities import multiply_quantity
@@ -16,9 +14,6 @@ from flashrun.plan.objects import INIT_MEMORY
 from flashrun.plan.placement import Placement
 from flashrun.plan.pods import Pod
 from flashrun.plan.run_context import RunContext
-
-_LIMIT: Final = 2048
-"""Longest message, and longest hint."""
 
 
 def roomier_placement(
@@ -46,9 +41,7 @@ def memory_failure(
     failure = pod_failure(pod)
     if pod.lacked_main_memory and pod.container != TRAINER_CONTAINER:
         return failure.replace(
-            message=f"{failure.message} Init container {pod.container} gets {INIT_MEMORY}."[
-                :_LIMIT
-            ],
+            message=f"{failure.message} Init container {pod.container} gets {INIT_MEMORY}.",
             hint="Choose versions in environment.pip that the index has as wheels: building a "
             "package takes memory."
             if pod.container == PACKAGES_CONTAINER
@@ -72,8 +65,8 @@ def memory_failure(
     train = resolved.train
     values = f"train.batch_size is {train.batch_size}, train.max_length {train.max_length}."
     return failure.replace(
-        message=f"{_sentence(failure.message)} {limit} {where}"[:_LIMIT],
-        hint=f"{_sentence(failure.hint)} Here {values}"[:_LIMIT],
+        message=f"{_sentence(failure.message)} {limit} {where}",
+        hint=f"{_sentence(failure.hint)} Here {values}",
     )
 
 

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from flashrun.api import names
-from flashrun.api.bounds import clean_text
+from flashrun.api.bounds import STATUS_TEXT_LIMIT, clean_text
 from flashrun.api.exits import IGNORED_CODES, Exit, Termination, exit_of, parse_termination
 from flashrun.api.pod import (
     DISRUPTED_CONDITION,
@@ -30,7 +30,6 @@ _EPOCH: Final = datetime.fromtimestamp(0, UTC)
 _END: Final = datetime.max.replace(tzinfo=UTC)
 _CONSEQUENT_CODES: Final = frozenset({*IGNORED_CODES, Exit.NCCL})
 """Exit codes of pods that ended because another one did."""
-_SENTENCE_LIMIT: Final = 2048
 _IMAGE_REASONS: Final = frozenset(
     {
         KubernetesReason.ERR_IMAGE_PULL,
@@ -300,7 +299,7 @@ def _added(name: str, what: str) -> str:
 
 def _clean(text: str | None) -> str:
     """Return a sentence of another program within bounds, on one line and without secrets."""
-    return clean_text((text or "")[:_SENTENCE_LIMIT])
+    return clean_text((text or "")[:STATUS_TEXT_LIMIT])
 
 
 def _activity(containers: list[dict[str, Any]]) -> Activity | None:

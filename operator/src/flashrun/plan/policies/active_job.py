@@ -59,7 +59,7 @@ def follow_job(context: RunContext) -> Decision:
     if without_image is not None:
         failure = FailureStatus(
             reason=Reason.IMAGE_PULL_FAILED,
-            message=f"The trainer image cannot be pulled: {without_image.waiting_message}"[:2048],
+            message=f"The trainer image cannot be pulled: {without_image.waiting_message}",
             hint="Ask the platform's administrator to check trainer.image and trainer.pullSecrets.",
         )
         return fail_run(context, failure, delete_jobs=True)
@@ -131,14 +131,14 @@ def _describe_pods(context: RunContext, job: Object, nodes: int) -> tuple[Phase,
     if job["spec"].get("suspend"):
         queued = context.workload_of(job)
         if active:
-            return Phase.RUNNING, Reason.SUSPENDING, stopping_sentence(queued)[:2048]
-        return Phase.PENDING, Reason.QUEUED, waiting_sentence(job, queued)[:2048]
+            return Phase.RUNNING, Reason.SUSPENDING, stopping_sentence(queued)
+        return Phase.PENDING, Reason.QUEUED, waiting_sentence(job, queued)
     if find_condition(job, "Complete") is not None:
         return Phase.RUNNING, Reason.FINISHING, Reason.FINISHING.sentence
     notices = context.observed.notices
     if refusal := refused_pod(notices.get(job["metadata"].get("uid", ""), ()), context.pods):
         message = f"{_last_ending(context)}The Job controller cannot create a pod: {refusal}"
-        return Phase.PENDING, Reason.CLUSTER_REFUSES, message[:2048]
+        return Phase.PENDING, Reason.CLUSTER_REFUSES, message
     if not active or any(not pod.active and pod.exit_code != 0 for pod in pods):
         return waiting, Reason.POD_PENDING, _between_attempts(context, active)
     if unschedulable := [pod for pod in active if pod.unschedulable]:
@@ -147,17 +147,17 @@ def _describe_pods(context: RunContext, job: Object, nodes: int) -> tuple[Phase,
         message = f"No node fits: {share}{held.unschedulable}"
         if said := autoscaler_sentence(notices.get(held.uid, ())):
             message = f"{message} {said}"
-        return waiting, Reason.UNSCHEDULABLE, message[:2048]
+        return waiting, Reason.UNSCHEDULABLE, message
     if blocked := next((pod for pod in active if pod.waiting_reason), None):
         detail = blocked.waiting_message or blocked.waiting_reason
         reason = reason_from(blocked.waiting_reason)
-        return waiting, reason, f"The pod cannot start: {detail}"[:2048]
+        return waiting, reason, f"The pod cannot start: {detail}"
     for pod in active:
         works = pod_activity(pod, notices) is not None
         warning = None if works else newest_warning(notices.get(pod.uid, ()))
         if warning is not None and pod.started is None:
             reason = reason_from(warning.reason) if warning.reason else Reason.POD_PENDING
-            return waiting, reason, f"The pod cannot start: {warning.message}"[:2048]
+            return waiting, reason, f"The pod cannot start: {warning.message}"
     if preparing_pod := next((pod for pod in active if pod.started is None), None):
         activity = pod_activity(preparing_pod, notices) or Activity.STARTING
         preparing = _PREPARING.get(activity, Reason.STARTING)
@@ -167,7 +167,7 @@ def _describe_pods(context: RunContext, job: Object, nodes: int) -> tuple[Phase,
         return waiting, Reason.POD_PENDING, f"The Job controller has created {share}."
     heartbeat = context.observed.storage.heartbeat
     if heartbeat is not None and heartbeat.warning and heartbeat.pod == pods[0].name:
-        return Phase.RUNNING, Reason.TRAINING_WARNING, heartbeat.warning[:2048]
+        return Phase.RUNNING, Reason.TRAINING_WARNING, heartbeat.warning
     return Phase.RUNNING, Reason.TRAINING, Reason.TRAINING.sentence
 
 

@@ -34,7 +34,7 @@ def refuse_invalid_spec(context: RunContext) -> Decision | None:
         return None
     failure = FailureStatus(
         reason=Reason.SPEC_INVALID,
-        message="; ".join(map(str, problems))[:2048],
+        message="; ".join(map(str, problems)),
         hint="Change the config and submit it as a new run.",
     )
     decision = fail_run(context, failure)
