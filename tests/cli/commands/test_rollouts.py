@@ -102,13 +102,18 @@ def test_a_run_without_rollouts_says_why(served: Served, run: str) -> None:
     assert "has no answers of an evaluation" in served.flash("rollouts", run, "--eval").stderr
 
 
-def test_the_worst_five_of_a_step_take_two_seconds_at_most(served: Served, sampled: str) -> None:
+def test_the_worst_five_of_a_step_take_a_second_at_most(served: Served, sampled: str) -> None:
     """Of the processor: what else the machine does in the meantime does not count."""
     prefix = store_spec(served, sampled)
     served.store.put_bytes(names.rollouts_key(prefix, 11), rows(11, count=4096))
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    before = used_seconds()
     done = served.flash("rollouts", sampled, "--step", "11", "--worst", "5")
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
 
+    assert used_seconds() - before < 1
     assert len(done.stdout.splitlines()) == 5
-    assert after.ru_utime - before.ru_utime < 2
+
+
+def used_seconds() -> float:
+    """Return how long the processes that have ended used a processor."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime

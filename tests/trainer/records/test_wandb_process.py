@@ -23,7 +23,7 @@ from flashrun.api.exits import Exit
 from flashrun.api.records import ResolvedWandb
 from flashrun_trainer.records import wandb_process
 from flashrun_trainer.records.wandb_process import Tracker
-from tests.trainer.pods import Workshop, resolved
+from tests.trainer.pods import Workshop, evaluated, resolved, rows, sums
 
 pytestmark = [pytest.mark.trainer, pytest.mark.filterwarnings("default")]
 
@@ -109,10 +109,16 @@ def test_a_run_sends_its_metrics_step_by_step(
 ):
     for name in ("WANDB_API_KEY", "WANDB_MODE"):
         monkeypatch.setenv(name, offline[name])
-    pod = workshop.pod(resolved("sft", max_steps=3))
+    held_out = rows(("What is 1 plus 70?", "71"), ("What is 2 plus 70?", "72"))
+    run = resolved("sft", max_steps=3, save_every=2, eval=evaluated(max_examples=2))
+    pod = workshop.pod(run, sums(eval=held_out))
     assert pod.train() == Exit.DONE
-    assert [row["_step"] for row in history(pod.inside.work)] == [1, 2, 3]
-    assert [row["loss"] for row in history(pod.inside.work)] == pod.values("loss")
+    sent = history(pod.inside.work)
+    assert [row["_step"] for row in sent] == [0, 1, 2, 3]  # an evaluation is in the row of its step
+    assert [row["loss"] for row in sent[1:]] == pod.values("loss")
+    for name in ("eval/score", "eval/loss"):
+        assert [row[name] for row in sent if name in row] == pod.values(name)
+    assert [row["_step"] for row in sent if "eval/score" in row] == [0, 2, 3]
 
 
 class Refusing(BaseHTTPRequestHandler):
