@@ -177,8 +177,9 @@ async def test_keys_are_copied_without_a_value_leaving_the_module(cluster: Clust
     assert await cluster.secret_keys("default", "no-source") is None
 
     target = {"name": "target", "namespace": "default"}
-    await cluster.copy_keys(target, {"A": "source"})
-    await cluster.copy_keys(target, {"B": "source"})  # it exists: nothing happens
+    assert (await cluster.copy_keys(target, {"A": "source"}))["name"] == "target"
+    with pytest.raises(AlreadyExists):
+        await cluster.copy_keys(target, {"B": "source"})
     assert await cluster.secret_value("default", "target", "A") == "first"
     assert await cluster.secret_keys("default", "target") == ({}, frozenset({"A"}))
     metadata = await cluster.metadata("Secret", "default", "target")

@@ -131,7 +131,7 @@ async def test_a_deleted_run_that_comes_back_does_not_train(world: World):
     watch = Watch(
         lambda: (world.namespace,),
         lambda: connection,
-        lambda key: None,
+        lambda *_: None,
         world.reconciler.record_deletion,
     )
     watch.start()

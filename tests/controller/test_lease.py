@@ -9,7 +9,13 @@ import pytest
 
 from flashrun.cluster_errors import Conflict
 from flashrun.controller import lease as lease_module
-from flashrun.controller.lease import HOLD_SECONDS, LEASE_SECONDS, Lease
+from flashrun.controller.lease import (
+    HOLD_SECONDS,
+    LEASE_SECONDS,
+    RETRY_SECONDS,
+    Lease,
+    NotLeading,
+)
 from tests.controller.clocks import Clock
 
 
@@ -71,6 +77,22 @@ async def test_every_holder_knows_the_uid_of_the_lease(api: LeaseApi):
     assert (first.uid, second.uid) == ("uid-1", "uid-1")
 
 
+async def test_a_process_that_is_started_again_in_its_pod_goes_on_at_once(api: LeaseApi):
+    clock = Clock()
+    assert await candidate(api, "pod-1", clock)._try_to_renew()
+    assert not await candidate(api, "pod-2", clock)._try_to_renew()
+    assert await candidate(api, "pod-1", clock)._try_to_renew()
+
+
+async def test_another_replica_begins_within_ten_seconds_of_the_last_renewal(api: LeaseApi):
+    clock = Clock()
+    first, second = candidate(api, "first", clock), candidate(api, "second", clock)
+    await first._try_to_renew()
+    while not await second._try_to_renew():
+        clock.now += RETRY_SECONDS
+    assert HOLD_SECONDS < clock.now <= 10
+
+
 async def test_a_holder_stops_before_anyone_else_may_begin(api: LeaseApi):
     clock = Clock()
     first, second = candidate(api, "first", clock), candidate(api, "second", clock)
@@ -89,7 +111,7 @@ async def test_a_holder_whose_renewals_fail_stops_in_time(api: LeaseApi):
     first = candidate(api, "first", clock)
     await first._try_to_renew()
     api.down = True
-    clock.now = 5
+    clock.now = HOLD_SECONDS - 0.5
     assert not await first._try_to_renew()
     assert first.held
     clock.now = HOLD_SECONDS + 0.1
@@ -103,8 +125,8 @@ async def test_a_candidate_judges_by_what_it_saw_and_not_by_foreign_clocks(api: 
     for _ in range(5):
         assert await first._try_to_renew()
         assert not await second._try_to_renew()
-        ahead.now += 8
-        clock.now += 8
+        ahead.now += LEASE_SECONDS - 1
+        clock.now += LEASE_SECONDS - 1
 
 
 async def test_a_released_lease_is_taken_at_once(api: LeaseApi):
@@ -116,19 +138,61 @@ async def test_a_released_lease_is_taken_at_once(api: LeaseApi):
     assert await second._try_to_renew()
 
 
-async def test_acting_ends_in_time_also_while_a_renewal_hangs(
-    api: LeaseApi, monkeypatch: pytest.MonkeyPatch
-):
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Short times; a renewal that hangs does so for longer than the lease is held."""
     monkeypatch.setattr(lease_module, "HOLD_SECONDS", 1.0)
     monkeypatch.setattr(lease_module, "RETRY_SECONDS", 0.1)
     monkeypatch.setattr(lease_module, "TRY_SECONDS", 60.0)
-    holder = Lease(api, "ns", "lease", "first")  # type: ignore[arg-type]
+
+
+@pytest.mark.usefixtures("quick")
+async def test_work_ends_in_time_also_while_a_renewal_hangs_and_goes_on_afterwards(
+    api: LeaseApi, monkeypatch: pytest.MonkeyPatch
+):
+    holder, regained = Lease(api, "ns", "lease", "first"), asyncio.Event()  # type: ignore[arg-type]
+    holder.on_regained.append(regained.set)
     await holder.acquire()
+    renewing = asyncio.create_task(holder.renew_until_taken())
     api.hangs = True
     began = time.monotonic()
-    await asyncio.wait_for(holder.renew_until_lost(), 30)
+    with pytest.raises(NotLeading):
+        async with holder.while_held():
+            await asyncio.wait_for(asyncio.Event().wait(), 30)  # a call that hangs
     assert time.monotonic() - began >= 0.9
+    with pytest.raises(NotLeading):
+        holder.check()
+    assert not regained.is_set()
+
+    monkeypatch.setattr(lease_module, "TRY_SECONDS", 0.2)
+    api.hangs = False
+    async with asyncio.timeout(90), holder.while_held():
+        holder.check()
+    await asyncio.wait_for(regained.wait(), 30)
+    assert not renewing.done()
+    renewing.cancel()
+
+
+@pytest.mark.usefixtures("quick")
+async def test_a_holder_ends_when_another_replica_has_acted_meanwhile(api: LeaseApi):
+    """Also if that one has released the lease: what this one knows may be out of date."""
+    clock = Clock()
+    holder, other = candidate(api, "first", clock), candidate(api, "second", clock)
+    await holder.acquire()
+    assert not await other._try_to_renew()
+    clock.now = LEASE_SECONDS + 0.1
+    assert await other._try_to_renew()
+    await other.release()
+    await asyncio.wait_for(holder.renew_until_taken(), 30)
     assert not holder.held
+
+
+async def test_a_time_limit_inside_work_is_not_taken_for_the_end_of_the_lease(api: LeaseApi):
+    holder = candidate(api, "first", Clock())
+    await holder.acquire()
+    with pytest.raises(TimeoutError):
+        async with holder.while_held():
+            raise TimeoutError
 
 
 async def test_a_renewal_that_hangs_is_given_up_and_another_one_holds_the_lease(

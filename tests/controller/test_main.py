@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from flashrun.api import names
+from flashrun.api.pod import POD_VARIABLE
 from flashrun.api.public import FILE, PublicPlatform
 from flashrun.api.records import Heartbeat, RunIdentity, StorageAccess
 from flashrun.controller.__main__ import _open_storage
@@ -76,7 +77,7 @@ async def test_of_two_replicas_one_acts_and_the_other_takes_over(
     assert not operators.leads(second)
 
     first.send_signal(signal.SIGSTOP)
-    operators.wait(lambda: operators.leads(second), 40)
+    operators.wait(lambda: operators.leads(second), stretched(10))
     await world.submit(RUN)
     await wait_for_phase(world, RUN, "Starting")
     first.send_signal(signal.SIGCONT)
@@ -87,7 +88,23 @@ async def test_of_two_replicas_one_acts_and_the_other_takes_over(
     operators.wait(lambda: operators.ask(third, "/readyz")[0] == 200)
     second.send_signal(signal.SIGTERM)
     # A lease that is not given back is taken after a longer time.
-    operators.wait(lambda: operators.leads(third), stretched(8))
+    operators.wait(lambda: operators.leads(third), stretched(5))
+
+
+async def test_a_single_replica_that_is_killed_goes_on_with_its_lease(
+    operators: Operators, world: World
+):
+    """The kubelet starts its container again, in the same pod."""
+    first = operators.start(**{POD_VARIABLE: "operator-1"})
+    operators.wait(lambda: operators.leads(first))
+    before = await world.cluster.get("Lease", "default", "flashrun-operator")
+    assert before["spec"]["holderIdentity"] == "operator-1"
+    first.kill()
+    first.wait()
+    again = operators.start(**{POD_VARIABLE: "operator-1"})
+    operators.wait(lambda: operators.leads(again))
+    after = await world.cluster.get("Lease", "default", "flashrun-operator")
+    assert after["spec"]["leaseTransitions"] == before["spec"]["leaseTransitions"]
 
 
 async def test_an_operator_killed_at_any_time_leaves_work_that_another_finishes(

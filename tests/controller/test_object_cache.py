@@ -25,6 +25,7 @@ def item(name: str = "run", **more: Any) -> WatchedObject:
         "run_uid": "run-uid",
         "run_name": "run",
         "settled": False,
+        "generation": 1,
         "text": RUN_TEXT if name == "run" else b'{"metadata": {"name": "%s"}}' % name.encode(),
     }
     return WatchedObject(**fields | more)
@@ -65,6 +66,19 @@ def test_what_was_listed_and_watched_is_answered() -> None:
     assert before.version == 10
     cache.remove("Job", TEAM, "job")
     assert jobs(cache) == ["job-2"]
+
+
+def test_a_run_is_as_this_process_wrote_it_in_that_version_alone() -> None:
+    cache = listed()
+    assert not cache.is_own_write(TEAM, item())
+    cache.wrote(names.KIND, TEAM, "run-uid", {"resourceVersion": "12"})
+    assert [cache.is_own_write(TEAM, item(version=v)) for v in (11, 12, 13)] == [
+        False,
+        True,
+        False,
+    ]
+    cache.wrote(names.KIND, TEAM, "run-uid", {})
+    assert not cache.is_own_write(TEAM, item(version=-1))
 
 
 def test_before_a_list_is_complete_nothing_is_answered() -> None:

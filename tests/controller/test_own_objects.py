@@ -54,6 +54,16 @@ async def test_what_the_operator_changes_is_forgotten_and_so_are_runs_that_are_g
     assert own._known.keys() == {"one"}
 
 
+async def test_what_the_operator_has_written_is_not_read() -> None:
+    clock, reads = Clock(), Reads({"name": "x"})
+    own = OwnObjects(clock)
+    own.note("uid", "x", {"name": "written"})
+    assert await own.read("uid", "x", reads, FRESH) == {"name": "written"}
+    clock.now += FRESH
+    assert await own.read("uid", "x", reads, FRESH) == {"name": "x"}
+    assert reads.count == 1
+
+
 async def test_large_content_is_not_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(own_objects, "KEPT_BYTES", 10)
     own, reads = OwnObjects(Clock()), Reads({"data": {"spec.json": "x" * 11}})

@@ -226,7 +226,7 @@ FOREIGN: list[tuple[str, Callable[[FlashRun], str]]] = [
 async def test_a_foreign_object_of_the_same_name_is_named_in_the_status(
     world: World, kind: str, name_of: Callable[[FlashRun], str]
 ):
-    name = name_of(await world.submit(RUN))
+    name = name_of(await world.submit(RUN, secretRefs=[{"name": "team-keys"}]))
     words = ["job", name, "--image=other"] if kind == "Job" else ["secret", "generic", name]
     await world.kubectl("create", *words)
     assert isinstance(await try_pass(world), ClusterError)
@@ -260,14 +260,14 @@ def write_raises(world: World, patch: pytest.MonkeyPatch) -> None:
     async def broken(*_: Any) -> Any:
         raise RuntimeError("value-of-a-secret")
 
-    patch.setattr(world.reconciler._cluster, "create", broken)
+    patch.setattr(world.reconciler._cluster, "_create_secret", broken)
 
 
 OWN_CAUSES: list[tuple[Callable[[World, pytest.MonkeyPatch], None], str, str]] = [
     (sts_refuses, "StorageUnavailable", "DurationSeconds exceeds[31m the role's Max"),
     (storage_takes_no_note, "StorageUnavailable", "503 SlowDown"),
     (decision_raises, "OperatorFailed", "AttributeError in flashrun.plan.decide.decide"),
-    (write_raises, "OperatorFailed", "RuntimeError in flashrun.cluster.copy_keys"),
+    (write_raises, "OperatorFailed", "RuntimeError in flashrun.cluster.create_secret"),
 ]
 
 

@@ -98,6 +98,20 @@ async def test_failures_come_back_later_each_time(monkeypatch: pytest.MonkeyPatc
     assert pauses[2] > 2 * pauses[0]
 
 
+async def test_what_failed_is_retried_at_once_when_its_cause_is_over(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr("flashrun.controller.queue.FIRST_RETRY_SECONDS", 600.0)
+    work = Work()
+    work.answers["x"] = iter([ValueError()])
+    work.queue.add(key("x"))
+    await asyncio.sleep(0.05)
+    assert [found.name for found in work.seen] == ["x"]
+    work.queue.hurry()
+    await asyncio.sleep(0.05)
+    assert await work.stop() == ["x", "x"]
+
+
 async def test_a_failure_holds_up_nobody_else():
     work = Work()
     work.answers["bad"] = iter([ValueError(), ValueError()])

@@ -13,7 +13,7 @@ from flashrun.api.records import CheckpointEvaluation, Claim, TrainerControl
 from flashrun.cluster import Cluster
 from flashrun.cluster_requests import Request
 from flashrun.controller import bounded_answers
-from flashrun.controller.reconcile import NotLeading
+from flashrun.controller.lease import NotLeading
 from flashrun.store_errors import StorageForbidden
 from tests.controller.stage import ENVIRONMENT, Kubelet, World, flash_run, now
 from tests.plan.worlds import evaluation

@@ -41,7 +41,7 @@ async def test_a_watch_that_dies_unnoticed_is_begun_anew(
     monkeypatch.setattr(watch_module, "_START_SECONDS", 2.0)
     seen: list[RunKey] = []
     connection = await world.cluster.connection()
-    watch = Watch(lambda: (world.namespace,), lambda: connection, seen.append)
+    watch = Watch(lambda: (world.namespace,), lambda: connection, lambda key, _: seen.append(key))
     watch.start()
     try:
         await until(lambda: watch._watchers() == len(WATCHED_KINDS))
@@ -70,7 +70,7 @@ async def test_a_watch_that_dies_unnoticed_is_begun_anew(
 async def test_runs_carry_nothing_of_the_framework(world: World):
     connection = await world.cluster.connection()
     seen: list[RunKey] = []
-    watch = Watch(lambda: (world.namespace,), lambda: connection, seen.append)
+    watch = Watch(lambda: (world.namespace,), lambda: connection, lambda key, _: seen.append(key))
     watch.start()
     try:
         await world.submit("flash-1-clean")
@@ -96,7 +96,9 @@ async def test_what_kopf_reads_goes_through_none_of_its_tasks_for_objects(
     cache, seen = ObjectCache(), list[RunKey]()
     connection = await world.cluster.connection()
     await world.submit("flash-1-listed")
-    watch = Watch(lambda: (world.namespace,), lambda: connection, seen.append, cache=cache)
+    watch = Watch(
+        lambda: (world.namespace,), lambda: connection, lambda key, _: seen.append(key), cache=cache
+    )
     watch.start()
     try:
         await until(lambda: cache.is_listed(world.namespace))
@@ -120,7 +122,9 @@ async def test_a_run_that_has_ended_is_not_due_at_the_start_nor_when_it_is_label
     await world.phase("flash-1-ended", "Failed")
     cache, seen = ObjectCache(), list[RunKey]()
     connection = await world.cluster.connection()
-    watch = Watch(lambda: (world.namespace,), lambda: connection, seen.append, cache=cache)
+    watch = Watch(
+        lambda: (world.namespace,), lambda: connection, lambda key, _: seen.append(key), cache=cache
+    )
     watch.start()
     try:
         await until(lambda: cache.is_listed(world.namespace))

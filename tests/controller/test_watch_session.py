@@ -197,7 +197,12 @@ async def test_a_watch_keeps_nothing_of_the_spec_of_a_run(world: World):
     deleted: list[Any] = []
     seen: list[Any] = []
     connection = await world.cluster.connection()
-    watch = Watch(lambda: (world.namespace,), lambda: connection, seen.append, deleted.append)
+    watch = Watch(
+        lambda: (world.namespace,),
+        lambda: connection,
+        lambda key, _: seen.append(key),
+        deleted.append,
+    )
     watch.start()
     try:
         await world.submit(RUN)

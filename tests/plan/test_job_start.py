@@ -8,8 +8,9 @@ from tests.plan.worlds import World, make_run, running
 
 
 def test_the_wandb_key_is_copied_only_when_it_exists() -> None:
-    without_key = World(make_run()).decide()
-    with_key = World(make_run()).seeing(secrets=worlds.lookup(WANDB_API_KEY="x-env")).decide()
+    run = make_run({"secret_refs": [{"name": "x-env"}]})
+    without_key = World(run).decide()
+    with_key = World(run).seeing(secrets=worlds.lookup(WANDB_API_KEY="x-env")).decide()
 
     assert without_key.secrets is not None
     assert with_key.secrets is not None

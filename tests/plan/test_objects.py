@@ -63,7 +63,7 @@ def test_a_trainer_has_no_way_to_the_kubernetes_api() -> None:
 
 
 def test_only_the_trainer_sees_secrets_and_gpus() -> None:
-    pod = pod_of()
+    pod = pod_of(secret_refs=[{"name": "team-keys"}])
     *prepare, trainer = containers(pod)
 
     assert trainer["envFrom"] == [{"secretRef": {"name": f"{STEM}-secrets"}}]

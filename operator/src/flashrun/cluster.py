@@ -11,12 +11,11 @@ forward ports.
 
 import asyncio
 import base64
-import contextlib
 import copy
 import heapq
 import os
 import random
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -24,7 +23,6 @@ from typing import TYPE_CHECKING, Any, Final, Self
 from flashrun.api import names
 from flashrun.api.times import format_time
 from flashrun.cluster_errors import (
-    AlreadyExists,
     Conflict,
     NoCluster,
     NotFound,
@@ -58,6 +56,8 @@ if TYPE_CHECKING:
 CALL_SECONDS: Final = 30.0
 CONNECT_SECONDS: Final = 5.0
 TRIES: Final = 4
+METADATA_PAGE: Final = 500
+"""Objects in one answer to a list of metadata."""
 POSITIONS_LIMIT: Final = 500
 """Most Workloads of one queue whose places are read."""
 
@@ -198,14 +198,17 @@ class Cluster:
             return tuple(item for _, _, item in sorted(heap, key=lambda entry: entry[1]))
         raise Unreachable(f"{RESOURCES[kind].plural} change faster than they can be listed")
 
-    async def list_metadata(self, kind: str, namespace: str) -> AsyncIterator[Object]:
-        """Yield only the metadata of the objects in a namespace, page by page.
+    async def list_metadata(
+        self, kind: str, namespace: str, labels: Collection[str] = ()
+    ) -> AsyncIterator[Object]:
+        """Yield only the metadata of the objects in a namespace that have ``labels``.
 
         Raises:
             ListExpired: it took too long; begin again.
         """
         partial = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
-        async for item in self._pages(kind, namespace, {}, partial):
+        having = dict.fromkeys(labels, "")
+        async for item in self._pages(kind, namespace, having, partial, page=METADATA_PAGE):
             yield item["metadata"]
 
     async def each(self, kind: str) -> AsyncIterator[Object]:
@@ -222,12 +225,16 @@ class Cluster:
             request = request._replace(query=(*request.query, ("dryRun", "All")))
         return await self._call(request)
 
-    async def apply(self, manifest: Object, manager: str = names.FIELD_MANAGER) -> None:
-        """Set the fields that ``manager`` owns to those in ``manifest`` (server-side apply)."""
+    async def apply(self, manifest: Object, manager: str = names.FIELD_MANAGER) -> Object:
+        """Set the fields that ``manager`` owns to those in ``manifest`` (server-side apply).
+
+        Returns the metadata of the object as it is now.
+        """
         request = manifest_request(manifest, "patch", "PATCH", manager)
         query = (*request.query, ("force", "true"))
         content_type = "application/apply-patch+yaml"
-        await self._call(request._replace(query=query, content_type=content_type, accept=_METADATA))
+        request = request._replace(query=query, content_type=content_type, accept=_METADATA)
+        return _metadata_in(await self._call(request))
 
     async def replace(self, manifest: Object) -> Object:
         """Replace a whole object; raises ``Conflict`` when it changed since it was read."""
@@ -262,8 +269,7 @@ class Cluster:
                 _METADATA,
             )
         )
-        metadata: Object = answer.get("metadata") or {}
-        return metadata
+        return _metadata_in(answer)
 
     async def patch_status(self, kind: str, namespace: str, name: str, status: Object) -> None:
         """Merge ``status`` into the status of an object (JSON merge patch)."""
@@ -384,12 +390,13 @@ class Cluster:
         keys = frozenset(key for key, value in (secret.get("data") or {}).items() if value)
         return secret["metadata"].get("labels") or {}, keys
 
-    async def copy_keys(self, metadata: Object, sources: Mapping[str, str]) -> None:
+    async def copy_keys(self, metadata: Object, sources: Mapping[str, str]) -> Object:
         """Create an immutable Secret with ``metadata`` from ``sources``: key → Secret that has it.
 
-        A Secret that exists already stays as it is.
+        Returns the metadata of the new Secret.
 
         Raises:
+            AlreadyExists: a Secret of this name exists; it stays as it is.
             NotFound: a source, or its key, was deleted since the lookup.
         """
         namespace = metadata["namespace"]
@@ -402,12 +409,14 @@ class Cluster:
                 raise NotFound(f"secret {source} in namespace {namespace} has no {missing[0]}")
             data |= {key: source_data[key] for key in keys}
         secret = _secret(metadata) | {"immutable": True, "data": data}
-        with contextlib.suppress(AlreadyExists):
-            await self.create(secret)
+        return await self._create_secret(secret, names.FIELD_MANAGER)
 
-    async def put_secret(self, metadata: Object, values: Mapping[str, str]) -> None:
-        """Create the Secret with ``metadata``, or replace its values by ``values``."""
-        await self.apply(_secret(metadata) | {"data": _encoded(values)})
+    async def put_secret(self, metadata: Object, values: Mapping[str, str]) -> Object:
+        """Create the Secret with ``metadata``, or replace its values by ``values``.
+
+        Returns the metadata of the Secret as it is now.
+        """
+        return await self.apply(_secret(metadata) | {"data": _encoded(values)})
 
     async def sync_secret(self, metadata: Object, values: Mapping[str, str]) -> None:
         """Put the Secret with ``metadata`` unless it has exactly these values."""
@@ -417,12 +426,17 @@ class Cluster:
 
     async def create_secret(
         self, metadata: Object, values: Mapping[str, str], manager: str = names.FIELD_MANAGER
-    ) -> None:
-        """Create a Secret; raises ``AlreadyExists``.
+    ) -> Object:
+        """Create a Secret, and return its metadata; raises ``AlreadyExists``.
 
         Unlike ``kubectl apply``, this leaves no copy of the values in an annotation.
         """
-        await self.create(_secret(metadata) | {"data": _encoded(values)}, manager)
+        secret = _secret(metadata) | {"data": _encoded(values)}
+        return await self._create_secret(secret, manager)
+
+    async def _create_secret(self, secret: Object, manager: str) -> Object:
+        request = manifest_request(secret, "create", "POST", manager, named=False)
+        return _metadata_in(await self._call(request._replace(accept=_METADATA)))
 
     async def secret_value(self, namespace: str, name: str, key: str) -> str:
         """Return one value of a Secret, for credentials that the caller itself uses."""
@@ -441,19 +455,22 @@ class Cluster:
         labels: Mapping[str, str],
         accept: str = "application/json",
         fields: Mapping[str, str] | None = None,
+        page: int = 0,
     ) -> AsyncIterator[Object]:
+        """Yield listed objects; ``labels`` without a value have to be there with any value."""
         resource = await self._resource(kind)
         selectors = (("labelSelector", labels), ("fieldSelector", fields or {}))
         query = tuple(
-            (name, ",".join(f"{key}={value}" for key, value in wanted.items()))
+            (name, ",".join(f"{key}={value}" if value else key for key, value in wanted.items()))
             for name, wanted in selectors
             if wanted
         )
-        following, limit, left_out = "", self._answers.page, 0
+        most = page or self._answers.page
+        following, limit, left_out = "", most, 0
         while True:
-            page = (("limit", str(limit)), *((("continue", following),) if following else ()))
+            place = (("limit", str(limit)), *((("continue", following),) if following else ()))
             request = Request(
-                "list", "GET", resource, namespace, query=(*query, *page), accept=accept
+                "list", "GET", resource, namespace, query=(*query, *place), accept=accept
             )
             try:
                 answer = await self._call(request)
@@ -477,7 +494,7 @@ class Cluster:
             following = answer["metadata"].get("continue", "")
             if not following:
                 return
-            limit = min(self._answers.page, 5 * limit)
+            limit = min(most, 5 * limit)
 
     async def _resource(self, kind: str) -> Resource:
         """Return where objects of ``kind`` are, in the newest version that the cluster serves."""
@@ -602,6 +619,11 @@ def _pod_login() -> PodLogin:
             "no kubeconfig was found, and this program does not run in a pod: set KUBECONFIG, "
             f"or create {DEFAULT_LOCATION} with the tool of your cluster"
         ) from None
+
+
+def _metadata_in(answer: Object) -> Object:
+    metadata: Object = answer.get("metadata") or {}
+    return metadata
 
 
 def _secret(metadata: Object) -> Object:

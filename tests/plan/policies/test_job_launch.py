@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from flashrun.api.reasons import Phase
+from flashrun.api.reasons import ConditionType, Phase
 from flashrun.api.records import Scale
 from flashrun.plan.decisions import RECHECK_SECONDS
 from tests.plan import worlds
@@ -12,9 +12,12 @@ from tests.plan.worlds import (
     running,
 )
 
+WITH_SECRETS = {"environment": {"id": "examples/sums", "secrets": ["SERVICE_API_KEY"]}}
+KEYS = worlds.lookup(SERVICE_API_KEY="x-env")
+
 
 def test_a_first_pass_creates_everything_a_pod_needs_before_the_job() -> None:
-    decision = World(make_run()).decide()
+    decision = World(make_run(WITH_SECRETS)).seeing(secrets=KEYS).decide()
 
     assert decision.status.phase is Phase.STARTING
     assert decision.secrets is not None
@@ -22,8 +25,17 @@ def test_a_first_pass_creates_everything_a_pod_needs_before_the_job() -> None:
     assert [manifest["kind"] for manifest in decision.apply] == ["ConfigMap", "Job"]
 
 
-def test_every_object_belongs_to_the_run() -> None:
+def test_a_run_that_names_no_secrets_gets_no_secret_for_them() -> None:
     decision = World(make_run()).decide()
+
+    assert decision.secrets is None
+    assert decision.status.condition(ConditionType.SECRETS_READY).status == "True"
+    [trainer] = decision.apply[-1]["spec"]["template"]["spec"]["containers"]
+    assert "envFrom" not in trainer
+
+
+def test_every_object_belongs_to_the_run() -> None:
+    decision = World(make_run(WITH_SECRETS)).seeing(secrets=KEYS).decide()
     assert decision.secrets is not None
     assert decision.access is not None
     made = [manifest["metadata"] for manifest in decision.apply]

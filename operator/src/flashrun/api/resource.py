@@ -61,6 +61,11 @@ class FlashRunSpec(RunConfig):
     control: Control = Control()
     """Switches that may change after the run was created."""
 
+    @property
+    def names_secrets(self) -> bool:
+        """Whether values of Secrets reach the run's pods."""
+        return bool(self.environment.secrets or self.secret_refs)
+
     @classmethod
     def from_config(cls, config: RunConfig, secret_refs: tuple[SecretRef, ...] = ()) -> Self:
         """Return the spec of a composed config, with where its secrets are looked up."""

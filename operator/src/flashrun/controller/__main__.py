@@ -1,7 +1,8 @@
 """The operator process: ``python -m flashrun.controller --settings platform.yaml``.
 
 It waits until it holds the lease. Then it watches, polls and reconciles until it gets a signal or
-loses the lease. Its exit code is 0 after a signal and 1 otherwise; the kubelet starts it again.
+another replica takes the lease. While the lease cannot be renewed, it writes nothing. Its exit code
+is 0 after a signal and 1 otherwise; the kubelet starts it again.
 """
 
 import argparse
@@ -30,6 +31,7 @@ from flashrun.controller.events import EventPoster
 from flashrun.controller.health import OLDEST_SECONDS, Health
 from flashrun.controller.known_runs import KnownRuns
 from flashrun.controller.lease import Lease
+from flashrun.controller.lost_events import LostEvents
 from flashrun.controller.mirror_reader import MirrorReader
 from flashrun.controller.object_cache import ObjectCache
 from flashrun.controller.observe import Observer
@@ -129,7 +131,7 @@ async def _run(settings: Settings, kubeconfig: Path | None, port: int) -> int:
 async def _act_with_lease(
     settings: Settings, cluster: Cluster, lease: Lease, health: Health
 ) -> None:
-    """Wait for the API server, then for the lease; act until the lease is lost.
+    """Wait for the API server, then for the lease; act until another replica takes the lease.
 
     The lease is renewed from the moment when it is held, whatever storage does.
     """
@@ -138,11 +140,8 @@ async def _act_with_lease(
         await asyncio.sleep(_RETRY_SECONDS)
     health.waits_for = ""
     await lease.acquire()
-    operator_metrics.LEADING.set(1)
-    try:
-        await _until_first_ends(lease.renew_until_lost(), _act(settings, cluster, lease, health))
-    finally:
-        operator_metrics.LEADING.set(0)
+    operator_metrics.LEADING.set_function(lambda: lease.held)
+    await _until_first_ends(lease.renew_until_taken(), _act(settings, cluster, lease, health))
 
 
 async def _act(settings: Settings, cluster: Cluster, lease: Lease, health: Health) -> None:
@@ -191,19 +190,25 @@ async def _run_workers(
     cache = ObjectCache(len(platform.namespaces))
     observer = Observer(cluster, store, heartbeats, mirror, cache=cache)
     known_runs = KnownRuns(store, lambda: lease.uid)
-    poster = EventPoster(cluster, lambda: lease.held)
+    acting = cluster.checking_writes(lease.check)
+    poster = EventPoster(acting, lambda: lease.held)
     reconciler = Reconciler(
         cluster, store, observer, known_runs, poster, platform, lambda: lease.held, cache=cache
     )
 
+    async def handle(key: RunKey) -> float | None:
+        async with lease.while_held():
+            return await reconciler.handle(key)
+
+    lease.on_regained.append(queue.hurry)
     operator_metrics.WAITING.set_function(lambda: len(queue))
 
-    def add(key: RunKey) -> None:
+    def add(key: RunKey, delay: float = 0.0) -> None:
         if key.namespace in platform.namespaces:
-            queue.add(key)
+            queue.add(key, delay)
 
-    def add_from_thread(key: RunKey) -> None:
-        loop.call_soon_threadsafe(add, key)
+    def add_from_thread(key: RunKey, delay: float) -> None:
+        loop.call_soon_threadsafe(add, key, delay)
 
     def connect() -> Connection:
         return asyncio.run_coroutine_threadsafe(cluster.connection(), loop).result(10)
@@ -218,26 +223,28 @@ async def _run_workers(
     await served.probe()
     lists = WatchLists(cache, served)
     watch = Watch(lambda: served.now, connect, add_from_thread, reconciler.record_deletion, cache)
+    lost_events = LostEvents(cluster, cache, lambda: served.now, add, watch.begin_anew)
     log.info("serving %s on %s", ", ".join(platform.namespaces), cluster.server)
     watch.start()
     health.checks += [watch.problem, lambda: _overdue(queue)]
     try:
         await _until_first_ends(
-            _report_readiness(cluster, heartbeats, health),
+            _report_readiness(acting, heartbeats, health),
             heartbeats.run(add),
             poster.run(),
             _add_heard(heard, add, lists),
             served.run(),
+            lost_events.run(),
             resync(cluster, platform.namespaces, add, known_runs.read, clean_up, lists),
             publish(
-                cluster,
+                acting,
                 store,
                 platform,
                 Upstreams(platform.trainer, settings.upstreams),
                 mirror,
                 lambda: heartbeats.problem if heartbeats.unsuitable else "",
             ),
-            *(queue.work(reconciler.handle) for _ in range(WORKERS)),
+            *(queue.work(handle) for _ in range(WORKERS)),
         )
     finally:
         watch.stop()

@@ -2,13 +2,15 @@
 
 The holder stops before another replica may begin. It counts from the moment when it *sent* a
 renewal, others count from the moment when they *saw* one; clocks of different machines are never
-compared. A holder that was frozen sees that its time is over, and ends instead of writing late.
+compared. A holder that was frozen sees that its time is over, and ends instead of writing late. One
+that cannot reach the API server rests, and goes on if nobody else has taken the lease meanwhile.
 """
 
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -16,15 +18,19 @@ from flashrun.api.times import format_micro_time
 from flashrun.cluster import Cluster
 from flashrun.cluster_errors import AlreadyExists, ClusterError, Conflict
 
-LEASE_SECONDS: Final = 15
+LEASE_SECONDS: Final = 7
 """Another replica takes over when it has seen no renewal for this long."""
-HOLD_SECONDS: Final = 10.0
+HOLD_SECONDS: Final = 5.5
 """The holder may act for this long after its last renewal."""
-RETRY_SECONDS: Final = 2.0
-TRY_SECONDS: Final = 4.0
+RETRY_SECONDS: Final = 1.0
+TRY_SECONDS: Final = 2.5
 """Longest time for one renewal, so that another one fits into the time that is held."""
 
 log = logging.getLogger(__name__)
+
+
+class NotLeading(ClusterError):
+    """This replica does not hold the lease: it writes nothing, because another one may act."""
 
 
 class Lease:
@@ -45,6 +51,13 @@ class Lease:
         self._clock = clock
         self._renewed: float | None = None
         self._seen: tuple[Any, float] = (None, 0.0)
+        self._taken = False
+        """Whether another replica has held the lease after this one."""
+        self._held_again = asyncio.Event()
+        self._work: set[asyncio.Timeout] = set()
+        """What ends when the lease is not held any more."""
+        self.on_regained: list[Callable[[], None]] = []
+        """Called when the lease is held again after a time in which it was not."""
 
     @property
     def held(self) -> bool:
@@ -65,12 +78,61 @@ class Lease:
             await asyncio.sleep(RETRY_SECONDS)
         log.info("this replica acts now")
 
-    async def renew_until_lost(self) -> None:
-        """Renew the lease; return when it is lost, whatever call to the API server hangs."""
-        while self.held:
-            await asyncio.sleep(min(RETRY_SECONDS, self._seconds_left))
-            await self._try_to_renew(min(TRY_SECONDS, self._seconds_left))
-        log.error("the lease is lost; this replica stops")
+    def check(self) -> None:
+        """Raise ``NotLeading`` unless this process may act now."""
+        if not self.held:
+            raise NotLeading("this replica does not hold the lease")
+
+    async def renew_until_taken(self) -> None:
+        """Renew the lease; return when another replica has taken it.
+
+        Whatever call to the API server hangs, work ends when the lease is not held any more. It may
+        go on as soon as the lease could be renewed again.
+        """
+        rests = False
+        while not self._taken:
+            left = self._seconds_left
+            await asyncio.sleep(min(RETRY_SECONDS, left) if left > 0 else RETRY_SECONDS)
+            left = self._seconds_left
+            await self._try_to_renew(min(TRY_SECONDS, left) if left > 0 else TRY_SECONDS)
+            if not self.held and not rests:
+                log.error("the lease could not be renewed in time; this replica rests")
+                rests = True
+                self._end_work()
+            elif self.held and rests:
+                log.info("the lease is held again; this replica goes on")
+                rests = False
+                self._held_again.set()
+                for call in self.on_regained:
+                    call()
+        log.error("another replica has taken the lease; this one stops")
+
+    @asynccontextmanager
+    async def while_held(self) -> AsyncIterator[None]:
+        """Wait until the lease is held; end what is inside when it is not held any more.
+
+        Raises:
+            NotLeading: it is not held any more.
+        """
+        while not self.held:
+            self._held_again.clear()
+            await self._held_again.wait()
+        try:
+            async with asyncio.timeout(None) as limit:
+                self._work.add(limit)
+                try:
+                    yield
+                finally:
+                    self._work.discard(limit)
+        except TimeoutError:
+            if limit.expired():
+                raise NotLeading("this replica does not hold the lease any more") from None
+            raise
+
+    def _end_work(self) -> None:
+        now = asyncio.get_running_loop().time()
+        for limit in self._work:
+            limit.reschedule(now)
 
     async def release(self) -> None:
         """Give up the lease, so that another replica can begin at once."""
@@ -98,6 +160,8 @@ class Lease:
             return False
         if taken:
             self._renewed = sent
+        elif self._renewed is not None:
+            self._taken = True
         return taken
 
     async def _write_unless_held(self) -> bool:
@@ -116,6 +180,8 @@ class Lease:
             return True
         spec = lease.get("spec") or {}
         holder = spec.get("holderIdentity")
+        if holder != self.identity and self._renewed is not None:
+            return False  # another replica has acted: what this process knows may be out of date
         if holder and holder != self.identity and not self._expired(spec):
             return False
         await self._cluster.replace(lease | {"spec": self._spec(spec, now)})

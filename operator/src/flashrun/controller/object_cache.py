@@ -153,6 +153,12 @@ class ObjectCache:
                     uid: own for uid, own in written.items() if own > collection.position
                 }
 
+    def is_own_write(self, namespace: str, run: WatchedObject) -> bool:
+        """Return whether a run is as this process has written it."""
+        with self._lock:
+            written = self._collection(names.KIND, namespace).written
+            return written.get(run.uid, -1) == run.version >= 0
+
     # --- what passes read ---------------------------------------------------------------------
 
     def run(self, key: RunKey) -> Object | None:
@@ -196,6 +202,17 @@ class ObjectCache:
         """Return the runs of a namespace that go on, and those whose Jobs or pods do."""
         with self._lock:
             return tuple(RunKey(namespace, name) for name in self._unsettled(namespace))
+
+    def is_complete(self, kind: str, namespace: str) -> bool:
+        """Return whether a list has been complete, and nothing was left out since."""
+        with self._lock:
+            collection = self._collection(kind, namespace)
+            return collection.listed and not collection.flawed
+
+    def shown(self, kind: str, namespace: str) -> dict[str, WatchedObject]:
+        """Return all objects of a kind, by name."""
+        with self._lock:
+            return dict(self._collection(kind, namespace).objects)
 
     def longest_silence(self, namespaces: tuple[str, ...]) -> float:
         """Return for how many seconds the most silent watch has shown nothing."""

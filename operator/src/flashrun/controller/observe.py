@@ -140,11 +140,7 @@ class Observer:
             return Observed(jobs=jobs, pods=pods, storage=StorageView(heartbeat=heartbeat))
         used = any(pod.started for pod in read_pods(pods))
         fresh = (USED_SECONDS if used else UNUSED_SECONDS) if cached else 0.0
-        secrets, access, config_map = await asyncio.gather(
-            self._own_metadata(run, "Secret", names.secrets_name(run.name, run.uid), fresh),
-            self._own_metadata(run, "Secret", names.storage_secret_name(run.name, run.uid), fresh),
-            self._spec_config_map(run, fresh),
-        )
+        secrets, access, config_map = await self._own_objects(run, fresh, cached)
         lookup = SecretLookup() if secrets is not None else await self._look_up_secrets(run)
         return Observed(
             notices=await self._notices(run, jobs, pods, cached),
@@ -170,6 +166,14 @@ class Observer:
     def is_heard(self, uid: str) -> bool:
         """Return whether pods of a run still send heartbeats."""
         return self._heartbeats.is_fresh(uid)
+
+    def wrote_own(self, run: FlashRun, kind: str, item: Object) -> None:
+        """Remember an object of a run as the operator has just written it.
+
+        ``item`` is a ConfigMap, or the metadata of another kind.
+        """
+        name = (item["metadata"] if kind == "ConfigMap" else item)["name"]
+        self._own.note(run.uid, f"{kind} {name}", item)
 
     def forget_own(self, uid: str) -> None:
         """Forget which objects of a run exist: the operator is about to change them."""
@@ -294,6 +298,28 @@ class Observer:
         since = {uid: before.get(uid, now) for uid in uids}
         self._waiting_since[run.uid] = since
         return {uid: now - begun for uid, begun in since.items()}
+
+    async def _own_objects(
+        self, run: FlashRun, fresh: float, cached: bool
+    ) -> tuple[Object | None, Object | None, Object | None]:
+        """Return the metadata of the run's Secrets, and its ConfigMap.
+
+        A run without pins has none of them yet. If it has, creating them is refused, and another
+        pass reads them.
+        """
+        if cached and run.status.resolved is None:
+            return None, None, None
+        return await asyncio.gather(
+            self._copied_secrets(run, fresh),
+            self._own_metadata(run, "Secret", names.storage_secret_name(run.name, run.uid), fresh),
+            self._spec_config_map(run, fresh),
+        )
+
+    async def _copied_secrets(self, run: FlashRun, fresh: float) -> Object | None:
+        if not run.spec.names_secrets:
+            return None
+        name = names.secrets_name(run.name, run.uid)
+        return await self._own_metadata(run, "Secret", name, fresh)
 
     async def _own_metadata(
         self, run: FlashRun, kind: str, name: str, fresh: float

@@ -27,6 +27,9 @@ NAMESPACE_SERVED = Gauge(
 WAITING = Gauge("flashrun_queue_length", "Runs that are due and not in progress.")
 ENDED = Counter("flashrun_runs_ended_total", "Runs that ended.", ["phase", "reason"])
 GPU_SECONDS = Counter("flashrun_gpu_seconds_total", "GPU time of ended runs.", ["namespace"])
+LOST_EVENTS = Counter(
+    "flashrun_lost_events_total", "Changes of objects that a watch had not shown."
+)
 WATCH_RESTARTS = Counter("flashrun_watch_restarts_total", "Restarts of the watches.")
 
 

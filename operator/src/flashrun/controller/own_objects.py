@@ -1,7 +1,7 @@
 """Which objects of a run exist, remembered for a short time.
 
 Secrets may not be watched. Between two passes that follow closely, only the operator itself changes
-them, and then it forgets what it knew. What people change is seen when the time is over.
+them, and then it knows what it wrote. What people change is seen when the time is over.
 """
 
 from collections.abc import Awaitable, Callable
@@ -39,9 +39,15 @@ class OwnObjects:
         if known is not None and now - known.read_at < fresh_seconds:
             return known.item
         item = await read()
-        if item is not None and _content_bytes(item) <= KEPT_BYTES:
-            self._known.setdefault(run_uid, {})[name] = _Known(item, now)
+        if item is not None:
+            self.note(run_uid, name, item, now)
         return item
+
+    def note(self, run_uid: str, name: str, item: Object, read_at: float | None = None) -> None:
+        """Remember an object as the operator has just written it, or as it was read."""
+        if _content_bytes(item) <= KEPT_BYTES:
+            moment = self._clock() if read_at is None else read_at
+            self._known.setdefault(run_uid, {})[name] = _Known(item, moment)
 
     def forget(self, run_uid: str) -> None:
         """Forget the objects of a run: it has ended, or they are about to change."""

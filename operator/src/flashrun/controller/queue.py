@@ -68,6 +68,12 @@ class Queue:
             if delay is not None:
                 self.add(key, delay)
 
+    def hurry(self) -> None:
+        """Retry at once all keys that failed: what they failed for may be over."""
+        for key in list(self._failures):
+            self._failures.pop(key)
+            self.add(key)
+
     def __len__(self) -> int:
         """Return how many keys are due now and not in progress."""
         now = self._clock()

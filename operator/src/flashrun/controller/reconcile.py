@@ -35,6 +35,7 @@ from flashrun.cluster_errors import (
 from flashrun.controller import operator_metrics
 from flashrun.controller.events import EventPoster, Subject
 from flashrun.controller.known_runs import KnownRuns
+from flashrun.controller.lease import NotLeading
 from flashrun.controller.object_cache import ObjectCache
 from flashrun.controller.observe import JOBS_LIMIT, Observer
 from flashrun.controller.pass_errors import explain_error
@@ -71,10 +72,6 @@ log = logging.getLogger(__name__)
 REPORT_SECONDS: Final = 10.0
 """Longest time to write why a pass ended; the API server may be the reason."""
 _BLOCKED_FIELDS: Final = frozenset({"observedGeneration", "phase", "conditions", "pending"})
-
-
-class NotLeading(Exception):
-    """This replica no longer holds the lease; the pass stops, because another one may act."""
 
 
 class _Unconfirmed(Exception):
@@ -117,7 +114,7 @@ class Reconciler:
         try:
             with operator_metrics.PASSES.time():
                 return await self.reconcile(key)
-        except (ClusterError, StoreError, NotLeading) as error:
+        except (ClusterError, StoreError) as error:
             operator_metrics.FAILED_PASSES.labels(type(error).__name__).inc()
             log.warning("%s", error, extra=where)
             raise
@@ -270,7 +267,9 @@ class Reconciler:
             await self._pin(run, writer, decision.status)
         if decision.secrets is not None:
             self._check_leading()
-            await self._cluster.copy_keys(decision.secrets.metadata, decision.secrets.sources)
+            copy = decision.secrets
+            metadata = await self._cluster.copy_keys(copy.metadata, copy.sources)
+            self._observer.wrote_own(run, "Secret", metadata)
         if decision.access is not None:
             decision = await self._renew_access(run, decision, decision.access)
         for manifest in decision.apply:
@@ -280,7 +279,7 @@ class Reconciler:
                 self._wrote("Job", run, job["metadata"])
                 decision = with_job_uid(decision, job["metadata"]["uid"])
             else:
-                await self._cluster.apply(manifest)
+                await self._apply(run, manifest)
         for patch in decision.patch:
             self._check_leading()
             metadata = await self._cluster.patch(patch.kind, run.namespace, patch.name, patch.body)
@@ -300,6 +299,12 @@ class Reconciler:
         if decision.delete_keys:
             await call_storage(self._store.delete, decision.delete_keys)
         return decision
+
+    async def _apply(self, run: FlashRun, manifest: Object) -> None:
+        metadata = await self._cluster.apply(manifest)
+        is_config_map = manifest["kind"] == "ConfigMap"
+        item = {**manifest, "metadata": metadata} if is_config_map else metadata
+        self._observer.wrote_own(run, manifest["kind"], item)
 
     async def _pin(self, run: FlashRun, writer: StatusWriter, status: FlashRunStatus) -> None:
         """Write what was chosen for a run, and only that, before it takes effect."""
@@ -322,7 +327,7 @@ class Reconciler:
             _Blocked: storage issued no credentials, and a new Job needs them.
         """
         try:
-            expires = await self._write_access(grant)
+            expires = await self._write_access(run, grant)
         except StoreError as error:
             log.warning("%s", error, extra={"run": f"{run.namespace}/{run.name}"})
             message, now = str(error), self._clock()
@@ -332,10 +337,13 @@ class Reconciler:
             return replace(decision, status=status)
         return with_access_expiry(decision, expires)
 
-    async def _write_access(self, grant: AccessGrant) -> datetime | None:
+    async def _write_access(self, run: FlashRun, grant: AccessGrant) -> datetime | None:
+        """Write new credentials; raises ``AlreadyExists`` if there are some that the pass lacks."""
         access = await call_storage(self._issuer.issue, grant)
         self._check_leading()
-        await self._cluster.put_secret(*access_secret(grant.metadata, access))
+        write = self._cluster.put_secret if grant.renewal else self._cluster.create_secret
+        metadata = await write(*access_secret(grant.metadata, access))
+        self._observer.wrote_own(run, "Secret", metadata)
         return access.expires
 
     async def _remove_lost_pod(self, namespace: str, name: str) -> None:

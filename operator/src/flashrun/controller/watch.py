@@ -16,25 +16,16 @@ from collections.abc import Callable
 from typing import Any, Final
 
 import kopf
-from msgspec import Raw
-from typing_extensions import override
 
 from flashrun.api import names
 from flashrun.cluster_login import Connection
 from flashrun.cluster_requests import RESOURCES
 from flashrun.controller import operator_metrics
 from flashrun.controller.bounded_answers import PAGE
+from flashrun.controller.cache_filler import Add, CacheFiller
 from flashrun.controller.object_cache import ObjectCache
-from flashrun.controller.queue import RunKey
 from flashrun.controller.served_namespaces import WATCHED_KINDS
-from flashrun.controller.storage_threads import call_storage
-from flashrun.controller.watch_session import Page, Receiver, watch_session
-from flashrun.controller.watched_objects import (
-    UNREADABLE,
-    WatchedObject,
-    version_number,
-    watched_object,
-)
+from flashrun.controller.watch_session import Receiver, watch_session
 from flashrun.plan.types import Object
 
 LONGEST_PAUSE_SECONDS: Final = 30.0
@@ -45,7 +36,6 @@ _KINDS: Final = {RESOURCES[kind].plural: kind for kind in WATCHED_KINDS}
 _BLIND_SECONDS: Final = 600.0
 """After so long without a sign of one watch, a restart is due: twice what a connection lasts."""
 
-Add = Callable[[RunKey], None]
 log = logging.getLogger(__name__)
 
 
@@ -69,7 +59,7 @@ class Watch:
         self._cache = cache or ObjectCache()
         self._receiver = CacheFiller(self._cache, add, deleted)
         self._watched: tuple[str, ...] = ()
-        self._stop = threading.Event()
+        self._stop, self._anew = threading.Event(), threading.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._started = self._pulse = time.monotonic()
         self._thread = threading.Thread(target=self._supervise, name="watch", daemon=True)
@@ -81,6 +71,10 @@ class Watch:
     def stop(self) -> None:
         """Stop watching; returns at once."""
         self._stop.set()
+
+    def begin_anew(self) -> None:
+        """List everything again, because something was not shown; returns at once."""
+        self._anew.set()
 
     def problem(self) -> str:
         """Return a problem of the watches, or an empty string."""
@@ -118,7 +112,8 @@ class Watch:
                 log.warning("the watches ended: %s: %s", type(error).__name__, error)
             if self._stop.is_set():
                 return
-            if self._namespaces() != self._watched:
+            if self._namespaces() != self._watched or self._anew.is_set():
+                self._anew.clear()
                 continue
             operator_metrics.WATCH_RESTARTS.inc()
             steady = time.monotonic() - self._started > _STEADY_SECONDS
@@ -146,7 +141,8 @@ class Watch:
         while not ended.is_set():
             self._pulse = time.monotonic()
             await asyncio.sleep(PULSE_SECONDS)
-            if self._stop.is_set() or self.problem() or self._namespaces() != self._watched:
+            other = self._namespaces() != self._watched or self._anew.is_set()
+            if self._stop.is_set() or self.problem() or other:
                 ended.set()
 
 
@@ -166,67 +162,6 @@ def _settings() -> kopf.OperatorSettings:
     settings.watching.label_selectors["batch", "v1", "jobs"] = names.RUN_UID_LABEL
     settings.watching.label_selectors["", "v1", "pods"] = names.RUN_UID_LABEL
     return settings
-
-
-class CacheFiller(Receiver):
-    """Keeps what is listed and watched in the cache, and makes runs due."""
-
-    def __init__(self, cache: ObjectCache, add: Add, deleted: Callable[[Object], None]) -> None:
-        self._cache, self._add, self._deleted = cache, add, deleted
-        self._recording: set[asyncio.Task[None]] = set()
-
-    @override
-    def page(self, kind: str, namespace: str, page: Page) -> None:
-        """Keep listed objects; when all lists are complete, make every run due that goes on."""
-        if page.first:
-            self._cache.begin_list(kind, namespace)
-        for raw in page.objects:
-            try:
-                self._cache.put(kind, namespace, watched_object(kind, raw))
-            except Exception as error:  # whatever one object is, the others are listed
-                if not isinstance(error, UNREADABLE):
-                    log.exception("an unexpected error while a listed object was read")
-                self.missed(kind, namespace)
-        if page.last_version is None:
-            return
-        self._cache.end_list(kind, namespace, version_number(page.last_version))
-        if self._cache.is_listed(namespace):
-            for key in self._cache.unsettled(namespace):
-                self._add(key)
-
-    @override
-    def opened(self, kind: str, namespace: str) -> None:
-        self._cache.opened(kind, namespace)
-
-    @override
-    def event(self, kind: str, namespace: str, change: str, raw: Raw, version: str) -> None:
-        if change in ("ADDED", "MODIFIED", "DELETED"):
-            item = watched_object(kind, raw)
-            if change == "DELETED":
-                self._remove(kind, namespace, item)
-            else:
-                before = self._cache.put(kind, namespace, item)
-                if kind == names.KIND and item.settled and (before is None or before.settled):
-                    item = item._replace(run_name="")  # nothing has to be done
-            self._cache.advance(kind, namespace, version_number(version))
-            if item.run_name:
-                self._add(RunKey(namespace, item.run_name))
-        else:
-            self._cache.advance(kind, namespace, version_number(version))
-
-    @override
-    def missed(self, kind: str, namespace: str) -> None:
-        """Trust the cache no longer; a run that it lacks is read, and found by the next resync."""
-        if kind != names.KIND:
-            self._cache.distrust(kind, namespace)
-
-    def _remove(self, kind: str, namespace: str, item: WatchedObject) -> None:
-        self._cache.remove(kind, namespace, item.name)
-        if kind == names.KIND:
-            metadata = {"name": item.name, "namespace": namespace, "uid": item.uid}
-            task = asyncio.create_task(call_storage(self._deleted, {"metadata": metadata}))
-            self._recording.add(task)
-            task.add_done_callback(self._recording.discard)
 
 
 def _registry(connect: Callable[[], Connection], receiver: Receiver) -> kopf.OperatorRegistry:

@@ -45,6 +45,8 @@ class WatchedObject(NamedTuple):
     run_name: str
     settled: bool
     """Whether it is as it stays: nothing has to be done for it."""
+    generation: int | None
+    """Which spec of the object it is; a status leaves it as it is."""
     text: bytes | None
     """What is read of it, as JSON; None: it is too large to be kept."""
 
@@ -73,6 +75,7 @@ def watched_object(kind: str, raw: Raw) -> WatchedObject:
         run_uid=(labels.run_uid if labels else None) or "",
         run_name=(labels.run if labels else None) or "",
         settled=False,
+        generation=head.generation,
         text=None,
     )
     if kind == names.KIND:

@@ -108,9 +108,12 @@ def spec_repair(
 def missing_secrets(context: RunContext) -> SecretCopy | None:
     """Return the copy of the secrets that the run lists, or None when it has been made.
 
-    While a secret has no value, no copy is made, and pods wait until there is one.
+    A run that names no secrets needs none. While a secret has no value, no copy is made, and pods
+    wait until there is one.
     """
-    if context.observed.has_secrets or missing_values(context.run, context.observed):
+    if context.observed.has_secrets or not context.run.spec.names_secrets:
+        return None
+    if missing_values(context.run, context.observed):
         return None
     listed = (*context.run.spec.environment.secrets, names.WANDB_API_KEY)
     sources = context.observed.secrets.sources

@@ -317,8 +317,9 @@ def _trainer_container(
     if placement.scale.nodes > 1:
         leader = names.leader_host(names.job_name(run.name, run.uid, placement.number))
         container["env"].append({"name": pod.LEADER_VARIABLE, "value": leader})
-    secrets = names.secrets_name(run.name, run.uid)
-    container["envFrom"] = [{"secretRef": {"name": secrets}}]
+    if run.spec.names_secrets:
+        secrets = names.secrets_name(run.name, run.uid)
+        container["envFrom"] = [{"secretRef": {"name": secrets}}]
     memory = multiply_quantity(pool.memory, gpus)
     optional = _optional_resources(placement)
     container["resources"] = {

@@ -61,7 +61,8 @@ def secrets_condition(run: FlashRun, observed: Observed, copied: bool = False) -
     """Return SecretsReady; ``copied`` is whether this pass copies the values that are there."""
     if missing := missing_values(run, observed):
         return DesiredCondition(ConditionType.SECRETS_READY, FALSE, Reason.SECRET_MISSING, missing)
-    ready = copied or observed.has_secrets
+    begun = run.status.resolved is not None
+    ready = copied or observed.has_secrets or (begun and not run.spec.names_secrets)
     return DesiredCondition(
         ConditionType.SECRETS_READY,
         TRUE if ready else UNKNOWN,

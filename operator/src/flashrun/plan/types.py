@@ -113,7 +113,8 @@ class Observed:
     jobs: tuple[Object, ...] = ()
     pods: tuple[Object, ...] = ()
     has_secrets: bool = False
-    """Whether the Secret with the values that the run lists exists."""
+    """Whether the Secret with the values that the run lists exists; one that lists none has none.
+    """
     config_map: Object | None = None
     """The ConfigMap with the resolved spec of the newest Job, as it is; it decides nothing."""
     has_peers: bool = False
