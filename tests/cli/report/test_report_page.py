@@ -45,7 +45,8 @@ def test_a_report_has_scores_checkpoints_spec_and_answers() -> None:
     for part in (
         "sums Succeeded",
         "Qwen/Qwen3.5-4B (grpo)",
-        "sums/step-20 0.20 2.0 KiB",
+        "Created 2026-11-22 12:00 UTC",
+        "sums/step-20 0.20 2.0 KiB 2026-11-22 12:20 UTC",
         "sums/step-40 0.40 (best) 2.0 KiB",
         "environment: id: your-org/your-env",
         "evaluation after step 0",

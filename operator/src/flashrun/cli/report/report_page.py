@@ -52,7 +52,7 @@ def build_page(runs: Sequence[ReportData], now: datetime) -> str:
     ).from_string(resources.files(__package__).joinpath("report.html").read_text("utf-8"))
     return template.render(
         title=", ".join(data.run.name for data in runs),
-        made=now.strftime("%Y-%m-%d %H:%M UTC"),
+        made=_time_text(now),
         plotly=Markup(get_plotlyjs()),
         timeline=_embed(timeline_chart(timed)) if timed else "",
         first=[_embed(curve_chart(key, _curves(steps, key))) for key in first],
@@ -83,7 +83,11 @@ def _curves(
 def _run_view(data: ReportData, now: datetime) -> dict[str, Any]:
     """Return what the template shows of one run."""
     run, status = data.run, data.run.status
-    rows = formatting.summary(run, now)
+    rows = [
+        # A report is read later, too: an age would be wrong then.
+        (label, _time_text(run.created) if label == "Created" and run.created else text)
+        for label, text in formatting.summary(run, now)
+    ]
     if data.deleted:
         rows = [row for row in rows if row[0] != "Phase"]
         rows.insert(1, ("State", "The FlashRun was deleted; this is what storage has of the run."))
@@ -94,7 +98,7 @@ def _run_view(data: ReportData, now: datetime) -> dict[str, Any]:
         "has_metrics": bool(data.metrics),
         "checkpoints": [
             (item.ref, _score_text(item, status), formatting.format_size(item.bytes),
-             item.created_time.strftime("%Y-%m-%d %H:%M"))
+             _time_text(item.created_time))
             for item in sorted(status.checkpoints, key=lambda item: item.step)
         ],
         "metric": data.metric,
@@ -109,6 +113,10 @@ def _run_view(data: ReportData, now: datetime) -> dict[str, Any]:
             *(_group(f"training step {found.step}", found.rows) for found in data.sampled),
         ],
     }  # fmt: skip
+
+
+def _time_text(time: datetime) -> str:
+    return time.strftime("%Y-%m-%d %H:%M UTC")
 
 
 def _score_text(checkpoint: CheckpointStatus, status: FlashRunStatus) -> str:
