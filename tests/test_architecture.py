@@ -102,6 +102,7 @@ NAMED_TWICE = {
     "push": "flash env push and flash model push",
     "list": "flash env list and flash model list",
     "delete": "flash env delete and flash model delete",
+    "status": "flash status and flash sweep status",
 }
 """Module names with two meanings, each with its reason."""
 

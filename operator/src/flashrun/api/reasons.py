@@ -121,6 +121,11 @@ class Reason(Word):
     SUSPENDED = "Suspended", "The run is paused by spec.control.suspend."
     CANCELLING = "Cancelling", "The run was cancelled; the trainer saves and stops."
     CANCELLED = "Cancelled", "The run was cancelled; its checkpoints are kept."
+    STOPPED_BY_SWEEP = (
+        "StoppedBySweep",
+        "Other runs of the sweep were better at the same step; its checkpoints are kept.",
+        Owner.USER,
+    )
     DELETED = (
         "Deleted",
         "The run was deleted and trains no more; finalizers hold it, or a backup brought it back.",
@@ -165,6 +170,11 @@ class Reason(Word):
         "ManagedElsewhere",
         "The Job was handed to another cluster (spec.managedBy), such as by MultiKueue.",
         Owner.PLATFORM,
+    )
+    SWEEP_LIMIT = (
+        "SweepLimit",
+        "As many runs of the sweep as may run at once do; another one has to end first.",
+        Owner.USER,
     )
     UNSCHEDULABLE = "Unschedulable", "No node has room for a pod of the run.", Owner.PLATFORM
     SECRET_MISSING = (

@@ -26,6 +26,7 @@ from flashrun.api.reasons import (
     Reason,
     ReasonText,
 )
+from flashrun.api.sweep import SweepMembership, SweepStatus
 from flashrun.api.trainer_choices import Layout, RoutedExperts
 
 CHECKPOINTS_SHOWN = 20
@@ -58,6 +59,8 @@ class FlashRunSpec(RunConfig):
 
     secret_refs: tuple[SecretRef, ...] = Field(default=(), max_length=16)
     """Secrets with the values of ``environment.secrets``; the first one that has a name wins."""
+    sweep: SweepMembership | None = None
+    """The sweep that the run belongs to, if it does."""
     control: Control = Control()
     """Switches that may change after the run was created."""
 
@@ -67,10 +70,15 @@ class FlashRunSpec(RunConfig):
         return bool(self.environment.secrets or self.secret_refs)
 
     @classmethod
-    def from_config(cls, config: RunConfig, secret_refs: tuple[SecretRef, ...] = ()) -> Self:
+    def from_config(
+        cls,
+        config: RunConfig,
+        secret_refs: tuple[SecretRef, ...] = (),
+        sweep: SweepMembership | None = None,
+    ) -> Self:
         """Return the spec of a composed config, with where its secrets are looked up."""
         given = {name: getattr(config, name) for name in config.model_fields_set}
-        return cls(**given, secret_refs=secret_refs)
+        return cls(**given, secret_refs=secret_refs, sweep=sweep)
 
 
 class ConditionStatus(StrEnum):
@@ -283,6 +291,7 @@ class FlashRunStatus(Section):
     """When the storage credentials in the run's Secret end; unset for ones that do not."""
     progress: ProgressStatus | None = None
     evaluation: EvaluationStatus | None = None
+    sweep: SweepStatus | None = None
     attempts: tuple[AttemptStatus, ...] = Field(default=(), max_length=ATTEMPTS_SHOWN)
     checkpoints: tuple[CheckpointStatus, ...] = Field(default=(), max_length=CHECKPOINTS_SHOWN)
     checkpoint_count: int = 0
@@ -385,7 +394,11 @@ def _in_order(place: tuple[int | str, ...]) -> tuple[str, ...]:
 
 def manifest(name: str, namespace: str | None, spec: FlashRunSpec) -> dict[str, Any]:
     """Return the object that ``kubectl apply`` and ``flash train`` submit."""
-    metadata = {"name": name} if namespace is None else {"name": name, "namespace": namespace}
+    metadata: dict[str, Any] = {"name": name}
+    if namespace is not None:
+        metadata["namespace"] = namespace
+    if spec.sweep is not None:
+        metadata["labels"] = {names.SWEEP_LABEL: spec.sweep.name}
     return {
         "apiVersion": names.API_VERSION,
         "kind": names.KIND,

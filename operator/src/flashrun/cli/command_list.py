@@ -18,12 +18,23 @@ class CommandEntry(NamedTuple):
     """The function in the module; empty when it has the command's name."""
     subcommands: "tuple[CommandEntry, ...]" = ()
     """The commands of a group; empty for a command."""
+    default: str = ""
+    """The command of a group that is meant when none is named."""
 
 
 COMMANDS: Final = (
     CommandEntry("train", "Train the adapter that a config describes."),
     CommandEntry("rerun", "Train again what a run trained, with changes."),
     CommandEntry("render", "Print the FlashRun that train would submit."),
+    CommandEntry(
+        "sweep",
+        "Train a family of runs, so many at once, and rank them.",
+        subcommands=(
+            CommandEntry("start", "Submit the runs of a sweep, so many at once."),
+            CommandEntry("status", "Rank the runs of a sweep by their evaluations."),
+        ),
+        default="start",
+    ),
     CommandEntry("status", "Show the progress of a run, and why it waits or failed."),
     CommandEntry("log", "Print the log of a run."),
     CommandEntry("metrics", "Print the metrics of a run."),

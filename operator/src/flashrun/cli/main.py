@@ -54,16 +54,34 @@ class LazyCommand(TyperCommand):
         return self.import_command().make_context(*args, **kwargs)
 
 
+class SubcommandGroup(TyperGroup):
+    """Commands of one subject; a group may have one that is meant when none is named."""
+
+    def __init__(self, entry: CommandEntry, package: str) -> None:
+        super().__init__(
+            name=entry.name,
+            help=entry.summary,
+            commands=[_command(inner, f"{package}.{entry.name}") for inner in entry.subcommands],
+            rich_markup_mode=None,
+            no_args_is_help=True,
+        )
+        self._default = entry.default
+        if entry.default:
+            short = f"{terminal.program()} {entry.name}"
+            self.epilog = f"{short} … is short for {short} {entry.default} …"
+
+    @override
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        named = args and (args[0] in self.commands or args[0] in ctx.help_option_names)
+        if self._default and args and not named:
+            args = [self._default, *args]
+        return super().parse_args(ctx, args)
+
+
 def _command(entry: CommandEntry, package: str) -> LazyCommand | TyperGroup:
     if not entry.subcommands:
         return LazyCommand(entry, package)
-    return TyperGroup(
-        name=entry.name,
-        help=entry.summary,
-        commands=[_command(inner, f"{package}.{entry.name}") for inner in entry.subcommands],
-        rich_markup_mode=None,
-        no_args_is_help=True,
-    )
+    return SubcommandGroup(entry, package)
 
 
 class CommandGroup(TyperGroup):

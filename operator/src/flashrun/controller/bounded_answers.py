@@ -286,6 +286,67 @@ class RunObject(Struct):
     status: Raw = _NOTHING
 
 
+class SweepName(Struct, omit_defaults=True):
+    """The sweep of a run, as other runs of it look it up."""
+
+    name: str = ""
+
+
+class MemberSpec(Struct, omit_defaults=True):
+    """What the other runs of a sweep need of a run's spec."""
+
+    sweep: SweepName | None = None
+
+
+class MemberPending(Struct, omit_defaults=True):
+    """Why a run of a sweep waits."""
+
+    reason: str = ""
+
+
+class MemberEvaluation(Struct, omit_defaults=True):
+    """By what a run of a sweep is judged."""
+
+    metric: str = ""
+
+
+class MemberRung(Struct, omit_defaults=True):
+    """How good a run was at one rung of its sweep."""
+
+    rung: int = 0
+    score: str = ""
+
+
+class MemberRungs(Struct, omit_defaults=True):
+    """How a run stands in its sweep."""
+
+    rungs: list[MemberRung] | None = None
+
+
+class MemberPins(Struct, omit_defaults=True, rename="camel"):
+    """What shows that a run has begun."""
+
+    environment_digest: str = ""
+
+
+class MemberStatus(Struct, omit_defaults=True):
+    """What the other runs of a sweep need of a run's status."""
+
+    phase: str = ""
+    resolved: MemberPins | None = None
+    pending: MemberPending | None = None
+    evaluation: MemberEvaluation | None = None
+    sweep: MemberRungs | None = None
+
+
+class MemberObject(Struct, omit_defaults=True):
+    """A FlashRun, as the other runs of its sweep see it."""
+
+    metadata: Identity
+    spec: MemberSpec | None = None
+    status: MemberStatus | None = None
+
+
 class ListPosition(Struct, rename="camel"):
     """Which page of a list it is."""
 
@@ -312,6 +373,13 @@ class ListedWorkloads(Struct):
 
     metadata: ListPosition
     items: list[WorkloadObject] | None = None
+
+
+class ListedMembers(Struct):
+    """A page of runs of a sweep."""
+
+    metadata: ListPosition
+    items: list[MemberObject] | None = None
 
 
 class ListedEvents(Struct):
@@ -380,7 +448,10 @@ def _read(request: Request, text: bytes | bytearray) -> Object:
         case "Event" if is_list:
             events = _shaped(text, ListedEvents)
             return _page(events, [_plain(item) for item in events.items or ()])
-        case names.KIND | "ConfigMap" | "Secret" if is_list:
+        case names.KIND if is_list:
+            members = _shaped(text, ListedMembers)
+            return _page(members, [_plain(item) for item in members.items or ()])
+        case "ConfigMap" | "Secret" if is_list:
             raise AssertionError(f"{request.target} are listed by their metadata")
         case "Job":
             return _job(request, _shaped(text, JobObject))

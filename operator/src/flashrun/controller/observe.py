@@ -41,6 +41,7 @@ from flashrun.controller.run_records import (
 )
 from flashrun.controller.silence import SilenceMeter
 from flashrun.controller.storage_threads import call_storage
+from flashrun.controller.sweep_places import SweepPlaces
 from flashrun.plan.commits import (
     CommitMarker,
     CommitSummary,
@@ -118,7 +119,7 @@ class Observer:
         self._clock = clock
         self._views: dict[str, _CachedView] = {}
         self._verdicts: dict[str, dict[bytes, Verdict]] = {}
-        self._queues = QueuePlaces(cluster, clock)
+        self._queues, self._sweeps = QueuePlaces(cluster, clock), SweepPlaces(cluster, clock)
         self._silence = SilenceMeter(lambda: heartbeats.readable_seconds)
         self._pull_failures = PullFailures(clock)
         self._own = OwnObjects(clock)
@@ -142,7 +143,7 @@ class Observer:
         fresh = (USED_SECONDS if used else UNUSED_SECONDS) if cached else 0.0
         secrets, access, config_map = await self._own_objects(run, fresh, cached)
         lookup = SecretLookup() if secrets is not None else await self._look_up_secrets(run)
-        return Observed(
+        observed = Observed(
             notices=await self._notices(run, jobs, pods, cached),
             workloads=await self._workloads(run, jobs),
             jobs=jobs,
@@ -162,6 +163,12 @@ class Observer:
             ),
             pull_failed_seconds=self._pull_failures.measure(run.uid, pods),
         )
+        # Last: what is decided from it is noted before another pass reads it.
+        return replace(observed, sweep=await self._sweeps.view(run))
+
+    def note_launch(self, run: FlashRun) -> None:
+        """Note that the first Job of ``run`` is about to be created."""
+        self._sweeps.note_launch(run)
 
     def is_heard(self, uid: str) -> bool:
         """Return whether pods of a run still send heartbeats."""

@@ -179,6 +179,8 @@ class Reconciler:
         decision = decide(run, observed, self._platform, self._clock())
         if cached and needs_confirmation(run, decision):
             raise _Unconfirmed
+        if any(manifest["kind"] == "Job" for manifest in decision.apply):
+            self._observer.note_launch(run)
         if run.status.phase not in TERMINAL and not observed.storage.problem:
             await self._note(run, decision)
         decision = await self._carry_out(run, writer, decision)

@@ -27,6 +27,7 @@ from flashrun.plan.policies.required_secrets import wait_for_secrets
 from flashrun.plan.policies.retention import retain_finished
 from flashrun.plan.policies.save_request import pass_on_save_request
 from flashrun.plan.policies.suspension import suspend_run
+from flashrun.plan.policies.sweep_turn import stop_worse_run, wait_for_turn
 from flashrun.plan.policies.trainer_result import finish_run
 from flashrun.plan.run_context import RunContext, build_context
 from flashrun.plan.status_changes import limit_writes
@@ -38,10 +39,12 @@ POLICIES: Final[tuple[Policy, ...]] = (
     repeat_ending,  # the operator has recorded how the run ended
     finish_run,  # storage has the trainer's result
     cancel_run,
+    stop_worse_run,
     refuse_invalid_spec,
     wait_for_storage,
     wait_for_secrets,
     suspend_run,
+    wait_for_turn,
     launch_job,  # from here on the run has a Job
     retry_or_fail,
     renew_job,

@@ -11,6 +11,8 @@ from flashrun.plan.run_context import RunContext
 SHORTEST_SECONDS: Final = 1.0
 LONGEST_SECONDS: Final = 300.0
 """A Secret that somebody deletes is seen by then, because Secrets are not watched."""
+SWEEP_LOOK: Final = timedelta(seconds=30)
+"""Time until a run is compared again with the others of its sweep."""
 OVERDUE_SECONDS: Final = 60.0
 """Time until something is tried again that was due already and did not succeed in this pass."""
 
@@ -24,6 +26,9 @@ def seconds_to_next_pass(context: RunContext) -> float:
 
 def _times_left(context: RunContext) -> Iterator[timedelta]:
     observed, platform = context.observed, context.platform
+    sweep = context.run.spec.sweep
+    if sweep is not None and sweep.stop_worse is not None:
+        yield SWEEP_LOOK
     half_life = timedelta(seconds=platform.storage.credentials_seconds) / 2
     for expires in (observed.access_expires, context.run.status.storage_access_expires):
         if expires is not None:

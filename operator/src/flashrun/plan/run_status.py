@@ -33,6 +33,7 @@ from flashrun.plan.objects import JobPlacement
 from flashrun.plan.observed_conditions import observed_conditions
 from flashrun.plan.pods import Pod
 from flashrun.plan.progress_status import progress_status
+from flashrun.plan.sweep_status import sweep_status
 from flashrun.plan.types import Decision, Observed, StorageView
 
 
@@ -56,6 +57,7 @@ def observed_status(
         adapter=_adapter(run, storage.adapter) if readable else before.adapter,
         progress=progress_status(before.progress, observed, pods),
         evaluation=evaluation_status(before.evaluation, storage),
+        sweep=sweep_status(run, storage),
         resolved=before.resolved and _with_reports(before.resolved, storage),
         pending=None,
         failure=None,

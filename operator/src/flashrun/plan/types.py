@@ -24,6 +24,7 @@ from flashrun.api.records import (
 from flashrun.api.resource import FlashRunStatus
 from flashrun.plan.commits import CommitSummary
 from flashrun.plan.mirrored_models import MirrorAnswer
+from flashrun.plan.sweep_members import SweepMember
 
 Object = dict[str, Any]
 """A Kubernetes object as plain data."""
@@ -107,6 +108,15 @@ class QueuedWorkload:
 
 
 @dataclass(frozen=True)
+class SweepView:
+    """The runs of a sweep."""
+
+    members: tuple[SweepMember, ...] = ()
+    launched: frozenset[str] = frozenset()
+    """Uids of runs that this operator has just started; ``members`` may not show it yet."""
+
+
+@dataclass(frozen=True)
 class Observed:
     """Everything that one pass has read about a run."""
 
@@ -136,6 +146,8 @@ class Observed:
     """Uid of a Job or pod that waits → what other programs report about it, the newest first."""
     workloads: Mapping[str, QueuedWorkload] = field(default_factory=dict)
     """Uid of a Job that waits in a queue of Kueue, or runs from one → its Workload."""
+    sweep: SweepView | None = None
+    """The runs of the sweep that it belongs to, where a decision needs them."""
     storage: StorageView = StorageView()
 
 

@@ -52,7 +52,11 @@ def _version() -> Schema:
         "served": True,
         "storage": True,
         "subresources": {"status": {}},
-        "selectableFields": [{"jsonPath": ".spec.algorithm"}, {"jsonPath": ".spec.model"}],
+        "selectableFields": [
+            {"jsonPath": ".spec.algorithm"},
+            {"jsonPath": ".spec.model"},
+            {"jsonPath": ".spec.sweep.name"},
+        ],
         "additionalPrinterColumns": [
             _column("Phase", "string", ".status.phase"),
             _column("Algorithm", "string", ".spec.algorithm"),

@@ -11,6 +11,7 @@ from typing import Any, Final
 from flashrun.api import names
 from flashrun.api.config import RunConfig
 from flashrun.api.resource import FlashRun
+from flashrun.api.sweep import SweepMembership
 from flashrun.cli.cluster import adapters, follow, published_environments
 from flashrun.cli.cluster.connection import ClusterSession, connect, parse_run
 from flashrun.cli.config import dotenv, load_config, platform_cache
@@ -38,6 +39,8 @@ class Submission:
     view: ViewKind = ViewKind.SCREEN
     given_secrets: tuple[str, ...] = ()
     """Names of Secrets that exist already; looked up after the Secret of this run."""
+    sweep: SweepMembership | None = None
+    """The sweep that the run belongs to, if it does."""
 
 
 def find_secret_values(
@@ -138,6 +141,7 @@ async def create_run(session: ClusterSession, name: str, submission: Submission)
             name,
             session.namespace,
             (*own, *submission.given_secrets),
+            submission.sweep,
         ),
         names.CLI_FIELD_MANAGER,
     )

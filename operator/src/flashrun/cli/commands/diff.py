@@ -1,7 +1,7 @@
 """``flash diff``: the settings in which two runs differ, with the platform's choices."""
 
 import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import typer
@@ -10,7 +10,7 @@ from flashrun.api.config import EvalConfig
 from flashrun.api.resource import FlashRun, ResolvedStatus
 from flashrun.cli.cluster import deleted_runs
 from flashrun.cli.cluster.connection import check_run_name, connect
-from flashrun.cli.config.run_spec import config_tables, given_secrets
+from flashrun.cli.config.run_spec import config_tables, flatten_tables, given_secrets
 from flashrun.cli.config.toml_text import toml_value
 from flashrun.cli.options import Context, Namespace, Output, complete_run
 from flashrun.cli.output import terminal
@@ -97,7 +97,7 @@ def flat_settings(run: FlashRun) -> dict[str, Any]:
         "secret_refs": list(given_secrets(run)) or None,
         "platform": _platform_choices(run.status.resolved),
     }
-    return {key: value for key, value in _flatten(tables, "") if value is not None}
+    return {key: value for key, value in flatten_tables(tables) if value is not None}
 
 
 def _train_settings(run: FlashRun) -> dict[str, Any]:
@@ -125,14 +125,6 @@ def _platform_choices(resolved: ResolvedStatus | None) -> dict[str, Any]:
     return resolved.model_dump(
         mode="json", exclude={"train", "eval", "ignored_keys", "batching", "adapted"}
     )
-
-
-def _flatten(value: Any, path: str) -> Iterator[tuple[str, Any]]:
-    if not isinstance(value, dict):
-        yield path, value
-        return
-    for key, item in value.items():
-        yield from _flatten(item, f"{path}.{key}" if path else key)
 
 
 def _cell(value: Any) -> Cell:

@@ -2,6 +2,7 @@
 
 import secrets
 import time
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -10,7 +11,7 @@ from pydantic import ValidationError
 from flashrun.api import names
 from flashrun.api.config import RunConfig
 from flashrun.api.resource import SecretRef
-from flashrun.cli.config import load_config, platform_cache, run_spec
+from flashrun.cli.config import load_config, platform_cache, run_spec, sweep_file
 from flashrun.cli.options import Config, Namespace, Overlays, Sets
 from flashrun.cli.output import terminal
 from flashrun.cli.output.failure import UsageFailure
@@ -46,10 +47,16 @@ def render(
 ) -> None:
     """Print the FlashRun that train would submit.
 
-    It never contains values of secrets; a note explains how to create the Secret that it needs.
+    It never contains values of secrets; a note explains how to create the Secret that it needs. For
+    the file of a sweep, all its runs are printed; --name is the name of the sweep.
 
     Example: flash render config.toml --name sums-1 | kubectl apply -f -
     """
+    if sweep_file.is_sweep_file(config):
+        if overlays:
+            raise UsageFailure("a sweep names its configs itself", "leave out --config")
+        _render_sweep(config, sets, name, secret, output, namespace)
+        return
     if name_hash and not name:
         raise UsageFailure(
             "--name-hash adds to a name, and --name is not given", "add --name, such as --name sums"
@@ -69,6 +76,46 @@ def render(
             run_spec.run_manifest(composed.config, run, namespace, refs),
             OutputFormat.JSON if output is OutputFormat.JSON else OutputFormat.YAML,
         )
+
+
+def _render_sweep(
+    file: Path,
+    sets: list[str] | None,
+    name: str | None,
+    given: list[str] | None,
+    output: OutputFormat,
+    namespace: str | None,
+) -> None:
+    """Print all runs of a sweep; one Secret has the values for all of them."""
+    secrets_given = [_check_secret_name(secret) for secret in given or ()]
+    sweep = sweep_file.read_sweep(file, sets or (), name=name, secret_names=secrets_given)
+    platform = platform_cache.load_platform()
+    notes = [
+        note
+        for run in sweep.runs
+        for note in load_config.check_with_platform(run.composed, platform)
+    ]
+    for note in dict.fromkeys(notes):
+        terminal.say(f"note: {note}")
+    with_secrets = [run for run in sweep.runs if run.composed.config.environment.secrets]
+    refs = secrets_given
+    if with_secrets:
+        config = with_secrets[0].composed.config
+        refs = _secret_refs(config, sweep.membership.name, namespace, given)
+    manifests = [
+        run_spec.run_manifest(run.composed.config, run.name, namespace, refs, sweep.membership)
+        for run in sweep.runs
+    ]
+    if output is OutputFormat.NAME:
+        for run in sweep.runs:
+            terminal.write(run.name)
+    elif output is OutputFormat.JSON:
+        terminal.write_data({"apiVersion": "v1", "kind": "List", "items": manifests}, output)
+    else:
+        for number, manifest in enumerate(manifests):
+            if number:
+                terminal.write("---")
+            terminal.write_data(manifest, OutputFormat.YAML)
 
 
 def _check_name(text: str) -> str:

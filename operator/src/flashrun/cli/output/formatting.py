@@ -319,12 +319,12 @@ def runs_table(runs: Iterable[FlashRun], now: datetime) -> Table:
             (
                 Cell(run.name),
                 Cell(run.status.phase, phase_tone(run.status.phase)),
-                Cell(_step(run.status)),
+                Cell(step_text(run.status)),
                 Cell(run.spec.algorithm),
                 Cell(run.spec.model),
                 Cell(run.status.resolved.pool if run.status.resolved else ""),
                 Cell(format_age(run.created, now)),
-                Cell(_best_score(run.status.evaluation)),
+                Cell(best_score(run.status.evaluation)),
             )
             for run in runs
         ),
@@ -332,7 +332,7 @@ def runs_table(runs: Iterable[FlashRun], now: datetime) -> Table:
     )
 
 
-def _best_score(evaluated: EvaluationStatus | None) -> str:
+def best_score(evaluated: EvaluationStatus | None) -> str:
     """Return the score of the best checkpoint; a metric other than ``score`` is named."""
     if evaluated is None or evaluated.best is None:
         return ""
@@ -340,7 +340,8 @@ def _best_score(evaluated: EvaluationStatus | None) -> str:
     return f"{name}{evaluated.best.score}"
 
 
-def _step(status: FlashRunStatus) -> str:
+def step_text(status: FlashRunStatus) -> str:
+    """Return how far a run is, such as ``20/100``; empty while that is not known."""
     progress = status.progress
     return f"{progress.step}/{progress.total_steps}" if progress and progress.total_steps else ""
 

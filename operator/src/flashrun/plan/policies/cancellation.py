@@ -11,6 +11,22 @@ def cancel_run(context: RunContext) -> Decision | None:
     """Delete the Jobs of a run that was cancelled; it has ended when its pods have."""
     if not context.run.spec.control.cancel:
         return None
+    return end_run(
+        context,
+        ending=(Phase.CANCELLING, Reason.CANCELLING),
+        ended=(Phase.CANCELLED, Reason.CANCELLED),
+        sentence="Cancelled;",
+    )
+
+
+def end_run(
+    context: RunContext,
+    *,
+    ending: tuple[Phase, Reason],
+    ended: tuple[Phase, Reason],
+    sentence: str,
+) -> Decision:
+    """Delete the Jobs of a run that is to end; ``sentence``, before its checkpoints, says why."""
     waiting = bool(context.observed.jobs) or context.active
     kept = f"{run_status.checkpoints_text(context.status)} kept"
     if context.status.checkpoints:
@@ -18,12 +34,13 @@ def cancel_run(context: RunContext) -> Decision | None:
     stored = context.observed.storage.checkpoints
     if stored and stored[-1].evaluation_stopped:
         kept += " (without a score, because its evaluation was stopped)"
+    phase, reason = ending if waiting else ended
     status = run_status.with_phase(
         context.status,
         context.run,
         context.now,
-        phase=Phase.CANCELLING if waiting else Phase.CANCELLED,
-        reason=Reason.CANCELLING if waiting else Reason.CANCELLED,
-        message="The trainer saves and stops." if waiting else f"Cancelled; {kept}.",
+        phase=phase,
+        reason=reason,
+        message="The trainer saves and stops." if waiting else f"{sentence} {kept}.",
     )
     return Decision(status=status, delete=delete_jobs(context.observed.jobs))

@@ -1,0 +1,1 @@
+"""Commands of ``flash sweep``: a family of runs, so many at once."""

@@ -1,0 +1,226 @@
+"""``sweep.toml``: a base config, and the ``--set`` values in which the runs of a sweep differ.
+
+The file gives a grid, of which every combination is a run, or a list of runs. Each run is composed
+and checked as ``flash train`` would do it.
+"""
+
+import itertools
+import re
+import tomllib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import Field, ValidationError
+
+from flashrun.api.base import Section
+from flashrun.api.sweep import MEMBERS_LIMIT, NAME_LIMIT, StopWorse, SweepMembership, SweepName
+from flashrun.cli.config import compose, load_config
+from flashrun.cli.config.compose import ComposedConfig
+from flashrun.cli.config.error_sentences import describe_error
+from flashrun.cli.config.problems import ConfigError, Origin, Problem
+from flashrun.cli.config.run_spec import name_with_digest
+from flashrun.cli.config.toml_lines import key_lines
+from flashrun.cli.config.toml_text import toml_key, toml_value
+from flashrun.cli.output.failure import UsageFailure
+from flashrun.plan.resolve import resolve_eval
+
+_NAME: Final = re.compile(rf"[a-z]([-a-z0-9]{{0,{NAME_LIMIT - 2}}}[a-z0-9])?")
+_OWN_KEYS: Final = ("grid", "runs", "config")
+"""Keys that only the file of a sweep has."""
+
+
+class StopWorseTable(Section):
+    """``[stop_worse]``: as ``StopWorse``; without ``first_step``, the first evaluation."""
+
+    first_step: Annotated[int, Field(ge=1, le=100_000_000)] | None = None
+    factor: int = Field(default=2, ge=2, le=16)
+
+
+class SweepTables(Section):
+    """The file of a sweep."""
+
+    config: str | Annotated[tuple[str, ...], Field(min_length=1)]
+    """The base config, and what is merged over it; paths begin at the folder of this file."""
+    name: SweepName | None = None
+    """Name of the sweep; when left out, that of the file without its ending."""
+    limit: Annotated[int, Field(ge=1, le=MEMBERS_LIMIT)] = 1
+    """How many runs may run at once."""
+    stop_worse: StopWorseTable | Literal[True] | None = None
+    """Whether worse runs end early, and at which steps."""
+    grid: dict[str, Any] = {}
+    """Key of the config → list of its values; each combination is a run."""
+    runs: tuple[tuple[str, ...], ...] = ()
+    """The ``--set`` values of each run."""
+
+
+@dataclass(frozen=True)
+class SweepRun:
+    """One run of a sweep before it is submitted."""
+
+    name: str
+    sets: tuple[str, ...]
+    """The values in which it differs from the others."""
+    composed: ComposedConfig
+
+
+@dataclass(frozen=True)
+class ComposedSweep:
+    """A sweep whose runs are all valid."""
+
+    membership: SweepMembership
+    runs: tuple[SweepRun, ...]
+
+
+def is_sweep_file(path: Path) -> bool:
+    """Return whether a file is that of a sweep, and not the config of one run."""
+    if path == load_config.STANDARD_INPUT:
+        return False
+    try:
+        tables = tomllib.loads(load_config.read_config_file(path).data.decode("utf-8-sig"))
+    except ValueError:
+        return False  # whoever reads it as a config says what is wrong with it
+    return any(key in tables for key in _OWN_KEYS) and "model" not in tables
+
+
+def read_sweep(
+    path: Path,
+    sets: Sequence[str] = (),
+    *,
+    name: str | None = None,
+    limit: int | None = None,
+    stop_worse: bool = False,
+    secret_names: Sequence[str] = (),
+) -> ComposedSweep:
+    """Read the file of a sweep and compose its runs; ``sets`` hold for each run.
+
+    The arguments after ``sets`` take the place of what the file says. Names of runs end with a
+    digest of what they train, so that the same sweep has the same names.
+
+    Raises:
+        ConfigError: with every problem of the file, or of the first run that has any.
+        UsageFailure: a file cannot be read, or the sweep has no name.
+    """
+    tables = _read_tables(path)
+    given = [tables.config] if isinstance(tables.config, str) else tables.config
+    files = [load_config.read_config_file(path.parent / file) for file in given]
+    name = name or tables.name or path.stem
+    if not _NAME.fullmatch(name):
+        raise UsageFailure(
+            f"{name!r} cannot be the name of a sweep",
+            f"give one with name in {path} or with --name: lower-case letters, digits and '-', "
+            f"at most {NAME_LIMIT} characters",
+        )
+    runs: dict[str, SweepRun] = {}
+    for own in _assignments(path, tables):
+        composed = _compose(files, [*sets, *own], own)
+        run = SweepRun(name_with_digest(name, composed.config, secret_names), own, composed)
+        if run.name in runs:
+            same = " and ".join(" ".join(item.sets) or "no --set" for item in (runs[run.name], run))
+            raise ConfigError(
+                [Problem(Origin(str(path)), f"two runs have the same settings ({same}): drop one")]
+            )
+        runs[run.name] = run
+    planned = tuple(runs.values())
+    return ComposedSweep(
+        SweepMembership(
+            name=name,
+            limit=limit or tables.limit,
+            stop_worse=_stop_worse(path, tables, planned, asked=stop_worse),
+        ),
+        planned,
+    )
+
+
+def _read_tables(path: Path) -> SweepTables:
+    file = load_config.read_config_file(path)
+    try:
+        text = file.data.decode("utf-8-sig").replace("\r\n", "\n")
+        tables = tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ConfigError([Problem(Origin(str(path)), f"this is not TOML: {error}")]) from None
+    lines = key_lines(text)
+    try:
+        return SweepTables.validate_toml(tables)
+    except ValidationError as error:
+        details = error.errors(include_url=False)
+        # Of the two forms of one key, each has a problem of its own.
+        first = {detail["loc"][0]: detail for detail in reversed(details)}
+        raise ConfigError(
+            Problem(
+                Origin(str(path), lines.get((str(key),))),
+                f"{key} is not a key of a sweep; allowed are {', '.join(SweepTables.model_fields)}"
+                if detail["type"] == "extra_forbidden"
+                else describe_error(detail),
+            )
+            for key, detail in sorted(first.items(), key=lambda item: str(item[0]))
+        ) from None
+
+
+def _assignments(path: Path, tables: SweepTables) -> list[tuple[str, ...]]:
+    """Return the ``--set`` values of each run."""
+
+    def refuse(sentence: str) -> ConfigError:
+        return ConfigError([Problem(Origin(str(path)), sentence)])
+
+    if bool(tables.grid) == bool(tables.runs):
+        raise refuse("give the values of the runs in [grid] or in runs, and not in both")
+    if tables.runs:
+        found = list(tables.runs)
+    else:
+        axes = list(_axes(tables.grid, ()))
+        if flawed := [key for key, values in axes if not isinstance(values, list) or not values]:
+            raise refuse(f"grid.{flawed[0]} must be a list with the values of the key")
+        count = 1
+        for _, values in axes:
+            count *= len(values)
+        if count > MEMBERS_LIMIT:
+            raise refuse(f"the grid has {count:,} runs; at most {MEMBERS_LIMIT} are allowed")
+        choices = [[f"{key}={toml_value(value)}" for value in values] for key, values in axes]
+        found = list(itertools.product(*choices))
+    if len(found) > MEMBERS_LIMIT:
+        raise refuse(f"the sweep has {len(found):,} runs; at most {MEMBERS_LIMIT} are allowed")
+    return found
+
+
+def _axes(table: dict[str, Any], path: tuple[str, ...]) -> Iterator[tuple[str, Any]]:
+    """Yield the dotted keys of a grid; a key may be written as tables, dotted or in quotes."""
+    for key, value in table.items():
+        if isinstance(value, dict):
+            yield from _axes(value, (*path, key))
+        elif "." in key and not path:
+            yield key, value
+        else:
+            yield ".".join(map(toml_key, (*path, key))), value
+
+
+def _compose(
+    files: Sequence[compose.ConfigFile], sets: Sequence[str], own: Sequence[str]
+) -> ComposedConfig:
+    try:
+        return compose.compose(files, sets)
+    except ConfigError as error:
+        where = f"run with {' '.join(own)}"
+        raise ConfigError(_named(error.problems, where)) from None
+
+
+def _named(problems: Iterable[Problem], where: str) -> Iterator[Problem]:
+    for problem in problems:
+        yield Problem(problem.origin, f"{problem.sentence} ({where})")
+
+
+def _stop_worse(
+    path: Path, tables: SweepTables, runs: Sequence[SweepRun], *, asked: bool
+) -> StopWorse | None:
+    """Return at which steps worse runs end; by default from the first evaluation on."""
+    if tables.stop_worse is None and not asked:
+        return None
+    table = tables.stop_worse if isinstance(tables.stop_worse, StopWorseTable) else None
+    table = table or StopWorseTable()
+    first = runs[0].composed
+    if any(resolve_eval(run.composed.config, run.composed.train) is None for run in runs):
+        sentence = "stop_worse compares evaluations, and a run of the sweep is not evaluated"
+        raise ConfigError([Problem(Origin(str(path)), sentence)])
+    step = table.first_step or first.config.eval.every or first.train.save_every
+    return StopWorse(first_step=step, factor=table.factor)
