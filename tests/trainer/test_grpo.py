@@ -15,7 +15,7 @@ from freesolo.environments import (
 from flashrun.api import names
 from flashrun.api.exits import Exit
 from flashrun.api.records import Scale
-from flashrun_trainer.data import retries, stopping
+from flashrun_trainer.data import prompts, retries, stopping
 from flashrun_trainer.data.environment import Environment
 from flashrun_trainer.data.messages import Answer
 from flashrun_trainer.pod.distributed import ProcessGroup
@@ -798,6 +798,48 @@ def test_whatever_an_environment_says_ends_one_episode_and_names_its_row_and_tur
         strict=True,
     ):
         assert words in error
+
+
+BOARDS = """
+from freesolo.environments import EnvironmentMultiTurn, EnvironmentStepResult, RewardResult
+
+
+class Boards(EnvironmentMultiTurn):
+    def start_episode(self, example, prompt_text):
+        if example.input == "b":
+            raise ConnectionError("no board")
+        return [{"role": "user", "content": example.input}]
+
+    def max_episode_turns(self, example):
+        return 1
+
+    def step_episode(self, example, messages, assistant_response):
+        return EnvironmentStepResult(done=True)
+
+    def score_episode(self, example, episode):
+        return RewardResult(score=float(len(episode.response_text) % 5))
+
+
+def load_environment():
+    return Boards()
+"""
+
+
+@pytest.mark.trainer
+@pytest.mark.filterwarnings("default")
+def test_a_row_whose_episodes_never_open_costs_the_run_nothing_else(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(prompts, "_PAUSES_SECONDS", ())
+    data = rows(("a", ""), ("b", ""), ("c", ""))
+    run = resolved("grpo", steps=1, batch_size=3, group_size=2)
+    pod = workshop.pod(run, sums(environment=BOARDS, train=data))
+    assert pod.train() == Exit.DONE, pod.termination
+    errors = [row.get("error") for row in rollouts(pod, 1)]
+    assert errors.count("at the start: ConnectionError: no board") == 2
+    assert errors.count(None) == 4
+    log = pod.store.get_bytes(names.log_key(pod.prefix, 1)).decode()
+    assert "1 of 3 rows have an episode that could not be opened before training: " in log
 
 
 @pytest.mark.trainer

@@ -15,6 +15,7 @@ from flashrun_trainer import run_attempt
 from flashrun_trainer.data import retries
 from flashrun_trainer.pod.image_packages import installed_pins
 from flashrun_trainer.records.wandb_process import Tracker
+from tests.trainer import forks
 from tests.trainer.pods import HEAD, ROOT, Workshop, resolved, rows, sums
 
 pytestmark = [pytest.mark.trainer, pytest.mark.filterwarnings("default")]
@@ -211,6 +212,42 @@ def test_storage_that_is_away_is_a_temporary_failure(workshop: Workshop):
     assert pod.train() == Exit.TEMPORARY
     assert pod.termination.reason == "StorageUnavailable"
     assert "connection was refused" in pod.termination.message
+
+
+@pytest.mark.parametrize("failing", ["while it is loaded", "while it makes prompts"])
+def test_an_environment_that_has_worked_before_is_a_temporary_failure(
+    workshop: Workshop, failing: str
+):
+    away = """
+from pathlib import Path
+
+def ask():
+    if Path(__file__).with_name("away").exists():
+        raise ConnectionError("no answer")
+"""
+    called = {
+        "while it is loaded": (LOAD, LOAD.replace("return", "ask()\n    return")),
+        "while it makes prompts": ("        return [", "        ask()\n        return ["),
+    }[failing]
+    source = (HEAD + "    def score_response(self, *_): ..." + LOAD).replace(*called)
+    pod = workshop.pod(
+        resolved("sft", max_steps=60, epochs=9, save_every=20), sums(environment=away + source)
+    )
+    with forks.started(pod) as process:
+        pod.wait_for(lambda: pod.steps(names.STATE_MANIFEST) or process.exitcode is not None)
+        assert process.exitcode is None, pod.output
+        forks.kill(process)
+    second = pod.next()
+    (second.inside.environment / "away").touch()
+    assert second.train() == Exit.TEMPORARY
+    assert second.termination.reason == "EnvironmentUnavailable"
+    assert "ConnectionError: no answer (it has worked in an earlier" in second.termination.message
+    assert not pod.store.exists(names.result_key(pod.prefix))
+    assert second.next().train() == Exit.DONE
+    # In a first attempt nobody knows that it could work.
+    first = workshop.pod(resolved("sft", max_steps=1), sums(environment=away + source))
+    (first.inside.environment / "away").touch()
+    assert first.train() == Exit.ENVIRONMENT
 
 
 def test_a_spec_that_cannot_be_read_is_a_config_error(workshop: Workshop):

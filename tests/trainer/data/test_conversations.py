@@ -8,6 +8,7 @@ from freesolo.environments import EnvironmentMultiTurn
 
 from flashrun_trainer.data import conversations
 from flashrun_trainer.data.messages import is_learnable
+from flashrun_trainer.pod.trainer_errors import TrainerError
 from tests.trainer.written_rows import ADD, SYSTEM, USER, WHOLE, Plain, assistant, environment_of
 
 OUTPUTS: dict[str, tuple[Any, list[Any]]] = {
@@ -75,6 +76,31 @@ def test_the_single_plain_answer_of_a_row_of_messages_is_its_output():
     assert example.output == "2"
     [example] = environment_of({"messages": [USER]}).examples
     assert example.output is None
+
+
+def test_an_output_beside_messages_answers_them():
+    row = {"messages": [USER, assistant("1"), USER], "output": "2"}
+    environment = environment_of(row)
+    [example] = environment.examples
+    assert environment.conversation(example) == conversations.Conversation(
+        [USER, assistant("1"), USER], [assistant()], "row 1"
+    )
+    assert (example.input, example.output) == (USER["content"], "2")
+    assert environment_of({**row, "output": ""}).examples[0].output == {
+        "messages": [assistant("1"), USER]
+    }
+
+
+def test_an_answer_in_messages_and_another_in_output_are_refused():
+    with pytest.raises(ValueError, match="an answer at the end of its messages and an output"):
+        environment_of({"messages": [USER, assistant()], "output": "3"})
+
+
+def test_a_conversation_that_the_assistant_begins_is_refused_by_its_row():
+    environment = environment_of(WHOLE, {"messages": [assistant("Hello."), USER, assistant()]})
+    with pytest.raises(TrainerError) as error:
+        environment.prompt(environment.examples[1])
+    assert "the prompt of row 2: ValueError: the conversation begins with" in error.value.message
 
 
 def test_an_environment_of_several_turns_opens_a_row_of_messages_itself():

@@ -194,6 +194,59 @@ def test_episodes_are_compared_when_the_environment_compares_them():
     assert [score.error for score in found] == ["", "ValueError: no move", ""]
 
 
+class UnprintableError(Exception):
+    """As exceptions of clients whose message needs a response that they did not get."""
+
+    def __str__(self) -> str:
+        raise AttributeError("'NoneType' object has no attribute 'text'")
+
+    __repr__ = __str__
+
+
+def test_what_cannot_be_printed_costs_one_score_or_one_metric():
+    class Odd(Judge):
+        def score_response(self, example: Any, response_text: str) -> Any:
+            match response_text:
+                case "a":
+                    raise UnprintableError
+                case "b":
+                    return UnprintableError()
+                case "c":
+                    return RewardResult(score=1.0, error=UnprintableError())  # type: ignore[arg-type]
+            metrics: Any = {"odd": UnprintableError(), "plain": 1.0}
+            return RewardResult(score=1.0, metrics=metrics)
+
+    found = judged(Odd(), *"abcd")
+    assert [score.error for score in found] == [
+        "UnprintableError: its message cannot be printed (AttributeError)",
+        "TypeError: a score must be a RewardResult, not <UnprintableError>",
+        "the environment returned a RewardResult with the error <UnprintableError>",
+        "",
+    ]
+    assert found[3].metrics == {"plain": 1.0}
+    assert found[3].dropped_metrics == {"odd": "<UnprintableError>"}
+
+
+def test_metrics_that_cannot_be_read_cost_no_score():
+    class Odd(Judge):
+        def score_response(self, example: Any, response_text: str) -> RewardResult:
+            metrics: Any = (1 / int(number) for number in "10")
+            return RewardResult(score=1.0, metrics=metrics)
+
+    found = judged(Odd(), "a", "b")
+    assert [score.reward for score in found] == [1.0, 1.0]
+    assert found[0].dropped_metrics == {"metrics": "ZeroDivisionError: division by zero"}
+
+
+@pytest.mark.parametrize("nothing", [None, "", False])
+def test_an_error_of_nothing_is_not_an_error(nothing: Any):
+    class Fine(Judge):
+        def score_response(self, example: Any, response_text: str) -> RewardResult:
+            return RewardResult(score=1.0, error=nothing)
+
+    assert [score.error for score in judged(Fine(), "a", "b")] == ["", ""]
+
+
 @pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt, CancelledError, RecursionError])
 def test_exceptions_of_code_that_a_model_wrote_fail_one_score(kind: type[BaseException]):
     class Running(Judge):

@@ -41,7 +41,12 @@ from flashrun_trainer.data.episode_player import EpisodePlayer
 from flashrun_trainer.data.episodes import Episode, check_template
 from flashrun_trainer.data.messages import Message
 from flashrun_trainer.data.prompt_order import PromptOrder, PromptSampler
-from flashrun_trainer.data.prompts import Prompt, make_prompt, parse_answer
+from flashrun_trainer.data.prompts import (
+    Prompt,
+    make_episode_prompts,
+    make_prompt,
+    parse_answer,
+)
 from flashrun_trainer.data.random_stream import derive_seed
 from flashrun_trainer.data.reasoning import decode
 from flashrun_trainer.data.retries import NothingJudgedError, plan_retry, retry_warning
@@ -103,7 +108,7 @@ def train(context: TrainContext) -> Path | None:
     if context.environment.is_multi_turn:
         check_template(context.environment, tokenizer, run.thinking)
     context.environment.random.seed(run.seed, context.attempt.number, context.process_group.rank)
-    prompts = load_prompts(context.environment, tokenizer, run)
+    prompts, remark = load_prompts(context.environment, tokenizer, run)
     check_same_examples(context.process_group, (prompt.ids for prompt in prompts))
     held_out = evaluator.read_held_out(context, tokenizer)
     output = context.pod.work / "checkpoints"
@@ -124,7 +129,7 @@ def train(context: TrainContext) -> Path | None:
     engine = generation.detect_engine(run, machine, network)
     arguments |= generation.engine_arguments(run, engine, tokenizer)
     end_token_ids = model.end_token_ids(network, tokenizer)
-    reward_function = RewardFunction(context, tokenizer, end_token_ids, prompts, callback)
+    reward_function = RewardFunction(context, tokenizer, end_token_ids, prompts, callback, remark)
     trainer = GrpoTrainer(
         context,
         prompts,
@@ -156,14 +161,21 @@ def train(context: TrainContext) -> Path | None:
     return loop.run_training(trainer, callback, context)
 
 
-def load_prompts(environment: Environment, tokenizer: Any, run: ResolvedRun) -> list[Prompt]:
-    """Return the rendered prompts, without those that leave no room for a completion.
+def load_prompts(
+    environment: Environment, tokenizer: Any, run: ResolvedRun
+) -> tuple[list[Prompt], str]:
+    """Return the rendered prompts that leave room for a completion, and a warning about the data.
 
     Raises:
         TrainerError: the environment fails, or all prompts are too long.
     """
     examples = environment.examples[: run.train.max_examples or None]
-    prompts = [make_prompt(environment, tokenizer, example, run.thinking) for example in examples]
+    if environment.is_multi_turn:
+        opened = make_episode_prompts(environment, tokenizer, examples, run.thinking)
+        prompts, remark = opened.prompts, opened.remark
+    else:
+        prompts = [make_prompt(environment, tokenizer, item, run.thinking) for item in examples]
+        remark = ""
     longest = trl_arguments.longest_prompt(run)
     fitting = [prompt for prompt in prompts if len(prompt.ids) <= longest]
     limit = f"max_length - max_tokens = {longest} tokens"
@@ -177,7 +189,7 @@ def load_prompts(environment: Environment, tokenizer: Any, run: ResolvedRun) -> 
     if len(fitting) < len(prompts):
         dropped = len(prompts) - len(fitting)
         log.warning("%d of %d prompts are longer than %s: dropped", dropped, len(prompts), limit)
-    return fitting
+    return fitting, "; ".join(filter(None, (remark, data_remark(environment, fitting, tokenizer))))
 
 
 def data_remark(environment: Environment, prompts: Sequence[Prompt], tokenizer: Any) -> str:
@@ -432,6 +444,7 @@ class RewardFunction:
         end_token_ids: frozenset[int],
         prompts: list[Prompt],
         callback: loop.TrainingCallback,
+        data_remark: str = "",
     ) -> None:
         self._context = context
         self._tokenizer = tokenizer
@@ -440,7 +453,8 @@ class RewardFunction:
         self._masks_cut_off = stopping.masks_cut_off(tokenizer, context.run.train)
         self._prompts = prompts
         self._callback = callback
-        self._data_remark = data_remark(context.environment, prompts, tokenizer)
+        self._data_remark = data_remark
+        """A warning about the data, which status shows in every step."""
         self._wasted_steps = rewards.WastedStepCounter()
         self._logged_metrics: set[str] = set()
         """Metrics of which the log says that they are left out."""

@@ -35,7 +35,7 @@ from flashrun_trainer.pod.redaction import Redactor
 from flashrun_trainer.pod.trainer_errors import TrainerError, classify
 from flashrun_trainer.records import attempts, model_card, termination, timing
 from flashrun_trainer.records.attempts import ClaimedAttempt
-from flashrun_trainer.records.checkpoint_uploads import Uploader
+from flashrun_trainer.records.checkpoint_uploads import Uploader, resumable_checkpoints
 from flashrun_trainer.records.reporter import Reporter, SilentReporter
 from flashrun_trainer.records.wandb_process import Tracker
 from flashrun_trainer.trl_arguments import Machine
@@ -45,6 +45,8 @@ log = logging.getLogger(__name__)
 _LOGGED_PACKAGES: Final = ("torch", "transformers", "trl", "peft")
 _RETRY_SECONDS: Final = 2.0
 _DEVICES: Final = Path("/dev")
+_FAILURES_BEFORE_TRAINING: Final = (Reason.ENVIRONMENT_FAILED, Reason.DATASET_INVALID)
+"""How an environment fails that is loaded, or that makes prompts."""
 
 Method = Callable[[TrainContext], Path | None]
 """``sft.train`` or ``grpo.train``."""
@@ -139,11 +141,36 @@ def _run_attempt(
     except BaseException as error:
         # An existing termination file tells the launcher that this process ends by itself.
         termination.write_termination(pod.termination, None)
-        failure = classify(error, pod.packages)
+        failure = _retried_if_it_has_worked(classify(error, pod.packages), attempt, reporter)
         termination.log_error(error, failure, redact)
         uploader.finish(spec.upload_timeout_seconds)
         return ending.end(failure)
     return ending.end(None)
+
+
+def _retried_if_it_has_worked(
+    failure: TrainerError, attempt: ClaimedAttempt, reporter: Reporter
+) -> TrainerError:
+    """Return the failure of an environment before training, as temporary if it has worked before.
+
+    An earlier attempt has trained with the same package. What fails now is a service that the
+    environment uses while it is loaded, or chance.
+    """
+    if failure.reason not in _FAILURES_BEFORE_TRAINING or reporter.progress is not None:
+        return failure
+    try:
+        keys = [entry.key for entry in attempt.store.list(names.attempts_prefix(attempt.prefix))]
+    except StoreError:
+        return failure
+    if not resumable_checkpoints(attempt.prefix, keys):
+        return failure
+    return TrainerError(
+        Exit.TEMPORARY,
+        Reason.ENVIRONMENT_UNAVAILABLE,
+        f"{failure.message} (it has worked in an earlier attempt)",
+        "the run is retried from its last step; check the services that the environment uses "
+        "while it is loaded",
+    )
 
 
 def _seed_random(seed: int) -> None:

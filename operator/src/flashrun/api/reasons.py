@@ -456,6 +456,12 @@ class Reason(Word):
         Owner.USER,
         Retry.COUNTED,
     )
+    ENVIRONMENT_UNAVAILABLE = (
+        "EnvironmentUnavailable",
+        "The environment, with which an earlier attempt has trained, failed before training.",
+        Owner.USER,
+        Retry.COUNTED,
+    )
     EXAMPLES_DIFFER = (
         "ExamplesDiffer",
         "The environment gives different examples to the processes of one run.",

@@ -47,9 +47,9 @@ def split_at_first_answer(messages: Sequence[Message]) -> tuple[list[Message], l
 def read_row(row: Any) -> Any:
     """Return a row of a dataset with an ``input`` that is text.
 
-    A row with only ``messages`` has none. Its input is the last message before the first answer,
-    and its output is that answer if it is plain text and the only one, else the conversation from
-    there.
+    A row with ``messages`` has none. Its input is the last message of its prompt. If it has no
+    output of its own, that is the first answer if it is plain text and the only one, else the
+    conversation from there.
 
     Raises:
         ValueError: the row has neither input nor messages, or its messages cannot be read.
@@ -61,22 +61,61 @@ def read_row(row: Any) -> Any:
     if not is_whole_conversation(row):
         near = f"; it has {', '.join(map(str, row))}" if row else ""
         raise ValueError(f"the row has no input{near}: it must have input or messages")
-    prompt, answers = split_at_first_answer(read_messages(row["messages"]))
+    prompt = row_prompt(row)
+    output = row["output"] if has_own_output(row) else _as_output(row_completion(row))
     last = prompt[-1]["content"] if prompt else ""
+    return {**row, "input": last, "output": output}
+
+
+def _as_output(answers: Sequence[Message]) -> Any:
     match answers:
         case []:
-            output: Any = None
+            return None
         case [{"content": text}] if set(answers[0]) == {"role", "content"}:
-            output = text
+            return text
         case _:
-            output = {"messages": answers}
-    return {**row, "input": last, "output": output}
+            return {"messages": answers}
 
 
 def is_whole_conversation(row: Any) -> bool:
     """Return whether a row is a conversation with its prompt, and not an input with an output."""
     is_row = isinstance(row, Mapping) and row.get("input") is None
     return is_row and row.get("messages") is not None
+
+
+def row_prompt(row: Mapping[str, Any]) -> list[Message]:
+    """Return the prompt of a row that is a whole conversation.
+
+    It is what comes before the first message of the assistant. If the row has an output, that is
+    the completion, and all messages are the prompt.
+
+    Raises:
+        ValueError: the messages cannot be read, or end with an answer beside an output.
+    """
+    messages = read_messages(row["messages"])
+    if not has_own_output(row):
+        return split_at_first_answer(messages)[0]
+    if messages[-1]["role"] == "assistant":
+        raise ValueError(
+            "the row has an answer at the end of its messages and an output: keep one of them"
+        )
+    return messages
+
+
+def row_completion(row: Mapping[str, Any]) -> list[Message]:
+    """Return the messages after ``row_prompt``; empty when there is no answer.
+
+    Raises:
+        ValueError: they cannot be read.
+    """
+    if has_own_output(row):
+        return read_output(row["output"])
+    return split_at_first_answer(read_messages(row["messages"]))[1]
+
+
+def has_own_output(row: Mapping[str, Any]) -> bool:
+    """Return whether a row has an output that is not empty."""
+    return row.get("output") not in (None, "")
 
 
 def row_tools(row: Any, output: Any) -> tuple[Tool, ...]:

@@ -44,6 +44,7 @@ from flashrun_trainer.pod.mounts import PodMounts
 from flashrun_trainer.pod.trainer_errors import (
     InterruptedBeforeTraining,
     TrainerError,
+    error_text,
     format_error,
 )
 
@@ -172,8 +173,13 @@ class Environment:
         """Return a whole conversation's own prompt, or else the environment's opening."""
         if self.is_multi_turn or not conversations.is_whole_conversation(example.record):
             return self.sdk.start_episode(example, self.contract)
-        messages = read_messages(example.record["messages"])
-        return conversations.split_at_first_answer(messages)[0]
+        prompt = conversations.row_prompt(example.record)
+        if not prompt:
+            raise ValueError(
+                "the conversation begins with the assistant, so that nothing asks for its first "
+                "message: put a message of the system or the user before it"
+            )
+        return prompt
 
     def tools(self, example: Any) -> tuple[Tool, ...]:
         """Return the tools that an example defines, for the model's chat template.
@@ -210,8 +216,7 @@ class Environment:
                 completion = self._call_here(self.sdk.sft_completion, example)
                 return read_messages(completion)
             if conversations.is_whole_conversation(example.record):
-                messages = read_messages(example.record["messages"])
-                return conversations.split_at_first_answer(messages)[1] or [_NO_ANSWER]
+                return conversations.row_completion(example.record) or [_NO_ANSWER]
             return conversations.read_output(example.output)
 
     @property
@@ -429,11 +434,12 @@ def naming_example(name: str) -> Iterator[None]:
 def _hint_for(error: BaseException) -> str:
     if isinstance(error, ModuleNotFoundError) and error.name:
         return f"add the package that provides {error.name} to [environment].pip"
-    if isinstance(error, KeyError) and str(error).strip("'").isupper():
-        return f"if {error} is a secret, add it to [environment].secrets"
+    text = error_text(error)
+    if isinstance(error, KeyError) and text.strip("'").isupper():
+        return f"if {text} is a secret, add it to [environment].secrets"
     if isinstance(error, KeyError):
-        return f"if {error} is a parameter, set it in [environment.params]; or {_PUSH_HINT}"
-    if isinstance(error, TypeError) and f"{_FACTORY}() missing" in str(error):
+        return f"if {text} is a parameter, set it in [environment.params]; or {_PUSH_HINT}"
+    if isinstance(error, TypeError) and f"{_FACTORY}() missing" in text:
         return "set it in [environment.params]"
     return _PUSH_HINT
 

@@ -117,5 +117,8 @@ def has_reasoning(message: Message, form: ReasoningForm = THINK) -> bool:
 
 def short_repr(value: Any) -> str:
     """Return ``repr(value)``, cut to 80 characters, for a message to a person."""
-    text = repr(value)
+    try:
+        text = repr(value)
+    except Exception:  # objects of other libraries may fail when they are printed
+        text = f"<{type(value).__name__}>"
     return text if len(text) <= _LONGEST_REPR else text[: _LONGEST_REPR - 1] + "…"

@@ -21,13 +21,13 @@ class RandomStream:
     @contextmanager
     def in_use(self) -> Iterator[None]:
         """Let the generators continue this stream inside the ``with`` block, and then their own."""
-        outside = _states()
-        _set_states(self._states)
+        outside = generator_states()
+        set_generator_states(self._states)
         try:
             yield
         finally:
-            self._states = _states()
-            _set_states(outside)
+            self._states = generator_states()
+            set_generator_states(outside)
 
     def seed(self, *parts: object) -> None:
         """Begin the stream anew, at a place that depends on ``parts`` alone."""
@@ -50,7 +50,8 @@ def derive_seed(*parts: object) -> int:
     return random.Random("/".join(map(str, parts))).getrandbits(63)
 
 
-def _states() -> dict[str, Any]:
+def generator_states() -> dict[str, Any]:
+    """Return the states of the generators of the libraries that are imported."""
     states: dict[str, Any] = {"python": random.getstate()}
     if (numpy := sys.modules.get("numpy")) is not None:
         states["numpy"] = numpy.random.get_state()
@@ -61,7 +62,8 @@ def _states() -> dict[str, Any]:
     return states
 
 
-def _set_states(states: dict[str, Any]) -> None:
+def set_generator_states(states: dict[str, Any]) -> None:
+    """Bring the generators into the states that ``generator_states`` has returned."""
     if "python" in states:
         random.setstate(states["python"])
     if "numpy" in states:

@@ -146,7 +146,7 @@ def _read_score(result: Any) -> Score:
         raise TypeError("the scoring method must not be async: it is called without await")
     if not hasattr(result, "score"):
         raise TypeError(f"a score must be a RewardResult, not {short_repr(result)}")
-    if (error := getattr(result, "error", None)) is not None and error != "":
+    if error := getattr(result, "error", None):
         text = f"the environment returned a RewardResult with the error {short_repr(error)}"
         return Score(error=text, kind=FailureKind.REPORTED)
     reward = float(result.score)
@@ -166,6 +166,13 @@ def _is_success(result: Any, reward: float) -> bool:
 
 def _read_metrics(metrics: Any) -> tuple[dict[str, float], dict[str, str]]:
     """Return the metrics that are finite numbers, and the others as text; none fails the score."""
+    try:
+        return _sort_metrics(metrics)
+    except Exception as error:  # reading them runs code of the environment
+        return {}, {"metrics": format_error(error)}
+
+
+def _sort_metrics(metrics: Any) -> tuple[dict[str, float], dict[str, str]]:
     if isinstance(metrics, Mapping):
         named: Iterable[tuple[Any, Any]] = metrics.items()
     elif isinstance(metrics, Iterable):

@@ -113,6 +113,10 @@ def _is_almost_conversation(value: Any) -> bool:
     match value:
         case {"messages": _} | {"conversations": [*_]} | {"conversation": [*_]}:
             return not has_messages(value)
+        case {"role": str(), "content": _}:
+            return True
+        case {"content": _}:
+            return bool({"tool_calls", "function_call", *REASONING_KEYS} & set(value))
         case [*turns] if turns and all(isinstance(turn, Mapping) for turn in turns):
             have_content = all("content" in turn or "value" in turn for turn in turns)
             return have_content and not all(map(has_role, turns))

@@ -145,7 +145,7 @@ _VLLM_LENGTH: Final = re.compile(r"estimated maximum model length is (\d+)")
 def _from_text(error: BaseException) -> TrainerError | None:
     """Classify by its text what PyTorch raises; an environment's ValueError is not a GPU fault."""
     type_names = {kind.__name__ for kind in type(error).__mro__}
-    text = f"{type(error).__name__}: {error}"
+    text = f"{type(error).__name__}: {error_text(error)}"
     for raised_as, pattern, (code, reason, message, hint) in _KNOWN_TEXTS:
         if type_names & raised_as and pattern.search(text):
             if longest := _VLLM_LENGTH.search(text):
@@ -182,7 +182,15 @@ def _unexpected_error(error: BaseException) -> TrainerError:
 
 def format_error(error: BaseException) -> str:
     """Return an exception as ``Type: first line of its message``."""
-    return f"{type(error).__name__}: {first_line(str(error))}".rstrip(": ")
+    return f"{type(error).__name__}: {first_line(error_text(error))}".rstrip(": ")
+
+
+def error_text(error: BaseException) -> str:
+    """Return ``str(error)``; exceptions of other libraries may fail when they are printed."""
+    try:
+        return str(error)
+    except Exception as own:
+        return f"its message cannot be printed ({type(own).__name__})"
 
 
 def first_line(text: str) -> str:
