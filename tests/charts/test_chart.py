@@ -96,6 +96,16 @@ def test_storage_keys_are_in_the_secret_and_nowhere_else(render) -> None:
     assert "hush" not in yaml.safe_dump_all(others)
 
 
+def test_keys_that_trainers_and_users_share_are_in_the_secret_without_sts_alone(render) -> None:
+    shared = {"sharedAccessKey": "ours", "sharedSecretKey": "open-to-all"}
+    for sts, expected in ((True, {}), (False, shared)):
+        objects = render({"storage": {"sts": sts, **shared}})
+        secret = _named(objects, "Secret", "flashrun-storage")
+        assert secret["stringData"] == {"accessKey": "key", "secretKey": "hush", **expected}
+        others = [item for item in objects if item["kind"] != "Secret"]
+        assert "open-to-all" not in yaml.safe_dump_all(others)
+
+
 def test_an_existing_secret_replaces_the_charts_own(render) -> None:
     objects = render({"storage": {"existingSecret": "mine", "accessKey": "", "secretKey": ""}})
 
@@ -305,6 +315,7 @@ REFUSED = [
         }.items()
     ),
     ("no keys for storage", {"storage": {"accessKey": ""}}, "storage.accessKey"),
+    ("no keys to share without STS", {"storage": {"sts": False}}, "storage.sharedAccessKey"),
     ("no operator image", {"operator": {"image": ""}}, "operator"),
     ("no pools", {"pools": []}, "pools"),
     ("a pool without memory", {"pools": [{"name": "x"}]}, "vram"),

@@ -44,6 +44,7 @@ from flashrun.controller.observe import Observer
 from flashrun.controller.poll import HeartbeatPoller
 from flashrun.controller.queue import RunKey
 from flashrun.controller.reconcile import Reconciler
+from flashrun.controller.storage_access import AccessIssuer
 from flashrun.store import Store
 from flashrun.store_errors import StoreError
 from tests.servers import kubectl
@@ -136,6 +137,7 @@ class World:
         self.reconciler = Reconciler(
             self.operators_cluster,
             self.store,
+            AccessIssuer(self.store, self.platform.storage, lambda: self.store.access),
             observer,
             self.known,
             self.poster,

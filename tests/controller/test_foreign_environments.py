@@ -30,7 +30,7 @@ def push(store: Store, identifier: str, text: str) -> str:
 
 async def of_people(world: World) -> Store:
     """Publish in the namespace; return the storage that its people get."""
-    issuer = AccessIssuer(world.store, world.platform.storage)
+    issuer = AccessIssuer(world.store, world.platform.storage, lambda: world.store.access)
     await publish_in(world.cluster, issuer, world.platform, world.namespace, PUBLIC)
     text = await world.cluster.secret_value(
         world.namespace, names.STORAGE_USER_SECRET, names.ACCESS_KEY

@@ -22,6 +22,7 @@ from flashrun.cluster import Cluster
 from flashrun.cluster_errors import Forbidden
 from flashrun.controller import publish
 from flashrun.controller.mirror_reader import MirrorReader
+from flashrun.controller.storage_access import AccessIssuer
 from flashrun.controller.upstreams import Upstreams
 from flashrun.store import Store
 from flashrun.store_errors import StorageForbidden
@@ -53,7 +54,7 @@ async def teams(installed: Path, cluster: Cluster, store: Store, tmp_path: Path)
     publishing = asyncio.create_task(
         publish.publish(
             cluster,
-            store,
+            AccessIssuer(store, settings.storage, lambda: store.access),
             settings,
             Upstreams(settings.trainer, tmp_path),
             MirrorReader(store, settings),

@@ -14,6 +14,7 @@ from flashrun.store_errors import StorageForbidden, StoreError, Unavailable
 OWN = StorageAccess(
     endpoint="https://s3.example", bucket="runs", access_key="operator", secret_key="hush"
 )
+SHARED = OWN.replace(access_key="shared")
 LIMITED = OWN.replace(access_key="run", expires=datetime(2026, 1, 2, tzinfo=UTC))
 GRANT = AccessGrant(metadata={}, policy={"Version": "2012-10-17"}, seconds=3600)
 
@@ -34,14 +35,14 @@ class RecordedStore:
 def test_with_sts_the_policy_of_the_grant_limits_the_credentials() -> None:
     store: Any = RecordedStore()
     settings = StorageSettings(endpoint="https://s3.example", role_arn="arn:aws:iam::1:role/x")
-    assert AccessIssuer(store, settings).issue(GRANT) == LIMITED
+    assert AccessIssuer(store, settings, lambda: SHARED).issue(GRANT) == LIMITED
     assert store.assumed == [(GRANT.policy, 3600, "arn:aws:iam::1:role/x")]
 
 
-def test_without_sts_they_are_those_of_the_operator() -> None:
+def test_without_sts_they_are_those_that_all_share() -> None:
     store: Any = RecordedStore()
     settings = StorageSettings(endpoint="https://s3.example", sts=False)
-    assert AccessIssuer(store, settings).issue(GRANT) == OWN
+    assert AccessIssuer(store, settings, lambda: SHARED).issue(GRANT) == SHARED
     assert store.assumed == []
 
 
@@ -62,7 +63,8 @@ class FailingStore(RecordedStore):
 def failing(error: StoreError) -> tuple[Any, AccessIssuer, list[float]]:
     store, now = FailingStore(error), [0.0]
     settings = StorageSettings(endpoint="https://s3.example")
-    return store, AccessIssuer(store, settings, lambda: now[0]), now  # type: ignore[arg-type]
+    issuer = AccessIssuer(store, settings, lambda: SHARED, lambda: now[0])  # type: ignore[arg-type]
+    return store, issuer, now
 
 
 def test_a_store_that_does_not_answer_is_asked_once_in_a_while_whoever_asks() -> None:

@@ -1,21 +1,30 @@
 """The operator's own keys: session tokens in the Secret, and web identities that are renewed."""
 
 import time
+from base64 import b64encode
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
+from flashrun.api import names
 from flashrun.api.platform import StorageSettings
+from flashrun.api.records import StorageAccess
+from flashrun.controller.storage_access import AccessIssuer
 from flashrun.controller.storage_keys import ROLE_VARIABLE, TOKEN_FILE_VARIABLE, StorageKeys
 from flashrun.controller.storage_probe import StartProbe
+from flashrun.plan.types import AccessGrant
 from flashrun.store import Store, TimeLimits
 from flashrun.store_errors import StorageForbidden, StoreError, Unsuitable
-from tests.servers import Minio
+from tests.controller.conftest import Operators
+from tests.controller.other_tenant import stretched
+from tests.controller.stage import World, wait_for_phase
+from tests.servers import ROOT_PASSWORD, Minio, kubectl
 from tests.store.identity_provider import AUDIENCE, identity_provider
 from tests.store.small_s3 import Fault, SmallS3, small_s3
 
 LIMITS = TimeLimits(total=5.0)
+RUN = "flash-1-0a1b2c3d"
 ROLE = "arn:aws:iam::1:role/operator"
 
 
@@ -111,9 +120,34 @@ def test_a_secret_may_hold_a_session_token_that_somebody_renews(tmp_path: Path) 
         assert store.access.session_token == ""
 
 
-def test_keys_that_end_are_not_given_to_trainers(tmp_path: Path) -> None:
+SHARED = {"sharedAccessKey": "ours", "sharedSecretKey": "known"}
+
+
+def test_without_sts_trainers_and_people_never_get_the_operators_own_keys(tmp_path: Path) -> None:
     with small_s3() as s3:
-        write_keys(tmp_path, accessKey="a", secretKey="s", sessionToken="t")
+        place = settings(s3, sts=False)
+        keys = StorageKeys(place, tmp_path, LIMITS)
+        write_keys(tmp_path, accessKey="own", secretKey="hush", sharedAccessKey="ours")
+        with pytest.raises(StoreError, match="sharedSecretKey cannot be read") as error:
+            keys.open_store()
+        assert "with storage.sts=false every trainer and every user gets these keys" in str(
+            error.value
+        )
+        write_keys(tmp_path, **SHARED)
+        store = keys.open_store()
+        issued = AccessIssuer(store, place, keys.shared_access).issue(
+            AccessGrant(metadata={}, policy={}, seconds=900)
+        )
+        assert (store.access.access_key, issued.access_key, issued.secret_key) == (
+            "own", "ours", "known",
+        )  # fmt: skip
+        write_keys(tmp_path, sharedSecretKey="rotated")
+        assert keys.shared_access().secret_key == "rotated"
+
+
+def test_keys_that_end_are_not_used_without_sts(tmp_path: Path) -> None:
+    with small_s3() as s3:
+        write_keys(tmp_path, accessKey="a", secretKey="s", sessionToken="t", **SHARED)
         with pytest.raises(StoreError, match=r"set storage\.sts=true"):
             open_store(s3, tmp_path, sts=False)
 
@@ -121,6 +155,27 @@ def test_keys_that_end_are_not_given_to_trainers(tmp_path: Path) -> None:
 def test_without_keys_the_missing_file_is_named(tmp_path: Path) -> None:
     with small_s3() as s3, pytest.raises(StoreError, match="accessKey cannot be read"):
         open_store(s3, tmp_path)
+
+
+@pytest.mark.api
+async def test_no_secret_of_a_served_namespace_has_the_operators_own_keys_without_sts(
+    operators: Operators, world: World
+) -> None:
+    storage = world.platform.storage.replace(sts=False)
+    world.platform = world.platform.replace(storage=storage)
+    (operators.folder / "keys").mkdir()
+    write_keys(operators.folder / "keys", **SHARED)
+    process = operators.start()
+    operators.wait(lambda: operators.leads(process))
+    run = await world.submit(RUN)
+    await wait_for_phase(world, RUN, "Starting", stretched(20))
+    for name in (names.storage_secret_name(RUN, run.uid), names.STORAGE_USER_SECRET):
+        text = await world.cluster.secret_value(world.namespace, name, names.ACCESS_KEY)
+        access = StorageAccess.model_validate_json(text)
+        assert (access.access_key, access.secret_key) == tuple(SHARED.values())
+    shown = kubectl(world.kubeconfig, "get", "secrets,configmaps", "-A", "-o", "json")
+    assert ROOT_PASSWORD not in shown
+    assert b64encode(ROOT_PASSWORD.encode()).decode() not in shown
 
 
 @pytest.mark.api

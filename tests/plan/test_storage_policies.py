@@ -1,6 +1,8 @@
 """Who may touch which keys: the policies as values, and the same on a real S3 server."""
 
 import json
+import re
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +12,7 @@ from flashrun.plan.storage_policies import (
     mirror_policy,
     namespace_policy,
     run_policy,
+    shared_policy,
 )
 from flashrun.store import Store
 from flashrun.store_errors import StorageForbidden
@@ -192,3 +195,24 @@ def test_the_keys_of_the_mirror_open_models_and_nothing_else(store: Store) -> No
         for verb in ("put", "get", "list", "delete"):
             with pytest.raises(StorageForbidden):
                 use(mirror, verb, folder if verb == "list" else f"{folder}f")
+
+
+def test_the_policy_of_shared_keys_is_the_documented_one() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "storage.md").read_text()
+    [shown] = re.findall(r"```json\n(\{\s+\"Version\".*?)```", page, re.DOTALL)
+
+    assert json.loads(shown) == shared_policy("arn:aws:s3:::flashrun")
+
+
+@pytest.mark.api
+def test_keys_that_all_share_open_no_record_that_the_operator_believes(store: Store) -> None:
+    shared = Store(store.assume(shared_policy(store.access.bucket_arn), 900))
+    for folder in ("runs/team-a/r/u/", "environments/org/env/", "live/", "probe/namespaces/n/"):
+        for verb in ("put", "get", "list", "delete"):
+            use(shared, verb, folder if verb == "list" else f"{folder}f")
+    for folder in ("endings/team-a/", "known/installation/", "models/org/m/1/"):
+        store.put_bytes(f"{folder}f", b"1")
+        for verb in ("put", "delete", *([] if folder.startswith("models/") else ["get", "list"])):
+            with pytest.raises(StorageForbidden):
+                use(shared, verb, folder if verb == "list" else f"{folder}f")
+    use(shared, "get", "models/org/m/1/f")

@@ -36,7 +36,7 @@ app.kubernetes.io/component: operator
 
 {{/* The settings file: the models in flashrun.api.platform, in the same spelling. */}}
 {{- define "flashrun.platform" -}}
-{{- $storage := omit .Values.storage "existingSecret" "accessKey" "secretKey" "webIdentity" -}}
+{{- $storage := omit .Values.storage "existingSecret" "accessKey" "secretKey" "sharedAccessKey" "sharedSecretKey" "webIdentity" -}}
 {{- $trainer := merge (dict "caBundleConfigMap" (include "flashrun.caConfigMap" .)) .Values.trainer -}}
 {{- dict "namespaces" .Values.namespaces "storage" $storage "trainer" $trainer "pools" .Values.pools "models" .Values.models "modelsFromMirror" .Values.modelsFromMirror "environments" .Values.environments "retention" .Values.retention | toYaml -}}
 {{- end }}

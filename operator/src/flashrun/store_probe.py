@@ -221,7 +221,7 @@ class StoreProbe:
                 "those assume a role"
                 if self._store.access.session_token
                 else "correct the settings under storage, or set storage.sts=false for a store "
-                "without STS: then trainers hold the operator's own keys"
+                "without STS: then all trainers and users share one pair of keys"
             )
             return f"it issues no credentials that are limited to one run ({error}); {way_out}"
         try:

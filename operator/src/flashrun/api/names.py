@@ -191,6 +191,7 @@ def parse_ref(text: str) -> Ref:
 # --- storage keys: relative to the bucket, see docs/storage.md ----------------------------------
 
 
+RUNS_PREFIX: Final = "runs/"
 ENDINGS_PREFIX: Final = "endings/"
 ENVIRONMENTS_PREFIX: Final = "environments/"
 MODELS_PREFIX: Final = "models/"
@@ -245,7 +246,7 @@ def model_manifest_key(model_id: str, revision: str) -> str:
 
 def namespace_prefix(namespace: str) -> str:
     """Return the prefix of every run of one namespace."""
-    return f"runs/{namespace}/"
+    return f"{RUNS_PREFIX}{namespace}/"
 
 
 def run_name_prefix(namespace: str, run: str) -> str:

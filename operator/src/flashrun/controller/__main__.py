@@ -192,8 +192,11 @@ async def _run_workers(
     known_runs = KnownRuns(store, lambda: lease.uid)
     acting = cluster.checking_writes(lease.check)
     poster = EventPoster(acting, lambda: lease.held)
+    issuer = settings.access_issuer(store)
     reconciler = Reconciler(
-        cluster, store, observer, known_runs, poster, platform, lambda: lease.held, cache=cache
+        *(cluster, store, issuer, observer, known_runs, poster, platform),
+        leading=lambda: lease.held,
+        cache=cache,
     )
 
     async def handle(key: RunKey) -> float | None:
@@ -238,7 +241,7 @@ async def _run_workers(
             resync(cluster, platform.namespaces, add, known_runs.read, clean_up, lists),
             publish(
                 acting,
-                store,
+                issuer,
                 platform,
                 Upstreams(platform.trainer, settings.upstreams),
                 mirror,

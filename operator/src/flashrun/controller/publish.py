@@ -33,7 +33,6 @@ from flashrun.plan import storage_policies
 from flashrun.plan.credentials import access_secret, are_due, expiry_of
 from flashrun.plan.kubernetes_status import find_condition
 from flashrun.plan.types import AccessGrant, Object
-from flashrun.store import Store
 from flashrun.store_errors import StoreError
 
 EVERY_SECONDS: Final = 60.0
@@ -51,7 +50,7 @@ class SecretKey(NamedTuple):
 
 async def publish(
     cluster: Cluster,
-    store: Store,
+    issuer: AccessIssuer,
     platform: Platform,
     upstreams: Upstreams,
     mirror: MirrorReader,
@@ -61,7 +60,6 @@ async def publish(
 
     ``storage_problem`` returns what storage lacks that runs need.
     """
-    issuer = AccessIssuer(store, platform.storage)
     content: MirrorContent | None = None
     while True:
         try:

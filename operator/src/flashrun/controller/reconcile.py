@@ -93,6 +93,7 @@ class Reconciler:
         self,
         cluster: Cluster,
         store: Store,
+        issuer: AccessIssuer,
         observer: Observer,
         known: KnownRuns,
         poster: EventPoster,
@@ -105,7 +106,7 @@ class Reconciler:
         self._store, self._observer = store, observer
         self._known, self._records = known, RunCopies(store)
         self._poster, self._cache = poster, cache
-        self._platform, self._issuer = platform, AccessIssuer(store, platform.storage)
+        self._platform, self._issuer = platform, issuer
         self._leading, self._clock = leading, clock
 
     async def handle(self, key: RunKey) -> float | None:

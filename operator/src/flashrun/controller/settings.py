@@ -14,6 +14,7 @@ from flashrun.api.base import error_sentences
 from flashrun.api.environment_owners import owned_orgs
 from flashrun.api.platform import Platform
 from flashrun.api.pod import POD_VARIABLE
+from flashrun.controller.storage_access import AccessIssuer
 from flashrun.controller.storage_keys import StorageKeys
 from flashrun.plan.storage_policies import namespace_policy
 from flashrun.store import Store, TimeLimits
@@ -55,7 +56,15 @@ class Settings:
         Raises:
             StoreError: the keys cannot be read.
         """
-        return StorageKeys(self.platform.storage, self.keys, STORAGE_LIMITS).open_store()
+        return self._storage_keys.open_store()
+
+    def access_issuer(self, store: Store) -> AccessIssuer:
+        """Return what issues credentials for ``store`` to trainers and to people."""
+        return AccessIssuer(store, self.platform.storage, self._storage_keys.shared_access)
+
+    @property
+    def _storage_keys(self) -> StorageKeys:
+        return StorageKeys(self.platform.storage, self.keys, STORAGE_LIMITS)
 
 
 def load_settings(

@@ -1,4 +1,4 @@
-"""Issuing credentials for storage: limited ones where the store can, else the operator's own.
+"""Issuing credentials for storage: limited ones where the store can, else the same for all.
 
 A store that does not answer such a call blocks a thread for as long as a call may take. With many
 runs due at the same time nothing else would be done, so that only one call at a time tries again.
@@ -26,21 +26,22 @@ class AccessIssuer:
         self,
         store: Store,
         settings: StorageSettings,
+        shared: Callable[[], StorageAccess],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._store, self._settings, self._clock = store, settings, clock
+        self._store, self._settings, self._shared, self._clock = store, settings, shared, clock
         self._lock = threading.Lock()
         self._problem = ""
         self._ask_again = 0.0
 
     def issue(self, grant: AccessGrant) -> StorageAccess:
-        """Return credentials that ``grant.policy`` limits; without STS, those of the operator.
+        """Return credentials that ``grant.policy`` limits; without STS, those that all share.
 
         Raises:
             StoreError: the store refuses, or did not answer now or a moment ago.
         """
         if not self._settings.sts:
-            return self._store.access
+            return self._shared()
         self._wait_for_turn()
         try:
             access = self._store.assume(grant.policy, grant.seconds, self._settings.role_arn)

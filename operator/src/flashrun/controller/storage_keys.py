@@ -1,5 +1,8 @@
 """The operator's own keys for storage: from a mounted Secret, or from STS for its web identity.
 
+Without STS the Secret also has the keys that trainers and people get. They may be the operator's
+own ones, but only if somebody has written so: keys that every team holds are keys of every team.
+
 With a web identity (on AWS: IRSA) the cluster signs a token for the operator's service account, and
 STS answers keys for it. The variables are those that every SDK of AWS reads:
 https://docs.aws.amazon.com/sdkref/latest/guide/feature-assume-role-credentials.html
@@ -18,6 +21,8 @@ TOKEN_FILE_VARIABLE: Final = "AWS_WEB_IDENTITY_TOKEN_FILE"
 ROLE_VARIABLE: Final = "AWS_ROLE_ARN"
 _KEYS: Final = ("accessKey", "secretKey", "sessionToken")
 """Files in the folder of the Secret; there may be no session token."""
+_SHARED_KEYS: Final = ("sharedAccessKey", "sharedSecretKey")
+"""Files that are needed with ``storage.sts=false``."""
 
 
 class StorageKeys:
@@ -36,12 +41,29 @@ class StorageKeys:
         watched = [] if self._token_file else [self._folder / name for name in _KEYS]
         return Store.following(self._read, *watched, limits=self._limits)
 
+    def shared_access(self) -> StorageAccess:
+        """Return what trainers and people get of a store without STS.
+
+        Raises:
+            StoreError: the Secret does not have it.
+        """
+        try:
+            access_key, secret_key = (_key(self._folder / name) for name in _SHARED_KEYS)
+        except StoreError as error:
+            raise StoreError(
+                f"{error}; with storage.sts=false every trainer and every user gets these keys, so "
+                "add sharedAccessKey and sharedSecretKey of a user with fewer rights to the Secret"
+            ) from None
+        return self._place(access_key, secret_key)
+
     def _read(self) -> StorageAccess:
+        if not self._settings.sts:
+            self.shared_access()
         access = self._from_web_identity() if self._token_file else self._from_secret()
         if access.session_token and not self._settings.sts:
             raise StoreError(
-                "the operator's keys for storage end, and storage.sts=false would give them to "
-                "trainers for as long as a run takes: set storage.sts=true, or use keys that stay"
+                "the operator's keys for storage end, and with storage.sts=false nothing renews "
+                "those of trainers: set storage.sts=true, or use keys that do not end"
             )
         return access
 

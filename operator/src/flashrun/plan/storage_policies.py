@@ -72,6 +72,24 @@ def mirror_policy(bucket_arn: str) -> Policy:
     )
 
 
+def shared_policy(bucket_arn: str) -> Policy:
+    """Return what the keys need that all trainers and users of a store without STS share.
+
+    They keep no teams apart, but reach no record that the operator believes: of an end, or of a run
+    that it knows. An administrator gives them to a user of the store.
+    """
+    written = (names.RUNS_PREFIX, names.HEARTBEAT_PREFIX, names.ENVIRONMENTS_PREFIX)
+    return _policy(
+        _listing(bucket_arn, [*written, names.MODELS_PREFIX, names.PROBE_PREFIX]),
+        _allow(_READ, bucket_arn, [f"{names.MODELS_PREFIX}*"]),
+        _allow(
+            (*_READ, *_WRITE, "s3:DeleteObject"),
+            bucket_arn,
+            [f"{prefix}*" for prefix in (*written, names.PROBE_PREFIX)],
+        ),
+    )
+
+
 def _policy(*statements: Policy) -> Policy:
     policy = {
         "Version": "2012-10-17",

@@ -74,9 +74,12 @@ class StorageValues(StorageSettings):
     """Storage, and where its keys come from."""
 
     existing_secret: str = ""
-    """Secret of the release's namespace with accessKey and secretKey."""
+    """Secret of the release's namespace with accessKey and secretKey, and without STS also with
+    sharedAccessKey and sharedSecretKey."""
     access_key: str = ""
     secret_key: str = ""
+    shared_access_key: str = ""
+    shared_secret_key: str = ""
     web_identity: WebIdentityValues = WebIdentityValues()
     """Instead of keys: a token of the operator's service account (on AWS: IRSA)."""
 
