@@ -13,8 +13,27 @@ import pytest
 import yaml
 
 from docs import health_tables
+from flashrun.api.base import Record
 from flashrun.api.config import EnvironmentConfig, EvalConfig, RunConfig, TrainConfig, WandbConfig
 from flashrun.api.exits import Exit
+from flashrun.api.records import FILES_LIMIT, Manifest
+from flashrun.api.run_record import RunRecord
+from flashrun.archive import HEADER_LIMIT, MEMBERS_LIMIT, PACKED_LIMIT, UNPACKED_LIMIT
+from flashrun.cluster_requests import LONGEST_RETRY_AFTER
+from flashrun.controller.bounded_answers import (
+    DATA_VALUES,
+    OBJECT_BYTES,
+    PAGE,
+    SPEC_BYTES,
+    SPEC_VALUES,
+)
+from flashrun.controller.object_cache import RUN_BYTES, TOTAL_BYTES
+from flashrun.controller.observe import EVENTS_LIMIT, JOBS_LIMIT, PODS_LIMIT
+from flashrun.controller.poll import UNKNOWN_LIMIT
+from flashrun.controller.run_records import MANIFEST_BYTES, MANIFESTS_LIMIT
+from flashrun.controller.storage_access import PAUSE_SECONDS
+from flashrun.controller.watched_objects import KEPT_BYTES
+from flashrun.store import LONGEST_PAUSE_SECONDS
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [
@@ -69,6 +88,52 @@ def test_every_key_has_a_test_that_exists(key: str) -> None:
     for test in tests:
         path, name = test.split("::")
         assert f"def {name}(" in (ROOT / "tests" / path).read_text(), test
+
+
+def security_rows() -> dict[str, tuple[str, list[str]]]:
+    """The table of what crosses to the operator: input → bound and tests."""
+    page = (ROOT / "docs" / "security.md").read_text()
+    table = page.split("## What crosses from a team to the operator")[1].split("\n## ")[0]
+    rows = [line.strip("| ").split(" | ") for line in table.splitlines() if line.startswith("| ")]
+    return {
+        f"{name}: {bound[:40]}": (bound, re.findall(r"`tests/([\w/]+\.py::\w+)`", tests))
+        for name, bound, tests in rows[1:]
+    }
+
+
+@pytest.mark.parametrize("row", security_rows())
+def test_every_input_of_a_team_has_a_bound_and_tests_that_exist(row: str) -> None:
+    bound, tests = security_rows()[row]
+    assert bound
+    assert tests
+    for test in tests:
+        path, name = test.split("::")
+        assert f"def {name}(" in (ROOT / "tests" / path).read_text(), test
+
+
+def test_the_bounds_of_what_a_team_writes_are_those_of_the_code() -> None:
+    kib, mib = 1024, 1024**2
+    page = " ".join((ROOT / "docs" / "security.md").read_text().split())
+    for sentence in (
+        f"has {SPEC_BYTES // kib} KiB and {SPEC_VALUES:,} values at most",
+        f"in pages of {OBJECT_BYTES // mib} MiB; the newest {JOBS_LIMIT} Jobs and {PODS_LIMIT} "
+        "pods",
+        f"the newest {EVENTS_LIMIT} within five seconds",
+        f"| {DATA_VALUES:,} keys |",
+        f"| {Record.max_bytes // kib} KiB and {Record.max_values:,} values each",
+        f"| {Manifest.max_bytes // kib} KiB and {FILES_LIMIT:,} files; of one run "
+        f"{MANIFESTS_LIMIT:,}, and {MANIFEST_BYTES // mib} MiB at once",
+        f"| {RunRecord.max_bytes // mib} MiB and {RunRecord.max_values:,} values",
+        f"| {PACKED_LIMIT // mib} MiB packed, {UNPACKED_LIMIT // mib} MiB unpacked, "
+        f"{MEMBERS_LIMIT:,} members, headers of {HEADER_LIMIT // kib} KiB",
+        f"in pages of {PAGE} objects and {OBJECT_BYTES // mib} MiB",
+        f"{KEPT_BYTES // kib} KiB of one object are kept, {RUN_BYTES // kib} KiB of one run, "
+        f"an equal part of {TOTAL_BYTES // mib} MiB",
+        f"those of known runs and {UNKNOWN_LIMIT} others are read",
+        f"at most {LONGEST_PAUSE_SECONDS}, {LONGEST_RETRY_AFTER:.0f} and 30 seconds",
+        f"asked once in {PAUSE_SECONDS:.0f} seconds",
+    ):
+        assert sentence in page, sentence
 
 
 @pytest.mark.parametrize("code", sorted(set(Exit)))

@@ -18,6 +18,7 @@ from flashrun.api.record_reader import RecordRefused, read_record
 from flashrun.api.records import (
     FILES_LIMIT,
     Claim,
+    Ending,
     EnvironmentPointer,
     Heartbeat,
     Manifest,
@@ -26,6 +27,7 @@ from flashrun.api.records import (
     Result,
     TrainerControl,
 )
+from flashrun.api.run_record import RunRecord
 from flashrun.plan.credentials import are_due, expiry_of
 
 NOW = datetime(2026, 11, 1, 12, tzinfo=UTC)
@@ -51,6 +53,10 @@ VALID: dict[type[Record], dict[str, Any]] = {
     Termination: END,
     TrainerControl: {"save_request": "now"},
     EnvironmentPointer: {"digest": "0" * 64, "size": 7, "pushed": TIME},
+    Ending: {
+        "run": RUN, "phase": "Failed", "reason": "Diverged", "message": "m", "ended": TIME,
+    },
+    RunRecord: {"run": RUN, "spec": {"model": "m"}, "status": {"phase": "Running"}},
     MetricsRow: {"step": 3, "attempt": 1, "time": TIME, "values": {"loss": 0.5}},
     ResolvedRun: {
         "run": RUN,

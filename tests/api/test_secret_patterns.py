@@ -96,6 +96,35 @@ def test_it_is_harmless(text: str) -> None:
     assert secret_patterns.redact_secrets(text) == text
 
 
+ENCODED = (
+    "a GitHub token",
+    "a Hugging Face token",
+    "a GitLab token",
+    "an npm token",
+    "an AWS key id",
+)
+
+
+@pytest.mark.parametrize("name", ENCODED)
+def test_an_encoded_token_is_redacted(name: str) -> None:
+    """As somebody would print it to get it past a search for its shape."""
+    data = SECRETS[name].encode()
+    printed = [data.hex(), data.hex().upper(), *(data.hex(mark) for mark in " :-%")]
+    printed += ["".join(f"\\x{byte:02x}" for byte in data), ", ".join(map(hex, data))]
+    for shift in range(3):
+        printed += [encode(b"::"[:shift] + data).decode()
+                    for encode in (base64.b64encode, base64.urlsafe_b64encode)]  # fmt: skip
+    for text in printed:
+        assert secret_patterns.redact_secrets(f"got {text}!").startswith("got ***"), text
+        assert text[8:-8] not in secret_patterns.redact_secrets(f"got {text}!")
+
+
+def test_base64_that_is_cut_at_its_beginning_shows_no_token() -> None:
+    text = base64.b64encode(b"the key is hf_aBcDeFgHiJkLmNoPqRsTuV").decode()
+    for cut in range(12):
+        assert "***" in secret_patterns.redact_secrets(text[cut:]), cut
+
+
 def test_nearly_every_random_key_is_recognized() -> None:
     generator = random.Random(42)
     keys = [base64.b64encode(generator.randbytes(24)).decode() for _ in range(500)]

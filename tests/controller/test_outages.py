@@ -127,6 +127,12 @@ def storage_world(fragile_store: Minio, world: World) -> World:
     return World(world.cluster, store, settings, world.kubeconfig)
 
 
+def beside(world: World) -> World:
+    """The world of the other team."""
+    settings = world.platform.replace(namespaces=world.platform.namespaces[1:])
+    return World(world.cluster, world.store, settings, world.kubeconfig)
+
+
 async def test_a_store_that_hangs_costs_neither_the_lease_nor_the_status_of_runs(
     fragile_store: Minio, storage_world: World, tmp_path: Path
 ):
@@ -136,8 +142,8 @@ async def test_a_store_that_hangs_costs_neither_the_lease_nor_the_status_of_runs
         process = operators.start()
         operators.wait(lambda: operators.ask(process, "/readyz")[0] == 200)
         operators.wait(lambda: operators.leads(process))
-        beside = world.platform.replace(namespaces=world.platform.namespaces[1:])
-        there = World(world.cluster, world.store, beside, world.kubeconfig)
+        there = beside(world)
+        await OtherTenant(there, operators, process).is_served()
         other = OtherTenant(there, operators, process)
         with hanging(fragile_store):
             runs = [f"flash-{number}-hanging" for number in range(12)]
@@ -175,6 +181,7 @@ async def test_a_store_that_hangs_at_the_start_is_waited_for_with_the_lease(
             await wait_for_reason(world, "flash-0-early", "StorageUnavailable", 30)
         operators.wait(lambda: operators.ask(process, "/readyz")[0] == 200, 90)
         await wait_for_phase(world, "flash-0-early", "Starting", 60)
+        await OtherTenant(beside(world), operators, process).is_served()
         assert "the lease is lost" not in operators.logs()
     finally:
         operators.stop()

@@ -214,6 +214,20 @@ def test_a_copy_is_closed_once_and_a_forged_one_stops_nothing(store: Store) -> N
         assert store.get_bytes(key) == forged
 
 
+def test_a_copy_that_names_another_run_changes_nothing_of_that_run(store: Store) -> None:
+    """The operator can write below the prefixes of all teams."""
+    mine, copies = running().run, RunCopies(store)
+    theirs = mine.replace(namespace="team-beside", name="flash-9-theirs", uid="uid-theirs")
+    copies.write(theirs, theirs.status)
+    key = names.run_record_key(mine.storage_prefix)
+    their_key = names.run_record_key(theirs.storage_prefix)
+    before = store.get_bytes(their_key)
+    store.put_bytes(key, before.replace(b'"Running"', b'"Starting"'))
+    identity = RunIdentity(namespace=mine.namespace, name=mine.name, uid=mine.uid)
+    copies.close(ending_of_deleted(identity, datetime.now(UTC)))
+    assert store.get_bytes(their_key) == before
+
+
 async def test_a_run_begins_when_its_copy_is_written(world: World, monkeypatch: pytest.MonkeyPatch):
     await world.submit(STEM)
     with monkeypatch.context() as patch:

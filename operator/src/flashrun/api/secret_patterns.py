@@ -5,6 +5,7 @@ copied to status, storage and git. The token shapes are those that their issuers
 entropy rule catches the rest, and is tuned to let git hashes, UUIDs, versions and paths pass.
 """
 
+import base64
 import math
 import re
 from collections import Counter
@@ -61,6 +62,11 @@ _IN_PATHS = re.compile(
     r"(?![A-Za-z0-9])"
 )
 """UUIDs and digests, which paths in storage have as parts of their own."""
+_HEX_BYTES = re.compile(
+    r"(?:(?:[0-9a-fA-F]{2}|\\x[0-9a-fA-F]{2}|0x[0-9a-fA-F]{2})(?:[ :%-]|, ?)?){12,}"
+)
+_HEX_DIGITS = re.compile(r"(?:\\x|0x)?([0-9a-fA-F]{2})")
+_BASE64 = re.compile(r"[A-Za-z0-9+/_-]{16,}")
 _SEGMENT = re.compile(r"[A-Za-z0-9]{12,}")
 """A stretch without separators: names that people write have shorter ones."""
 _TURN = re.compile(r"(?<=[a-z])[A-Z0-9]|(?<=[A-Z])[0-9]|(?<=[0-9])[A-Za-z]")
@@ -88,6 +94,8 @@ def redact_secrets(text: str) -> str:
     """Return ``text`` with everything in it that looks like a secret replaced by asterisks."""
     for _, shape in _TOKEN_SHAPES:
         text = shape.sub("***", text)
+    text = _HEX_BYTES.sub(lambda match: "***" if _is_text_in_hex(match[0]) else match[0], text)
+    text = _BASE64.sub(lambda match: "***" if _has_token_in_base64(match[0]) else match[0], text)
     return _WORD.sub(lambda word: "***" if _looks_random(word[0]) else word[0], text)
 
 
@@ -109,6 +117,22 @@ def why_forbidden(name: str) -> str | None:
 
 def _snake(name: str) -> str:
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name)
+
+
+def _is_text_in_hex(digits: str) -> bool:
+    """Say whether digits spell printable ASCII characters: those of a digest never do."""
+    return all(32 <= int(pair, 16) < 127 for pair in _HEX_DIGITS.findall(digits))
+
+
+def _has_token_in_base64(word: str) -> bool:
+    """Say whether base64 has a token in it; its beginning may be cut at any character."""
+    usual = word.translate(str.maketrans("-_", "+/"))
+    for cut in range(4):
+        piece = usual[cut:] if len(usual[cut:]) % 4 != 1 else usual[cut:-1]
+        content = base64.b64decode(piece + "=" * (-len(piece) % 4)).decode("latin-1")
+        if any(shape.search(content) for _, shape in _TOKEN_SHAPES):
+            return True
+    return False
 
 
 def _looks_random(word: str) -> bool:

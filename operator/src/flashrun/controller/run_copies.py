@@ -31,12 +31,16 @@ class RunCopies:
     def close(self, ending: Ending) -> None:
         """Write to the copy of a run that was deleted how it ended, unless it says so already.
 
-        A copy that cannot be read is left as it is: code in the run's pods may have written it.
+        A copy that cannot be read, or is of another run, is left as it is: code in the run's pods
+        may have written it. The operator can write where that code cannot.
         """
         run = ending.run
         key = names.run_record_key(names.run_prefix(run.namespace, run.name, run.uid))
         try:
-            copy = self._store.get_json(key, RunRecord).to_run()
+            record = self._store.get_json(key, RunRecord)
+            if record.run != run:
+                raise Corrupt(f"{key} is of run {record.run.name} in {record.run.namespace}")
+            copy = record.to_run()
         except KeyNotFound:
             return
         except (Corrupt, ValidationError) as error:
