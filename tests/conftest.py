@@ -2,19 +2,22 @@
 
 import re
 from collections.abc import Iterator
+from contextlib import closing
 from itertools import count
 from pathlib import Path
 
 import pytest
 
 from flashrun.store import Store
+from localcluster import toolchain
 from localcluster.controlplane import ControlPlane
+from localcluster.steps import StepRunner
 from tests.servers import Minio, install_crd, start_control_plane
 from tests.short_tokens import ShortTokens, serve_short_tokens
 
 _buckets = count(1)
 
-SERVERS = frozenset({"minio", "control_plane", "helm", "shell"})
+SERVERS = frozenset({"minio", "control_plane", "helm", "prometheus", "shell"})
 """Fixtures that start a process or need a built program; what uses one tests no pure layer."""
 
 
@@ -39,6 +42,13 @@ def minio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Minio]:
     server.start()
     yield server
     server.stop()
+
+
+@pytest.fixture(scope="session")
+def prometheus(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """The programs ``prometheus`` and ``promtool``."""
+    with closing(StepRunner.silent(tmp_path_factory.mktemp("steps"))) as steps:
+        toolchain.debian(["prometheus"], steps)
 
 
 @pytest.fixture

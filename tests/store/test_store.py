@@ -604,3 +604,22 @@ def test_a_bucket_is_made_once(minio: Minio):
     store.ensure_bucket()
     store.ensure_bucket()
     store.put_bytes("k", b"1")
+
+
+def test_every_request_is_observed_with_its_operation_and_its_error(store: Store) -> None:
+    seen: list[tuple[str, str]] = []
+
+    def observe(operation: str, seconds: float, error: Exception | None) -> None:
+        assert 0 <= seconds < 60
+        seen.append((operation, type(error).__name__ if error else ""))
+
+    watched = Store(store.access, observe=observe)
+    watched.put_bytes("k", b"1")
+    assert watched.get_bytes("k") == b"1"
+    assert watched.exists("k")
+    assert [entry.key for entry in watched.list("")] == ["k"]
+    watched.delete(["k"])
+    with pytest.raises(KeyNotFound):
+        watched.get_bytes("k")
+    done = ["put", "get", "head", "list", "delete"]
+    assert seen == [*((operation, "") for operation in done), ("get", "KeyNotFound")]

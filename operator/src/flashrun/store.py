@@ -100,12 +100,22 @@ class TimeLimits(NamedTuple):
 
 DEFAULT_LIMITS: Final = TimeLimits()
 
+ObserveRequest = Callable[[str, float, Exception | None], None]
+"""Gets the operation (``get``, ``list``, …) of a request, its seconds, and its error if any."""
+
 
 class Store:
     """One bucket of one endpoint, with one set of credentials."""
 
-    def __init__(self, access: StorageAccess, limits: TimeLimits | None = None) -> None:
+    def __init__(
+        self,
+        access: StorageAccess,
+        limits: TimeLimits | None = None,
+        observe: ObserveRequest | None = None,
+    ) -> None:
+        """``observe`` gets every request, when it has ended."""
         self._limits = limits or DEFAULT_LIMITS
+        self._observe = observe
         self._lock = threading.Lock()
         self._read: Callable[[], StorageAccess] | None = None
         self._watched: tuple[Path, ...] = ()
@@ -127,6 +137,7 @@ class Store:
         read: Callable[[], StorageAccess],
         *watched: Path,
         limits: TimeLimits | None = None,
+        observe: ObserveRequest | None = None,
     ) -> Self:
         """Return a store that calls ``read`` again when one of the ``watched`` files has changed.
 
@@ -134,7 +145,7 @@ class Store:
         process follows renewed credentials.
         """
         seen = tuple(map(_version, watched))
-        store = cls(read(), limits)
+        store = cls(read(), limits, observe)
         store._read, store._watched, store._seen = read, watched, seen
         return store
 
@@ -190,7 +201,7 @@ class Store:
 
         What is longer than ``part_bytes`` (5 MiB at least) is uploaded in parts of this size.
         """
-        with self._errors(key):
+        with self._errors(key, "put"):
             self._client().put_object(
                 self._access.bucket,
                 key,
@@ -211,7 +222,7 @@ class Store:
     def exists(self, key: str) -> bool:
         """Return whether ``key`` exists."""
         try:
-            with self._reading(key):
+            with self._reading(key, "head"):
                 self._client().stat_object(self._access.bucket, key)
         except KeyNotFound:
             return False
@@ -225,7 +236,7 @@ class Store:
         The object keeps ``sha256`` for ``stored_file``. ``sent`` gets the bytes of each part.
         """
         try:
-            with path.open("rb") as file, self._errors(key):
+            with path.open("rb") as file, self._errors(key, "put"):
                 source = _Hashing(file, sent)
                 self._client().put_object(
                     self._access.bucket,
@@ -242,7 +253,7 @@ class Store:
     def stored_file(self, key: str) -> FileEntry | None:
         """Return size and SHA-256 of an object that was put with its SHA-256; None without it."""
         try:
-            with self._reading(key):
+            with self._reading(key, "head"):
                 found = self._client().stat_object(self._access.bucket, key)
         except KeyNotFound:
             return None
@@ -275,7 +286,7 @@ class Store:
     def delete(self, keys: Iterable[str]) -> None:
         """Delete ``keys``, up to 1,000 per request; a missing key is not an error."""
         objects = (DeleteObject(key) for key in keys)
-        with self._errors("the keys to delete"):
+        with self._errors("the keys to delete", "delete"):
             for failed in self._client().remove_objects(self._access.bucket, objects):
                 kind = StorageForbidden if failed.code == "AccessDenied" else StoreError
                 name = self._name(failed.name or "")
@@ -339,7 +350,7 @@ class Store:
 
     def ensure_bucket(self) -> None:
         """Create the bucket unless it exists."""
-        with self._errors(""):
+        with self._errors("", "bucket"):
             if self._client().bucket_exists(self._access.bucket):
                 return
             try:
@@ -350,7 +361,7 @@ class Store:
 
     def product(self) -> str:
         """Return how the server calls itself; empty when it does not say."""
-        with self._errors(""):
+        with self._errors("", "bucket"):
             answer = self._client()._execute("HEAD", self._access.bucket)
             name = str(answer.headers.get("Server", ""))
         return "".join(filter(str.isprintable, name))[:64].strip()
@@ -362,7 +373,7 @@ class Store:
             StorageForbidden: the store refuses, or does not support AssumeRole.
         """
         form = assume_role_form(policy, seconds, role_arn)
-        with self._errors("credentials (AssumeRole)"):
+        with self._errors("credentials (AssumeRole)", "sts"):
             self._refresh()
             return request_credentials(self._pool, self._access, form)
 
@@ -374,7 +385,7 @@ class Store:
         """
         name = "credentials (AssumeRoleWithWebIdentity)"
         anonymous = self._access.replace(access_key="", secret_key="", session_token="")
-        with self._errors(name):
+        with self._errors(name, "sts"):
             return request_credentials(self._pool, anonymous, web_identity_form(token, role_arn))
 
     # --- below ----------------------------------------------------------------------------------
@@ -446,7 +457,7 @@ class Store:
         """
         headers = {"Content-Type": "application/json", "If-None-Match": "*"}
         try:
-            with self._errors(key):
+            with self._errors(key, "create"):
                 self._client()._execute("PUT", self._access.bucket, key, body=data, headers=headers)
         except KeyExistsAfterRetry:
             if self.get_bytes(key) != data:
@@ -458,14 +469,14 @@ class Store:
             yield body
 
     @contextlib.contextmanager
-    def _reading(self, key: str) -> Iterator[None]:
+    def _reading(self, key: str, operation: str = "get") -> Iterator[None]:
         """Distinguish a key that is missing from a key that may not be read.
 
         To a user who may not list the whole bucket, AWS answers 403 in both cases. Listing this one
         key is allowed wherever reading it is, and shows whether it exists.
         """
         try:
-            with self._errors(key):
+            with self._errors(key, operation):
                 yield
         except StorageForbidden as refused:
             try:
@@ -491,7 +502,7 @@ class Store:
             yield chunk
 
     def _page(self, prefix: str, parameters: dict[str, str]) -> ListingPage:
-        with self._errors(prefix):
+        with self._errors(prefix, "list"):
             response = self._client()._execute(
                 "GET", self._access.bucket, query_params=parameters, preload_content=False
             )
@@ -550,7 +561,25 @@ class Store:
         return object_name(self._access, key)
 
     @contextlib.contextmanager
-    def _errors(self, key: str) -> Iterator[None]:
+    def _errors(self, key: str, operation: str) -> Iterator[None]:
+        """Turn every error into one of ours, and let ``observe`` know how the request ended."""
+        if self._observe is None:
+            with self._translated(key):
+                yield
+            return
+        began = time.monotonic()
+        error: Exception | None = None
+        try:
+            with self._translated(key):
+                yield
+        except Exception as raised:
+            error = raised
+            raise
+        finally:
+            self._observe(operation, time.monotonic() - began, error)
+
+    @contextlib.contextmanager
+    def _translated(self, key: str) -> Iterator[None]:
         """Turn every error of minio and urllib3 into one of ours."""
         try:
             with self._time_limit():

@@ -23,18 +23,13 @@ from flashrun.api import evaluation
 from flashrun.api.bounds import fit_metrics
 from flashrun.api.exits import Exit
 from flashrun.api.reasons import Activity, Reason
-from flashrun.api.records import CheckpointEvaluation, MetricsRow, ResolvedEval
+from flashrun.api.records import STEP_SECONDS, CheckpointEvaluation, MetricsRow, ResolvedEval
 from flashrun_trainer.context import TrainContext
 from flashrun_trainer.data import eval_budget, eval_scores, rewards
 from flashrun_trainer.data.calls import check_left_behind
 from flashrun_trainer.data.dataset import check_same_examples, example_name
 from flashrun_trainer.data.episode_player import EpisodePlayer
-from flashrun_trainer.data.eval_budget import (
-    FEWEST_EXAMPLES,
-    LARGEST_SHARE,
-    STEP_SECONDS,
-    TimeSpent,
-)
+from flashrun_trainer.data.eval_budget import FEWEST_EXAMPLES, LARGEST_SHARE, TimeSpent
 from flashrun_trainer.data.eval_scores import RowResult
 from flashrun_trainer.data.held_out import HeldOut, HeldOutRow, longest_prompt, read_rows
 from flashrun_trainer.data.labels import TokenizedExample

@@ -23,7 +23,7 @@ from flashrun.api import names
 from flashrun.api.bounds import fit_metrics
 from flashrun.api.exits import Exit
 from flashrun.api.reasons import Activity
-from flashrun.api.records import MetricsRow, Progress
+from flashrun.api.records import STEP_SECONDS, MetricsRow, Progress
 from flashrun_trainer import adapter_layers, memory_probe, model, sharding, trl_arguments
 from flashrun_trainer.checkpoint import (
     TrainingObjects,
@@ -52,6 +52,7 @@ _HEARTBEAT_METRICS: Final = (
     "epoch",
     "completions/mean_length",
     "tokens_per_second",
+    STEP_SECONDS,
 )
 """Metrics in the heartbeat; the history in storage has all metrics."""
 _LOGGED_METRICS: Final = _HEARTBEAT_METRICS[:5]

@@ -337,6 +337,10 @@ class Claim(Record):
     superseded: bool = False
 
 
+STEP_SECONDS: Final = "seconds/step"
+"""Metric with the time of a step, evaluations left out."""
+
+
 class Progress(Record):
     """How far training is; ``status.progress`` shows it."""
 

@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
+from prometheus_client import REGISTRY
 from typing_extensions import override
 
 from flashrun.api import names
@@ -46,6 +47,7 @@ from flashrun.controller.poll import (
 from flashrun.controller.publish import publish
 from flashrun.controller.queue import Queue, RunKey
 from flashrun.controller.reconcile import Reconciler
+from flashrun.controller.run_metrics import RunMetrics
 from flashrun.controller.served_namespaces import ServedNamespaces
 from flashrun.controller.settings import (
     KEYS_FOLDER,
@@ -192,11 +194,13 @@ async def _run_workers(
     known_runs = KnownRuns(store, lambda: lease.uid)
     acting = cluster.checking_writes(lease.check)
     poster = EventPoster(acting, lambda: lease.held)
+    metrics = RunMetrics(cache.phases)
     issuer = settings.access_issuer(store)
     reconciler = Reconciler(
         *(cluster, store, issuer, observer, known_runs, poster, platform),
         leading=lambda: lease.held,
         cache=cache,
+        metrics=metrics,
     )
 
     async def handle(key: RunKey) -> float | None:
@@ -204,7 +208,10 @@ async def _run_workers(
             return await reconciler.handle(key)
 
     lease.on_regained.append(queue.hurry)
+    REGISTRY.register(metrics)
+    operator_metrics.prepare(platform.namespaces, (pool.name for pool in platform.pools))
     operator_metrics.WAITING.set_function(lambda: len(queue))
+    operator_metrics.OLDEST.set_function(queue.oldest_seconds)
 
     def add(key: RunKey, delay: float = 0.0) -> None:
         if key.namespace in platform.namespaces:

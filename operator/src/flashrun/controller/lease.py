@@ -17,6 +17,7 @@ from typing import Any, Final
 from flashrun.api.times import format_micro_time
 from flashrun.cluster import Cluster
 from flashrun.cluster_errors import AlreadyExists, ClusterError, Conflict
+from flashrun.controller import operator_metrics
 
 LEASE_SECONDS: Final = 7
 """Another replica takes over when it has seen no renewal for this long."""
@@ -154,12 +155,16 @@ class Lease:
             async with asyncio.timeout(seconds):
                 taken = await self._write_unless_held()
         except (AlreadyExists, Conflict):
+            operator_metrics.LEASE_RENEWALS.labels("held").inc()
             return False  # another replica was faster
         except (ClusterError, TimeoutError) as error:
             log.warning("the lease cannot be renewed: %s", str(error) or "no answer in time")
+            operator_metrics.LEASE_RENEWALS.labels("failed").inc()
             return False
+        operator_metrics.LEASE_RENEWALS.labels("renewed" if taken else "held").inc()
         if taken:
             self._renewed = sent
+            operator_metrics.LEASE_RENEWED.set_to_current_time()
         elif self._renewed is not None:
             self._taken = True
         return taken

@@ -214,6 +214,16 @@ class ObjectCache:
         with self._lock:
             return dict(self._collection(kind, namespace).objects)
 
+    def phases(self) -> Counter[tuple[str, str]]:
+        """Return how many runs there are by namespace and phase, as it was written."""
+        with self._lock:
+            return Counter(
+                (namespace, item.phase)
+                for (kind, namespace), collection in self._collections.items()
+                if kind == names.KIND
+                for item in collection.objects.values()
+            )
+
     def longest_silence(self, namespaces: tuple[str, ...]) -> float:
         """Return for how many seconds the most silent watch has shown nothing."""
         with self._lock:

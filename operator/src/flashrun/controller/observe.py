@@ -263,7 +263,7 @@ class Observer:
                     found[uid] = read_notices(events)
         except (ClusterError, TimeoutError) as error:
             cause = str(error) or "events cannot be listed in time"
-            log.warning("%s", cause, extra={"run": f"{run.namespace}/{run.name}"})
+            log.warning("%s", cause)
         return found
 
     async def _workloads(
@@ -280,7 +280,7 @@ class Observer:
                         position = places.get(workload["metadata"]["name"])
                     found[job["metadata"]["uid"]] = QueuedWorkload(workload, position)
         except ClusterError as error:
-            log.warning("%s", error, extra={"run": f"{run.namespace}/{run.name}"})
+            log.warning("%s", error)
         return found
 
     async def _workload(self, run: FlashRun, job: Object) -> Object | None:

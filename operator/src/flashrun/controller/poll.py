@@ -11,14 +11,15 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
 from typing import Final, NamedTuple, Protocol, Self
 
 from flashrun.api import names
-from flashrun.api.records import Heartbeat, RunIdentity
+from flashrun.api.records import STEP_SECONDS, Heartbeat, RunIdentity
 from flashrun.cluster import Cluster
 from flashrun.cluster_errors import ClusterError
-from flashrun.controller import operator_metrics
+from flashrun.controller import json_logs, operator_metrics
 from flashrun.controller.queue import RunKey
 from flashrun.controller.storage_threads import call_heartbeats, call_storage
 from flashrun.plan.progress_status import with_shown_metrics
@@ -259,8 +260,13 @@ class HeartbeatPoller:
 
     def _refuse(self, uid: str, problem: str) -> None:
         operator_metrics.RECORDS_REFUSED.labels(Heartbeat.__name__).inc()
-        log.warning("the heartbeat of run %s is ignored: %s", uid, problem)
+        with self._about(uid):
+            log.warning("the heartbeat of run %s is ignored: %s", uid, problem)
         self._refused[uid] = f"The heartbeat is ignored: {problem}."[:_LONGEST_PROBLEM]
+
+    def _about(self, uid: str) -> AbstractContextManager[None]:
+        run = self._known.get(uid)
+        return json_logs.about(f"{run.namespace}/{run.name}" if run else "", uid)
 
     def delete_orphans(
         self,
@@ -311,7 +317,8 @@ class HeartbeatPoller:
         except StoreError as error:
             self._refuse(uid, str(error))
         except Exception as error:
-            log.exception("an unexpected error while the heartbeat of run %s was read", uid)
+            with self._about(uid):
+                log.exception("an unexpected error while the heartbeat of run %s was read", uid)
             self._refuse(uid, f"{entry.key} cannot be read ({type(error).__name__})")
         return None
 
@@ -321,7 +328,17 @@ class HeartbeatPoller:
         heartbeat = self._store.get_json(entry.key, Heartbeat)
         if heartbeat.run.uid != uid:
             raise Corrupt(f"{entry.key} names another run")
+        self._observe_step(uid, heartbeat)
         return with_shown_metrics(heartbeat)
+
+    def _observe_step(self, uid: str, heartbeat: Heartbeat) -> None:
+        """Count the newest step of a known run, once."""
+        run, before, now = self._known.get(uid), self._heartbeats.get(uid), heartbeat.progress
+        if run is None or now is None or not now.step:
+            return
+        was = before.progress.step if before is not None and before.progress is not None else 0
+        if now.step != was:
+            operator_metrics.observe_step(run.namespace, now.metrics.get(STEP_SECONDS))
 
 
 def _log_sentence(error: StoreError) -> str:

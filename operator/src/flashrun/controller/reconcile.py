@@ -32,7 +32,7 @@ from flashrun.cluster_errors import (
     NotFound,
     TooLarge,
 )
-from flashrun.controller import operator_metrics
+from flashrun.controller import json_logs, operator_metrics
 from flashrun.controller.events import EventPoster, Subject
 from flashrun.controller.known_runs import KnownRuns
 from flashrun.controller.lease import NotLeading
@@ -41,6 +41,7 @@ from flashrun.controller.observe import JOBS_LIMIT, Observer
 from flashrun.controller.pass_errors import explain_error
 from flashrun.controller.queue import RunKey
 from flashrun.controller.run_copies import RunCopies
+from flashrun.controller.run_metrics import RunMetrics
 from flashrun.controller.status_writer import StatusWriter
 from flashrun.controller.storage_access import AccessIssuer
 from flashrun.controller.storage_threads import call_storage
@@ -101,28 +102,30 @@ class Reconciler:
         leading: Callable[[], bool],
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         cache: ObjectCache | None = None,
+        metrics: RunMetrics | None = None,
     ) -> None:
         self._cluster = cluster.checking_writes(self._check_leading)
         self._store, self._observer = store, observer
         self._known, self._records = known, RunCopies(store)
         self._poster, self._cache = poster, cache
+        self._metrics = metrics or RunMetrics()
         self._platform, self._issuer = platform, issuer
         self._leading, self._clock = leading, clock
 
     async def handle(self, key: RunKey) -> float | None:
         """Make a pass and log its error; return the seconds until the next one is due, or None."""
-        where = {"run": f"{key.namespace}/{key.name}"}
-        try:
-            with operator_metrics.PASSES.time():
-                return await self.reconcile(key)
-        except (ClusterError, StoreError) as error:
-            operator_metrics.FAILED_PASSES.labels(type(error).__name__).inc()
-            log.warning("%s", error, extra=where)
-            raise
-        except Exception as error:
-            operator_metrics.FAILED_PASSES.labels(type(error).__name__).inc()
-            log.exception("a pass failed", extra=where)
-            raise
+        with json_logs.about(f"{key.namespace}/{key.name}"):
+            try:
+                with operator_metrics.PASSES.time():
+                    return await self.reconcile(key)
+            except (ClusterError, StoreError) as error:
+                operator_metrics.FAILED_PASSES.labels(type(error).__name__).inc()
+                log.warning("%s", error)
+                raise
+            except Exception as error:
+                operator_metrics.FAILED_PASSES.labels(type(error).__name__).inc()
+                log.exception("a pass failed")
+                raise
 
     async def reconcile(self, key: RunKey) -> float | None:
         """Make a pass over one run; return the seconds until the next one is due, or None.
@@ -142,7 +145,9 @@ class Reconciler:
             await self._report_too_large(key, error)
             return None
         if manifest is None:
+            self._metrics.forget(key)
             return None  # owner references clean up without the operator
+        json_logs.note_uid(manifest["metadata"]["uid"])
         if "deletionTimestamp" in manifest["metadata"]:
             if cached:
                 raise _Unconfirmed
@@ -255,7 +260,7 @@ class Reconciler:
         except StoreError as error:
             if begins:
                 raise _Blocked(error, unnoted(run, str(error), self._clock())) from error
-            log.warning("%s", error, extra={"run": f"{run.namespace}/{run.name}"})
+            log.warning("%s", error)
 
     # --- act ----------------------------------------------------------------------------------
 
@@ -332,7 +337,7 @@ class Reconciler:
         try:
             expires = await self._write_access(run, grant)
         except StoreError as error:
-            log.warning("%s", error, extra={"run": f"{run.namespace}/{run.name}"})
+            log.warning("%s", error)
             message, now = str(error), self._clock()
             if not grant.renewal and any(item["kind"] == "Job" for item in decision.apply):
                 raise _Blocked(error, unissued_access(run, message, now)) from error
@@ -381,7 +386,8 @@ class Reconciler:
             await self._record_ending(run, decision.status)
         if decision.status != run.status:
             await writer.write(decision.status.to_patch())
-            self._count_end(run, decision)
+            self._metrics.written(run, decision.status)
+        self._metrics.show(run, decision.status)
         for event in decision.events:
             self._poster.add(Subject.of(run), event, self._clock())
         if decision.status.phase in TERMINAL:
@@ -394,12 +400,15 @@ class Reconciler:
 
         If storage does not take the record, the next resync misses the run.
         """
+        run = identity_of(manifest)
+        self._metrics.forget(RunKey(run.namespace, run.name))
         if not self._leading():
             return
-        try:
-            self._record_deleted(identity_of(manifest))
-        except StoreError as error:  # the next resync misses the run
-            log.warning("the deletion of a run is not recorded yet: %s", error)
+        with json_logs.about(f"{run.namespace}/{run.name}", run.uid):
+            try:
+                self._record_deleted(run)
+            except StoreError as error:  # the next resync misses the run
+                log.warning("the deletion of a run is not recorded yet: %s", error)
 
     def _record_deleted(self, run: RunIdentity) -> None:
         """Record that a run was deleted, unless it had ended before; raises ``StoreError``."""
@@ -459,14 +468,6 @@ class Reconciler:
                 return self._store.get_json(key, Ending)
         return ending
 
-    def _count_end(self, run: FlashRun, decision: Decision) -> None:
-        phase = decision.status.phase
-        if phase not in TERMINAL or run.status.phase in TERMINAL:
-            return
-        failure = decision.status.failure
-        operator_metrics.ENDED.labels(phase, failure.reason if failure else "").inc()
-        operator_metrics.GPU_SECONDS.labels(run.namespace).inc(decision.status.gpu_seconds)
-
     async def _report_blocked(
         self, run: FlashRun, writer: StatusWriter, status: FlashRunStatus
     ) -> None:
@@ -486,7 +487,7 @@ class Reconciler:
                 try:
                     await writer.write(patch)
                 except (Forbidden, Invalid) as error:
-                    log.warning("%s", error, extra={"run": f"{run.namespace}/{run.name}"})
+                    log.warning("%s", error)
                     self._poster.add(Subject.of(run), event, self._clock())
         except (ClusterError, TimeoutError) as error:
             log.warning("the status is not written: %s", error or "no answer in time")
@@ -524,5 +525,5 @@ class Reconciler:
         if status is None:
             return
         message = status["pending"]["message"]
-        log.warning("%s", message, extra={"run": f"{key.namespace}/{key.name}"})
+        log.warning("%s", message)
         await StatusWriter(self._cluster, manifest, self._cache).write(status)

@@ -14,6 +14,7 @@ from flashrun.api.base import error_sentences
 from flashrun.api.environment_owners import owned_orgs
 from flashrun.api.platform import Platform
 from flashrun.api.pod import POD_VARIABLE
+from flashrun.controller import operator_metrics
 from flashrun.controller.storage_access import AccessIssuer
 from flashrun.controller.storage_keys import StorageKeys
 from flashrun.plan.storage_policies import namespace_policy
@@ -64,7 +65,9 @@ class Settings:
 
     @property
     def _storage_keys(self) -> StorageKeys:
-        return StorageKeys(self.platform.storage, self.keys, STORAGE_LIMITS)
+        return StorageKeys(
+            self.platform.storage, self.keys, STORAGE_LIMITS, operator_metrics.observe_storage
+        )
 
 
 def load_settings(

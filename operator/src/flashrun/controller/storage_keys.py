@@ -14,7 +14,7 @@ from typing import Final
 
 from flashrun.api.platform import StorageSettings
 from flashrun.api.records import StorageAccess
-from flashrun.store import Store, TimeLimits
+from flashrun.store import ObserveRequest, Store, TimeLimits
 from flashrun.store_errors import StoreError
 
 TOKEN_FILE_VARIABLE: Final = "AWS_WEB_IDENTITY_TOKEN_FILE"
@@ -28,8 +28,16 @@ _SHARED_KEYS: Final = ("sharedAccessKey", "sharedSecretKey")
 class StorageKeys:
     """Where the keys are, and how they are read."""
 
-    def __init__(self, settings: StorageSettings, folder: Path, limits: TimeLimits) -> None:
+    def __init__(
+        self,
+        settings: StorageSettings,
+        folder: Path,
+        limits: TimeLimits,
+        observe: ObserveRequest | None = None,
+    ) -> None:
+        """``observe`` gets every request to storage."""
         self._settings, self._folder, self._limits = settings, folder, limits
+        self._observe = observe
         self._token_file = os.environ.get(TOKEN_FILE_VARIABLE, "")
 
     def open_store(self) -> Store:
@@ -39,7 +47,7 @@ class StorageKeys:
             StoreError: no keys could be got.
         """
         watched = [] if self._token_file else [self._folder / name for name in _KEYS]
-        return Store.following(self._read, *watched, limits=self._limits)
+        return Store.following(self._read, *watched, limits=self._limits, observe=self._observe)
 
     def shared_access(self) -> StorageAccess:
         """Return what trainers and people get of a store without STS.
@@ -74,7 +82,7 @@ class StorageKeys:
 
     def _from_web_identity(self) -> StorageAccess:
         token = _key(Path(self._token_file))
-        store = Store(self._place("", ""), self._limits)
+        store = Store(self._place("", ""), self._limits, self._observe)
         return store.assume_with_web_identity(token, os.environ.get(ROLE_VARIABLE, ""))
 
     def _place(self, access_key: str, secret_key: str, session_token: str = "") -> StorageAccess:

@@ -5,6 +5,7 @@ occupy them, and the lease could not be renewed.
 """
 
 import asyncio
+import contextvars
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, ParamSpec, TypeVar
@@ -42,4 +43,6 @@ async def _run(
     **kwargs: Arguments.kwargs,
 ) -> Result:
     loop = asyncio.get_running_loop()
-    return await loop.run_in_executor(pool, lambda: function(*args, **kwargs))
+    # With the context of the caller: lines that are logged name its run.
+    context = contextvars.copy_context()
+    return await loop.run_in_executor(pool, lambda: context.run(function, *args, **kwargs))

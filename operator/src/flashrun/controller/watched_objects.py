@@ -49,6 +49,8 @@ class WatchedObject(NamedTuple):
     """Which spec of the object it is; a status leaves it as it is."""
     text: bytes | None
     """What is read of it, as JSON; None: it is too large to be kept."""
+    phase: str = ""
+    """Of a run: its phase as it was written; empty until then."""
 
 
 class _Head(Struct):
@@ -105,6 +107,7 @@ def version_number(version: str | None) -> int:
 def _with_run(shown: WatchedObject, head: Identity, run: RunObject) -> WatchedObject:
     """Return ``shown`` with the text of a run that goes on; no pass needs one that is settled."""
     status = msgspec.json.decode(run.status, type=_RunPhase | None) or _RunPhase()
+    shown = shown._replace(phase=status.phase)
     ended = status.phase in TERMINAL and status.observed_generation == head.generation
     if ended and head.deletion_timestamp is None:
         return shown._replace(settled=True)

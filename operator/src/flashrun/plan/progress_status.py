@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Final, TypeVar
 
-from flashrun.api.records import Heartbeat, Progress, Result
+from flashrun.api.records import STEP_SECONDS, Heartbeat, Progress, Result
 from flashrun.api.resource import ProgressStatus
 from flashrun.api.times import whole_seconds
 from flashrun.plan.notices import pod_activity
@@ -42,7 +42,10 @@ def progress_status(
 
 
 def with_shown_metrics(record: ProgressRecord) -> ProgressRecord:
-    """Return a record with the metrics that status shows: the others need not stay in memory."""
+    """Return a record with the metrics that status shows: the others need not stay in memory.
+
+    The time of a step is for the operator's own metrics.
+    """
     progress = record.progress
     if progress is None:
         return record
@@ -50,8 +53,8 @@ def with_shown_metrics(record: ProgressRecord) -> ProgressRecord:
 
 
 def _shown(metrics: Mapping[str, float]) -> dict[str, float]:
-    shown = sorted(metrics.items())[:_METRICS_SHOWN]
-    return {name[:_LONGEST_METRIC_NAME]: value for name, value in shown}
+    shown = sorted((name, metrics[name]) for name in metrics.keys() - {STEP_SECONDS})
+    return {name[:_LONGEST_METRIC_NAME]: value for name, value in shown[:_METRICS_SHOWN]}
 
 
 def _without_times(progress: ProgressStatus) -> ProgressStatus:

@@ -10,13 +10,12 @@ from dataclasses import dataclass
 from typing import Final
 
 from flashrun.api import evaluation
+from flashrun.api.records import STEP_SECONDS
 
 LARGEST_SHARE: Final = 0.05
 """Largest share of a run's time that evaluations take."""
 FEWEST_EXAMPLES: Final = 8
 """Fewer examples say nothing. The first and the last evaluation answer so many in any case."""
-STEP_SECONDS: Final = "seconds/step"
-"""Metric with the time of a step, evaluations left out."""
 
 
 def example_levels(most: int) -> list[int]:

@@ -16,6 +16,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
+from flashrun.api.records import STEP_SECONDS
+
 
 class StepPhase(StrEnum):
     """The parts of a step that are timed; the rest of the step is training."""
@@ -96,7 +98,7 @@ class StepTimer:
         phases = dict(self._phase_seconds)
         values = {f"seconds/{phase}": spent for phase, spent in phases.items()}
         values["seconds/training"] = max(0.0, seconds - sum(phases.values()))
-        values["seconds/step"] = seconds
+        values[STEP_SECONDS] = seconds
         values["tokens"] = tokens
         values["tokens_per_second"] = (tokens - (self._tokens or 0.0)) / max(seconds, 1e-9)
         values["memory/peak_bytes"] = float(peak_memory_bytes())

@@ -56,8 +56,23 @@ class OperatorValues(Section):
     """May list nodes and pods of the whole cluster, to publish how many GPUs are free."""
     proxy: dict[Literal["http_proxy", "https_proxy", "no_proxy"], str] = {}
     """The operator's own way to storage, if it is through a proxy."""
+
+
+class MonitoringValues(Section):
+    """Objects for Prometheus and Grafana."""
+
     pod_monitor: bool = False
     """Make a PodMonitor for the Prometheus operator."""
+    service_monitor: bool = False
+    """Make a Service of the metrics and a ServiceMonitor, where Prometheus selects those."""
+    prometheus_rule: bool = False
+    """Make a PrometheusRule with the alerts."""
+    dashboard: bool = False
+    """Make a ConfigMap with the dashboard, which Grafana's sidecar loads."""
+    labels: dict[str, str] = {}
+    """Labels by which Prometheus selects the first three."""
+    dashboard_labels: dict[str, str] = {"grafana_dashboard": "1"}
+    """Labels by which Grafana's sidecar selects the ConfigMap."""
 
 
 class WebIdentityValues(Section):
@@ -127,6 +142,7 @@ class Values(Section):
     environments: EnvironmentSettings = EnvironmentSettings()
     retention: Retention = Retention()
     network_policy: NetworkPolicyValues = NetworkPolicyValues()
+    monitoring: MonitoringValues = MonitoringValues()
 
 
 def schema() -> dict[str, Any]:
