@@ -1,13 +1,20 @@
 """The custom resource on a real API server: what may change, and what may be said at all."""
 
+import asyncio
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
+from pydantic import ValidationError
 
 from flashrun.api import names
+from flashrun.api.base import error_sentences
+from flashrun.api.resource import FlashRunSpec
 from flashrun.cluster import Cluster
 from flashrun.cluster_errors import Invalid
 from tests.controller.stage import ENVIRONMENT, flash_run
+from tests.servers import CRD, install_crd, kubectl
 
 pytestmark = pytest.mark.api
 RUN = "flash-1-0a1b2c3d"
@@ -183,3 +190,134 @@ async def test_the_largest_run_still_fits(cluster: Cluster, namespace: str):
     await cluster.create(
         flash_run(namespace, "a" * 52, environment={"id": ENVIRONMENT, "params": params})
     )
+
+
+A_TOKEN = "hf_" + "abcdefghijklmnop"
+REFUSED: list[tuple[str, dict[str, Any], str]] = [
+    ("a reserved name", {"workerEnv": {"SEED": "1"}},
+     "cannot be SEED, which is reserved: the platform sets it"),
+    ("a reserved name as a secret", {"environment": {"secrets": ["HF_TOKEN"]}},
+     "cannot be HF_TOKEN, which is reserved: the platform sets it"),
+    ("a name that loads code", {"workerEnv": {"LD_PRELOAD": "/x.so"}},
+     "cannot be LD_PRELOAD, which would change how the trainer itself runs"),
+    ("a path of modules", {"workerEnv": {"PYTHONPATH": "/x"}},
+     "cannot be PYTHONPATH, which would change how the trainer itself runs"),
+    ("a name that takes the place of a program", {"environment": {"secrets": ["path"]}},
+     "cannot be path, which would change how the trainer itself runs"),
+    ("a name that is none", {"workerEnv": {"A-B": "1"}},
+     "must be the name of an environment variable: letters, digits and '_', and no value"),
+    ("the name of a secret", {"workerEnv": {"SERVICE_API_KEY": "x"}},
+     "is the name of a secret: put its name in [environment].secrets"),
+    ("the name of a secret in camel case", {"workerEnv": {"accessToken": "x"}},
+     "is the name of a secret: put its name in [environment].secrets"),
+    ("a token as a name", {"environment": {"secrets": [A_TOKEN]}},
+     "looks like a Hugging Face token: write the name of a variable, not its value"),
+    ("a token as a value", {"workerEnv": {"FLAG": f"x {A_TOKEN}"}},
+     "looks like a Hugging Face token, which must not be in a spec"),
+    ("an address with a password", {"workerEnv": {"FLAG": "redis://me:pw@host/1"}},
+     "looks like a URL with a password, which must not be in a spec"),
+    ("a bearer token", {"workerEnv": {"HEADER": "BEARER abcdefghijklmnop"}},
+     "looks like a bearer token, which must not be in a spec"),
+    ("an option of pip", {"environment": {"pip": ["--index-url=https://x.example"]}},
+     "is an option of pip; only requirements are allowed"),
+    ("a second line", {"environment": {"pip": ["openai\n--pre"]}},
+     "must be one line: write one requirement per entry"),
+    ("a package of a repository", {"environment": {"pip": ["x @ git+https://x.example/x"]}},
+     "names an address that does not begin with https://"),
+    ("a package of the machine", {"environment": {"pip": ["x @ file:///etc/x.whl"]}},
+     "names an address that does not begin with https://"),
+    ("credentials of an index", {"environment": {"pip": ["x @ https://me@x.example/x.whl"]}},
+     "names an address with credentials or a query, which must not be in a spec"),
+    ("a query", {"environment": {"pip": ["x @ https://x.example/x.whl?key=1"]}},
+     "names an address with credentials or a query, which must not be in a spec"),
+    ("a folder in a package", {"environment": {"pip": ["x @ https://x.example/x.whl#a=b"]}},
+     "names an address that ends in #…; only #sha256=… is allowed there"),
+]  # fmt: skip
+"""What no run may have, and how ``flash`` and the API server say so."""
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"), [row[1:] for row in REFUSED], ids=[row[0] for row in REFUSED]
+)
+async def test_flash_and_the_api_server_refuse_the_same_in_the_same_sentence(
+    cluster: Cluster, namespace: str, changes: dict[str, Any], sentence: str
+):
+    environment = {"id": ENVIRONMENT, **changes.get("environment", {})}
+    made = flash_run(namespace, RUN, **{**changes, "environment": environment})
+    with pytest.raises(ValidationError) as by_flash:
+        FlashRunSpec.validate_manifest(made["spec"])
+    assert any(sentence in problem for problem in error_sentences(by_flash.value))
+    with pytest.raises(Invalid) as by_server:
+        await cluster.create(made)
+    assert sentence in str(by_server.value)
+
+
+ALLOWED: dict[str, Any] = {
+    "workerEnv": {
+        "FLAG": "on", "MONKEY": "1", "KEYBOARD": "us", "TOKENIZERS_PARALLELISM": "false",
+        "MAX_TOKENS": "3", "pathway": "x", "URL": "https://host.example/a@b", "SEEDS": "1",
+        "COMMIT": "0123456789abcdef0123456789abcdef01234567",
+    },
+    "environment": {
+        "id": ENVIRONMENT,
+        "secrets": ["SERVICE_API_KEY", "MY_TOKEN"],
+        "pip": [
+            "openai>=1", "x[a,b]==1.0; python_version < '4'", "x @ https://host.example/x.whl",
+            f"x @ https://host.example/x.whl#sha256={'0' * 64}",
+            f"x @ https://host.example/x.whl#sha256={'0' * 64} ; python_version < '4'",
+        ],
+    },
+}  # fmt: skip
+
+
+async def test_names_and_packages_that_flash_accepts_pass(cluster: Cluster, namespace: str):
+    made = flash_run(namespace, RUN, **ALLOWED)
+    FlashRunSpec.validate_manifest(made["spec"])
+    await cluster.create(made)
+
+
+async def test_a_run_from_before_the_rules_is_suspended_and_gets_its_status(
+    installed: Path, cluster: Cluster, namespace: str
+):
+    """An update of the chart adds rules; what runs already has to be reported all the same."""
+    definition = yaml.safe_load(CRD.read_text())
+    schema = definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+    without = schema["properties"]["spec"]["properties"]
+    del without["workerEnv"]["x-kubernetes-validations"]
+    del without["environment"]["properties"]["pip"]["items"]["x-kubernetes-validations"]
+    kubectl(installed, "apply", "--server-side", "-f", "-", stdin=yaml.safe_dump(definition))
+    old = flash_run(namespace, RUN, workerEnv={"PYTHONPATH": "/x"})
+    old["spec"]["environment"]["pip"] = ["--pre"]
+    try:
+        await _create_once_allowed(cluster, old)
+    finally:
+        install_crd(installed)
+    await _wait_until_refused(cluster, flash_run(namespace, "flash-2-x", workerEnv={"LD_X": "1"}))
+    await cluster.patch_status(names.KIND, namespace, RUN, {"phase": "Running"})
+    await change(cluster, namespace, {"control": {"suspend": True}})
+    kept = await cluster.get(names.KIND, namespace, RUN)
+    assert kept["status"]["phase"] == "Running"
+    assert kept["spec"]["workerEnv"] == {"PYTHONPATH": "/x"}
+
+
+async def _create_once_allowed(cluster: Cluster, manifest: dict[str, Any]) -> None:
+    """Create an object as soon as the API server has the rules that allow it."""
+    for remaining in reversed(range(200)):
+        try:
+            await cluster.create(manifest)
+        except Invalid:
+            if not remaining:
+                raise
+            await asyncio.sleep(0.1)
+        else:
+            return
+
+
+async def _wait_until_refused(cluster: Cluster, manifest: dict[str, Any]) -> None:
+    for _ in range(200):
+        try:
+            await cluster.create(manifest, dry_run=True)
+        except Invalid:
+            return
+        await asyncio.sleep(0.1)
+    raise AssertionError("the rules never came back")

@@ -217,10 +217,20 @@ class Cluster:
             yield item
 
     async def create(
-        self, manifest: Object, manager: str = names.FIELD_MANAGER, *, dry_run: bool = False
+        self,
+        manifest: Object,
+        manager: str = names.FIELD_MANAGER,
+        *,
+        dry_run: bool = False,
+        strict: bool = False,
     ) -> Object:
-        """Create an object, or with ``dry_run`` only check it; raises ``AlreadyExists``."""
+        """Create an object, or with ``dry_run`` only check it; raises ``AlreadyExists``.
+
+        With ``strict``, fields that the API server does not know are refused, and not dropped.
+        """
         request = manifest_request(manifest, "create", "POST", manager, named=False)
+        if strict:
+            request = request._replace(query=(*request.query, ("fieldValidation", "Strict")))
         if dry_run:
             request = request._replace(query=(*request.query, ("dryRun", "All")))
         return await self._call(request)

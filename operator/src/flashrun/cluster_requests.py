@@ -4,6 +4,7 @@ Pure functions: nothing here opens a connection.
 """
 
 import json
+import re
 from collections.abc import AsyncIterator, Mapping
 from typing import Any, Final, NamedTuple, Protocol
 from urllib.parse import quote, urlencode
@@ -23,6 +24,8 @@ from flashrun.cluster_errors import (
 )
 
 Object = dict[str, Any]
+
+_UNKNOWN_FIELD: Final = re.compile(r'unknown field "([^"]{1,256})"')
 
 
 class Resource(NamedTuple):
@@ -257,6 +260,11 @@ def refusal(request: Request, status: int, text: bytes | bytearray) -> ClusterEr
             return Conflict(f"{request.target} was changed by someone else in between")
         case 410:
             return ListExpired(message)
+        case 400 if unknown := _UNKNOWN_FIELD.findall(message):
+            return Invalid(
+                f"{request.target} is refused: the cluster does not know {', '.join(unknown)}; its "
+                "administrator updates the flashrun chart, or you leave this out"
+            )
         case 400 | 405 | 406 | 413 | 415 | 422:
             return Invalid(f"{request.target} is refused: {_causes(details) or one_line(message)}")
         case _:

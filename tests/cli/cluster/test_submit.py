@@ -1,8 +1,13 @@
 """Submitting a run: what is checked before it is created, and in which order it is created."""
 
+import time
+
+import yaml
+
 from flashrun.api import names
 from flashrun.cli.output.failure import ExitCode
-from tests.cli.shell import WARM_START, WITH_SECRETS, Served, ask_server
+from tests.cli.shell import REFERENCE, WARM_START, WITH_SECRETS, Served, ask_server
+from tests.servers import CRD
 
 
 def test_missing_secrets_are_named_together_and_nothing_is_created(served: Served) -> None:
@@ -69,4 +74,28 @@ def test_nothing_is_submitted_where_nobody_would_start_it(served: Served) -> Non
     assert done.returncode == ExitCode.NOT_FOUND
     assert f"the operator does not serve namespace {served.namespace}" in done.stderr
     assert "choose one with -n that it serves" in done.stderr
+    assert served.count("flashrun") == 0
+
+
+def test_a_key_that_an_older_cluster_does_not_know_is_refused_and_not_dropped(
+    served: Served,
+) -> None:
+    served.push()
+    served.flash.write("config.toml", REFERENCE)
+    older = yaml.safe_load(CRD.read_text())
+    spec = older["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]
+    del spec["properties"]["train"]["properties"]["saveEvery"]
+    words = ("--set", "train.save_every=2")
+    served.kubectl("apply", "--server-side", "-f", "-", stdin=yaml.safe_dump(older))
+    try:
+        end = time.monotonic() + 60
+        while not (problems := ask_server(served, *words)["problems"]):
+            assert time.monotonic() < end
+        done = served.flash("train", "config.toml", "--background", *words)
+    finally:
+        served.kubectl("apply", "--server-side", "-f", str(CRD))
+
+    assert any("the cluster does not know spec.train.saveEvery" in text for text in problems)
+    assert done.returncode != 0
+    assert "the cluster does not know spec.train.saveEvery; its administrator" in done.stderr
     assert served.count("flashrun") == 0

@@ -36,10 +36,26 @@ _PLAIN_REQUIREMENT: Final = re.compile(
     r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?(?: ?(?:[=!<>]=|[<>]) ?[0-9]+(?:\.[0-9]+)*)?"
 )
 """The simplest requirements: a name, and at most one bound on its version."""
-_CHECKSUM = re.compile(r"sha256=[0-9a-f]{64}")
+CHECKSUM = re.compile(r"sha256=[0-9a-f]{64}")
 SPLIT: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 SECRETS_HINT: Final = "put its name in [environment].secrets and its value in your shell or .env"
+
+# Sentences that the rules of the CRD say, too.
+NO_VARIABLE: Final = (
+    "must be the name of an environment variable: letters, digits and '_', and no value"
+)
+SECRET_AS_NAME: Final = "looks like {}: write the name of a variable, not its value"
+SECRET_NAME: Final = f"is the name of a secret: {SECRETS_HINT}"
+SECRET_IN_SPEC: Final = f"looks like {{}}, which must not be in a spec: {SECRETS_HINT}"
+PIP_OPTION: Final = "is an option of pip; only requirements are allowed"
+PIP_LINES: Final = "must be one line: write one requirement per entry"
+PIP_ADDRESS: Final = (
+    "names an address that does not begin with https://; "
+    "list packages of the index by name, as in openai>=1"
+)
+PIP_CREDENTIALS: Final = "names an address with credentials or a query, which must not be in a spec"
+PIP_FRAGMENT: Final = "names an address that ends in #…; only #sha256=… is allowed there"
 
 
 class Algorithm(StrEnum):
@@ -96,7 +112,7 @@ Text = Annotated[str, BeforeValidator(_text), Field(min_length=1, max_length=512
 
 def _no_secret(text: str) -> str:
     if (found := secret_patterns.describe_secret(text)) is not None:
-        raise ValueError(f"looks like {found}, which must not be in a spec: {SECRETS_HINT}")
+        raise ValueError(SECRET_IN_SPEC.format(found))
     return text
 
 
@@ -165,15 +181,13 @@ def _environment_id(value: str) -> str:
 def _variable(name: str) -> str:
     # The given text is not repeated: people paste values here.
     if not VARIABLE.fullmatch(name):
-        raise ValueError(
-            "must be the name of an environment variable: letters, digits and '_', and no value"
-        )
+        raise ValueError(NO_VARIABLE)
     return name
 
 
 def _allowed_variable(name: str) -> str:
     if (found := secret_patterns.describe_secret(name)) is not None:
-        raise ValueError(f"looks like {found}: write the name of a variable, not its value")
+        raise ValueError(SECRET_AS_NAME.format(found))
     if (why := secret_patterns.why_forbidden(name)) is not None:
         raise ValueError(f"cannot be {name}, which {why}")
     return name
@@ -181,7 +195,7 @@ def _allowed_variable(name: str) -> str:
 
 def _public_variable(name: str) -> str:
     if secret_patterns.is_secret_name(name):
-        raise ValueError(f"is the name of a secret: {SECRETS_HINT}")
+        raise ValueError(SECRET_NAME)
     return name
 
 
@@ -191,9 +205,9 @@ def _once(value: tuple[str, ...]) -> tuple[str, ...]:
 
 def _requirement(value: str) -> str:
     if value.startswith("-"):
-        raise ValueError(f"{value!r} is an option of pip; only requirements are allowed")
+        raise ValueError(f"{value!r} {PIP_OPTION}")
     if any(ord(character) < 32 for character in value):
-        raise ValueError(f"{value!r} must be one line: write one requirement per entry")
+        raise ValueError(f"{value!r} {PIP_LINES}")
     try:
         url = pip_url(value)
     except ValueError as error:  # the address in it may be invalid, too
@@ -217,16 +231,11 @@ def pip_url(requirement: str) -> SplitResult | None:
 def _plain_https(url: SplitResult) -> None:
     """Refuse an address that is not a plain download; the platform checks its host."""
     if url.scheme != "https" or not url.hostname:
-        raise ValueError(
-            "names an address that does not begin with https://; "
-            "list packages of the index by name, as in openai>=1"
-        )
+        raise ValueError(PIP_ADDRESS)
     if "@" in url.netloc or url.query:
-        raise ValueError(
-            "names an address with credentials or a query, which must not be in a spec"
-        )
-    if url.fragment and not _CHECKSUM.fullmatch(url.fragment):
-        raise ValueError("names an address that ends in #…; only #sha256=… is allowed there")
+        raise ValueError(PIP_CREDENTIALS)
+    if url.fragment and not CHECKSUM.fullmatch(url.fragment):
+        raise ValueError(PIP_FRAGMENT)
 
 
 def _wrong(path: str, what: str) -> ValueError:

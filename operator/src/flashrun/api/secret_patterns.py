@@ -19,28 +19,31 @@ RESERVED_NAMES: Final = frozenset(
 )  # fmt: skip
 """Names that the platform owns."""
 
-_HIJACKING_NAMES: Final = frozenset(
+RESERVED: Final = "is reserved: the platform sets it"
+HIJACKING: Final = "would change how the trainer itself runs"
+
+HIJACKING_NAMES: Final = frozenset(
     {"PATH", "HOME", "IFS", "SHELL", "BASH_ENV", "ENV", "HF_ENDPOINT", "HF_HOME", "SSL_CERT_FILE",
      "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY",
      "CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES", "RANK", "LOCAL_RANK", "GROUP_RANK",
      "ROLE_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "GCONV_PATH",
      "ALL_PROXY", "OPENSSL_CONF", "OPENSSL_MODULES", "SSL_CERT_DIR", "PROMPT_COMMAND"}
 )  # fmt: skip
-_HIJACKING_PREFIXES: Final = (
+HIJACKING_PREFIXES: Final = (
     "LD_", "PYTHON", "AWS_", "PIP_", "KUBERNETES_", "FLASHRUN_", "TORCHELASTIC_",
     "ACCELERATE_", "BASH_FUNC_",
 )  # fmt: skip
 
-_SECRET_WORDS: Final = frozenset(
+SECRET_WORDS: Final = frozenset(
     {"TOKEN", "SECRET", "PASSWORD", "PASSWD", "PASSPHRASE", "CREDENTIAL", "CREDENTIALS", "APIKEY",
      "PRIVATEKEY", "PAT"}
 )  # fmt: skip
-_KEY_QUALIFIERS: Final = frozenset(
+KEY_QUALIFIERS: Final = frozenset(
     {"API", "SECRET", "PRIVATE", "ACCESS", "INTERNAL", "AUTH", "SIGNING", "ENCRYPTION", "SSH",
      "DEPLOY", "GPG", "PGP", "RSA", "PEM", "SSL", "TLS"}
 )  # fmt: skip
 
-_TOKEN_SHAPES: Final = (
+TOKEN_SHAPES: Final = (
     ("a private key", re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY")),
     ("an API key", re.compile(r"\b[sr]k-[A-Za-z0-9_-]{16,}")),
     ("a payment API key", re.compile(r"\b[srp]k_(?:live|test)_[A-Za-z0-9]{16,}")),
@@ -84,7 +87,7 @@ _ONE_CASE_LENGTH: Final = 32
 
 def describe_secret(text: str) -> str | None:
     """Return what secret ``text`` looks like, as in "a GitHub token", or None."""
-    for description, shape in _TOKEN_SHAPES:
+    for description, shape in TOKEN_SHAPES:
         if shape.search(text):
             return description
     return "a random key" if any(map(_looks_random, _WORD.findall(text))) else None
@@ -92,7 +95,7 @@ def describe_secret(text: str) -> str | None:
 
 def redact_secrets(text: str) -> str:
     """Return ``text`` with everything in it that looks like a secret replaced by asterisks."""
-    for _, shape in _TOKEN_SHAPES:
+    for _, shape in TOKEN_SHAPES:
         text = shape.sub("***", text)
     text = _HEX_BYTES.sub(lambda match: "***" if _is_text_in_hex(match[0]) else match[0], text)
     text = _BASE64.sub(lambda match: "***" if _has_token_in_base64(match[0]) else match[0], text)
@@ -102,16 +105,16 @@ def redact_secrets(text: str) -> str:
 def is_secret_name(name: str) -> bool:
     """Say whether an environment variable of this name would hold a secret."""
     words = set(re.split(r"[^A-Z0-9]+", _snake(name).upper()))
-    return bool(words & _SECRET_WORDS) or ("KEY" in words and bool(words & _KEY_QUALIFIERS))
+    return bool(words & SECRET_WORDS) or ("KEY" in words and bool(words & KEY_QUALIFIERS))
 
 
 def why_forbidden(name: str) -> str | None:
     """Return why a user may not set the environment variable ``name``, or None."""
     upper = name.upper()
     if upper in RESERVED_NAMES:
-        return "is reserved: the platform sets it"
-    if upper in _HIJACKING_NAMES or upper.startswith(_HIJACKING_PREFIXES):
-        return "would change how the trainer itself runs"
+        return RESERVED
+    if upper in HIJACKING_NAMES or upper.startswith(HIJACKING_PREFIXES):
+        return HIJACKING
     return None
 
 
@@ -130,7 +133,7 @@ def _has_token_in_base64(word: str) -> bool:
     for cut in range(4):
         piece = usual[cut:] if len(usual[cut:]) % 4 != 1 else usual[cut:-1]
         content = base64.b64decode(piece + "=" * (-len(piece) % 4)).decode("latin-1")
-        if any(shape.search(content) for _, shape in _TOKEN_SHAPES):
+        if any(shape.search(content) for _, shape in TOKEN_SHAPES):
             return True
     return False
 

@@ -13,6 +13,7 @@ from typing import Any, Final
 import yaml
 
 from flashrun.api import evaluation, names
+from flashrun.api.generate import crd_rules
 from flashrun.api.reasons import ConditionType, Phase, Reason
 from flashrun.api.resource import FlashRunSpec, FlashRunStatus
 from flashrun.api.times import format_time
@@ -105,6 +106,7 @@ def _spec_schema() -> Schema:
         "maxProperties": 64,
         "additionalProperties": {"x-kubernetes-preserve-unknown-fields": True},
     }
+    crd_rules.add_rules(schema)
     schema["x-kubernetes-validations"] = [
         *_immutable_rules(),
         _cancel_rule(),

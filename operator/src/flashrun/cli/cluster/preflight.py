@@ -83,7 +83,7 @@ async def _check_admission(context: PreflightContext) -> None:
     manifest = run_manifest(config, _NAME, session.namespace, refs)
     place = f"context {session.cluster.context}, namespace {session.namespace}"
     try:
-        await session.cluster.create(manifest, names.CLI_FIELD_MANAGER, dry_run=True)
+        await session.cluster.create(manifest, names.CLI_FIELD_MANAGER, dry_run=True, strict=True)
         context.answers.add("admission", f"accepted ({place})", accepted=True)
     except (Forbidden, Invalid, NotFound) as error:
         context.answers.add("admission", f"refused ({place})", accepted=False)

@@ -144,6 +144,7 @@ async def create_run(session: ClusterSession, name: str, submission: Submission)
             submission.sweep,
         ),
         names.CLI_FIELD_MANAGER,
+        strict=True,
     )
     run = FlashRun.from_manifest(created)
     if values:
