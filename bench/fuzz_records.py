@@ -186,7 +186,7 @@ READERS: dict[str, Reader] = {
         name: record_reader(name)
         for name in (
             "Heartbeat", "Claim", "Manifest", "Result", "Termination", "MetricsRow",
-            "EnvironmentPointer", "TrainerControl", "ResolvedRun",
+            "EnvironmentPointer", "TrainerControl", "ResolvedRun", "Ending",
         )
     },
     "termination message": Reader(read_termination, lambda: [b'{"reason": "A"}'], longest=4096),

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -25,6 +26,8 @@ from tests.controller.stage import World, platform, push_environment
 from tests.servers import ROOT_PASSWORD, ROOT_USER, kubectl
 
 ROOT = Path(__file__).parents[2]
+ALLOCATOR = dict(re.findall(r"(MALLOC_\w+)=(\d+)", (ROOT / "operator" / "Dockerfile").read_text()))
+"""Settings of the memory allocator that the image has."""
 _namespaces = count(1)
 
 
@@ -98,7 +101,12 @@ class Operators:
             [*program, *words],
             stdout=log,
             stderr=log,
-            env={**os.environ, "PYTHONPATH": str(ROOT / "operator" / "src"), **variables},
+            env={
+                **os.environ,
+                **ALLOCATOR,
+                "PYTHONPATH": str(ROOT / "operator" / "src"),
+                **variables,
+            },
         )
         log.close()
         self.running.append(process)

@@ -431,6 +431,7 @@ async def test_objects_as_large_as_the_api_server_takes(hostile: World, other: O
     await asyncio.sleep(5)
     await trainer.succeed()
     await wait_for_phase(hostile, trainer.run.name, "Succeeded", stretched(20))
+    other.check_operator(growth=12 * 1024 * 1024)
 
 
 async def test_objects_that_the_operator_publishes_are_taken(hostile: World, other: OtherTenant):
