@@ -191,6 +191,38 @@ def test_what_is_learned_is_what_generation_would_have_to_produce(tiny_model: Pa
                     assert words.strip() == completion[at]["content"]
 
 
+@pytest.mark.parametrize("written", ["", "\n"], ids=["at once", "and a newline"])
+@pytest.mark.parametrize("template", chat_templates.ALL)
+def test_an_answer_that_brings_its_own_end_is_learned_with_one(
+    tiny_model: Path, template: str, written: str
+):
+    from flashrun_trainer.data import labels
+
+    tokenizer = chat_templates.tokenizer_with(template, tiny_model)
+    ended = f"It is 2.{by_name(ENDS, template)}{written}"
+    for completion in ([ended], ["It is 1.", ended], [ended, "It is 3."]):
+        plain = [
+            text.removesuffix(written).removesuffix(by_name(ENDS, template)) for text in completion
+        ]
+        learned = [
+            [
+                tokenizer.decode(ids)
+                for example in labels.tokenize_conversation(
+                    tokenizer, [USER], talk_of(texts), False
+                )
+                for _, ids in learned_turns([example])
+            ]
+            for texts in (completion, plain)
+        ]
+        assert learned[0] == learned[1]
+
+
+def talk_of(answers: Sequence[str]) -> list[Message]:
+    """A conversation with these answers."""
+    turns = [turn for answer in answers for turn in (assistant(answer), AGAIN)]
+    return turns[:-1]
+
+
 REASONED = [assistant("It is 2.", reasoning_content="Hm."), AGAIN, assistant("2.")]
 # Templates whose prompt says whether the model reasons, or opens its reasoning.
 ASKING = ("deepseek", "glm4moe", "nemotron", "qwen3_5", "qwen3_6", "qwen3_8")

@@ -168,7 +168,8 @@ class _Template:
                     "model to a model whose template writes them",
                 )
         after = self._text_after(before, message, context, text)
-        return self._ends.cut(after, bool(message.get("tool_calls")), self._added)
+        turn = self._ends.cut(after, bool(message.get("tool_calls")), self._added)
+        return self._ends.without_second(turn)
 
     def _text_after(
         self, before: Sequence[Message], message: Message, context: str, text: str

@@ -48,6 +48,13 @@ class TurnEnds(NamedTuple):
         *_, last = [match.end() for match in added.finditer(turn)] or [0]
         return turn[:last] if last and not turn[last:].strip() else turn + self.end
 
+    def without_second(self, turn: str) -> str:
+        """Return a cut turn with a single end: rows may have written one after their answer."""
+        end = self.end.strip()
+        while end and (before := turn.removesuffix(self.end).rstrip()).endswith(end):
+            turn = before
+        return turn
+
 
 def end_of_turn_token(tokenizer: Any, thinking: bool) -> int:
     """Return the id of the token that ends the generation of an answer.
