@@ -107,3 +107,14 @@ pod of its namespace, because its pods may listen on another port; another name 
     - {protocol: TCP, port: {{ $port }}}
 {{- end -}}
 {{- end }}
+
+{{/* A condition in CEL: a text is one of some patterns, in which a last `*` is any rest. */}}
+{{- define "flashrun.oneOf" -}}
+{{- $text := .text -}}
+{{- $conditions := list -}}
+{{- range .patterns -}}
+{{- $method := ternary (printf "%s.startsWith('%s')" $text (trimSuffix "*" .)) (printf "%s == '%s'" $text .) (hasSuffix "*" .) -}}
+{{- $conditions = append $conditions $method -}}
+{{- end -}}
+{{- join " || " $conditions -}}
+{{- end }}

@@ -123,6 +123,23 @@ class NetworkPolicyValues(Section):
     """Blocks of addresses that they may not reach."""
 
 
+AllowedId = Annotated[str, Field(pattern=r"^[A-Za-z0-9._/-]+\*?$", max_length=256)]
+"""An id, or how ids begin, with ``*`` at the end."""
+
+
+class PolicyValues(Section):
+    """What runs of some namespaces may ask for."""
+
+    namespaces: tuple[Namespace, ...] = ()
+    """Where it holds; without any, in every namespace that is served."""
+    models: tuple[AllowedId, ...] = ()
+    """Base models that runs may train; without any, all."""
+    environments: tuple[AllowedId, ...] = ()
+    """Environments that runs may use; without any, all."""
+    max_steps: int = Field(default=0, ge=0)
+    """Most optimizer steps, which a run then has to name; 0: no limit."""
+
+
 class Values(Section):
     """The values of the chart."""
 
@@ -140,6 +157,10 @@ class Values(Section):
     models_from_mirror: bool = False
     """Runs may use each complete model of the mirror, also without an entry in the catalog."""
     environments: EnvironmentSettings = EnvironmentSettings()
+    policies: tuple[PolicyValues, ...] = ()
+    """What runs may ask for, checked by the API server when a run is created."""
+    quotas: dict[Namespace, dict[str, int | str]] = {}
+    """Hard limits of a ResourceQuota by namespace."""
     retention: Retention = Retention()
     network_policy: NetworkPolicyValues = NetworkPolicyValues()
     monitoring: MonitoringValues = MonitoringValues()
