@@ -42,6 +42,7 @@ OURS = frozenset(
 )
 """Resources whose objects the operator reads; the controllers read Jobs and pods by watches."""
 _REQUESTS = re.compile(r"^apiserver_request_total\{(.*)\} (\S+)$", re.MULTILINE)
+_METRIC = re.compile(r"^(flashrun_\w+) (\S+)$", re.MULTILINE)
 _LABEL = re.compile(r'(\w+)="([^"]*)"')
 
 Requests = Counter[tuple[str, str]]
@@ -62,6 +63,8 @@ class Sample(NamedTuple):
     """Requests for each run that read."""
     writes: float
     """Requests for each run that write, those of the Job controller included."""
+    passes: float
+    """Passes of the operator over each run."""
     idle_percent: float
     """Share of a core that the operator takes while all runs wait."""
     idle_reads: float
@@ -97,12 +100,12 @@ class OperatorBench:
         await asyncio.sleep(QUIET_SECONDS)
         operator = Processor(process.pid)
         server = Processor(self._plane.daemons.pid("kube-apiserver"))
-        before = await self._requests()
+        before, passes = await self._requests(), self._passes(process)
         used, served = operator.seconds(), server.seconds()
         seconds = await self._all_at_once(count)
         await asyncio.sleep(QUIET_SECONDS)
         used, served = operator.seconds() - used, server.seconds() - served
-        requests = await self._requests()
+        requests, passes = await self._requests(), self._passes(process) - passes
         requests.subtract(before)
         _print_requests(requests, count)
 
@@ -120,9 +123,14 @@ class OperatorBench:
             server_ms=1000 * served / count,
             reads=_sum(requests, READS) / count,
             writes=_sum(requests, WRITES) / count,
+            passes=passes / count,
             idle_percent=100 * idle / idle_seconds,
             idle_reads=_sum(waiting, READS) * 60 / idle_seconds,
         )
+
+    def _passes(self, process: subprocess.Popen[bytes]) -> float:
+        metrics = dict(_METRIC.findall(self._operators.ask(process, "/metrics")[1]))
+        return float(metrics.get("flashrun_reconcile_duration_seconds_count", 0))
 
     async def _single(self, name: str) -> float:
         """Return the seconds from creating a run to its Job."""
@@ -157,16 +165,20 @@ class OperatorBench:
 
     async def _requests(self) -> Requests:
         """Return how many requests the API server has answered, without those of this program."""
-        metrics = await asyncio.to_thread(
-            kubectl, self._world.kubeconfig, "get", "--raw", "/metrics"
-        )
-        counted: Requests = Counter()
-        for labels, number in _REQUESTS.findall(metrics):
-            label = dict(_LABEL.findall(labels))
-            if label["resource"] in OURS:
-                counted[label["verb"], label["resource"]] += int(float(number))
+        counted = await answered_requests(self._world.kubeconfig)
         counted.subtract(self._own)
         return counted
+
+
+async def answered_requests(kubeconfig: Path) -> Requests:
+    """Return how many requests an API server has answered, by verb and resource."""
+    metrics = await asyncio.to_thread(kubectl, kubeconfig, "get", "--raw", "/metrics")
+    counted: Requests = Counter()
+    for labels, number in _REQUESTS.findall(metrics):
+        label = dict(_LABEL.findall(labels))
+        if label["resource"] in OURS:
+            counted[label["verb"], label["resource"]] += int(float(number))
+    return counted
 
 
 def _sum(requests: Requests, verbs: frozenset[str]) -> int:

@@ -25,9 +25,10 @@ class LeaseApi:
     def __init__(self) -> None:
         self.lease: dict[str, Any] | None = None
         self.down = self.hangs = False
-        self.version = 0
+        self.version = self.reads = self.writes = 0
 
     async def find(self, *_: str) -> dict[str, Any] | None:
+        self.reads += 1
         if self.hangs:
             await asyncio.Event().wait()
         if self.down:
@@ -44,11 +45,15 @@ class LeaseApi:
         self.lease = lease | {"version": self.version}
         return self.lease
 
-    async def replace(self, lease: dict[str, Any]) -> None:
+    async def replace(self, lease: dict[str, Any]) -> dict[str, Any]:
+        self.writes += 1
+        if self.hangs:
+            await asyncio.Event().wait()
         if self.down or lease["version"] != self.version:
             raise Conflict("changed")
         self.version += 1
         self.lease = lease | {"version": self.version}
+        return json.loads(json.dumps(self.lease))
 
 
 @pytest.fixture
@@ -58,6 +63,17 @@ def api() -> LeaseApi:
 
 def candidate(api: LeaseApi, name: str, clock: Clock) -> Lease:
     return Lease(api, "ns", "lease", name, clock)  # type: ignore[arg-type]
+
+
+async def test_a_renewal_is_one_call_until_somebody_else_writes(api: LeaseApi):
+    holder = candidate(api, "first", Clock())
+    for _ in range(2):
+        assert await holder._try_to_renew()
+    before = api.reads, api.writes
+    assert await holder._try_to_renew()
+    assert (api.reads, api.writes) == (before[0], before[1] + 1)
+    await api.replace(await api.get())
+    assert await holder._try_to_renew()
 
 
 async def test_of_two_candidates_one_holds_the_lease(api: LeaseApi):

@@ -11,9 +11,11 @@ from flashrun.api import config, names
 from flashrun.api.exits import Exit, Termination
 from flashrun.api.records import CheckpointEvaluation, Claim, TrainerControl
 from flashrun.cluster import Cluster
+from flashrun.cluster_errors import Unreachable
 from flashrun.cluster_requests import Request
 from flashrun.controller import bounded_answers
 from flashrun.controller.lease import NotLeading
+from flashrun.controller.status_writer import StatusWriter
 from flashrun.store_errors import StorageForbidden
 from tests.controller.stage import ENVIRONMENT, Kubelet, World, flash_run, now
 from tests.plan.worlds import evaluation
@@ -428,6 +430,31 @@ async def test_a_crash_at_any_write_leaves_work_that_the_next_process_finishes(
         if survived:
             break
     assert crashes >= 5
+
+
+async def test_a_job_whose_uid_could_not_be_written_is_kept_by_the_process_that_created_it(
+    world: World, monkeypatch: pytest.MonkeyPatch
+):
+    """Another process would replace it: anybody may have created it."""
+    write = StatusWriter.write
+
+    async def failing(self: StatusWriter, patch: dict[str, Any]) -> None:
+        if "phase" in patch:
+            raise Unreachable("no answer in time")
+        await write(self, patch)
+
+    await world.submit(RUN)
+    with monkeypatch.context() as patch:
+        patch.setattr(StatusWriter, "write", failing)
+        with pytest.raises(Unreachable):
+            await world.pass_over(RUN)
+    created = (await world.job(RUN))["metadata"]["uid"]
+    resolved = (await world.run(RUN)).status.resolved
+    assert resolved is not None
+    assert resolved.job_uid == ""
+    run = await world.phase(RUN, "Starting")
+    assert run.status.resolved is not None
+    assert run.status.resolved.job_uid == (await world.job(RUN))["metadata"]["uid"] == created
 
 
 # --- secrets --------------------------------------------------------------------------------------

@@ -211,9 +211,14 @@ class Cluster:
         async for item in self._pages(kind, namespace, having, partial, page=METADATA_PAGE):
             yield item["metadata"]
 
-    async def each(self, kind: str) -> AsyncIterator[Object]:
-        """Yield the objects of the cluster, page by page; raises ``ListExpired``."""
-        async for item in self._pages(kind, None, {}):
+    async def each(
+        self, kind: str, namespace: str | None = None, page: int = 0
+    ) -> AsyncIterator[Object]:
+        """Yield the objects of a namespace, or of the cluster; raises ``ListExpired``.
+
+        ``page`` is how many are read at a time, where it matters.
+        """
+        async for item in self._pages(kind, namespace, {}, page=page):
             yield item
 
     async def create(

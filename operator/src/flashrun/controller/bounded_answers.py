@@ -250,10 +250,18 @@ class EventSeries(Struct, omit_defaults=True, rename="camel"):
     last_observed_time: str | None = None
 
 
+class EventSubject(Struct, omit_defaults=True):
+    """Which object an Event is about."""
+
+    kind: str | None = None
+    uid: str | None = None
+
+
 class EventObject(Struct, omit_defaults=True, rename="camel"):
     """An Event."""
 
     metadata: Identity = field(default_factory=Identity)
+    involved_object: EventSubject | None = None
     type: str | None = None
     reason: str | None = None
     message: str | None = None

@@ -7,6 +7,7 @@ that cannot reach the API server rests, and goes on if nobody else has taken the
 """
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import AsyncIterator, Callable
@@ -52,6 +53,8 @@ class Lease:
         self._clock = clock
         self._renewed: float | None = None
         self._seen: tuple[Any, float] = (None, 0.0)
+        self._mine: dict[str, Any] | None = None
+        """The Lease as this process has last written it."""
         self._taken = False
         """Whether another replica has held the lease after this one."""
         self._held_again = asyncio.Event()
@@ -90,12 +93,13 @@ class Lease:
         Whatever call to the API server hangs, work ends when the lease is not held any more. It may
         go on as soon as the lease could be renewed again.
         """
-        rests = False
+        rests, renewed = False, True
         while not self._taken:
             left = self._seconds_left
-            await asyncio.sleep(min(RETRY_SECONDS, left) if left > 0 else RETRY_SECONDS)
+            if renewed or left <= 0:  # else another try at once: its time is short
+                await asyncio.sleep(RETRY_SECONDS)
             left = self._seconds_left
-            await self._try_to_renew(min(TRY_SECONDS, left) if left > 0 else TRY_SECONDS)
+            renewed = await self._try_to_renew(min(TRY_SECONDS, left) if left > 0 else TRY_SECONDS)
             if not self.held and not rests:
                 log.error("the lease could not be renewed in time; this replica rests")
                 rests = True
@@ -170,9 +174,15 @@ class Lease:
         return taken
 
     async def _write_unless_held(self) -> bool:
+        """Take or renew the lease; a renewal is one call while nobody else has written it."""
+        if (mine := self._mine) is not None:
+            self._mine = None  # until the answer shows that it was written
+            with contextlib.suppress(Conflict):
+                await self._write(mine, mine["spec"])
+                return True
         lease = await self._cluster.find("Lease", self._namespace, self._name)
-        now = format_micro_time(datetime.now(UTC))
         if lease is None:
+            now = format_micro_time(datetime.now(UTC))
             created = await self._cluster.create(
                 {
                     "apiVersion": "coordination.k8s.io/v1",
@@ -189,9 +199,13 @@ class Lease:
             return False  # another replica has acted: what this process knows may be out of date
         if holder and holder != self.identity and not self._expired(spec):
             return False
-        await self._cluster.replace(lease | {"spec": self._spec(spec, now)})
-        self.uid = lease["metadata"]["uid"]
+        await self._write(lease, spec)
         return True
+
+    async def _write(self, lease: dict[str, Any], spec: dict[str, Any]) -> None:
+        now = format_micro_time(datetime.now(UTC))
+        self._mine = await self._cluster.replace(lease | {"spec": self._spec(spec, now)})
+        self.uid = lease["metadata"]["uid"]
 
     def _spec(self, before: dict[str, Any], now: str) -> dict[str, Any]:
         mine = before.get("holderIdentity") == self.identity

@@ -26,6 +26,7 @@ from flashrun.api.records import (
 from flashrun.api.resource import FlashRun
 from flashrun.cluster import Cluster
 from flashrun.cluster_errors import AlreadyExists, ClusterError, TooLarge
+from flashrun.controller.event_reader import EventReader
 from flashrun.controller.mirror_reader import MirrorReader
 from flashrun.controller.object_cache import ObjectCache
 from flashrun.controller.own_objects import OwnObjects
@@ -54,7 +55,7 @@ from flashrun.plan.decisions import unfinished_jobs
 from flashrun.plan.kueue_workloads import queue_of
 from flashrun.plan.listed_folders import listed_adapter, listed_checkpoints
 from flashrun.plan.mirrored_models import MirrorAnswer
-from flashrun.plan.notices import newest_time, read_notices, waiting_objects
+from flashrun.plan.notices import waiting_objects
 from flashrun.plan.objects import is_owned_by
 from flashrun.plan.pins import pinned_run
 from flashrun.plan.pods import read_pods
@@ -72,8 +73,6 @@ from flashrun.store import Store
 from flashrun.store_errors import StoreError
 from flashrun.store_listing import Entry
 
-EVENTS_LIMIT: Final = 32
-"""Most Events about one object that are kept; people may write any number of them."""
 EVENTS_SECONDS: Final = 5.0
 """Longest time for reading the Events about a run's objects."""
 USED_SECONDS: Final = 5.0
@@ -120,6 +119,7 @@ class Observer:
         self._views: dict[str, _CachedView] = {}
         self._verdicts: dict[str, dict[bytes, Verdict]] = {}
         self._queues, self._sweeps = QueuePlaces(cluster, clock), SweepPlaces(cluster, clock)
+        self._events = EventReader(cluster, clock)
         self._silence = SilenceMeter(lambda: heartbeats.readable_seconds)
         self._pull_failures = PullFailures(clock)
         self._own = OwnObjects(clock)
@@ -245,26 +245,19 @@ class Observer:
         self, run: FlashRun, jobs: tuple[Object, ...], pods: tuple[Object, ...], cached: bool
     ) -> dict[str, tuple[Notice, ...]]:
         """Return what Events say about the Job and the pods that wait; no decision needs them."""
-        found = {}
         waiting = self._waiting(run, jobs, pods)
         try:
             async with asyncio.timeout(EVENTS_SECONDS):
-                for uid, seconds in waiting.items():
-                    if cached and seconds < WAITING_SECONDS:
-                        continue
-                    events = await self._cluster.newest(
-                        "Event",
-                        run.namespace,
-                        {},
-                        EVENTS_LIMIT,
-                        newest_time,
-                        fields={"involvedObject.uid": uid},
-                    )
-                    found[uid] = read_notices(events)
+                uids = [
+                    uid
+                    for uid, seconds in waiting.items()
+                    if not cached or seconds >= WAITING_SECONDS
+                ]
+                return await self._events.read(run.namespace, uids, cached=cached)
         except (ClusterError, TimeoutError) as error:
             cause = str(error) or "events cannot be listed in time"
             log.warning("%s", cause)
-        return found
+        return {}
 
     async def _workloads(
         self, run: FlashRun, jobs: tuple[Object, ...]
@@ -421,7 +414,8 @@ class Observer:
     def _files_view(self, run: FlashRun, pods: tuple[Object, ...], cached: bool) -> StorageView:
         heartbeat = self._heartbeats.newest(run.uid)
         read = read_pods(pods)
-        phases = {pod.uid: (pod.phase, pod.active) for pod in read}
+        # A pod in which the trainer has not begun has written nothing.
+        phases = {pod.uid: (pod.phase, pod.active) for pod in read if pod.started or not pod.active}
         mark = (heartbeat.attempt, heartbeat.commits, phases) if heartbeat else (None, phases)
         before = self._views.get(run.uid)
         now = self._clock()

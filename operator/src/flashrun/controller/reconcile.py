@@ -62,7 +62,7 @@ from flashrun.plan.endings import ending_of, ending_of_deleted, identity_of, ide
 from flashrun.plan.objects import is_owned_by
 from flashrun.plan.pods import read_pod
 from flashrun.plan.policies.lost_node import lost_pod_status
-from flashrun.plan.run_status import with_access_expiry, with_job_uid
+from flashrun.plan.run_status import with_access_expiry, with_job_uid, with_pinned_job
 from flashrun.plan.types import AccessGrant, Decision, Object, RunEvent
 from flashrun.store import Store
 from flashrun.store_errors import Corrupt, KeyExists, StoreError
@@ -111,6 +111,8 @@ class Reconciler:
         self._metrics = metrics or RunMetrics()
         self._platform, self._issuer = platform, issuer
         self._leading, self._clock = leading, clock
+        self._unpinned_jobs: dict[str, str] = {}
+        """Uid of a run → uid of the Job that this process created, and has not pinned yet."""
 
     async def handle(self, key: RunKey) -> float | None:
         """Make a pass and log its error; return the seconds until the next one is due, or None."""
@@ -181,9 +183,10 @@ class Reconciler:
         return await self._cluster.find(names.KIND, key.namespace, key.name)
 
     async def _pass_over(self, run: FlashRun, writer: StatusWriter, cached: bool) -> float | None:
-        observed = await self._observer.read(run, cached=cached)
-        decision = decide(run, observed, self._platform, self._clock())
-        if cached and needs_confirmation(run, decision):
+        seen = with_pinned_job(run, self._unpinned_jobs.get(run.uid, ""))
+        observed = await self._observer.read(seen, cached=cached)
+        decision = decide(seen, observed, self._platform, self._clock())
+        if cached and needs_confirmation(seen, decision):
             raise _Unconfirmed
         if any(manifest["kind"] == "Job" for manifest in decision.apply):
             self._observer.note_launch(run)
@@ -285,6 +288,7 @@ class Reconciler:
             if manifest["kind"] == "Job":
                 job = await self._cluster.create(manifest)
                 self._wrote("Job", run, job["metadata"])
+                self._unpinned_jobs[run.uid] = job["metadata"]["uid"]
                 decision = with_job_uid(decision, job["metadata"]["uid"])
             else:
                 await self._apply(run, manifest)
@@ -387,6 +391,7 @@ class Reconciler:
         if decision.status != run.status:
             await writer.write(decision.status.to_patch())
             self._metrics.written(run, decision.status)
+        self._unpinned_jobs.pop(run.uid, None)
         self._metrics.show(run, decision.status)
         for event in decision.events:
             self._poster.add(Subject.of(run), event, self._clock())

@@ -164,6 +164,14 @@ def with_job_uid(decision: Decision, uid: str) -> Decision:
     return replace(decision, status=status)
 
 
+def with_pinned_job(run: FlashRun, uid: str) -> FlashRun:
+    """Return ``run`` with the uid of a Job that was created for it, if there is one."""
+    resolved = run.status.resolved
+    if not uid or resolved is None:
+        return run
+    return run.replace(status=run.status.replace(resolved=resolved.replace(job_uid=uid)))
+
+
 def with_access_expiry(decision: Decision, expires: datetime | None) -> Decision:
     """Return ``decision`` with the end of the credentials that were issued for it."""
     ends = whole_seconds(expires) if expires is not None else None
