@@ -201,7 +201,7 @@ def _seconds_to_next_look(context: RunContext, job: Object) -> float:
     if created := job["metadata"].get("creationTimestamp"):
         times.append(parse_time(created))
     waited = (context.now - max(times)).total_seconds() if times else 0.0
-    return min(LONGEST_LOOK_SECONDS, max(SHORTEST_LOOK_SECONDS, waited / 4))
+    return min(LONGEST_LOOK_SECONDS, max(SHORTEST_LOOK_SECONDS, waited / 2))
 
 
 _PREPARING: Final = {
