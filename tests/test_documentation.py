@@ -27,8 +27,9 @@ from flashrun.controller.bounded_answers import (
     SPEC_BYTES,
     SPEC_VALUES,
 )
+from flashrun.controller.event_reader import EVENTS_LIMIT
 from flashrun.controller.object_cache import RUN_BYTES, TOTAL_BYTES
-from flashrun.controller.observe import EVENTS_LIMIT, JOBS_LIMIT, PODS_LIMIT
+from flashrun.controller.observe import JOBS_LIMIT, PODS_LIMIT
 from flashrun.controller.poll import UNKNOWN_LIMIT
 from flashrun.controller.run_records import MANIFEST_BYTES, MANIFESTS_LIMIT
 from flashrun.controller.storage_access import PAUSE_SECONDS
