@@ -10,6 +10,7 @@ import pytest
 
 from flashrun.api import names
 from flashrun.api.exits import Exit
+from flashrun.api.reasons import Activity
 from flashrun.api.records import Scale
 from tests.trainer import forks
 from tests.trainer.faults.test_kills import assert_the_same_end
@@ -230,7 +231,7 @@ def test_a_pod_that_is_asked_to_stop_uploads_its_last_step_before_older_ones(
             process.terminate()
             pod.wait_for(lambda: "was asked to stop" in pod.output)
             catch.lost = False
-            pod.wait_for(lambda: len(list(pod.folder.glob("work/outbox/*-state"))) == 1)
+            pod.wait_for(lambda: (beat := pod.heartbeat) and beat.activity == Activity.UPLOADING)
             catch.released.set()
             assert forks.ended(process) == Exit.INTERRUPTED_SAVED, pod.output
     step = pod.termination.step
