@@ -18,7 +18,7 @@ from flashrun.store import Store
 from localcluster.controlplane import ControlPlane
 from localcluster.steps import StepRunner
 from tests.controller.conftest import Operators
-from tests.controller.other_tenant import OtherTenant
+from tests.controller.other_tenant import OtherTenant, stretched
 from tests.controller.stage import (
     ENVIRONMENT,
     World,
@@ -155,7 +155,7 @@ async def test_a_store_that_hangs_costs_neither_the_lease_nor_the_status_of_runs
             assert operators.leads(process)
             assert operators.ask(process, "/healthz")[0] == 200
         for name in runs:
-            await wait_for_phase(world, name, "Starting", 90)
+            await wait_for_phase(world, name, "Starting", stretched(90))
         await other.is_served()
         assert "the lease is lost" not in operators.logs()
     finally:
