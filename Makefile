@@ -119,14 +119,15 @@ format: $(READY) ## format the code
 
 # Generated files, each with the command that prints it.
 GENERATED := crds/flashruns.yaml charts/flashrun/files/flashruns.yaml charts/flashrun/values.schema.json \
-  docs/reasons.md
+  docs/reasons.md docs/values.md
 print-crds/flashruns.yaml = $(BIN)/python -m flashrun.api.generate.crd
 print-charts/flashrun/files/flashruns.yaml = $(BIN)/python -m flashrun.api.generate.crd
 print-charts/flashrun/values.schema.json = $(BIN)/python -m flashrun.api.generate.chart_values
 print-docs/reasons.md = $(BIN)/python -m flashrun.api.generate.reasons_page
+print-docs/values.md = $(BIN)/python -m flashrun.api.generate.values_page < charts/flashrun/values.yaml
 
 .PHONY: crd
-crd: $(READY) ## generate the CRD, the schema of the chart and docs/reasons.md
+crd: $(READY) ## generate the CRD, the schema of the chart, docs/reasons.md and docs/values.md
 	@$(foreach file,$(GENERATED),$(print-$(file)) > $(file);)
 
 .PHONY: check-generated

@@ -26,7 +26,9 @@ class StorageSettings(Section):
     endpoint: Annotated[str, Field(pattern=r"^https?://[^/@\s]+$")]
     """``http://host:port`` or ``https://host``, as pods reach it."""
     bucket: Annotated[str, Field(min_length=3, max_length=63)] = "flashrun"
+    """The bucket; it is created if it is missing."""
     region: str = "us-east-1"
+    """The region, which signatures name."""
     addressing: Literal["path", "virtual"] | None = None
     """Where the bucket is in addresses: in the path or in the host name. By default in the host
     name on AWS, and in the path elsewhere."""
@@ -48,7 +50,9 @@ class PoolShape(Section):
     """The part of a pool that decides whether a run fits, and on how many GPUs."""
 
     name: Annotated[str, Field(min_length=1, max_length=63)]
+    """Its name, in status and in metrics."""
     gpus_per_node: int = Field(default=1, ge=1)
+    """GPUs of one node."""
     max_nodes: int = Field(default=1, ge=1)
     """Nodes that one run may use; above 1, pods of a run reach each other over the network."""
     gpus_per_run: int = Field(default=1, ge=1)
@@ -88,8 +92,11 @@ class Pool(PoolShape):
     ephemeral_storage: Quantity | None = None
     """Local disk that a pod requests and may use per GPU; None: no request and no limit."""
     node_selector: dict[str, str] = {}
+    """Labels of its nodes."""
     tolerations: tuple[dict[str, Any], ...] = ()
+    """Taints of its nodes that trainer pods tolerate."""
     runtime_class: str = ""
+    """RuntimeClass of trainer pods."""
 
     @model_validator(mode="after")
     def _the_limit_covers_the_request(self) -> Self:
@@ -107,21 +114,27 @@ class TrainerSettings(Section):
     image: str
     """Image, by digest."""
     image_pull_policy: str = "IfNotPresent"
+    """When the kubelet pulls the image."""
     pull_secrets: tuple[str, ...] = ()
+    """Secrets of the run's namespace with which it is pulled."""
     retries: int = Field(default=3, ge=0, le=100)
     """Counted retries of one run."""
     wall_clock_seconds: int = Field(default=86400, ge=60)
+    """Longest time of a run, over all its attempts."""
     grace_seconds: int = Field(default=360, ge=10)
     """Time from SIGTERM to SIGKILL: saving and ``upload_timeout_seconds`` fit in."""
     stall_seconds: int = Field(default=1800, ge=60)
     """An attempt without a heartbeat for so long is ended and retried."""
     upload_timeout_seconds: int = Field(default=300, ge=10)
+    """Longest time in which an upload makes no progress."""
     pip_index_url: Address = ""
+    """Package index of trainer pods; by default the public one."""
     pip_index_secret: str = ""
     """Secret in the operator's namespace with ``username`` and ``password`` of that index."""
     pip_url_hosts: tuple[Annotated[str, Field(pattern=r"^[a-z0-9.-]+(:[0-9]+)?$")], ...] = ()
     """Hosts whose https addresses ``[environment].pip`` may name; none by default."""
     hub_endpoint: Address = ""
+    """Model hub of trainer pods; by default the public one."""
     hub_secret: str = ""
     """Secret in the operator's namespace with ``token``, or with ``username`` and ``password``, of
     the model hub."""
@@ -134,14 +147,19 @@ class TrainerSettings(Section):
     environment: dict[str, str] = {}
     """Further variables for every trainer pod, such as OMP_NUM_THREADS."""
     shared_memory: Quantity = "2Gi"
+    """Size of /dev/shm."""
     model_cache_claim: str = ""
     """ReadWriteMany claim that keeps models between pods; empty for a fresh folder each time."""
     priority_class: str = ""
+    """PriorityClass of trainer pods."""
     queue: str = ""
     """Kueue's LocalQueue; empty without Kueue."""
     labels: dict[str, str] = {}
+    """Further labels of Jobs and trainer pods."""
     annotations: dict[str, str] = {}
+    """Further annotations of trainer pods."""
     dns_policy: str = "ClusterFirst"
+    """DNS policy of trainer pods."""
     run_as_user: PodUser = 1000
     """User and group of trainer pods; ``cluster``: OpenShift chooses them."""
 

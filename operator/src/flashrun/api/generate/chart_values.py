@@ -40,16 +40,25 @@ class OperatorValues(Section):
     image: Annotated[str, Field(min_length=1)]
     """Image, by digest."""
     image_pull_policy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
+    """When the kubelet pulls the image."""
     pull_secrets: tuple[str, ...] = ()
+    """Secrets of the release's namespace with which it is pulled."""
     replicas: int = Field(default=1, ge=0)
     """One acts, the others stand by."""
     resources: dict[str, Any] = {}
+    """Requests and limits of the container."""
     node_selector: dict[str, str] = {}
+    """Labels of nodes for its pods."""
     tolerations: tuple[dict[str, Any], ...] = ()
+    """Taints that its pods tolerate."""
     affinity: dict[str, Any] = {}
+    """Affinity of its pods."""
     pod_labels: dict[str, str] = {}
+    """Further labels of its pods."""
     pod_annotations: dict[str, str] = {}
+    """Further annotations of its pods."""
     dns_policy: str = "ClusterFirst"
+    """DNS policy of its pods."""
     run_as_user: PodUser = 65532
     """User and group of the operator; ``cluster``: OpenShift chooses them."""
     publish_free_gpus: bool = True
@@ -79,6 +88,7 @@ class WebIdentityValues(Section):
     """A token that the cluster signs, for which STS answers keys."""
 
     enabled: bool = False
+    """Use it instead of a Secret."""
     role_arn: str = ""
     """Role that the token may take; MinIO may need none."""
     audience: str = "sts.amazonaws.com"
@@ -92,9 +102,13 @@ class StorageValues(StorageSettings):
     """Secret of the release's namespace with accessKey and secretKey, and without STS also with
     sharedAccessKey and sharedSecretKey."""
     access_key: str = ""
+    """The operator's access key, for tests."""
     secret_key: str = ""
+    """The operator's secret key, for tests."""
     shared_access_key: str = ""
+    """Access key that trainers and users share where there is no STS, for tests."""
     shared_secret_key: str = ""
+    """Its secret key, for tests."""
     web_identity: WebIdentityValues = WebIdentityValues()
     """Instead of keys: a token of the operator's service account (on AWS: IRSA)."""
 
@@ -107,17 +121,24 @@ class EgressValues(Section):
     """What trainer pods connect to."""
 
     dns: EgressRules = ()
+    """To name servers."""
     storage: EgressRules = ()
+    """To ``storage.endpoint``."""
     hub: EgressRules = ()
+    """To the hub."""
     index: EgressRules = ()
+    """To the package index."""
     proxy: EgressRules = ()
+    """To the proxy."""
     extra: EgressRules = ()
+    """To what else environments need."""
 
 
 class NetworkPolicyValues(Section):
     """What trainer pods may reach."""
 
     enabled: bool = True
+    """Make a NetworkPolicy for trainer pods in each served namespace."""
     egress: EgressValues = EgressValues()
     egress_except: tuple[str, ...] = ()
     """Blocks of addresses that they may not reach."""
@@ -152,6 +173,7 @@ class Values(Section):
     """PEM certificates that pods shall trust instead of their image's own."""
     trainer: TrainerSettings
     pools: tuple[Pool, ...] = Field(min_length=1)
+    """Pools of GPUs; a run gets the one in which its GPUs cost least."""
     models: tuple[Model, ...] = ()
     """Additions to the built-in catalog."""
     models_from_mirror: bool = False
