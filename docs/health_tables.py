@@ -91,6 +91,13 @@ def digest_on_page(page: str) -> str:
     return digest
 
 
+def column_on_page(page: str, name: str) -> dict[str, str]:
+    """Return the situations of the table with their values in one column."""
+    [(_, table)] = _TABLE.findall(page)
+    head, _, *rows = ([cell.strip() for cell in row.split("|")[1:-1]] for row in table.splitlines())
+    return {row[0]: row[head.index(name)] for row in rows}
+
+
 def conditions_on_page(page: str) -> dict[str, list[str]]:
     """Return the situations of the table with their conditions."""
     [(_, table)] = _TABLE.findall(page)
