@@ -393,6 +393,13 @@ class Cluster:
         answer = await self._call(Request("create", "POST", review, None, body=body))
         return bool(answer["status"]["allowed"])
 
+    async def user_name(self) -> str:
+        """Return what the API server calls the user of these credentials."""
+        review = Resource("authentication.k8s.io/v1", "selfsubjectreviews", False)
+        body = {"apiVersion": review.api_version, "kind": "SelfSubjectReview"}
+        answer = await self._call(Request("create", "POST", review, None, body=body))
+        return str(answer["status"]["userInfo"].get("username", ""))
+
     # --- secrets ------------------------------------------------------------------------------
 
     async def secret_keys(

@@ -121,6 +121,9 @@ class AttemptStatus(Section):
     node: str = ""
     gpus: int = 1
     """GPUs of all its pods together."""
+    pool: Annotated[str, Field(max_length=63)] = ""
+    held_from: datetime | None = None
+    """When a kubelet took the pod on: from then on it holds its GPUs."""
     start: datetime | None = None
     end: datetime | None = None
     reason: AnyReason = NO_REASON
@@ -299,6 +302,7 @@ class FlashRunStatus(Section):
     failure: FailureStatus | None = None
     pending: PendingStatus | None = None
     gpu_seconds: int = 0
+    """Time for which pods that have ended held GPUs, counted once per GPU."""
 
     def condition(self, kind: ConditionType) -> Condition | None:
         """Return the condition of type ``kind``, or None."""

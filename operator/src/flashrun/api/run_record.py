@@ -6,6 +6,9 @@ nothing. It only informs people: code in the run's pods can write there, too.
 
 from typing import Any, Self
 
+from pydantic import Field
+
+from flashrun.api import names
 from flashrun.api.base import Record
 from flashrun.api.records import RunIdentity
 from flashrun.api.resource import FlashRun, FlashRunStatus
@@ -18,6 +21,8 @@ class RunRecord(Record):
     max_values = 32768
 
     run: RunIdentity
+    user: str = Field(default="", max_length=256)
+    """Who submitted it, as the run's annotation says."""
     spec: dict[str, Any]
     status: dict[str, Any]
 
@@ -26,6 +31,7 @@ class RunRecord(Record):
         """Return the record of ``run`` with ``status``."""
         return cls(
             run=RunIdentity(namespace=run.namespace, name=run.name, uid=run.uid),
+            user=run.annotations.get(names.USER_ANNOTATION, "")[:256],
             spec=run.spec.to_manifest(),
             status=status.to_manifest(),
         )
@@ -40,5 +46,7 @@ class RunRecord(Record):
 
     def to_manifest(self) -> dict[str, Any]:
         """Return the object, with the metadata that the record has."""
-        metadata = self.run.model_dump()
+        metadata: dict[str, Any] = self.run.model_dump()
+        if self.user:
+            metadata["annotations"] = {names.USER_ANNOTATION: self.user}
         return {"metadata": metadata, "spec": self.spec, "status": self.status}

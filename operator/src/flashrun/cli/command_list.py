@@ -47,6 +47,7 @@ COMMANDS: Final = (
     CommandEntry("runs", "List the runs of a namespace, newest first."),
     CommandEntry("diff", "Show the settings in which two runs differ."),
     CommandEntry("explain", "Explain a key of the config."),
+    CommandEntry("cost", "Show the GPU hours that runs have used."),
     CommandEntry("models", "List the base models and the GPUs that runs of them get."),
     CommandEntry(
         "model",

@@ -70,6 +70,7 @@ class OurAnnotations(Struct, omit_defaults=True):
     expires: str | None = field(default=None, name=names.EXPIRES_ANNOTATION)
     policy: str | None = field(default=None, name=names.POLICY_ANNOTATION)
     suspended: str | None = field(default=None, name=names.SUSPENDED_ANNOTATION)
+    user: str | None = field(default=None, name=names.USER_ANNOTATION)
 
 
 class Identity(Struct, omit_defaults=True, rename="camel"):
@@ -206,6 +207,7 @@ class PodStatus(Struct, omit_defaults=True, rename="camel"):
     phase: str | None = None
     reason: str | None = None
     message: str | None = None
+    start_time: str | None = None
     conditions: list[Conditions] | None = None
     init_container_statuses: list[ContainerStatus] | None = None
     container_statuses: list[ContainerStatus] | None = None

@@ -59,6 +59,7 @@ from flashrun.plan.decide import decide
 from flashrun.plan.decisions import RECHECK_SECONDS
 from flashrun.plan.deletions import deleted_status, unfinished_deletion
 from flashrun.plan.endings import ending_of, ending_of_deleted, identity_of, identity_of_run
+from flashrun.plan.gpu_time import used_until
 from flashrun.plan.objects import is_owned_by
 from flashrun.plan.pods import read_pod
 from flashrun.plan.policies.lost_node import lost_pod_status
@@ -210,7 +211,8 @@ class Reconciler:
             run = None  # it ends all the same
         try:
             ended = await self._end_deleted(key, metadata["uid"])
-            await call_storage(self._record_deleted, identity_of(manifest))
+            used = used_until(manifest, self._clock())
+            await call_storage(self._record_deleted, identity_of(manifest), used)
             if run is not None:
                 status = deleted_status(run, finalizers, self._clock(), ended=ended)
                 if status != run.status:
@@ -257,7 +259,8 @@ class Reconciler:
         self._check_leading()
         begins = any(manifest["kind"] == "Job" for manifest in decision.apply)
         try:
-            if begins or not self._known.has_noted(identity_of_run(run)):
+            used = decision.status.gpu_seconds != run.status.gpu_seconds
+            if begins or used or not self._known.has_noted(identity_of_run(run)):
                 await call_storage(self._records.write, run, decision.status)
             await call_storage(self._known.note, identity_of_run(run))
         except StoreError as error:
@@ -411,18 +414,19 @@ class Reconciler:
             return
         with json_logs.about(f"{run.namespace}/{run.name}", run.uid):
             try:
-                self._record_deleted(run)
+                self._record_deleted(run, used_until(manifest, self._clock()))
             except StoreError as error:  # the next resync misses the run
                 log.warning("the deletion of a run is not recorded yet: %s", error)
 
-    def _record_deleted(self, run: RunIdentity) -> None:
+    def _record_deleted(self, run: RunIdentity, gpu_seconds: int) -> None:
         """Record that a run was deleted, unless it had ended before; raises ``StoreError``."""
         self._check_leading()
-        self._end_as_deleted(run)
+        self._end_as_deleted(run, gpu_seconds)
         self._forget(run)
 
-    def _end_as_deleted(self, run: RunIdentity) -> None:
-        self._records.close(self._create_ending(ending_of_deleted(run, self._clock())))
+    def _end_as_deleted(self, run: RunIdentity, gpu_seconds: int = 0) -> None:
+        ending = ending_of_deleted(run, self._clock(), gpu_seconds)
+        self._records.close(self._create_ending(ending))
 
     def record_missed_deletion(self, run: RunIdentity) -> None:
         """Record that a run was deleted while no operator watched; raises ``StoreError``."""
@@ -518,7 +522,8 @@ class Reconciler:
             manifest, now = {"metadata": metadata}, parse_time(metadata["creationTimestamp"])
         if "deletionTimestamp" in manifest["metadata"]:
             await self._end_deleted(key, manifest["metadata"]["uid"])
-            await call_storage(self._record_deleted, identity_of(manifest))
+            used = used_until(manifest, self._clock())
+            await call_storage(self._record_deleted, identity_of(manifest), used)
             return
         problem = f"spec: {error}; data belongs in the environment's package"
         await self._report_problems(key, manifest, [problem], now)

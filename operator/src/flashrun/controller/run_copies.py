@@ -49,7 +49,11 @@ class RunCopies:
         if copy.status.phase in TERMINAL:
             return
         status = run_status.with_phase(
-            copy.status.replace(pending=None, failure=failure_of(ending)),
+            copy.status.replace(
+                pending=None,
+                failure=failure_of(ending),
+                gpu_seconds=max(copy.status.gpu_seconds, ending.gpu_seconds),
+            ),
             copy,
             ending.ended,
             phase=ending.phase,

@@ -29,23 +29,14 @@ def attempt_statuses(
         if leader.index == 0:
             entry = _attempt_status(entries.get(leader.name), attempt, observed.storage)
             if pinned is not None and leader.job == pinned.job:
-                entry = entry.replace(gpus=pinned.gpus)
+                entry = entry.replace(gpus=pinned.gpus, pool=pinned.pool)
             entries[leader.name] = entry
     for name in entries.keys() - {pod.name for pod in pods}:
         if entries[name].end is None and before.phase not in TERMINAL:  # deleted between passes
-            end = whole_seconds(now) if entries[name].start is not None else None
+            held = entries[name].held_from or entries[name].start
+            end = whole_seconds(now) if held is not None else None
             entries[name] = entries[name].replace(reason=Reason.POD_LOST, end=end)
     return tuple(sorted(entries.values(), key=_start_order))
-
-
-def gpu_seconds(attempts: tuple[AttemptStatus, ...]) -> int:
-    """Return the GPU time of all attempts that have ended; an active one counts when it ends."""
-    seconds = (
-        attempt.gpus * (attempt.end - attempt.start).total_seconds()
-        for attempt in attempts
-        if attempt.start is not None and attempt.end is not None
-    )
-    return int(sum(seconds))
 
 
 def _start_order(attempt: AttemptStatus) -> tuple[str, str]:
@@ -62,12 +53,15 @@ def _attempt_status(
     from_step, to_step = before.from_step, _reached_step(pod, storage)
     if from_step is None and number:  # once: checkpoints may be hidden from a later pass
         from_step = _resumed_step(storage, number)
+    held = [moment for moment in (before.held_from, pod.accepted, pod.started) if moment]
     failed_first = f"Pod {cause.name} failed first."[:256] if cause is not pod else ""
     return AttemptStatus(
         number=number,
         pod=pod.name,
         node=pod.node,
         gpus=before.gpus,
+        pool=before.pool,
+        held_from=min(held) if held else None,
         start=pod.started or before.start,
         end=pod.ended or before.end if ended else None,
         reason=failures.pod_reason(cause) if ended else NO_REASON,

@@ -50,13 +50,14 @@ def identity_of_run(run: FlashRun) -> RunIdentity:
     return RunIdentity(namespace=run.namespace, name=run.name, uid=run.uid)
 
 
-def ending_of_deleted(run: RunIdentity, now: datetime) -> Ending:
+def ending_of_deleted(run: RunIdentity, now: datetime, gpu_seconds: int = 0) -> Ending:
     """Return the record of a run that was deleted before it ended."""
     return Ending(
         run=run,
         phase=Phase.CANCELLED,
         reason=Reason.DELETED,
         message="The run was deleted; its checkpoints are kept.",
+        gpu_seconds=gpu_seconds,
         ended=now,
     )
 

@@ -59,6 +59,8 @@ class Pod:
     phase: str
     created: datetime
     deleted: datetime | None
+    accepted: datetime | None
+    """When its kubelet took it on."""
     started: datetime | None
     """When the trainer container started."""
     ended: datetime | None
@@ -202,6 +204,7 @@ def read_pod(pod: Object) -> Pod:
         phase=status.get("phase", "Pending"),
         created=_time(metadata.get("creationTimestamp")) or _EPOCH,
         deleted=_time(metadata.get("deletionTimestamp")),
+        accepted=_time(status.get("startTime")),
         started=_time(running.get("startedAt")),
         ended=_time(ended.get("finishedAt")),
         trainer_ended="terminated" in trainer,

@@ -25,10 +25,11 @@ from flashrun.api.resource import (
 )
 from flashrun.api.times import whole_seconds
 from flashrun.plan import conditions, pins
-from flashrun.plan.attempt_status import attempt_statuses, gpu_seconds
+from flashrun.plan.attempt_status import attempt_statuses
 from flashrun.plan.commits import CommitSummary
 from flashrun.plan.conditions import FALSE, TRUE, DesiredCondition
 from flashrun.plan.evaluation_status import evaluation_status, score_text
+from flashrun.plan.gpu_time import newly_ended_seconds
 from flashrun.plan.objects import JobPlacement
 from flashrun.plan.observed_conditions import observed_conditions
 from flashrun.plan.pods import Pod
@@ -72,7 +73,7 @@ def with_attempts(
     attempts = attempt_statuses(before, pods, observed, now)
     return before.replace(
         attempts=attempts[-ATTEMPTS_SHOWN:],
-        gpu_seconds=max(before.gpu_seconds, gpu_seconds(attempts)),
+        gpu_seconds=before.gpu_seconds + newly_ended_seconds(before.attempts, attempts),
     )
 
 

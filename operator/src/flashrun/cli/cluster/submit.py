@@ -1,6 +1,7 @@
 """From a composed config to a run in the cluster, followed to its end; for train and rerun."""
 
 import asyncio
+import contextlib
 import secrets
 import time
 from collections.abc import Iterable, Mapping
@@ -23,6 +24,7 @@ from flashrun.cli.output.output_format import OutputFormat
 from flashrun.cli.output.run_summary import print_run
 from flashrun.cli.output.run_view import ViewKind
 from flashrun.cli.output.tables import Tone
+from flashrun.cluster_errors import ClusterError
 
 SUMMARY_SECONDS: Final = 5.0
 """How long the summary of a run waits for the end of its last attempt."""
@@ -135,17 +137,18 @@ async def create_run(session: ClusterSession, name: str, submission: Submission)
     """
     values = submission.secret_values
     own = (names.submitted_secret_name(name),) if values else ()
-    created = await session.cluster.create(
-        run_manifest(
-            submission.composed.config,
-            name,
-            session.namespace,
-            (*own, *submission.given_secrets),
-            submission.sweep,
-        ),
-        names.CLI_FIELD_MANAGER,
-        strict=True,
+    manifest = run_manifest(
+        submission.composed.config,
+        name,
+        session.namespace,
+        (*own, *submission.given_secrets),
+        submission.sweep,
     )
+    with contextlib.suppress(ClusterError):  # it only says in flash cost whose run it was
+        manifest["metadata"]["annotations"] = {
+            names.USER_ANNOTATION: await session.cluster.user_name()
+        }
+    created = await session.cluster.create(manifest, names.CLI_FIELD_MANAGER, strict=True)
     run = FlashRun.from_manifest(created)
     if values:
         try:
