@@ -86,6 +86,8 @@ def test_a_run_that_was_just_started_holds_a_place_whatever_its_status_shows() -
     assert not may_begin("aa", WAITING, limit=1, launched={"a"})
     assert may_begin("aa", WAITING, limit=2, launched={"a"})
     assert not may_begin("aaa", WAITING, limit=2, launched={"a"})
+    # One that began out of its turn, because it had waited for something else before:
+    assert not may_begin("a", WAITING, limit=1, launched={"aaa"})
 
 
 def test_a_run_that_is_not_listed_yet_is_the_last_one() -> None:
