@@ -16,6 +16,10 @@ STEPS = 16
 """Of the config: each example once."""
 MARGIN = 0.25
 """How much more of the held-out sums are right after training, at least; 0.61 were measured."""
+GRPO_STEPS = 6
+"""Of the config of GRPO."""
+NOISE = 0.1
+"""How much less of the held-out sums may be right after GRPO, which hardly changes it."""
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +55,17 @@ def test_held_out_accuracy_rises_from_nothing(product: Product, trained: str) ->
     assert evaluation["examples"] == 64
     assert float(evaluation["last"]["score"]) == pytest.approx(mean("accuracy", after), abs=1e-3)
     assert evaluation["best"]["step"] == STEPS
+
+
+def test_grpo_keeps_what_sft_has_taught(product: Product, trained: str) -> None:
+    start = f"train.init_from_adapter={trained}"
+    run = product.submit(EXAMPLE / "configs" / "rl.toml", start)
+    product.end(run, "Succeeded", JOB_SECONDS)
+
+    before, after = answers(product, trained, STEPS), answers(product, run, GRPO_STEPS)
+    assert answers(product, run, 0).keys() == before.keys()
+    assert mean("accuracy", after) >= mean("accuracy", before) - NOISE
+    assert mean("format", after) >= 0.9
 
 
 def test_the_pulled_adapter_gives_the_same_answers_with_plain_peft(
