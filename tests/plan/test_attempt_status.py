@@ -3,7 +3,7 @@
 from datetime import timedelta
 
 from tests.plan import worlds
-from tests.plan.worlds import checkpoint, make_pod, member, running
+from tests.plan.worlds import World, checkpoint, make_pod, make_run, member, running
 
 
 def test_an_attempt_has_the_steps_where_it_resumed_and_ended() -> None:
@@ -23,3 +23,16 @@ def test_gpu_time_counts_every_gpu_of_every_node() -> None:
 
     assert world.run.status.attempts[0].gpus == 4
     assert world.run.status.gpu_seconds == 4 * 120
+
+
+def test_attempts_stay_in_the_order_of_their_pods() -> None:
+    """A pod that never started has no time, and two may start within one second."""
+    never_started = make_pod("pod-z", running=False, age=timedelta(seconds=40))
+    second = make_pod("pod-y", exit_code=40)
+    world = World(make_run()).settled().seeing(pods=(never_started,))
+    for pods in ((never_started, second), (second,), (second, make_pod("pod-x"))):
+        world = world.act(world.decide()).seeing(pods=pods)
+
+    assert [attempt.pod for attempt in world.decide().status.attempts] == [
+        "pod-z", "pod-y", "pod-x",
+    ]  # fmt: skip

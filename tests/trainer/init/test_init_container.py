@@ -12,7 +12,7 @@ from flashrun.api.records import Heartbeat
 from flashrun.store import Store
 from flashrun.store_errors import Unavailable
 from flashrun_trainer.init import model_download
-from flashrun_trainer.init.init_container import heartbeats, run_init_container
+from flashrun_trainer.init.init_container import reports, run_init_container
 from flashrun_trainer.pod.mounts import PodMounts
 from flashrun_trainer.records import reporter
 from tests.trainer.pods import INDEX_PASSWORD, TrainerPod
@@ -53,7 +53,7 @@ def test_only_the_leading_pod_writes_heartbeats(
 ):
     monkeypatch.setattr(reporter, "HEARTBEAT_SECONDS", 0.01)
     pod, asked = new_pod(index=1), []
-    with heartbeats(pod.inside, lambda _: asked.append(1) or "Installing"):
+    with reports(pod.inside, lambda _: asked.append(1) or "Installing", lambda: None):
         time.sleep(0.1)
     assert (asked, pod.heartbeat) == ([], None)
 
@@ -71,7 +71,7 @@ def test_a_failing_heartbeat_does_not_fail_the_container(
             raise FileNotFoundError("moved while it was looked at")
         return "Installing"
 
-    with heartbeats(pod.inside, doing):
+    with reports(pod.inside, doing, lambda: None):
         wait_until(lambda: pod.heartbeat)
         (pod.folder / "access.json").write_text(gone.model_dump_json())
         before = len(asked)
@@ -114,6 +114,30 @@ def test_the_log_of_a_pod_that_ends_in_an_init_container_is_in_storage(
         "[model] model downloaded",
         "[packages] asking https://me:***@index.invalid",
     ]
+
+
+@pytest.mark.parametrize("index", [0, 1], ids=["the leader", "a member"])
+def test_the_log_of_a_container_that_is_killed_is_in_storage(
+    new_pod: Callable[..., TrainerPod],
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    index: int,
+):
+    """A process that the kernel ends for its memory uploads nothing any more."""
+    monkeypatch.setattr(reporter, "HEARTBEAT_SECONDS", 0.01)
+    pod = new_pod(index=index)
+    key = names.pod_log_key(pod.prefix, pod.inside.name)
+
+    def is_stored(text: str) -> bool:
+        return pod.store.exists(key) and text in pod.store.get_bytes(key).decode()
+
+    def work(_: PodMounts) -> None:
+        os.write(1, f"installing with {INDEX_PASSWORD}\n".encode())
+        wait_until(lambda: is_stored("[packages] installing with ***\n"))
+        os.write(1, b"a wheel of 9 GB\n")
+        wait_until(lambda: is_stored("[packages] a wheel of 9 GB\n"))
+
+    assert run_init_container("packages", work, lambda _: "Installing", pod.inside) == 0
 
 
 def test_a_log_that_cannot_be_uploaded_changes_no_exit_code(

@@ -1,7 +1,6 @@
 """``status.attempts``: what each attempt of a run did, and how it ended."""
 
 from datetime import datetime
-from typing import Final
 
 from flashrun.api.reasons import NO_REASON, TERMINAL, Reason
 from flashrun.api.resource import AttemptStatus, FlashRunStatus
@@ -10,14 +9,11 @@ from flashrun.plan import failures
 from flashrun.plan.pods import Attempt, Pod, group_attempts
 from flashrun.plan.types import Observed, StorageView
 
-_LAST: Final = "~"
-"""Sorts after every time."""
-
 
 def attempt_statuses(
     before: FlashRunStatus, pods: tuple[Pod, ...], observed: Observed, now: datetime
 ) -> tuple[AttemptStatus, ...]:
-    """Return one entry per attempt, oldest first.
+    """Return one entry per attempt, in the order in which their pods were created.
 
     An attempt whose pods were deleted keeps the entry of the last pass; one that was active then
     counts as ended now.
@@ -36,11 +32,27 @@ def attempt_statuses(
             held = entries[name].held_from or entries[name].start
             end = whole_seconds(now) if held is not None else None
             entries[name] = entries[name].replace(reason=Reason.POD_LOST, end=end)
-    return tuple(sorted(entries.values(), key=_start_order))
+    order = _creation_order([attempt.pod for attempt in before.attempts], pods)
+    return tuple(entries[name] for name in order if name in entries)
 
 
-def _start_order(attempt: AttemptStatus) -> tuple[str, str]:
-    return (attempt.start.isoformat() if attempt.start else _LAST, attempt.pod)
+def _creation_order(listed: list[str], pods: tuple[Pod, ...]) -> list[str]:
+    """Return ``listed`` with the other pods at their places; pods that are gone stay at theirs.
+
+    The starts of attempts have no such order: a pod that never started has none, and two pods may
+    start within one second.
+    """
+    created = {pod.name: pod.created for pod in pods}
+    order = list(listed)
+    for pod in pods:
+        if pod.name not in listed:
+            later = (
+                place
+                for place, name in enumerate(order)
+                if name in created and created[name] > pod.created
+            )
+            order.insert(next(later, len(order)), pod.name)
+    return order
 
 
 def _attempt_status(
