@@ -14,6 +14,7 @@ from flashrun.api.catalog import BUILT_IN, Model
 from flashrun.api.records import FileEntry, Manifest, ModelFacts
 from flashrun.controller import mirror_reader, publish
 from flashrun.controller.mirror_reader import MirrorReader
+from flashrun.controller.storage_access import AccessIssuer
 from flashrun.controller.upstreams import Upstreams
 from flashrun.store import Store
 from flashrun.store_errors import Corrupt
@@ -216,8 +217,9 @@ async def test_storage_that_fails_later_leaves_the_published_models_as_they_were
     monkeypatch.setattr(publish, "publish_in", look)
     monkeypatch.setattr(publish, "EVERY_SECONDS", 0.01)
     upstreams = Upstreams(settings.trainer, tmp_path)
+    issuer = AccessIssuer(world.store, settings.storage, lambda: world.store.access)
     task = asyncio.create_task(
-        publish.publish(world.cluster, world.store, settings, upstreams, serving, str)
+        publish.publish(world.cluster, issuer, settings, upstreams, serving, str)
     )
     await asyncio.wait_for(enough.wait(), 30)
     task.cancel()

@@ -1,5 +1,6 @@
 """The operator's own keys: session tokens in the Secret, and web identities that are renewed."""
 
+import asyncio
 import time
 from base64 import b64encode
 from datetime import timedelta
@@ -169,6 +170,10 @@ async def test_no_secret_of_a_served_namespace_has_the_operators_own_keys_withou
     operators.wait(lambda: operators.leads(process))
     run = await world.submit(RUN)
     await wait_for_phase(world, RUN, "Starting", stretched(20))
+    published = (world.namespace, names.STORAGE_USER_SECRET)
+    while await world.cluster.metadata("Secret", *published) is None:
+        assert process.poll() is None
+        await asyncio.sleep(0.1)
     for name in (names.storage_secret_name(RUN, run.uid), names.STORAGE_USER_SECRET):
         text = await world.cluster.secret_value(world.namespace, name, names.ACCESS_KEY)
         access = StorageAccess.model_validate_json(text)
