@@ -144,6 +144,8 @@ async def test_a_job_that_somebody_else_made_is_not_the_runs(world: World):
 async def test_limits_that_somebody_raised_are_set_back(world: World):
     await world.submit(RUN)
     await world.phase(RUN, "Starting")
+    await world.pod(RUN)
+    await world.pass_over(RUN)
     before = (await world.job(RUN))["spec"]
     name = (await world.job(RUN))["metadata"]["name"]
     raised = {"activeDeadlineSeconds": None, "backoffLimit": 1000, "parallelism": 5}

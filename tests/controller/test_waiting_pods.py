@@ -114,6 +114,25 @@ async def test_the_autoscalers_words_follow_the_schedulers(world: World):
     assert run.status.pending.reason == "Unschedulable"
 
 
+async def test_the_wall_clock_limit_begins_with_the_first_pod_on_a_node(world: World):
+    limit = world.platform.trainer.wall_clock_seconds
+    await world.submit(RUN)
+    await world.phase(RUN, "Starting")
+    pod = await world.pod(RUN)
+
+    async def deadline() -> int:
+        await world.pass_over(RUN)
+        seconds: int = (await world.job(RUN))["spec"]["activeDeadlineSeconds"]
+        return seconds
+
+    waiting = await deadline()
+    assert waiting >= limit + 6 * 3600
+    assert await deadline() == waiting
+    await world.bind(pod, "node-1")
+    await Kubelet(world.cluster).start(await world.pod(RUN))
+    assert limit <= await deadline() <= limit + 600
+
+
 async def test_a_volume_that_cannot_be_mounted_is_in_the_status(world: World):
     await world.submit(RUN)
     await world.phase(RUN, "Starting")

@@ -1,30 +1,46 @@
-"""A webhook of a service mesh: it adds a container that never ends to the pods of runs."""
+"""A webhook of a service mesh: it adds containers that never end by themselves to pods of runs."""
 
 import base64
 import json
+import ssl
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 from flashrun.api import names
 from localcluster.pki import Authority
-from tests.json_server import serve_json, server_context
 
 SIDECAR = "a-mesh"
 """Its name comes before that of the trainer, and so does its status."""
+NATIVE_SIDECAR = "a-proxy"
+"""An init container that is restarted always; the kubelet ends it, with 143, after the trainer."""
 
 
 def _patch(image: str) -> str:
-    container = {
-        "name": SIDECAR,
+    sidecar = _container(image, SIDECAR, "sleep 1000000")
+    native = _container(image, NATIVE_SIDECAR, "trap 'exit 143' TERM; while :; do sleep 0.2; done")
+    change = [
+        {"op": "add", "path": "/spec/containers/0", "value": sidecar},
+        {
+            "op": "add",
+            "path": "/spec/initContainers/0",
+            "value": {**native, "restartPolicy": "Always"},
+        },
+    ]
+    return base64.b64encode(json.dumps(change).encode()).decode()
+
+
+def _container(image: str, name: str, script: str) -> dict[str, Any]:
+    return {
+        "name": name,
         "image": image,
-        "command": ["python3", "-c", "import time; time.sleep(1e6)"],
+        "command": ["sh", "-c", script],
         "resources": {"limits": {"cpu": "50m", "memory": "64Mi", "ephemeral-storage": "64Mi"}},
         "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
     }
-    change = [{"op": "add", "path": "/spec/containers/0", "value": container}]
-    return base64.b64encode(json.dumps(change).encode()).decode()
 
 
 def _configuration(port: int, authority: Authority, namespace: str) -> dict[str, Any]:
@@ -58,9 +74,29 @@ def serve_injector(image: str, namespace: str, folder: Path) -> Iterator[dict[st
     leaf = authority.leaf("mesh", "/CN=mesh", ["IP:127.0.0.1"])
     patch = _patch(image)
 
-    def answer(_: str, review: Any) -> dict[str, Any]:
-        response = {"uid": review["request"]["uid"], "allowed": True}
-        return {**review, "response": {**response, "patchType": "JSONPatch", "patch": patch}}
+    class Webhook(BaseHTTPRequestHandler):
+        def log_message(self, *_: object) -> None:
+            """Nothing is logged."""
 
-    with serve_json(answer, server_context(leaf)) as port:
-        yield _configuration(port, authority, namespace)
+        def do_POST(self) -> None:
+            review = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            answer = {"uid": review["request"]["uid"], "allowed": True}
+            review["response"] = {**answer, "patchType": "JSONPatch", "patch": patch}
+            body = json.dumps(review).encode()
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Webhook) as server:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(leaf.certificate, leaf.key)
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        try:
+            yield _configuration(server.server_address[1], authority, namespace)
+        finally:
+            server.shutdown()
+            thread.join()

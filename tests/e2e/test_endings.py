@@ -1,4 +1,4 @@
-"""Cancel and delete: what goes, what stays, and that deletion needs nothing of ours."""
+"""Cancel, delete and replace: what goes, what stays, and that deletion needs nothing of ours."""
 
 from pathlib import Path
 
@@ -54,3 +54,25 @@ def test_deletion_removes_everything_but_what_is_in_storage(
 
     kept = product.keys(endless)
     assert any(key.endswith("/manifest.json") for key in kept)
+
+
+def test_a_run_that_is_replaced_again_and_again_trains_its_own_spec(
+    product: Product, endless: str, tmp_path: Path
+) -> None:
+    """The kubelet keeps what it has read of an immutable ConfigMap while a pod of it still ends."""
+
+    def replace(steps: int) -> None:
+        knobs = {"max_steps": steps, "epochs": steps, "save_every": steps}
+        config = environments.config(tmp_path, "examples/sums", "sft", train=knobs)
+        manifest = product.flash("render", str(config), "--name", endless).stdout
+        product.kubectl("replace", "--force", "-f", "-", stdin=manifest)
+
+    for steps in (20_000, 19_000, 3):
+        replace(steps)
+        product.wait(endless, lambda status: status.get("resolved", {}).get("jobUid"), "Job")
+    status = product.end(endless, "Succeeded")
+
+    assert status["progress"] | {"step": 3, "totalSteps": 3} == status["progress"]
+    [attempt] = status["attempts"]
+    assert (attempt["number"], attempt["fromStep"]) == (1, 0)
+    product.kubectl("delete", "flashrun", endless)

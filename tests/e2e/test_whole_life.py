@@ -2,7 +2,7 @@
 
 The product is installed with ``CLUSTER=current`` from another folder, which knows nothing of the
 local cluster but a kubeconfig, a registry and an S3 endpoint. Around the run is what companies
-have: a webhook that adds a container which never ends, a quota on limits, users of any number,
+have: a webhook that adds containers which never end, a quota on limits, users of any number,
 tokens that are valid for 20 seconds, and a proxy before the API server.
 
 It is the last module: what the other ones use is uninstalled first.
@@ -25,7 +25,7 @@ from localcluster import folders, toolchain
 from tests.e2e import environments
 from tests.e2e.conftest import NAMESPACE, ROOT, SYSTEM, Product
 from tests.e2e.gateway import serve_gateway
-from tests.e2e.injector import SIDECAR, serve_injector
+from tests.e2e.injector import NATIVE_SIDECAR, SIDECAR, serve_injector
 from tests.short_tokens import ShortTokens, serve_short_tokens
 from tests.store.forward_proxy import ForwardProxy, forward_proxy
 
@@ -231,6 +231,7 @@ def test_a_container_that_never_ends_keeps_neither_pod_nor_gpu(
 ) -> None:
     [pod] = life["pods"]
     assert [box["name"] for box in pod["spec"]["containers"]] == [SIDECAR, "trainer"]
+    assert pod["spec"]["initContainers"][0]["name"] == NATIVE_SIDECAR
     assert pod["spec"]["securityContext"]["runAsUser"] == USER
 
     def used() -> dict[str, str]:

@@ -152,7 +152,7 @@ def test_the_wall_clock_limit_and_the_retries_hold_over_a_change_of_place(code: 
         job = world.observed.jobs[number]
         status = {"startTime": format_time(world.now - used)}
         pods = (
-            make_pod(f"counted-{number}", exit_code=75, number=number, age=5 * hours, ended=hours),
+            make_pod(f"counted-{number}", exit_code=75, number=number, age=used, ended=hours),
             make_pod(f"moved-{number}", exit_code=code, number=number),
         )
         failed = worlds.failed_job(job)
@@ -175,7 +175,8 @@ def test_a_run_that_used_up_its_time_in_one_place_gets_no_day_in_another() -> No
     [job] = world.observed.jobs
     failed = worlds.failed_job(job)
     failed["status"]["startTime"] = "2026-11-20T12:00:00Z"
-    decision = world.seeing(pods=(make_pod(exit_code=65),), jobs=(failed,)).decide()
+    pod = make_pod(exit_code=65, age=timedelta(days=2))
+    decision = world.seeing(pods=(pod,), jobs=(failed,)).decide()
     [new] = [item for item in decision.apply if item["kind"] == "Job"]
 
     assert new["spec"]["activeDeadlineSeconds"] == 60

@@ -4,6 +4,7 @@ from datetime import timedelta
 
 import pytest
 
+from flashrun.api import names
 from flashrun.api.reasons import Phase
 from flashrun.plan.types import Decision, Object
 from tests.plan.worlds import (
@@ -83,6 +84,20 @@ SHORT = [
 @pytest.mark.parametrize("world", [row[1] for row in SHORT], ids=[row[0] for row in SHORT])
 def test_the_back_off_stays_where_it_protects(world: World) -> None:
     assert new_jobs(world.decide()) == []
+
+
+def test_a_job_in_a_queue_keeps_its_place_and_says_when_it_tries_again() -> None:
+    """Another Job would wait at the end of the queue."""
+    world = interrupted(40, 40)
+    [job] = world.observed.jobs
+    labels = {**job["metadata"]["labels"], names.QUEUE_LABEL: "team-queue"}
+    queued = {**job, "metadata": {**job["metadata"], "labels": labels}}
+    decision = world.seeing(jobs=(queued,)).decide()
+    ready = decision.status.condition("Ready")
+
+    assert (new_jobs(decision), decision.patch, decision.delete) == ([], (), ())
+    assert ready is not None
+    assert "creates the next pod at 2026-11-22T12:00:20Z" in ready.message
 
 
 def test_a_preemption_that_left_no_exit_code_of_an_interruption_is_one() -> None:

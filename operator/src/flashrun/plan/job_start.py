@@ -8,7 +8,15 @@ from flashrun.api import names
 from flashrun.api.reasons import AnyReason, ConditionType, Phase, Reason
 from flashrun.api.records import ResolvedRun, RunIdentity, Scale
 from flashrun.api.times import parse_time
-from flashrun.plan import back_off, objects, pins, resolve, run_status, storage_policies
+from flashrun.plan import (
+    back_off,
+    objects,
+    pins,
+    resolve,
+    run_status,
+    storage_policies,
+    wall_clock,
+)
 from flashrun.plan.conditions import TRUE, DesiredCondition
 from flashrun.plan.credentials import are_due
 from flashrun.plan.decisions import wait
@@ -73,14 +81,14 @@ def limits_after(
 ) -> pins.JobLimits:
     """Return the limits of another Job that goes on where ``job`` ends.
 
-    They are what is left of the run's wall-clock limit and of its retries. ``job`` was of use until
-    ``moment``, by default until it failed, else until now.
+    They are what is left of the run's wall-clock limit and of its retries. ``job`` was of use from
+    its first pod on a node until ``moment``, by default until it failed, else until now.
     """
     limits = pins.job_limits(context.run, context.platform)
-    started = (job.get("status") or {}).get("startTime")
+    started = wall_clock.first_start(context, job)
     failed = find_condition(job, "Failed") or {}
     ended = parse_time(failed["lastTransitionTime"]) if "lastTransitionTime" in failed else None
-    used = (moment or ended or context.now) - parse_time(started) if started else timedelta(0)
+    used = (moment or ended or context.now) - started if started else timedelta(0)
     return replace(
         limits,
         seconds_before=limits.seconds_before + max(0, int(used.total_seconds())),

@@ -9,7 +9,7 @@ from flashrun.api.reasons import Activity, AnyReason, KubernetesReason, Phase, R
 from flashrun.api.records import ResolvedRun
 from flashrun.api.resource import FailureStatus, PendingStatus
 from flashrun.api.times import format_time, parse_time
-from flashrun.plan import back_off, failures, objects, pins, run_status
+from flashrun.plan import back_off, failures, objects, pins, run_status, wall_clock
 from flashrun.plan.decisions import fail_run
 from flashrun.plan.job_start import (
     access_grant,
@@ -107,11 +107,15 @@ def _missing_objects(
 
 
 def _limits_patch(context: RunContext, job: Object) -> tuple[Patch, ...]:
-    """Return the patch that sets back limits which somebody has changed."""
+    """Return the patch that sets back limits which somebody has changed.
+
+    The deadline moves on while pods wait.
+    """
     pinned = context.run.status.resolved
     assert pinned is not None
     limits = pins.job_limits(context.run, context.platform)
     wanted = {"parallelism": pinned.nodes, **objects.limit_fields(pinned.nodes, limits)}
+    wanted["activeDeadlineSeconds"] = wall_clock.deadline_seconds(context, job, limits)
     spec = {"parallelism": 1, **job["spec"]}
     changed = {key: value for key, value in wanted.items() if spec.get(key) != value}
     return (Patch("Job", job["metadata"]["name"], {"spec": changed}),) if changed else ()
