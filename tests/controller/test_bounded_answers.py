@@ -180,6 +180,7 @@ FULL_POD: Object = {
     "spec": {"nodeName": "node-1"},
     "status": {
         "phase": "Failed",
+        "startTime": "2026-11-01T09:59:00Z",
         "reason": "Evicted",
         "message": "too much disk",
         "conditions": [
