@@ -52,6 +52,10 @@ MESSAGES: dict[str, tuple[Any, Any]] = {
         assistant("", tool_calls=[call("")]),
         assistant("", tool_calls=[call({})]),
     ),
+    "no arguments as white space": (
+        assistant("", tool_calls=[call(" \n")]),
+        assistant("", tool_calls=[call({})]),
+    ),
     "no arguments as null": (
         assistant("", tool_calls=[call(None)]),
         assistant("", tool_calls=[call({})]),
