@@ -86,3 +86,10 @@ def installed(kubeconfig: Path) -> Path:
     """The kubeconfig of a cluster that knows FlashRuns, without an operator."""
     install_crd(kubeconfig)
     return kubeconfig
+
+
+@pytest.fixture(scope="session")
+def helm(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The program."""
+    with closing(StepRunner.silent(tmp_path_factory.mktemp("helm"))) as steps:
+        return toolchain.program("helm", steps)

@@ -1,14 +1,10 @@
 """The chart as real helm renders it."""
 
 import subprocess
-from contextlib import closing
 from pathlib import Path
 
 import pytest
 import yaml
-
-from localcluster import toolchain
-from localcluster.steps import StepRunner
 
 CHART = Path(__file__).parents[2] / "charts" / "flashrun"
 NEEDED = {
@@ -16,12 +12,6 @@ NEEDED = {
     "trainer": {"image": "registry.example/trainer@sha256:2"},
     "storage": {"endpoint": "http://s3.example:9000", "accessKey": "key", "secretKey": "hush"},
 }
-
-
-@pytest.fixture(scope="session")
-def helm(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    with closing(StepRunner.silent(tmp_path_factory.mktemp("helm"))) as steps:
-        return Path(toolchain.program("helm", steps))
 
 
 @pytest.fixture

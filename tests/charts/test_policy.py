@@ -119,7 +119,7 @@ def test_a_quota_counts_runs_and_gpus_of_its_namespace(
     assert quota["metadata"]["namespace"] == limited
     kubectl(installed, "apply", "-f", "-", stdin=yaml.safe_dump(quota))
     try:
-        used, end = None, time.monotonic() + 60
+        used, end = None, time.monotonic() + 300
         while used is None:  # a quota counts once its controller has looked
             assert time.monotonic() < end
             shown = json.loads(

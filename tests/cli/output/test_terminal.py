@@ -2,9 +2,12 @@
 
 import io
 import json
+import re
 import subprocess
 import sys
+from itertools import product
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -124,22 +127,56 @@ STRINGS = [
 ]
 
 
-def test_a_string_in_yaml_is_a_string_for_kubectl(kubeconfig: Path) -> None:
+SHORT = ["".join(word) for size in (1, 2, 3) for word in product("018e.+-_:xoyn~", repeat=size)]
+"""Among them are numbers, times and truth values of every version of YAML."""
+
+
+def read_by_kubectl(text: str, kubeconfig: Path) -> Any:
+    words = ("create", "--dry-run=client", "-ojson", "-f", "-")
+    return json.loads(kubectl(kubeconfig, *words, stdin=text))
+
+
+def read_by_kustomize(text: str, kubeconfig: Path, folder: Path) -> Any:
+    """As Flux does: what kustomize prints goes to the decoder of kubectl."""
+    (folder / "run.yaml").write_text(text)
+    (folder / "kustomization.yaml").write_text("resources: [run.yaml]\n")
+    return read_by_kubectl(kubectl(kubeconfig, "kustomize", str(folder)), kubeconfig)
+
+
+def read_by_helm(text: str, program: Path, folder: Path) -> Any:
+    (folder / "templates").mkdir()
+    (folder / "run.yaml").write_text(text)
+    (folder / "Chart.yaml").write_text("{apiVersion: v2, name: strings, version: 0.1.0}\n")
+    template = '{{ .Files.Get "run.yaml" | fromYaml | toJson }}\n'
+    (folder / "templates" / "run.json").write_text(template)
+    done = subprocess.run(
+        [program, "template", "strings", folder], capture_output=True, text=True, check=True
+    )
+    return json.loads(done.stdout[done.stdout.index("{") :])
+
+
+def test_a_string_in_yaml_is_a_string_for_kubectl_kustomize_and_helm(
+    kubeconfig: Path, helm: Path, tmp_path: Path
+) -> None:
+    values = [*STRINGS, *SHORT]
     config_map = {
         "apiVersion": "v1",
         "kind": "ConfigMap",
         "metadata": {"name": "strings", "annotations": {f"a{key}": key for key in "yn8"}},
-        "data": {f"value-{number}": text for number, text in enumerate(STRINGS)}
-        | dict.fromkeys(("y", "n", "08", "1e3", "0o17"), "key"),
+        "data": {f"value-{number}": text for number, text in enumerate(values)}
+        | {text: "key" for text in values if re.fullmatch(r"[-._a-zA-Z0-9]+", text)},
     }
-    read = json.loads(
-        kubectl(
-            *(kubeconfig, "create", "--dry-run=client", "-ojson", "-f", "-"),
-            stdin=terminal.to_yaml(config_map),
-        )
-    )
+    text = terminal.to_yaml(config_map)
+    read = {
+        "kubectl": read_by_kubectl(text, kubeconfig),
+        "kustomize": read_by_kustomize(text, kubeconfig, tmp_path),
+        "helm": read_by_helm(text, helm, tmp_path),
+    }
 
-    assert read["data"] == config_map["data"]
+    for program, found in read.items():
+        assert found["data"] == config_map["data"], program
+        annotations = found["metadata"]["annotations"]
+        assert annotations.items() >= config_map["metadata"]["annotations"].items(), program
 
 
 def test_yaml_leaves_plain_words_without_quotes() -> None:

@@ -11,12 +11,13 @@ from datetime import date, datetime
 from enum import StrEnum
 from typing import Annotated, Any, Self
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from flashrun.api import names
 from flashrun.api.base import Section, error_sentences
 from flashrun.api.bounds import LayerNames, Percent, Sentence, StatusText
 from flashrun.api.config import Flag, RunConfig
+from flashrun.api.float_params import whole_floats, with_floats
 from flashrun.api.reasons import (
     NO_REASON,
     AnyReason,
@@ -61,8 +62,25 @@ class FlashRunSpec(RunConfig):
     """Secrets with the values of ``environment.secrets``; the first one that has a name wins."""
     sweep: SweepMembership | None = None
     """The sweep that the run belongs to, if it does."""
+    float_params: tuple[Annotated[str, Field(max_length=1024)], ...] = Field(
+        default=(), max_length=4096
+    )
+    """JSON pointers into ``environment.params``, to numbers that are floats: the API server keeps
+    2.0 as 2."""
     control: Control = Control()
     """Switches that may change after the run was created."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _restore_floats(cls, given: Any) -> Any:
+        places = given.get("floatParams") if isinstance(given, dict) else None
+        environment = given.get("environment") if places else None
+        if not isinstance(environment, dict) or not isinstance(environment.get("params"), dict):
+            return given
+        if not isinstance(places, list | tuple) or not all(isinstance(p, str) for p in places):
+            return given  # which is refused
+        params = with_floats(environment["params"], places[:4096])
+        return {**given, "environment": {**environment, "params": params}}
 
     @property
     def names_secrets(self) -> bool:
@@ -78,7 +96,8 @@ class FlashRunSpec(RunConfig):
     ) -> Self:
         """Return the spec of a composed config, with where its secrets are looked up."""
         given = {name: getattr(config, name) for name in config.model_fields_set}
-        return cls(**given, secret_refs=secret_refs, sweep=sweep)
+        floats = whole_floats(config.environment.params)
+        return cls(**given, secret_refs=secret_refs, sweep=sweep, float_params=floats)
 
 
 class ConditionStatus(StrEnum):

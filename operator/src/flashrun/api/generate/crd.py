@@ -106,6 +106,7 @@ def _spec_schema() -> Schema:
         "maxProperties": 64,
         "additionalProperties": {"x-kubernetes-preserve-unknown-fields": True},
     }
+    _add_defaults(schema["properties"])
     crd_rules.add_rules(schema)
     schema["x-kubernetes-validations"] = [
         *_immutable_rules(),
@@ -133,6 +134,21 @@ def _status_schema() -> Schema:
         "pending": unseen,
     }
     return schema
+
+
+def _add_defaults(fields: Schema) -> None:
+    """Add what the API server fills in, so that a spec with defaults written out is the same spec.
+
+    The rules below would take it for a change.
+    """
+    fields["thinking"]["default"] = False
+    fields["eval"]["properties"]["enabled"]["default"] = True
+    for parent, names_of_fields in (
+        (fields["environment"]["properties"], ("params", "pip", "secrets")),
+        (fields, ("train", "eval", "workerEnv", "wandb", "secretRefs", "floatParams")),
+    ):
+        for name in names_of_fields:
+            parent[name]["default"] = [] if parent[name]["type"] == "array" else {}
 
 
 def _immutable_rules() -> list[Schema]:

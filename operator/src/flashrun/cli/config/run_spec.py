@@ -41,7 +41,11 @@ def name_with_digest(stem: str, config: RunConfig, secret_names: Sequence[str]) 
 def config_tables(run: FlashRun) -> dict[str, Any]:
     """Return the spec of a run as the tables of a config, without what only a cluster has."""
     return run.spec.model_dump(
-        mode="json", exclude_unset=True, exclude={"secret_refs", "sweep", "control"}, by_alias=False
+        mode="json",
+        exclude_unset=True,
+        exclude_defaults=True,
+        exclude={"secret_refs", "float_params", "sweep", "control"},
+        by_alias=False,
     )
 
 
