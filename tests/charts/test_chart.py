@@ -1,5 +1,6 @@
 """The chart: what it renders with real helm, what it refuses, and that its copies are fresh."""
 
+import subprocess
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from flashrun.api.generate import chart_values
 from flashrun.api.platform import Platform
 from flashrun.controller.settings import UPSTREAMS_FOLDER
 from flashrun.controller.storage_keys import ROLE_VARIABLE, TOKEN_FILE_VARIABLE
+from tests.charts.conftest import NEEDED
 from tests.servers import kubectl
 
 ROOT = Path(__file__).parents[2]
@@ -388,3 +390,20 @@ def test_rights_on_workloads_come_with_a_queue(render) -> None:
     kueue = {"kueue.x-k8s.io", "visibility.kueue.x-k8s.io"}
     assert groups({"trainer": {"queue": "team"}}) & kueue == kueue
     assert groups({}) & kueue == set()
+
+
+def test_a_definition_of_another_release_is_taken_over_when_asked(
+    helm: Path, installed: Path, tmp_path: Path
+) -> None:
+    values = tmp_path / "values.yaml"
+    values.write_text(yaml.safe_dump(NEEDED))
+    words = [helm, "install", "another", CHART, "--kubeconfig", installed, "--values", values]
+    words += ["--namespace", "kube-public", "--dry-run=server"]
+
+    def install(*more: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([*words, *more], capture_output=True, text=True, check=False)
+
+    assert "invalid ownership metadata" in install().stderr
+    for way_on in ("--take-ownership", "--set=crds.install=false"):
+        done = install(way_on)
+        assert done.returncode == 0, done.stderr

@@ -1,6 +1,7 @@
 """The custom resource on a real API server: what may change, and what may be said at all."""
 
 import asyncio
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +11,17 @@ from pydantic import ValidationError
 
 from flashrun.api import names
 from flashrun.api.base import error_sentences
-from flashrun.api.resource import FlashRunSpec
+from flashrun.api.config import RunConfig
+from flashrun.api.resource import FlashRun, FlashRunSpec, manifest
 from flashrun.cluster import Cluster
 from flashrun.cluster_errors import Invalid
-from tests.controller.stage import ENVIRONMENT, flash_run
+from tests.controller.stage import ENVIRONMENT, MODEL, World, flash_run
 from tests.servers import CRD, install_crd, kubectl
 
 pytestmark = pytest.mark.api
 RUN = "flash-1-0a1b2c3d"
 FULL: dict[str, Any] = {
-    "thinking": False,
+    "thinking": True,
     "environment": {
         "id": ENVIRONMENT,
         "params": {"a": 1, "deep": {"b": [1, 2]}},
@@ -36,7 +38,7 @@ FULL: dict[str, Any] = {
 CHANGES: list[tuple[str, dict[str, Any]]] = [
     ("another model", {"model": "Qwen/Qwen3.5-2B"}),
     ("another algorithm", {"algorithm": "grpo"}),
-    ("thinking turned on", {"thinking": True}),
+    ("thinking turned off", {"thinking": False}),
     ("thinking left out", {"thinking": None}),
     ("another environment", {"environment": {"id": "org/other"}}),
     ("another parameter", {"environment": {"params": {"a": 2}}}),
@@ -95,6 +97,47 @@ async def test_what_was_left_out_cannot_be_added(
     await cluster.create(flash_run(namespace, RUN))
     with pytest.raises(Invalid, match="cannot change once the run exists"):
         await change(cluster, namespace, added)
+
+
+WRITTEN_OUT: dict[str, Any] = {
+    "thinking": False,
+    "environment": {"params": {}, "pip": [], "secrets": []},
+    "eval": {"enabled": True},
+    "workerEnv": {},
+    "wandb": {},
+    "secretRefs": [],
+    "floatParams": [],
+    "control": {"suspend": False, "cancel": False, "saveRequest": ""},
+}
+
+
+async def test_a_spec_with_its_defaults_written_out_is_the_same_spec(
+    cluster: Cluster, namespace: str, installed: Path
+):
+    """Programs that keep runs in git write them, and leave them out again."""
+    short = flash_run(namespace, RUN)
+    long = flash_run(namespace, RUN, **WRITTEN_OUT)
+    long["spec"]["environment"] = {**short["spec"]["environment"], **WRITTEN_OUT["environment"]}
+    for number, version in enumerate((short, long, short, long)):
+        words = ("apply", "-f", "-") if number < 2 else ("replace", "-f", "-")
+        await asyncio.to_thread(kubectl, installed, *words, stdin=json.dumps(version))
+    found = await cluster.get(names.KIND, namespace, RUN)
+    spec = FlashRun.from_manifest(found).spec
+    assert spec.to_manifest() == FlashRunSpec.validate_manifest(short["spec"]).to_manifest()
+
+
+async def test_params_keep_their_types_through_the_api_server(world: World):
+    """The API server keeps 2.0 as 2; the trainer reads what the person wrote."""
+    params = {"temperature": 2.0, "rates": [1.0, 1, 0.5], "deep": {"a/b": -3.0, "n": 3}, "s": "1e3"}
+    environment = {"id": ENVIRONMENT, "params": params}
+    config = RunConfig.validate_toml(
+        {"model": MODEL, "algorithm": "sft", "environment": environment}
+    )
+    await world.cluster.create(manifest(RUN, world.namespace, FlashRunSpec.from_config(config)))
+    await world.phase(RUN, "Starting")
+    spec = json.loads((await world.spec_config_map(RUN))["data"][names.SPEC_KEY])
+    kept = spec["environment"]["params"]
+    assert json.dumps(kept, sort_keys=True) == json.dumps(params, sort_keys=True)
 
 
 @pytest.mark.parametrize(

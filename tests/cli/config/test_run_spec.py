@@ -1,9 +1,13 @@
 """From a config to the FlashRun that is submitted."""
 
+import json
+import tomllib
+
 import yaml
 
 from flashrun.api.public import PublicPlatform
-from tests.cli.shell import ROOT, Served, Shell
+from flashrun.api.resource import FlashRun
+from tests.cli.shell import REFERENCE, ROOT, Served, Shell
 
 
 def test_the_golden_run_renders_as_it_is_kept(shell: Shell) -> None:
@@ -27,3 +31,24 @@ def test_kubectl_apply_of_render_stores_what_train_stores(served: Served) -> Non
     served.kubectl("apply", "-f", "-", stdin=rendered)
 
     assert served.get("flashrun", "from-git")["spec"] == trained["spec"]
+
+
+def test_floats_of_params_stay_floats_on_every_way(served: Served) -> None:
+    table = "[environment.params]\ntemperature = 2.0\nrates = [1.0, 1]\n\n[train]"
+    served.flash.write("config.toml", REFERENCE.replace("[train]", table))
+    served.push()
+    first = served.submit()
+    again = served.flash("rerun", first, "--background").stdout.strip()
+    rendered = served.flash("render", "config.toml", "--name", "from-git").stdout
+    served.kubectl("apply", "-f", "-", stdin=rendered)
+    written = served.flash("rerun", "from-git", "--dry-run").stdout
+
+    for name in (first, again, "from-git"):
+        spec = FlashRun.from_manifest(served.get("flashrun", name)).spec
+        assert json.dumps(spec.environment.params, sort_keys=True) == (
+            '{"rates": [1.0, 1], "temperature": 2.0}'
+        )
+    params = tomllib.loads(written)["environment"]["params"]
+    assert [type(value) for value in (params["temperature"], *params["rates"])] == [
+        float, float, int,
+    ]  # fmt: skip
