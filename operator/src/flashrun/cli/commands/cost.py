@@ -51,7 +51,7 @@ def cost(
 
     They are the time for which pods held GPUs, from the records in storage: runs whose FlashRun was
     deleted count, too. COST is GPU hours times the relative cost of the pool, where the platform
-    still has the pool. Users are known of runs that flash has submitted.
+    still has the pool. The user of a run is known if it was submitted by flash.
 
     Example: flash cost --by user --since 7d
     """
