@@ -47,7 +47,6 @@ async def test_a_run_is_carried_to_its_end_and_the_namespace_told_what_it_may_kn
     assert operators.ask(process, "/readyz")[0] == 200
     metrics = operators.ask(process, "/metrics")[1]
     assert 'flashrun_runs_ended_total{phase="Succeeded",reason=""} 1.0' in metrics
-    assert RUN not in metrics
 
     public = await world.cluster.get("ConfigMap", world.namespace, names.PUBLIC_CONFIG_MAP)
     told = PublicPlatform.model_validate_json(public["data"][FILE])

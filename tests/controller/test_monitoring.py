@@ -68,6 +68,7 @@ async def test_every_panel_of_the_dashboard_shows_something_of_a_real_operator(
         operators.wait(lambda: operators.leads(process))
         address = f"127.0.0.1:{operators.ports[process.pid]}"
         with scraping(tmp_path / "prometheus", address) as server:
+            await seen(server, "up")  # a rate needs a value from before
             await train_one(server, world)
             gate.sts = False
             # This run gets no credentials, and its passes fail.

@@ -183,12 +183,10 @@ async def test_a_run_that_is_created_again_reads_its_own_spec(world: World):
     assert after["metadata"]["name"] != before["metadata"]["name"]
     job = await world.job(RUN)
     assert job["metadata"]["name"] != pod["metadata"]["labels"]["job-name"]
-    for build in (names.secrets_name, names.storage_secret_name):
-        assert build(RUN, old.uid) != build(RUN, new.uid)
-        owner = (await world.cluster.get("Secret", world.namespace, build(RUN, new.uid)))[
-            "metadata"
-        ]
-        assert owner["ownerReferences"][0]["uid"] == new.uid
+    name = names.storage_secret_name(RUN, new.uid)
+    assert name != names.storage_secret_name(RUN, old.uid)
+    secret = await world.cluster.get("Secret", world.namespace, name)
+    assert secret["metadata"]["ownerReferences"][0]["uid"] == new.uid
     await (await world.trainer(RUN)).succeed()
     await world.phase(RUN, "Succeeded")
 

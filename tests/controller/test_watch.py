@@ -202,7 +202,10 @@ async def test_watches_honour_the_whole_kubeconfig(
         path.write_text(yaml.safe_dump(config))
         login = await Kubeconfig.load(str(path))
         watch = Watch(
-            lambda: (world.namespace,), lambda: login.connection, seen.append, cache=cache
+            lambda: (world.namespace,),
+            lambda: login.connection,
+            lambda key, _: seen.append(key),
+            cache=cache,
         )
         watch.start()
         try:

@@ -2,8 +2,10 @@
 
 import pytest
 
+from flashrun.api import names
 from tests.cli.models.models import write_model
 from tests.cli.shell import REFERENCE, Served
+from tests.servers import kubectl
 
 pytestmark = pytest.mark.api
 DELETE = ("model", "delete", "Qwen/Qwen3.5-4B", "--revision", "1")
@@ -11,7 +13,8 @@ DELETE = ("model", "delete", "Qwen/Qwen3.5-4B", "--revision", "1")
 
 @pytest.fixture
 def pushed(served: Served) -> Served:
-    """The model of the reference's example is in the mirror."""
+    """The model of the reference's example is in the mirror, and no run needs it."""
+    kubectl(served.kubeconfig, "delete", names.PLURAL, "--all", "--all-namespaces")
     served.give_mirror()
     write_model(served.flash.folder / "model")
     done = served.flash("model", "push", "model", "--id", "Qwen/Qwen3.5-4B", "--revision", "1")
