@@ -42,7 +42,7 @@ def test_cancel_stops_a_run_and_says_what_was_kept(product: Product, endless: st
 def test_deletion_removes_everything_but_what_is_in_storage(
     product: Product, endless: str, operator: str
 ) -> None:
-    assert len(left_of(product, endless)) >= 5  # pod, Job, ConfigMap, two Secrets
+    assert len(left_of(product, endless)) >= 4  # pod, Job, ConfigMap, Secret
     if operator == "down":
         product.scale_operator(0)
     try:
