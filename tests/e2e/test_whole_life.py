@@ -243,31 +243,6 @@ def test_a_container_that_never_ends_keeps_neither_pod_nor_gpu(
     assert used()["limits.cpu"] == "0"
 
 
-def test_the_trainers_code_ends_a_run_whatever_added_containers_end_with(
-    product: Product, life: dict[str, Any], tmp_path: Path
-) -> None:
-    folder = environments.write(tmp_path / "environment", environments.RAISING_REWARD)
-    product.flash("env", "push", str(folder), "--name", "examples/beside-a-mesh")
-    run = product.submit(environments.config(folder, "examples/beside-a-mesh"))
-    status = product.end(run, "Failed")
-    assert status["failure"]["reason"] == "RewardFailed"
-
-    words = ("-l", f"flashrun.dev/run={run}", "-ojson")
-    product.wait_until(
-        lambda: (
-            not any(
-                pod["status"]["phase"] in ("Pending", "Running")
-                for pod in json.loads(product.kubectl("get", "pods", *words))["items"]
-            )
-        ),
-        "the end of the pod",
-        120,
-    )
-    jobs = json.loads(product.kubectl("get", "jobs", *words))["items"]
-    assert all(not job["status"].get("active") for job in jobs)
-    assert len(product.status(run)["attempts"]) == 1
-
-
 KINDS = "jobs,pods,secrets,configmaps,services,roles,rolebindings,deployments,networkpolicies"
 OURS = ("-l", "app.kubernetes.io/name=flashrun")
 """Everything of the product has this label."""
