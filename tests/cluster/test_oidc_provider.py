@@ -189,7 +189,7 @@ FAULTS: list[tuple[str, dict[str, str], dict[str, Any], str]] = [
     ("nobody knows its authority", {"idp-certificate-authority": ""}, {},
      "certificate verify failed"),
     ("a token without an end of it", {"id-token": "x", "refresh-token": ""}, {}, "not a JWT"),
-    ("no refresh token", {"refresh-token": ""}, {}, "there is no refresh-token"),
+    ("no refresh token", {"refresh-token": ""}, {}, "the kubeconfig has no refresh-token"),
     ("no provider is named", {"idp-issuer-url": ""}, {}, "idp-issuer-url. is missing"),
 ]  # fmt: skip
 

@@ -89,6 +89,13 @@ def test_an_unreadable_spec_is_reported_once() -> None:
     assert unreadable_spec(reported, ["spec.c: no"], NOW) is not None
 
 
+def test_an_unreadable_spec_with_very_many_problems_is_reported_once_too() -> None:
+    problems = [f"spec.field{number}: unknown" for number in range(500)]
+    status = unreadable_spec(MANIFEST, problems, NOW)
+
+    assert unreadable_spec({**MANIFEST, "status": status}, problems, NOW) is None
+
+
 @pytest.mark.parametrize("phase", list(Phase))
 def test_a_run_with_an_unreadable_spec_keeps_its_phase(phase: Phase) -> None:
     status = unreadable_spec({**MANIFEST, "status": {"phase": phase}}, ["spec.a: no"], NOW)

@@ -56,7 +56,7 @@ class OidcProvider:
         if not token or (self.ends is not None and self.ends <= datetime.now(UTC)):
             if not self.can_renew:
                 raise ValueError(
-                    "the OpenID Connect token has ended, and there is no refresh-token"
+                    "the OpenID Connect token has ended, and the kubeconfig has no refresh-token"
                 )
             return await self.renew()
         return token

@@ -81,18 +81,20 @@ def unreadable_spec(manifest: Object, problems: Iterable[str], now: datetime) ->
     if phase in TERMINAL:
         return None
     message = f"This operator cannot read the spec: {'; '.join(problems)}"
-    written = (manifest.get("status") or {}).get("conditions") or []
-    if {condition.get("message", "") for condition in written} == {message}:
-        return None
     generation = manifest["metadata"].get("generation", 1)
     desired = (
         DesiredCondition(ConditionType.ACCEPTED, FALSE, Reason.SPEC_UNREADABLE, message),
         DesiredCondition(ConditionType.READY, FALSE, Reason.SPEC_UNREADABLE, message),
         DesiredCondition(ConditionType.STALLED, TRUE, Reason.SPEC_UNREADABLE, message),
     )
+    dated = conditions.with_times((), desired, generation, whole_seconds(now))
+    written = (manifest.get("status") or {}).get("conditions") or []
+    # As they are written: a long sentence is cut.
+    if {item.get("message", "") for item in written} == {item.message for item in dated}:
+        return None
     status = FlashRunStatus(
         observed_generation=generation,
-        conditions=conditions.with_times((), desired, generation, whole_seconds(now)),
+        conditions=dated,
         pending=PendingStatus(reason=Reason.SPEC_UNREADABLE, message=message),
     )
     return {"phase": phase, **status.model_dump(mode="json", by_alias=True, exclude_unset=True)}

@@ -49,5 +49,5 @@ def test_the_runs_of_a_sweep_are_ranked_by_their_evaluations(served: Served) -> 
 def test_a_sweep_that_does_not_exist_is_not_found(served: Served) -> None:
     done = served.flash("sweep", "status", "absent")
     assert done.returncode == ExitCode.NOT_FOUND
-    assert "there is no sweep absent" in done.stderr
+    assert "sweep absent has no runs" in done.stderr
     assert "no sweeps in this namespace yet" in served.flash("sweep", "status").stderr

@@ -103,7 +103,7 @@ def row_prompt(row: Mapping[str, Any]) -> list[Message]:
 
 
 def row_completion(row: Mapping[str, Any]) -> list[Message]:
-    """Return the messages after ``row_prompt``; empty when there is no answer.
+    """Return the messages after ``row_prompt``; empty without an answer.
 
     Raises:
         ValueError: they cannot be read.

@@ -106,7 +106,7 @@ class StorageValues(StorageSettings):
     secret_key: str = ""
     """The operator's secret key, for tests."""
     shared_access_key: str = ""
-    """Access key that trainers and users share where there is no STS, for tests."""
+    """Access key that trainers and users share if the store has no STS, for tests."""
     shared_secret_key: str = ""
     """Its secret key, for tests."""
     web_identity: WebIdentityValues = WebIdentityValues()

@@ -27,7 +27,7 @@ cluster.
 `[]` after a name means each entry of a list, and `.<name>` a name of your choice.
 """
 _NONE: Final = "—"
-"""What the table has where there is no default."""
+"""What the table shows for a value without a default."""
 
 
 def page(values: str) -> str:

@@ -83,7 +83,7 @@ async def _find_runs(session: ClusterSession, sweep: str) -> list[FlashRun]:
     runs = (await _list_sweeps(session)).get(sweep)
     if not runs:
         raise NotFoundFailure(
-            f"there is no sweep {sweep} in namespace {session.namespace}",
+            f"sweep {sweep} has no runs in namespace {session.namespace}",
             "flash sweep status lists them",
         )
     return formatting.best_first(runs)
