@@ -1,4 +1,4 @@
-"""Stop sequences: where a completion is cut, and that transformers does not sample much further."""
+"""Stop sequences: where a completion is cut, and which completions are learned."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -71,67 +71,6 @@ def test_a_long_completion_is_not_decoded_once_per_token():
     tokenizer = Pieces()
     assert len(stopping.ids_until_stop(tokenizer, ["a"] * 3000 + ["x"] * 1000, ("x",))) == 3001
     assert tokenizer.asked < 20
-
-
-def sampled(model: Any, tokenizer: Any, questions: list[str]) -> list[list[int]]:
-    """Greedy completions of at most 24 tokens: the same each time."""
-    asked = tokenizer(questions, return_tensors="pt", padding=True, padding_side="left")
-    with_prompts = model.generate(**asked, do_sample=False, max_new_tokens=24)
-    found: list[list[int]] = with_prompts[:, asked["input_ids"].shape[1] :].tolist()
-    return found
-
-
-@pytest.mark.trainer
-@pytest.mark.filterwarnings("default")
-def test_transformers_ends_when_every_completion_has_its_stop_sequence(tiny_model: Path):
-    from flashrun_trainer import model as base_model
-
-    tokenizer, model = base_model.load_tokenizer(tiny_model), base_model.load(tiny_model)
-    questions = ["1+1=", "What is 30+4?"]
-    whole = sampled(model, tokenizer, questions)
-    assert {len(ids) for ids in whole} == {24}
-    texts = [tokenizer.decode(ids[:count]) for ids, count in zip(whole, (4, 9), strict=True)]
-    wanted = tuple(text[-3:] for text in texts)
-    kept = [stopping.ids_until_stop(tokenizer, ids, wanted) for ids in whole]
-    longest = max(map(len, kept))
-
-    with stopping.stop_criteria_installed(model, tokenizer, wanted):
-        ended = sampled(model, tokenizer, questions)
-
-    assert {len(ids) for ids in ended} == {longest}
-    assert longest < 24
-    assert [stopping.ids_until_stop(tokenizer, ids, wanted) for ids in ended] == kept
-    assert sampled(model, tokenizer, questions) == whole
-
-
-@pytest.mark.trainer
-@pytest.mark.filterwarnings("default")
-def test_transformers_ends_at_a_special_token(tiny_model: Path):
-    from flashrun_trainer import model as base_model
-
-    tokenizer, model = base_model.load_tokenizer(tiny_model), base_model.load(tiny_model)
-    start = tokenizer.convert_tokens_to_ids("<|im_start|>")
-    generate = model.generate
-
-    def with_start(**inputs: Any) -> Any:
-        """Sample, with the special token as the fifth token of every completion."""
-        length = inputs["input_ids"].shape[1]
-
-        def force(ids: Any, scores: Any) -> Any:
-            if ids.shape[1] == length + 4:
-                scores[:, start] = scores.max() + 1
-            return scores
-
-        return generate(**inputs, logits_processor=[force])
-
-    model.generate = with_start
-    whole = sampled(model, tokenizer, ["1+1="])
-    assert (len(whole[0]), whole[0][4]) == (24, start)
-    with stopping.stop_criteria_installed(model, tokenizer, ("<|im_start|>",)):
-        ended = sampled(model, tokenizer, ["1+1="])
-    assert ended == [whole[0][:5]]
-    text = stopping.text_until_stop(tokenizer, ended[0], ("<|im_start|>",))
-    assert text == tokenizer.decode(whole[0][:4])
 
 
 @pytest.mark.trainer

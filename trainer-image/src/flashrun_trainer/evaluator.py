@@ -93,7 +93,8 @@ def read_held_out(context: TrainContext, tokenizer: Any) -> HeldOut | None:
 def transformers_sampler(context: TrainContext, tokenizer: Any, model: Any) -> Sampler:
     """Return what samples answers with the model itself."""
     stops = context.run.train.stop_sequences or ()
-    return TransformersSampler(model, tokenizer, end_token_ids(model, tokenizer), stops)
+    ends = end_token_ids(model, tokenizer)
+    return TransformersSampler(model, tokenizer, ends, stops, context.sharded)
 
 
 @dataclass

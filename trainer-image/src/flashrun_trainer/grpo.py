@@ -55,7 +55,7 @@ from flashrun_trainer.data.unread_keys import json_remark, unread_remark
 from flashrun_trainer.evaluator import Evaluator
 from flashrun_trainer.pod.trainer_errors import TrainerError
 from flashrun_trainer.records.timing import StepPhase, StepTimer
-from flashrun_trainer.samplers import VllmSampler
+from flashrun_trainer.samplers import VllmSampler, installed_for_transformers
 from flashrun_trainer.sync_proof import SyncProof
 
 log = logging.getLogger(__name__)
@@ -376,10 +376,15 @@ class GrpoTrainer(loop.OwnRecords, GRPOTrainer):
         # vLLM schedules its own batches; transformers needs batches that fit the memory.
         batch_size = len(prompt_ids) if self.use_vllm else _GENERATION_BATCH
         stop_sequences = self._context.run.train.stop_sequences or ()
-        for_transformers = () if self.use_vllm else stop_sequences
         sampled: list[list[int]] = []
         logprobs: list[list[float]] = []
-        installed = stopping.stop_criteria_installed(self.model, self._tokenizer, for_transformers)
+        installed = (
+            nullcontext()
+            if self.use_vllm
+            else installed_for_transformers(
+                self.model, self._tokenizer, stop_sequences, sharded=self._context.sharded
+            )
+        )
         with self._timer.timed(StepPhase.GENERATION), installed:
             for begin in range(0, len(prompt_ids), batch_size):
                 batch = prompt_ids[begin : begin + batch_size]

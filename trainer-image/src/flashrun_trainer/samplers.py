@@ -1,4 +1,7 @@
-"""What samples the answers of an evaluation: transformers, or the vLLM that samples GRPO's."""
+"""What samples the answers of an evaluation: transformers, or the vLLM that samples GRPO's.
+
+For TRL's own calls of transformers, ``installed_for_transformers`` does the same.
+"""
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -9,6 +12,7 @@ import torch
 from transformers import GenerationConfig
 
 from flashrun_trainer.data import generation, stopping
+from flashrun_trainer.group_sampling import sample_groups
 
 _BATCH: Final = 64
 """Answers that transformers samples together; their keys and values must fit the memory."""
@@ -37,6 +41,7 @@ class TransformersSampler:
     tokenizer: Any
     end_token_ids: frozenset[int]
     stops: Sequence[str]
+    sharded: bool
 
     def sample(
         self, prompts: Sequence[list[int]], limits: Sequence[int], temperature: float
@@ -74,9 +79,7 @@ class TransformersSampler:
             use_cache=True,
             **sampling,
         )
-        more: dict[str, Any] = {}
-        if self.stops:
-            more["stopping_criteria"] = [stopping.stop_criterion(self.tokenizer, self.stops, width)]
+        more = _generate_arguments(self.tokenizer, self.stops, width, sharded=self.sharded)
         with torch.no_grad():
             output = self.model.generate(
                 input_ids=ids, attention_mask=mask, generation_config=config, **more
@@ -130,3 +133,39 @@ class VllmSampler:
             yield
         if (llm := getattr(engine, "llm", None)) is not None:
             llm.reset_prefix_cache()
+
+
+@contextmanager
+def installed_for_transformers(
+    model: Any, tokenizer: Any, stops: Sequence[str], *, sharded: bool
+) -> Iterator[None]:
+    """Make ``model.generate`` end completions at ``stops``, and compute no prompt twice.
+
+    TRL passes neither criteria, nor the tokenizer that the argument ``stop_strings`` needs, nor a
+    decoding loop.
+    """
+    generate = model.generate
+
+    def generate_with_arguments(**inputs: Any) -> Any:
+        width = inputs["input_ids"].shape[1]
+        return generate(**inputs, **_generate_arguments(tokenizer, stops, width, sharded=sharded))
+
+    model.generate = generate_with_arguments
+    try:
+        yield
+    finally:
+        del model.generate  # makes the method of the class visible again
+
+
+def _generate_arguments(
+    tokenizer: Any, stops: Sequence[str], prompt_length: int, *, sharded: bool
+) -> dict[str, Any]:
+    """Return the arguments of ``generate`` for ends and for the decoding loop.
+
+    The ranks of a sharded model compute every token together, until the last of them has ended.
+    """
+    arguments: dict[str, Any] = {} if sharded else {"custom_generate": sample_groups}
+    if stops:
+        criterion = stopping.stop_criterion(tokenizer, stops, prompt_length)
+        arguments["stopping_criteria"] = [criterion]
+    return arguments

@@ -94,7 +94,7 @@ def engine_arguments(run: ResolvedRun, engine: Engine, tokenizer: Any) -> dict[s
         # completions would hardly be learned: docs/decisions/0008-two-ways-to-sample.md.
         "vllm_importance_sampling_mode": "token_truncate",
         "vllm_importance_sampling_clip_max": sampler_agreement.LARGEST_FACTOR,
-        # For transformers, ``stopping.stop_criteria_installed`` does this.
+        # For transformers, ``samplers.installed_for_transformers`` does this.
         "generation_kwargs": stopping.vllm_arguments(tokenizer, run.train.stop_sequences or ()),
     }
 

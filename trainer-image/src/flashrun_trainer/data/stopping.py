@@ -9,8 +9,7 @@ one, stop sequences are looked for in the text with special tokens, by both engi
 """
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Final
 
@@ -113,29 +112,6 @@ def _searched_text(tokenizer: Any, ids: Sequence[int], stops: Sequence[str]) -> 
 
 def _contains_stop(text: str, stops: Sequence[str]) -> bool:
     return any(stop in text for stop in stops)
-
-
-@contextmanager
-def stop_criteria_installed(model: Any, tokenizer: Any, stops: Sequence[str]) -> Iterator[None]:
-    """Make ``model.generate`` of transformers end completions at ``stops``.
-
-    TRL passes neither criteria nor the tokenizer that the argument ``stop_strings`` needs.
-    """
-    if not stops:
-        yield
-        return
-    generate = model.generate
-
-    def generate_until_stop(**inputs: Any) -> Any:
-        prompt_length = inputs["input_ids"].shape[1]
-        criterion = stop_criterion(tokenizer, stops, prompt_length)
-        return generate(**inputs, stopping_criteria=[criterion])
-
-    model.generate = generate_until_stop
-    try:
-        yield
-    finally:
-        del model.generate  # makes the method of the class visible again
 
 
 def stop_criterion(tokenizer: Any, stops: Sequence[str], prompt_length: int) -> Callable[..., Any]:
