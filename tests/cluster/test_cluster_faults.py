@@ -198,7 +198,7 @@ ENDS = [
         "a policy",
         [status(403, "Forbidden", 'admission webhook "x" denied:\n too big')],
         Forbidden,
-        'refused by the cluster\'s policy: admission webhook "x" denied: too big',
+        'policy refuses configmaps x in namespace n: admission webhook "x" denied: too big',
     ),
     (
         "fields",

@@ -95,7 +95,7 @@ REFUSALS = {
         403,
         body("Forbidden", "denied:\n no"),
         Forbidden,
-        "pods in namespace team is refused by the cluster's policy: denied: no",
+        "the cluster's policy refuses pods in namespace team: denied: no",
     ),
     **{
         f"a webhook that denies with status {status}": (
@@ -103,7 +103,7 @@ REFUSALS = {
             status,
             body("", 'admission webhook "costs.example" denied the request: no cost centre'),
             Forbidden,
-            "is refused by the cluster's policy: .* denied the request: no cost centre",
+            "policy refuses pods in namespace team: .* denied the request: no cost centre",
         )
         for status in (400, 401, 403, 404, 409, 410, 418, 422, 500)
     },
@@ -112,7 +112,7 @@ REFUSALS = {
         422,
         body("Invalid", "ValidatingAdmissionPolicy 'a' with binding 'b' denied request: no centre"),
         Forbidden,
-        "is refused by the cluster's policy: .* denied request: no centre",
+        "policy refuses pods in namespace team: .* denied request: no centre",
     ),
     "a kind that is not installed": (CREATE, 404, b"", NotFound, "does not know pods"),
     "a namespace that is not there": (

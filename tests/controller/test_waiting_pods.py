@@ -6,6 +6,7 @@ autoscaler and kubelet.
 
 import asyncio
 import time
+from collections.abc import Callable
 
 import pytest
 
@@ -63,6 +64,27 @@ async def test_a_pod_that_the_api_server_refuses_is_in_the_status_and_waited_for
     begin = time.monotonic()
     await world.pod(RUN, seconds=90)  # nobody does anything: the Job controller tries again
     assert time.monotonic() - begin < 65
+    run = await world.until(RUN, lambda run: run.status.pending is None)
+    assert run.status.condition("Ready").reason == "Starting"
+
+
+async def test_a_pod_that_pod_security_refuses_is_in_the_status_and_waited_for(
+    make_world: Callable[..., World],
+):
+    """An annotation of the chart's values asks for what only the privileged level allows."""
+    profile = {"container.apparmor.security.beta.kubernetes.io/trainer": "unconfined"}
+    world = make_world(annotations=profile)
+    level = "pod-security.kubernetes.io/enforce"
+    await world.kubectl("label", "namespace", world.namespace, f"{level}=baseline")
+    await world.submit(RUN)
+    run = await world.until(RUN, lambda run: "violates PodSecurity" in message_of(run))
+    assert run.status.pending.reason == "ClusterRefuses"
+    assert message_of(run).startswith("The Job controller cannot create a pod: pods ")
+    assert 'violates PodSecurity "baseline:latest": ' in message_of(run)
+    assert (run.status.phase, run.status.condition("Ready").status) == ("Pending", "False")
+
+    await world.kubectl("label", "namespace", world.namespace, f"{level}-")
+    await world.pod(RUN, seconds=90)
     run = await world.until(RUN, lambda run: run.status.pending is None)
     assert run.status.condition("Ready").reason == "Starting"
 

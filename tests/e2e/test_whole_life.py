@@ -21,11 +21,11 @@ from typing import Any
 import pytest
 import yaml
 
-from localcluster import folders, toolchain
+from localcluster import folders, lifecycle, toolchain
 from tests.e2e import environments
 from tests.e2e.conftest import NAMESPACE, ROOT, SYSTEM, Product
 from tests.e2e.gateway import serve_gateway
-from tests.e2e.injector import NATIVE_SIDECAR, SIDECAR, serve_injector
+from tests.injector import NATIVE_SIDECAR, SIDECAR, mesh, serve_injector
 from tests.short_tokens import ShortTokens, serve_short_tokens
 from tests.store.forward_proxy import ForwardProxy, forward_proxy
 
@@ -149,8 +149,8 @@ def company(
         "spec": {"hard": {"limits.cpu": "4", "limits.ephemeral-storage": "1e10", "pods": "2",
                           "requests.nvidia.com/gpu": "1k"}},
     }  # fmt: skip
-    mesh = serve_injector(product.trainer_image, NAMESPACE, tmp_path_factory.mktemp("mesh"))
-    with mesh as webhook:
+    change = mesh(product.trainer_image, SIDECAR, NATIVE_SIDECAR)
+    with serve_injector(NAMESPACE, tmp_path_factory.mktemp("mesh"), change) as webhook:
         made = json.dumps({"apiVersion": "v1", "kind": "List", "items": [quota, webhook]})
         product.kubectl("create", "-n", NAMESPACE, "-f", "-", stdin=made)
         yield
@@ -241,6 +241,53 @@ def test_a_container_that_never_ends_keeps_neither_pod_nor_gpu(
 
     product.wait_until(lambda: used()["requests.nvidia.com/gpu"] == "0", "the GPU", 120)
     assert used()["limits.cpu"] == "0"
+
+
+ENDED = (
+    '{.metadata.name}{"="}{.status.initContainerStatuses[?(@.name=="'
+    + NATIVE_SIDECAR
+    + '")].state.terminated.exitCode}{"\\n"}'
+)
+"""The name of a pod, and what its native sidecar has ended with."""
+
+
+@pytest.mark.parametrize(
+    "containers", [(NATIVE_SIDECAR,), (SIDECAR, NATIVE_SIDECAR)], ids=["native", "both"]
+)
+def test_the_trainers_code_ends_a_run_whatever_added_containers_end_with(
+    product: Product, life: dict[str, Any], tmp_path: Path, containers: tuple[str, ...]
+) -> None:
+    """A native sidecar ends with 143, as an interruption does, which would be a free retry."""
+    folder = environments.write(tmp_path / "environment", environments.RAISING_REWARD)
+    product.flash("env", "push", str(folder), "--name", "examples/beside-a-mesh")
+    change = mesh(product.trainer_image, *containers)
+    with serve_injector(NAMESPACE, tmp_path / "mesh", change) as webhook:
+        product.kubectl("replace", "-f", "-", stdin=json.dumps(webhook))
+        run = product.submit(environments.config(folder, "examples/beside-a-mesh"))
+        selector = ("-l", f"flashrun.dev/run={run}")
+        words = ["get", "pods", *selector, "-n", NAMESPACE, "--watch", "-o", f"jsonpath={ENDED}"]
+        watch = subprocess.Popen(
+            lifecycle.kubectl(words, product.steps), stdout=subprocess.PIPE, text=True
+        )
+        status = product.end(run, "Failed")
+        assert status["failure"]["reason"] == "RewardFailed"
+        product.wait_until(lambda: not is_busy(product, selector), "the end of the pod", 120)
+        time.sleep(30)  # a Job that retried would have another pod after 10 s
+        watch.terminate()
+        seen = set(watch.communicate(timeout=60)[0].split())
+        assert not is_busy(product, selector)
+    assert len({line.partition("=")[0] for line in seen}) == 1  # one pod
+    assert [line for line in seen if line.endswith("=143")], seen
+    assert [item["reason"] for item in product.status(run)["attempts"]] == ["RewardFailed"]
+
+
+def is_busy(product: Product, selector: tuple[str, str]) -> bool:
+    """Whether a Job or a pod of a run goes on."""
+    words = ("get", "jobs,pods", *selector, "-n", NAMESPACE, "-ojson")
+    statuses = [item["status"] for item in json.loads(product.kubectl(*words))["items"]]
+    return any(
+        status.get("active") or status.get("phase") in ("Pending", "Running") for status in statuses
+    )
 
 
 KINDS = "jobs,pods,secrets,configmaps,services,roles,rolebindings,deployments,networkpolicies"

@@ -232,9 +232,7 @@ def refusal(request: Request, status: int, text: bytes | bytearray) -> ClusterEr
     message, reason = str(answer.get("message") or f"HTTP {status}"), answer.get("reason")
     details = answer.get("details") or {}
     if _is_denial(message):  # a webhook chooses the status of its denials itself
-        return Forbidden(
-            f"{request.target} is refused by the cluster's policy: {one_line(message)}"
-        )
+        return Forbidden(_refused_by_policy(request, message))
     match status:
         case 401:
             return Forbidden(
@@ -298,12 +296,16 @@ def _is_denial(message: str) -> bool:
     return "denied the request" in message or "denied request" in message
 
 
+def _refused_by_policy(request: Request, message: str) -> str:
+    return f"the cluster's policy refuses {request.target}: {one_line(message)}"
+
+
 def _forbidden(request: Request, message: str) -> str:
     place = f" in namespace {request.namespace}" if request.namespace else ""
     flag = f" -n {request.namespace}" if request.namespace else ""
     kind = request.resource.full_name + (f"/{request.subresource}" if request.subresource else "")
     if " cannot " not in message:  # RBAC says "cannot"; admission policies and webhooks do not
-        return f"{request.target} is refused by the cluster's policy: {one_line(message)}"
+        return _refused_by_policy(request, message)
     return (
         f"you may not {request.verb} {kind}{place}; ask the cluster's administrator for this "
         f"right (kubectl auth can-i {request.verb} {kind}{flag} checks it)"

@@ -4,12 +4,16 @@ The API server judges a pod like those of the run; nothing is created.
 """
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from flashrun.api.public import PublicPool, PublicTrainer
-from tests.cli.shell import Served, ask_server
+from tests.cli.shell import SERVER_DRY_RUN, Served, ask_server
+from tests.injector import serve_injector
 
 
 def apply(served: Served, kind: str, spec: dict[str, Any]) -> None:
@@ -18,6 +22,17 @@ def apply(served: Served, kind: str, spec: dict[str, Any]) -> None:
     if kind == "ResourceQuota":
         path = "jsonpath={.status.hard}"
         served.kubectl("wait", "--for", path, "resourcequota/team", "--timeout=60s")
+
+
+@contextmanager
+def changed_pods(served: Served, webhook: dict[str, Any]) -> Iterator[None]:
+    """Let a webhook change the pods of the namespace until the end of the context."""
+    made = json.dumps(webhook)
+    served.kubectl("create", "-f", "-", stdin=made)
+    try:
+        yield
+    finally:
+        served.kubectl("delete", "-f", "-", stdin=made)
 
 
 def container_limit(**limit: dict[str, str]) -> dict[str, Any]:
@@ -80,6 +95,71 @@ def test_what_fits_is_accepted_in_every_notation(
 
 
 RESTRICTED = "pod-security.kubernetes.io/enforce=restricted"
+UNCONFINED = {"container.apparmor.security.beta.kubernetes.io/trainer": "unconfined"}
+"""An annotation of the chart's values that no level but the privileged one allows."""
+
+
+def added(**context: Any) -> list[dict[str, Any]]:
+    """The change of a webhook that adds an init container, as meshes do."""
+    limits = {"cpu": "1", "memory": "1Mi"}
+    container = {"name": "mesh-init", "image": "registry/mesh", "resources": {"limits": limits}}
+    value = {**container, "securityContext": context}
+    return [{"op": "add", "path": "/spec/initContainers/0", "value": value}]
+
+
+NETWORK = added(capabilities={"add": ["NET_ADMIN"]})
+SERVER_USER = added(
+    runAsUser=0, runAsNonRoot=False, allowPrivilegeEscalation=False, capabilities={"drop": ["ALL"]}
+)
+LEVELS = [
+    ("privileged, a profile", "privileged", UNCONFINED, [], ""),
+    ("baseline, a profile", "baseline", UNCONFINED, [], 'AppArmor profile type to "Unconfined"'),
+    ("restricted, a profile", "restricted", UNCONFINED, [], 'profile type to "Unconfined"'),
+    ("privileged, a capability", "privileged", {}, NETWORK, ""),
+    ("baseline, a capability", "baseline", {}, NETWORK, 'must not include "NET_ADMIN"'),
+    ("restricted, a capability", "restricted", {}, NETWORK, 'must not include "NET_ADMIN"'),
+    ("baseline, root", "baseline", {}, SERVER_USER, ""),
+    (
+        "restricted, root",
+        "restricted",
+        {},
+        SERVER_USER,
+        "must not set securityContext.runAsNonRoot=false",
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("level", "annotations", "change", "refusal"), [row[1:] for row in LEVELS],
+    ids=[row[0] for row in LEVELS],
+)  # fmt: skip
+def test_pod_security_judges_the_pod_that_the_namespace_would_get(
+    served: Served,
+    tmp_path: Path,
+    level: str,
+    annotations: dict[str, str],
+    change: list[dict[str, Any]],
+    refusal: str,
+) -> None:
+    served.push()
+    trainer = PublicTrainer(image="registry/trainer@sha256:0", annotations=annotations)
+    served.publish(trainer=trainer)
+    label = f"pod-security.kubernetes.io/enforce={level}"
+    served.kubectl("label", "namespace", served.namespace, label)
+    with (
+        serve_injector(served.namespace, tmp_path, change) as webhook,
+        changed_pods(served, webhook),
+    ):
+        done = served.flash(*SERVER_DRY_RUN)
+        found = ask_server(served)
+
+    assert (done.returncode, "Traceback" in done.stderr) == (2 if refusal else 0, False)
+    assert found["server"]["pod"] == {"accepted": not refusal}
+    assert len(found["problems"]) == bool(refusal)
+    for shown in (*found["problems"], *([done.stderr] if refusal else [])):
+        assert f'violates PodSecurity "{level}:latest"' in shown
+        assert refusal in shown
+    assert served.count("pod") == 0
 
 
 def test_a_quota_that_is_used_up_now_is_a_note(served: Served) -> None:

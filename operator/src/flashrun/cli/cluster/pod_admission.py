@@ -70,7 +70,7 @@ async def judge_pod(
         verdict.notes.append(f"the pod was not checked: {refused}")
     elif refused and _EXCEEDED not in refused:
         verdict.admitted = False
-        verdict.problems.append(refused)
+        verdict.problems.append(f"the run would never start: {refused}")
     try:
         quotas = await cluster.list("ResourceQuota", namespace)
     except ClusterError as error:

@@ -1,10 +1,10 @@
-"""A webhook of a service mesh: it adds containers that never end by themselves to pods of runs."""
+"""A webhook that changes the pods of runs, as a service mesh does which adds containers."""
 
 import base64
 import json
 import ssl
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -13,27 +13,31 @@ from typing import Any
 from flashrun.api import names
 from localcluster.pki import Authority
 
+Object = dict[str, Any]
 SIDECAR = "a-mesh"
 """Its name comes before that of the trainer, and so does its status."""
 NATIVE_SIDECAR = "a-proxy"
 """An init container that is restarted always; the kubelet ends it, with 143, after the trainer."""
 
 
-def _patch(image: str) -> str:
-    sidecar = _container(image, SIDECAR, "sleep 1000000")
-    native = _container(image, NATIVE_SIDECAR, "trap 'exit 143' TERM; while :; do sleep 0.2; done")
-    change = [
-        {"op": "add", "path": "/spec/containers/0", "value": sidecar},
-        {
-            "op": "add",
-            "path": "/spec/initContainers/0",
-            "value": {**native, "restartPolicy": "Always"},
-        },
+def mesh(image: str, *wanted: str) -> list[Object]:
+    """Return the change of a mesh whose containers of these names never end by themselves."""
+    scripts = {
+        "/spec/containers/0": (SIDECAR, "sleep 1000000", {}),
+        "/spec/initContainers/0": (
+            NATIVE_SIDECAR,
+            "trap 'exit 143' TERM; while :; do sleep 0.2; done",
+            {"restartPolicy": "Always"},
+        ),
+    }
+    return [
+        {"op": "add", "path": path, "value": {**_container(image, name, script), **more}}
+        for path, (name, script, more) in scripts.items()
+        if name in wanted
     ]
-    return base64.b64encode(json.dumps(change).encode()).decode()
 
 
-def _container(image: str, name: str, script: str) -> dict[str, Any]:
+def _container(image: str, name: str, script: str) -> Object:
     return {
         "name": name,
         "image": image,
@@ -43,7 +47,7 @@ def _container(image: str, name: str, script: str) -> dict[str, Any]:
     }
 
 
-def _configuration(port: int, authority: Authority, namespace: str) -> dict[str, Any]:
+def _configuration(port: int, authority: Authority, namespace: str) -> Object:
     bundle = base64.b64encode(authority.certificate.read_bytes()).decode()
     webhook = {
         "name": "mesh.example.com",
@@ -67,12 +71,12 @@ def _configuration(port: int, authority: Authority, namespace: str) -> dict[str,
 
 
 @contextmanager
-def serve_injector(image: str, namespace: str, folder: Path) -> Iterator[dict[str, Any]]:
-    """Serve the webhook until the end of the context; yield its configuration."""
+def serve_injector(namespace: str, folder: Path, change: Sequence[Object]) -> Iterator[Object]:
+    """Serve a webhook that makes this change of pods; yield its configuration."""
     authority = Authority(folder)
     authority.create()
     leaf = authority.leaf("mesh", "/CN=mesh", ["IP:127.0.0.1"])
-    patch = _patch(image)
+    patch = base64.b64encode(json.dumps(change).encode()).decode()
 
     class Webhook(BaseHTTPRequestHandler):
         def log_message(self, *_: object) -> None:
