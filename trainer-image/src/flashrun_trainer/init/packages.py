@@ -27,6 +27,7 @@ from flashrun.store import Store
 from flashrun.store_errors import KeyNotFound, StorageForbidden, Unauthorized
 from flashrun_trainer.data.environment import verifiers_entry
 from flashrun_trainer.init.pip_failures import PipFailure, explain_failure
+from flashrun_trainer.init.pip_waits import bounded_environment
 from flashrun_trainer.pod.image_packages import installed_pins
 from flashrun_trainer.pod.mounts import PodMounts
 from flashrun_trainer.pod.trainer_errors import TrainerError, first_line
@@ -250,6 +251,7 @@ class Pip:
                 "--",
                 *requirements,
             ],
+            env=bounded_environment(self._folder / "pip-startup", os.environ),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
