@@ -27,6 +27,7 @@ from flashrun.api.reasons import (
     Reason,
     ReasonText,
 )
+from flashrun.api.stored_bounds import bounded_fields
 from flashrun.api.sweep import SweepMembership, SweepStatus
 from flashrun.api.trainer_choices import Layout, RoutedExperts
 
@@ -383,7 +384,8 @@ class FlashRun(Section):
         return names.run_prefix(self.namespace, self.name, self.uid)
 
 
-def _read_status(stored: Any) -> FlashRunStatus:
+def _read_status(given: Any) -> FlashRunStatus:
+    stored = given if not isinstance(given, dict) else _bounded_status(given)
     try:
         return FlashRunStatus.validate_stored(stored)
     except ValidationError as error:
@@ -399,6 +401,16 @@ def _read_status(stored: Any) -> FlashRunStatus:
                 holder = holder[step]
             del holder[key]
         return FlashRunStatus.validate_stored(readable)
+
+
+def _bounded_status(stored: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields of a status, without those that hold more than any version writes.
+
+    Its phase is never left out: no other one may be assumed.
+    """
+    names = (str(field.alias) for field in FlashRunStatus.model_fields.values())
+    phase = {"phase": stored["phase"]} if "phase" in stored else {}
+    return bounded_fields(stored, names) | phase
 
 
 def _existing(value: Any, place: tuple[int | str, ...]) -> tuple[int | str, ...]:
