@@ -1,6 +1,6 @@
 """Pages of a listing in S3, read as they arrive.
 
-A page has up to 1,000 keys, which their writers choose: each has up to 1,024 bytes, and three times
+Writers choose the keys: each has up to 1,024 bytes, and three times
 as many in percent-encoding. So no page is held as text or as a tree.
 """
 
@@ -12,7 +12,8 @@ from xml.etree import ElementTree
 
 from flashrun.api.times import parse_time
 
-PAGE_KEYS: Final = 1000
+PAGE_KEYS: Final = 200
+"""So few that a page of the longest keys takes less than 1 MiB, whoever wrote them."""
 
 
 class Entry(NamedTuple):

@@ -385,7 +385,7 @@ class FlashRun(Section):
 
 
 def _read_status(given: Any) -> FlashRunStatus:
-    stored = given if not isinstance(given, dict) else _bounded_status(given)
+    stored: Any = _bounded_status(given) if isinstance(given, dict) else given
     try:
         return FlashRunStatus.validate_stored(stored)
     except ValidationError as error:

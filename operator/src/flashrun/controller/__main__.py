@@ -29,6 +29,7 @@ from flashrun.cluster_login import Connection
 from flashrun.controller import events, json_logs, operator_metrics
 from flashrun.controller.bounded_answers import BoundedAnswers
 from flashrun.controller.events import EventPoster
+from flashrun.controller.free_memory import give_back_free_memory
 from flashrun.controller.health import OLDEST_SECONDS, Health
 from flashrun.controller.known_runs import KnownRuns
 from flashrun.controller.lease import Lease
@@ -242,6 +243,7 @@ async def _run_workers(
             _report_readiness(acting, heartbeats, health),
             heartbeats.run(add),
             poster.run(),
+            give_back_free_memory(),
             _add_heard(heard, add, lists),
             served.run(),
             lost_events.run(),

@@ -423,7 +423,7 @@ class BoundedAnswers(WholeAnswers):
     page = PAGE
 
     @override
-    def read(self, request: Request, text: bytes | bytearray) -> Object:
+    def read(self, request: Request, text: bytes | bytearray | memoryview) -> Object:
         if request.verb == "delete":
             return {}  # nobody looks at what was there
         try:
@@ -437,7 +437,7 @@ class BoundedAnswers(WholeAnswers):
             raise Unreachable(f"the API server's answer cannot be read: {error}") from None
 
 
-def _read(request: Request, text: bytes | bytearray) -> Object:
+def _read(request: Request, text: bytes | bytearray | memoryview) -> Object:
     kind = _KINDS.get(request.resource.plural, "")
     is_list = request.verb == "list"
     match kind:
@@ -480,7 +480,7 @@ def _page(listed: Any, items: list[Object]) -> Object:
     return {"metadata": {"continue": listed.metadata.continue_}, "items": items}
 
 
-def _shaped(text: bytes | bytearray | Raw, shape: type[_Shape]) -> _Shape:
+def _shaped(text: bytes | bytearray | memoryview | Raw, shape: type[_Shape]) -> _Shape:
     return msgspec.json.decode(text, type=shape)
 
 

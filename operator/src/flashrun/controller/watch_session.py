@@ -126,12 +126,16 @@ class _WatchLines:
             *ended, rest = piece.split(b"\n")
             for part in ended:
                 if not too_long and len(line) + len(part) <= OBJECT_BYTES:
-                    yield line + part
+                    line += part
+                    yield line
                 else:
                     self._receiver.missed(*self._place)
                 line, too_long = bytearray(), False
             too_long = too_long or len(line) + len(rest) > OBJECT_BYTES
-            line = bytearray() if too_long else line + rest
+            if too_long:
+                line = bytearray()
+            else:
+                line += rest
 
 
 def _read_event(line: bytearray) -> _WatchEvent:

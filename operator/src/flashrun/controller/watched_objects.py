@@ -121,7 +121,7 @@ def _with_run(shown: WatchedObject, head: Identity, run: RunObject) -> WatchedOb
 
 def _with_child(kind: str, shown: WatchedObject, raw: Raw) -> WatchedObject:
     try:
-        child = _ANSWERS.read(_request(kind), bytes(raw))
+        child = _ANSWERS.read(_request(kind), memoryview(raw))
     except ClusterError:
         return shown
     text = _kept(msgspec.json.encode(child))
