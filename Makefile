@@ -63,8 +63,8 @@ test-sharding: $(READY) ## run the tests of sharded models and of a closed netwo
 	  python -m pytest -q -m "sharding or network" --numprocesses 2 --dist loadfile
 
 .PHONY: test-trainer
-test-trainer: $(READY) ## run tests of the trainer without its image: make test-trainer TESTS=…
-	@OMP_NUM_THREADS=1 $(NEWER_TORCH) python -m pytest -q $(or $(TESTS),tests/trainer)
+test-trainer: $(READY) ## run tests of the trainer without its image: make test-trainer TESTS=… MARKS="slow or trainer"
+	@OMP_NUM_THREADS=1 $(NEWER_TORCH) python -m pytest -q -m "$(MARKS)" $(or $(TESTS),tests/trainer)
 
 .PHONY: test-verifiers
 test-verifiers: $(READY) ## run environments of verifiers, with its package from the index

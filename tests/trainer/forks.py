@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from multiprocessing import resource_tracker
@@ -26,10 +27,14 @@ _starting = threading.Lock()
 
 
 @contextmanager
-def started(pod: TrainerPod) -> Iterator[BaseProcess]:
-    """Train in a process that is killed at the end when it still runs."""
+def started(pod: TrainerPod, *, every_state: bool = False) -> Iterator[BaseProcess]:
+    """Train in a process that is killed at the end when it still runs.
+
+    With ``every_state``, the state of every save is uploaded. Otherwise a state that waits for the
+    uploader is left out when the next one comes, which depends on how busy the machine is.
+    """
     (pod.folder / "output").touch()
-    process = _context.Process(target=_train, args=(pod,))
+    process = _context.Process(target=_train, args=(pod, every_state))
     try:
         with _starting, _python_path():
             process.start()
@@ -72,10 +77,12 @@ def trained(pod: TrainerPod) -> int | None:
         return ended(process)
 
 
-def _train(pod: TrainerPod) -> None:
+def _train(pod: TrainerPod, every_state: bool) -> None:
     """Be the container: its output, its variables, its entry point, its exit code."""
     from flashrun_trainer.launch import workers
 
+    if every_state:
+        _leave_out_no_state()
     output = os.open(pod.folder / "output", os.O_WRONLY | os.O_APPEND)
     os.dup2(output, 1)
     os.dup2(output, 2)
@@ -83,6 +90,20 @@ def _train(pod: TrainerPod) -> None:
     changed = vars(subprocess) | {"Popen": _forked}
     workers.subprocess = SimpleNamespace(**changed)  # type: ignore[assignment]
     _run("train")
+
+
+def _leave_out_no_state() -> None:
+    """Let a save wait until the uploader has begun with the state of the save before."""
+    from flashrun_trainer.records.checkpoint_uploads import Uploader
+
+    put = Uploader.put
+
+    def put_later(self: Uploader, snapshot: Any, urgent: bool = False) -> None:
+        while not urgent and self._state is not None and self.error is None:
+            time.sleep(0.01)
+        put(self, snapshot, urgent)
+
+    Uploader.put = put_later  # type: ignore[method-assign]
 
 
 def _forked(

@@ -105,7 +105,10 @@ def killed_at(storage: Storage, pod: TrainerPod, moment: Moment) -> TrainerPod:
     """Kill ``pod`` at a moment; return the pod that follows."""
     pattern, answered = moment
     before = newest(pod)
-    with storage.catching(is_request(pattern), answered) as catch, forks.started(pod) as process:
+    with (
+        storage.catching(is_request(pattern), answered) as catch,
+        forks.started(pod, every_state=True) as process,
+    ):
         pod.wait_for(lambda: catch.caught.is_set() or process.exitcode is not None)
         assert process.exitcode is None, f"the pod has ended before {pattern}:\n{pod.output}"
         process.kill()
@@ -121,6 +124,13 @@ def assert_the_same_end(pod: TrainerPod, undisturbed: TrainerPod, value: str) ->
     assert [row.step for row in pod.metrics] == steps == list(range(1, len(steps) + 1))
     assert pod.values(value) == undisturbed.values(value)
     assert pod.adapter.step == undisturbed.adapter.step == len(steps)
+
+
+def test_a_moment_comes_however_slowly_a_save_is_uploaded(storage: Storage):
+    storage.rule = lambda request: time.sleep(0.5) if "/adapter/" in request.key else None
+    pod = storage.pod
+    assert killed_at(storage, pod, SFT_MOMENTS["after a whole checkpoint"]).number == 2
+    assert newest(pod) == (4, 1)
 
 
 def test_an_sft_run_that_is_killed_everywhere_ends_like_an_undisturbed_one(
@@ -225,7 +235,7 @@ def test_sigterm_loses_nothing(storage: Storage, moment: str, code: int, saved: 
     pod = storage.pod
     with (
         storage.catching(is_request(moment), lost=False) as catch,
-        forks.started(pod) as process,
+        forks.started(pod, every_state=True) as process,
     ):
         pod.wait_for(catch.caught.is_set)
         process.terminate()

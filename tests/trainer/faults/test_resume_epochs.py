@@ -42,6 +42,36 @@ def load_environment(**params):
     return Environment()
 """
 
+SLOW = pytest.mark.slow
+"""Left out unless ``-m`` names the marker: CI has no time for them."""
+ROWS = [
+    # in the first epoch
+    pytest.param(2, 1, 1),
+    pytest.param(2, 2, 2, marks=SLOW),
+    pytest.param(2, 1, 2, marks=SLOW),
+    pytest.param(2, 2, 1, marks=SLOW),
+    pytest.param(2, 1, 4, marks=SLOW),
+    # in the second epoch
+    pytest.param(4, 1, 1),
+    pytest.param(4, 2, 2),
+    pytest.param(4, 1, 2),
+    pytest.param(4, 2, 1, marks=SLOW),
+    pytest.param(4, 1, 4),
+    # in the fifth epoch
+    pytest.param(14, 1, 1),
+    pytest.param(14, 2, 2, marks=SLOW),
+    pytest.param(14, 1, 2, marks=SLOW),
+    pytest.param(14, 2, 1),
+    pytest.param(14, 1, 4, marks=SLOW),
+    # at the exact end of an epoch
+    pytest.param(3, 1, 1),
+    pytest.param(15, 2, 2),
+    pytest.param(3, 1, 2, marks=SLOW),
+    pytest.param(15, 2, 1, marks=SLOW),
+    pytest.param(3, 1, 4, marks=SLOW),
+]
+"""The last step before the kill, the number of processes before it and after it."""
+
 
 def pod_of(workshop: Workshop, world_size: int, **changes: Any) -> TrainerPod:
     run = resolved("grpo", steps=STEPS, scale=Scale(gpus=world_size), **changes)
@@ -77,27 +107,17 @@ def test_every_epoch_asks_every_prompt_once_in_an_order_of_its_own(
     assert undisturbed[1].values("epoch") == [step / EPOCH for step in range(1, STEPS + 1)]
 
 
-@pytest.mark.parametrize(
-    ("step", "before", "after"),
-    [
-        (2, 1, 1),
-        (3, 1, 1),
-        (4, 1, 1),
-        (14, 1, 1),
-        (4, 2, 2),
-        (15, 2, 2),
-        (4, 1, 2),
-        (14, 2, 1),
-        (4, 1, 4),
-    ],
-)
+@pytest.mark.parametrize(("step", "before", "after"), ROWS)
 def test_a_run_that_is_killed_goes_on_with_the_prompts_of_the_undisturbed_one(
     workshop: Workshop, undisturbed: dict[int, TrainerPod], step: int, before: int, after: int
 ):
     with between(pod_of(workshop, before, save_every=step)) as storage:
         pod = storage.pod
         state = is_request(rf"PUT attempt-1/step-{step}/state\.json")
-        with storage.catching(state, True) as catch, forks.started(pod) as process:
+        with (
+            storage.catching(state, True) as catch,
+            forks.started(pod, every_state=True) as process,
+        ):
             pod.wait_for(lambda: catch.caught.is_set() or process.exitcode is not None)
             assert process.exitcode is None, pod.output
             forks.kill(process)

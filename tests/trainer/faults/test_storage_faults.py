@@ -266,7 +266,7 @@ def test_a_pod_that_was_cut_off_commits_nothing_after_another_one_has_claimed_th
 
     with (
         storage.catching(wanted, answered, lost=False) as catch,
-        forks.started(first) as process,
+        forks.started(first, every_state=True) as process,
     ):
         first.wait_for(catch.caught.is_set)
         second = first.next()
