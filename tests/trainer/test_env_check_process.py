@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from flashrun.api.config import Algorithm
 from flashrun.api.env_check_records import CheckEvent, EnvCheckTask
+from flashrun_trainer.data import openings
 from flashrun_trainer.env_check_process import CheckReporter, check_environment
 from tests.trainer import chat_templates
 
@@ -152,3 +154,88 @@ def test_a_tokenizer_that_cannot_be_used_is_an_error_of_its_own(tmp_path: Path):
     [fault] = [event.fault for event in events if event.fault]
     assert "tokenizer" in fault.sentence or "template" in fault.sentence
     assert not any(event.row for event in events)
+
+
+OPENINGS = """
+from freesolo.environments import EnvironmentMultiTurn, EnvironmentStepResult, RewardResult
+
+
+class Boards(EnvironmentMultiTurn):
+    tries = {}
+
+    def start_episode(self, example, prompt_text):
+        self.tries[example.input] = self.tries.get(example.input, 0) + 1
+        if self.tries[example.input] <= example.metadata["broken"]:
+            raise ConnectionError("no board")
+        return [{"role": "user", "content": example.input}]
+
+    def max_episode_turns(self, example):
+        return 1
+
+    def step_episode(self, example, messages, assistant_response):
+        return EnvironmentStepResult(done=True)
+
+    def score_episode(self, example, episode):
+        return RewardResult(score=1.0)
+
+
+def load_environment(**params):
+    return Boards()
+"""
+NEVER = 100
+ROW_2 = "the environment failed while building the prompt of row 2: ConnectionError: no board"
+OPENED = {
+    "one row costs itself": (
+        Algorithm.GRPO,
+        [0, NEVER, 0],
+        [
+            (ROW_2, False),
+            (
+                "1 of 3 rows have an episode that cannot be opened; a run of GRPO goes on, and "
+                "learns nothing from such an episode",
+                False,
+            ),
+        ],
+    ),
+    "a row that opens at the second try": (Algorithm.GRPO, [0, 1, 0], []),
+    "SFT opens every row": (Algorithm.SFT, [0, NEVER, 0], [(ROW_2, True)]),
+    "two of three rows cost the run": (
+        None,
+        [0, NEVER, NEVER],
+        [
+            (ROW_2, False),
+            (ROW_2.replace("row 2", "row 3"), True),
+            (
+                "2 of 3 rows have an episode that cannot be opened; a run of GRPO ends when these "
+                "are more than a tenth of its rows",
+                True,
+            ),
+        ],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", OPENED)
+def test_an_episode_that_cannot_be_opened_is_what_it_is_to_a_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str
+):
+    monkeypatch.setattr(openings, "_PAUSES_SECONDS", (0.0,))
+    algorithm, broken, expected = OPENED[case]
+    (tmp_path / "dataset").mkdir()
+    (tmp_path / "environment.py").write_text(OPENINGS)
+    records = [
+        json.dumps({"input": str(number), "output": "7", "metadata": {"broken": tries}})
+        for number, tries in enumerate(broken)
+    ]
+    (tmp_path / "dataset" / "train.jsonl").write_text("\n".join(records))
+    events = io.StringIO()
+    task = EnvCheckTask(folder=str(tmp_path), split="train", scored=0, algorithm=algorithm)
+    check_environment(CheckReporter(task, events))
+    lines = map(CheckEvent.model_validate_json, events.getvalue().splitlines())
+    faults = [event.fault for event in lines if event.fault]
+    assert len(faults) == len(expected)
+    line = 1 + OPENINGS.splitlines().index('            raise ConnectionError("no board")')
+    for fault, (sentence, fatal) in zip(faults, expected, strict=True):
+        assert fault.sentence.startswith(sentence)
+        assert fault.place == (f"environment.py:{line}" if "ConnectionError" in sentence else "")
+        assert fault.fatal == fatal

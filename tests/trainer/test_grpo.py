@@ -15,7 +15,7 @@ from freesolo.environments import (
 from flashrun.api import names
 from flashrun.api.exits import Exit
 from flashrun.api.records import Scale
-from flashrun_trainer.data import prompts, retries, stopping
+from flashrun_trainer.data import openings, retries, stopping
 from flashrun_trainer.data.environment import Environment
 from flashrun_trainer.data.messages import Answer
 from flashrun_trainer.pod.distributed import ProcessGroup
@@ -830,7 +830,7 @@ def load_environment():
 def test_a_row_whose_episodes_never_open_costs_the_run_nothing_else(
     workshop: Workshop, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(prompts, "_PAUSES_SECONDS", ())
+    monkeypatch.setattr(openings, "_PAUSES_SECONDS", ())
     data = rows(("a", ""), ("b", ""), ("c", ""))
     run = resolved("grpo", steps=1, batch_size=3, group_size=2)
     pod = workshop.pod(run, sums(environment=BOARDS, train=data))

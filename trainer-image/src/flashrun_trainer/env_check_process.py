@@ -14,9 +14,11 @@ import sys
 import time
 import traceback
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import IO, Any, Final
 
+from flashrun.api.config import Algorithm
 from flashrun.api.env_check_records import CheckedRow, CheckEvent, EnvCheckTask, Fault, ScoredAnswer
 from flashrun.api.exits import Exit
 from flashrun.api.records import ResolvedEnvironment
@@ -25,10 +27,12 @@ from flashrun_trainer import env_check_modules
 from flashrun_trainer.data import conversations, held_out, rewards, unread_keys
 from flashrun_trainer.data import messages as chat_messages
 from flashrun_trainer.data.chat_template import encode, tokenize_messages
+from flashrun_trainer.data.conversations import Conversation
 from flashrun_trainer.data.dataset import dataset_path
 from flashrun_trainer.data.environment import Environment, load_folder, naming_example
 from flashrun_trainer.data.episodes import Episode, check_template, play_turns
 from flashrun_trainer.data.messages import Answer, Message
+from flashrun_trainer.data.openings import Openings
 from flashrun_trainer.data.reasoning import THINK, ReasoningForm
 from flashrun_trainer.data.template_forms import template_form
 from flashrun_trainer.data.tool_definitions import Tool
@@ -41,6 +45,8 @@ TURNS_LIMIT: Final = 50
 """Most turns of an episode in a check."""
 FAULTS_LIMIT: Final = 20
 """Most faults that are reported one by one."""
+_LOST_ROWS: Final = "a run of GRPO goes on, and learns nothing from such an episode"
+_LOST_RUN: Final = "a run of GRPO ends when these are more than a tenth of its rows"
 _SHOWN_CHARACTERS: Final = 200
 _FRAME: Final = re.compile(r'^\s*File "(?P<file>.+)", line (?P<line>\d+)', re.MULTILINE)
 
@@ -70,15 +76,15 @@ class CheckReporter:
         """Write a fault; a ``fatal`` one would end a run."""
         self.write(CheckEvent(fault=Fault(sentence=text, place=place, fatal=fatal)))
 
-    def error(self, error: TrainerError) -> None:
-        """Write an error that would end a run, as a fault."""
+    def error(self, error: TrainerError, *, fatal: bool = True) -> None:
+        """Write an error as a fault; a ``fatal`` one would end a run."""
         cause, hint = error.__cause__, error.hint
         place = self.find_place("".join(traceback.format_exception(cause))) if cause else ""
         if isinstance(cause, ModuleNotFoundError) and cause.name:
             module = cause.name.partition(".")[0]
             if module in IMAGE_MODULES:
                 hint = f"the trainer image has {module}: install it here to check this environment"
-        self.fault(f"{error.message}; {hint}", place)
+        self.fault(f"{error.message}; {hint}", place, fatal=fatal)
 
     def find_place(self, trace: str) -> str:
         """Return the innermost line of the environment's own code in a traceback, or ""."""
@@ -225,7 +231,7 @@ def _output_faults(output: Any) -> Iterator[Fault]:
     except ValueError as error:
         yield Fault(sentence=f"the output is not a conversation: {error}")
         return
-    learned = conversations.Conversation([], messages, "it")
+    learned = Conversation([], messages, "it")
     if unread_keys.json_remark([learned]):
         yield Fault(
             sentence="the output looks like a conversation but is learned as JSON text: a "
@@ -278,9 +284,7 @@ def _check_held_out_rows(reporter: CheckReporter, environment: Environment) -> N
     for number, example in enumerate(environment.examples, 1):
         reporter.announce(f"building the prompt of row {number} of split {name}")
         try:
-            conversation = environment.conversation(example)
-            with naming_example(conversation.name):
-                _tokenize(reporter, conversation.prompt, conversation.tools)
+            _build_conversation(reporter, environment, example)
         except TrainerError as error:
             reporter.fault(
                 f"a row of split {name} is left out of evaluations: {error.message}", fatal=False
@@ -297,24 +301,47 @@ def _check_rows(reporter: CheckReporter, environment: Environment, data_is_valid
     """Build every prompt and completion, and score the first rows."""
     failed = 0
     junk_answers = _JunkAnswers()
+    opens_episodes = environment.is_multi_turn and reporter.task.algorithm is not Algorithm.SFT
+    openings = Openings(len(environment.examples))
     for number, example in enumerate(environment.examples, 1):
         reporter.announce(f"building the prompt of row {number}")
+        build = partial(_build_conversation, reporter, environment, example)
         try:
-            prompt, completion, name, tools = environment.conversation(example)
-            with naming_example(name):
-                _tokenize(reporter, prompt, tools)
+            conversation = openings.open(number - 1, build) if opens_episodes else build()
         except TrainerError as error:
             if data_is_valid or error.code != Exit.DATA:
                 reporter.error(error)
             failed += 1
             if failed == FAULTS_LIMIT:
-                return
+                break
             continue
+        if conversation is None:
+            if len(openings.failures) <= FAULTS_LIMIT:
+                reporter.error(openings.failures[number - 1], fatal=False)
+            continue
+        prompt, completion, *_ = conversation
         row = _describe_row(number, prompt, completion, reporter.reasoning)
         if number <= reporter.task.scored:
             reporter.announce(f"scoring row {number}")
             row = _with_scores(reporter, environment, junk_answers, row, example, completion)
         reporter.write(CheckEvent(row=row))
+    if lost := len(openings.failures):
+        ends = openings.too_many_failed
+        reporter.fault(
+            f"{lost} of {len(environment.examples)} rows have an episode that cannot be opened; "
+            + (_LOST_RUN if ends else _LOST_ROWS),
+            fatal=ends,
+        )
+
+
+def _build_conversation(
+    reporter: CheckReporter, environment: Environment, example: Any
+) -> Conversation:
+    """Return an example as SFT learns it, after the model's template has read its prompt."""
+    conversation = environment.conversation(example)
+    with naming_example(conversation.name):
+        _tokenize(reporter, conversation.prompt, conversation.tools)
+    return conversation
 
 
 def _tokenize(reporter: CheckReporter, messages: list[Message], tools: Sequence[Tool]) -> list[int]:

@@ -8,6 +8,7 @@ moment. It therefore announces each step before it takes it, with one line of JS
 from pydantic import Field, JsonValue
 
 from flashrun.api.base import Record
+from flashrun.api.config import Algorithm
 
 
 class EnvCheckTask(Record):
@@ -22,6 +23,8 @@ class EnvCheckTask(Record):
     """Folder with the packages of the pip list; empty for none."""
     split: str
     params: dict[str, JsonValue] = {}
+    algorithm: Algorithm | None = None
+    """How the run learns; None when no config says it."""
     thinking: bool = False
     """Whether reasoning is left out of what is scored."""
     scored: int

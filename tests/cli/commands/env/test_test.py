@@ -516,6 +516,20 @@ def test_a_broken_episode_is_an_error(shell: Shell, old: str, new: str, sentence
     assert sentence in done.stderr
 
 
+def test_a_run_of_sft_needs_every_opening(shell: Shell) -> None:
+    broken = 'if example.input == "bad": raise ConnectionError("no board")\n        return [{'
+    rows = "\n".join([TALK, TALK.replace("Hello", "bad"), TALK])
+    write(shell, EPISODES.replace("return [{", broken, 1), rows)
+    config = 'model = "Qwen/Qwen3.5-4B"\nalgorithm = "sft"\n[environment]\nid = "org/env"\n'
+    shell.write("run.toml", config)
+
+    done = shell("env", "test", "env", "--config", "run.toml")
+
+    assert done.returncode == 2
+    assert "building the prompt of row 2: ConnectionError: no board" in done.stderr
+    assert "GRPO" not in done.stderr
+
+
 def test_a_config_decides_what_is_checked() -> None:
     config = """\
 model = "Qwen/Qwen3.5-4B"

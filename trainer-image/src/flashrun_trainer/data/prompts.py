@@ -1,33 +1,18 @@
 """Prompts as the model is asked them, and its answers as scorers see them."""
 
-import logging
-import time
-from collections.abc import Iterator, Sequence
-from typing import Any, Final, NamedTuple
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, NamedTuple
 
-from flashrun.api.reasons import Reason
 from flashrun.api.records import ResolvedRun
 from flashrun_trainer.data import stopping
-from flashrun_trainer.data.calls import CallTimeoutError
 from flashrun_trainer.data.chat_template import tokenize_messages
 from flashrun_trainer.data.dataset import example_name
 from flashrun_trainer.data.environment import Environment, naming_example
 from flashrun_trainer.data.messages import Answer, Message
-from flashrun_trainer.data.random_stream import generator_states, set_generator_states
+from flashrun_trainer.data.openings import Openings
 from flashrun_trainer.data.template_forms import template_form
 from flashrun_trainer.data.tool_definitions import Tool
-from flashrun_trainer.pod.trainer_errors import TrainerError
-
-log = logging.getLogger(__name__)
-
-_PAUSES_SECONDS: Final = (2.0, 4.0, 8.0)
-"""The pauses before openings are tried again, of all rows together."""
-_OF_ONE_EPISODE: Final = (
-    Reason.ENVIRONMENT_FAILED,
-    Reason.TEMPLATE_REFUSED,
-    Reason.TEXT_INVALID,
-)
-"""Why one episode cannot be opened while others can."""
 
 
 class Prompt(NamedTuple):
@@ -78,18 +63,13 @@ def make_episode_prompts(
     Raises:
         TrainerError: more than a tenth of the episodes cannot be opened, or two of them hang.
     """
-    pauses, hanging = iter(_PAUSES_SECONDS), 0
+    openings = Openings(len(examples))
     prompts: dict[int, Prompt] = {}
-    failures: dict[int, str] = {}
     for number, example in enumerate(examples):
-        try:
-            prompts[number] = _open_patiently(environment, tokenizer, example, thinking, pauses)
-        except TrainerError as error:
-            failures[number] = error.message
-            hanging += isinstance(error.__cause__, CallTimeoutError)
-            too_many = len(failures) > max(1, len(examples) // 10) or len(failures) == len(examples)
-            if error.reason not in _OF_ONE_EPISODE or too_many or hanging > 1:
-                raise
+        opening = partial(make_prompt, environment, tokenizer, example, thinking)
+        if (prompt := openings.open(number, opening)) is not None:
+            prompts[number] = prompt
+    failures = {number: error.message for number, error in openings.failures.items()}
     for of_rank in environment.process_group.all_gather(failures):
         failures |= of_rank
     for number in failures:
@@ -101,25 +81,6 @@ def make_episode_prompts(
         if failures
         else "",
     )
-
-
-def _open_patiently(
-    environment: Environment, tokenizer: Any, example: Any, thinking: bool, pauses: Iterator[float]
-) -> Prompt:
-    """Return the prompt of an episode; a failure is tried again while there are ``pauses``."""
-    states = generator_states()
-    while True:
-        try:
-            return make_prompt(environment, tokenizer, example, thinking)
-        except TrainerError as error:
-            is_hanging = isinstance(error.__cause__, CallTimeoutError)
-            if error.reason not in _OF_ONE_EPISODE or is_hanging:
-                raise
-            if (pause := next(pauses, None)) is None:
-                raise
-            log.warning("%s; it is tried again in %g s", error.message, pause)
-        time.sleep(pause)
-        set_generator_states(states)  # all ranks draw alike, also where only one has failed
 
 
 def _prompt_of_input(

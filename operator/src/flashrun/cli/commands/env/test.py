@@ -120,6 +120,7 @@ def check_environment(
     task = EnvCheckTask(
         id=composed.config.environment.id if composed else "",
         folder=str(folder.resolve()),
+        algorithm=run.algorithm,
         thinking=run.thinking,
         split=str(given.get("split", catalog.DEFAULT_SPLIT)),
         params=given,
