@@ -14,7 +14,14 @@ import yaml
 
 from docs import health_tables
 from flashrun.api.base import Record
-from flashrun.api.config import EnvironmentConfig, EvalConfig, RunConfig, TrainConfig, WandbConfig
+from flashrun.api.config import (
+    BudgetConfig,
+    EnvironmentConfig,
+    EvalConfig,
+    RunConfig,
+    TrainConfig,
+    WandbConfig,
+)
 from flashrun.api.exits import Exit
 from flashrun.api.records import FILES_LIMIT, Manifest
 from flashrun.api.run_record import RunRecord
@@ -53,6 +60,7 @@ KEYS = [
     *TrainConfig.model_fields,
     *EvalConfig.model_fields,
     *WandbConfig.model_fields,
+    *BudgetConfig.model_fields,
 ]
 
 
@@ -61,13 +69,14 @@ def test_every_key_of_the_config_is_documented(key: str) -> None:
     assert re.search(rf"[`\[]{key}[`\]]", CONFIG)
 
 
-TABLES = ("environment", "train", "eval", "wandb")
+TABLES = ("environment", "train", "eval", "wandb", "budget")
 QUALIFIED = [
     *(name for name in RunConfig.model_fields if name not in TABLES),
     *(f"environment.{name}" for name in EnvironmentConfig.model_fields),
     *(f"train.{name}" for name in TrainConfig.model_fields),
     *(f"eval.{name}" for name in EvalConfig.model_fields),
     *(f"wandb.{name}" for name in WandbConfig.model_fields),
+    *(f"budget.{name}" for name in BudgetConfig.model_fields),
 ]
 
 

@@ -101,7 +101,7 @@ SECTIONS_REFUSED = [
     (
         "[deployment]",
         "[deployment] is not a section; allowed are [environment], [train], [eval], "
-        "[worker_env], [wandb]",
+        "[worker_env], [wandb], [budget]",
     ),
     ("[[train]]\nsteps = 3", "train must be a table, not [{'steps': 3}]: write [train]"),
 ]  # fmt: skip

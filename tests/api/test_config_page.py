@@ -17,6 +17,7 @@ TEXT = (Path(__file__).parents[2] / "docs" / "config.md").read_text()
 SCHEMA = toml_schema()
 NODES = SCHEMA["$defs"]["TrainConfig"]["properties"]
 EVAL_NODES = SCHEMA["$defs"]["EvalConfig"]["properties"]
+BUDGET_NODES = SCHEMA["$defs"]["BudgetConfig"]["properties"]
 
 
 def rows(text: str) -> dict[str, tuple[str, ...]]:
@@ -28,6 +29,7 @@ def rows(text: str) -> dict[str, tuple[str, ...]]:
 
 
 _BEFORE, _EVAL, _AFTER = re.split(r"^(## \[eval\]$.*?)(?=^## )", TEXT, flags=re.M | re.S)
+_, _BUDGET, _ = re.split(r"^(## \[budget\]$.*?)(?=^## )", TEXT, flags=re.M | re.S)
 ROWS, EVAL_ROWS = rows(_BEFORE + _AFTER), rows(_EVAL)
 NUMBERS = [key for key, node in NODES.items() if node.get("type") in ("integer", "number")]
 
@@ -82,8 +84,16 @@ def test_every_key_of_an_evaluation_has_a_row_with_its_bounds_and_default() -> N
         assert EVAL_ROWS[key][1].strip("`") == str(getattr(resolved, key))
 
 
-def test_evaluation_is_marked_as_an_extension_of_the_reference() -> None:
-    assert "extension of the reference" in _EVAL
+def test_every_key_of_a_budget_has_a_row_with_its_bounds() -> None:
+    found = rows(_BUDGET)
+    assert found.keys() == BUDGET_NODES.keys()
+    most = f"{BUDGET_NODES['gpu_hours']['maximum']:,}"
+    assert found["gpu_hours"][0] == f"number, above 0, up to {most}"
+
+
+@pytest.mark.parametrize("table", [_EVAL, _BUDGET], ids=["eval", "budget"])
+def test_a_table_of_our_own_is_marked_as_an_extension_of_the_reference(table: str) -> None:
+    assert "extension of the reference" in table
 
 
 @pytest.mark.parametrize("name", sorted(secret_patterns.RESERVED_NAMES))

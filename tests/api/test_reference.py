@@ -172,7 +172,7 @@ def test_there_is_no_key_without_a_row() -> None:
         "train": TrainConfig,
         "wandb": WandbConfig,
     }
-    extensions = {"eval"}
+    extensions = {"eval", "budget"}
     keys = {
         f"{table}.{key}".removeprefix(".")
         for table, model in tables.items()

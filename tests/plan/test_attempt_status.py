@@ -36,3 +36,16 @@ def test_attempts_stay_in_the_order_of_their_pods() -> None:
     assert [attempt.pod for attempt in world.decide().status.attempts] == [
         "pod-z", "pod-y", "pod-x",
     ]  # fmt: skip
+
+
+def test_an_attempt_whose_end_no_kubelet_has_dated_ends_when_that_is_seen() -> None:
+    """Without an end it would hold its GPUs for ever, and use up every budget."""
+    evicted = make_pod(age=timedelta(minutes=10))
+    evicted["status"] |= {"phase": "Failed", "reason": "Evicted", "containerStatuses": []}
+    evicted["status"]["startTime"] = evicted["metadata"]["creationTimestamp"]
+    world = running().seeing(pods=(evicted,))
+    world = world.act(world.decide())
+    seen = world.later(hours=5).decide().status
+
+    assert seen.attempts[0].end == worlds.NOW
+    assert seen.gpu_seconds == 600

@@ -9,10 +9,13 @@ from types import SimpleNamespace
 from typing import IO, Any, cast
 
 import pytest
+import typer
 import yaml
 
+from flashrun.api.resource import FlashRun
 from flashrun.cli.cluster import follow
-from flashrun.cli.output.run_view import RunView
+from flashrun.cli.output.failure import ExitCode
+from flashrun.cli.output.run_view import PlainView, RunView
 from tests.cli.following import Following, Stage
 from tests.cli.golden import RUNS, golden_run
 
@@ -202,3 +205,31 @@ def test_the_summary_has_the_end_of_the_last_attempt_if_it_comes_soon(
     manifest = asyncio.run(follow.settled_manifest(session, "run", seconds))
 
     assert ("end" in manifest["status"]["attempts"][0]) is ended
+
+
+class RunOfStates:
+    """A session whose run has one state after the other."""
+
+    def __init__(self, *states: dict[str, Any]) -> None:
+        self.states = [*states]
+
+    async def get_run(self, _: str) -> FlashRun:
+        state = self.states.pop(0)
+        manifest = yaml.safe_load(GOLDEN.read_text())
+        manifest["metadata"] |= {"namespace": "team", "generation": 2}
+        return FlashRun.from_manifest({**manifest, "status": state})
+
+
+def test_following_ends_when_the_budget_is_used_up_and_goes_on_when_it_was_just_raised() -> None:
+    used_up = {"reason": "BudgetUsedUp", "message": "The run has used 2 of its 2 GPU hours."}
+    paused = {"phase": "Suspended", "pending": used_up}
+    before, ended = paused | {"observedGeneration": 1}, paused | {"observedGeneration": 2}
+    session: Any = RunOfStates(before, {"phase": "Running"}, {"phase": "Suspended"}, ended, {})
+    view: Any = PlainView()
+    run = asyncio.run(follow.follow_run(session, "run", view, log=False))
+
+    assert run.status.observed_generation == 2
+    assert len(session.states) == 1
+    with pytest.raises(typer.Exit) as stopped:
+        follow.report_outcome(run)
+    assert stopped.value.exit_code == ExitCode.RUN_FAILED

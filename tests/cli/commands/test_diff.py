@@ -2,6 +2,7 @@
 
 import json
 
+from flashrun.api.config import BudgetConfig
 from flashrun.cli.commands import diff
 from flashrun.cli.output.failure import ExitCode
 from tests.cli.golden import golden_run
@@ -33,6 +34,14 @@ def test_runs_differ_in_what_was_given_and_in_what_the_platform_chose() -> None:
     assert diff.differences(diff.flat_settings(old), diff.flat_settings(new)) == {
         "train.steps": (diff.flat_settings(old)["train.steps"], 7),
         "platform.pool": (old.status.resolved.pool, "other"),  # type: ignore[union-attr]
+    }
+
+
+def test_runs_differ_in_their_budgets() -> None:
+    old = golden_run("running")
+    new = old.replace(spec=old.spec.replace(budget=BudgetConfig(gpu_hours=2)))
+    assert diff.differences(diff.flat_settings(old), diff.flat_settings(new)) == {
+        "budget.gpu_hours": (None, 2.0)
     }
 
 

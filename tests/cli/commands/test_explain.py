@@ -61,3 +61,8 @@ def test_every_key_has_a_meaning_and_a_type(shell: Shell) -> None:
 
 def test_a_stop_sequence_is_said_to_be_absent_from_what_is_scored(shell: Shell) -> None:
     assert "with </answer>, they see <answer>42" in shell("explain", "stop_sequences").stdout
+
+
+@pytest.mark.parametrize("key", ["budget.gpu_hours", "eval.every"])
+def test_a_key_of_our_own_is_called_an_extension_of_the_reference(shell: Shell, key: str) -> None:
+    assert "(An extension of the reference.)" in shell("explain", key).stdout

@@ -52,8 +52,16 @@ def test_a_name_with_a_digest_changes_with_the_config_alone(shell: Shell) -> Non
     assert re.fullmatch("sums-[0-9a-f]{8}", first)
     shell.write("config.toml", "# a comment\n\n" + REFERENCE)
     assert rendered_name(shell, "--name", "sums", "-n", "team-b") == first
-    assert rendered_name(shell, "--name", "sums", "--set", "train.seed=7") != first
-    assert rendered_name(shell, "--name", "sums", "--secret", "team-keys") != first
+    others = (("--set", "train.lora_rank=7"), ("--secret", "team-keys"))
+    names = {rendered_name(shell, "--name", "sums", *words) for words in others}
+    assert all(re.fullmatch("sums-[0-9a-f]{8}", name) for name in names)
+    assert len(names | {first}) == 3
+
+
+def test_a_raised_budget_keeps_the_name_so_that_the_same_run_goes_on(shell: Shell) -> None:
+    shell.write("config.toml", REFERENCE)
+    first = rendered_name(shell, "--name", "sums")
+    assert rendered_name(shell, "--name", "sums", "--set", "budget.gpu_hours=9") == first
 
 
 def test_a_secret_keeps_its_name_when_the_digest_changes(shell: Shell) -> None:

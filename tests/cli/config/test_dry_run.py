@@ -84,7 +84,7 @@ def test_what_dry_run_prints_is_a_config_again(shell: Shell, algorithm: str) -> 
     shell.write(
         "rich.toml",
         REFERENCE.replace("[train]", 'params = {a = {b = ["x", 1]}, "c d" = "é\\n"}\n[train]')
-        + '[worker_env]\nFLAG = "on"\n[wandb]\nproject = "p"\n',
+        + '[worker_env]\nFLAG = "on"\n[wandb]\nproject = "p"\n[budget]\ngpu_hours = 2.5\n',
     )
     first = shell("train", "rich.toml", "--dry-run", "--set", f"algorithm={algorithm}").stdout
     shell.write("again.toml", first)
@@ -92,6 +92,7 @@ def test_what_dry_run_prints_is_a_config_again(shell: Shell, algorithm: str) -> 
     once = shell("train", "rich.toml", "--dry-run", "--set", f"algorithm={algorithm}", "-o", "json")
 
     assert json.loads(again)["spec"] == json.loads(once.stdout)["spec"]
+    assert json.loads(again)["spec"]["budget"] == {"gpu_hours": 2.5}
 
 
 def test_an_adapter_brings_its_own_rank(shell: Shell) -> None:

@@ -581,6 +581,16 @@ class WandbConfig(Section):
     """Name of the run; ``flash-<algorithm>-<run>`` when left out."""
 
 
+class BudgetConfig(Section):
+    """Bound on what the run may use; an extension of the reference."""
+
+    gpu_hours: Annotated[float, Field(gt=0, le=1_000_000), NUMBER] | None = Field(
+        default=None, examples=[8]
+    )
+    """GPU hours that the run may use, counted over all attempts as ``flash cost`` does. Then it
+    saves and pauses; it goes on when this is raised."""
+
+
 class RunConfig(Section):
     """One run as its author describes it."""
 
@@ -613,6 +623,8 @@ class RunConfig(Section):
     """Environment variables of the trainer that are not secret; the spec contains them."""
     wandb: WandbConfig = WandbConfig()
     """Weights & Biases labels."""
+    budget: BudgetConfig = BudgetConfig()
+    """Bound on what the run may use; an extension of the reference."""
 
     def keys_of_the_other_algorithm(self) -> tuple[str, ...]:
         """Return the ``train`` keys that were given but mean nothing to this algorithm."""

@@ -119,6 +119,11 @@ class Reason(Word):
     TRAINED = "Trained", "The run has succeeded: result and adapter are in storage."
     SUSPENDING = "Suspending", "The run was suspended; the trainer saves and stops."
     SUSPENDED = "Suspended", "The run is paused by spec.control.suspend."
+    BUDGET_USED_UP = (
+        "BudgetUsedUp",
+        "The run has used its GPU hours and is paused: raise spec.budget.gpuHours to go on.",
+        Owner.USER,
+    )
     CANCELLING = "Cancelling", "The run was cancelled; the trainer saves and stops."
     CANCELLED = "Cancelled", "The run was cancelled; its checkpoints are kept."
     STOPPED_BY_SWEEP = (
@@ -674,7 +679,7 @@ class Phase(Word):
     STARTING = "Starting", "The Job exists; its pods are being scheduled and prepared."
     RUNNING = "Running", "The trainer is at work."
     RETRYING = "Retrying", "An attempt ended, and the next one is being started."
-    SUSPENDED = "Suspended", "The run is paused by spec.control.suspend."
+    SUSPENDED = "Suspended", "The run is paused by spec.control.suspend, or its budget is used up."
     CANCELLING = "Cancelling", "The run was cancelled; the trainer saves and stops."
     SUCCEEDED = "Succeeded", "Result and adapter are in storage."
     FAILED = "Failed", "The run has failed; status.failure says why."

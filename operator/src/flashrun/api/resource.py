@@ -57,7 +57,7 @@ class Control(Section):
 
 
 class FlashRunSpec(RunConfig):
-    """What to train; immutable except ``control``."""
+    """What to train; immutable except ``control`` and ``budget``."""
 
     secret_refs: tuple[SecretRef, ...] = Field(default=(), max_length=16)
     """Secrets with the values of ``environment.secrets``; the first one that has a name wins."""

@@ -43,6 +43,7 @@ COMMANDS: Final = (
     CommandEntry("checkpoints", "List a run's checkpoints."),
     CommandEntry("pull", "Download an adapter and print the folder that holds it."),
     CommandEntry("save", "Ask a run for a checkpoint at its next step."),
+    CommandEntry("budget", "Change how many GPU hours a run may use."),
     CommandEntry("cancel", "End a run for good; what it saved is kept."),
     CommandEntry("runs", "List the runs of a namespace, newest first."),
     CommandEntry("diff", "Show the settings in which two runs differ."),

@@ -19,18 +19,19 @@ def attempt_statuses(
     counts as ended now.
     """
     pinned = before.resolved
+    seen_end = whole_seconds(now) if before.phase not in TERMINAL else None
     entries = {attempt.pod: attempt for attempt in before.attempts}
     for attempt in group_attempts(pods):
         leader = attempt.leader
         if leader.index == 0:
-            entry = _attempt_status(entries.get(leader.name), attempt, observed.storage)
+            entry = _attempt_status(entries.get(leader.name), attempt, observed.storage, seen_end)
             if pinned is not None and leader.job == pinned.job:
                 entry = entry.replace(gpus=pinned.gpus, pool=pinned.pool)
             entries[leader.name] = entry
     for name in entries.keys() - {pod.name for pod in pods}:
-        if entries[name].end is None and before.phase not in TERMINAL:  # deleted between passes
+        if entries[name].end is None and seen_end is not None:  # deleted between passes
             held = entries[name].held_from or entries[name].start
-            end = whole_seconds(now) if held is not None else None
+            end = seen_end if held is not None else None
             entries[name] = entries[name].replace(reason=Reason.POD_LOST, end=end)
     order = _creation_order([attempt.pod for attempt in before.attempts], pods)
     return tuple(entries[name] for name in order if name in entries)
@@ -56,8 +57,15 @@ def _creation_order(listed: list[str], pods: tuple[Pod, ...]) -> list[str]:
 
 
 def _attempt_status(
-    before: AttemptStatus | None, attempt: Attempt, storage: StorageView
+    before: AttemptStatus | None,
+    attempt: Attempt,
+    storage: StorageView,
+    seen_end: datetime | None,
 ) -> AttemptStatus:
+    """Return the entry of an attempt; one whose end nobody has dated ended at ``seen_end``.
+
+    The kubelet of an evicted pod dates no end, and that of a lost node cannot.
+    """
     pod, cause = attempt.leader, attempt.first_failure
     before = before or AttemptStatus(number=0, pod=pod.name)
     ended = not pod.active
@@ -66,6 +74,7 @@ def _attempt_status(
     if from_step is None and number:  # once: checkpoints may be hidden from a later pass
         from_step = _resumed_step(storage, number)
     held = [moment for moment in (before.held_from, pod.accepted, pod.started) if moment]
+    undated_end = before.end or (seen_end if held else None)
     failed_first = f"Pod {cause.name} failed first."[:256] if cause is not pod else ""
     return AttemptStatus(
         number=number,
@@ -75,7 +84,7 @@ def _attempt_status(
         pool=before.pool,
         held_from=min(held) if held else None,
         start=pod.started or before.start,
-        end=pod.ended or before.end if ended else None,
+        end=pod.ended or undated_end if ended else None,
         reason=failures.pod_reason(cause) if ended else NO_REASON,
         exit_code=cause.exit_code if ended else None,
         message=failed_first if ended else "",

@@ -16,6 +16,7 @@ from flashrun.api.resource import FlashRun
 from flashrun.plan.due_times import seconds_to_next_pass
 from flashrun.plan.policies.active_job import follow_job
 from flashrun.plan.policies.admission import refuse_invalid_spec, wait_for_storage
+from flashrun.plan.policies.budget_end import pause_at_budget
 from flashrun.plan.policies.cancellation import cancel_run
 from flashrun.plan.policies.failed_job import retry_or_fail
 from flashrun.plan.policies.held_pods import end_held_pods
@@ -44,6 +45,7 @@ POLICIES: Final[tuple[Policy, ...]] = (
     wait_for_storage,
     wait_for_secrets,
     suspend_run,
+    pause_at_budget,
     wait_for_turn,
     launch_job,  # from here on the run has a Job
     retry_or_fail,

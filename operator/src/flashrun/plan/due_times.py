@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from datetime import timedelta
 from typing import Final
 
+from flashrun.plan import budgets
 from flashrun.plan.policies.active_job import IMAGE_PATIENCE
 from flashrun.plan.policies.lost_node import NODE_LOST
 from flashrun.plan.run_context import RunContext
@@ -18,7 +19,8 @@ OVERDUE_SECONDS: Final = 60.0
 
 
 def seconds_to_next_pass(context: RunContext) -> float:
-    """Return in how many seconds credentials, a stall, a lost node or an image are due."""
+    """Return in how many seconds credentials, a stall, a lost node, an image or the end
+    of a budget are due."""
     left = (item.total_seconds() for item in _times_left(context))
     waits = (max(SHORTEST_SECONDS, seconds) if seconds > 0 else OVERDUE_SECONDS for seconds in left)
     return min(LONGEST_SECONDS, *waits, LONGEST_SECONDS)
@@ -29,6 +31,8 @@ def _times_left(context: RunContext) -> Iterator[timedelta]:
     sweep = context.run.spec.sweep
     if sweep is not None and sweep.stop_worse is not None:
         yield SWEEP_LOOK
+    if (left := budgets.time_left(context.run, context.status, context.now)) is not None:
+        yield left
     half_life = timedelta(seconds=platform.storage.credentials_seconds) / 2
     for expires in (observed.access_expires, context.run.status.storage_access_expires):
         if expires is not None:

@@ -3,7 +3,7 @@
 pydantic writes JSON Schema; the API server wants a structural OpenAPI v3 schema. Between the two,
 ``$ref`` is inlined, ``anyOf`` with null becomes the other half (an absent key says the same), and
 numeric exclusive bounds become the boolean form. Rules in CEL make a spec immutable except for
-``control``, and keep a cancelled run cancelled.
+``control`` and ``budget``, and keep a cancelled run cancelled.
 """
 
 import sys
@@ -156,7 +156,7 @@ def _immutable_rules() -> list[Schema]:
     fields = [
         field.alias or name
         for name, field in FlashRunSpec.model_fields.items()
-        if name != "control"
+        if name not in ("control", "budget")
     ]
     return [
         {

@@ -67,6 +67,13 @@ class ClusterSession:
             names.KIND, self.namespace, name, body, manager=names.CLI_FIELD_MANAGER
         )
 
+    async def set_budget(self, name: str, gpu_hours: float) -> None:
+        """Change how many GPU hours a run may use."""
+        body = {"spec": {"budget": {"gpuHours": gpu_hours}}}
+        await self.cluster.patch(
+            names.KIND, self.namespace, name, body, manager=names.CLI_FIELD_MANAGER
+        )
+
     async def get_platform(self) -> "PublicPlatform | None":
         """Return the platform's description of itself; None when it cannot be read.
 

@@ -1,5 +1,7 @@
 """Follow a run until it has ended: print its log as it is written, and a line with its progress.
 
+One that is paused because its budget is used up counts as ended.
+
 Following ends only when the containers' logs have been read to their ends. Log lines that could not
 be read from a pod, because it is gone or was never seen, are read from storage.
 """
@@ -15,7 +17,7 @@ from typing import Any, Final
 import typer
 
 from flashrun.api.pod import TRAINER_CONTAINER
-from flashrun.api.reasons import TERMINAL, Phase
+from flashrun.api.reasons import TERMINAL, Phase, Reason
 from flashrun.api.resource import FlashRun
 from flashrun.cli.cluster.connection import ClusterSession, parse_run
 from flashrun.cli.cluster.metrics_feed import MetricsFeed
@@ -227,11 +229,11 @@ def _has_ended(run: FlashRun, attempt: int) -> bool:
 async def _poll(
     session: ClusterSession, name: str, first: FlashRun, view: RunView
 ) -> AsyncIterator[FlashRun]:
-    """Yield the run about every second, the last time when it has ended."""
+    """Yield the run about every second, the last time when it has ended or has no budget left."""
     run, lost = first, False
     while True:
         yield run
-        if run.status.phase in TERMINAL:
+        if _is_over(run):
             return
         await asyncio.sleep(POLL_SECONDS)
         try:
@@ -242,6 +244,20 @@ async def _poll(
             if not lost:
                 view.show_notice(f"{error}; trying again, the run is not affected")
             lost = True
+
+
+def _is_over(run: FlashRun) -> bool:
+    """Return whether a run has ended, or is paused until a person raises its budget.
+
+    Of a spec that has just changed, the status says nothing yet.
+    """
+    status = run.status
+    if status.phase in TERMINAL:
+        return True
+    used_up = status.pending is not None and status.pending.reason is Reason.BUDGET_USED_UP
+    return (
+        used_up and status.phase is Phase.SUSPENDED and status.observed_generation == run.generation
+    )
 
 
 async def _redraw(view: RunView) -> None:

@@ -94,6 +94,7 @@ def flat_settings(run: FlashRun) -> dict[str, Any]:
         "eval": _eval_settings(run),
         "worker_env": given.get("worker_env", {}),
         "wandb": given.get("wandb", {}),
+        "budget": given.get("budget", {}),
         "secret_refs": list(given_secrets(run)) or None,
         "platform": _platform_choices(run.status.resolved),
     }

@@ -30,6 +30,8 @@ _BOUNDS: Final = {
 """Text for the bounds in a JSON Schema."""
 
 
+_EXTENSIONS: Final = frozenset({"eval", "budget"})
+"""Tables that only FlashRun has."""
 _EXTENSION: Final = " (An extension of the reference.)"
 """What follows the meaning of a key that only FlashRun has."""
 
@@ -184,7 +186,7 @@ def _key(
     )
     return ConfigKey(
         name=name,
-        meaning=_meaning(field["description"]) + _EXTENSION * (table == "eval"),
+        meaning=_meaning(field["description"]) + _EXTENSION * (table in _EXTENSIONS),
         type=" or ".join(_type(option) for option in options),
         bounds=_bounds(options[-1]),
         required=required,

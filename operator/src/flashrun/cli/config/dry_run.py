@@ -86,7 +86,7 @@ def list_settings(composed: ComposedConfig) -> list[Setting]:
         *_train_settings(composed),
         *_eval_settings(composed),
     ]
-    for table in ("worker_env", "wandb"):
+    for table in ("worker_env", "wandb", "budget"):
         given = getattr(config, table)
         pairs = given if isinstance(given, dict) else given.model_dump(exclude_none=True)
         settings += [_setting(composed, table, key, value) for key, value in pairs.items()]

@@ -31,9 +31,11 @@ def run_manifest(
 def name_with_digest(stem: str, config: RunConfig, secret_names: Sequence[str]) -> str:
     """Return ``stem`` with a digest of the spec: equal specs have equal names.
 
-    A spec is immutable, so a changed config needs a new run. In git the changed name makes one.
+    A spec is immutable, so a changed config needs a new run. In git the changed name makes one. The
+    budget may change, and is not part of the name.
     """
     spec = run_manifest(config, stem, None, secret_names)["spec"]
+    spec.pop("budget", None)
     text = json.dumps(spec, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return f"{stem}-{hashlib.sha256(text.encode()).hexdigest()[:_DIGEST_DIGITS]}"
 
