@@ -51,6 +51,20 @@ def test_the_settings_file_is_what_the_operator_reads(render) -> None:
     assert platform.models_from_mirror
 
 
+def test_a_budget_reaches_the_operator_and_is_of_a_namespace_that_is_served(render) -> None:
+    hours = {"gpuHoursPerMonth": 500}
+    made = _named(render({"budgets": {"default": hours}}), "ConfigMap", "flashrun-platform")
+    platform = Platform.validate_manifest(yaml.safe_load(made["data"]["platform.yaml"]))
+    assert platform.budgets["default"].gpu_hours_per_month == 500
+    for refused, words in (
+        ({"elsewhere": hours}, "budgets: elsewhere is not one of the namespaces"),
+        ({"default": {"gpuHoursPerMonth": 0}}, "gpuHoursPerMonth"),
+        ({"default": {"gpuHours": 1}}, "gpuHours"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            render({"budgets": refused})
+
+
 def test_storage_keys_are_in_the_secret_and_nowhere_else(render) -> None:
     objects = render()
     secret = _named(objects, "Secret", "flashrun-storage")

@@ -39,6 +39,7 @@ from flashrun.controller.bounded_answers import BoundedAnswers
 from flashrun.controller.events import EventPoster
 from flashrun.controller.known_runs import KnownRuns
 from flashrun.controller.mirror_reader import MirrorReader
+from flashrun.controller.namespace_usage import NamespaceUsage
 from flashrun.controller.object_cache import ObjectCache
 from flashrun.controller.observe import Observer
 from flashrun.controller.poll import HeartbeatPoller
@@ -129,8 +130,16 @@ class World:
         )
         self.operators_cluster = self.cluster.with_answers(BoundedAnswers())
         mirror = MirrorReader(self.store, self.platform)
+        usage = NamespaceUsage(
+            self.operators_cluster,
+            self.store,
+            self.platform.budgets,
+            lambda: datetime.now(UTC) + self.ahead,
+        )
         observer = Observer(
-            self.operators_cluster, self.store, self.heartbeats, mirror, cache=self.cache
+            *(self.operators_cluster, self.store, self.heartbeats, mirror),
+            cache=self.cache,
+            usage=usage,
         )
         self.poster = EventPoster(self.operators_cluster, lambda: self.leading)
         self.known = KnownRuns(self.store, lambda: "installation")
@@ -145,6 +154,7 @@ class World:
             leading=lambda: self.leading,
             clock=lambda: datetime.now(UTC) + self.ahead,
             cache=self.cache,
+            usage=usage,
         )
 
     @property

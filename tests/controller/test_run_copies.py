@@ -21,6 +21,7 @@ from flashrun.cli.commands.rerun import compose_changes
 from flashrun.cli.report.report_data import read_report
 from flashrun.controller.run_copies import RunCopies
 from flashrun.plan.endings import ending_of_deleted
+from flashrun.plan.gpu_time import GpuTime
 from flashrun.store import Store
 from flashrun.store_errors import KeyNotFound, Unavailable
 from tests.cli.shell import Shell, published
@@ -196,7 +197,7 @@ def test_a_copy_is_closed_once_and_a_forged_one_stops_nothing(store: Store) -> N
     run = running().run
     copies, key = RunCopies(store), names.run_record_key(run.storage_prefix)
     identity = RunIdentity(namespace=run.namespace, name=run.name, uid=run.uid)
-    ending = ending_of_deleted(identity, datetime.now(UTC))
+    ending = ending_of_deleted(identity, datetime.now(UTC), GpuTime())
     store.delete([key])
     copies.close(ending)
     assert not store.exists(key)  # an earlier version wrote none
@@ -224,7 +225,7 @@ def test_a_copy_that_names_another_run_changes_nothing_of_that_run(store: Store)
     before = store.get_bytes(their_key)
     store.put_bytes(key, before.replace(b'"Running"', b'"Starting"'))
     identity = RunIdentity(namespace=mine.namespace, name=mine.name, uid=mine.uid)
-    copies.close(ending_of_deleted(identity, datetime.now(UTC)))
+    copies.close(ending_of_deleted(identity, datetime.now(UTC), GpuTime()))
     assert store.get_bytes(their_key) == before
 
 

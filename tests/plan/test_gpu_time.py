@@ -1,10 +1,11 @@
 """GPU time of attempts and runs."""
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 from flashrun.api.resource import AttemptStatus, FlashRunStatus, ResolvedStatus
 from flashrun.plan.gpu_time import (
     attempt_seconds,
+    gpu_time,
     newly_ended_seconds,
     seconds_by_pool,
     used_until,
@@ -80,6 +81,19 @@ def test_a_run_that_is_deleted_has_used_its_gpu_until_then() -> None:
         "spec": world.run.spec.to_manifest(),
         "status": status,
     }
-    assert used_until(manifest, NOW + timedelta(seconds=30)) == 60
-    assert used_until({**manifest, "spec": {}}, NOW) == 0
-    assert used_until({}, NOW) == 0
+    assert used_until(manifest, NOW + timedelta(seconds=30)).total == 60
+    assert used_until({**manifest, "spec": {}}, NOW).total == 0
+    assert used_until({}, NOW).total == 0
+
+
+def test_the_part_of_a_month_begins_with_its_first_day() -> None:
+    november = datetime(2026, 11, 1, 6, tzinfo=UTC)
+    over_midnight = AttemptStatus(
+        number=1, pod="pod", gpus=2, held_from=november - timedelta(hours=9), end=november
+    )
+    found = gpu_time(FlashRunStatus(attempts=(over_midnight,), gpu_seconds=18 * 3600), november)
+    assert (found.total, found.of_month) == (18 * 3600, 12 * 3600)
+    one_that_goes_on = over_midnight.replace(end=None)
+    status = FlashRunStatus(attempts=(one_that_goes_on,))
+    assert gpu_time(status, november).total == 0
+    assert gpu_time(status, november, goes_on=True).of_month == 12 * 3600

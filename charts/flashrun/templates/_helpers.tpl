@@ -38,7 +38,7 @@ app.kubernetes.io/component: operator
 {{- define "flashrun.platform" -}}
 {{- $storage := omit .Values.storage "existingSecret" "accessKey" "secretKey" "sharedAccessKey" "sharedSecretKey" "webIdentity" -}}
 {{- $trainer := merge (dict "caBundleConfigMap" (include "flashrun.caConfigMap" .)) .Values.trainer -}}
-{{- dict "namespaces" .Values.namespaces "storage" $storage "trainer" $trainer "pools" .Values.pools "models" .Values.models "modelsFromMirror" .Values.modelsFromMirror "environments" .Values.environments "retention" .Values.retention | toYaml -}}
+{{- dict "namespaces" .Values.namespaces "storage" $storage "trainer" $trainer "pools" .Values.pools "models" .Values.models "modelsFromMirror" .Values.modelsFromMirror "environments" .Values.environments "budgets" .Values.budgets "retention" .Values.retention | toYaml -}}
 {{- end }}
 
 {{/* The egress rules of trainer pods, each from what `networkPolicy.egress` names, or from an address. */}}

@@ -1,13 +1,14 @@
 """A run that has used its GPU hours saves and pauses, and goes on when it has more."""
 
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from flashrun.api.reasons import ConditionType, Phase, Reason
+from flashrun.plan.budgets import NamespaceBudget
 from tests.plan import worlds
-from tests.plan.worlds import World, checkpoint, failed_job, make_pod, running
+from tests.plan.worlds import World, checkpoint, failed_job, make_pod, make_run, running
 
 HOURS = {"budget": {"gpu_hours": 2}}
 LONG = make_pod(age=timedelta(hours=2))
@@ -117,3 +118,56 @@ def test_a_retry_in_another_place_waits_for_the_budget() -> None:
     assert decision.apply == ()
     assert decision.status.phase is Phase.SUSPENDED
     assert any(item["kind"] == "Job" for item in raised(world, 9).decide().apply)
+
+
+def of_namespace(used_hours: float, gpus: int = 4, problem: str = "") -> NamespaceBudget:
+    renewed = datetime(2026, 12, 1, tzinfo=UTC)
+    return NamespaceBudget(100, used_hours * 3600, gpus, renewed, problem)
+
+
+SHARED = (
+    "The runs of namespace team-a have used its 100 GPU hours of this month: they wait until "
+    "2026-12-01, or until the platform's administrator raises budgets.team-a."
+)
+
+
+def test_a_run_that_has_not_begun_waits_for_the_hours_of_its_namespace() -> None:
+    world = World(make_run())
+    for used, waits in ((99.9, False), (100, True), (250, True)):
+        decision = world.seeing(namespace_budget=of_namespace(used)).decide()
+        assert any(item["kind"] == "Job" for item in decision.apply) is not waits
+        if waits:
+            pending = decision.status.pending
+            assert pending is not None
+            assert (pending.reason, pending.message) == (Reason.NAMESPACE_BUDGET_USED_UP, SHARED)
+            assert decision.status.phase is Phase.PENDING
+            assert decision.requeue_seconds == 60
+
+
+def test_a_run_waits_while_it_is_not_known_what_its_namespace_has_used() -> None:
+    unknown = of_namespace(0, problem="Storage does not answer.")
+    waiting = World(make_run()).seeing(namespace_budget=unknown).decide()
+    assert (waiting.apply, waiting.status.phase) == ((), Phase.PENDING)
+    trains = running().seeing(namespace_budget=unknown).decide()
+    assert (trains.patch, trains.status.phase) == ((), Phase.RUNNING)
+
+
+def test_a_running_run_saves_and_pauses_with_its_namespace_and_goes_on_next_month() -> None:
+    over = running().seeing(namespace_budget=of_namespace(100))
+    stopping = over.decide()
+    assert stopping.patch[0].body == {"spec": {"suspend": True}}
+    ended = make_pod(exit_code=40, age=timedelta(minutes=5))
+    paused = over.act(stopping).seeing(pods=(ended,)).settled()
+    assert paused.run.status.phase is Phase.SUSPENDED
+    assert paused.decide().requeue_seconds == 60
+    ready = paused.run.status.condition(ConditionType.READY)
+    assert ready is not None
+    assert ready.message == SHARED
+    december = paused.seeing(namespace_budget=of_namespace(0, gpus=0))
+    assert december.decide().patch[0].body == {"spec": {"suspend": False}}
+
+
+@pytest.mark.parametrize(("used", "seconds"), [(99.99, 9), (90, 60)])
+def test_the_hours_of_a_namespace_are_looked_at_in_time(used: float, seconds: float) -> None:
+    decision = running().seeing(namespace_budget=of_namespace(used)).decide()
+    assert decision.requeue_seconds == pytest.approx(seconds)

@@ -209,6 +209,14 @@ class EnvironmentSettings(Section):
     replace what runs of the others execute."""
 
 
+class BudgetSettings(Section):
+    """What the runs of a namespace may use together."""
+
+    gpu_hours_per_month: float = Field(gt=0, le=100_000_000)
+    """GPU hours in a calendar month (UTC), as ``flash cost`` counts them. When they are used up,
+    runs save and wait for the next month."""
+
+
 class Retention(Section):
     """How long finished objects are kept."""
 
@@ -229,4 +237,6 @@ class Platform(Section):
     models_from_mirror: bool = False
     """Runs may use each complete model of the mirror, also without an entry in the catalog."""
     environments: EnvironmentSettings = EnvironmentSettings()
+    budgets: dict[str, BudgetSettings] = {}
+    """Budget of GPU hours by namespace; one without an entry has no limit."""
     retention: Retention = Retention()

@@ -124,6 +124,12 @@ class Reason(Word):
         "The run has used its GPU hours and is paused: raise spec.budget.gpuHours to go on.",
         Owner.USER,
     )
+    NAMESPACE_BUDGET_USED_UP = (
+        "NamespaceBudgetUsedUp",
+        "The runs of the namespace have used its GPU hours of this month (budgets in the chart's "
+        "values): running ones save and pause, and all go on next month, or when there are more.",
+        Owner.PLATFORM,
+    )
     CANCELLING = "Cancelling", "The run was cancelled; the trainer saves and stops."
     CANCELLED = "Cancelled", "The run was cancelled; its checkpoints are kept."
     STOPPED_BY_SWEEP = (
@@ -679,7 +685,7 @@ class Phase(Word):
     STARTING = "Starting", "The Job exists; its pods are being scheduled and prepared."
     RUNNING = "Running", "The trainer is at work."
     RETRYING = "Retrying", "An attempt ended, and the next one is being started."
-    SUSPENDED = "Suspended", "The run is paused by spec.control.suspend, or its budget is used up."
+    SUSPENDED = "Suspended", "The run is paused by spec.control.suspend, or a budget is used up."
     CANCELLING = "Cancelling", "The run was cancelled; the trainer saves and stops."
     SUCCEEDED = "Succeeded", "Result and adapter are in storage."
     FAILED = "Failed", "The run has failed; status.failure says why."

@@ -432,6 +432,8 @@ class Ending(Record):
     exit_code: int | None = None
     peak_memory_bytes: int | None = None
     gpu_seconds: int = Field(default=0, ge=0)
+    month_gpu_seconds: int | None = Field(default=None, ge=0)
+    """The part of it in the calendar month (UTC) of the end; earlier versions did not record it."""
     ended: datetime
 
 

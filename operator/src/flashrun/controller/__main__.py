@@ -35,6 +35,7 @@ from flashrun.controller.known_runs import KnownRuns
 from flashrun.controller.lease import Lease
 from flashrun.controller.lost_events import LostEvents
 from flashrun.controller.mirror_reader import MirrorReader
+from flashrun.controller.namespace_usage import NamespaceUsage
 from flashrun.controller.object_cache import ObjectCache
 from flashrun.controller.observe import Observer
 from flashrun.controller.poll import (
@@ -191,7 +192,9 @@ async def _run_workers(
     queue = Queue(loop.time)
     mirror = MirrorReader(store, platform)
     cache = ObjectCache(len(platform.namespaces))
-    observer = Observer(cluster, store, heartbeats, mirror, cache=cache)
+    usage = NamespaceUsage(cluster, store, platform.budgets)
+    usage.publish()
+    observer = Observer(cluster, store, heartbeats, mirror, cache=cache, usage=usage)
     known_runs = KnownRuns(store, lambda: lease.uid)
     acting = cluster.checking_writes(lease.check)
     poster = EventPoster(acting, lambda: lease.held)
@@ -202,6 +205,7 @@ async def _run_workers(
         leading=lambda: lease.held,
         cache=cache,
         metrics=metrics,
+        usage=usage,
     )
 
     async def handle(key: RunKey) -> float | None:

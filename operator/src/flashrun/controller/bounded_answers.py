@@ -339,10 +339,23 @@ class MemberPins(Struct, omit_defaults=True, rename="camel"):
     environment_digest: str = ""
 
 
-class MemberStatus(Struct, omit_defaults=True):
-    """What the other runs of a sweep need of a run's status."""
+class MemberAttempt(Struct, omit_defaults=True, rename="camel"):
+    """For how long an attempt held GPUs."""
+
+    gpus: int = 1
+    held_from: str | None = None
+    start: str | None = None
+    end: str | None = None
+
+
+class MemberStatus(Struct, omit_defaults=True, rename="camel"):
+    """What the other runs of a sweep, or of a namespace with a budget, need of a run's status."""
 
     phase: str = ""
+    start_time: str | None = None
+    completion_time: str | None = None
+    gpu_seconds: int = 0
+    attempts: list[MemberAttempt] | None = None
     resolved: MemberPins | None = None
     pending: MemberPending | None = None
     evaluation: MemberEvaluation | None = None

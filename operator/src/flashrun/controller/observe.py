@@ -28,6 +28,7 @@ from flashrun.cluster import Cluster
 from flashrun.cluster_errors import AlreadyExists, ClusterError, TooLarge
 from flashrun.controller.event_reader import EventReader
 from flashrun.controller.mirror_reader import MirrorReader
+from flashrun.controller.namespace_usage import NamespaceUsage
 from flashrun.controller.object_cache import ObjectCache
 from flashrun.controller.own_objects import OwnObjects
 from flashrun.controller.poll import HeartbeatPoller
@@ -112,7 +113,9 @@ class Observer:
         mirror: MirrorReader | None = None,
         clock: Callable[[], float] = time.monotonic,
         cache: ObjectCache | None = None,
+        usage: NamespaceUsage | None = None,
     ) -> None:
+        self._usage = usage
         self._cluster, self._store, self._heartbeats = cluster, store, heartbeats
         self._mirror, self._cache = mirror, cache
         self._clock = clock
@@ -162,6 +165,7 @@ class Observer:
                 self._heartbeats.unread_etag(run.uid),
             ),
             pull_failed_seconds=self._pull_failures.measure(run.uid, pods),
+            namespace_budget=await self._usage.budget(run.namespace) if self._usage else None,
         )
         # Last: what is decided from it is noted before another pass reads it.
         return replace(observed, sweep=await self._sweeps.view(run))

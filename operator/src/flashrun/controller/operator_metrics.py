@@ -48,6 +48,16 @@ LOST_EVENTS = Counter(
 GPU_SECONDS = Counter(
     "flashrun_gpu_seconds_total", "GPU time of ended attempts.", ["namespace", "pool"]
 )
+BUDGET = Gauge(
+    "flashrun_namespace_budget_gpu_seconds",
+    "GPU time that the runs of a namespace may use in a calendar month.",
+    ["namespace"],
+)
+BUDGET_USED = Gauge(
+    "flashrun_namespace_budget_used_gpu_seconds",
+    "GPU time that they have used in this month; not known until a run of the namespace is seen.",
+    ["namespace"],
+)
 QUEUE_SECONDS = Histogram(
     "flashrun_run_queue_duration_seconds",
     "Time from the creation of a run to the start of its first pod.",

@@ -36,6 +36,7 @@ from flashrun.controller import json_logs, operator_metrics
 from flashrun.controller.events import EventPoster, Subject
 from flashrun.controller.known_runs import KnownRuns
 from flashrun.controller.lease import NotLeading
+from flashrun.controller.namespace_usage import NamespaceUsage
 from flashrun.controller.object_cache import ObjectCache
 from flashrun.controller.observe import JOBS_LIMIT, Observer
 from flashrun.controller.pass_errors import explain_error
@@ -59,7 +60,7 @@ from flashrun.plan.decide import decide
 from flashrun.plan.decisions import RECHECK_SECONDS
 from flashrun.plan.deletions import deleted_status, unfinished_deletion
 from flashrun.plan.endings import ending_of, ending_of_deleted, identity_of, identity_of_run
-from flashrun.plan.gpu_time import used_until
+from flashrun.plan.gpu_time import GpuTime, used_until
 from flashrun.plan.objects import is_owned_by
 from flashrun.plan.pods import read_pod
 from flashrun.plan.policies.lost_node import lost_pod_status
@@ -104,7 +105,9 @@ class Reconciler:
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         cache: ObjectCache | None = None,
         metrics: RunMetrics | None = None,
+        usage: NamespaceUsage | None = None,
     ) -> None:
+        self._usage = usage or NamespaceUsage(cluster, store, {})
         self._cluster = cluster.checking_writes(self._check_leading)
         self._store, self._observer = store, observer
         self._known, self._records = known, RunCopies(store)
@@ -393,6 +396,7 @@ class Reconciler:
             await self._record_ending(run, decision.status)
         if decision.status != run.status:
             await writer.write(decision.status.to_patch())
+            self._usage.note(run, decision.status)
             self._metrics.written(run, decision.status)
         self._unpinned_jobs.pop(run.uid, None)
         self._metrics.show(run, decision.status)
@@ -418,15 +422,16 @@ class Reconciler:
             except StoreError as error:  # the next resync misses the run
                 log.warning("the deletion of a run is not recorded yet: %s", error)
 
-    def _record_deleted(self, run: RunIdentity, gpu_seconds: int) -> None:
+    def _record_deleted(self, run: RunIdentity, used: GpuTime) -> None:
         """Record that a run was deleted, unless it had ended before; raises ``StoreError``."""
         self._check_leading()
-        self._end_as_deleted(run, gpu_seconds)
+        self._end_as_deleted(run, used)
         self._forget(run)
 
-    def _end_as_deleted(self, run: RunIdentity, gpu_seconds: int = 0) -> None:
-        ending = ending_of_deleted(run, self._clock(), gpu_seconds)
-        self._records.close(self._create_ending(ending))
+    def _end_as_deleted(self, run: RunIdentity, used: GpuTime | None = None) -> None:
+        ending = self._create_ending(ending_of_deleted(run, self._clock(), used or GpuTime()))
+        self._usage.end(ending)
+        self._records.close(ending)
 
     def record_missed_deletion(self, run: RunIdentity) -> None:
         """Record that a run was deleted while no operator watched; raises ``StoreError``."""

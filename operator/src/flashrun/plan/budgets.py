@@ -1,12 +1,40 @@
-"""Budgets: the GPU hours that a run may use, and the time that is left of them.
+"""Budgets: the GPU hours that a run, or a namespace, may use, and the time that is left of them.
 
 They are counted as ``flash cost`` counts them, from the time for which pods held GPUs.
 """
 
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from flashrun.api.resource import FlashRun, FlashRunStatus
 from flashrun.plan.gpu_time import seconds_by_pool
+
+
+@dataclass(frozen=True)
+class NamespaceBudget:
+    """The GPU hours of a namespace in this calendar month."""
+
+    hours: float
+    """How many its runs may use."""
+    used_seconds: float
+    gpus: int
+    """GPUs that its runs hold now."""
+    renewed: datetime
+    """When the next month begins, in UTC."""
+    problem: str = ""
+    """One sentence when it is not known what has been used."""
+
+    @property
+    def is_used_up(self) -> bool:
+        """Whether its runs have used all of it."""
+        return not self.problem and self.used_seconds >= self.hours * 3600
+
+    @property
+    def time_left(self) -> timedelta | None:
+        """When it will be used up with the present GPUs; None: not foreseeable."""
+        if self.problem or not self.gpus:
+            return None
+        return timedelta(seconds=(self.hours * 3600 - self.used_seconds) / self.gpus)
 
 
 def used_seconds(status: FlashRunStatus, now: datetime) -> float:

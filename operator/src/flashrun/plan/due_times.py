@@ -14,6 +14,8 @@ LONGEST_SECONDS: Final = 300.0
 """A Secret that somebody deletes is seen by then, because Secrets are not watched."""
 SWEEP_LOOK: Final = timedelta(seconds=30)
 """Time until a run is compared again with the others of its sweep."""
+BUDGET_LOOK: Final = timedelta(seconds=60)
+"""Longest time until the budget of a run's namespace is looked at again."""
 OVERDUE_SECONDS: Final = 60.0
 """Time until something is tried again that was due already and did not succeed in this pass."""
 
@@ -33,6 +35,9 @@ def _times_left(context: RunContext) -> Iterator[timedelta]:
         yield SWEEP_LOOK
     if (left := budgets.time_left(context.run, context.status, context.now)) is not None:
         yield left
+    shared = observed.namespace_budget
+    if shared is not None and (left := shared.time_left) is not None:
+        yield min(left, BUDGET_LOOK)  # other runs may begin before
     half_life = timedelta(seconds=platform.storage.credentials_seconds) / 2
     for expires in (observed.access_expires, context.run.status.storage_access_expires):
         if expires is not None:

@@ -9,6 +9,7 @@ from datetime import datetime
 from flashrun.api.reasons import ConditionType, Phase, Reason
 from flashrun.api.records import Ending, RunIdentity
 from flashrun.api.resource import FailureStatus, FlashRun, FlashRunStatus
+from flashrun.plan.gpu_time import GpuTime, gpu_time
 from flashrun.plan.types import Object
 
 
@@ -16,6 +17,7 @@ def ending_of(run: FlashRun, status: FlashRunStatus, now: datetime) -> Ending:
     """Return the record of a run that has ended with ``status``."""
     identity = identity_of_run(run)
     ended, failure = status.completion_time or now, status.failure
+    used = gpu_time(status, ended)
     if failure is None:
         ready = status.condition(ConditionType.READY)
         return Ending(
@@ -24,6 +26,7 @@ def ending_of(run: FlashRun, status: FlashRunStatus, now: datetime) -> Ending:
             reason=ready.reason if ready else Reason.COMPLETED,
             message=ready.message if ready else "",
             gpu_seconds=status.gpu_seconds,
+            month_gpu_seconds=used.of_month,
             ended=ended,
         )
     return Ending(
@@ -35,6 +38,7 @@ def ending_of(run: FlashRun, status: FlashRunStatus, now: datetime) -> Ending:
         exit_code=failure.exit_code,
         peak_memory_bytes=failure.peak_memory_bytes,
         gpu_seconds=status.gpu_seconds,
+        month_gpu_seconds=used.of_month,
         ended=ended,
     )
 
@@ -50,14 +54,15 @@ def identity_of_run(run: FlashRun) -> RunIdentity:
     return RunIdentity(namespace=run.namespace, name=run.name, uid=run.uid)
 
 
-def ending_of_deleted(run: RunIdentity, now: datetime, gpu_seconds: int = 0) -> Ending:
+def ending_of_deleted(run: RunIdentity, now: datetime, used: GpuTime) -> Ending:
     """Return the record of a run that was deleted before it ended."""
     return Ending(
         run=run,
         phase=Phase.CANCELLED,
         reason=Reason.DELETED,
         message="The run was deleted; its checkpoints are kept.",
-        gpu_seconds=gpu_seconds,
+        gpu_seconds=used.total,
+        month_gpu_seconds=used.of_month,
         ended=now,
     )
 

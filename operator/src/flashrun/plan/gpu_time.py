@@ -5,12 +5,33 @@ also while it pulls an image, downloads the model or installs packages.
 """
 
 from collections.abc import Iterable, Mapping
-from datetime import datetime
-from typing import Any
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
 from flashrun.api.resource import AttemptStatus, FlashRun, FlashRunStatus
+
+
+class GpuTime(NamedTuple):
+    """GPU time of a run, in whole seconds."""
+
+    total: int = 0
+    of_month: int = 0
+    """The part of it in the calendar month, in UTC, at the end of which it is counted."""
+
+
+def month_start(moment: datetime) -> datetime:
+    """Return when the calendar month of ``moment`` began, in UTC."""
+    return moment.astimezone(UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+
+
+def gpu_time(status: FlashRunStatus, moment: datetime, *, goes_on: bool = False) -> GpuTime:
+    """Return the GPU time of a run until ``moment``; attempts that go on count if the run does."""
+    now = moment if goes_on else None
+    month = seconds_by_pool(status, now, month_start(moment))
+    total = seconds_by_pool(status, now)
+    return GpuTime(int(sum(total.values())), int(sum(month.values())))
 
 
 def attempt_seconds(
@@ -57,7 +78,7 @@ def seconds_by_pool(
     return {pool: seconds for pool, seconds in pools.items() if seconds}
 
 
-def used_until(manifest: Mapping[str, Any], now: datetime) -> int:
+def used_until(manifest: Mapping[str, Any], now: datetime) -> GpuTime:
     """Return the GPU time of a run that is deleted ``now``, from its object; 0 if it is unreadable.
 
     Its pods are asked to stop when it is deleted; the time in which they save is not counted.
@@ -65,5 +86,5 @@ def used_until(manifest: Mapping[str, Any], now: datetime) -> int:
     try:
         status = FlashRun.from_manifest(manifest).status
     except (ValidationError, KeyError):
-        return 0
-    return int(sum(seconds_by_pool(status, now).values()))
+        return GpuTime()
+    return gpu_time(status, now, goes_on=True)

@@ -22,6 +22,7 @@ from flashrun.api.records import (
     TrainerControl,
 )
 from flashrun.api.resource import FlashRunStatus
+from flashrun.plan.budgets import NamespaceBudget
 from flashrun.plan.commits import CommitSummary
 from flashrun.plan.mirrored_models import MirrorAnswer
 from flashrun.plan.sweep_members import SweepMember
@@ -148,6 +149,8 @@ class Observed:
     """Uid of a Job that waits in a queue of Kueue, or runs from one → its Workload."""
     sweep: SweepView | None = None
     """The runs of the sweep that it belongs to, where a decision needs them."""
+    namespace_budget: NamespaceBudget | None = None
+    """The GPU hours of the run's namespace; None: it has no limit."""
     storage: StorageView = StorageView()
 
 

@@ -14,6 +14,7 @@ from pydantic import Field
 from flashrun.api.base import Section
 from flashrun.api.catalog import Model
 from flashrun.api.platform import (
+    BudgetSettings,
     EnvironmentSettings,
     PodUser,
     Pool,
@@ -183,6 +184,8 @@ class Values(Section):
     """What runs may ask for, checked by the API server when a run is created."""
     quotas: dict[Namespace, dict[str, int | str]] = {}
     """Hard limits of a ResourceQuota by namespace."""
+    budgets: dict[Namespace, BudgetSettings] = {}
+    """GPU hours that the runs of a namespace may use in a month; without an entry, no limit."""
     retention: Retention = Retention()
     network_policy: NetworkPolicyValues = NetworkPolicyValues()
     monitoring: MonitoringValues = MonitoringValues()

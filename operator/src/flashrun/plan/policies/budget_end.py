@@ -1,39 +1,77 @@
-"""Budget: a run that has used its GPU hours saves and pauses, and goes on when it has more."""
+"""End of a budget: runs save and pause when their GPU hours, or those of the namespace, end."""
 
-from flashrun.api.reasons import TERMINAL, Phase, Reason
+from dataclasses import replace
+from typing import Final
+
+from flashrun.api.reasons import TERMINAL, ConditionType, Phase, Reason
 from flashrun.api.resource import PendingStatus
 from flashrun.plan import budgets, run_status
+from flashrun.plan.decisions import wait
 from flashrun.plan.kueue_workloads import suspend_patches
 from flashrun.plan.policies.failed_job import retry_or_fail
 from flashrun.plan.run_context import RunContext
 from flashrun.plan.types import Decision
 
+RECHECK_SECONDS: Final = 60.0
+"""Time to the next look at the budget of the namespace: the next month is seen by nothing else."""
+
 
 def pause_at_budget(context: RunContext) -> Decision | None:
-    """Suspend the Job of a run whose GPU hours are used up.
+    """Suspend the Job of a run whose GPU hours are used up; let one that has none wait.
 
     A run that has failed for good ends: more hours would not help it.
     """
-    if context.pinned is None or not budgets.is_used_up(context.run, context.status, context.now):
+    if context.pinned is None:
+        return _wait_for_namespace(context)
+    if budgets.is_used_up(context.run, context.status, context.now):
+        reason, message, again = Reason.BUDGET_USED_UP, _run_sentence(context), None
+    elif (shared := context.observed.namespace_budget) is not None and shared.is_used_up:
+        reason, message = Reason.NAMESPACE_BUDGET_USED_UP, _namespace_sentence(context, shared)
+        again = RECHECK_SECONDS
+    else:
         return None
     ended = retry_or_fail(context)
     if ended is not None and ended.status.phase in TERMINAL:
         return None
-    message = _used_up(context)
-    pending = PendingStatus(reason=Reason.BUDGET_USED_UP, message=message)
+    pending = PendingStatus(reason=reason, message=message)
     status = run_status.with_phase(
         context.status.replace(pending=pending),
         context.run,
         context.now,
         phase=Phase.RUNNING if context.active else Phase.SUSPENDED,
-        reason=Reason.BUDGET_USED_UP,
+        reason=reason,
         message=message,
     )
     patch = suspend_patches(context.job, context.workload_of(context.job))
-    return Decision(status=status, patch=patch)
+    return Decision(status=status, patch=patch, requeue_seconds=again)
 
 
-def _used_up(context: RunContext) -> str:
+def _wait_for_namespace(context: RunContext) -> Decision | None:
+    """Let a run wait that has not begun while its namespace has no GPU hours left."""
+    shared = context.observed.namespace_budget
+    if shared is None:
+        return None
+    if shared.problem:
+        reason = Reason.STORAGE_UNAVAILABLE
+        return wait(context, reason, shared.problem, ConditionType.ACCEPTED)
+    if not shared.is_used_up:
+        return None
+    message = _namespace_sentence(context, shared)
+    decision = wait(context, Reason.NAMESPACE_BUDGET_USED_UP, message, ConditionType.ACCEPTED)
+    return replace(decision, requeue_seconds=RECHECK_SECONDS)
+
+
+def _namespace_sentence(context: RunContext, shared: budgets.NamespaceBudget) -> str:
+    """Return one sentence that stays as it is until the next month."""
+    namespace, hours = context.run.namespace, budgets.hours_text(shared.hours * 3600)
+    return (
+        f"The runs of namespace {namespace} have used its {hours} GPU hours of this month: they "
+        f"wait until {shared.renewed:%Y-%m-%d}, or until the platform's administrator raises "
+        f"budgets.{namespace}."
+    )
+
+
+def _run_sentence(context: RunContext) -> str:
     """Return one sentence about the run's own budget; it stays as it is while the run is paused."""
     hours = context.run.spec.budget.gpu_hours
     assert hours is not None  # it is used up
