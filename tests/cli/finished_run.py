@@ -4,6 +4,7 @@ import json
 from typing import NamedTuple
 
 from flashrun.api import names
+from tests.cli.gpu_usage import used
 from tests.cli.models.models import write_model
 from tests.cli.shell import Served
 from tests.cli.storage import checkpoint, metrics_history, store_spec, upload_folder
@@ -39,13 +40,15 @@ def play_finished_run(served: Served) -> FinishedRun:
     config = f"{names.adapter_folder(1)}/adapter_config.json"
     upload_folder(served, names.adapter_prefix(prefix), "adapter", {config: b"{}"}, made / "a")
     point = {"step": 2, "score": "0.5"}
+    gpu_time = used(1, 2, pool="h100")
+    [attempt] = gpu_time["attempts"]
+    attempt |= {"pod": f"{name}-1", "reason": "Completed", "message": LETTERS}
     served.report(
         name,
-        phase="Succeeded",
+        **gpu_time,
         adapter={"ref": name, "bytes": 2},
         checkpoints=[{**checkpoint(name, 2), "score": "0.5"}],
         checkpointCount=1,
-        attempts=[{"number": 1, "pod": f"{name}-1", "reason": "Completed", "message": LETTERS}],
         evaluation={"metric": "score", "examples": 1, "best": point, "last": point},
     )
     write_model(served.flash.folder / "model")
@@ -53,4 +56,5 @@ def play_finished_run(served: Served) -> FinishedRun:
     pushed = served.flash("model", "push", "model", "--id", "streams/small", "--revision", "1")
     assert pushed.returncode == 0, pushed.stderr
     other = served.submit("--set", "algorithm=grpo", "--set", "train.learning_rate=3e-5")
+    served.flash.write("grid.toml", 'config = "config.toml"\n[grid]\ntrain.epochs = [1, 2]\n')
     return FinishedRun(served, name, other)

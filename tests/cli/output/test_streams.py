@@ -11,6 +11,7 @@ import pytest
 from rich.cells import cell_len
 
 from flashrun.cli.output.failure import ExitCode
+from tests.cli.app import COMMANDS
 from tests.cli.finished_run import FinishedRun
 from tests.cli.following import Terminal
 from tests.cli.shell import Shell
@@ -23,9 +24,13 @@ class Command(NamedTuple):
 
     words: str
     code: ExitCode = ExitCode.OK
-    in_cluster: bool = False
+    in_cluster: bool = True
     answers: bool = True
     """Whether it writes to standard output when all is well."""
+    asks: bool = False
+    """Whether it asks a person for a confirmation, which nobody gives without a terminal."""
+    first: str = ""
+    """A command without which it would have nothing to do."""
 
 
 class Typed(NamedTuple):
@@ -37,41 +42,106 @@ class Typed(NamedTuple):
     answers: bool
 
 
-OFFLINE = [
-    Command("version"),
-    Command("--help"),
-    Command("env --help"),
-    Command("models --offline"),  # with a note on standard error
-    Command("train config.toml --dry-run"),
-    Command("train", ExitCode.USAGE),
-    Command("explain stepz", ExitCode.USAGE),
-    Command("status UPPER", ExitCode.NOT_FOUND),
+ANYWHERE = [
+    Command("--help", in_cluster=False),
+    Command("env --help", in_cluster=False),
+    Command("train", ExitCode.USAGE, in_cluster=False),
+    Command("explain stepz", ExitCode.USAGE, in_cluster=False),
+    Command("status UPPER", ExitCode.NOT_FOUND, in_cluster=False),
+    Command("models --offline", in_cluster=False),  # with a note on standard error
+    Command("train config.toml --dry-run", in_cluster=False),
+    Command("version", in_cluster=False),
 ]
-TABLES = ("runs", "models", "gpus", "metrics RUN", "env list", "model list", "diff RUN OTHER")
+"""Commands that are tried with every kind of stream: below a command all is in the same place."""
+TABLES = (
+    "runs",
+    "models",
+    "gpus",
+    "metrics RUN",
+    "env list",
+    "model list",
+    "diff RUN OTHER",
+    "checkpoints RUN",
+    "cost",
+    "sweep status",
+    "sweep start grid.toml --dry-run",
+)
 """Commands that draw a table on a terminal."""
-CLUSTER = [
-    *(Command(words, in_cluster=True) for words in TABLES),
-    *(
-        Command(words, in_cluster=True)
-        for words in (
-            *("status RUN -f", "log RUN -f", "rollouts RUN", "report RUN --out NEW.html"),
-            *("checkpoints RUN", "pull RUN NEW", "cancel RUN", "env pull your-org/your-env NEW"),
-            *("train config.toml --dry-run --server", "train config.toml --background"),
-            *("rerun RUN --background", "doctor"),
-        )
-    ),
-    Command("save RUN", ExitCode.USAGE, in_cluster=True),  # it has ended
-    Command("train config.toml -n nowhere", ExitCode.NOT_FOUND, in_cluster=True),
-]
+PUSHED = "model push model --id streams/NEW --revision 1"
+GONE = "env push env --name your-org/NEW"
+TYPED = {
+    "train": [
+        Command("train config.toml --dry-run --server"),
+        Command("train config.toml --background"),
+        Command("train config.toml -n nowhere", ExitCode.NOT_FOUND),
+    ],
+    "rerun": [Command("rerun RUN --background"), Command("rerun RUN --dry-run --server")],
+    "render": [Command("render config.toml"), Command("render grid.toml -o json")],
+    "sweep start": [
+        Command("sweep start grid.toml --dry-run"),
+        Command("sweep grid.toml --name NEW"),
+        Command("sweep start absent.toml", ExitCode.USAGE),
+    ],
+    "sweep status": [Command("sweep status", first="sweep grid.toml")],
+    "status": [Command("status RUN -f"), Command("status RUN -o json")],
+    "log": [Command("log RUN -f")],
+    "metrics": [
+        Command("metrics RUN"),
+        Command("metrics RUN --csv"),
+        Command("metrics RUN --json"),
+    ],
+    "rollouts": [Command("rollouts RUN")],
+    "report": [Command("report RUN --out NEW.html")],
+    "checkpoints": [Command("checkpoints RUN")],
+    "pull": [Command("pull RUN NEW")],
+    "save": [Command("save RUN", ExitCode.USAGE)],  # it has ended
+    "cancel": [Command("cancel RUN")],
+    "runs": [Command("runs")],
+    "diff": [Command("diff RUN OTHER")],
+    "explain": [Command("explain train.epochs")],
+    "cost": [Command("cost")],
+    "models": [Command("models")],
+    "model push": [Command(PUSHED)],
+    "model list": [Command("model list")],
+    "model delete": [
+        Command("model delete streams/NEW --revision 1 --yes", first=PUSHED),
+        Command("model delete streams/small --revision 1", ExitCode.USAGE, asks=True),
+    ],
+    "gpus": [Command("gpus")],
+    "env setup": [Command("env setup NEW")],
+    "env test": [
+        Command("env test NEW", first="env setup NEW"),
+        Command("env test absent", ExitCode.USAGE),
+    ],
+    "env push": [Command(GONE)],
+    "env pull": [Command("env pull your-org/your-env NEW")],
+    "env list": [Command("env list")],
+    "env delete": [
+        Command("env delete your-org/NEW --yes", first=GONE),
+        Command("env delete your-org/your-env", ExitCode.USAGE, asks=True),
+    ],
+    "schema": [Command("schema")],
+    "doctor": [Command("doctor")],
+    "version": [Command("version")],
+}
+"""Every command, by the words that call it, and what is typed to try it in a cluster."""
+CLUSTER = [command for words in COMMANDS for command in TYPED.get(words, ())]
 
 
-OFFLINE_ONLY = pytest.mark.parametrize(
-    "typed", OFFLINE, ids=lambda command: command.words, indirect=True
+@pytest.mark.parametrize("words", COMMANDS)
+def test_every_command_of_flash_is_tried(words: str) -> None:
+    group = words.partition(" ")[0]
+    assert TYPED[words], f"add {words} to TYPED"
+    assert all(command.words.split()[0] == group for command in TYPED[words])
+
+
+ANYWHERE_ONLY = pytest.mark.parametrize(
+    "typed", ANYWHERE, ids=lambda command: command.words, indirect=True
 )
 """What happens below every command in the same place is tried with few of them."""
 
 
-@pytest.fixture(params=[*OFFLINE, *CLUSTER], ids=lambda command: command.words)
+@pytest.fixture(params=[*ANYWHERE, *CLUSTER], ids=lambda command: command.words)
 def typed(request: pytest.FixtureRequest, shell: Shell) -> Typed:
     command: Command = request.param
     if command.in_cluster:
@@ -82,8 +152,14 @@ def typed(request: pytest.FixtureRequest, shell: Shell) -> Typed:
 def in_cluster(command: Command, run: FinishedRun) -> Typed:
     """A command about the run; what it writes has a new name each time."""
     places = {"RUN": run.name, "OTHER": run.other, "NEW": f"new-{next(_numbers)}"}
-    words = re.sub("|".join(places), lambda found: places[found[0]], command.words)
-    return Typed(run.served.flash, words.split(), command.code, command.answers)
+    first, words = (
+        re.sub(r"\b(" + "|".join(places) + r")\b", lambda found: places[found[0]], text).split()
+        for text in (command.first, command.words)
+    )
+    if first:
+        done = run.served.flash(*first)
+        assert done.returncode == 0, done.stderr
+    return Typed(run.served.flash, words, command.code, command.answers)
 
 
 def end(typed: Typed, redirections: str, **variables: str) -> tuple[int, str]:
@@ -107,12 +183,12 @@ def test_closed_streams_change_nothing(typed: Typed) -> None:
     assert end(typed, "<&- >&- 2>&-")[0] == typed.code
 
 
-@OFFLINE_ONLY
+@ANYWHERE_ONLY
 def test_a_closed_answer_changes_nothing(typed: Typed) -> None:
     assert end(typed, ">&-")[0] == typed.code
 
 
-@OFFLINE_ONLY
+@ANYWHERE_ONLY
 def test_a_full_disk_below_standard_error_changes_nothing(typed: Typed) -> None:
     assert end(typed, "2>/dev/full")[0] == typed.code
 
@@ -125,7 +201,7 @@ def test_a_full_disk_below_the_answer_is_named(typed: Typed) -> None:
     assert ("error: No space left on device\n" in printed) == lost
 
 
-@OFFLINE_ONLY
+@ANYWHERE_ONLY
 def test_full_disks_below_both_leave_the_exit_code(typed: Typed) -> None:
     lost = typed.code is ExitCode.OK and typed.answers
 
@@ -161,7 +237,9 @@ def test_a_pipe_of_another_encoding_gets_what_it_can(
 
 
 @pytest.mark.parametrize("columns", [34, 80])
-@pytest.mark.parametrize("command", CLUSTER, ids=lambda command: command.words)
+@pytest.mark.parametrize(
+    "command", [row for row in CLUSTER if not row.asks], ids=lambda command: command.words
+)
 def test_a_narrow_terminal_gets_whole_names_and_no_wider_table(
     finished_run: FinishedRun, command: Command, columns: int
 ) -> None:

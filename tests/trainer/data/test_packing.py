@@ -1,5 +1,6 @@
 """How the steps of SFT are packed: the same examples and the same loss, with less padding."""
 
+import re
 from itertools import chain
 from typing import Any
 
@@ -92,8 +93,15 @@ def test_the_log_says_how_much_is_padding():
     run = resolved("sft", batch_size=16, epochs=2, max_length=32)
     sentence = packing.describe(packing.make_plan(run, LENGTHS, Layout.PADDED, most_tokens=480))
     assert sentence == (
-        "16 examples, 2 steps of 1 micro-batches, layout padded: 68% of computed tokens are padding"
+        "16 examples, 2 steps of 1 micro-batch each; each example is padded to the longest, "
+        "and 68% of computed tokens are padding"
     )
+    shared = packing.describe(packing.make_plan(run, LENGTHS, Layout.ROWS, most_tokens=32))
+    assert re.search(
+        r"^16 examples, 2 steps of [1-9][0-9]* micro-batches each; several examples share a row, "
+        r"and [0-9]+% of computed tokens are padding$",
+        shared,
+    ), shared
 
 
 def test_packing_needs_fewer_micro_batches_and_computes_less_padding():

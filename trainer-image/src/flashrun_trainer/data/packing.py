@@ -220,6 +220,13 @@ def pack_rows(lengths: Sequence[int], layout: Layout, max_length: int) -> list[l
     return rows
 
 
+_LAYOUTS: Final = {
+    Layout.PADDED: "each example is padded to the longest",
+    Layout.ROWS: "several examples share a row",
+    Layout.FLAT: "all examples of a micro-batch share a row",
+}
+
+
 def describe(plan: PackingPlan) -> str:
     """Return one sentence for the log: the size of the run, and its share of padding."""
     steps = range(min(len(plan.batches), _DESCRIBED_STEPS))
@@ -229,12 +236,12 @@ def describe(plan: PackingPlan) -> str:
         for part in plan.micro_batches(step)
     )
     padding = 1 - plan.tokens_until(len(steps)) / max(computed, 1)
-    examples, rows = len(plan.lengths), len(plan.rows)
+    examples, rows, parts = len(plan.lengths), len(plan.rows), plan.micro_batches_per_step
     return (
         f"{examples} examples{f' of {rows} rows' if rows != examples else ''}, "
-        f"{len(plan.batches)} steps of "
-        f"{plan.micro_batches_per_step} micro-batches, layout {plan.layout}: {padding:.0%} of "
-        "computed tokens are padding" + (f"; {plan.layout_reason}" if plan.layout_reason else "")
+        f"{len(plan.batches)} steps of {parts} micro-batch{'' if parts == 1 else 'es'} each; "
+        f"{_LAYOUTS[plan.layout]}, and {padding:.0%} of computed tokens are padding"
+        + (f"; {plan.layout_reason}" if plan.layout_reason else "")
     )
 
 

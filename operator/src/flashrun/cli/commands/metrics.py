@@ -2,8 +2,8 @@
 
 import asyncio
 import csv
+import io
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from enum import StrEnum
@@ -126,8 +126,10 @@ def _as_data(steps: Mapping[int, Mapping[str, float]], keys: Sequence[str]) -> l
 
 
 def _write_csv(steps: Mapping[int, Mapping[str, float]], keys: Sequence[str]) -> None:
-    writer = csv.writer(sys.stdout, lineterminator="\n")
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
     writer.writerow(("step", *keys))
     for step, row in steps.items():
         if row.keys() & set(keys):
             writer.writerow((step, *(row.get(key, "") for key in keys)))
+    terminal.write(text.getvalue().rstrip("\n"))
