@@ -47,6 +47,30 @@ EAGER_FREE = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "6553
 """Settings of the allocator: memory of an earlier input does not hide that of the next one."""
 
 
+_CREATED = "2026-11-01T12:00:00Z"
+_ENDED = {"exitCode": 1, "reason": "Error", "message": "m", "finishedAt": _CREATED}
+_CONDITION = {"type": "Failed", "status": "True", "reason": "r", "message": "m"}
+ANSWERED: dict[str, dict[str, Any]] = {
+    "Job": {"spec": {"suspend": True}, "status": {"conditions": [_CONDITION]}},
+    "Pod": {
+        "spec": {"nodeName": "n", "containers": [{"resources": {"limits": {"cpu": "1"}}}]},
+        "status": {
+            "phase": "Failed",
+            "conditions": [_CONDITION],
+            "containerStatuses": [{"name": "trainer", "state": {"terminated": _ENDED}}],
+        },
+    },
+    "Event": {"involvedObject": {"uid": "u"}, "type": "Warning", "message": "m"},
+}
+"""What is read of objects, besides their metadata."""
+METADATA = {
+    "name": "run", "namespace": "team", "uid": "u", "creationTimestamp": _CREATED,
+    "labels": {"flashrun.dev/run": "run"}, "annotations": {"a": "b"}, "finalizers": ["f"],
+    "ownerReferences": [{"kind": "Job", "uid": "j", "controller": True}],
+    "managedFields": [{"manager": "m", "fieldsV1": {"f:a": {}}}],
+}  # fmt: skip
+
+
 class Reader(NamedTuple):
     """Something that reads what a tenant wrote."""
 
@@ -181,6 +205,32 @@ def archive_seeds() -> list[bytes]:
     return [good, *(data for data, _ in archives.HOSTILE.values() if len(data) < 4096)]
 
 
+def answer_reader(kind: str, verb: str = "get") -> Reader:
+    """Return the reader of the API server's answers about ``kind``: tenants write these objects."""
+
+    def read(content: bytes) -> None:
+        from flashrun.cluster_errors import ClusterError
+        from flashrun.cluster_requests import RESOURCES, Request
+        from flashrun.controller.bounded_answers import BoundedAnswers
+
+        request = Request(verb, "GET", RESOURCES[kind], "team", "run")
+        with contextlib.suppress(ClusterError):
+            BoundedAnswers().read(request, bytearray(content))
+
+    def seeds() -> list[bytes]:
+        item = {"metadata": METADATA, **ANSWERED[kind]}
+        page = {"metadata": {"continue": "c", "resourceVersion": "7"}, "items": [item, item]}
+        return [json.dumps(page if verb == "list" else item).encode()]
+
+    return Reader(read, seeds, longest=_answer_bytes)
+
+
+def _answer_bytes() -> int:
+    from flashrun.controller.bounded_answers import OBJECT_BYTES
+
+    return OBJECT_BYTES
+
+
 READERS: dict[str, Reader] = {
     **{
         name: record_reader(name)
@@ -194,6 +244,11 @@ READERS: dict[str, Reader] = {
     "expiry annotation": Reader(read_expiry, lambda: [b"2026-11-01T12:00:00Z"], longest=4096),
     "key": Reader(read_key, lambda: [b"attempt-1/step-3/manifest.json"], longest=1024),
     "public ConfigMap": Reader(read_public, public_seeds),
+    "Job": answer_reader("Job"),
+    "page of Jobs": answer_reader("Job", "list"),
+    "pod": answer_reader("Pod"),
+    "page of pods": answer_reader("Pod", "list"),
+    "page of Events": answer_reader("Event", "list"),
     "archive": Reader(read_archive, archive_seeds, longest=16 * 1024, seconds=1.0),
 }  # fmt: skip
 
@@ -208,7 +263,8 @@ def main() -> int:
     given, rest = parser.parse_known_args()
     if given.child:
         fuzz(given.child, rest)
-    python = sides.environment("atheris", ["atheris==3.0.0", f"pydantic=={version('pydantic')}"])
+    ours = (f"{name}=={version(name)}" for name in ("pydantic", "msgspec"))
+    python = sides.environment("atheris", ["atheris==3.0.0", *ours])
     found = [name for name in given.reader or READERS if not _run(python, name, given)]
     print(sides.machine())
     return sides.verdict((f"{len(found)} findings: {', '.join(found) or 'none'}", not found))

@@ -11,7 +11,7 @@ import asyncio
 import json
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from itertools import count
@@ -25,6 +25,7 @@ from flashrun.api import names
 from flashrun.api.exits import Exit
 from flashrun.api.platform import EnvironmentSettings
 from flashrun.api.records import (
+    Ending,
     EnvironmentPointer,
     Heartbeat,
     Progress,
@@ -250,15 +251,60 @@ async def test_poison_records(hostile: World, other: OtherTenant):
     await wait_for_phase(hostile, trainer.run.name, "Failed", stretched(20))
 
 
-async def test_a_run_of_a_restored_backup(hostile: World, other: OtherTenant):
+async def fail_without_a_result(hostile: World) -> tuple[str, str]:
     trainer = await hostile_run(hostile)
-    name = trainer.run.name
     await trainer.end(Exit.DATA)
-    await wait_for_phase(hostile, name, "Failed", stretched(20))
+    await wait_for_phase(hostile, trainer.run.name, "Failed", stretched(20))
+    return trainer.run.name, "Failed"
+
+
+async def succeed(hostile: World) -> tuple[str, str]:
+    trainer = await hostile_run(hostile)
+    await trainer.succeed()
+    await wait_for_phase(hostile, trainer.run.name, "Succeeded", stretched(20))
+    return trainer.run.name, "Succeeded"
+
+
+async def cancel(hostile: World) -> tuple[str, str]:
+    trainer = await hostile_run(hostile)
+    await hostile.control(trainer.run.name, cancel=True)
+    await wait_for_phase(hostile, trainer.run.name, "Cancelled", stretched(20))
+    return await restored_from_before(hostile, trainer, "Cancelled")
+
+
+async def delete(hostile: World) -> tuple[str, str]:
+    trainer = await hostile_run(hostile)
+    await hostile.cluster.delete(names.KIND, HOSTILE, trainer.run.name)
+    return await restored_from_before(hostile, trainer, "Deleted")
+
+
+async def restored_from_before(hostile: World, ended: Trainer, reason: str) -> tuple[str, str]:
+    """Bring a run back from before it was cancelled or deleted; return its name and phase.
+
+    The API server takes neither back: it is another run that trains, with the record of the end.
+    """
+    key = names.ending_key(HOSTILE, ended.run.name, ended.run.uid)
+    for _ in range(int(stretched(100))):
+        if hostile.store.exists(key):
+            break
+        await asyncio.sleep(0.1)
+    ending = hostile.store.get_json(key, Ending)
+    assert (ending.phase, ending.reason) == ("Cancelled", reason)
+    trainer = await hostile_run(hostile)
+    key = names.ending_key(HOSTILE, trainer.run.name, trainer.run.uid)
+    hostile.store.create_json(key, ending.replace(run=trainer.identity))
+    return trainer.run.name, "Cancelled"
+
+
+@pytest.mark.parametrize("end", [fail_without_a_result, succeed, cancel, delete])
+async def test_a_run_of_a_restored_backup(
+    hostile: World, other: OtherTenant, end: Callable[[World], Awaitable[tuple[str, str]]]
+):
+    name, phase = await end(hostile)
+    uid = (await hostile.run(name)).uid
     for number in await hostile.jobs(name):
-        job = names.job_name(name, trainer.run.uid, number)
-        await hostile.cluster.delete("Job", HOSTILE, job)
-    labels = {names.RUN_UID_LABEL: trainer.run.uid}
+        await hostile.cluster.delete("Job", HOSTILE, names.job_name(name, uid, number))
+    labels = {names.RUN_UID_LABEL: uid}
     for _ in range(int(stretched(200))):
         if not await hostile.cluster.list("Pod", HOSTILE, labels):
             break
@@ -267,8 +313,12 @@ async def test_a_run_of_a_restored_backup(hostile: World, other: OtherTenant):
     ended = await hostile.cluster.get(names.KIND, HOSTILE, name)
     nothing = dict.fromkeys(ended["status"])
     await hostile.cluster.patch_status(names.KIND, HOSTILE, name, nothing)
-    await wait_for_phase(hostile, name, "Failed", stretched(10))
-    assert await hostile.jobs(name) == []
+    await wait_for_phase(hostile, name, phase, stretched(10))
+    for _ in range(int(stretched(100))):
+        if not (left := await hostile.jobs(name)):
+            break
+        await asyncio.sleep(0.1)
+    assert left == []
 
 
 async def test_a_result_that_comes_early(hostile: World, other: OtherTenant):

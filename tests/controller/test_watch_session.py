@@ -4,6 +4,8 @@ import asyncio
 import gc
 import json
 import tracemalloc
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -148,9 +150,10 @@ async def test_of_pods_with_very_many_labels_little_is_read_and_all_of_the_other
         assert all((item.run_name, item.run_uid) == (RUN, "uid") for item in recorder.listed)
         assert peak < 6 * 1024 * 1024
         assert kept < 1024 * 1024
-        async with session.get(f"{url}&watch=true&timeoutSeconds=1") as response:
+        async with session.get(f"{url}&watch=true&timeoutSeconds=60") as response:
             async for _ in response.content.iter_chunked(1024):
-                pass
+                if len(recorder.events) == 5:
+                    break
         seen = [item for change, item in recorder.events if change == "ADDED"]
         assert sorted(item.name for item in seen) == ["a", "b", "c", "d", "e"]
 
@@ -215,3 +218,70 @@ async def test_a_watch_keeps_nothing_of_the_spec_of_a_run(world: World):
     [body] = deleted
     assert body["metadata"]["name"] == RUN
     assert not body.keys() & {"spec", "status"}
+
+
+def event_line(name: str, text: str = "") -> bytes:
+    metadata = {
+        "name": name, "namespace": "team", "uid": name, "resourceVersion": "7",
+        "annotations": {"note": text},
+    }  # fmt: skip
+    event = {"type": "MODIFIED", "object": {"metadata": metadata, "spec": {}, "status": {}}}
+    return json.dumps(event).encode() + b"\n"
+
+
+@asynccontextmanager
+async def watched(pieces: list[bytes]) -> AsyncIterator[tuple[Recorder, AsyncIterator[bytes]]]:
+    """A watch that gets ``pieces``, and then nothing more; what it has recorded, and its lines."""
+    open_ended = asyncio.Event()
+
+    async def serve(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        for piece in pieces:
+            await response.write(piece)
+        await open_ended.wait()
+        return response
+
+    app = web.Application()
+    app.router.add_get("/apis/namespaces/team/flashruns", serve)
+    recorder = Recorder()
+    async with TestServer(app) as server:
+        connection = Connection(str(server.make_url("/")))
+        session = watch_session(connection, KINDS, recorder).aiohttp_session
+        url = server.make_url("/apis/namespaces/team/flashruns?watch=true")
+        async with session, session.get(url) as response:
+            yield recorder, response.content.iter_chunked(1024)
+            open_ended.set()
+
+
+@pytest.mark.parametrize("size", [1, 7, 500, 100_000])
+async def test_events_are_read_in_pieces_of_any_size(size: int) -> None:
+    names_of_runs = ["a", "b", "c"]
+    text = b"".join(map(event_line, names_of_runs)) + b"not JSON\n" + event_line("d")
+    pieces = [text[start : start + size] for start in range(0, len(text), size)]
+    async with watched(pieces) as (recorder, lines):
+        for _ in range(4):
+            await anext(lines)
+        assert [item.name for _, item in recorder.events] == [*names_of_runs, "d"]
+        assert recorder.misses == 1
+
+
+async def test_a_watch_that_is_quiet_keeps_nothing_of_its_last_event() -> None:
+    size = 1024 * 1024
+    pieces = [event_line("a"), event_line("b", "x" * size)]
+    async with watched(pieces) as (recorder, lines):
+        await anext(lines)
+        gc.collect()
+        tracemalloc.start()
+        try:
+            while len(recorder.events) < 2:
+                await anext(lines)
+            pieces.clear()
+            waiting = asyncio.create_task(anext(lines))
+            await asyncio.sleep(0.2)
+            kept, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+            waiting.cancel()
+    assert kept < size / 4
+    assert peak > size

@@ -99,7 +99,7 @@ class _WatchLines:
         return getattr(self._content, name)
 
     async def iter_chunked(self, _: int) -> AsyncIterator[bytes]:
-        """Yield one line at a time."""
+        """Yield one line at a time; nothing of it is kept until the next one comes."""
         async for line in self._lines():
             try:
                 mark = self._pass_on(line)
@@ -107,7 +107,9 @@ class _WatchLines:
                 if not isinstance(error, UNREADABLE):
                     log.exception("an unexpected error while an event was read")
                 self._receiver.missed(*self._place)
-            else:
+                mark = b""
+            del line
+            if mark:
                 yield mark
 
     def _pass_on(self, line: bytearray) -> bytes:
@@ -123,19 +125,21 @@ class _WatchLines:
     async def _lines(self) -> AsyncIterator[bytearray]:
         line, too_long = bytearray(), False
         async for piece in self._content.iter_any():
-            *ended, rest = piece.split(b"\n")
-            for part in ended:
-                if not too_long and len(line) + len(part) <= OBJECT_BYTES:
-                    line += part
-                    yield line
+            start = 0
+            while (end := piece.find(b"\n", start)) >= 0:
+                if not too_long and len(line) + end - start <= OBJECT_BYTES:
+                    line += memoryview(piece)[start:end]
+                    ended, line = [line], bytearray()
+                    yield ended.pop()  # this generator keeps nothing of it
                 else:
                     self._receiver.missed(*self._place)
-                line, too_long = bytearray(), False
-            too_long = too_long or len(line) + len(rest) > OBJECT_BYTES
+                line, too_long, start = bytearray(), False, end + 1
+            too_long = too_long or len(line) + len(piece) - start > OBJECT_BYTES
             if too_long:
                 line = bytearray()
             else:
-                line += rest
+                line += memoryview(piece)[start:]
+            del piece
 
 
 def _read_event(line: bytearray) -> _WatchEvent:
