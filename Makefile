@@ -86,6 +86,10 @@ test-reasoning: $(READY) ## check examples/reasoning, and train a real model on 
 test-e2e: $(READY) ## run the tests with real pods
 	@$(BIN)/python -m pytest -q -m e2e
 
+.PHONY: test-flux
+test-flux: $(READY) ## apply runs in git by the libraries of Flux; not part of test
+	@$(BIN)/python -m pytest -q -m slow tests/test_flux.py
+
 .PHONY: bench-trainer
 bench-trainer: $(READY) ## compare the trainer with plain TRL, and uploads with boto3
 	@$(BIN)/python -m bench.trainer
