@@ -116,5 +116,37 @@ pod of its namespace, because its pods may listen on another port; another name 
 {{- $method := ternary (printf "%s.startsWith('%s')" $text (trimSuffix "*" .)) (printf "%s == '%s'" $text .) (hasSuffix "*" .) -}}
 {{- $conditions = append $conditions $method -}}
 {{- end -}}
-{{- join " || " $conditions -}}
+{{- printf "(%s)" (join " || " $conditions) -}}
+{{- end }}
+
+{{/* The binding of a policy to namespaces. */}}
+{{- define "flashrun.policyBinding" }}
+---
+apiVersion: admissionregistration.k8s.io/v1
+kind: ValidatingAdmissionPolicyBinding
+metadata:
+  name: {{ .name }}
+  labels: {{- include "flashrun.labels" .context | nindent 4 }}
+spec:
+  policyName: {{ .name }}
+  validationActions: [Deny]
+  matchResources:
+    namespaceSelector:
+      matchExpressions:
+        - {key: kubernetes.io/metadata.name, operator: In, values: {{ toJson .namespaces }}}
+{{- end }}
+
+{{/* The number of GPUs of a Job in CEL, of whichever resource the pools count. */}}
+{{- define "flashrun.jobGpus" -}}
+{{- $sums := list -}}
+{{- range uniq (splitList "," (include "flashrun.gpuResources" .)) -}}
+{{- $sums = append $sums (printf "object.spec.template.spec.containers.map(c, has(c.resources) && has(c.resources.limits) && '%s' in c.resources.limits ? quantity(c.resources.limits['%s']).asInteger() : 0).sum()" . .) -}}
+{{- end -}}
+(has(object.spec.parallelism) ? int(object.spec.parallelism) : 1) * ({{ join " + " $sums }})
+{{- end }}
+
+{{- define "flashrun.gpuResources" -}}
+{{- $names := list -}}
+{{- range .Values.pools -}}{{- $names = append $names (default "nvidia.com/gpu" .resource) -}}{{- end -}}
+{{- join "," $names -}}
 {{- end }}

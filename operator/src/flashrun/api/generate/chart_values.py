@@ -160,6 +160,10 @@ class PolicyValues(Section):
     """Environments that runs may use; without any, all."""
     max_steps: int = Field(default=0, ge=0)
     """Most optimizer steps, which a run then has to name; 0: no limit."""
+    max_gpu_hours: float = Field(default=0, ge=0)
+    """Largest budget of GPU hours, which a run then has to name; 0: no limit."""
+    max_gpus: int = Field(default=0, ge=0)
+    """Most GPUs that a run gets; 0: no limit."""
 
 
 class Values(Section):
