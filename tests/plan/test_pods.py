@@ -120,6 +120,14 @@ def test_a_pod_ends_as_its_trainer_does_and_not_as_a_stopped_sidecar(kind, code)
     assert read_pod(pod).exit_code == code
 
 
+@pytest.mark.parametrize("name", ["model", "packages"])
+def test_init_containers_that_are_done_end_no_pod_whose_trainer_runs(name: str) -> None:
+    done = {"terminated": {"exitCode": 0, "finishedAt": "2026-11-22T11:59:30Z"}}
+    pod = read_pod(with_container(make_pod(), name, done, "initContainerStatuses"))
+
+    assert (pod.exit_code, pod.trainer_ended, pod.active) == (None, False, True)
+
+
 def test_a_sidecar_that_failed_the_pod_of_a_trainer_that_succeeded_decides_nothing() -> None:
     pod = with_container(make_pod(exit_code=0), "istio-proxy", STOPPED)
     pod["status"]["phase"] = "Failed"
