@@ -84,7 +84,6 @@ PROGRAMS = {
         Program("health", "1", packages=1480),
         Program("helm", "3.22.0", module="helm.sh/helm/v3/cmd/helm@v3.22.0", packages=700),
         Program("flux", "1", packages=570),
-        Program("kueue", "0.17.0", module="sigs.k8s.io/kueue/cmd/kueue@v0.17.0", packages=1500),
     )
 }
 
