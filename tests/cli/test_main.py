@@ -45,7 +45,14 @@ def test_a_command_without_a_cluster_loads_no_client_and_a_quick_one_nothing_slo
 
 NOWHERE = [
     *(f"{command} flash-1-a" for command in ("status", "log", "checkpoints", "pull", "cancel")),
-    *("save flash-1-a", "runs", "gpus", "rerun flash-1-a", "diff flash-1-a flash-1-b"),
+    *(
+        "save flash-1-a",
+        "budget flash-1-a 20",
+        "runs",
+        "gpus",
+        "rerun flash-1-a",
+        "diff flash-1-a flash-1-b",
+    ),
     *("env list", "env pull org/name new", "doctor", "train config.toml"),
 ]
 
@@ -136,6 +143,7 @@ ENDINGS_IN_A_CLUSTER = [
     ("env list", ExitCode.OK),
     ("rerun RUN --background", ExitCode.OK),
     ("save RUN", ExitCode.USAGE),  # it has ended
+    ("budget RUN 20", ExitCode.USAGE),  # it has ended
     ("rerun RUN --set nonsense", ExitCode.USAGE),
     ("status RUN/step-1", ExitCode.USAGE),
     ("log RUN", ExitCode.NOT_FOUND),

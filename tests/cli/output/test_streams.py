@@ -94,6 +94,7 @@ TYPED = {
     "report": [Command("report RUN --out NEW.html")],
     "checkpoints": [Command("checkpoints RUN")],
     "pull": [Command("pull RUN NEW")],
+    "budget": [Command("budget RUN 20", ExitCode.USAGE)],  # it has ended
     "save": [Command("save RUN", ExitCode.USAGE)],  # it has ended
     "cancel": [Command("cancel RUN")],
     "runs": [Command("runs")],
