@@ -20,8 +20,8 @@ HYBRID = TINY | {
     "layer_types": ["linear_attention", "full_attention"],
     "linear_num_key_heads": 1,
     "linear_num_value_heads": 2,
-    "linear_key_head_dim": 16,
-    "linear_value_head_dim": 16,
+    "linear_key_head_dim": 128,  # the same
+    "linear_value_head_dim": 128,
 }
 EXPERTS = HYBRID | {
     "num_experts": 4,
