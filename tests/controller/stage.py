@@ -258,6 +258,15 @@ class World:
         return Trainer(self.cluster, store, await self.run(name), pod, attempt)
 
 
+async def wait_for_object(world: World, kind: str, name: str) -> Object:
+    """Wait until an object is in the namespace of the runs; return it."""
+    end = time.monotonic() + 60
+    while (found := await world.cluster.find(kind, world.namespace, name)) is None:
+        assert time.monotonic() < end, f"{kind} {name} does not exist"
+        await asyncio.sleep(0.1)
+    return found
+
+
 async def wait_for_phase(world: World, name: str, phase: str, seconds: float = 30) -> None:
     """Wait until an operator in a process of its own has written ``phase``."""
     end = time.monotonic() + seconds

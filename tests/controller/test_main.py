@@ -19,7 +19,7 @@ from flashrun.store import Store
 from flashrun.store_errors import StorageForbidden
 from tests.controller.conftest import Operators
 from tests.controller.other_tenant import stretched
-from tests.controller.stage import World, wait_for_phase
+from tests.controller.stage import World, wait_for_object, wait_for_phase
 from tests.controller.test_settings import PLATFORM
 
 pytestmark = pytest.mark.api
@@ -48,10 +48,11 @@ async def test_a_run_is_carried_to_its_end_and_the_namespace_told_what_it_may_kn
     metrics = operators.ask(process, "/metrics")[1]
     assert 'flashrun_runs_ended_total{phase="Succeeded",reason=""} 1.0' in metrics
 
-    public = await world.cluster.get("ConfigMap", world.namespace, names.PUBLIC_CONFIG_MAP)
+    public = await wait_for_object(world, "ConfigMap", names.PUBLIC_CONFIG_MAP)
     told = PublicPlatform.model_validate_json(public["data"][FILE])
     assert [pool.name for pool in told.pools] == ["small", "large"]
     secret = names.STORAGE_USER_SECRET
+    await wait_for_object(world, "Secret", secret)
     text = await world.cluster.secret_value(world.namespace, secret, "access.json")
     person = Store(StorageAccess.model_validate_json(text))
     assert person.exists(names.result_key(trainer.run.storage_prefix))

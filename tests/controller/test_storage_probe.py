@@ -14,7 +14,13 @@ from flashrun.controller.storage_probe import StartProbe
 from flashrun.store import Store
 from flashrun.store_errors import Unsuitable
 from tests.controller.conftest import Operators
-from tests.controller.stage import World, platform, push_environment, wait_for_phase
+from tests.controller.stage import (
+    World,
+    platform,
+    push_environment,
+    wait_for_object,
+    wait_for_phase,
+)
 from tests.servers import kubectl
 from tests.store.small_s3 import Fault, small_s3
 
@@ -55,13 +61,8 @@ async def test_no_run_starts_on_a_store_that_lacks_something_until_it_is_there(
 
 async def published_problem(world: World) -> str | None:
     """Wait until the operator has published what people may know; return what storage lacks."""
-    ends = time.monotonic() + 60
-    while True:
-        found = await world.cluster.find("ConfigMap", world.namespace, names.PUBLIC_CONFIG_MAP)
-        if found is not None:
-            return PublicPlatform.model_validate_json(found["data"][FILE]).storage_problem
-        assert time.monotonic() < ends, "nothing is published"
-        await asyncio.sleep(0.1)
+    found = await wait_for_object(world, "ConfigMap", names.PUBLIC_CONFIG_MAP)
+    return PublicPlatform.model_validate_json(found["data"][FILE]).storage_problem
 
 
 async def waits_for_storage(world: World) -> None:

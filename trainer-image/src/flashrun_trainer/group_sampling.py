@@ -24,32 +24,43 @@ def sample_groups(
     logits_processor: LogitsProcessorList,
     stopping_criteria: StoppingCriteriaList,
     generation_config: GenerationConfig,
+    sharded: bool = False,
     **arguments: Any,
 ) -> torch.Tensor:
     """Return ``input_ids`` (rows, width) with a completion of each row, padded at its end.
 
-    It is an argument of ``generate``, ``custom_generate``, which prepares all others. A model that
-    keeps anything but keys, values and states in its cache, or that is asked for more than tokens,
-    is sampled by transformers' own loop.
+    It is an argument of ``generate``, ``custom_generate``, which prepares all others. The ranks of
+    a ``sharded`` model compute every token together, until all completions of all ranks have ended;
+    what they sample does not depend on it. A model that keeps anything but keys, values and states
+    in its cache, or that is asked for more than tokens, is sampled by transformers' own loop.
     """
     if not _is_supported(generation_config, arguments):
         sampled: torch.Tensor = model._sample(
-            input_ids, logits_processor, stopping_criteria, generation_config, **arguments
+            input_ids,
+            logits_processor,
+            stopping_criteria,
+            generation_config,
+            synced_gpus=sharded,
+            **arguments,
         )
         return sampled
     batch = _Batch(model, input_ids, arguments)
     logits = batch.read_prompts()
+    pad = generation_config._pad_token_tensor
     with model._optimize_model_for_decode():
         while True:
-            scores = logits_processor(batch.ids, logits)
-            if generation_config.do_sample:
-                drawn = torch.multinomial(scores.softmax(dim=-1), num_samples=1)
+            if batch.has_ended:  # other ranks have not
+                batch.append(pad.expand(len(batch.ids), 1))
             else:
-                drawn = scores.argmax(dim=-1, keepdim=True)
-            batch.append(drawn)
-            batch.end(stopping_criteria(batch.ids, None))
-            if batch.has_ended:
-                return batch.padded(generation_config._pad_token_tensor)
+                scores = logits_processor(batch.ids, logits)
+                if generation_config.do_sample:
+                    drawn = torch.multinomial(scores.softmax(dim=-1), num_samples=1)
+                else:
+                    drawn = scores.argmax(dim=-1, keepdim=True)
+                batch.append(drawn)
+                batch.end(stopping_criteria(batch.ids, None))
+            if not model._has_unfinished_sequences(batch.has_ended, sharded, input_ids.device):
+                return batch.padded(pad)
             logits = batch.read_tokens()
 
 

@@ -160,11 +160,8 @@ def installed_for_transformers(
 def _generate_arguments(
     tokenizer: Any, stops: Sequence[str], prompt_length: int, *, sharded: bool
 ) -> dict[str, Any]:
-    """Return the arguments of ``generate`` for ends and for the decoding loop.
-
-    The ranks of a sharded model compute every token together, until the last of them has ended.
-    """
-    arguments: dict[str, Any] = {} if sharded else {"custom_generate": sample_groups}
+    """Return the arguments of ``generate`` for ends and for the decoding loop."""
+    arguments: dict[str, Any] = {"custom_generate": sample_groups, "sharded": sharded}
     if stops:
         criterion = stopping.stop_criterion(tokenizer, stops, prompt_length)
         arguments["stopping_criteria"] = [criterion]
