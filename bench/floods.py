@@ -257,30 +257,11 @@ async def large_runs(stage: Stage, trainer: Trainer) -> None:
 
 
 async def run_with_large_params(stage: Stage, trainer: Trainer) -> None:
-    params = {"a": "x" * 300_000, "b": list(range(3_000))}
+    params = {"a": "x" * 40_000, "b": list(range(3_000))}  # almost as many as a spec may have
     environment = {"id": ENVIRONMENT, "params": params}
     for _ in range(3):
         await stage.trainer(environment=environment)
     await asyncio.sleep(3)
-
-
-async def config_map(stage: Stage, trainer: Trainer) -> None:
-    for _ in range(4):
-        name = (await stage.world.spec_config_map(trainer.run.name))["metadata"]["name"]
-        await stage.world.cluster.delete("ConfigMap", TEAM, name)
-        owner = {
-            "apiVersion": names.API_VERSION, "kind": names.KIND, "name": trainer.run.name,
-            "uid": trainer.run.uid, "controller": True,
-        }  # fmt: skip
-        metadata = {"name": name, "namespace": TEAM, "ownerReferences": [owner]}
-        data = {"spec.json": "\U0001f600" + "x" * 1_000_000}
-        body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data}
-        try:
-            await stage.world.cluster.create(body)
-        except Exception as error:
-            print(error)
-        trainer.beat(next(_numbers))
-        await asyncio.sleep(6)
 
 
 async def secret(stage: Stage, trainer: Trainer) -> None:
@@ -349,7 +330,7 @@ WAYS: Final[dict[str, Callable[[Stage, Trainer], Awaitable[None]]]] = {
     for way in (
         plain, long_metric_names, many_values, many_manifests, large_manifests, huge_manifests,
         broken_manifests, many_files, claims, result, terminations, annotations, large_pods,
-        large_runs, run_with_large_params, config_map, secret, many_events, run_copy, pointer,
+        large_runs, run_with_large_params, secret, many_events, run_copy, pointer,
     )
 }  # fmt: skip
 
