@@ -13,7 +13,6 @@ import contextlib
 import json
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +21,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from bench import sides
+from bench.memory_meter import Meter
 from flashrun.api import names
 from flashrun.api.platform import EnvironmentSettings
 from flashrun.cluster import Cluster
@@ -45,34 +45,13 @@ TEAM: Final = "team-flood"
 _numbers = count(1)
 
 
-class Meter:
-    """Reads what a process has allocated, a hundred times a second."""
-
-    def __init__(self, pid: int) -> None:
-        self._file = Path(f"/proc/{pid}/statm")
-        self.peak = 0.0
-        threading.Thread(target=self._watch, daemon=True).start()
-
-    def now(self) -> float:
-        """Return the allocated memory in MiB: pages of programs and libraries are left out."""
-        _, resident, shared, *_ = self._file.read_text().split()
-        return (int(resident) - int(shared)) * 4096 / 2**20
-
-    def quiet(self) -> float:
-        """Return the least of a few seconds, in MiB."""
-        least = self.now()
-        for _ in range(500):
-            time.sleep(0.05)
-            least = min(least, self.now())
-        return least
-
-    def _watch(self) -> None:
-        while True:
-            try:
-                self.peak = max(self.peak, self.now())
-            except OSError:
-                return
-            time.sleep(0.005)
+def quiet(meter: Meter) -> float:
+    """Return the least of the following 25 seconds, in MiB."""
+    least = meter.now()
+    for _ in range(500):
+        time.sleep(0.05)
+        least = min(least, meter.now())
+    return least
 
 
 class Stage:
@@ -354,16 +333,17 @@ async def measure(folder: Path, only: list[str], rounds: int, settings: dict[str
             process = operators.start(**settings)
             try:
                 await asyncio.to_thread(operators.wait, lambda: operators.leads(process), 300)
-                meter, stage = Meter(process.pid), Stage(world)
+                meter = Meter(process.pid, every=0.005, files=False)
+                stage = Stage(world)
                 await plain(stage, await stage.trainer())
                 for name in only or WAYS:
                     for number in range(rounds):
                         trainer = await stage.trainer()
-                        before = await asyncio.to_thread(meter.quiet)
+                        before = await asyncio.to_thread(quiet, meter)
                         meter.peak = 0.0
                         await WAYS[name](stage, trainer)
                         peak = meter.peak
-                        after = await asyncio.to_thread(meter.quiet)
+                        after = await asyncio.to_thread(quiet, meter)
                         print(
                             f"{name:24} {number} {before:7.1f} peak {peak - before:+6.1f} "
                             f"left {after - before:+6.1f}",

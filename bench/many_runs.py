@@ -13,13 +13,13 @@ import asyncio
 import json
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from bench import sides
+from bench.memory_meter import Meter
 from flashrun.api import names
 from flashrun.api.platform import EnvironmentSettings
 from flashrun.api.records import Heartbeat, Manifest, Progress, RunIdentity
@@ -36,27 +36,6 @@ HOSTILE_MIB = 8.0
 """Most resident memory by which one run may make it grow, while it is read."""
 TEAM, HOSTILE = "team-a", "team-b"
 BEAT_SECONDS = 15.0
-
-
-class Meter:
-    """Reads the resident memory of a process, twice a second."""
-
-    def __init__(self, pid: int) -> None:
-        self._file = Path(f"/proc/{pid}/statm")
-        self.peak = 0.0
-        threading.Thread(target=self._watch, daemon=True).start()
-
-    def now(self) -> float:
-        """Return the resident memory in MiB."""
-        return int(self._file.read_text().split()[1]) * 4096 / 2**20
-
-    def _watch(self) -> None:
-        while True:
-            try:
-                self.peak = max(self.peak, self.now())
-            except OSError:
-                return
-            time.sleep(0.5)
 
 
 def beat(store: Store, runs: Iterable[FlashRun], step: int, metrics: dict[str, float]) -> None:

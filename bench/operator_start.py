@@ -19,7 +19,8 @@ from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 
 from bench import sides
-from bench.many_runs import Meter, beat
+from bench.many_runs import beat
+from bench.memory_meter import Meter
 from bench.operator import READS, TEAM, WRITES, Processor, Requests, answered_requests
 from flashrun.api import names
 from flashrun.api.resource import FlashRun

@@ -1,7 +1,7 @@
 """Pages of a listing in S3, read as they arrive.
 
-Writers choose the keys: each has up to 1,024 bytes, and three times
-as many in percent-encoding. So no page is held as text or as a tree.
+Writers choose the keys: each has up to 1,024 bytes, and three times as many in percent-encoding. So
+no page is held as text or as a tree.
 """
 
 from collections.abc import Iterable, Iterator

@@ -408,9 +408,9 @@ def _bounded_status(stored: dict[str, Any]) -> dict[str, Any]:
 
     Its phase is never left out: no other one may be assumed.
     """
-    names = (str(field.alias) for field in FlashRunStatus.model_fields.values())
+    aliases = (str(field.alias) for field in FlashRunStatus.model_fields.values())
     phase = {"phase": stored["phase"]} if "phase" in stored else {}
-    return bounded_fields(stored, names) | phase
+    return bounded_fields(stored, aliases) | phase
 
 
 def _existing(value: Any, place: tuple[int | str, ...]) -> tuple[int | str, ...]:

@@ -7,10 +7,12 @@ notes what it writes itself: it is the only one that writes them while it holds 
 
 import asyncio
 import logging
+import math
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Final
 
 from pydantic import ValidationError
@@ -78,11 +80,8 @@ class NamespaceUsage:
         """Let the metrics show what namespaces may use and have used."""
         for namespace, budget in self._budgets.items():
             operator_metrics.BUDGET.labels(namespace).set(budget.gpu_hours_per_month * 3600)
-
-            def used(own: str = namespace) -> float:
-                return self._seconds(own) if self._usage[own].loaded else float("nan")
-
-            operator_metrics.BUDGET_USED.labels(namespace).set_function(used)
+            used = operator_metrics.BUDGET_USED.labels(namespace)
+            used.set_function(partial(self._known_seconds, namespace))
 
     async def budget(self, namespace: str) -> NamespaceBudget | None:
         """Return the budget of a namespace and what is used of it; None: it has no limit.
@@ -125,6 +124,9 @@ class NamespaceUsage:
             with self._lock:
                 usage.unfinished.pop(ending.run.uid, None)
                 usage.ended[ending.run.uid] = _counted(ending)
+
+    def _known_seconds(self, namespace: str) -> float:
+        return self._seconds(namespace) if self._usage[namespace].loaded else math.nan
 
     def _seconds(self, namespace: str) -> float:
         now = self._clock()

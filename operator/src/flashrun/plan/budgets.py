@@ -5,9 +5,13 @@ They are counted as ``flash cost`` counts them, from the time for which pods hel
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Final
 
 from flashrun.api.resource import FlashRun, FlashRunStatus
 from flashrun.plan.gpu_time import seconds_by_pool
+
+LOOK_SECONDS: Final = 60.0
+"""Longest time until the budget of a namespace is looked at again: other runs use it, too."""
 
 
 @dataclass(frozen=True)

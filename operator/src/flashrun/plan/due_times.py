@@ -14,15 +14,12 @@ LONGEST_SECONDS: Final = 300.0
 """A Secret that somebody deletes is seen by then, because Secrets are not watched."""
 SWEEP_LOOK: Final = timedelta(seconds=30)
 """Time until a run is compared again with the others of its sweep."""
-BUDGET_LOOK: Final = timedelta(seconds=60)
-"""Longest time until the budget of a run's namespace is looked at again."""
 OVERDUE_SECONDS: Final = 60.0
 """Time until something is tried again that was due already and did not succeed in this pass."""
 
 
 def seconds_to_next_pass(context: RunContext) -> float:
-    """Return in how many seconds credentials, a stall, a lost node, an image or the end
-    of a budget are due."""
+    """Return in how many seconds something is due: from credentials to the end of a budget."""
     left = (item.total_seconds() for item in _times_left(context))
     waits = (max(SHORTEST_SECONDS, seconds) if seconds > 0 else OVERDUE_SECONDS for seconds in left)
     return min(LONGEST_SECONDS, *waits, LONGEST_SECONDS)
@@ -37,7 +34,7 @@ def _times_left(context: RunContext) -> Iterator[timedelta]:
         yield left
     shared = observed.namespace_budget
     if shared is not None and (left := shared.time_left) is not None:
-        yield min(left, BUDGET_LOOK)  # other runs may begin before
+        yield min(left, timedelta(seconds=budgets.LOOK_SECONDS))
     half_life = timedelta(seconds=platform.storage.credentials_seconds) / 2
     for expires in (observed.access_expires, context.run.status.storage_access_expires):
         if expires is not None:

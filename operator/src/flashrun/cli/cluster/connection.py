@@ -62,16 +62,19 @@ class ClusterSession:
 
     async def patch_control(self, name: str, control: dict[str, Any]) -> None:
         """Change fields of a run's ``spec.control``."""
-        body = {"spec": {"control": control}}
-        await self.cluster.patch(
-            names.KIND, self.namespace, name, body, manager=names.CLI_FIELD_MANAGER
-        )
+        await self._patch_spec(name, {"control": control})
 
     async def set_budget(self, name: str, gpu_hours: float) -> None:
         """Change how many GPU hours a run may use."""
-        body = {"spec": {"budget": {"gpuHours": gpu_hours}}}
+        await self._patch_spec(name, {"budget": {"gpuHours": gpu_hours}})
+
+    async def _patch_spec(self, name: str, changes: dict[str, Any]) -> None:
         await self.cluster.patch(
-            names.KIND, self.namespace, name, body, manager=names.CLI_FIELD_MANAGER
+            names.KIND,
+            self.namespace,
+            name,
+            {"spec": changes},
+            manager=names.CLI_FIELD_MANAGER,
         )
 
     async def get_platform(self) -> "PublicPlatform | None":

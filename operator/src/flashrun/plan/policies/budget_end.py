@@ -1,7 +1,6 @@
 """End of a budget: runs save and pause when their GPU hours, or those of the namespace, end."""
 
 from dataclasses import replace
-from typing import Final
 
 from flashrun.api.reasons import TERMINAL, ConditionType, Phase, Reason
 from flashrun.api.resource import PendingStatus
@@ -11,9 +10,6 @@ from flashrun.plan.kueue_workloads import suspend_patches
 from flashrun.plan.policies.failed_job import retry_or_fail
 from flashrun.plan.run_context import RunContext
 from flashrun.plan.types import Decision
-
-RECHECK_SECONDS: Final = 60.0
-"""Time to the next look at the budget of the namespace: the next month is seen by nothing else."""
 
 
 def pause_at_budget(context: RunContext) -> Decision | None:
@@ -27,7 +23,7 @@ def pause_at_budget(context: RunContext) -> Decision | None:
         reason, message, again = Reason.BUDGET_USED_UP, _run_sentence(context), None
     elif (shared := context.observed.namespace_budget) is not None and shared.is_used_up:
         reason, message = Reason.NAMESPACE_BUDGET_USED_UP, _namespace_sentence(context, shared)
-        again = RECHECK_SECONDS
+        again = budgets.LOOK_SECONDS
     else:
         return None
     ended = retry_or_fail(context)
@@ -58,7 +54,7 @@ def _wait_for_namespace(context: RunContext) -> Decision | None:
         return None
     message = _namespace_sentence(context, shared)
     decision = wait(context, Reason.NAMESPACE_BUDGET_USED_UP, message, ConditionType.ACCEPTED)
-    return replace(decision, requeue_seconds=RECHECK_SECONDS)
+    return replace(decision, requeue_seconds=budgets.LOOK_SECONDS)
 
 
 def _namespace_sentence(context: RunContext, shared: budgets.NamespaceBudget) -> str:
