@@ -47,7 +47,7 @@ async def test_a_run_without_a_heartbeat_that_is_deleted_while_nobody_watches_do
         await world.cluster.delete(names.KIND, world.namespace, name)
     operators.release()
 
-    operators.start()
+    process = operators.start()
     for run in (started, waiting):
         key = names.ending_key(world.namespace, run.name, run.uid)
         operators.wait(lambda key=key: world.store.exists(key))
@@ -56,9 +56,14 @@ async def test_a_run_without_a_heartbeat_that_is_deleted_while_nobody_watches_do
     operators.wait(lambda: remembered(world) == {other.uid})
 
     # A backup brings a run with such a record back: here one that exists and has no Job.
+    # An operator looks for the record when it first sees a run, so none runs meanwhile.
+    process.kill()
+    process.wait()
+    operators.release()
     again = await world.submit("flash-4-0a1b2c3d", **not_pushed)
     moved = ending.replace(run=ending.run.replace(name=again.name, uid=again.uid))
     world.store.create_json(names.ending_key(world.namespace, again.name, again.uid), moved)
+    operators.start()
     await wait_for_phase(world, again.name, "Cancelled")
     assert await world.jobs(again.name) == []
     await (await world.trainer(OTHER)).succeed()

@@ -69,8 +69,9 @@ def test_what_the_models_template_refuses_is_found_in_prompts_and_replies(
     tokenizer.save_pretrained(tmp_path / "model")
     events = checked(tmp_path, str(tmp_path / "model"))
     faults = [event.fault.sentence for event in events if event.fault]
-    assert len(faults) == 1
+    assert len(faults) == 2
     assert faults[0].startswith("row 4: the model's chat template refuses messages")
+    assert faults[1].startswith("1 of 4 rows have an episode that cannot be opened")
     fine, tools, halves = (event.row for event in events if event.row)
     # The opening, two answers, and a reply to each.
     assert (fine.gold.score, fine.gold.turns) == (5, 2)

@@ -79,8 +79,18 @@ def log_of(pod: TrainerPod) -> str:
 def test_on_a_slow_line_every_adapter_arrives_in_order_and_the_newest_state(
     storage: Storage, undisturbed: TrainerPod
 ):
+    """The first checkpoint is on its way until two newer ones are saved."""
     pod = storage.pod
-    storage.rule = lambda request: time.sleep(0.3) if is_save(request) else None
+
+    def rule(request: Request) -> None:
+        if is_save(request):
+            time.sleep(0.3)
+        end = time.monotonic() + 60
+        while "/step-4/" in request.key and trained_steps(pod.folder / "work") < 12:
+            assert time.monotonic() < end, "the trainer waits for an upload"
+            time.sleep(0.05)
+
+    storage.rule = rule
     assert pod.train() == Exit.DONE
     assert pod.steps() == SAVES
     assert markers(storage, names.MANIFEST) == [step for _, step in SAVES]
