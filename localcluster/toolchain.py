@@ -134,8 +134,10 @@ def debian(packages: Iterable[str], steps: StepRunner) -> None:
     quiet = {"DEBIAN_FRONTEND": "noninteractive"}
     with steps.step(f"install {', '.join(missing)} from Debian"), _services_stay_off():
         steps.run(["apt-get", "update", "-q"], what="apt-get update", env=quiet)
+        # Another apt may be at work, such as the one that updates a machine after its start.
+        wait = "DPkg::Lock::Timeout=300"
         steps.run(
-            ["apt-get", "install", "-q", "-y", "--no-install-recommends", *missing],
+            ["apt-get", "install", "-q", "-y", "--no-install-recommends", "-o", wait, *missing],
             what="apt-get install",
             env=quiet,
         )

@@ -9,6 +9,7 @@ from flashrun.api.reasons import TERMINAL
 from flashrun.api.records import Ending
 from flashrun.api.resource import FlashRun, FlashRunStatus
 from flashrun.api.run_record import RunRecord
+from flashrun.api.sentences import join_sentences
 from flashrun.plan import run_status
 from flashrun.plan.endings import failure_of
 from flashrun.store import Store
@@ -58,6 +59,6 @@ class RunCopies:
             ending.ended,
             phase=ending.phase,
             reason=ending.reason,
-            message=" ".join(filter(None, (ending.message, ending.hint))),
+            message=join_sentences(ending.message, ending.hint),
         )
         self.write(copy, status)

@@ -5,6 +5,7 @@ from typing import Final
 
 from flashrun.api.reasons import ConditionType, Phase, Reason
 from flashrun.api.resource import FailureStatus, PendingStatus
+from flashrun.api.sentences import join_sentences
 from flashrun.plan import run_status
 from flashrun.plan.conditions import FALSE, DesiredCondition
 from flashrun.plan.kubernetes_status import find_condition
@@ -26,7 +27,7 @@ def fail_run(context: RunContext, failure: FailureStatus, *, delete_jobs: bool =
             context.now,
             phase=Phase.FAILED,
             reason=failure.reason,
-            message=" ".join(part for part in (failure.message, failure.hint) if part),
+            message=join_sentences(failure.message, failure.hint),
         ),
         delete=jobs if delete_jobs else (),
     )

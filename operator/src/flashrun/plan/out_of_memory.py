@@ -8,6 +8,7 @@ from flashrun.api.pod import PACKAGES_CONTAINER, TRAINER_CONTAINER
 from flashrun.api.quantities import multiply_quantity
 from flashrun.api.records import ResolvedRun
 from flashrun.api.resource import FailureStatus
+from flashrun.api.sentences import join_sentences
 from flashrun.plan import placement
 from flashrun.plan.failures import pod_failure
 from flashrun.plan.objects import INIT_MEMORY
@@ -65,8 +66,8 @@ def memory_failure(
     train = resolved.train
     values = f"train.batch_size is {train.batch_size}, train.max_length {train.max_length}."
     return failure.replace(
-        message=f"{_sentence(failure.message)} {limit} {where}",
-        hint=f"{_sentence(failure.hint)} Here {values}",
+        message=join_sentences(failure.message, limit, where),
+        hint=join_sentences(failure.hint, f"Here {values}"),
     )
 
 
@@ -79,7 +80,3 @@ def _last_use(context: RunContext) -> str:
     progress = heartbeat.progress
     when = f"after step {progress.step}" if progress and progress.step else heartbeat.activity
     return f"; its last heartbeat ({when}) had {used} in use"
-
-
-def _sentence(text: str) -> str:
-    return text if text.endswith((".", "!", "?")) else f"{text}."

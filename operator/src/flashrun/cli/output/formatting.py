@@ -14,6 +14,7 @@ from flashrun.api.resource import (
     FlashRunStatus,
     ProgressStatus,
 )
+from flashrun.api.sentences import join_sentences, with_stop
 from flashrun.cli.output.metric_series import headline
 from flashrun.cli.output.tables import Cell, Table, Tone
 
@@ -57,11 +58,6 @@ def format_duration(seconds: float) -> str:
 def format_age(since: datetime | None, now: datetime) -> str:
     """Return how long ago ``since`` was; empty when it is None."""
     return format_duration((now - since).total_seconds()) if since else ""
-
-
-def with_stop(text: str) -> str:
-    """Return a text that ends as a sentence does."""
-    return text if not text or text.endswith((".", "!", "?", "…")) else f"{text}."
 
 
 def as_sentence(text: str) -> str:
@@ -257,7 +253,7 @@ def outcome(run: FlashRun) -> tuple[str, Tone]:
         case Phase.FAILED:
             failure = status.failure
             parts = (failure.message, as_sentence(failure.hint)) if failure else ()
-            why = " ".join(map(with_stop, filter(None, parts)))
+            why = with_stop(join_sentences(*parts))
             return f"{run.name} failed: {why}" if why else f"{run.name} failed.", Tone.BAD
         case _:
             return f"{run.name}: {progress_line(status)}", Tone.PLAIN

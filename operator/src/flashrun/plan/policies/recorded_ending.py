@@ -1,6 +1,7 @@
 """Recorded ending: what the operator recorded about the end of a run holds for ever."""
 
 from flashrun.api.reasons import TERMINAL
+from flashrun.api.sentences import join_sentences
 from flashrun.api.times import whole_seconds
 from flashrun.plan import endings, run_status
 from flashrun.plan.decisions import delete_jobs, unfinished_jobs
@@ -25,7 +26,7 @@ def repeat_ending(context: RunContext) -> Decision | None:
         context.now,
         phase=ending.phase,
         reason=ending.reason,
-        message=" ".join(part for part in (ending.message, ending.hint) if part),
+        message=join_sentences(ending.message, ending.hint),
     )
     return Decision(
         status=status.replace(completion_time=whole_seconds(ending.ended)),
