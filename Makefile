@@ -123,37 +123,46 @@ format: $(READY) ## format the code
 
 # Generated files, each with the command that prints it.
 GENERATED := crds/flashruns.yaml charts/flashrun/files/flashruns.yaml charts/flashrun/values.schema.json \
-  docs/reasons.md docs/values.md
+  docs/reasons.md docs/troubleshooting.md docs/values.md
 print-crds/flashruns.yaml = $(BIN)/python -m flashrun.api.generate.crd
 print-charts/flashrun/files/flashruns.yaml = $(BIN)/python -m flashrun.api.generate.crd
 print-charts/flashrun/values.schema.json = $(BIN)/python -m flashrun.api.generate.chart_values
 print-docs/reasons.md = $(BIN)/python -m flashrun.api.generate.reasons_page
+print-docs/troubleshooting.md = $(BIN)/python -m flashrun.api.generate.troubleshooting_page
 print-docs/values.md = $(BIN)/python -m flashrun.api.generate.values_page < charts/flashrun/values.yaml
 
 .PHONY: crd
-crd: $(READY) ## generate the CRD, the schema of the chart, docs/reasons.md and docs/values.md
+crd: $(READY) ## generate the CRD, the schema of the chart and pages of docs/
 	@$(foreach file,$(GENERATED),$(print-$(file)) > $(file);)
 
 .PHONY: check-generated
 check-generated: $(READY) ## check that the generated files are up to date
 	@$(foreach file,$(GENERATED),$(print-$(file)) | diff -u $(file) - || { echo "stopped: $(file) is outdated; run make crd"; exit 1; };)
 
+# Strict: a broken link, and a page that the navigation does not name, fail.
+.PHONY: docs
+docs: $(READY) ## build the site of the documentation into site/; not part of test
+	@NO_MKDOCS_2_WARNING=1 bash localcluster/uv.sh $(VENV) run --quiet --no-project --python $(BIN)/python \
+	  --with-requirements docs/requirements.txt mkdocs build --strict
+	@echo "open site/index.html; for its search: python3 -m http.server -d site"
+
 .PHONY: pictures
 pictures: $(READY) ## render the pictures of the docs again; needs graphviz
 	@$(BIN)/python docs/images/pictures.py
 
 .PHONY: health
-health: $(READY) ## compute the table of docs/gitops.md again, with the libraries of GitOps tools
+health: $(READY) ## compute the table of docs/for-git.md again, with the libraries of GitOps tools
 	@PYTHONPATH=. $(BIN)/python docs/health_tables.py
 
 # With hashes, for Python 3.11 to 3.13, without the address of a package index.
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
-  --no-header --no-annotate --no-emit-index-url --no-emit-find-links pyproject.toml
+  --no-header --no-annotate --no-emit-index-url --no-emit-find-links
 
 .PHONY: lock
 lock: $(READY) ## update the lock files; versions that still fit stay
-	@$(COMPILE) --extra operator --group build --output-file operator/requirements.txt
-	@$(COMPILE) --extra operator --extra report --extra parquet --group build --group dev --output-file tests/requirements.txt
+	@$(COMPILE) pyproject.toml --extra operator --group build --output-file operator/requirements.txt
+	@$(COMPILE) pyproject.toml --extra operator --extra report --extra parquet --group build --group dev --output-file tests/requirements.txt
+	@$(COMPILE) --group docs --output-file docs/requirements.txt
 	@PATH=$(CURDIR)/$(BIN):$$PATH trainer-image/lock.sh
 
 # The development environment: locked packages, and this project in editable mode.

@@ -1,4 +1,4 @@
-"""The table of docs/gitops.md: what GitOps tools make of a run in each situation.
+"""The table of docs/for-git.md: what GitOps tools make of a run in each situation.
 
 ``make health`` computes it with the libraries of the tools (``localcluster/go/health``), and writes
 it between the two markers of the page. The first marker has a digest of what was judged: a test
@@ -21,7 +21,7 @@ from localcluster.steps import StepRunner
 from tests.plan.phases import runs_in_each_phase
 
 ROOT = Path(__file__).parents[1]
-PAGE = ROOT / "docs" / "gitops.md"
+PAGE = ROOT / "docs" / "for-git.md"
 _END: Final = "<!-- end of the table -->"
 _TABLE: Final = re.compile(r"<!-- judged: ([0-9a-f]+) -->\n(.*?)" + _END, re.S)
 _CONDITIONS: Final = ("Ready", "Reconciling", "Stalled", "Succeeded")

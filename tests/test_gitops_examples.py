@@ -41,6 +41,15 @@ def test_the_run_is_what_flash_renders_of_its_config(tmp_path: Path) -> None:
     assert (GITOPS / "kustomize" / "base" / "run.yaml").read_text() == rendered
 
 
+def test_the_page_shows_what_flash_renders_of_the_config_and_what_it_says(tmp_path: Path) -> None:
+    shell = Shell(tmp_path)
+    shell.write("config.toml", (GITOPS / "config.toml").read_bytes())
+    rendered = shell("render", "config.toml", "--name", "sums", "--name-hash")
+    page = health_tables.PAGE.read_text()
+    assert f"```yaml\n{rendered.stdout}```" in page
+    assert f"```text\n{rendered.stderr}```" in page
+
+
 def test_an_overlay_changes_the_settings_and_the_name_together() -> None:
     [base], [overlay] = read("plain/run.yaml"), read("kustomize/overlays/longer/kustomization.yaml")
     [change] = yaml.safe_load(overlay["patches"][0]["patch"])

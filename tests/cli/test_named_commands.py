@@ -28,6 +28,8 @@ _NAMED = re.compile(
     r"""(?<![\w./:=-])flash\ (?=(?P<words>[a-z](?:[^`"'|;:,.()<>#{}]|[.:,](?=\S))*))""", re.VERBOSE
 )
 """Ends where a sentence, a code span or a shell's redirection ends what is typed."""
+_NEXT = re.compile(r" (?:flash|git|helm|kubectl) ")
+"""Begins the next command of a block."""
 _OPTION = re.compile(r"--?[A-Za-z][\w-]*")
 _EVERYWHERE = frozenset({"--help", "-h"})
 NOT_COMMANDS = frozenset({"creates", "is", "versions", "when"})
@@ -68,7 +70,7 @@ def named_commands() -> Iterator[Named]:
 
 def _named(place: str, text: str) -> Iterator[Named]:
     for found in _NAMED.finditer(" ".join(text.split())):
-        yield Named(place, found["words"].partition(" flash ")[0])
+        yield Named(place, _NEXT.split(found["words"])[0])
 
 
 def fault(words: str) -> str:
@@ -133,3 +135,69 @@ def test_every_target_of_make_that_a_page_names_exists(path: Path) -> None:
     named = re.findall(r"(?:`|^|\$ )make ([a-z][a-z0-9-]*)", path.read_text(), re.MULTILINE)
 
     assert set(named) <= _TARGETS
+
+
+# --- helm and kubectl ---------------------------------------------------------------------------
+
+_TYPED = re.compile(r"(?:`|^|\$ )(helm|kubectl) ([a-z][^`\n]*)", re.MULTILINE)
+VERBS = {
+    "helm": {"install", "upgrade", "rollback", "uninstall"},
+    "kubectl": {
+        "apply", "cordon", "create", "delete", "drain", "flash", "get", "label", "logs", "patch",
+        "rollout",
+    },
+}  # fmt: skip
+"""What a page may type; each is a command of the program."""
+KINDS = {
+    "clusterqueue", "configmap", "crd", "deploy", "deployment", "events", "flashrun", "flashruns",
+    "jobs", "namespace", "namespaces", "nodes", "pods", "secret", "workload",
+}  # fmt: skip
+_VALUES = (ROOT / "docs" / "values.md").read_text()
+VALUES = set(re.findall(r"^\| `([\w.]+)`", _VALUES, re.MULTILINE))
+
+
+def typed(text: str) -> list[tuple[str, str]]:
+    """Return the commands of helm and kubectl that a page types, each on one line."""
+    return _TYPED.findall(re.sub(r" *\\\n *", " ", text))
+
+
+def strange(program: str, words: str) -> str:
+    """Return what does not exist of a command of helm or kubectl; empty when all of it does."""
+    verb, *rest = words.split()
+    if verb not in VERBS[program]:
+        return f"there is no {program} {verb}"
+    if program == "kubectl" and verb in {"get", "delete", "patch"} and rest[:1] != ["-f"]:
+        kinds = rest[0].replace("deployment/", "deployment,").split(",") if rest else []
+        return next((f"there is no kind {kind}" for kind in kinds if kind not in KINDS), "")
+    keys = re.findall(r"--set '?([\w.]+)", words) if program == "helm" else []
+    return next((f"there is no value {key}" for key in keys if key not in VALUES), "")
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_every_command_of_helm_and_kubectl_that_a_page_types_exists(path: Path) -> None:
+    commands = typed(path.read_text())
+
+    assert not [
+        f"{program} {words}: {what}"
+        for program, words in commands
+        if (what := strange(program, words))
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("`helm upgrade flashrun charts/flashrun --set operator.replicas=2`", ""),
+        ("helm upgrade x charts/flashrun \\\n  --set operator.replica=2", "no value"),
+        ("`helm updgrade`", "no helm updgrade"),
+        ("kubectl get flashrun,pods -A", ""),
+        ("`kubectl get flashrunz`", "no kind flashrunz"),
+        ("$ kubectl obtain pods", "no kubectl obtain"),
+    ],
+)
+def test_a_command_of_another_program_is_checked(text: str, found: str) -> None:
+    [(program, words)] = typed(text)
+    what = strange(program, words)
+
+    assert bool(what) == bool(found)
+    assert found in what

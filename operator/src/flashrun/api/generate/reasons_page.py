@@ -4,13 +4,15 @@ import sys
 from collections.abc import Iterable, Iterator
 
 from flashrun.api.exits import Exit
+from flashrun.api.generate.markdown_tables import code, table
 from flashrun.api.reasons import Activity, ConditionType, Owner, Phase, Reason, Retry, Word
 
 _INTRODUCTION = """\
 # Reasons, phases and exit codes
 
 This page is generated from `flashrun.api.reasons` and `flashrun.api.exits` by `make crd`; do not
-edit it. [failures.md](failures.md) explains how a run is retried.
+edit it. [troubleshooting.md](troubleshooting.md) says for each reason what to do, and
+[failures.md](failures.md) how a run is retried.
 
 A reason is one word for programs. It appears in `status.conditions`, `status.pending`,
 `status.failure` and `status.attempts`, in Events, and in the termination messages of pods. The
@@ -28,23 +30,23 @@ def page() -> str:
             _INTRODUCTION,
             "## Why an attempt or a run ended",
             "",
-            *_table(
+            *table(
                 ("reason", "meaning", "owner", "retry"),
-                ((_code(r), r.sentence, r.owner, str(r.retry)) for r in sorted(ends)),
+                ((code(r), r.sentence, r.owner, str(r.retry)) for r in sorted(ends)),
             ),
             "## What a run does or waits for",
             "",
-            *_table(
+            *table(
                 ("reason", "meaning", "owner"),
-                ((_code(r), r.sentence, r.owner) for r in sorted(states)),
+                ((code(r), r.sentence, r.owner) for r in sorted(states)),
             ),
             "## Exit codes",
             "",
             "The reason applies if the trainer left no termination message.",
             "",
-            *_table(
+            *table(
                 ("code", "reason", "meaning", "owner", "retry"),
-                ((str(int(c)), _code(c.reason), c.sentence, c.owner, c.retry) for c in Exit),
+                ((str(int(c)), code(c.reason), c.sentence, c.owner, c.retry) for c in Exit),
             ),
             *_words("Retry", "What follows an attempt, by its exit code.", Retry),
             *_words("Owners", "Who can do something about a reason.", Owner),
@@ -61,19 +63,7 @@ def page() -> str:
 
 def _words(heading: str, introduction: str, words: Iterable[Word]) -> Iterator[str]:
     yield from (f"## {heading}", "", introduction, "")
-    yield from _table(("word", "meaning"), ((_code(word), word.sentence) for word in words))
-
-
-def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> Iterator[str]:
-    yield f"| {' | '.join(head)} |"
-    yield f"|{'---|' * len(head)}"
-    for row in rows:
-        yield f"| {' | '.join(row)} |"
-    yield ""
-
-
-def _code(text: str) -> str:
-    return f"`{text}`"
+    yield from table(("word", "meaning"), ((code(word), word.sentence) for word in words))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""docs/tutorial.md: every command of it does what the page says; the test plays the pods."""
+"""docs/for-trainers.md: every command of it does what the page says; the test plays the pods."""
 
 import re
 import shlex
@@ -17,7 +17,7 @@ from tests.cli.storage import checkpoint, metrics_history, store_spec, upload_fo
 
 pytest.importorskip("freesolo", reason="the environment SDK is an extra")
 
-PAGE = (ROOT / "docs" / "tutorial.md").read_text()
+PAGE = (ROOT / "docs" / "for-trainers.md").read_text()
 ORG = "team-a"
 RUNS = ("RUN", "OTHER")
 """What the page writes for the names of runs, in the order in which they are trained."""
@@ -41,7 +41,10 @@ BLOCKS = [Block(*found) for found in re.findall(r"^```(\w+)\n(.*?)^```$", PAGE, 
 
 
 def steps() -> Iterator[Step]:
-    """Every line of the page that a reader types; a block of text is the last one's output."""
+    """Every line that a reader types on the way; a block of text is the last one's output.
+
+    Blocks of ``console`` are beside the way: what is typed when something is wrong.
+    """
     for number, (language, text) in enumerate(BLOCKS):
         if language == "sh":
             *lines, last = text.splitlines()
@@ -130,7 +133,7 @@ ANSWERS = (
 
 
 @pytest.mark.api
-def test_every_command_of_the_tutorial_does_what_the_page_says(
+def test_every_command_of_the_page_does_what_the_page_says(
     served: Served, kubelet: Kubelet, tmp_path: Path
 ) -> None:
     [rows] = [block.text for block in BLOCKS if block.language == "json"]
@@ -156,8 +159,9 @@ def test_every_command_of_the_tutorial_does_what_the_page_says(
 
 def test_the_page_shows_every_step_from_a_file_to_an_adapter() -> None:
     commands = [" ".join(step.command.split()[1:3]) for step in steps()]
-    needed = ["env setup", "env test", "env push", "train tickets/configs/sft.toml", "runs --sort",
-              "metrics RUN", "rollouts OTHER", "report RUN", "pull OTHER"]  # fmt: skip
+    needed = ["doctor", "env setup", "env test", "env push", "train tickets/configs/sft.toml",
+              "runs --sort", "metrics RUN", "rollouts OTHER", "report RUN",
+              "pull OTHER"]  # fmt: skip
 
     assert [command for command in dict.fromkeys(commands) if command in needed] == needed
-    assert {block.language for block in BLOCKS} == {"sh", "text", "json"}
+    assert {block.language for block in BLOCKS} == {"sh", "text", "json", "console"}

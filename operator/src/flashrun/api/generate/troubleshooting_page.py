@@ -1,0 +1,81 @@
+"""The symptoms and the reasons → ``docs/troubleshooting.md``."""
+
+import re
+import sys
+from collections.abc import Iterator
+from textwrap import wrap
+from typing import Final
+
+from flashrun.api.generate.markdown_tables import code, table
+from flashrun.api.generate.symptoms import SYMPTOMS, Symptom
+from flashrun.api.reasons import Owner, Reason, Retry
+
+_INTRODUCTION: Final = """\
+# Troubleshooting
+
+This page is generated from `flashrun.api.generate.symptoms` and `flashrun.api.reasons` by
+`make crd`; do not edit it. [reasons.md](reasons.md) has the same reasons for programs, and
+[failures.md](failures.md) explains what follows a failure.
+
+Begin with the sentence that `flash status RUN` shows. It names the run's own values, and often
+what to set. The word for programs is the reason. Without `flash`:
+
+```sh
+kubectl get flashruns -n NAMESPACE -o wide
+kubectl get flashrun RUN -n NAMESPACE -o jsonpath='{.status.pending}{.status.failure}'
+kubectl get events -n NAMESPACE --field-selector involvedObject.name=RUN
+```
+"""
+_WHOLE: Final = re.compile(r"`[^`]*`|\[[^]]*\]\([^)]*\)")
+_WHO: Final = {
+    Owner.USER: "you",
+    Owner.PLATFORM: "administrator",
+    Owner.STORAGE: "administrator of storage",
+    Owner.INTERNAL: "—",
+}
+_FOLLOWS: Final = {
+    Retry.NEVER: "the run ends",
+    Retry.UNCOUNTED: "retried, not counted",
+    Retry.COUNTED: "retried",
+    Retry.LARGER_POOL: "retried with more memory, if there is any",
+    Retry.OTHER_NODE: "retried on another node",
+    None: "—",
+}
+
+
+def page() -> str:
+    """Return the page as Markdown."""
+    contents = (f"- [{symptom.heading}](#{_anchor(symptom.heading)})" for symptom in SYMPTOMS)
+    sections = (line for symptom in SYMPTOMS for line in _section(symptom))
+    return "\n".join((_INTRODUCTION, *contents, "", *sections)).rstrip() + "\n"
+
+
+def _anchor(heading: str) -> str:
+    return "".join(c for c in heading.lower() if c.isalnum() or c in " -").replace(" ", "-")
+
+
+def _section(symptom: Symptom) -> Iterator[str]:
+    yield from (f"## {symptom.heading}", "", *_lines(symptom.introduction), "")
+    if symptom.remedies:
+        ends = any(reason.retry is not None for reason in symptom.remedies)
+        head = ("reason", "meaning", *(("what follows",) if ends else ()), "who", "what to do")
+        rows = (_row(reason, remedy, ends=ends) for reason, remedy in symptom.remedies.items())
+        yield from table(head, rows)
+    if symptom.sights:
+        yield from table(("what you see", "why", "what to do"), symptom.sights)
+
+
+def _lines(text: str) -> Iterator[str]:
+    """Yield ``text`` in lines that break no link and no code."""
+    whole = _WHOLE.sub(lambda found: found[0].replace(" ", "\0"), text)
+    lines = wrap(whole, 100, break_long_words=False, break_on_hyphens=False)
+    yield from (line.replace("\0", " ") for line in lines)
+
+
+def _row(reason: Reason, remedy: str, *, ends: bool) -> tuple[str, ...]:
+    follows = (_FOLLOWS[reason.retry],) if ends else ()
+    return (code(reason), reason.sentence, *follows, _WHO[reason.owner], remedy)
+
+
+if __name__ == "__main__":
+    sys.stdout.write(page())
