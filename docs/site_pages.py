@@ -21,6 +21,7 @@ PATTERNS: Final = (
     "findings/README.md",
     "tests/runs/README.md",
 )
+STYLE: Final = "docs/site.css"
 _LINK: Final = re.compile(r"(?<=\]\()([^)#:\s]+)(?=[)#])")
 _CODE: Final = re.compile(r"^(```.*?^```|~~~.*?^~~~)|(`+)[^`].*?\2", re.M | re.S)
 
@@ -64,7 +65,7 @@ def listing(folder: str) -> str:
 
 def site_files() -> tuple[set[str], set[str]]:
     """Return the files of the site, and the folders that need a page."""
-    files, folders = set(pages()), set()
+    files, folders = {STYLE, *pages()}, set()
     for page in pages():
         for target in targets(page, (ROOT / page).read_text()):
             if (ROOT / target).is_file():

@@ -8,7 +8,7 @@ import pytest
 
 from flashrun.api.config import RunConfig
 from flashrun.api.generate.symptoms import SYMPTOMS
-from flashrun.api.generate.troubleshooting_page import page
+from flashrun.api.generate.troubleshooting_page import page, row
 from flashrun.api.reasons import Owner, Reason
 
 ROOT = Path(__file__).parents[3]
@@ -37,12 +37,25 @@ def test_every_reason_that_concerns_a_person_is_below_one_symptom() -> None:
 
 @pytest.mark.parametrize(("reason", "remedy"), REMEDIES, ids=[str(r) for r, _ in REMEDIES])
 def test_a_reason_is_shown_with_its_sentence_and_what_to_do(reason: Reason, remedy: str) -> None:
-    row = next(line for line in page().splitlines() if line.startswith(f"| `{reason}` |"))
+    [shown] = [line for line in page().splitlines() if line.startswith(f"| `{reason}` |")]
+    cells = shown.strip("| ").split(" | ")
 
-    assert f"| {reason.sentence} |" in row
-    assert row.endswith(f"| {remedy} |")
+    assert cells[1].startswith(reason.sentence)
+    assert cells[2].lower().endswith(remedy.lower())
     assert "|" not in remedy
     assert remedy.endswith(".")
+
+
+def test_a_row_says_what_follows_and_who_acts() -> None:
+    assert row(Reason.GPU_FAULT, "Drain it.") == (
+        "`GpuFault`",
+        "The GPU failed, or PyTorch cannot use it. The run is retried on another node.",
+        "Administrator: drain it.",
+    )
+    assert row(Reason.DIVERGED, "Lower it.")[1:] == (
+        "The loss, a gradient or a weight is not finite. The run ends.",
+        "Lower it.",
+    )
 
 
 TABLES = ("environment", "train", "eval", "wandb", "budget")

@@ -115,9 +115,9 @@ SYMPTOMS: Final = (
         ),
         remedies={
             Reason.UNSEEN: (
-                "Choose a namespace that the platform serves (`flash doctor`). Administrator: "
-                "look at `kubectl get deploy,pods -A -l app.kubernetes.io/component=operator`,"
-                " and at `namespaces`."
+                "Look at `namespaces`, and at"
+                " `kubectl get deploy,pods -A -l app.kubernetes.io/component=operator`."
+                " `flash doctor` shows people whether their namespace is served."
             ),
             Reason.SECRET_MISSING: (
                 "Put the missing names into a Secret of `spec.secretRefs` with the label "
@@ -257,8 +257,7 @@ SYMPTOMS: Final = (
             ),
             Reason.TEMPERATURE_ZERO: "Set `train.temperature` above 0.",
             Reason.NO_POOL: (
-                "Choose a model that has a pool in `flash models`, or have a larger pool added"
-                " to `pools`."
+                "Add a larger pool to `pools`. `flash models` shows people which models have one."
             ),
             Reason.PROMPTS_TOO_LONG: "Raise `train.max_length`, or lower `train.max_tokens`.",
             Reason.NOTHING_TO_LEARN: "Give the rows an output, or raise `train.max_length`.",
@@ -281,7 +280,7 @@ SYMPTOMS: Final = (
                 "`flash env push FOLDER --name ORG/NAME`; `flash env list` shows what there is."
             ),
             Reason.ENVIRONMENT_CORRUPT: (
-                "Push it again. Administrator of storage: somebody changed the package."
+                "Find out who changed the package. `flash env push FOLDER` publishes it again."
             ),
             Reason.ENVIRONMENT_INVALID: "Correct what the message names, and push again.",
             Reason.ENVIRONMENT_FAILED: (
@@ -363,8 +362,8 @@ SYMPTOMS: Final = (
                 "Choose another model; for tools one whose template writes calls, such as Qwen3."
             ),
             Reason.SAMPLER_STALE: (
-                "Report it with the model's name. A trainer image without vLLM samples with "
-                "transformers."
+                "Report it with the model's name. A trainer image without vLLM samples with"
+                " transformers."
             ),
         },
     ),

@@ -18,28 +18,30 @@ This page is generated from `flashrun.api.generate.symptoms` and `flashrun.api.r
 [failures.md](failures.md) explains what follows a failure.
 
 Begin with the sentence that `flash status RUN` shows. It names the run's own values, and often
-what to set. The word for programs is the reason. Without `flash`:
+what to set. The word for programs is the reason. What to do is for the person who submitted the
+run, unless it names an administrator. Without `flash`:
 
 ```sh
 kubectl get flashruns -n NAMESPACE -o wide
-kubectl get flashrun RUN -n NAMESPACE -o jsonpath='{.status.pending}{.status.failure}'
+kubectl get flashrun RUN -n NAMESPACE -o jsonpath='{.status.failure}'
 kubectl get events -n NAMESPACE --field-selector involvedObject.name=RUN
 ```
 """
 _WHOLE: Final = re.compile(r"`[^`]*`|\[[^]]*\]\([^)]*\)")
 _WHO: Final = {
-    Owner.USER: "you",
-    Owner.PLATFORM: "administrator",
-    Owner.STORAGE: "administrator of storage",
-    Owner.INTERNAL: "—",
+    Owner.USER: "",
+    Owner.PLATFORM: "Administrator: ",
+    Owner.STORAGE: "Administrator of storage: ",
+    Owner.INTERNAL: "",
 }
+"""Who does it, where it is not the person who submitted the run."""
 _FOLLOWS: Final = {
-    Retry.NEVER: "the run ends",
-    Retry.UNCOUNTED: "retried, not counted",
-    Retry.COUNTED: "retried",
-    Retry.LARGER_POOL: "retried with more memory, if there is any",
-    Retry.OTHER_NODE: "retried on another node",
-    None: "—",
+    Retry.NEVER: " The run ends.",
+    Retry.UNCOUNTED: " The run is retried.",
+    Retry.COUNTED: " The run is retried.",
+    Retry.LARGER_POOL: " The run is retried with more memory, if there is any.",
+    Retry.OTHER_NODE: " The run is retried on another node.",
+    None: "",
 }
 
 
@@ -57,12 +59,17 @@ def _anchor(heading: str) -> str:
 def _section(symptom: Symptom) -> Iterator[str]:
     yield from (f"## {symptom.heading}", "", *_lines(symptom.introduction), "")
     if symptom.remedies:
-        ends = any(reason.retry is not None for reason in symptom.remedies)
-        head = ("reason", "meaning", *(("what follows",) if ends else ()), "who", "what to do")
-        rows = (_row(reason, remedy, ends=ends) for reason, remedy in symptom.remedies.items())
-        yield from table(head, rows)
+        rows = (row(reason, remedy) for reason, remedy in symptom.remedies.items())
+        yield from table(("reason", "what happened", "what to do"), rows)
     if symptom.sights:
         yield from table(("what you see", "why", "what to do"), symptom.sights)
+
+
+def row(reason: Reason, remedy: str) -> tuple[str, str, str]:
+    """Return the cells of a reason."""
+    who = _WHO[reason.owner]
+    act = remedy[0].lower() + remedy[1:] if who else remedy
+    return code(reason), reason.sentence + _FOLLOWS[reason.retry], who + act
 
 
 def _lines(text: str) -> Iterator[str]:
@@ -70,11 +77,6 @@ def _lines(text: str) -> Iterator[str]:
     whole = _WHOLE.sub(lambda found: found[0].replace(" ", "\0"), text)
     lines = wrap(whole, 100, break_long_words=False, break_on_hyphens=False)
     yield from (line.replace("\0", " ") for line in lines)
-
-
-def _row(reason: Reason, remedy: str, *, ends: bool) -> tuple[str, ...]:
-    follows = (_FOLLOWS[reason.retry],) if ends else ()
-    return (code(reason), reason.sentence, *follows, _WHO[reason.owner], remedy)
 
 
 if __name__ == "__main__":
