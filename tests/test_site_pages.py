@@ -1,5 +1,6 @@
 """The site of the documentation: what its navigation names, and where its links lead."""
 
+import re
 from collections import Counter
 
 import pytest
@@ -71,3 +72,15 @@ def test_a_link_to_a_folder_leads_to_its_page() -> None:
     assert site_pages.on_page_markdown(markdown, Page, None, None) == (
         "[runs](../tests/runs/README.md) and [why](decisions/index.md), [config](config.md#train)"
     )
+
+
+_FENCED = re.compile(r"^ *```.*?^ *```", re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize("page", site_pages.pages())
+def test_what_is_inside_a_list_is_indented_by_four(page: str) -> None:
+    """GitHub is content with less; the site would show a table as text and a list as its parent."""
+    text = _FENCED.sub("", (ROOT / page).read_text())
+
+    assert not re.findall(r"^ {1,3}(?:\||[-*] |\d+\. ).*", text, re.MULTILINE)
+    assert not re.findall(r"^[|\s]+\n\|-.*", text, re.MULTILINE), "a table without a head"

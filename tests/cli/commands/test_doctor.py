@@ -1,6 +1,7 @@
 """``flash doctor``: with something missing on a real API server, each line says how to fix it."""
 
 import json
+import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from flashrun.api import names
 from flashrun.api.public import PublicPool
 from flashrun.api.records import StorageAccess
 from flashrun.plan.storage_policies import namespace_policy
-from tests.cli.shell import ORGS, Served, Shell
+from tests.cli.shell import ORGS, ROOT, Served, Shell
 from tests.servers import kubectl, start_control_plane, wait_until_served
 from tests.store.small_s3 import Fault, small_s3
 
@@ -34,6 +35,14 @@ def test_a_served_namespace_is_healthy(served: Served) -> None:
         *("API server", "CRD", "rights", "operator", "storage", "pool h100", "Kueue", "secrets")
     ]
     assert "reached directly" in done.stdout
+    assert checks_on_page() == [row[1].partition(" h100")[0] for row in rows]
+
+
+def checks_on_page() -> list[str]:
+    """The checks that docs/for-operators.md shows, with its pools as one."""
+    page = (ROOT / "docs" / "for-operators.md").read_text()
+    found = re.findall(r"^ok  (\S+(?: \S+)*?)  +\S", page, re.MULTILINE)
+    return list(dict.fromkeys(re.sub("^pool .*", "pool", check) for check in found))
 
 
 def test_a_namespace_that_is_not_served_fails(served: Served) -> None:
