@@ -11,12 +11,16 @@ import yaml
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "charts" / "flashrun"
 PAGE = (ROOT / "docs" / "for-operators.md").read_text()
-MEASURED = "".join((ROOT / path).read_text() for path in ("docs/performance.md", "bench/README.md"))
 ALERTS = yaml.safe_load((CHART / "files" / "alerts.yaml").read_text())["groups"]
 
 
-def section(heading: str) -> str:
-    return re.split(r"^## ", PAGE.partition(f" {heading}\n")[2], flags=re.M)[0]
+def section(heading: str, page: str = PAGE) -> str:
+    return re.split(r"^## ", page.partition(f"{heading}\n")[2], flags=re.M)[0]
+
+
+PERFORMANCE = (ROOT / "docs" / "performance.md").read_text()
+MANY_RUNS = section("many_runs: memory of the operator", (ROOT / "bench" / "README.md").read_text())
+MEASURED = section("Performance", PERFORMANCE) + section("The operator", PERFORMANCE) + MANY_RUNS
 
 
 def figures() -> list[str]:
