@@ -160,7 +160,7 @@ def test_nothing_is_left_unfinished() -> None:
 def test_no_lock_file_names_an_address() -> None:
     locks = [path for path in _tracked() if re.fullmatch(r"requirements.*\.txt", path.name)]
 
-    assert len(locks) == 4
+    assert len(locks) == 5
     for lock in locks:
         text = lock.read_text()
         assert "--hash=sha256:" in text
