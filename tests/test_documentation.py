@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from docs import health_tables
+from docs import health_tables, site_pages
 from flashrun.api.base import Record
 from flashrun.api.config import (
     BudgetConfig,
@@ -155,7 +155,7 @@ def test_every_exit_code_is_documented(code: Exit) -> None:
 def anchors(document: Path) -> set[str]:
     """The names that GitHub gives to the headings of a page."""
     headings = re.findall(r"^#+ (.+)$", document.read_text(), re.MULTILINE)
-    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+    return set(map(site_pages.slug, headings))
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
