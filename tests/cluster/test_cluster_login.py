@@ -1,12 +1,17 @@
-"""The login of a pod: the files of its service account, which the kubelet replaces."""
+"""The login of a pod: the files of its service account, which the kubelet replaces.
 
+And which authorities a login trusts.
+"""
+
+import ssl
 from pathlib import Path
 
 import pytest
 
 from flashrun import cluster_login
+from flashrun.cluster_async import AsyncClient
 from flashrun.cluster_errors import NoCluster
-from flashrun.cluster_login import PodLogin
+from flashrun.cluster_login import Connection, PodLogin
 
 
 @pytest.fixture
@@ -57,3 +62,25 @@ async def test_a_token_that_is_gone_is_a_sentence(account: Path) -> None:
     (account / "token").unlink()
     with pytest.raises(NoCluster, match="the token of this pod cannot be read"):
         await login.renew()
+
+
+async def test_authorities_are_trusted_as_kubectl_trusts_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Python 3.13 is stricter: it wants an identifier of the key, which many clusters leave out."""
+    create = ssl.create_default_context
+
+    def strict(**keywords: str | None) -> ssl.SSLContext:
+        context = create(**keywords)
+        context.verify_flags |= ssl.VERIFY_X509_STRICT
+        return context
+
+    monkeypatch.setattr(ssl, "create_default_context", strict)
+    connection = Connection("https://api.test")
+    client = AsyncClient(5.0)
+    contexts = [connection.tls_context(), client._client_for(connection).ssl_context]
+    await client.close()
+
+    for context in contexts:
+        assert not context.verify_flags & ssl.VERIFY_X509_STRICT
+        assert context.verify_mode is ssl.CERT_REQUIRED

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from flashrun import exec_plugin
 from flashrun.exec_plugin import run_exec_plugin
 
 VERSION = "client.authentication.k8s.io/v1"
@@ -42,6 +43,56 @@ async def test_a_plugin_gets_its_arguments_its_variables_and_the_version(tmp_pat
         "kind": "ExecCredential",
         "spec": {"interactive": False},
     }
+
+
+async def test_a_plugin_is_told_of_the_cluster_when_it_asks(tmp_path: Path) -> None:
+    cluster = {"server": "https://api.test", "config": {"audience": "team"}}
+    await run_exec_plugin(plugin(tmp_path, credential()), tmp_path, cluster)
+
+    information = json.loads((tmp_path / "call").read_text())
+    assert information["spec"] == {"interactive": False, "cluster": cluster}
+
+
+@pytest.mark.parametrize(
+    ("mode", "interactive"), [("Always", True), ("IfAvailable", True), (None, True), ("Never", False)]
+)
+async def test_a_plugin_may_ask_a_person_at_a_terminal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str | None, interactive: bool
+) -> None:
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    keys = {"interactiveMode": mode} if mode else {}
+    await run_exec_plugin(plugin(tmp_path, credential(), **keys), tmp_path)
+
+    information = json.loads((tmp_path / "call").read_text())
+    assert information["spec"] == {"interactive": interactive}
+
+
+async def test_a_plugin_that_has_to_ask_a_person_is_refused_without_a_terminal(
+    tmp_path: Path,
+) -> None:
+    asking = plugin(tmp_path, credential(), interactiveMode="Always")
+    with pytest.raises(ValueError, match="plugin asks a person, and there is no terminal"):
+        await run_exec_plugin(asking, tmp_path)
+    assert not (tmp_path / "call").exists()
+
+
+async def test_what_a_plugin_waits_for_is_shown_and_a_quick_one_says_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Plugins print where to log in, and wait."""
+    monkeypatch.setattr(exec_plugin, "_QUIET_SECONDS", 0.3)
+    answer = credential()
+    for name, waits in (("quick", "0"), ("slow", "1")):
+        program = tmp_path / name
+        program.write_text(
+            f"#!/bin/sh\necho first {name} >&2\nsleep {waits}\necho then {name} >&2\n"
+            f"sleep {waits}\necho '{answer}'\n"
+        )
+        program.chmod(0o755)
+        asked = {"apiVersion": VERSION, "command": f"./{name}"}
+        assert await run_exec_plugin(asked, tmp_path) == STATUS
+
+    assert capsys.readouterr().err == "first slow\nthen slow\n"
 
 
 FAULTS = {

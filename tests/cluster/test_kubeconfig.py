@@ -5,7 +5,7 @@ Most tests use a small server that answers 401 to every token but the newest; a 
 
 import json
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from flashrun.cluster import Cluster
 from flashrun.cluster_errors import Forbidden, NoCluster
 from flashrun.port_forward import _Forward
 from localcluster.controlplane import ControlPlane
-from tests.kubeconfigs import read_config, relay_to, write_config
+from tests.kubeconfigs import WAYS_IN, read_config, write_config
 
 pytestmark = pytest.mark.usefixtures("_each_client")
 
@@ -272,18 +272,65 @@ async def test_a_proxy_of_the_kubeconfig_is_used(server: TokenServer, tmp_path: 
     assert server.requests[0].headers["Host"] == "api.invalid"
 
 
-async def test_the_name_in_the_certificate_counts_for_calls_and_for_port_forwards(
-    kubeconfig: Path, tmp_path: Path
+@pytest.mark.parametrize("place", ["proxy-url", "HTTPS_PROXY"])
+async def test_a_proxy_of_another_protocol_is_refused_by_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
 ):
-    """A relay has an address that the server's certificate does not name."""
-    real = read_config(kubeconfig)
-    entry = real["clusters"][0]["cluster"]
-    async with relay_to(entry["server"]) as address:
-        entry |= {"server": address, "tls-server-name": "kubernetes.default.svc"}
-        config = tmp_path / "c"
-        config.write_text(yaml.safe_dump(real))
-        async with await Cluster.login(config) as cluster:
-            assert await cluster.version()
+    address = "socks5://user:hush@127.0.0.1:1080"
+    keys = {place: address} if place == "proxy-url" else {}
+    if not keys:
+        monkeypatch.setenv(place, address)
+    config = write_config(tmp_path / "c", "https://api.test", {"token": "t"}, **keys)
+    with pytest.raises(NoCluster, match="socks5:// in proxy-url or HTTPS_PROXY is not supp") as no:
+        await Cluster.login(config)
+    assert "hush" not in str(no.value)
+
+
+async def test_a_proxy_without_a_scheme_is_one_of_http(server: TokenServer, tmp_path: Path):
+    proxied = {"proxy-url": server.url.removeprefix("http://")}
+    config = write_config(tmp_path / "c", "http://api.invalid", {"token": "first"}, **proxied)
+    async with await Cluster.login(config) as cluster:
+        await read(cluster)
+
+    assert server.requests[0].headers["Host"] == "api.invalid"
+
+
+async def test_a_plugin_that_asks_is_told_of_its_cluster(
+    server: TokenServer, plugin: Plugin, tmp_path: Path
+):
+    """Without the content of the kubeconfig that is not for it."""
+    plugin.answer(token="first")
+    (tmp_path / "ca").write_text("authority")
+    (tmp_path / "plugin.py").write_text(
+        PLUGIN + "import os\n(folder / 'told').write_text(os.environ['KUBERNETES_EXEC_INFO'])\n"
+    )
+    extensions = [
+        {"name": "client.authentication.k8s.io/exec", "extension": {"audience": "team"}},
+        {"name": "other", "extension": {}},
+    ]
+    user = {"exec": plugin.user["exec"] | {"provideClusterInfo": True}}
+    keys = {"certificate-authority": "ca", "tls-server-name": "api", "extensions": extensions}
+    async with await Cluster.login(write_config(tmp_path / "c", server.url, user, **keys)):
+        pass
+
+    assert json.loads((tmp_path / "told").read_text())["spec"]["cluster"] == {
+        "server": server.url,
+        "tls-server-name": "api",
+        "certificate-authority-data": "YXV0aG9yaXR5",
+        "config": {"audience": "team"},
+    }
+
+
+@pytest.mark.parametrize("change", WAYS_IN, ids=lambda change: change.__name__)
+async def test_calls_and_port_forwards_honour_the_whole_kubeconfig(
+    control_plane: ControlPlane, tmp_path: Path, change: Callable[..., Any]
+):
+    """The server lets in who may see that there is no such pod, and refuses others before."""
+    config, path = read_config(control_plane.kubeconfig), tmp_path / "c"
+    async with change(config, control_plane):
+        path.write_text(yaml.safe_dump(config))
+        async with await Cluster.login(path) as cluster:
+            assert await cluster.may("create", "Secret", "default")
             forward = _Forward(cluster, "default", "no-such-pod", 80)
             with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
                 async with forward._socket():

@@ -2,11 +2,9 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
 import yaml
@@ -20,9 +18,7 @@ from flashrun.controller.watch import Watch
 from flashrun.kubeconfig import Kubeconfig
 from localcluster.controlplane import ControlPlane
 from tests.controller.stage import Kubelet, World
-from tests.kubeconfigs import read_config, relay_to
-from tests.servers import kubectl
-from tests.store.forward_proxy import forward_proxy
+from tests.kubeconfigs import WAYS_IN, read_config
 
 pytestmark = pytest.mark.api
 
@@ -142,57 +138,7 @@ async def test_a_run_that_has_ended_is_not_due_at_the_start_nor_when_it_is_label
 # --- the kubeconfig of an operator outside its cluster --------------------------------------------
 
 
-@asynccontextmanager
-async def under_another_name(config: dict[str, Any], _: ControlPlane) -> AsyncIterator[None]:
-    """The certificate of the server does not name its address."""
-    cluster = config["clusters"][0]["cluster"]
-    async with relay_to(cluster["server"]) as address:
-        cluster |= {"server": address, "tls-server-name": "kubernetes.default.svc"}
-        yield
-
-
-@asynccontextmanager
-async def without_its_authority(config: dict[str, Any], _: ControlPlane) -> AsyncIterator[None]:
-    """Nobody knows who signed the certificate of the server."""
-    cluster = config["clusters"][0]["cluster"]
-    del cluster["certificate-authority-data"]
-    cluster["insecure-skip-tls-verify"] = True
-    yield
-
-
-@asynccontextmanager
-async def behind_a_proxy(config: dict[str, Any], _: ControlPlane) -> AsyncIterator[None]:
-    """Only the proxy knows the way to the server."""
-    cluster = config["clusters"][0]["cluster"]
-    address = urlsplit(cluster["server"])
-    with forward_proxy(address.netloc) as proxy:
-        cluster |= {
-            "server": f"https://api.invalid:{address.port}",
-            "proxy-url": f"http://127.0.0.1:{proxy.port}",
-            "tls-server-name": "kubernetes.default.svc",
-        }
-        yield
-        assert proxy.hosts == {"api.invalid"}
-
-
-@asynccontextmanager
-async def as_somebody_else(config: dict[str, Any], plane: ControlPlane) -> AsyncIterator[None]:
-    """The user of the certificate may do nothing but impersonate an administrator."""
-    role = ("clusterrole", "impersonator", "--verb=impersonate", "--resource=users,groups")
-    kubectl(plane.kubeconfig, "create", *role)
-    binding = ("clusterrolebinding", "impersonator", "--clusterrole=impersonator", "--user=deputy")
-    kubectl(plane.kubeconfig, "create", *binding)
-    plane.client("deputy", "/CN=deputy")
-    files = {f"client-{kind}": str(plane.authority.folder / f"deputy.{end}")
-             for kind, end in (("certificate", "crt"), ("key", "key"))}  # fmt: skip
-    config["users"][0]["user"] = {**files, "as": "jane", "as-groups": ["others", "system:masters"]}
-    yield
-    kubectl(plane.kubeconfig, "delete", "clusterrole,clusterrolebinding", "impersonator")
-
-
-@pytest.mark.parametrize(
-    "change", [under_another_name, without_its_authority, behind_a_proxy, as_somebody_else]
-)
+@pytest.mark.parametrize("change", WAYS_IN, ids=lambda change: change.__name__)
 async def test_watches_honour_the_whole_kubeconfig(
     world: World, control_plane: ControlPlane, tmp_path: Path, change: Callable[..., Any]
 ):

@@ -87,6 +87,7 @@ def _configuration(connection: Connection) -> Any:
     configuration.cert_file = connection.certificate_path
     configuration.key_file = connection.key_path
     configuration.verify_ssl = not connection.insecure
+    configuration.disable_strict_ssl_verification = True  # as in Connection.tls_context
     configuration.tls_server_name = connection.server_name
     configuration.proxy = connection.proxy
     # The client would look up the proxy of every request in the environment, in a thread.

@@ -6,45 +6,93 @@ The kubernetes package has it too, but takes longer to load than a short command
 """
 
 import asyncio
+import contextlib
 import json
 import os
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 
-async def run_exec_plugin(plugin: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+_QUIET_SECONDS: Final = 1.0
+"""A plugin that takes longer may wait for a person: what it prints is shown from then on."""
+
+
+async def run_exec_plugin(
+    plugin: Mapping[str, Any], folder: Path, cluster: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """Run the plugin in ``folder``'s kubeconfig, and return the status that it answers.
+
+    ``cluster`` is for a plugin that asks for it. A plugin that waits for a person, such as one that
+    prints a code to type into a browser, is seen and heard.
 
     Raises:
         OSError: there is no such program.
-        ValueError: the plugin fails, or its answer is not a status.
+        ValueError: the plugin fails, or its answer is not a status, or it needs a terminal.
         KeyError: the kubeconfig names no command or no version.
     """
     version, command = str(plugin["apiVersion"]), str(plugin["command"])
     if os.sep in command:  # beside the kubeconfig, when it is not absolute
         command = str(folder / command)
-    information = {
-        "apiVersion": version,
-        "kind": "ExecCredential",
-        "spec": {"interactive": sys.stdin is not None and sys.stdin.isatty()},
-    }
+    spec: dict[str, Any] = {"interactive": _is_interactive(plugin)}
+    if cluster is not None:
+        spec["cluster"] = cluster
+    information = {"apiVersion": version, "kind": "ExecCredential", "spec": spec}
     variables = {str(item["name"]): str(item["value"]) for item in plugin.get("env") or ()}
     process = await asyncio.create_subprocess_exec(
         command,
         *map(str, plugin.get("args") or ()),
         env={**os.environ, **variables, "KUBERNETES_EXEC_INFO": json.dumps(information)},
+        stdin=None if spec["interactive"] else asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
-    answer, complaint = await process.communicate()
-    if process.returncode:
+    assert process.stdout is not None
+    assert process.stderr is not None
+    answer, complaint = await asyncio.gather(process.stdout.read(), _listen(process.stderr))
+    if await process.wait():
         sentence = complaint.decode(errors="replace").strip()
         raise ValueError(
             f"exec: process returned {process.returncode}" + (f": {sentence}" if sentence else "")
         )
     return _status(answer, version)
+
+
+def _is_interactive(plugin: Mapping[str, Any]) -> bool:
+    """Return whether the plugin may ask a person; raises ``ValueError`` if nobody can be asked."""
+    mode = plugin.get("interactiveMode") or "IfAvailable"
+    is_terminal = sys.stdin is not None and sys.stdin.isatty()
+    if mode == "Always" and not is_terminal:
+        raise ValueError(f"exec: {plugin['command']} asks a person, and there is no terminal")
+    return is_terminal and mode != "Never"
+
+
+async def _listen(stream: asyncio.StreamReader) -> bytes:
+    """Return what a plugin prints beside its answer; show it while the plugin goes on for long."""
+    heard, shown = b"", 0
+    is_quiet_until = time.monotonic() + _QUIET_SECONDS
+    while True:
+        left = is_quiet_until - time.monotonic()
+        reading = asyncio.ensure_future(stream.read(65536))
+        done, _ = await asyncio.wait({reading}, timeout=max(left, 0.0))
+        if not done:
+            shown = _show(heard, shown)
+        piece = await reading
+        heard += piece
+        if not piece:
+            return heard
+        if time.monotonic() > is_quiet_until:
+            shown = _show(heard, shown)
+
+
+def _show(heard: bytes, shown: int) -> int:
+    """Print what is new on standard error; return how much is shown then."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):  # it may be closed
+        sys.stderr.write(heard[shown:].decode(errors="replace"))
+        sys.stderr.flush()
+    return len(heard)
 
 
 def _status(answer: bytes, version: str) -> dict[str, Any]:

@@ -52,10 +52,16 @@ class Kubeconfig(Login):
     """One context of the user's kubeconfig files, logged in."""
 
     def __init__(
-        self, connection: Connection, context: str, namespace: str, user: "_Entry"
+        self,
+        connection: Connection,
+        context: str,
+        namespace: str,
+        *,
+        cluster: "_Entry",
+        user: "_Entry",
     ) -> None:
         super().__init__(connection, context, namespace)
-        self._user = user
+        self._cluster, self._user = cluster, user
         self._ends: datetime | None = None
         """When the credentials of a plugin or a provider end; None: nobody says."""
         self._provider: OidcProvider | None = None
@@ -80,7 +86,8 @@ class Kubeconfig(Login):
             if chosen.get("user"):
                 user = _Entry.find(files, "users", chosen["user"], optional=True)
             namespace = chosen.get("namespace") or "default"
-            login = cls(_connection(cluster, user), name, namespace, user)
+            connection = _connection(cluster, user)
+            login = cls(connection, name, namespace, cluster=cluster, user=user)
             await login._authenticate()
         except _ERRORS as error:
             raise _unusable(error) from None
@@ -121,7 +128,8 @@ class Kubeconfig(Login):
 
     async def _run_plugin(self, plugin: Mapping[str, Any]) -> None:
         """Run the exec plugin, and take its token or its certificate."""
-        status = await run_exec_plugin(plugin, self._user.path.absolute().parent)
+        cluster = _told_cluster(self._cluster) if plugin.get("provideClusterInfo") else None
+        status = await run_exec_plugin(plugin, self._user.path.absolute().parent, cluster)
         ends = status.get("expirationTimestamp")
         self._ends = parse_time(ends).astimezone(UTC) if ends else None
         if "token" not in status and "clientCertificateData" not in status:
@@ -198,10 +206,48 @@ def _connection(cluster: _Entry, user: _Entry) -> Connection:
         certificate_path=user.file("client-certificate") if encrypted else None,
         key_path=user.file("client-key") if encrypted else None,
         insecure=bool(keys.get("insecure-skip-tls-verify")),
-        proxy=keys.get("proxy-url") or environment_proxy(server),
+        proxy=_usable_proxy(keys.get("proxy-url") or environment_proxy(server)),
         server_name=keys.get("tls-server-name") or None,
         impersonation=tuple(_impersonation(user.keys)),
     )
+
+
+def _usable_proxy(address: str | None) -> str | None:
+    """Return the address of a proxy with its scheme; raises ``ValueError`` for another protocol."""
+    if not address:
+        return None
+    scheme, separator, _ = address.partition("://")
+    if not separator:
+        return f"http://{address}"
+    if scheme.lower() not in ("http", "https"):
+        raise ValueError(
+            f"{scheme}:// in proxy-url or HTTPS_PROXY is not supported: a proxy of http:// or "
+            "https:// is needed"
+        )
+    return address
+
+
+_EXEC_EXTENSION: Final = "client.authentication.k8s.io/exec"
+_TOLD: Final = (
+    "server",
+    "tls-server-name",
+    "insecure-skip-tls-verify",
+    "certificate-authority-data",
+    "proxy-url",
+    "disable-compression",
+)
+
+
+def _told_cluster(cluster: _Entry) -> dict[str, Any]:
+    """Return what an exec plugin that asks for it is told of the cluster, as kubectl tells it."""
+    told = {key: cluster.keys[key] for key in _TOLD if cluster.keys.get(key)}
+    if "certificate-authority-data" not in told and cluster.keys.get("certificate-authority"):
+        authority = cluster.beside(cluster.keys["certificate-authority"]).read_bytes()
+        told["certificate-authority-data"] = base64.b64encode(authority).decode()
+    for extension in cluster.keys.get("extensions") or ():
+        if extension["name"] == _EXEC_EXTENSION:
+            told["config"] = extension["extension"]
+    return told
 
 
 def _impersonation(user: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
