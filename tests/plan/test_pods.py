@@ -157,6 +157,34 @@ def test_a_pod_whose_trainer_has_ended_is_not_active_and_still_holds_its_node() 
     assert (pod.active, pod.holds_node, pod.exit_code) == (False, True, 0)
 
 
+@pytest.mark.parametrize("place", ["before ours", "behind ours"])
+def test_an_added_init_container_that_does_not_end_is_named(place: str) -> None:
+    ours = make_pod(container="packages", exit_code=0) if place == "behind ours" else make_pod()
+    pod = {**ours, "status": {**ours["status"], "phase": "Pending", "containerStatuses": []}}
+    pod["status"]["conditions"] = [{"type": "Initialized", "status": "False"}]
+    held = with_container(
+        with_container(pod, "trainer", INITIALIZING), "istio-init", PROXY, "initContainerStatuses"
+    )
+    ready = worlds.running().seeing(pods=(held,)).decide().status.condition(ConditionType.READY)
+
+    assert ready is not None
+    assert (ready.reason, ready.message) == (
+        Reason.STARTING,
+        "The pod starts. Container istio-init, which another program added, has to be done first.",
+    )
+
+
+def test_a_sidecar_that_has_started_is_not_waited_for() -> None:
+    pod = with_container(
+        make_pod(container="packages"), "istio-proxy", PROXY, "initContainerStatuses"
+    )
+    pod["status"]["conditions"] = [{"type": "Initialized", "status": "False"}]
+    done = {**pod, "status": {**pod["status"], "conditions": []}}
+    done["status"]["initContainerStatuses"] = pod["status"]["initContainerStatuses"][:1]
+
+    assert [read_pod(item).foreign_start for item in (pod, done)] == ["", ""]
+
+
 WAITS = {"waiting": {"reason": "ImagePullBackOff", "message": "not found"}}
 
 

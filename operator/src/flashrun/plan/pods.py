@@ -83,6 +83,8 @@ class Pod:
     status_message: str
     foreign_failure: str
     """One sentence when only a container of another program can have failed the pod."""
+    foreign_start: str
+    """One sentence while a container of another program has to be done before ours go on."""
     waiting_reason: str
     """Why a container keeps the pod from starting."""
     waiting_message: str
@@ -217,6 +219,7 @@ def read_pod(pod: Object) -> Pod:
         status_reason=status.get("reason", ""),
         status_message=_clean(status.get("message")),
         foreign_failure="" if ended else _foreign_failure(containers, status.get("phase", "")),
+        foreign_start=_foreign_start(pod),
         waiting_reason=waiting.get("reason", ""),
         waiting_message=_waiting_message(waiting_name, waiting),
         image_trouble=waiting_name in _ACTIVITIES and waiting.get("reason") in _IMAGE_REASONS,
@@ -275,6 +278,23 @@ def _foreign_failure(containers: list[dict[str, Any]], phase: str) -> str:
             code = state["exitCode"]
             return _added(item["name"], f"ended with exit code {code} before the trainer started.")
     return ""
+
+
+def _foreign_start(pod: Object) -> str:
+    """Return a sentence about the init container of another program that the pod waits for.
+
+    The kubelet says that the pod is not initialized also while a sidecar among the init containers
+    has not passed its startup probe; one that has lets ours run.
+    """
+    status = pod.get("status") or {}
+    if find_condition(pod, "Initialized", "False") is None or _activity(container_statuses(pod)):
+        return ""
+    running = [
+        item["name"]
+        for item in status.get("initContainerStatuses") or []
+        if (item.get("state") or {}).get("running")
+    ]
+    return _added(running[-1], "has to be done first.") if running else ""
 
 
 def _waiting_state(containers: list[dict[str, Any]]) -> tuple[str, dict[str, Any]]:

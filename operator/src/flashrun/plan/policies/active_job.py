@@ -165,6 +165,8 @@ def _describe_pods(context: RunContext, job: Object, nodes: int) -> tuple[Phase,
     if preparing_pod := next((pod for pod in active if pod.started is None), None):
         activity = pod_activity(preparing_pod, notices) or Activity.STARTING
         preparing = _PREPARING.get(activity, Reason.STARTING)
+        if preparing is Reason.STARTING and preparing_pod.foreign_start:
+            return waiting, preparing, f"{preparing.sentence} {preparing_pod.foreign_start}"
         return waiting, preparing, preparing.sentence
     if len(pods) < nodes:
         share = f"{len(pods)} of {nodes} pods"
