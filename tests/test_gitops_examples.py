@@ -1,6 +1,7 @@
 """examples/gitops: the same run in every form, and what the tools make of it."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +109,30 @@ def test_secrets_are_those_that_the_run_reads_and_have_the_label(file: str) -> N
         {item["secretKey"] for item in own["data"]} if "data" in own else {*own["encryptedData"]}
     )
     assert values == {*spec.environment.secrets}
+
+
+@pytest.mark.api
+def test_a_run_names_the_secret_that_kustomize_generates(kubeconfig: Path, tmp_path: Path) -> None:
+    """Its name ends in a digest, which kustomize writes only where it is told to."""
+    shutil.copytree(GITOPS / "kustomize", tmp_path / "kustomize")
+    folder = tmp_path / "kustomize" / "overlays" / "generated"
+    folder.mkdir()
+    [run] = read("plain/run.yaml")
+    [name] = [ref["name"] for ref in run["spec"]["secretRefs"]]
+    generated = {
+        "namespace": "team-a",
+        "resources": ["../../base"],
+        "secretGenerator": [{"name": name, "literals": ["JUDGE_API_KEY=hush"]}],
+        "generatorOptions": {"labels": {names.SECRETS_LABEL: "true"}},
+    }
+    (folder / "kustomization.yaml").write_text(yaml.safe_dump(generated))
+    built = list(yaml.safe_load_all(kubectl(kubeconfig, "kustomize", str(folder))))
+    [secret] = [item for item in built if item["kind"] == "Secret"]
+    [run] = [item for item in built if item["kind"] == names.KIND]
+
+    assert secret["metadata"]["name"].startswith(f"{name}-")
+    assert secret["metadata"]["labels"] == {names.SECRETS_LABEL: "true"}
+    assert run["spec"]["secretRefs"] == [{"name": secret["metadata"]["name"]}]
 
 
 @pytest.mark.api
