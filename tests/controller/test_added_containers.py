@@ -171,6 +171,29 @@ async def test_the_back_off_is_said_to_the_second_and_another_job_spares_the_sec
     await world.phase(RUN, "Succeeded")
 
 
+async def test_the_back_off_doubles_and_neither_work_nor_suspension_resets_it(
+    make_world: Callable[..., World],
+):
+    world = make_world(retries=5)
+    pod = await running(world)
+    for seconds, is_suspended in ((10, False), (20, True)):
+        await Kubelet(world.cluster).end(pod, Exit.TEMPORARY, worked=timedelta(hours=1))
+        ended = datetime.now(UTC)
+        if is_suspended:
+            await world.control(RUN, suspend=True)
+            await world.phase(RUN, "Suspended")
+            await world.control(RUN, suspend=False)
+        run = await world.until(
+            RUN, lambda run: "creates the next pod at" in run.status.condition("Ready").message
+        )
+        said = run.status.condition("Ready").message.rpartition(" at ")[2].rstrip(".")
+        pod = await world.pod(RUN, seconds=40)
+        created = datetime.fromisoformat(pod["metadata"]["creationTimestamp"])
+        assert abs(created - datetime.fromisoformat(said)) <= timedelta(seconds=3)
+        assert timedelta(seconds=-2) <= created - ended - timedelta(seconds=seconds)
+    assert await world.jobs(RUN) == [0]
+
+
 async def test_a_run_that_is_resumed_after_its_deadline_goes_on(world: World):
     """The Job controller compares the deadline with the first start before it resumes a Job."""
     pod = await running(world)
