@@ -1,7 +1,10 @@
 """The operator as a process: watches, replicas, signals, crashes and rights."""
 
 import asyncio
+import os
 import signal
+import subprocess
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -17,10 +20,11 @@ from flashrun.controller.poll import HeartbeatPoller
 from flashrun.controller.settings import load_settings
 from flashrun.store import Store
 from flashrun.store_errors import StorageForbidden
-from tests.controller.conftest import Operators
+from tests.controller.conftest import ROOT, Operators
 from tests.controller.other_tenant import stretched
 from tests.controller.stage import World, wait_for_object, wait_for_phase
 from tests.controller.test_settings import PLATFORM
+from tests.trainer import closed_network
 
 pytestmark = pytest.mark.api
 RUN = "flash-1-0a1b2c3d"
@@ -63,6 +67,31 @@ async def test_a_run_is_carried_to_its_end_and_the_namespace_told_what_it_may_kn
     assert await asyncio.to_thread(process.wait, stretched(15)) == 0
     lease = await world.cluster.get("Lease", "default", "flashrun-operator")
     assert lease["spec"]["holderIdentity"] == ""
+
+
+ASKS = "import socket; socket.create_connection(('192.0.2.7', 443), timeout=5)"
+
+
+async def test_an_operator_asks_nobody_but_the_api_server_and_storage(
+    operators: Operators, world: World, tmp_path: Path
+):
+    """Both are on this machine here; whoever else is asked is refused and recorded."""
+    with closed_network.hooked(tmp_path, world.store.access.endpoint) as network:
+        path = f"{network.variables['PYTHONPATH']}:{ROOT / 'operator' / 'src'}"
+        environment = {**os.environ, "PYTHONPATH": path}
+        asked = subprocess.run([sys.executable, "-c", ASKS], env=environment, capture_output=True)
+        process = operators.start(PYTHONPATH=path)
+        operators.wait(lambda: operators.leads(process))
+        await world.submit(RUN)
+        await wait_for_phase(world, RUN, "Starting", stretched(5))
+        await (await world.trainer(RUN)).succeed()
+        await wait_for_phase(world, RUN, "Succeeded", stretched(10))
+        process.send_signal(signal.SIGTERM)
+        assert await asyncio.to_thread(process.wait, stretched(15)) == 0
+        tried = network.tried()
+
+    assert asked.returncode == 1
+    assert tried == {"address 192.0.2.7:443"}  # what the hooks saw is that, and nothing more
 
 
 async def test_of_two_replicas_one_acts_and_the_other_takes_over(
