@@ -128,7 +128,7 @@ class Kubeconfig(Login):
 
     async def _run_plugin(self, plugin: Mapping[str, Any]) -> None:
         """Run the exec plugin, and take its token or its certificate."""
-        cluster = _told_cluster(self._cluster) if plugin.get("provideClusterInfo") else None
+        cluster = _cluster_information(self._cluster) if plugin.get("provideClusterInfo") else None
         status = await run_exec_plugin(plugin, self._user.path.absolute().parent, cluster)
         ends = status.get("expirationTimestamp")
         self._ends = parse_time(ends).astimezone(UTC) if ends else None
@@ -228,7 +228,7 @@ def _usable_proxy(address: str | None) -> str | None:
 
 
 _EXEC_EXTENSION: Final = "client.authentication.k8s.io/exec"
-_TOLD: Final = (
+_SHARED_KEYS: Final = (
     "server",
     "tls-server-name",
     "insecure-skip-tls-verify",
@@ -238,16 +238,16 @@ _TOLD: Final = (
 )
 
 
-def _told_cluster(cluster: _Entry) -> dict[str, Any]:
-    """Return what an exec plugin that asks for it is told of the cluster, as kubectl tells it."""
-    told = {key: cluster.keys[key] for key in _TOLD if cluster.keys.get(key)}
-    if "certificate-authority-data" not in told and cluster.keys.get("certificate-authority"):
+def _cluster_information(cluster: _Entry) -> dict[str, Any]:
+    """Return what an exec plugin gets to know of the cluster when it asks, as from kubectl."""
+    known = {key: cluster.keys[key] for key in _SHARED_KEYS if cluster.keys.get(key)}
+    if "certificate-authority-data" not in known and cluster.keys.get("certificate-authority"):
         authority = cluster.beside(cluster.keys["certificate-authority"]).read_bytes()
-        told["certificate-authority-data"] = base64.b64encode(authority).decode()
+        known["certificate-authority-data"] = base64.b64encode(authority).decode()
     for extension in cluster.keys.get("extensions") or ():
         if extension["name"] == _EXEC_EXTENSION:
-            told["config"] = extension["extension"]
-    return told
+            known["config"] = extension["extension"]
+    return known
 
 
 def _impersonation(user: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
