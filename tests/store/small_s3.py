@@ -44,6 +44,8 @@ class Fault(Enum):
     STS_403 = auto()
     STS_HTML = auto()
     STS_LISTS_BUCKETS = auto()
+    NO_STS_500 = auto()
+    NO_STS_503 = auto()
     UNLIMITED_KEYS = auto()
     READS_EVERYTHING = auto()
     LISTS_EVERYTHING = auto()
@@ -231,6 +233,10 @@ class _Handler(BaseHTTPRequestHandler):
             return self._refuse(501, "NotImplemented")
         if s3.has(Fault.STS_403):
             return self._refuse(403, "SignatureDoesNotMatch")
+        if s3.has(Fault.NO_STS_500):
+            return self._refuse(500, "InternalError")
+        if s3.has(Fault.NO_STS_503):
+            return self._refuse(503, "ServiceUnavailable")
         if s3.has(Fault.STS_HTML):
             return self._answer(200, b"<html><body>welcome</body></html>", "text/html")
         if s3.has(Fault.STS_LISTS_BUCKETS):

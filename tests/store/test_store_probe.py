@@ -72,8 +72,26 @@ def test_each_fault_is_found_in_its_property(fault: Fault, of: Property, words: 
         assert [found[item] for item in before] == [""] * len(before)
 
 
+AS_IF_AWAY = [Fault.NO_STS_500, Fault.NO_STS_503]
+"""What stores answer whose STS nobody has set up: it may also be away for a while."""
+
+
+@pytest.mark.parametrize("fault", AS_IF_AWAY)
+def test_a_store_whose_sts_seems_to_be_away_is_tried_again_and_told_what_may_be_wrong(
+    fault: Fault, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("urllib3.util.retry.time.sleep", lambda _: None)
+    with small_s3(fault) as s3:
+        with pytest.raises(Unavailable) as away:
+            require(s3)
+        assert away.value.temporary
+        assert "storage answers, but not when it is asked for credentials" in str(away.value)
+        assert "storage.sts=false" in str(away.value)
+        assert s3.objects == {}
+
+
 def test_every_fault_is_tried() -> None:
-    assert {fault for fault, *_ in FAULTS} == set(Fault)
+    assert {*(fault for fault, *_ in FAULTS), *AS_IF_AWAY} == set(Fault)
 
 
 @pytest.mark.parametrize("fault", [Fault.OVERWRITES, Fault.UNLIMITED_KEYS, Fault.STS_405])

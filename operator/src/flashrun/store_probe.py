@@ -215,7 +215,11 @@ class StoreProbe:
             session = Store(issue(policy), CALL_LIMITS)
         except StoreError as error:
             if error.temporary:
-                raise
+                raise Unavailable(
+                    f"storage answers, but not when it is asked for credentials: {error}; set up "
+                    "its STS, or set storage.sts=false for a store without one: then all trainers "
+                    "and users share one pair of keys"
+                ) from None
             way_out = (
                 "use keys that do not end (storage.existingSecret) if this server lets only "
                 "those assume a role"
