@@ -54,7 +54,8 @@ async def test_a_plugin_is_told_of_the_cluster_when_it_asks(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    ("mode", "interactive"), [("Always", True), ("IfAvailable", True), (None, True), ("Never", False)]
+    ("mode", "interactive"),
+    [("Always", True), ("IfAvailable", True), (None, True), ("Never", False)],
 )
 async def test_a_plugin_may_ask_a_person_at_a_terminal(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str | None, interactive: bool

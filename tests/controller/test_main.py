@@ -79,7 +79,10 @@ async def test_an_operator_asks_nobody_but_the_api_server_and_storage(
     with closed_network.hooked(tmp_path, world.store.access.endpoint) as network:
         path = f"{network.variables['PYTHONPATH']}:{ROOT / 'operator' / 'src'}"
         environment = {**os.environ, "PYTHONPATH": path}
-        asked = subprocess.run([sys.executable, "-c", ASKS], env=environment, capture_output=True)
+        words = [sys.executable, "-c", ASKS]
+        asked = await asyncio.to_thread(
+            subprocess.run, words, env=environment, capture_output=True, check=False
+        )
         process = operators.start(PYTHONPATH=path)
         operators.wait(lambda: operators.leads(process))
         await world.submit(RUN)

@@ -17,7 +17,7 @@ from flashrun.controller.served_namespaces import WATCHED_KINDS
 from flashrun.controller.watch import Watch
 from flashrun.kubeconfig import Kubeconfig
 from localcluster.controlplane import ControlPlane
-from tests.controller.stage import Kubelet, World
+from tests.controller.stage import Kubelet, World, flash_run
 from tests.kubeconfigs import WAYS_IN, read_config
 
 pytestmark = pytest.mark.api
@@ -75,6 +75,27 @@ async def test_runs_carry_nothing_of_the_framework(world: World):
         found = await world.cluster.get("FlashRun", world.namespace, "flash-1-clean")
         assert "annotations" not in found["metadata"]
         assert "finalizers" not in found["metadata"]
+    finally:
+        watch.stop()
+        await until(lambda: not watch._thread.is_alive(), 30)
+
+
+@pytest.mark.parametrize("kept", ["no JSON", "[]", '{"spec": 3}'])
+async def test_annotations_of_kopf_that_others_wrote_stop_no_run(world: World, kept: str):
+    connection = await world.cluster.connection()
+    seen: list[RunKey] = []
+    watch = Watch(lambda: (world.namespace,), lambda: connection, lambda key, _: seen.append(key))
+    watch.start()
+    try:
+        run = flash_run(world.namespace, "flash-1-marked")
+        marks = ("last-handled-configuration", "touch-dummy")
+        run["metadata"]["annotations"] = {f"kopf.zalando.org/{mark}": kept for mark in marks}
+        await world.cluster.create(run)
+        key = RunKey(world.namespace, "flash-1-marked")
+        await until(lambda: key in seen)
+        seen.clear()
+        await world.control("flash-1-marked", suspend=True)
+        await until(lambda: key in seen)  # kopf would leave the object alone for a while
     finally:
         watch.stop()
         await until(lambda: not watch._thread.is_alive(), 30)

@@ -176,7 +176,7 @@ class _Handler(BaseHTTPRequestHandler):
             conflict = s3.has(Fault.ANSWERS_409)
             return self._refuse(*(409, "Conflict") if conflict else (412, "PreconditionFailed"))
         if s3.has(Fault.CHECKS_BEFORE_WRITING):
-            time.sleep(0.3)
+            time.sleep(1.0)  # the others have checked by then, on a busy machine too
             s3.objects[self.key] = body
         return self._answer(200, b"", etag=body)
 

@@ -15,7 +15,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-
 _QUIET_SECONDS: Final = 1.0
 """A plugin that takes longer may wait for a person: what it prints is shown from then on."""
 
