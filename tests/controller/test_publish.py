@@ -1,9 +1,18 @@
 """What the operator publishes: how many GPUs a pool has, and how many are free."""
 
+import tracemalloc
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from typing import Any
+
 import pytest
 
 from flashrun.api.platform import Pool
+from flashrun.api.records import StorageAccess
 from flashrun.controller import publish
+from tests.controller.stage import platform
+
+GPU = frozenset({"nvidia.com/gpu"})
 
 
 def node(
@@ -49,14 +58,50 @@ def test_free_gpus_are_those_nobody_asked_for(
 ):
     pool = Pool(name="p", vram=80)
     assert publish.count_gpus(pool, nodes, pods) == (total, free)
-    assert publish.count_gpus(pool, nodes, map(publish.shortened, pods)) == (total, free)
+    kept = [publish.shortened(pod, GPU) for pod in pods if publish.holds_any(pod, GPU)]
+    assert publish.count_gpus(pool, nodes, kept) == (total, free)
 
 
 def test_of_a_pod_little_stays_in_memory():
     whole = pod("a", 3)
     whole["metadata"] = {"annotations": {"a": "x" * 200_000}}
     whole["spec"]["containers"][0]["env"] = [{"name": "A", "value": "x" * 200_000}]
-    assert len(str(publish.shortened(whole))) < 300
+    assert len(str(publish.shortened(whole, GPU))) < 300
+
+
+class ManyPods:
+    """Stands in for a cluster: one of its pods in a hundred has a GPU."""
+
+    namespace = "flashrun-system"
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+
+    async def list(self, kind: str) -> list[dict]:
+        return [node("a", 8), node("b", 1000)]
+
+    async def each(self, kind: str) -> AsyncIterator[dict]:
+        for number in range(self._count):
+            made = pod("b", 1) if number % 100 == 0 else pod("a", 0)
+            made["metadata"] = {"annotations": {"a": "x" * 2000 + str(number)}}
+            if number % 100:
+                made["spec"]["containers"][0]["resources"]["limits"] = {"cpu": f"{number}m"}
+            yield made
+
+
+@pytest.mark.parametrize("count", [5_000, 20_000])
+async def test_the_pods_of_a_large_cluster_are_counted_in_little_memory(count: int) -> None:
+    storage = StorageAccess(endpoint="http://s3", bucket="bucket", access_key="a", secret_key="s")
+    settings = platform("team", storage)
+    cluster: Any = ManyPods(count)
+    await publish.describe_platform(cluster, settings, datetime.now(UTC))
+    tracemalloc.start()
+    public = await publish.describe_platform(cluster, settings, datetime.now(UTC))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+
+    assert public.pools[0].free == 1008 - count // 100
+    assert peak < 512 * 1024
 
 
 def test_pools_of_one_resource_count_their_own_nodes_each():

@@ -11,7 +11,7 @@ import hashlib
 import json
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Set
 from datetime import UTC, datetime
 from typing import Final, NamedTuple
 
@@ -131,7 +131,12 @@ async def describe_platform(
     )
     try:
         nodes = await cluster.list("Node")
-        pods = [shortened(pod) async for pod in cluster.each("Pod")]
+        resources = frozenset(pool.resource for pool in platform.pools)
+        pods = [
+            shortened(pod, resources)
+            async for pod in cluster.each("Pod")
+            if holds_any(pod, resources)
+        ]
     except ClusterError:
         return public
     counts = (count_gpus(pool, nodes, pods) for pool in platform.pools)
@@ -161,10 +166,24 @@ def count_gpus(pool: Pool, nodes: Iterable[Object], pods: Iterable[Object]) -> t
     return sum(total.values()), free
 
 
-def shortened(pod: Object) -> Object:
+def holds_any(pod: Object, resources: Set[str]) -> bool:
+    """Return whether a pod counts: most of a cluster's pods have no GPU, or none any more."""
+    if (pod.get("status") or {}).get("phase") in ENDED_PHASES or not pod["spec"].get("nodeName"):
+        return False
+    return any(
+        not resources.isdisjoint(_amounts(container.get("resources"), "limits"))
+        for container in pod["spec"]["containers"]
+    )
+
+
+def shortened(pod: Object, resources: Set[str]) -> Object:
     """Return what ``count_gpus`` needs of a pod: those of the whole cluster are in memory."""
-    limits = [{"resources": container.get("resources")} for container in pod["spec"]["containers"]]
-    spec = {"nodeName": pod["spec"].get("nodeName", ""), "containers": limits}
+    containers = []
+    for container in pod["spec"]["containers"]:
+        limits = _amounts(container.get("resources"), "limits")
+        if kept := {name: amount for name, amount in limits.items() if name in resources}:
+            containers.append({"resources": {"limits": kept}})
+    spec = {"nodeName": pod["spec"].get("nodeName", ""), "containers": containers}
     return {"spec": spec, "status": {"phase": (pod.get("status") or {}).get("phase")}}
 
 
