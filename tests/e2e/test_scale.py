@@ -1,8 +1,9 @@
 """Runs of several processes: in one pod, in two, and with the weights spread over both."""
 
 import json
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import NamedTuple
 
 import pytest
 
@@ -12,14 +13,21 @@ from tests.e2e.pools import NODES, PAIR, SPREAD
 
 pytestmark = pytest.mark.e2e
 
-LONG = {"max_steps": 300, "epochs": 300, "save_every": 25}
+LONG = {"max_steps": 500, "epochs": 500, "save_every": 25}
 GRPO_SEQUENCES = 8  # two prompts with four completions each
 SFT_SEQUENCES = 2
 
 
+class Runs(NamedTuple):
+    """Names of runs by case, and what happens to the long ones meanwhile."""
+
+    names: dict[str, str]
+    disturbances: list[Future[None]]
+
+
 @pytest.fixture(scope="module")
-def runs(product: Product, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """All of them, submitted side by side."""
+def runs(product: Product, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
+    """All of them, submitted side by side; a long one is disturbed as soon as it has saved."""
     broken = environments.write(
         tmp_path_factory.mktemp("broken") / "environment", environments.BROKEN_IN_ONE_PROCESS
     )
@@ -27,18 +35,20 @@ def runs(product: Product, tmp_path_factory: pytest.TempPathFactory) -> dict[str
     cases = {
         "one pod": (PAIR, "grpo", "examples/sums", {}),
         "spread weights": (SPREAD, "sft", "examples/sums", {}),
+        "broken": (NODES, "sft", "broken/second-process", {}),
         "two pods": (NODES, "sft", "examples/sums", LONG),
         "suspended": (PAIR, "sft", "examples/sums", LONG),
-        "broken": (NODES, "sft", "broken/second-process", {}),
     }
-    return {
-        case: product.submit(
-            environments.config(
-                tmp_path_factory.mktemp("config"), source, algorithm, model=model, train=train
-            )
-        )
-        for case, (model, algorithm, source, train) in cases.items()
-    }
+    submitted: dict[str, str] = {}
+    with ThreadPoolExecutor() as pool:
+        disturbances = []
+        for case, (model, algorithm, source, train) in cases.items():
+            folder = tmp_path_factory.mktemp("config")
+            config = environments.config(folder, source, algorithm, model=model, train=train)
+            submitted[case] = product.submit(config)
+            if case in DISTURBANCES:
+                disturbances.append(pool.submit(disturb, product, submitted[case], case))
+        yield Runs(submitted, disturbances)
 
 
 def steps(product: Product, run: str, metric: str = "loss") -> list[int]:
@@ -56,25 +66,26 @@ def suspend(product: Product, run: str, wanted: bool = True) -> None:
     product.kubectl("patch", "flashrun", run, "--type=merge", "-p", change)
 
 
+DISTURBANCES = {"two pods": delete_the_second_pod, "suspended": suspend}
+
+
+def disturb(product: Product, run: str, case: str) -> None:
+    product.wait(run, lambda status: status.get("checkpointCount", 0) >= 1, "checkpoint")
+    DISTURBANCES[case](product, run)
+
+
 @pytest.fixture(scope="module")
-def disturbed(product: Product, runs: dict[str, str]) -> dict[str, str]:
-    """The same, after each long run was disturbed, as soon as it had saved."""
-
-    def disturb(case: str, act: Callable[[Product, str], None]) -> None:
-        saved = "checkpoint"
-        product.wait(runs[case], lambda status: status.get("checkpointCount", 0) >= 1, saved)
-        act(product, runs[case])
-
-    disturbances = {"two pods": delete_the_second_pod, "suspended": suspend}
-    with ThreadPoolExecutor() as pool:
-        list(pool.map(disturb, disturbances.keys(), disturbances.values()))
+def disturbed(runs: Runs) -> Runs:
+    """The same, after each long run was disturbed."""
+    for disturbance in runs.disturbances:
+        disturbance.result()
     return runs
 
 
 def test_a_run_that_loses_one_of_its_two_pods_goes_on_from_its_checkpoint(
-    product: Product, disturbed: dict[str, str]
+    product: Product, disturbed: Runs
 ) -> None:
-    run = disturbed["two pods"]
+    run = disturbed.names["two pods"]
     status = product.end(run, "Succeeded")
     assert len(status["attempts"]) == 2
     assert status["attempts"][1]["fromStep"] >= LONG["save_every"]
@@ -82,9 +93,9 @@ def test_a_run_that_loses_one_of_its_two_pods_goes_on_from_its_checkpoint(
 
 
 def test_a_suspended_run_of_two_processes_saves_and_goes_on(
-    product: Product, disturbed: dict[str, str]
+    product: Product, disturbed: Runs
 ) -> None:
-    run = disturbed["suspended"]
+    run = disturbed.names["suspended"]
     status = product.wait(
         run,
         lambda status: status["phase"] == "Suspended" and "end" in status["attempts"][-1],
@@ -108,9 +119,9 @@ SCALES = {
 
 @pytest.mark.parametrize(("case", "expected"), SCALES.items(), ids=SCALES.keys())
 def test_two_processes_train_every_step_with_the_batch_that_was_asked_for(
-    product: Product, runs: dict[str, str], case: str, expected: dict
+    product: Product, runs: Runs, case: str, expected: dict
 ) -> None:
-    run = runs[case]
+    run = runs.names[case]
     status = product.end(run, "Succeeded")
     resolved, batching = status["resolved"], status["resolved"]["batching"]
 
@@ -124,10 +135,8 @@ def test_two_processes_train_every_step_with_the_batch_that_was_asked_for(
     assert status["adapter"]["ref"] == run
 
 
-def test_an_error_of_one_process_is_the_runs_own_sentence(
-    product: Product, runs: dict[str, str]
-) -> None:
-    run = runs["broken"]
+def test_an_error_of_one_process_is_the_runs_own_sentence(product: Product, runs: Runs) -> None:
+    run = runs.names["broken"]
     failure = product.end(run, "Failed")["failure"]
 
     assert failure["exitCode"] == 70
