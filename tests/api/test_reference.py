@@ -441,7 +441,7 @@ SHOWN_ELSEWHERE = {
     "secrets are read from the shell, .env and .env.local":
         "cli/config/test_dotenv.py::test_the_first_value_found_wins_and_empty_is_missing",
     "every listed name must have a value when the run is submitted":
-        "cli/cluster/test_submit.py::test_missing_secrets_are_named_together_and_nothing_is_created",
+        "cli/cluster/test_run_creation.py::test_missing_secrets_are_named_together_and_nothing_is_created",
     "environment code reads a secret from its variables":
         "plan/test_objects.py::test_only_the_trainer_sees_secrets_and_gpus",
     # [train]

@@ -11,7 +11,7 @@ import pytest_asyncio
 from aiohttp import web
 
 from flashrun.cluster import Cluster
-from flashrun.cluster_async import AsyncClient
+from flashrun.cluster_async import StreamingClient
 from flashrun.cluster_blocking import BlockingClient
 from flashrun.cluster_errors import NotFound
 from flashrun.cluster_login import Connection
@@ -63,7 +63,7 @@ async def test_a_short_command_streams_a_log_beside_its_calls(server: str, tmp_p
 async def test_another_certificate_gets_another_client_and_another_token_does_not(
     server: str,
 ) -> None:
-    client = AsyncClient(5.0)
+    client = StreamingClient(5.0)
     connection = Connection(server)
     for header in ("Bearer a", "Bearer b"):
         (await client.send(connection._replace(authorization=header), POD, 10.0)).release()
@@ -74,7 +74,7 @@ async def test_another_certificate_gets_another_client_and_another_token_does_no
 
 
 async def test_a_server_that_is_away_breaks_the_connection() -> None:
-    client = AsyncClient(5.0)
+    client = StreamingClient(5.0)
     with pytest.raises(ConnectionBroken, match="the connection is refused"):
         await client.send(Connection("http://127.0.0.1:1"), POD, 10.0)
     await client.close()

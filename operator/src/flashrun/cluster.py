@@ -50,7 +50,7 @@ from flashrun.cluster_requests import (
 from flashrun.kubeconfig import DEFAULT_LOCATION, Kubeconfig, kubeconfig_paths
 
 if TYPE_CHECKING:
-    from flashrun.cluster_async import AsyncClient
+    from flashrun.cluster_async import StreamingClient
     from flashrun.cluster_blocking import BlockingClient
 
 CALL_SECONDS: Final = 30.0
@@ -75,7 +75,7 @@ class Cluster:
         self._answers = WholeAnswers()
         self._check_write: Callable[[], None] = lambda: None
         self._served: dict[str, Resource] = {}
-        self._streams: list[AsyncClient] = []
+        self._streams: list[StreamingClient] = []
         """The client for streams once there is one; copies of this connection share it."""
         self._calls = _blocking_client() if quick else self._stream_client()
         self.server = login.connection.server
@@ -583,7 +583,7 @@ class Cluster:
         return text
 
     async def _open(
-        self, client: "AsyncClient | BlockingClient", request: Request, seconds: float | None
+        self, client: "StreamingClient | BlockingClient", request: Request, seconds: float | None
     ) -> ServerAnswer:
         """Send a request, with new credentials if the API server refuses those at hand."""
         answer = await client.send(await self.connection(), request, seconds)
@@ -592,12 +592,12 @@ class Cluster:
             answer = await client.send(await self.connection(), request, seconds)
         return answer
 
-    def _stream_client(self) -> "AsyncClient":
+    def _stream_client(self) -> "StreamingClient":
         """Return the client for streams, which is loaded when it is needed first."""
         if not self._streams:
-            from flashrun.cluster_async import AsyncClient
+            from flashrun.cluster_async import StreamingClient
 
-            self._streams.append(AsyncClient(CONNECT_SECONDS))
+            self._streams.append(StreamingClient(CONNECT_SECONDS))
         return self._streams[0]
 
     async def _lines(self, request: Request) -> AsyncIterator[bytes]:

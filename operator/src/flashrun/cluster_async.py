@@ -38,7 +38,7 @@ class ArrivingAnswer:
         self._response.release()
 
 
-class AsyncClient:
+class StreamingClient:
     """Connections to one API server."""
 
     def __init__(self, connect_seconds: float) -> None:

@@ -182,31 +182,6 @@ def test_a_log_that_never_ends_holds_no_other_back_for_long(
     assert lines_of(PodThatRuns("packages"), monkeypatch) == ["[model] pod", "pod"]
 
 
-class RunThatEnds:
-    """A session whose run has succeeded; its pod ends after a few more readings."""
-
-    def __init__(self, readings: int) -> None:
-        self.readings = readings
-
-    async def get_manifest(self, _: str) -> dict[str, Any]:
-        self.readings -= 1
-        attempt = {"number": 1, "pod": "p", "start": "2026-11-22T12:00:00Z"}
-        end = {} if self.readings > 0 else {"end": "2026-11-22T12:01:00Z"}
-        status = {"phase": "Succeeded", "attempts": [attempt | end]}
-        return {**yaml.safe_load(GOLDEN.read_text()), "status": status}
-
-
-@pytest.mark.parametrize(("readings", "seconds", "ended"), [(3, 60, True), (99, 0.2, False)])
-def test_the_summary_has_the_end_of_the_last_attempt_if_it_comes_soon(
-    monkeypatch: pytest.MonkeyPatch, readings: int, seconds: float, ended: bool
-) -> None:
-    monkeypatch.setattr(follow, "POLL_SECONDS", 0.1)
-    session: Any = RunThatEnds(readings)
-    manifest = asyncio.run(follow.settled_manifest(session, "run", seconds))
-
-    assert ("end" in manifest["status"]["attempts"][0]) is ended
-
-
 class RunOfStates:
     """A session whose run has one state after the other."""
 

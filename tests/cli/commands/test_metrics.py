@@ -4,12 +4,10 @@ import csv
 import json
 from collections.abc import Mapping, Sequence
 
-import pytest
-
 from flashrun.api import names
 from flashrun.cli.cluster.metrics_history import merge_steps
 from flashrun.cli.commands import metrics
-from flashrun.cli.output.failure import ExitCode, NotFoundFailure
+from flashrun.cli.output.failure import ExitCode
 from flashrun.cli.output.tables import plain_rows
 from tests.cli.shell import Served
 from tests.cli.storage import metrics_history, metrics_rows
@@ -29,31 +27,6 @@ def test_training_and_evaluation_of_a_step_are_one_row() -> None:
         2: {"loss": 1.0, "eval/score": 0.5},
         3: {"loss": 1.5},
     }
-
-
-CHOICES: list[tuple[Sequence[str] | None, list[str]]] = [
-    (None, KEYS),
-    (["loss"], ["loss"]),
-    (["eval/*"], ["eval/score"]),
-    (["loss", "*"], ["loss", "eval/score", "grad"]),
-    (["loss", "loss"], ["loss"]),
-]
-
-
-@pytest.mark.parametrize(("wanted", "keys"), CHOICES)
-def test_keys_are_names_or_patterns(wanted: Sequence[str] | None, keys: list[str]) -> None:
-    assert metrics.choose_keys(KEYS, wanted) == keys
-
-
-@pytest.mark.parametrize(
-    ("wanted", "hint"),
-    [("los", "did you mean loss?"), ("zzz", "it has: eval/score, loss, grad"), ("LR/*", "it has")],
-)
-def test_a_metric_that_the_run_does_not_have_is_refused(wanted: str, hint: str) -> None:
-    with pytest.raises(NotFoundFailure, match="has no metric") as caught:
-        metrics.choose_keys(KEYS, [wanted])
-
-    assert hint in caught.value.hint
 
 
 def test_without_a_key_there_is_one_row_per_metric() -> None:

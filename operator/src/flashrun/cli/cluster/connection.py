@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from pydantic import ValidationError
@@ -105,6 +106,15 @@ class ClusterSession:
             name = names.PUBLIC_CONFIG_MAP
             if await self.cluster.find("ConfigMap", self.namespace, name) is None:
                 raise unserved_namespace(self.namespace)
+
+    async def refuse_absent_namespace(self) -> None:
+        """Raise ``NotFoundFailure`` if the namespace does not exist: its list is empty, too."""
+        with contextlib.suppress(Forbidden):
+            if await self.cluster.find("Namespace", None, self.namespace) is None:
+                raise NotFoundFailure(
+                    f"the namespace {self.namespace} does not exist",
+                    "kubectl get namespaces lists them; choose one with -n",
+                )
 
     async def open_store(self) -> "Store":
         """Return the storage that people of this namespace may use.
@@ -217,12 +227,17 @@ def unserved_namespace(namespace: str) -> NotFoundFailure:
 
 
 @contextlib.asynccontextmanager
-async def connect(context: str | None, namespace: str | None) -> AsyncIterator[ClusterSession]:
-    """Log in as ``kubectl`` does; errors of cluster and storage become failures."""
-    with _errors_as_failures():
+async def connect(
+    context: str | None, namespace: str | None, kubeconfig: Path | None = None
+) -> AsyncIterator[ClusterSession]:
+    """Log in as ``kubectl`` does; errors of cluster and storage become failures.
+
+    ``kubeconfig`` is for a file other than the one that ``kubectl`` reads.
+    """
+    with errors_as_failures():
         from flashrun.cluster import Cluster
 
-        async with await Cluster.login(context=context, quick=True) as cluster:
+        async with await Cluster.login(kubeconfig, context, quick=True) as cluster:
             session = ClusterSession(cluster, namespace or cluster.namespace)
             try:
                 yield session
@@ -231,7 +246,8 @@ async def connect(context: str | None, namespace: str | None) -> AsyncIterator[C
 
 
 @contextlib.contextmanager
-def _errors_as_failures() -> Iterator[None]:
+def errors_as_failures() -> Iterator[None]:
+    """Raise errors of cluster and storage as failures with the same sentence."""
     try:
         yield
     except (cluster_errors.NotFound, store_errors.KeyNotFound) as error:

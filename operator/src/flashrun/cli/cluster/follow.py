@@ -9,17 +9,16 @@ be read from a pod, because it is gone or was never seen, are read from storage.
 import asyncio
 import contextlib
 import signal
-import time
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 import typer
 
 from flashrun.api.pod import TRAINER_CONTAINER
-from flashrun.api.reasons import TERMINAL, Phase, Reason
+from flashrun.api.reasons import Phase
 from flashrun.api.resource import FlashRun
-from flashrun.cli.cluster.connection import ClusterSession, parse_run
+from flashrun.cli.cluster.connection import ClusterSession
 from flashrun.cli.cluster.metrics_feed import MetricsFeed
 from flashrun.cli.cluster.pod_log import PodLog, lines_after
 from flashrun.cli.cluster.run_logs import (
@@ -30,6 +29,7 @@ from flashrun.cli.cluster.run_logs import (
     read_stored_log,
     started_containers,
 )
+from flashrun.cli.cluster.run_polling import poll_run
 from flashrun.cli.output import formatting, terminal
 from flashrun.cli.output.failure import ExitCode, Failure
 from flashrun.cli.output.output_format import OutputFormat
@@ -37,7 +37,6 @@ from flashrun.cli.output.run_view import RunView, ViewKind, open_view
 from flashrun.cluster_errors import ClusterError
 from flashrun.store_errors import StoreError
 
-POLL_SECONDS: Final = 1.0
 REDRAW_SECONDS: Final = 1.0
 """How often clocks are drawn again while the API server does not answer."""
 EARLIER_LOG_SECONDS: Final = 5.0
@@ -142,7 +141,7 @@ async def follow_run(
     feed = MetricsFeed(session, view)
     redrawing = asyncio.create_task(_redraw(view))
     try:
-        async for current in _poll(session, name, run, view):
+        async for current in poll_run(session, run, view.show_notice):
             run = current
             view.show_status(run)
             if view.takes_metrics:
@@ -188,20 +187,6 @@ async def follow_or_detach(
         raise typer.Exit(128 + ended[0] if ended else ExitCode.INTERRUPTED) from None
 
 
-async def settled_manifest(session: ClusterSession, name: str, seconds: float) -> dict[str, Any]:
-    """Return a run that has ended, with the end of its last attempt if it comes within ``seconds``.
-
-    A run ends with its result in storage, and its pod a little later.
-    """
-    deadline = time.monotonic() + seconds
-    while True:
-        manifest = await session.get_manifest(name)
-        attempts = parse_run(manifest).status.attempts
-        if all(attempt.end for attempt in attempts) or time.monotonic() >= deadline:
-            return manifest
-        await asyncio.sleep(POLL_SECONDS / 2)
-
-
 @contextlib.contextmanager
 def _ended_by_signals(ended: list[int]) -> Iterator[None]:
     """Cancel the current task on SIGTERM and SIGHUP; the number of the signal goes to ``ended``."""
@@ -224,40 +209,6 @@ def _ended_by_signals(ended: list[int]) -> Iterator[None]:
 
 def _has_ended(run: FlashRun, attempt: int) -> bool:
     return any(item.number == attempt and item.end for item in run.status.attempts)
-
-
-async def _poll(
-    session: ClusterSession, name: str, first: FlashRun, view: RunView
-) -> AsyncIterator[FlashRun]:
-    """Yield the run about every second, the last time when it has ended or has no budget left."""
-    run, lost = first, False
-    while True:
-        yield run
-        if _is_over(run):
-            return
-        await asyncio.sleep(POLL_SECONDS)
-        try:
-            run, lost = await session.get_run(name), False
-        except ClusterError as error:
-            if not error.temporary:
-                raise
-            if not lost:
-                view.show_notice(f"{error}; trying again, the run is not affected")
-            lost = True
-
-
-def _is_over(run: FlashRun) -> bool:
-    """Return whether a run has ended, or is paused until a person raises its budget.
-
-    Of a spec that has just changed, the status says nothing yet.
-    """
-    status = run.status
-    if status.phase in TERMINAL:
-        return True
-    used_up = status.pending is not None and status.pending.reason is Reason.BUDGET_USED_UP
-    return (
-        used_up and status.phase is Phase.SUSPENDED and status.observed_generation == run.generation
-    )
 
 
 async def _redraw(view: RunView) -> None:

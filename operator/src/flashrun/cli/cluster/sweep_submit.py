@@ -5,15 +5,15 @@ from pathlib import Path
 
 from flashrun.api.resource import FlashRun
 from flashrun.cli.cluster.connection import ClusterSession, connect
-from flashrun.cli.cluster.submit import (
-    Submission,
+from flashrun.cli.cluster.run_creation import (
+    NewRun,
     check_with_cluster,
     create_run,
     find_secret_values,
 )
 from flashrun.cli.config import load_config, platform_cache
 from flashrun.cli.config.planned_sweep import print_planned
-from flashrun.cli.config.sweep_file import ComposedSweep, SweepRun
+from flashrun.cli.config.sweep_file import ComposedSweep
 from flashrun.cli.output import terminal
 from flashrun.cli.output.failure import Failure
 from flashrun.cli.output.output_format import OutputFormat
@@ -39,11 +39,9 @@ async def submit_sweep(
         await _check(session, sweep)
         created = 0
         for run, own_values in zip(sweep.runs, values, strict=True):
-            submission = Submission(
-                run.composed, own_values, background=True, output=output, sweep=sweep.membership
-            )
+            new = NewRun(run.composed, own_values, sweep=sweep.membership)
             try:
-                created += await _create(session, run, submission)
+                created += await _create(session, run.name, new)
             except Failure as error:
                 raise Failure(
                     f"{created} of {len(sweep.runs)} runs were submitted: {error.sentence}",
@@ -70,16 +68,16 @@ async def _check(session: ClusterSession, sweep: ComposedSweep) -> None:
             load_config.check_with_platform(run.composed, platform)
         else:
             looked_up.add(shared)
-            await check_with_cluster(session, run.composed)
+            await check_with_cluster(session, run.composed, terminal.note)
 
 
-async def _create(session: ClusterSession, run: SweepRun, submission: Submission) -> bool:
+async def _create(session: ClusterSession, name: str, new: NewRun) -> bool:
     """Create a run; return False if it exists, as a run of the same sweep."""
     try:
-        await create_run(session, run.name, submission)
+        await create_run(session, name, new)
     except AlreadyExists:
-        there = await session.get_run(run.name)
-        _check_same_sweep(there, submission)
+        there = await session.get_run(name)
+        _check_same_sweep(there, new)
         return False
     except Failure:
         raise
@@ -88,8 +86,8 @@ async def _create(session: ClusterSession, run: SweepRun, submission: Submission
     return True
 
 
-def _check_same_sweep(there: FlashRun, submission: Submission) -> None:
-    asked = submission.sweep
+def _check_same_sweep(there: FlashRun, new: NewRun) -> None:
+    asked = new.sweep
     assert asked is not None
     if there.spec.sweep is None or there.spec.sweep.name != asked.name:
         raise Failure(

@@ -5,20 +5,16 @@ import csv
 import io
 import json
 from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
 from enum import StrEnum
-from fnmatch import fnmatchcase
 from typing import Annotated, Any
 
 import typer
 
-from flashrun.api.records import MetricsRow
-from flashrun.cli.cluster import deleted_runs
 from flashrun.cli.cluster.connection import check_run_name, connect
-from flashrun.cli.cluster.metrics_history import merge_steps, read_history
+from flashrun.cli.cluster.metrics_history import MetricsTable, read_metrics
 from flashrun.cli.options import Context, Namespace, Run
 from flashrun.cli.output import terminal
-from flashrun.cli.output.failure import NotFoundFailure, UsageFailure
+from flashrun.cli.output.failure import UsageFailure
 from flashrun.cli.output.tables import Cell, Table
 
 
@@ -56,11 +52,7 @@ def metrics(
     if as_csv and as_json:
         raise UsageFailure("--csv and --json exclude each other", "use one of them")
     name = check_run_name(run)
-    rows = asyncio.run(_read(name, namespace, context))
-    if not rows:
-        raise NotFoundFailure(f"{name} has no metrics yet", f"flash status {name} shows why")
-    steps = merge_steps(rows)
-    chosen = choose_keys(list(dict.fromkeys(key for row in steps.values() for key in row)), keys)
+    steps, chosen = asyncio.run(_read(name, keys, namespace, context))
     if as_csv:
         _write_csv(steps, chosen)
     elif as_json:
@@ -69,26 +61,11 @@ def metrics(
         terminal.write_table(steps_table(steps, chosen) if keys else summary_table(steps, chosen))
 
 
-async def _read(name: str, namespace: str | None, context: str | None) -> list[MetricsRow]:
+async def _read(
+    name: str, keys: list[str] | None, namespace: str | None, context: str | None
+) -> MetricsTable:
     async with connect(context, namespace) as session:
-        return await read_history(session, await deleted_runs.find_run(session, name))
-
-
-def choose_keys(known: Sequence[str], wanted: Sequence[str] | None) -> list[str]:
-    """Return the keys that were asked for, by name or by pattern; all when none were.
-
-    Raises:
-        NotFoundFailure: the run does not have the metric; the hint has the most similar one.
-    """
-    chosen: dict[str, None] = {} if wanted else dict.fromkeys(known)
-    for pattern in wanted or ():
-        matching = [key for key in known if key == pattern or fnmatchcase(key, pattern)]
-        if not matching:
-            near = get_close_matches(pattern, known, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"it has: {', '.join(known)}"
-            raise NotFoundFailure(f"the run has no metric {pattern!r}", hint)
-        chosen |= dict.fromkeys(matching)
-    return list(chosen)
+        return await read_metrics(session, name, keys)
 
 
 def summary_table(steps: Mapping[int, Mapping[str, float]], keys: Sequence[str]) -> Table:

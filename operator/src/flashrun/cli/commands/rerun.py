@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from flashrun.api.resource import FlashRun
-from flashrun.cli.cluster import deleted_runs, preflight, submit
+from flashrun.cli.cluster import deleted_runs, preflight, run_creation, submit
 from flashrun.cli.cluster.connection import check_run_name, connect
 from flashrun.cli.config import load_config, platform_cache
 from flashrun.cli.config.compose import ComposedConfig, ConfigFile, compose
@@ -94,8 +94,9 @@ async def _rerun(
             print_dry_run(composed, DryRunAnswers(notes=[*notes]), output)
             return
         secrets = given_secrets(old)
-        values = submit.find_secret_values(composed.config, may_be_missing=bool(secrets))
-        submission = submit.Submission(composed, values, background, output, view, secrets)
+        values = run_creation.find_secret_values(composed.config, may_be_missing=bool(secrets))
+        new = run_creation.NewRun(composed, values, secrets)
+        submission = submit.Submission(new, background, output, view)
         await submit.submit_and_follow(session, submission)
 
 

@@ -1,7 +1,6 @@
 """``flash runs``: the runs of a namespace, newest first."""
 
 import asyncio
-import contextlib
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, Any
@@ -9,12 +8,10 @@ from typing import Annotated, Any
 import typer
 
 from flashrun.api.resource import FlashRun
-from flashrun.cli.cluster.connection import ClusterSession, connect, listed_run
+from flashrun.cli.cluster.connection import connect, listed_run
 from flashrun.cli.options import Context, Namespace, Output
 from flashrun.cli.output import formatting, terminal
-from flashrun.cli.output.failure import NotFoundFailure
 from flashrun.cli.output.output_format import OutputFormat
-from flashrun.cluster_errors import Forbidden
 
 
 class RunOrder(StrEnum):
@@ -48,7 +45,7 @@ async def _runs(
     async with connect(context, namespace) as session:
         manifests = await session.list_manifests()
         if not manifests:
-            await _refuse_absent_namespace(session)
+            await session.refuse_absent_namespace()
         in_order = formatting.best_first if sort is RunOrder.SCORE else formatting.newest_first
         listed = in_order(map(listed_run, manifests))
         if output in (OutputFormat.JSON, OutputFormat.YAML):
@@ -70,13 +67,3 @@ def _sorted_manifests(
     """Return the objects in the order of the runs."""
     places = {run.name: place for place, run in enumerate(ordered)}
     return sorted(manifests, key=lambda item: places[item["metadata"]["name"]])
-
-
-async def _refuse_absent_namespace(session: ClusterSession) -> None:
-    """Raise ``NotFoundFailure`` if the namespace does not exist: its list is empty, too."""
-    with contextlib.suppress(Forbidden):
-        if await session.cluster.find("Namespace", None, session.namespace) is None:
-            raise NotFoundFailure(
-                f"the namespace {session.namespace} does not exist",
-                "kubectl get namespaces lists them; choose one with -n",
-            )

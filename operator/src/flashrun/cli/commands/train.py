@@ -49,7 +49,7 @@ def train(
         print_dry_run(composed, DryRunAnswers(notes=[*notes]), output)
         return
     # Imported late: importing what talks to a cluster takes longer than an offline dry run.
-    from flashrun.cli.cluster import preflight, submit
+    from flashrun.cli.cluster import preflight, run_creation, submit
     from flashrun.cli.output.run_view import view_kind
 
     folders = [config.resolve().parent]
@@ -57,6 +57,7 @@ def train(
         answers = preflight.ask_cluster(composed, folders, namespace, context)
         print_dry_run(composed, answers, output)
         return
-    values = submit.find_secret_values(composed.config, folders)
-    submission = submit.Submission(composed, values, background, output, view_kind(logs))
+    values = run_creation.find_secret_values(composed.config, folders)
+    new = run_creation.NewRun(composed, values)
+    submission = submit.Submission(new, background, output, view_kind(logs))
     submit.connect_and_submit(submission, namespace, context)

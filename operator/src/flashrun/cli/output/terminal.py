@@ -97,6 +97,11 @@ def say(text: str, tone: Tone = Tone.PLAIN) -> None:
         discard(sys.stderr)
 
 
+def note(text: str) -> None:
+    """Print a sentence that the user should know, although nothing is wrong."""
+    say(f"note: {text}")
+
+
 def write(text: str, tone: Tone = Tone.PLAIN) -> None:
     """Print a line of the answer to standard output."""
     _print_line(text, tone, stderr=False)
