@@ -161,7 +161,7 @@ COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gen
 .PHONY: lock
 lock: $(READY) ## update the lock files; versions that still fit stay
 	@$(COMPILE) pyproject.toml --extra operator --group build --output-file operator/requirements.txt
-	@$(COMPILE) pyproject.toml --extra operator --extra report --extra parquet --group build --group dev --output-file tests/requirements.txt
+	@$(COMPILE) pyproject.toml --extra operator --extra report --extra parquet --extra pandas --group build --group dev --output-file tests/requirements.txt
 	@$(COMPILE) --group docs --output-file docs/requirements.txt
 	@PATH=$(CURDIR)/$(BIN):$$PATH trainer-image/lock.sh
 

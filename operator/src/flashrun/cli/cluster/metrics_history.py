@@ -28,7 +28,7 @@ async def read_metrics(
     """Return the metrics of a run, also of one whose FlashRun was deleted.
 
     Raises:
-        NotFoundFailure: the run does not exist, or has no metrics yet, or not one of the ``keys``.
+        NotFoundFailure: the run does not exist, has no metrics yet, or lacks one of the ``keys``.
     """
     rows = await read_history(session, await deleted_runs.find_run(session, name))
     if not rows:

@@ -1,0 +1,119 @@
+"""An event loop in a thread of its own."""
+
+import asyncio
+import signal
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from flashrun.client.loop_thread import LoopThread
+
+
+async def nothing() -> None:
+    pass
+
+
+@pytest.fixture
+def loop() -> Iterator[LoopThread]:
+    found = LoopThread()
+    yield found
+    found.stop(nothing())
+
+
+def test_a_call_returns_its_answer_or_raises_its_error(loop: LoopThread) -> None:
+    async def answer() -> int:
+        return 7
+
+    async def fail() -> None:
+        raise ValueError("no")
+
+    assert loop.run(answer()) == 7
+    with pytest.raises(ValueError, match="no"):
+        loop.run(fail())
+
+
+async def test_a_call_may_wait_inside_a_running_loop_as_in_a_notebook(loop: LoopThread) -> None:
+    async def answer() -> int:
+        await asyncio.sleep(0.01)
+        return 7
+
+    assert loop.run(answer()) == 7
+
+
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """A shell that runs tests in the background makes its children ignore Ctrl-C."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
+def test_an_interrupt_cancels_the_call(loop: LoopThread) -> None:
+    cancelled = threading.Event()
+
+    async def wait() -> None:
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            cancelled.set()
+            raise
+
+    with pytest.raises(KeyboardInterrupt):
+        loop.run(wait())
+    assert cancelled.wait(10)
+
+
+@pytest.mark.usefixtures("interruptible")
+def test_a_call_that_is_interrupted_before_it_has_begun_never_begins(loop: LoopThread) -> None:
+    begun = []
+
+    async def begin() -> None:
+        begun.append(True)
+
+    loop._loop.call_soon_threadsafe(time.sleep, 1.0)
+    main = threading.main_thread().ident or 0
+    threading.Timer(0.3, signal.pthread_kill, (main, signal.SIGINT)).start()
+    with pytest.raises(KeyboardInterrupt):
+        loop.run(begin())
+
+    loop.run(nothing())
+    assert begun == []
+
+
+def test_stopping_runs_the_last_call_and_ends_what_still_runs() -> None:
+    loop, ended = LoopThread(), []
+
+    async def serve() -> None:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            ended.append("serve")
+
+    async def start() -> None:
+        loop.served = asyncio.create_task(serve())  # type: ignore[attr-defined]
+        await asyncio.sleep(0)
+
+    async def last() -> None:
+        ended.append("last")
+
+    loop.run(start())
+    loop.stop(last())
+    loop.stop(last())
+
+    assert ended == ["last", "serve"]
+    with pytest.raises(RuntimeError, match="was stopped"):
+        loop.run(nothing())
+
+
+def test_the_loop_can_be_stopped_from_inside_itself() -> None:
+    """The collector of garbage may run there."""
+    loop = LoopThread()
+
+    async def stop() -> None:
+        loop.stop(nothing())
+
+    loop.run(stop())
