@@ -4,7 +4,7 @@ Any number of requests and streams run at once in one thread.
 """
 
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, Final
 
 import aiohttp
 from kubernetes.aio.client import Configuration
@@ -14,6 +14,8 @@ from multidict import CIMultiDict
 from flashrun.cluster_login import Connection
 from flashrun.cluster_requests import ConnectionBroken, Request, one_line
 
+REUSED_BYTES: Final = 32 * 1024
+"""Longest body after which the connection serves another request."""
 _BREAKS = (aiohttp.ClientError, TimeoutError, OSError)
 
 
@@ -91,8 +93,24 @@ def _configuration(connection: Connection) -> Any:
     configuration.tls_server_name = connection.server_name
     configuration.proxy = connection.proxy
     # The client would look up the proxy of every request in the environment, in a thread.
-    configuration.client_session_kwargs = {"trust_env": False}
+    configuration.client_session_kwargs = {
+        "trust_env": False,
+        "middlewares": (_close_after_large_body,),
+    }
     return configuration
+
+
+async def _close_after_large_body(
+    request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType
+) -> aiohttp.ClientResponse:
+    """Have the connection of a large body closed after the answer.
+
+    OpenSSL keeps room for the largest body as long as the connection lives, and each request takes
+    another idle connection: all of them would grow in turn.
+    """
+    if request.body and (request.body.size or 0) > REUSED_BYTES:
+        request.headers[aiohttp.hdrs.CONNECTION] = "close"
+    return await send(request)
 
 
 def _cause(error: Exception) -> str:

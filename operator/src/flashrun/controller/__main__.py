@@ -60,6 +60,7 @@ from flashrun.controller.settings import (
 )
 from flashrun.controller.storage_probe import StartProbe
 from flashrun.controller.storage_threads import call_heartbeats, call_storage
+from flashrun.controller.tls_buffers import limit_tls_buffers
 from flashrun.controller.upstreams import Upstreams
 from flashrun.controller.watch import Watch
 from flashrun.plan.types import RunEvent
@@ -102,6 +103,7 @@ def main() -> int:
     parser.add_argument("--log-level", default="INFO", help="lowest level that is logged")
     arguments = parser.parse_args()
     json_logs.set_up(arguments.log_level)
+    limit_tls_buffers()
     try:
         loaded = load_settings(arguments.settings, arguments.storage_keys, arguments.upstream_keys)
         return asyncio.run(_run(loaded, arguments.kubeconfig, arguments.port))
