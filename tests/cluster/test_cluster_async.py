@@ -11,7 +11,7 @@ import pytest_asyncio
 from aiohttp import web
 
 from flashrun.cluster import Cluster
-from flashrun.cluster_async import StreamingClient
+from flashrun.cluster_async import REUSED_BYTES, StreamingClient
 from flashrun.cluster_blocking import BlockingClient
 from flashrun.cluster_errors import NotFound
 from flashrun.cluster_login import Connection
@@ -26,6 +26,11 @@ async def server() -> AsyncIterator[str]:
     """A server with the log of one pod."""
 
     async def handle(request: web.Request) -> web.StreamResponse:
+        if request.method == "POST":
+            await request.read()
+            assert request.transport is not None
+            port = request.transport.get_extra_info("peername")[1]
+            return web.json_response({"metadata": {"name": str(port)}})
         if not request.path.endswith("/log"):
             return web.json_response({"metadata": {"name": "x"}})
         if "/gone/" in request.path:
@@ -71,6 +76,20 @@ async def test_another_certificate_gets_another_client_and_another_token_does_no
     (await client.send(connection._replace(server_name="other"), POD, 10.0)).release()
     assert len(client._clients) == 2
     await client.close()
+
+
+async def test_the_connection_of_a_large_body_serves_no_other_request(
+    server: str, tmp_path: Path
+) -> None:
+    async with await Cluster.login(write_config(tmp_path / "c", server, {"token": "t"})) as cluster:
+
+        async def ports(size: int) -> set[str]:
+            made = {"kind": "Secret", "metadata": {"name": "x", "namespace": "team"}}
+            manifest = {**made, "stringData": {"KEY": "x" * size}}
+            return {(await cluster.create(manifest))["metadata"]["name"] for _ in range(3)}
+
+        assert len(await ports(REUSED_BYTES // 2)) == 1
+        assert len(await ports(REUSED_BYTES)) == 3
 
 
 async def test_a_server_that_is_away_breaks_the_connection() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from flashrun import cluster_login
-from flashrun.cluster_async import AsyncClient
+from flashrun.cluster_async import StreamingClient
 from flashrun.cluster_errors import NoCluster
 from flashrun.cluster_login import Connection, PodLogin
 
@@ -77,7 +77,7 @@ async def test_authorities_are_trusted_as_kubectl_trusts_them(
 
     monkeypatch.setattr(ssl, "create_default_context", strict)
     connection = Connection("https://api.test")
-    client = AsyncClient(5.0)
+    client = StreamingClient(5.0)
     contexts = [connection.tls_context(), client._client_for(connection).ssl_context]
     await client.close()
 

@@ -4,12 +4,15 @@ It works in a namespace of its own. Its run starts within five seconds and finis
 operator is the same process as before: it leads, it is healthy, and its memory has not grown.
 """
 
+import asyncio
 import os
 import subprocess
+import time
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 
+from flashrun.controller.free_memory import INTERVAL_SECONDS
 from tests.controller.conftest import Operators
 from tests.controller.stage import Trainer, World, wait_for_phase
 
@@ -27,6 +30,16 @@ def allocated_bytes(process: subprocess.Popen[bytes]) -> int:
     """
     text = Path(f"/proc/{process.pid}/status").read_text()
     return int(text.partition("RssAnon:")[2].split()[0]) * 1024
+
+
+async def least_allocated(process: subprocess.Popen[bytes]) -> int:
+    """The least of what it has allocated while it gives free memory back once."""
+    least = allocated_bytes(process)
+    end = time.monotonic() + INTERVAL_SECONDS + 2
+    while time.monotonic() < end:
+        await asyncio.sleep(0.1)
+        least = min(least, allocated_bytes(process))
+    return least
 
 
 def stretched(seconds: float) -> float:

@@ -37,7 +37,7 @@ from flashrun.store import Store
 from flashrun.store_errors import StorageForbidden
 from tests.controller.conftest import Operators
 from tests.controller.large_objects import post_large_objects
-from tests.controller.other_tenant import OtherTenant, stretched
+from tests.controller.other_tenant import OtherTenant, least_allocated, stretched
 from tests.controller.stage import (
     ENVIRONMENT,
     Kubelet,
@@ -481,7 +481,19 @@ async def test_objects_as_large_as_the_api_server_takes(hostile: World, other: O
     await asyncio.sleep(5)
     await trainer.succeed()
     await wait_for_phase(hostile, trainer.run.name, "Succeeded", stretched(20))
-    other.check_operator(growth=12 * 1024 * 1024)
+    other.check_operator(growth=6 * 1024 * 1024)
+
+
+async def test_large_secrets_that_are_copied(hostile: World, other: OtherTenant):
+    """Each is read and sent through another connection, of which none keeps it."""
+    await hostile.cluster.create(secret(HOSTILE, "large", SERVICE_API_KEY="x" * 1_000_000))
+    listed = {"id": ENVIRONMENT, "secrets": ["SERVICE_API_KEY"]}
+    await hostile_run(hostile)
+    before = await least_allocated(other.process)
+    for _ in range(6):
+        await hostile_run(hostile, environment=listed, secretRefs=[{"name": "large"}])
+    grown = await least_allocated(other.process) - before
+    assert grown < 3 * 1024 * 1024
 
 
 async def test_objects_that_the_operator_publishes_are_taken(hostile: World, other: OtherTenant):
