@@ -26,6 +26,7 @@ from flashrun.api.exits import Exit
 from flashrun.api.records import FILES_LIMIT, Manifest
 from flashrun.api.run_record import RunRecord
 from flashrun.archive import HEADER_LIMIT, MEMBERS_LIMIT, PACKED_LIMIT, UNPACKED_LIMIT
+from flashrun.cluster_async import REUSED_BYTES
 from flashrun.cluster_requests import LONGEST_RETRY_AFTER
 from flashrun.controller.bounded_answers import (
     DATA_VALUES,
@@ -40,6 +41,7 @@ from flashrun.controller.observe import JOBS_LIMIT, PODS_LIMIT
 from flashrun.controller.poll import UNKNOWN_LIMIT
 from flashrun.controller.run_records import MANIFEST_BYTES, MANIFESTS_LIMIT
 from flashrun.controller.storage_access import PAUSE_SECONDS
+from flashrun.controller.tls_buffers import READ_BYTES
 from flashrun.controller.watched_objects import KEPT_BYTES
 from flashrun.store import LONGEST_PAUSE_SECONDS
 
@@ -130,6 +132,8 @@ def test_the_bounds_of_what_a_team_writes_are_those_of_the_code() -> None:
         "pods",
         f"the newest {EVENTS_LIMIT} within five seconds",
         f"| {DATA_VALUES:,} keys |",
+        f"reads of {READ_BYTES // kib} KiB; a connection ends with a body of more than "
+        f"{REUSED_BYTES // kib} KiB",
         f"| {Record.max_bytes // kib} KiB and {Record.max_values:,} values each",
         f"| {Manifest.max_bytes // kib} KiB and {FILES_LIMIT:,} files; of one run "
         f"{MANIFESTS_LIMIT:,}, and {MANIFEST_BYTES // mib} MiB at once",
