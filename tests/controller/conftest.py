@@ -22,6 +22,7 @@ import yaml
 from flashrun.api.platform import Platform
 from flashrun.cluster import Cluster
 from flashrun.store import Store
+from localcluster.ports import Ports
 from tests.controller.stage import World, platform, push_environment
 from tests.servers import ROOT_PASSWORD, ROOT_USER, kubectl
 
@@ -92,11 +93,12 @@ class Operators:
         (keys / "secretKey").write_text(ROOT_PASSWORD)
         settings = self.folder / "platform.yaml"
         settings.write_text(yaml.safe_dump(self.world.platform.model_dump(mode="json")))
-        port = 20_000 + os.getpid() % 5_000 + len(self.running)
+        number = len(self.running)
+        port = Ports(self.folder / "ports.json").get(f"operator-{number}", address="")
         words = ["--settings", settings, "--storage-keys", keys, "--port", str(port)]
         words += ["--upstream-keys", self.folder / "upstreams"]
         words += ["--kubeconfig", kubeconfig or self.kubeconfig]
-        log = (self.folder / f"operator-{len(self.running)}.log").open("ab")
+        log = (self.folder / f"operator-{number}.log").open("ab")
         process = subprocess.Popen(
             [*program, *words],
             stdout=log,
