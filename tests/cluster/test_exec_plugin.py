@@ -3,6 +3,7 @@
 ``test_kubeconfig`` tests when they are called.
 """
 
+import asyncio
 import json
 from pathlib import Path
 from typing import Any
@@ -77,23 +78,62 @@ async def test_a_plugin_that_has_to_ask_a_person_is_refused_without_a_terminal(
     assert not (tmp_path / "call").exists()
 
 
-async def test_what_a_plugin_waits_for_is_shown_and_a_quick_one_says_nothing(
+def script(folder: Path, *lines: str) -> dict[str, Any]:
+    """A plugin that is a shell script."""
+    program = folder / "plugin"
+    program.write_text("\n".join(("#!/bin/sh", *lines, "")))
+    program.chmod(0o755)
+    return {"apiVersion": VERSION, "command": str(program)}
+
+
+async def test_what_a_plugin_waits_for_is_shown(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Plugins print where to log in, and wait."""
-    monkeypatch.setattr(exec_plugin, "_QUIET_SECONDS", 0.3)
-    answer = credential()
-    for name, waits in (("quick", "0"), ("slow", "1")):
-        program = tmp_path / name
-        program.write_text(
-            f"#!/bin/sh\necho first {name} >&2\nsleep {waits}\necho then {name} >&2\n"
-            f"sleep {waits}\necho '{answer}'\n"
-        )
-        program.chmod(0o755)
-        asked = {"apiVersion": VERSION, "command": f"./{name}"}
-        assert await run_exec_plugin(asked, tmp_path) == STATUS
+    """Plugins print where to log in, and wait; this one waits until somebody has read it."""
+    monkeypatch.setattr(exec_plugin, "_QUIET_SECONDS", 0.1)
+    waits = f"while ! test -e {tmp_path}/in; do sleep 0.05; done"
+    asked = script(tmp_path, "echo log in >&2", waits, "echo welcome >&2", f"echo '{credential()}'")
+    asking = asyncio.create_task(run_exec_plugin(asked, tmp_path))
+    shown = ""
+    while "log in\n" not in shown:
+        assert not asking.done()
+        await asyncio.sleep(0.05)
+        shown += capsys.readouterr().err
+    (tmp_path / "in").touch()
 
-    assert capsys.readouterr().err == "first slow\nthen slow\n"
+    assert await asking == STATUS
+    assert shown + capsys.readouterr().err == "log in\nwelcome\n"
+
+
+async def test_a_quick_plugin_shows_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(exec_plugin, "_QUIET_SECONDS", 600.0)
+    asked = script(tmp_path, "echo a warning >&2", f"echo '{credential()}'")
+    assert await run_exec_plugin(asked, tmp_path) == STATUS
+    assert capsys.readouterr().err == ""
+
+
+async def test_a_program_that_a_plugin_leaves_behind_is_not_waited_for(tmp_path: Path) -> None:
+    """As kubectl does: it gives the plugin its own standard error."""
+    left = f"while ! test -e {tmp_path}/done; do sleep 0.1; done >/dev/null &"
+    says = [f"echo '{credential()}'", "echo no >&2; exit 4"]
+    try:
+        asked = script(tmp_path, left, says[0])
+        assert await asyncio.wait_for(run_exec_plugin(asked, tmp_path), 60) == STATUS
+        asked = script(tmp_path, left, says[1])
+        with pytest.raises(ValueError, match="process returned 4: no"):
+            await asyncio.wait_for(run_exec_plugin(asked, tmp_path), 60)
+    finally:
+        (tmp_path / "done").touch()
+
+
+async def test_of_much_that_a_plugin_prints_the_end_is_repeated(tmp_path: Path) -> None:
+    much = "head -c 300000 /dev/zero | tr '\\0' x"
+    asked = script(tmp_path, f"{much} >&2", "echo no such user >&2", "exit 5")
+    with pytest.raises(ValueError, match=r"process returned 5: x+no such user$") as no:
+        await run_exec_plugin(asked, tmp_path)
+    assert len(str(no.value)) < 2100
 
 
 FAULTS = {
@@ -114,9 +154,11 @@ async def test_an_answer_that_is_not_one_is_named(
 
 
 async def test_what_a_plugin_that_fails_says_is_repeated(tmp_path: Path) -> None:
-    (tmp_path / "plugin").write_text("#!/bin/sh\necho log in first >&2\nexit 3\n")
-    (tmp_path / "plugin").chmod(0o755)
-    failing = {"apiVersion": VERSION, "command": str(tmp_path / "plugin")}
-
+    failing = script(tmp_path, "echo log in first >&2", "exit 3")
     with pytest.raises(ValueError, match="process returned 3: log in first"):
         await run_exec_plugin(failing, tmp_path)
+
+
+async def test_the_signal_that_ends_a_plugin_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"signal 9 ended the process \(Killed\): out of luck"):
+        await run_exec_plugin(script(tmp_path, "echo out of luck >&2", "kill -9 $$"), tmp_path)

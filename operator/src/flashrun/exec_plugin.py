@@ -9,14 +9,19 @@ import asyncio
 import contextlib
 import json
 import os
+import signal
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
 _QUIET_SECONDS: Final = 1.0
 """A plugin that takes longer may wait for a person: what it prints is shown from then on."""
+_LEFT_OPEN_SECONDS: Final = 0.5
+"""How long more is read of what a plugin has printed, when it leaves a program that may print."""
+_REPEATED_BYTES: Final = 2000
+"""How much an error repeats of what a plugin has printed: programs say last why they fail."""
 
 
 async def run_exec_plugin(
@@ -40,21 +45,20 @@ async def run_exec_plugin(
         spec["cluster"] = cluster
     information = {"apiVersion": version, "kind": "ExecCredential", "spec": spec}
     variables = {str(item["name"]): str(item["value"]) for item in plugin.get("env") or ()}
-    process = await asyncio.create_subprocess_exec(
-        command,
-        *map(str, plugin.get("args") or ()),
-        env={**os.environ, **variables, "KUBERNETES_EXEC_INFO": json.dumps(information)},
-        stdin=None if spec["interactive"] else asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    assert process.stdout is not None
-    assert process.stderr is not None
-    answer, complaint = await asyncio.gather(process.stdout.read(), _listen(process.stderr))
-    if await process.wait():
-        sentence = complaint.decode(errors="replace").strip()
+    async with _heard() as (stderr, complaint):
+        process = await asyncio.create_subprocess_exec(
+            command,
+            *map(str, plugin.get("args") or ()),
+            env={**os.environ, **variables, "KUBERNETES_EXEC_INFO": json.dumps(information)},
+            stdin=None if spec["interactive"] else asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=stderr,
+        )
+        answer, _ = await process.communicate()
+    if process.returncode:
+        sentence = complaint[-_REPEATED_BYTES:].decode(errors="replace").strip()
         raise ValueError(
-            f"exec: process returned {process.returncode}" + (f": {sentence}" if sentence else "")
+            f"exec: {_end(process.returncode)}" + (f": {sentence}" if sentence else "")
         )
     return _status(answer, version)
 
@@ -68,9 +72,32 @@ def _is_interactive(plugin: Mapping[str, Any]) -> bool:
     return is_terminal and mode != "Never"
 
 
-async def _listen(stream: asyncio.StreamReader) -> bytes:
-    """Return what a plugin prints beside its answer; show it while the plugin goes on for long."""
-    heard, shown = b"", 0
+@contextlib.asynccontextmanager
+async def _heard() -> AsyncIterator[tuple[int, bytearray]]:
+    """Yield where a plugin prints beside its answer, and what it has printed by the end.
+
+    A pipe of asyncio's own would have to be closed before the plugin counts as ended. This one may
+    stay open in a program that the plugin leaves behind, such as a cache of its tokens.
+    """
+    reading, writing = os.pipe()
+    stream, heard = asyncio.StreamReader(), bytearray()
+    with os.fdopen(writing, "wb") as end:
+        transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(stream), os.fdopen(reading, "rb")
+        )
+        listening = asyncio.create_task(_listen(stream, heard))
+        try:
+            yield end.fileno(), heard
+            end.close()
+            await asyncio.wait({listening}, timeout=_LEFT_OPEN_SECONDS)
+        finally:
+            transport.close()
+            await listening
+
+
+async def _listen(stream: asyncio.StreamReader, heard: bytearray) -> None:
+    """Put what a plugin prints into ``heard``; show it while the plugin goes on for long."""
+    shown = 0
     is_quiet_until = time.monotonic() + _QUIET_SECONDS
     while True:
         left = is_quiet_until - time.monotonic()
@@ -81,17 +108,24 @@ async def _listen(stream: asyncio.StreamReader) -> bytes:
         piece = await reading
         heard += piece
         if not piece:
-            return heard
+            return
         if time.monotonic() > is_quiet_until:
             shown = _show(heard, shown)
 
 
-def _show(heard: bytes, shown: int) -> int:
+def _show(heard: bytearray, shown: int) -> int:
     """Print what is new on standard error; return how much is shown then."""
     with contextlib.suppress(OSError, ValueError, AttributeError):  # it may be closed
         sys.stderr.write(heard[shown:].decode(errors="replace"))
         sys.stderr.flush()
     return len(heard)
+
+
+def _end(code: int) -> str:
+    """Return how a plugin ended that failed."""
+    if code > 0:
+        return f"process returned {code}"
+    return f"signal {-code} ended the process ({signal.strsignal(-code)})"
 
 
 def _status(answer: bytes, version: str) -> dict[str, Any]:
