@@ -3,6 +3,7 @@
 Most tests use a small server that answers 401 to every token but the newest; a few the real one.
 """
 
+import asyncio
 import json
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -41,9 +42,15 @@ class TokenServer:
         self.token = "first"
         self.requests: list[web.Request] = []
         self.url = ""
+        self.together = 0
+        """How many requests have to be there before the first one is answered."""
+        self.are_together = asyncio.Event()
 
     async def handle(self, request: web.Request) -> web.Response:
         self.requests.append(request)
+        if len(self.requests) >= self.together:
+            self.are_together.set()
+        await self.are_together.wait()
         if request.headers.get("Authorization") != f"Bearer {self.token}":
             return web.json_response({"kind": "Status", "code": 401}, status=401)
         return web.json_response({"kind": "ConfigMap", "metadata": {"name": "x"}})
@@ -126,6 +133,22 @@ async def test_a_plugin_is_asked_again_when_its_token_has_ended(
 
     assert plugin.calls == 2
     assert len(server.requests) == 2
+
+
+@pytest.mark.parametrize("ends", ["2001-01-01T00:00:00Z", ""])
+async def test_requests_at_the_same_time_ask_a_plugin_once(
+    server: TokenServer, plugin: Plugin, tmp_path: Path, ends: str
+):
+    """Whether the token says that it has ended, or the server."""
+    plugin.answer(token="first", **({"expirationTimestamp": ends} if ends else {}))
+    config = write_config(tmp_path / "c", server.url, plugin.user)
+    async with await Cluster.login(config) as cluster:
+        server.token = "second"
+        server.together = 0 if ends else 5
+        plugin.answer(token="second", expirationTimestamp="2999-01-01T00:00:00Z")
+        await asyncio.gather(*(read(cluster) for _ in range(5)))
+
+    assert plugin.calls == 2
 
 
 async def test_a_refused_token_without_a_time_is_renewed(

@@ -586,8 +586,9 @@ class Cluster:
         self, client: "StreamingClient | BlockingClient", request: Request, seconds: float | None
     ) -> ServerAnswer:
         """Send a request, with new credentials if the API server refuses those at hand."""
-        answer = await client.send(await self.connection(), request, seconds)
-        if answer.status == 401 and await self._login.renew():
+        connection = await self.connection()
+        answer = await client.send(connection, request, seconds)
+        if answer.status == 401 and await self._login.renew(connection):
             answer.release()
             answer = await client.send(await self.connection(), request, seconds)
         return answer

@@ -71,8 +71,10 @@ class Login:
             NoCluster: they cannot be renewed.
         """
 
-    async def renew(self) -> bool:
+    async def renew(self, refused: Connection | None = None) -> bool:
         """Get new credentials, because the API server refused these; False if there are none.
+
+        When others than ``refused`` are there by now, another request has got them.
 
         Raises:
             NoCluster: they cannot be renewed.
@@ -105,8 +107,8 @@ class PodLogin(Login):
             self._read()
 
     @override
-    async def renew(self) -> bool:
-        refused = self.connection
+    async def renew(self, refused: Connection | None = None) -> bool:
+        refused = refused or self.connection
         self._read()
         return self.connection != refused
 

@@ -5,6 +5,7 @@ than a short command takes in all, and reads some of it otherwise: the current c
 files, the later tokens of exec plugins and token files, and the user to impersonate (``as``).
 """
 
+import asyncio
 import base64
 import os
 import tempfile
@@ -62,6 +63,7 @@ class Kubeconfig(Login):
     ) -> None:
         super().__init__(connection, context, namespace)
         self._cluster, self._user = cluster, user
+        self._renewing = asyncio.Lock()
         self._ends: datetime | None = None
         """When the credentials of a plugin or a provider end; None: nobody says."""
         self._provider: OidcProvider | None = None
@@ -100,15 +102,19 @@ class Kubeconfig(Login):
             await self.renew()
 
     @override
-    async def renew(self) -> bool:
+    async def renew(self, refused: Connection | None = None) -> bool:
         keys = self._user.keys
         can_renew = self._provider and self._provider.can_renew
         if not (keys.get("exec") or can_renew or _token_file(keys)):
             return False
-        try:
-            await self._authenticate(again=True)
-        except _ERRORS as error:
-            raise _unusable(error) from None
+        refused = refused or self.connection
+        async with self._renewing:  # a plugin asks a person once, and not for each request
+            if self.connection is not refused:
+                return True
+            try:
+                await self._authenticate(again=True)
+            except _ERRORS as error:
+                raise _unusable(error) from None
         return True
 
     async def _authenticate(self, *, again: bool = False) -> None:
