@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from flashrun import cluster_login
+from flashrun.cluster import Cluster
 from flashrun.cluster_async import StreamingClient
 from flashrun.cluster_errors import NoCluster
 from flashrun.cluster_login import Connection, PodLogin
@@ -38,6 +39,18 @@ def test_an_address_of_ipv6_stands_in_brackets(
 ) -> None:
     monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "fd00::1")
     assert PodLogin.load().connection.server == "https://[fd00::1]:443"
+
+
+async def test_a_proxy_of_a_pod_is_read_as_one_of_a_person(
+    account: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", "proxy.example:3128")
+    monkeypatch.setenv("NO_PROXY", "")
+    assert PodLogin.load().connection.proxy == "http://proxy.example:3128"
+    monkeypatch.setenv("HTTPS_PROXY", "socks5://proxy.example:1080")
+    monkeypatch.setenv("KUBECONFIG", str(account / "none"))
+    with pytest.raises(NoCluster, match="socks5:// in HTTPS_PROXY is not supported"):
+        await Cluster.login()
 
 
 async def test_a_token_is_read_again_after_a_while_and_when_it_is_refused(

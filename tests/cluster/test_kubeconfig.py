@@ -304,7 +304,7 @@ async def test_a_proxy_of_another_protocol_is_refused_by_name(
     if not keys:
         monkeypatch.setenv(place, address)
     config = write_config(tmp_path / "c", "https://api.test", {"token": "t"}, **keys)
-    with pytest.raises(NoCluster, match="socks5:// in proxy-url or HTTPS_PROXY is not supp") as no:
+    with pytest.raises(NoCluster, match=f"socks5:// in {place} is not supported") as no:
         await Cluster.login(config)
     assert "hush" not in str(no.value)
 

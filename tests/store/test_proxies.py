@@ -7,7 +7,7 @@ import pytest
 
 from flashrun.proxies import Proxy, environment_proxy, storage_proxy
 from flashrun.store import Store, TimeLimits
-from flashrun.store_errors import Unavailable
+from flashrun.store_errors import StoreError, Unavailable
 from localcluster.pki import Authority
 from tests.servers import MINIO_DOMAIN, Minio
 from tests.store.forward_proxy import forward_proxy
@@ -54,6 +54,34 @@ def test_no_proxy_stands_before_storage_on_this_machine_or_inside_the_cluster(
     monkeypatch.setenv("HTTP_PROXY", PROXY)
     assert storage_proxy(f"http://{place}") is None
     assert storage_proxy("http://s3.example.com") == Proxy(PROXY)
+
+
+@pytest.mark.parametrize("place", ["127.0.0.1:6443", "127.3.2.1:6443", "[::1]:6443", "localhost"])
+def test_no_proxy_stands_before_an_api_server_on_this_machine(
+    monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    """As with kubectl, for clusters inside containers of this machine."""
+    monkeypatch.setenv("HTTPS_PROXY", PROXY)
+    assert environment_proxy(f"https://{place}") is None
+    assert environment_proxy("https://api:6443") == PROXY
+
+
+def test_a_proxy_without_a_scheme_is_one_of_http(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", "me:hush@proxy.example:3128")
+    assert environment_proxy("https://api.test") == "http://me:hush@proxy.example:3128"
+    assert storage_proxy("https://s3.example.com") == Proxy(PROXY, "me:hush")
+
+
+def test_a_proxy_of_another_protocol_is_refused_by_name(
+    monkeypatch: pytest.MonkeyPatch, minio: Minio
+) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "socks5://user:hush@127.0.0.1:1080")
+    access = minio.access("any-bucket")
+    Store(access)  # it needs no proxy
+    with pytest.raises(StoreError, match="socks5:// in HTTP_PROXY is not supported") as no:
+        Store(access.replace(endpoint="http://s3.flashrun.test"))
+    assert "hush" not in str(no.value)
+    assert not no.value.temporary
 
 
 def test_user_and_password_of_a_proxy_are_apart_from_its_address(

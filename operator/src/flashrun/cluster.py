@@ -642,6 +642,8 @@ def _pod_login() -> PodLogin:
             "no kubeconfig was found, and this program does not run in a pod: set KUBECONFIG, "
             f"or create {DEFAULT_LOCATION} with the tool of your cluster"
         ) from None
+    except ValueError as error:
+        raise NoCluster(f"the API server of this pod's cluster: {error}") from None
 
 
 def _metadata_in(answer: Object) -> Object:

@@ -23,7 +23,7 @@ from flashrun.cluster_errors import NoCluster
 from flashrun.cluster_login import Connection, Login
 from flashrun.cluster_requests import one_line
 from flashrun.exec_plugin import run_exec_plugin
-from flashrun.proxies import environment_proxy
+from flashrun.proxies import environment_proxy, usable_proxy
 
 if TYPE_CHECKING:
     from flashrun.oidc_provider import OidcProvider
@@ -212,25 +212,10 @@ def _connection(cluster: _Entry, user: _Entry) -> Connection:
         certificate_path=user.file("client-certificate") if encrypted else None,
         key_path=user.file("client-key") if encrypted else None,
         insecure=bool(keys.get("insecure-skip-tls-verify")),
-        proxy=_usable_proxy(keys.get("proxy-url") or environment_proxy(server)),
+        proxy=usable_proxy(keys.get("proxy-url"), "proxy-url") or environment_proxy(server),
         server_name=keys.get("tls-server-name") or None,
         impersonation=tuple(_impersonation(user.keys)),
     )
-
-
-def _usable_proxy(address: str | None) -> str | None:
-    """Return the address of a proxy with its scheme; raises ``ValueError`` for another protocol."""
-    if not address:
-        return None
-    scheme, separator, _ = address.partition("://")
-    if not separator:
-        return f"http://{address}"
-    if scheme.lower() not in ("http", "https"):
-        raise ValueError(
-            f"{scheme}:// in proxy-url or HTTPS_PROXY is not supported: a proxy of http:// or "
-            "https:// is needed"
-        )
-    return address
 
 
 _EXEC_EXTENSION: Final = "client.authentication.k8s.io/exec"

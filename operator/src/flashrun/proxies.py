@@ -34,34 +34,65 @@ class Proxy(NamedTuple):
 
 
 def environment_proxy(server: str) -> str | None:
-    """Return the proxy for the address ``server`` as the environment names it; None: without."""
+    """Return the proxy for the address ``server`` as the environment names it; None: without.
+
+    As with kubectl, no proxy stands before this machine.
+
+    Raises:
+        ValueError: it speaks another protocol than HTTP.
+    """
     url = urllib.parse.urlsplit(server)
     proxies = urllib.request.getproxies()
     if not url.hostname or urllib.request.proxy_bypass(url.netloc.rpartition("@")[2]):
         return None
-    if _is_in_network(url.hostname, proxies.get("no", "")):
+    if _is_this_machine(url.hostname) or _is_in_network(url.hostname, proxies.get("no", "")):
         return None
-    return proxies.get(url.scheme)
+    return usable_proxy(proxies.get(url.scheme), f"{url.scheme.upper()}_PROXY")
+
+
+def usable_proxy(address: str | None, source: str) -> str | None:
+    """Return the address of a proxy with its scheme; ``source`` names it.
+
+    Raises:
+        ValueError: it speaks another protocol than HTTP.
+    """
+    if not address:
+        return None
+    scheme, separator, _ = address.partition("://")
+    if not separator:
+        return f"http://{address}"
+    if scheme.lower() not in ("http", "https"):
+        raise ValueError(
+            f"{scheme}:// in {source} is not supported: a proxy of http:// or https:// is needed"
+        )
+    return address
 
 
 def storage_proxy(endpoint: str) -> Proxy | None:
     """Return the proxy for storage; None for loopback and for a Service inside the cluster.
 
     A port-forward ends on loopback, and no proxy reaches a Service.
+
+    Raises:
+        ValueError: it speaks another protocol than HTTP.
     """
     host = urllib.parse.urlsplit(endpoint).hostname or ""
-    address = environment_proxy(endpoint)
-    if not address or _is_near(host) or in_cluster_service(host) is not None:
+    if _is_near(host) or in_cluster_service(host) is not None:
         return None
-    return Proxy.parse(address)
+    address = environment_proxy(endpoint)
+    return Proxy.parse(address) if address else None
+
+
+def _is_this_machine(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _is_near(host: str) -> bool:
     """Return whether ``host`` is this machine, or a name that only one network knows."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost" or "." not in host
+    return _is_this_machine(host) or ("." not in host and ":" not in host)
 
 
 def _is_in_network(host: str, no_proxy: str) -> bool:

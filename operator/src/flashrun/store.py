@@ -691,7 +691,10 @@ def _renewal_time(access: StorageAccess) -> datetime | None:
 
 def _pool(limits: TimeLimits, endpoint: str) -> urllib3.PoolManager:
     """Return connections to ``endpoint``, through the proxy that the environment names for it."""
-    proxy = storage_proxy(endpoint)
+    try:
+        proxy = storage_proxy(endpoint)
+    except ValueError as error:
+        raise StoreError(f"storage {endpoint}: {error}") from None
     manager: Any = urllib3.PoolManager
     if proxy is not None:
         user = proxy.user_headers
