@@ -17,6 +17,16 @@ def test_pushing_equal_content_stores_one_package(served: Served) -> None:
     assert len(list_packages(served, "org/same")) == 1
 
 
+def test_pushing_again_repairs_a_package_that_somebody_has_changed(served: Served) -> None:
+    """As the page on troubleshooting says of EnvironmentCorrupt."""
+    served.push("org/changed")
+    [package] = list_packages(served, "org/changed")
+    content = served.store.get_bytes(package)
+    served.store.put_bytes(package, b"another")
+    served.push("org/changed")
+    assert served.store.get_bytes(package) == content
+
+
 def test_what_looks_like_a_secret_is_not_published(served: Served) -> None:
     write_environment(served, f'KEY = "{"sk-" + "a1B2c3D4" * 4}"\n')
     done = served.flash("env", "push", "env", "--name", "org/leak")

@@ -91,8 +91,8 @@ SYMPTOMS: Final = (
             Sight(
                 seen="a refusal that names a ValidatingAdmissionPolicy",
                 why=(
-                    "The platform does not allow this model, environment or length in your "
-                    "namespace."
+                    "The platform does not allow this model, environment, length, budget or number "
+                    "of GPUs in your namespace."
                 ),
                 remedy=(
                     "Change what the sentence names, or ask for another entry in the chart's "
@@ -272,15 +272,16 @@ SYMPTOMS: Final = (
         heading="The environment or its rows fail",
         introduction=(
             "`flash env test FOLDER --config CONFIG` finds most of these on "
-            "your machine. After a correction: `flash env push FOLDER`, then "
-            "`flash rerun RUN`."
+            "your machine. After a correction: `flash env push FOLDER --name "
+            "ORG/NAME`, then `flash rerun RUN`."
         ),
         remedies={
             Reason.ENVIRONMENT_NOT_FOUND: (
                 "`flash env push FOLDER --name ORG/NAME`; `flash env list` shows what there is."
             ),
             Reason.ENVIRONMENT_CORRUPT: (
-                "Find out who changed the package. `flash env push FOLDER` publishes it again."
+                "Find out who changed the package. `flash env push FOLDER --name ORG/NAME` of the "
+                "same folder publishes it again."
             ),
             Reason.ENVIRONMENT_INVALID: "Correct what the message names, and push again.",
             Reason.ENVIRONMENT_FAILED: (

@@ -63,10 +63,10 @@ async def _push(
         identifier = check_identifier(name if "/" in name else f"{session.namespace}/{name}")
         await published_environments.check_owner(session, identifier)
         key = names.environment_package_key(identifier, packed.digest)
-        if not await session.with_store(lambda store: store.exists(key)):
-            await session.with_store(
-                lambda store: store.put_bytes(key, packed.data, "application/gzip")
-            )
+        # Also where it is there: its content may have been changed, which ends runs that read it.
+        await session.with_store(
+            lambda store: store.put_bytes(key, packed.data, "application/gzip")
+        )
         pointer = EnvironmentPointer(
             digest=packed.digest, size=len(packed.data), pushed=datetime.now(UTC)
         )
