@@ -12,6 +12,7 @@ from flashrun.api import names
 from flashrun.api.exits import Exit
 from flashrun.cluster import Cluster
 from flashrun.plan.kubernetes_status import find_condition
+from tests.controller.other_tenant import stretched
 from tests.controller.stage import Kubelet, Object, Trainer, World
 
 pytestmark = pytest.mark.api
@@ -144,6 +145,12 @@ async def test_a_pod_that_another_container_keeps_is_ended_and_the_next_attempt_
 # --- the Job controller's own clock ---------------------------------------------------------------
 
 
+def assert_close(created: datetime, said: str) -> None:
+    """A pod was created when it was to be; a busy machine may be late, and never early."""
+    late = created - datetime.fromisoformat(said)
+    assert timedelta(seconds=-3) <= late <= timedelta(seconds=stretched(3))
+
+
 async def test_the_back_off_is_said_to_the_second_and_another_job_spares_the_second_one(
     world: World,
 ):
@@ -156,7 +163,7 @@ async def test_the_back_off_is_said_to_the_second_and_another_job_spares_the_sec
     said = run.status.condition("Ready").message.rpartition(" at ")[2].rstrip(".")
     second = await world.pod(RUN, seconds=40)
     created = datetime.fromisoformat(second["metadata"]["creationTimestamp"])
-    assert abs(created - datetime.fromisoformat(said)) <= timedelta(seconds=3)
+    assert_close(created, said)
     assert await world.jobs(RUN) == [0]
 
     await Kubelet(world.cluster).end(second, Exit.INTERRUPTED_SAVED, worked=hour)
@@ -177,8 +184,8 @@ async def test_the_back_off_doubles_and_neither_work_nor_suspension_resets_it(
     world = make_world(retries=5)
     pod = await running(world)
     for seconds, is_suspended in ((10, False), (20, True)):
-        await Kubelet(world.cluster).end(pod, Exit.TEMPORARY, worked=timedelta(hours=1))
         ended = datetime.now(UTC)
+        await Kubelet(world.cluster).end(pod, Exit.TEMPORARY, worked=timedelta(hours=1))
         if is_suspended:
             await world.control(RUN, suspend=True)
             await world.phase(RUN, "Suspended")
@@ -189,7 +196,7 @@ async def test_the_back_off_doubles_and_neither_work_nor_suspension_resets_it(
         said = run.status.condition("Ready").message.rpartition(" at ")[2].rstrip(".")
         pod = await world.pod(RUN, seconds=40)
         created = datetime.fromisoformat(pod["metadata"]["creationTimestamp"])
-        assert abs(created - datetime.fromisoformat(said)) <= timedelta(seconds=3)
+        assert_close(created, said)
         assert timedelta(seconds=-2) <= created - ended - timedelta(seconds=seconds)
     assert await world.jobs(RUN) == [0]
 

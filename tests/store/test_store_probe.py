@@ -43,7 +43,7 @@ FAULTS = [
     (Fault.OVERWRITES, Property.CONDITIONAL, "overwrites an object in spite of If-None-Match: *"),
     (Fault.REFUSES_CONDITIONS, Property.CONDITIONAL, "NotImplemented"),
     (Fault.ANSWERS_409, Property.CONDITIONAL, "answers 409 to If-None-Match: *"),
-    (Fault.CHECKS_BEFORE_WRITING, Property.RACE, "8 succeed instead of one"),
+    (Fault.CHECKS_BEFORE_WRITING, Property.RACE, "succeed instead of one"),
     (Fault.LISTS_LATE, Property.LISTING, "does not show what was written before it"),
     (Fault.LISTS_DELETED, Property.LISTING, "shows what was deleted before it"),
     (Fault.REFUSES_PARTS, Property.MULTIPART, "NotImplemented"),
