@@ -406,7 +406,10 @@ SYMPTOMS: Final = (
             ),
             Reason.NODE_LOST: "Look at the node.",
             Reason.POD_LOST: "Look at who deletes pods: `kubectl get events -n NAMESPACE`.",
-            Reason.GPU_FAULT: "Look at the GPU of the node that the message names, and drain it.",
+            Reason.GPU_FAULT: (
+                "Look at the GPUs of the node that `flash status RUN` shows beside the attempt, "
+                "and drain it."
+            ),
             Reason.NCCL_FAILED: (
                 "Check the network between the GPUs and nodes ([several "
                 "nodes](operate.md#several-nodes))."
@@ -450,7 +453,10 @@ SYMPTOMS: Final = (
                 "The message names file and field. The environment's code may have written "
                 "below the run's prefix; [bounds](storage.md#bounds-of-records)."
             ),
-            Reason.TOO_MANY_FILES: "Raise `train.save_every`.",
+            Reason.TOO_MANY_FILES: (
+                "The sentence names which: delete files that are not needed, or raise "
+                "`train.save_every`."
+            ),
         },
     ),
     Symptom(
