@@ -6,8 +6,10 @@ files, the later tokens of exec plugins and token files, and the user to imperso
 """
 
 import asyncio
+import atexit
 import base64
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
@@ -280,15 +282,25 @@ def _current_context(files: Mapping[Path, Any]) -> str:
 
 
 @cache
-def _private_folder() -> "tempfile.TemporaryDirectory[str]":
-    """Return a folder that only this user can read, and that goes when the program ends."""
-    return tempfile.TemporaryDirectory(prefix="flashrun-")
+def _private_folder() -> str:
+    """Return a folder that only this user can read, and that goes when the program ends.
+
+    Processes that it forks share the folder, and leave it there when they end.
+    """
+    folder, owner = tempfile.mkdtemp(prefix="flashrun-"), os.getpid()
+
+    def remove() -> None:
+        if os.getpid() == owner:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    atexit.register(remove)
+    return folder
 
 
 @cache
 def _private_file(content: bytes) -> str:
     """Return the path of a file with ``content``: TLS reads certificates from files only."""
-    descriptor, path = tempfile.mkstemp(dir=_private_folder().name)
+    descriptor, path = tempfile.mkstemp(dir=_private_folder())
     with os.fdopen(descriptor, "wb") as file:
         file.write(content)
     return path
