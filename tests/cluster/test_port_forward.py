@@ -1,9 +1,13 @@
 """Which endpoints need a port-forward; forwarding itself is tried with real pods."""
 
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
+from flashrun import port_forward
 from flashrun.api.records import StorageAccess
 from flashrun.port_forward import forwarded_endpoint
 
@@ -18,3 +22,41 @@ async def test_an_endpoint_outside_the_cluster_stays_as_it_is(endpoint: str) -> 
     nobody: Any = None
     async with forwarded_endpoint(nobody, access) as reachable:
         assert reachable is access
+
+
+async def test_connections_that_are_kept_open_end_with_the_port_forward(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """From Python 3.12 on a server that is closed would wait for them."""
+
+    class Silent:
+        def __aiter__(self) -> "Silent":
+            return self
+
+        async def __anext__(self) -> Any:
+            await asyncio.Event().wait()
+
+    @contextlib.asynccontextmanager
+    async def socket(_: object) -> AsyncIterator[Silent]:
+        yield Silent()
+
+    async def answer(*_: object) -> Any:
+        return "pod", 9000
+
+    async def no(*_: object) -> bool:
+        return False
+
+    monkeypatch.setattr(port_forward, "_resolves", no)
+    monkeypatch.setattr(port_forward, "_check_right", no)
+    monkeypatch.setattr(port_forward, "_find_pod", answer)
+    monkeypatch.setattr(port_forward._Forward, "_socket", socket)
+    endpoint = "http://storage.namespace.svc:9000"
+    access = StorageAccess(endpoint=endpoint, bucket="b", access_key="a", secret_key="s")
+    nobody: Any = None
+    async with asyncio.timeout(10):
+        async with forwarded_endpoint(nobody, access) as reachable:
+            port = int(reachable.endpoint.rpartition(":")[2])
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            await asyncio.sleep(0.1)
+        assert await reader.read() == b""
+    writer.close()

@@ -45,10 +45,14 @@ async def forwarded_endpoint(
     await _check_right(cluster, service[1])
     pod, target = await _find_pod(cluster, *service, port)
     forward = _Forward(cluster, service[1], pod, target)
-    async with await forward.listen() as server:
+    server = await forward.listen()
+    try:
         local = server.sockets[0].getsockname()[1]
         # An address has no names below it, in which buckets could be.
         yield access.replace(endpoint=f"{url.scheme}://127.0.0.1:{local}", addressing="path")
+    finally:
+        server.close()
+        await forward.close_connections()
 
 
 async def _check_right(cluster: Cluster, namespace: str) -> None:
@@ -103,12 +107,28 @@ class _Forward:
     def __init__(self, cluster: Cluster, namespace: str, pod: str, port: int) -> None:
         self._cluster = cluster
         self._path = f"/api/v1/namespaces/{namespace}/pods/{pod}/portforward?ports={port}"
+        self._open: set[asyncio.Task[None]] = set()
 
     async def listen(self) -> asyncio.Server:
         """Listen on a free port of the loopback address."""
         return await asyncio.start_server(self._serve, "127.0.0.1", 0)
 
+    async def close_connections(self) -> None:
+        """Close the connections: whoever opened them may keep them open for later requests."""
+        for forwarding in self._open:
+            forwarding.cancel()
+        await asyncio.gather(*self._open, return_exceptions=True)
+
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        forwarding = asyncio.create_task(self._forward(reader, writer))
+        self._open.add(forwarding)
+        try:
+            await asyncio.wait({forwarding})
+        finally:
+            self._open.discard(forwarding)
+            writer.close()
+
+    async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         import aiohttp  # slow to load, and most storage is reached without
 
         with contextlib.suppress(aiohttp.ClientError, OSError, ClusterError):
@@ -118,7 +138,6 @@ class _Forward:
                     await _receive(socket, writer)
                 finally:
                     sending.cancel()
-        writer.close()
 
     @contextlib.asynccontextmanager
     async def _socket(self) -> AsyncIterator["aiohttp.ClientWebSocketResponse"]:
