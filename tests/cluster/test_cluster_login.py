@@ -34,6 +34,13 @@ def test_a_pod_finds_its_server_and_its_namespace(account: Path) -> None:
     assert (login.context, login.connection.authorization) == ("", "Bearer first")
 
 
+def test_what_is_shown_of_a_connection_has_no_credentials() -> None:
+    proxy = "http://user:password@proxy:3128"
+    connection = Connection("https://server", authorization="Bearer token", proxy=proxy)
+
+    assert f"{connection} {connection!r}" == " ".join(["Connection(server='https://server')"] * 2)
+
+
 def test_an_address_of_ipv6_stands_in_brackets(
     account: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

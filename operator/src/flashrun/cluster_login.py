@@ -35,6 +35,10 @@ class Connection(NamedTuple):
     impersonation: tuple[tuple[str, str], ...] = ()
     """Headers that name the user to impersonate."""
 
+    def __repr__(self) -> str:
+        """Return the address alone, as debuggers and verbose tracebacks show it."""
+        return f"Connection(server={self.server!r})"
+
     @property
     def headers(self) -> tuple[tuple[str, str], ...]:
         """The headers of every request, some of them several times."""

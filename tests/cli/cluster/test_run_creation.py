@@ -5,9 +5,17 @@ import time
 import yaml
 
 from flashrun.api import names
+from flashrun.cli.cluster.run_creation import NewRun
+from flashrun.cli.config.compose import ConfigFile, compose
 from flashrun.cli.output.failure import ExitCode
 from tests.cli.shell import REFERENCE, WITH_SECRETS, Served, ask_server
 from tests.servers import CRD
+
+
+def test_what_is_shown_of_a_new_run_has_no_values_of_secrets() -> None:
+    composed = compose([ConfigFile("config.toml", REFERENCE.encode())])
+
+    assert "hidden" not in repr(NewRun(composed, {"A_KEY": "hidden"}))
 
 
 def test_missing_secrets_are_named_together_and_nothing_is_created(served: Served) -> None:

@@ -8,7 +8,7 @@ import contextlib
 import secrets
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ class NewRun:
     """A run to create: its config, and the values of its secrets."""
 
     composed: ComposedConfig
-    secret_values: Mapping[str, str]
+    secret_values: Mapping[str, str] = field(repr=False)
     given_secrets: tuple[str, ...] = ()
     """Names of Secrets that exist already; looked up after the Secret of this run."""
     sweep: SweepMembership | None = None
