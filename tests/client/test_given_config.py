@@ -9,6 +9,7 @@ from typing import Any
 import numpy
 import pytest
 
+from flashrun.api.config import EvalConfig
 from flashrun.cli.config.problems import ConfigError
 from flashrun.cli.output.failure import UsageFailure
 from flashrun.client.given_config import compose_given, folders_of
@@ -18,6 +19,8 @@ CONFIG: dict[str, Any] = {
     "algorithm": "sft",
     "environment": {"id": "org/env", "params": {"a": {"b": 1}}},
     "train": {"epochs": 3, "lora_rank": 8},
+    "worker_env": {"A": "1", "B": "2"},
+    "eval": {"enabled": False, "max_examples": 9},
 }
 OVERRIDES: list[tuple[Mapping[str, Any], str, Any]] = [
     ({}, "train.epochs", 3),
@@ -25,6 +28,10 @@ OVERRIDES: list[tuple[Mapping[str, Any], str, Any]] = [
     ({"train": {"epochs": 5}}, "train.lora_rank", 8),
     ({"train.epochs": 5, "train": {"epochs": 6}}, "train.epochs", 6),
     ({"train.epochs": None}, "train.epochs", 2),
+    ({"train": None}, "train.epochs", 2),
+    ({"worker_env.A": None}, "worker_env", {"B": "2"}),
+    ({"eval.enabled": None}, "eval", EvalConfig(max_examples=9)),
+    ({"environment.params.a": None}, "environment.params", {"a": None}),
     ({"train.learning_rate": 1e-5}, "train.learning_rate", 1e-5),
     ({"train.learning_rate": numpy.float32(0.5)}, "train.learning_rate", 0.5),
     ({"train.epochs": numpy.int64(4)}, "train.epochs", 4),
@@ -41,10 +48,11 @@ def test_overrides_go_on_top_of_the_config(
     overrides: Mapping[str, Any], key: str, value: Any
 ) -> None:
     found: Any = compose_given(CONFIG, overrides=overrides)
-    section, _, name = key.partition(".")
-    given = found.train if section == "train" else getattr(found.config, section)
+    given = found.train if key.startswith("train.") else found.config
+    for name in key.removeprefix("train.").split("."):
+        given = getattr(given, name)
 
-    assert getattr(given, name) == value
+    assert given == value
 
 
 def test_what_was_given_stays_as_it_was() -> None:

@@ -398,7 +398,7 @@ def _drop_unset_keys(draft: _Draft) -> None:
     """Drop what counts as left out: null, which only JSON has, and an empty algorithm."""
     if not draft.tables.get("algorithm", True):
         draft.drop(("algorithm",))
-    for section in ("environment", "train", "wandb"):
+    for section in ("environment", "train", "eval", "worker_env", "wandb", "budget"):
         if isinstance(table := draft.tables.get(section), dict):
             _drop_nulls(draft, table, (section,))
     _drop_nulls(draft, draft.tables, ())
