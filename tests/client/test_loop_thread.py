@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from flashrun.client.loop_thread import LoopThread
+from flashrun.client.loop_thread import LoopStopped, LoopThread
 
 
 async def nothing() -> None:
@@ -68,6 +68,24 @@ def test_an_interrupt_cancels_the_call(loop: LoopThread) -> None:
 
 
 @pytest.mark.usefixtures("interruptible")
+def test_an_interrupt_waits_until_the_call_has_put_its_things_in_order(loop: LoopThread) -> None:
+    """A program that ends with the interrupt would otherwise leave half of them."""
+    cleaned = []
+
+    async def wait() -> None:
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+        try:
+            await asyncio.sleep(60)
+        finally:
+            await asyncio.sleep(0.3)
+            cleaned.append(True)
+
+    with pytest.raises(KeyboardInterrupt):
+        loop.run(wait())
+    assert cleaned == [True]
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_a_call_that_is_interrupted_before_it_has_begun_never_begins(loop: LoopThread) -> None:
     begun = []
 
@@ -105,8 +123,49 @@ def test_stopping_runs_the_last_call_and_ends_what_still_runs() -> None:
     loop.stop(last())
 
     assert ended == ["last", "serve"]
-    with pytest.raises(RuntimeError, match="was stopped"):
+    with pytest.raises(LoopStopped, match="was stopped"):
         loop.run(nothing())
+
+
+def test_a_call_that_waits_in_another_thread_is_told_that_the_loop_was_stopped() -> None:
+    loop, waits = LoopThread(), threading.Event()
+    raised: list[BaseException] = []
+
+    async def wait() -> None:
+        waits.set()
+        await asyncio.sleep(60)
+
+    def call() -> None:
+        try:
+            loop.run(wait())
+        except BaseException as error:
+            raised.append(error)
+
+    caller = threading.Thread(target=call)
+    caller.start()
+    assert waits.wait(10)
+    loop.stop(nothing())
+    caller.join(10)
+
+    assert [type(error) for error in raised] == [LoopStopped]
+
+
+def test_a_call_of_the_moment_in_which_the_loop_is_stopped_does_not_wait_for_ever() -> None:
+    loop, answered = LoopThread(), threading.Event()
+
+    def call() -> None:
+        with pytest.raises(LoopStopped):
+            loop.run(nothing())
+        answered.set()
+
+    with loop._lock:  # the caller has seen a loop that is alive, and comes too late
+        caller = threading.Thread(target=call)
+        caller.start()
+        time.sleep(0.2)
+        loop.stop(nothing())
+    caller.join(10)
+
+    assert answered.is_set()
 
 
 def test_the_loop_can_be_stopped_from_inside_itself() -> None:

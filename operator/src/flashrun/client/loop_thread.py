@@ -8,11 +8,16 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import Coroutine
+from concurrent import futures
 from typing import Any, Final, TypeVar
 
 Answer = TypeVar("Answer")
 STOP_SECONDS: Final = 5.0
-"""How long stopping waits for what is still running."""
+"""How long stopping waits for what is still running, and an interrupt for what it has cancelled."""
+
+
+class LoopStopped(RuntimeError):
+    """The loop was stopped, before a call or during it."""
 
 
 class LoopThread:
@@ -21,6 +26,8 @@ class LoopThread:
     def __init__(self) -> None:
         self._running = threading.Event()
         self._stopping = False
+        self._lock = threading.RLock()
+        """Held while something is given to the loop: after ``stop`` nobody would take it."""
         self._thread = threading.Thread(target=self._work, name="flashrun-client", daemon=True)
         self._thread.start()
         self._running.wait()
@@ -33,14 +40,17 @@ class LoopThread:
     def run(self, call: Coroutine[Any, Any, Answer]) -> Answer:
         """Return what ``call`` returns; an interrupt, as by Ctrl-C, cancels it.
 
+        The interrupt is raised when the call has put its things in order.
+
         Raises:
-            RuntimeError: the loop was stopped.
+            LoopStopped: the loop was stopped, maybe while this waited.
         """
-        if not self.alive:
+        if not self.alive:  # in a forked process nobody would release the lock
             call.close()
-            raise RuntimeError("the loop was stopped")
+            raise LoopStopped("the loop was stopped")
         begun: list[asyncio.Task[Any]] = []
         interrupted = False
+        answer: futures.Future[Answer] | None = None
 
         async def work() -> Answer:
             if interrupted:
@@ -49,17 +59,35 @@ class LoopThread:
             begun.extend(filter(None, [asyncio.current_task()]))
             return await call
 
+        settled = threading.Event()
+
         def cancel() -> None:
             for task in begun:
+                task.add_done_callback(lambda _: settled.set())
                 task.cancel()
+            if not begun:
+                settled.set()
 
         try:
-            return asyncio.run_coroutine_threadsafe(work(), self._loop).result()
+            with self._lock:
+                if self._stopping:
+                    raise futures.CancelledError
+                answer = asyncio.run_coroutine_threadsafe(work(), self._loop)
+            return answer.result()
+        except futures.CancelledError:
+            if not begun:
+                call.close()
+            if not self._stopping:
+                raise
+            raise LoopStopped("the loop was stopped") from None
         except BaseException:
+            if answer is not None and answer.done():
+                raise
             # An interrupt may come before there is a future to cancel.
             interrupted = True
             with contextlib.suppress(RuntimeError):  # the loop has ended, and its tasks with it
                 self._loop.call_soon_threadsafe(cancel)
+                settled.wait(STOP_SECONDS)
             raise
 
     def stop(self, last: Coroutine[Any, Any, None]) -> None:
@@ -67,7 +95,6 @@ class LoopThread:
         if not self.alive:
             last.close()
             return
-        self._stopping = True
 
         async def end() -> None:
             try:
@@ -75,7 +102,9 @@ class LoopThread:
             finally:
                 self._stopped.set()
 
-        asyncio.run_coroutine_threadsafe(end(), self._loop)
+        with self._lock:
+            self._stopping = True
+            asyncio.run_coroutine_threadsafe(end(), self._loop)
         if threading.current_thread() is not self._thread:
             self._thread.join(STOP_SECONDS)
 
