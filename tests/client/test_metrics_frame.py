@@ -1,6 +1,7 @@
 """A table of metrics, with and without pandas."""
 
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -32,3 +33,21 @@ async def test_without_pandas_the_error_says_what_to_install_before_anything_is_
 
     with pytest.raises(MissingPackage, match=r"pip install 'flashrun\[pandas\]'"):
         await run.metrics()
+
+
+BROKEN = {
+    "raise ValueError('numpy.dtype size changed')": "numpy.dtype size changed",
+    "import no_such_dependency": "No module named 'no_such_dependency'",
+}
+
+
+@pytest.mark.parametrize("content", BROKEN)
+def test_a_pandas_that_cannot_be_imported_is_not_called_absent(
+    content: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "pandas.py").write_text(content)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "pandas", raising=False)
+
+    with pytest.raises(MissingPackage, match=f"cannot be imported .{BROKEN[content]}"):
+        metrics_frame(STEPS, ["a"])

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from flashrun.client.client_errors import MissingPackage
+from flashrun.cluster_requests import one_line
 
 if TYPE_CHECKING:
     import pandas
@@ -13,12 +14,23 @@ def import_pandas() -> Any:
     """Return the package; raises ``MissingPackage``."""
     try:
         import pandas
-    except ImportError:
-        raise MissingPackage(
-            "pandas is not installed, and a table of metrics needs it",
-            "pip install 'flashrun[pandas]'; Run.history() returns the same numbers without it",
-        ) from None
+    except ModuleNotFoundError as error:
+        what = "pandas is not installed" if error.name == "pandas" else _broken(error)
+        raise _missing(what) from None
+    except Exception as error:  # ValueError when it was built for another version of numpy
+        raise _missing(_broken(error)) from None
     return pandas
+
+
+def _broken(error: Exception) -> str:
+    return f"pandas is installed and cannot be imported ({one_line(error)})"
+
+
+def _missing(what: str) -> MissingPackage:
+    return MissingPackage(
+        f"{what}, and a table of metrics needs it",
+        "pip install 'flashrun[pandas]'; Run.history() returns the same numbers without it",
+    )
 
 
 def metrics_frame(
