@@ -1,5 +1,6 @@
 """The client of notebooks and scripts, with a real API server and real storage."""
 
+import asyncio
 import gc
 import subprocess
 import sys
@@ -345,11 +346,42 @@ def test_a_client_that_nobody_holds_any_more_leaves_no_thread() -> None:
     wait_until(lambda: len(threads()) == before)
 
 
+def test_a_client_that_cannot_be_made_leaves_no_thread() -> None:
+    before = len(threads())
+    with pytest.raises(InvalidRequest, match="kubeconfig has to be a path"):
+        Client(kubeconfig=5)  # type: ignore[arg-type]
+
+    assert len(threads()) == before
+
+
+def test_a_call_that_waits_while_the_client_is_closed_says_so() -> None:
+    client, waits = Client(kubeconfig="absent"), threading.Event()
+    raised: list[FlashRunError] = []
+
+    async def wait() -> None:
+        waits.set()
+        await asyncio.sleep(60)
+
+    def call() -> None:
+        try:
+            client._call(wait())
+        except FlashRunError as error:
+            raised.append(error)
+
+    caller = threading.Thread(target=call)
+    caller.start()
+    assert waits.wait(10)
+    client.close()
+    caller.join(10)
+
+    assert [type(error) for error in raised] == [InvalidRequest]
+
+
 def run_script(served: Served, script: str) -> tuple[str, str]:
     """Return what a script of a user prints, on both streams."""
     served.push()
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", script],
+        [sys.executable, "-W", "default", "-c", script],
         env=served.flash.environment,
         cwd=served.flash.folder,
         capture_output=True,

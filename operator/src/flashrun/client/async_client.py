@@ -21,7 +21,14 @@ from flashrun.cli.cluster.run_polling import poll_run
 from flashrun.cli.output import formatting
 from flashrun.cli.output.failure import UsageFailure
 from flashrun.client.client_errors import RunFailed, public_errors
-from flashrun.client.given_config import GivenConfig, compose_given, folders_of
+from flashrun.client.given_config import (
+    GivenConfig,
+    compose_given,
+    folders_of,
+    given_namespace,
+    given_path,
+    given_text,
+)
 from flashrun.client.metrics_frame import import_pandas, metrics_frame
 from flashrun.client.run_state import Checkpoint, RunState
 
@@ -43,10 +50,17 @@ class AsyncClient:
         context: str | None = None,
         kubeconfig: str | os.PathLike[str] | None = None,
     ) -> None:
-        """Choose namespace and cluster; the defaults are those of ``kubectl``."""
-        self._namespace = namespace
-        self._context = context
-        self._kubeconfig = Path(kubeconfig).expanduser() if kubeconfig is not None else None
+        """Choose namespace and cluster; the defaults are those of ``kubectl``.
+
+        Raises:
+            InvalidRequest: an argument is not text, or not a path.
+        """
+        with public_errors():
+            self._namespace = given_namespace(namespace) if namespace is not None else None
+            self._context = given_text("context", context) if context is not None else None
+            self._kubeconfig = (
+                given_path("kubeconfig", kubeconfig) if kubeconfig is not None else None
+            )
         self._opening = asyncio.Lock()
         self._session: ClusterSession | None = None
         self._exits = contextlib.AsyncExitStack()
@@ -90,7 +104,7 @@ class AsyncClient:
             InvalidRequest: it is the reference of a checkpoint.
         """
         with public_errors():
-            return AsyncRun(self, check_run_name(name))
+            return AsyncRun(self, check_run_name(given_text("the name of a run", name)))
 
     async def runs(self) -> list[RunState]:
         """Return the runs of the namespace, newest first.
@@ -121,13 +135,13 @@ class AsyncClient:
             FlashRunError: storage cannot be read, or a file is not what was saved.
         """
         with public_errors():
-            parsed = _parse_ref(ref)
+            parsed = _parse_ref(given_text("ref", ref))
             if best and parsed.step is not None:
                 raise UsageFailure(
                     f"best=True chooses the checkpoint, and {parsed} names one",
                     f"give the run's name, {parsed.run}, or leave out best",
                 )
-            given = Path(folder) if folder is not None else None
+            given = given_path("folder", folder) if folder is not None else None
             if not best:
                 adapter_download.new_folder(parsed, given)
             session = await self._connected()
@@ -306,6 +320,8 @@ class AsyncRun:
         return last
 
     async def _metrics(self, keys: tuple[str, ...]) -> metrics_history.MetricsTable:
+        for key in keys:
+            given_text("each metric", key)
         session = await self._client._connected()
         return await metrics_history.read_metrics(session, self.name, keys)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from flashrun.client.async_client import AsyncClient, AsyncRun
 from flashrun.client.client_errors import InvalidRequest
 from flashrun.client.given_config import GivenConfig
-from flashrun.client.loop_thread import LoopThread
+from flashrun.client.loop_thread import LoopStopped, LoopThread
 from flashrun.client.run_state import Checkpoint, RunState
 
 if TYPE_CHECKING:
@@ -32,9 +32,13 @@ class Client:
         context: str | None = None,
         kubeconfig: str | os.PathLike[str] | None = None,
     ) -> None:
-        """Choose namespace and cluster; the defaults are those of ``kubectl``."""
-        self._loop = LoopThread()
+        """Choose namespace and cluster; the defaults are those of ``kubectl``.
+
+        Raises:
+            InvalidRequest: an argument is not text, or not a path.
+        """
         self._client = AsyncClient(namespace, context=context, kubeconfig=kubeconfig)
+        self._loop = LoopThread()
         self._finalizer = weakref.finalize(self, _close, self._loop, self._client)
 
     def submit(
@@ -101,13 +105,13 @@ class Client:
         Raises:
             InvalidRequest: this client was closed.
         """
-        if not self._loop.alive:
-            coroutine.close()
+        try:
+            return self._loop.run(coroutine)
+        except LoopStopped:
             raise InvalidRequest(
                 "this client was closed, or belongs to the process that forked this one",
                 "make a new one: Client()",
-            )
-        return self._loop.run(coroutine)
+            ) from None
 
     def close(self) -> None:
         """Close the connections; the client cannot be used any more."""
