@@ -1,13 +1,21 @@
 """Download an adapter from storage, and check every file of it; nothing prints."""
 
+import contextlib
+import shutil
 import tempfile
+import threading
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from flashrun.api import names
 from flashrun.api.names import Ref
 from flashrun.cli.cluster.connection import ClusterSession
 from flashrun.cli.output.failure import NotFoundFailure, UsageFailure
+
+if TYPE_CHECKING:
+    from flashrun.api.records import Manifest
+    from flashrun.store import Store
 
 _CONFIG: Final = "adapter_config.json"
 
@@ -23,14 +31,38 @@ async def download_adapter(session: ClusterSession, ref: Ref, folder: Path) -> N
     """
     prefix = await find_adapter(session, ref)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".flash-") as scratch:
-        part = Path(scratch, "adapter")
-        manifest = await session.with_store(lambda store: store.download_folder(prefix, part))
+    with _scratch_folder(folder.parent) as (scratch, abandoned):
+        part = scratch / "adapter"
+
+        def download(store: "Store") -> "Manifest":
+            try:
+                return store.download_folder(prefix, part)
+            finally:
+                if abandoned.is_set():
+                    shutil.rmtree(scratch, ignore_errors=True)
+
+        manifest = await session.with_store(download)
         adapter = next(
             (Path(file.path).parent for file in manifest.files if file.path.endswith(_CONFIG)),
             Path(),
         )
         (part / adapter).rename(folder)  # a checkpoint keeps its adapter one level down
+
+
+@contextlib.contextmanager
+def _scratch_folder(parent: Path) -> Iterator[tuple[Path, threading.Event]]:
+    """Yield a folder that is removed at the end, and an event that says so.
+
+    A download that is cancelled goes on in its thread for a while, and may make the folder again.
+    """
+    abandoned = threading.Event()
+    with tempfile.TemporaryDirectory(
+        dir=parent, prefix=".flash-", ignore_cleanup_errors=True
+    ) as scratch:
+        try:
+            yield Path(scratch), abandoned
+        finally:
+            abandoned.set()
 
 
 def new_folder(ref: Ref, given: Path | None) -> Path:
