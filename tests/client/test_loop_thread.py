@@ -176,3 +176,21 @@ def test_the_loop_can_be_stopped_from_inside_itself() -> None:
         loop.stop(nothing())
 
     loop.run(stop())
+
+
+def test_a_loop_that_is_stopped_when_the_program_ends_prints_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """From Python 3.12 on no thread can be started then, in which a loop ends its executor."""
+    printed: list[object] = []
+    loop = LoopThread()
+
+    async def refuse(_: object) -> None:
+        raise RuntimeError("can't create new thread at interpreter shutdown")
+
+    monkeypatch.setattr(asyncio.BaseEventLoop, "shutdown_default_executor", refuse)
+    monkeypatch.setattr(threading, "excepthook", printed.append)
+    loop.stop(nothing())
+
+    assert printed == []
+    assert loop._loop.is_closed()

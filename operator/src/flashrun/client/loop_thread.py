@@ -109,7 +109,10 @@ class LoopThread:
             self._thread.join(STOP_SECONDS)
 
     def _work(self) -> None:
-        asyncio.run(self._serve())
+        # From Python 3.12 on a program that ends starts no thread any more, and the loop would wait
+        # for its executor in one. There is nothing to wait for: those threads have ended before.
+        with contextlib.suppress(RuntimeError):
+            asyncio.run(self._serve())
 
     async def _serve(self) -> None:
         self._loop = asyncio.get_running_loop()
