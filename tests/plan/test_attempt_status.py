@@ -2,6 +2,8 @@
 
 from datetime import timedelta
 
+import pytest
+
 from tests.plan import worlds
 from tests.plan.worlds import World, checkpoint, make_pod, make_run, member, running
 
@@ -36,6 +38,21 @@ def test_attempts_stay_in_the_order_of_their_pods() -> None:
     assert [attempt.pod for attempt in world.decide().status.attempts] == [
         "pod-z", "pod-y", "pod-x",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("control", "reason"),
+    [({}, "PodLost"), ({"cancel": True}, "Interrupted"), ({"suspend": True}, "Interrupted")],
+    ids=["deleted by somebody", "cancelled", "suspended"],
+)
+def test_a_pod_that_is_gone_before_its_end_was_seen_is_lost_unless_it_was_stopped(
+    control: dict[str, bool], reason: str
+) -> None:
+    world = running().switched(**control)
+    world = world.act(world.decide()).seeing(pods=())
+
+    [attempt] = world.decide().status.attempts
+    assert (attempt.reason, attempt.exit_code) == (reason, None)
 
 
 def test_an_attempt_whose_end_no_kubelet_has_dated_ends_when_that_is_seen() -> None:

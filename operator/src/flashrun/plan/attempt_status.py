@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from flashrun.api.reasons import NO_REASON, TERMINAL, Reason
+from flashrun.api.reasons import NO_REASON, TERMINAL, Phase, Reason
 from flashrun.api.resource import AttemptStatus, FlashRunStatus
 from flashrun.api.times import whole_seconds
 from flashrun.plan import failures
@@ -16,10 +16,15 @@ def attempt_statuses(
     """Return one entry per attempt, in the order in which their pods were created.
 
     An attempt whose pods were deleted keeps the entry of the last pass; one that was active then
-    counts as ended now.
+    counts as ended now. Nobody has lost the pods of a run that is cancelled or suspended, if they
+    are gone before their end was seen.
     """
     pinned = before.resolved
     seen_end = whole_seconds(now) if before.phase not in TERMINAL else None
+    stopped = before.phase is Phase.CANCELLING or any(
+        job["spec"].get("suspend") for job in observed.jobs
+    )
+    gone = Reason.INTERRUPTED if stopped else Reason.POD_LOST
     entries = {attempt.pod: attempt for attempt in before.attempts}
     for attempt in group_attempts(pods):
         leader = attempt.leader
@@ -32,7 +37,7 @@ def attempt_statuses(
         if entries[name].end is None and seen_end is not None:  # deleted between passes
             held = entries[name].held_from or entries[name].start
             end = seen_end if held is not None else None
-            entries[name] = entries[name].replace(reason=Reason.POD_LOST, end=end)
+            entries[name] = entries[name].replace(reason=gone, end=end)
     order = _creation_order([attempt.pod for attempt in before.attempts], pods)
     return tuple(entries[name] for name in order if name in entries)
 
