@@ -185,25 +185,6 @@ def test_a_sidecar_that_has_started_is_not_waited_for() -> None:
     assert [read_pod(item).foreign_start for item in (pod, done)] == ["", ""]
 
 
-@pytest.mark.parametrize(
-    ("started", "policy", "named"),
-    [(True, "Always", False), (False, "Always", True), (True, None, True)],
-    ids=["a sidecar that has started", "one whose probe has not passed", "no sidecar"],
-)
-def test_while_an_image_of_ours_is_pulled_a_sidecar_holds_nothing(
-    started: bool, policy: str | None, named: bool
-) -> None:
-    """The kubelet says of every init container that runs without a probe that it has started."""
-    pod = with_container(make_pod(), "istio-proxy", PROXY, "initContainerStatuses")
-    for item in pod["status"]["initContainerStatuses"]:
-        item |= {"started": started}
-    pod["status"] |= {"containerStatuses": []}
-    pod["status"]["conditions"] = [{"type": "Initialized", "status": "False"}]
-    pod["spec"] = {"initContainers": [{"name": "istio-proxy", "restartPolicy": policy}]}
-
-    assert bool(read_pod(pod).foreign_start) is named
-
-
 WAITS = {"waiting": {"reason": "ImagePullBackOff", "message": "not found"}}
 
 

@@ -284,18 +284,15 @@ def _foreign_start(pod: Object) -> str:
     """Return a sentence about the init container of another program that the pod waits for.
 
     The kubelet says that the pod is not initialized also while a sidecar among the init containers
-    has not passed its startup probe; one that has lets ours run, whose image may have to be pulled.
+    has not passed its startup probe; one that has lets ours run.
     """
     status = pod.get("status") or {}
-    added = (pod.get("spec") or {}).get("initContainers") or []
-    sidecars = {item["name"] for item in added if item.get("restartPolicy") == "Always"}
     if find_condition(pod, "Initialized", "False") is None or _activity(container_statuses(pod)):
         return ""
     running = [
         item["name"]
         for item in status.get("initContainerStatuses") or []
         if (item.get("state") or {}).get("running")
-        and not (item["name"] in sidecars and item.get("started"))
     ]
     return _added(running[-1], "has to be done first.") if running else ""
 
