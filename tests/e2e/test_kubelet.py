@@ -16,6 +16,8 @@ pytestmark = pytest.mark.e2e
 
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 RETRIES = TrainerSettings.model_fields["retries"].default
+LONG_SECONDS = 1500
+"""Several attempts one after the other, beside the trainer's own tests."""
 FOREVER = {"max_steps": 4000, "epochs": 4000, "save_every": 100}
 
 
@@ -33,7 +35,7 @@ def runs(product: Product, tmp_path_factory: pytest.TempPathFactory) -> dict[str
 def test_a_pod_killed_for_memory_is_tried_again_where_there_is_more(
     product: Product, runs: dict[str, str]
 ) -> None:
-    status = product.end(runs[CRAMPED], "Succeeded")
+    status = product.end(runs[CRAMPED], "Succeeded", LONG_SECONDS)
     killed, last = status["attempts"]
     assert (killed["pool"], killed["reason"], killed["exitCode"]) == (
         "cramped", "HostOutOfMemory", 137,
@@ -67,7 +69,7 @@ def test_an_image_that_cannot_be_pulled_is_named_and_waited_for(
     with urllib.request.urlopen(put) as answer:
         assert answer.status == 201
 
-    status = product.end(run, "Succeeded")
+    status = product.end(run, "Succeeded", LONG_SECONDS)
     assert [item["reason"] for item in status["attempts"]] == ["Succeeded"]
 
 
@@ -76,7 +78,7 @@ def test_evictions_for_a_pods_own_disk_are_counted_and_say_so(
 ) -> None:
     """They have no condition DisruptionTarget, with which every retry would be free."""
     run = runs[LITTLE_DISK]
-    status = product.end(run, "Failed")
+    status = product.end(run, "Failed", LONG_SECONDS)
     assert {item["reason"] for item in status["attempts"]} == {"Evicted"}
     assert len(status["attempts"]) == 1 + RETRIES
     assert status["failure"]["reason"] == "Evicted"
