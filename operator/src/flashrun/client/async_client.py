@@ -190,7 +190,7 @@ class AsyncRun:
         """Return the run as it is now; one whose FlashRun was deleted is read from storage.
 
         Raises:
-            DoesNotExist: there is no run of this name.
+            DoesNotExist: no run has this name.
             FlashRunError: it cannot be read.
         """
         with public_errors():
@@ -204,7 +204,7 @@ class AsyncRun:
         does not answer, nothing is yielded.
 
         Raises:
-            DoesNotExist: there is no run of this name, or it was deleted meanwhile.
+            DoesNotExist: no run has this name, or it was deleted meanwhile.
             FlashRunError: it cannot be read any more.
         """
         with public_errors():
@@ -224,7 +224,7 @@ class AsyncRun:
 
         Raises:
             RunFailed: it did not succeed; the sentence says why.
-            DoesNotExist: there is no run of this name, or it was deleted meanwhile.
+            DoesNotExist: no run has this name, or it was deleted meanwhile.
             FlashRunError: it cannot be read any more.
         """
         state = await self._last_state()
@@ -269,7 +269,7 @@ class AsyncRun:
         """Return the committed checkpoints in the order of their steps.
 
         Raises:
-            DoesNotExist: there is no run of this name.
+            DoesNotExist: no run has this name.
             FlashRunError: storage cannot be read.
         """
         with public_errors():
@@ -302,7 +302,7 @@ class AsyncRun:
         A run that has ended is not changed. Without ``wait`` it may still be saving.
 
         Raises:
-            DoesNotExist: there is no run of this name.
+            DoesNotExist: no run has this name.
             FlashRunError: you may not change it, or the cluster could not do it.
         """
         with public_errors():

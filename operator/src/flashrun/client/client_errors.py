@@ -25,7 +25,7 @@ class FlashRunError(Exception):
 
 
 class InvalidRequest(FlashRunError):
-    """The call is wrong, the platform refuses it, or there is no usable kubeconfig."""
+    """The call is wrong, the platform refuses it, or no kubeconfig can be used."""
 
 
 class InvalidConfig(InvalidRequest):

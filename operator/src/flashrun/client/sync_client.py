@@ -142,7 +142,7 @@ class Run:
         """Return the run as it is now; one whose FlashRun was deleted is read from storage.
 
         Raises:
-            DoesNotExist: there is no run of this name.
+            DoesNotExist: no run has this name.
             FlashRunError: it cannot be read.
         """
         return self._client._call(self._run.status())
@@ -154,7 +154,7 @@ class Run:
         does not answer, nothing is yielded. Ending the loop leaves the run running.
 
         Raises:
-            DoesNotExist: there is no run of this name, or it was deleted meanwhile.
+            DoesNotExist: no run has this name, or it was deleted meanwhile.
             FlashRunError: it cannot be read any more.
         """
         states = self._run.follow()
@@ -172,7 +172,7 @@ class Run:
 
         Raises:
             RunFailed: it did not succeed; the sentence says why.
-            DoesNotExist: there is no run of this name, or it was deleted meanwhile.
+            DoesNotExist: no run has this name, or it was deleted meanwhile.
             FlashRunError: it cannot be read any more.
         """
         return self._client._call(self._run.wait())
@@ -204,7 +204,7 @@ class Run:
         """Return the committed checkpoints in the order of their steps.
 
         Raises:
-            DoesNotExist: there is no run of this name.
+            DoesNotExist: no run has this name.
             FlashRunError: storage cannot be read.
         """
         return self._client._call(self._run.checkpoints())
@@ -233,7 +233,7 @@ class Run:
         A run that has ended is not changed. Without ``wait`` it may still be saving.
 
         Raises:
-            DoesNotExist: there is no run of this name.
+            DoesNotExist: no run has this name.
             FlashRunError: you may not change it, or the cluster could not do it.
         """
         return self._client._call(self._run.cancel(wait=wait))

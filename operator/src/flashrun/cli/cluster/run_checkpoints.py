@@ -17,7 +17,7 @@ async def list_checkpoints(
     Those of a run whose FlashRun was deleted are found in storage.
 
     Raises:
-        NotFoundFailure: there is no run of this name.
+        NotFoundFailure: no run has this name.
     """
     run, deleted = await _find_run(session, name)
     by_step = {item.step: item for item in run.status.checkpoints}
