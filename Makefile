@@ -10,7 +10,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PYTHON ?= python3
-SOURCES := operator/src operator/mypy_plugin.py trainer-image/src localcluster tests examples bench docs
+SOURCES := operator/src operator/mypy_plugin.py trainer-image/src localcluster tests examples bench docs supply_chain
 
 .PHONY: help
 help: ## list the targets
@@ -45,11 +45,12 @@ test: lint test-unit test-api test-sharding test-verifiers test-e2e ## run all c
 
 .PHONY: test-unit
 test-unit: $(READY) ## run the unit tests
-	@$(BIN)/python -m pytest -q -m "not api and not e2e and not trainer"
+	@$(BIN)/python -m pytest -q -m "not api and not e2e and not trainer" --numprocesses 2 --dist loadfile
 
 .PHONY: test-api
+# By default files with few tests come last: here they take the longest, and one worker would wait.
 test-api: $(READY) ## run the tests with a real API server and S3 server
-	@$(BIN)/python -m pytest -q -m api --numprocesses 2 --dist loadfile
+	@$(BIN)/python -m pytest -q -m api --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 # Sharding on CPUs needs a newer PyTorch than Debian's, which the local image has.
 TORCH = $(shell sed -n 's/^ARG TORCH=//p' trainer-image/Dockerfile)
@@ -58,9 +59,9 @@ NEWER_TORCH = bash localcluster/uv.sh $(VENV) run --no-project --python $(BIN)/p
   --with $(TORCH)
 
 .PHONY: test-sharding
-test-sharding: $(READY) ## run the tests of sharded models and of a closed network, with the PyTorch of the GPU image
+test-sharding: $(READY) ## run the tests of sharded models, of a closed network and of merged models, with the PyTorch of the GPU image
 	@OMP_NUM_THREADS=1 $(NEWER_TORCH) \
-	  python -m pytest -q -m "sharding or network" --numprocesses 2 --dist loadfile
+	  python -m pytest -q -m "sharding or network or handoff" --numprocesses 2 --dist loadfile
 
 .PHONY: test-trainer
 test-trainer: $(READY) ## run tests of the trainer without its image: make test-trainer TESTS=… MARKS="slow or trainer"
@@ -90,14 +91,62 @@ test-e2e: $(READY) ## run the tests with real pods
 test-flux: $(READY) ## apply runs in git by the libraries of Flux; not part of test
 	@$(BIN)/python -m pytest -q -m slow tests/test_flux.py
 
+.PHONY: test-gpu-image
+test-gpu-image: $(READY) ## build the trainer image for GPUs, and import what it trains with; not part of test
+	@$(BIN)/python -m pytest -q -m slow tests/localcluster/test_gpu_image.py
+
+.PHONY: sbom
+sbom: $(READY) ## write what both images contain (CycloneDX) into sbom/, from the images that were built last
+	@$(BIN)/python -m localcluster sbom
+
+# Environments with what the lock files name, only to read the licences of the packages.
+AUDITED := operator trainer-image
+AUDIT := $(VENV)/audit
+
+.PHONY: licences
+licences: $(READY) ## check the licences of all locked packages but PyTorch and vLLM; SBOM=file … checks lists of images
+ifeq ($(SBOM),)
+	@for image in $(AUDITED); do \
+	  bash localcluster/uv.sh $(VENV) venv --quiet --clear --python $(BIN)/python $(AUDIT)/$$image; \
+	  bash localcluster/uv.sh $(VENV) pip install --quiet --no-deps --require-hashes \
+	    --python $(AUDIT)/$$image/bin/python -r $$image/requirements.txt; \
+	  $(BIN)/cyclonedx-py environment --no-validate --output-reproducible --output-file $(AUDIT)/$$image.cdx.json \
+	    $(AUDIT)/$$image/bin/python; \
+	done
+endif
+	@$(BIN)/python -m supply_chain.licences $(or $(SBOM),$(AUDITED:%=$(AUDIT)/%.cdx.json))
+
+# Strict: a package about which the service says nothing was not checked.
+LOCKS := operator/requirements.txt trainer-image/requirements.txt trainer-image/requirements-vllm.txt supply_chain/sbom.txt
+
+.PHONY: audit
+audit: licences ## check licences, and ask the service of pip-audit for known vulnerabilities; not part of test
+	@for lock in $(LOCKS); do \
+	  echo "pip-audit: $$lock"; \
+	  bash localcluster/uv.sh $(VENV) run --quiet --no-project --python $(BIN)/python \
+	    --with-requirements supply_chain/audit.txt \
+	    pip-audit --strict --disable-pip --require-hashes --progress-spinner off -r $$lock \
+	  || { echo "stopped: $$lock has a known vulnerability, or the service said nothing about a package (see above)"; exit 1; }; \
+	done
+
+# What it measures becomes docs/reliability.md; about half an hour, and longer on a busy machine.
+FAULTS := $(VENV)/faults.jsonl
+.PHONY: test-faults
+test-faults: $(READY) ## try every fault of tests/faults, and print docs/reliability.md; not part of test
+	@rm -f $(FAULTS)
+	@code=0; FLASHRUN_FAULTS_RESULTS=$(abspath $(FAULTS)) $(BIN)/python -m pytest -q -m "faults or api" tests/faults || code=$$?; \
+	  $(BIN)/python -m tests.faults.page $(FAULTS) > $(FAULTS).md && mv $(FAULTS).md docs/reliability.md || \
+	  { echo "stopped: nothing was measured (see above); docs/reliability.md is as it was"; exit 1; }; exit $$code
+
 .PHONY: bench-trainer
 bench-trainer: $(READY) ## compare the trainer with plain TRL, and uploads with boto3
 	@$(BIN)/python -m bench.trainer
 	@$(BIN)/python -m bench.upload
 
 .PHONY: bench-operator
-bench-operator: $(READY) ## compare the operator with the one of an earlier commit: make bench-operator BEFORE=…
-	@$(BIN)/python -m bench.operator --before $(or $(BEFORE),HEAD~1)
+bench-operator: $(READY) ## compare the operator with training-operator (needs Go), or with an earlier commit: BEFORE=…
+	@$(BIN)/python -m $(if $(BEFORE),bench.operator --before $(BEFORE),bench.peer)
+	@$(if $(BEFORE),,$(BIN)/python -m bench.peer --busy)
 
 .PHONY: bench-faults
 bench-faults: $(READY) ## train through faults of every kind, and compare what is learned
@@ -163,6 +212,8 @@ lock: $(READY) ## update the lock files; versions that still fit stay
 	@$(COMPILE) pyproject.toml --extra operator --group build --output-file operator/requirements.txt
 	@$(COMPILE) pyproject.toml --extra operator --extra report --extra parquet --extra pandas --group build --group dev --output-file tests/requirements.txt
 	@$(COMPILE) --group docs --output-file docs/requirements.txt
+	@$(COMPILE) --group sbom --output-file supply_chain/sbom.txt
+	@$(COMPILE) --group audit --output-file supply_chain/audit.txt
 	@PATH=$(CURDIR)/$(BIN):$$PATH trainer-image/lock.sh
 
 # The development environment: locked packages, and this project in editable mode.

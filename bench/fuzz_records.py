@@ -172,7 +172,7 @@ def read_public(content: bytes) -> None:
     from flashrun.api.public import PublicPlatform
 
     with contextlib.suppress(ValidationError):
-        PublicPlatform.model_validate_json(content)
+        PublicPlatform.read(content)
 
 
 def public_seeds() -> list[bytes]:

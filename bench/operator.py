@@ -121,11 +121,11 @@ class OperatorBench:
             single_ms=1000 * statistics.median(singles),
             operator_ms=1000 * used / count,
             server_ms=1000 * served / count,
-            reads=_sum(requests, READS) / count,
-            writes=_sum(requests, WRITES) / count,
+            reads=sum_of(requests, READS) / count,
+            writes=sum_of(requests, WRITES) / count,
             passes=passes / count,
             idle_percent=100 * idle / idle_seconds,
-            idle_reads=_sum(waiting, READS) * 60 / idle_seconds,
+            idle_reads=sum_of(waiting, READS) * 60 / idle_seconds,
         )
 
     def _passes(self, process: subprocess.Popen[bytes]) -> float:
@@ -170,18 +170,18 @@ class OperatorBench:
         return counted
 
 
-async def answered_requests(kubeconfig: Path) -> Requests:
+async def answered_requests(kubeconfig: Path, kinds: frozenset[str] = OURS) -> Requests:
     """Return how many requests an API server has answered, by verb and resource."""
     metrics = await asyncio.to_thread(kubectl, kubeconfig, "get", "--raw", "/metrics")
     counted: Requests = Counter()
     for labels, number in _REQUESTS.findall(metrics):
         label = dict(_LABEL.findall(labels))
-        if label["resource"] in OURS:
+        if label["resource"] in kinds:
             counted[label["verb"], label["resource"]] += int(float(number))
     return counted
 
 
-def _sum(requests: Requests, verbs: frozenset[str]) -> int:
+def sum_of(requests: Requests, verbs: frozenset[str]) -> int:
     return sum(n for (verb, kind), n in requests.items() if verb in verbs and kind != "leases")
 
 

@@ -1,6 +1,6 @@
 """The plain side of the benchmark: GRPO with TRL alone, the same settings and no reporting.
 
-    python plain_grpo.py SETTINGS.json
+    python -m bench.plain_grpo SETTINGS.json
 
 ``marks.py`` describes what it prints.
 """
@@ -12,10 +12,11 @@ from pathlib import Path
 settings = json.loads(Path(sys.argv[1]).read_text())
 
 from datasets import load_dataset
-from marks import Clock, over
 from peft import LoraConfig
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import GRPOConfig, GRPOTrainer
+
+from bench.marks import Clock, over
 
 over("imports")
 
@@ -37,13 +38,13 @@ def reward(completions, output, **_):
 
 rows = load_dataset("json", data_files=settings["data"], split="train")
 trainer = GRPOTrainer(
-    model=AutoModelForCausalLM.from_pretrained(settings["model"]),
+    model=AutoModelForCausalLM.from_pretrained(settings["model"], dtype="float32"),
     args=GRPOConfig(**settings["arguments"], chat_template_kwargs={"enable_thinking": False}),
     train_dataset=rows.map(conversation),
     processing_class=AutoTokenizer.from_pretrained(settings["model"]),
     reward_funcs=reward,
     peft_config=LoraConfig(**settings["lora"]),
-    callbacks=[Clock("reward")],
+    callbacks=[Clock("reward", "completions/mean_length")],
 )
 over("loading")
 trainer.train()

@@ -1,6 +1,6 @@
 """The plain side of the benchmark: SFT with TRL alone, the same settings and no reporting.
 
-    python plain_sft.py SETTINGS.json
+    python -m bench.plain_sft SETTINGS.json
 
 ``marks.py`` describes what it prints.
 """
@@ -12,10 +12,11 @@ from pathlib import Path
 settings = json.loads(Path(sys.argv[1]).read_text())
 
 from datasets import load_dataset
-from marks import Clock, over
 from peft import LoraConfig
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import SFTConfig, SFTTrainer
+
+from bench.marks import Clock, over
 
 over("imports")
 
@@ -31,12 +32,12 @@ def conversation(row):
 
 rows = load_dataset("json", data_files=settings["data"], split="train")
 trainer = SFTTrainer(
-    model=AutoModelForCausalLM.from_pretrained(settings["model"]),
+    model=AutoModelForCausalLM.from_pretrained(settings["model"], dtype="float32"),
     args=SFTConfig(**settings["arguments"]),
     train_dataset=rows.map(conversation, remove_columns=rows.column_names),
     processing_class=AutoTokenizer.from_pretrained(settings["model"]),
     peft_config=LoraConfig(**settings["lora"]),
-    callbacks=[Clock("loss")],
+    callbacks=[Clock("loss", "num_tokens")],
 )
 over("loading")
 trainer.train()

@@ -202,7 +202,7 @@ def main() -> int:
         folder = Path(scratch)
         model = given.model or folder / "small"
         if given.model is None:
-            subprocess.run([python, ROOT / "bench" / "small_model.py", model], check=True)
+            subprocess.run([python, "-m", "bench.small_model", model], check=True, cwd=ROOT)
         workshop = Workshop(folder / "pods", minio.store("bench").access)
         workshop.mirror(model)
         print(sides.versions(python, "torch", "transformers", "trl", "peft"))

@@ -6,6 +6,9 @@ Each server is started on loopback in a folder of its own, and the probe of the 
 property. MinIO is the one of the local cluster. The others are programs that you have installed:
 ``versitygw`` from its Go module, ``weed``, ``garage``, and ``moto_server`` from moto's package. A
 server that is not named is left out.
+
+Below the table is what two gateways of a server do, which serve the same data as two processes: in
+how many rounds writers at both of them, who create the same key, had one winner.
 """
 
 import argparse
@@ -14,8 +17,10 @@ import os
 import shutil
 import subprocess
 import tempfile
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,9 +28,10 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from flashrun.api import names
+from flashrun.api.base import Record
 from flashrun.api.records import StorageAccess
 from flashrun.store import Store
-from flashrun.store_errors import StoreError
+from flashrun.store_errors import KeyExists, StoreError, WriteConflict
 from flashrun.store_probe import Property, StoreProbe
 from localcluster import toolchain
 from localcluster.ports import Ports
@@ -35,6 +41,9 @@ KEY, SECRET = "GKbenchbenchbench0000000000"[:20], "s" * 40
 READY_SECONDS: Final = 60.0
 BUCKET: Final = "bench"
 CREDENTIALS_SECONDS: Final = 3600
+WRITERS: Final = 8
+ROUNDS: Final = 40
+CONFLICT_TRIES: Final = 50
 
 
 @dataclass(frozen=True)
@@ -43,6 +52,12 @@ class Server:
 
     access: StorageAccess
     role: str = ""
+
+
+class Mark(Record):
+    """What one of several writers creates."""
+
+    writer: int
 
 
 Start = Callable[[Path, Path, ExitStack], Server]
@@ -64,6 +79,9 @@ def main() -> None:
     for name, program in programs.items():
         if program is not None:
             print(_row(name, program.absolute(), arguments.verbose), flush=True)
+    for name in SECOND_GATEWAYS:
+        if (program := programs[name]) is not None:
+            print(_race_of_gateways(name, program.absolute()), flush=True)
 
 
 def _row(name: str, program: Path, verbose: bool) -> str:
@@ -86,6 +104,42 @@ def _row(name: str, program: Path, verbose: bool) -> str:
         product = store.product()
     title = f"{name} {_version(name, program)}" + (f" (`{product}`)" if verbose else "")
     return f"| {title} | " + " | ".join(cells.values()) + " |"
+
+
+def _race_of_gateways(name: str, program: Path) -> str:
+    """Return in how many rounds one of the writers at two gateways won."""
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        first = STARTS[name](program, Path(folder), stack).access
+        _until_ready(Store(first))
+        second = SECOND_GATEWAYS[name](program, Path(folder), stack)
+        _until_ready(Store(second))
+        stores = [Store((first, second)[writer % 2]) for writer in range(WRITERS)]
+        began = time.monotonic()
+        with ThreadPoolExecutor(WRITERS) as pool:
+            winners = [_winners(pool, stores, number) for number in range(ROUNDS)]
+        seconds = (time.monotonic() - began) / ROUNDS
+    return (
+        f"{name} {_version(name, program)}, two gateways: one winner in "
+        f"{winners.count(1)} of {ROUNDS} rounds ({WRITERS} writers, {seconds:.2f} s a round)"
+    )
+
+
+def _winners(pool: ThreadPoolExecutor, stores: Sequence[Store], number: int) -> int:
+    """Return how many of the writers created the object of a round."""
+    start = threading.Barrier(len(stores))
+
+    def create(writer: int) -> bool:
+        start.wait()
+        for _ in range(CONFLICT_TRIES):
+            with suppress(WriteConflict):
+                try:
+                    stores[writer].create_json(f"race/{number}", Mark(writer=writer))
+                except KeyExists:
+                    return False
+                return True
+        raise RuntimeError("the server answers nothing but conflicts")
+
+    return sum(pool.map(create, range(len(stores))))
 
 
 def _until_ready(store: Store) -> None:
@@ -242,6 +296,32 @@ def _moto(program: Path, folder: Path, stack: ExitStack) -> Server:
     return Server(access, "arn:aws:iam::123456789012:role/flashrun")
 
 
+def _second_versitygw(program: Path, folder: Path, stack: ExitStack) -> StorageAccess:
+    access = _access(folder, "versitygw-2")
+    address = urlsplit(access.endpoint).netloc
+    words = [program, "--port", address, "posix", "--sidecar", folder / "meta", folder / "data"]
+    variables = {"ROOT_ACCESS_KEY": KEY, "ROOT_SECRET_KEY": SECRET}
+    stack.enter_context(_running(words, folder, variables))
+    return access
+
+
+def _second_seaweedfs(program: Path, folder: Path, stack: ExitStack) -> StorageAccess:
+    access = _access(folder, "seaweedfs-2")
+    words = [
+        *(program, "s3", f"-filer=127.0.0.1:{_port(folder, 'filer')}", "-ip.bind=127.0.0.1"),
+        *(f"-port={urlsplit(access.endpoint).port}", f"-config={folder / 's3.json'}"),
+        f"-iam.config={folder / 'iam.json'}",
+    ]
+    stack.enter_context(_running(words, folder, {}))
+    return access
+
+
+SECOND_GATEWAYS: Final[dict[str, Callable[[Path, Path, ExitStack], StorageAccess]]] = {
+    "versitygw": _second_versitygw,
+    "seaweedfs": _second_seaweedfs,
+}
+"""Start another process over the data of a server that runs in the folder."""
+
 STARTS: Final[dict[str, Start]] = {
     "minio": _minio,
     "versitygw": _versitygw,
@@ -262,7 +342,7 @@ def _access(folder: Path, name: str) -> StorageAccess:
 
 @contextmanager
 def _running(words: list[Path | str], folder: Path, variables: dict[str, str]) -> Iterator[None]:
-    with (folder / "server.log").open("w") as log:
+    with (folder / "server.log").open("a") as log:
         process = subprocess.Popen(
             words, env={**os.environ, **variables}, cwd=folder, stdout=log, stderr=log
         )

@@ -58,6 +58,21 @@ def build_images() -> None:
     _run("images", task)
 
 
+@app.command()
+def sbom() -> None:
+    """Write the lists of packages of both images that were built last into sbom/."""
+
+    def task(steps: StepRunner) -> None:
+        folder = folders.repository() / "sbom"
+        for name in images.DOCKERFILES:
+            text = images.read_sbom(lifecycle.existing_cluster(), name, steps)
+            folder.mkdir(exist_ok=True)
+            (folder / f"{name}.cdx.json").write_text(text)
+            steps.say(f"sbom/{name}.cdx.json")
+
+    _run("sbom", task)
+
+
 @app.command(name="demo")
 def whole_demo(
     model: Annotated[

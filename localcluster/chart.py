@@ -65,6 +65,7 @@ def values(local: DevCluster, images: Images, threads: int = 1) -> dict[str, Any
         },
         "trainer": {"image": images.trainer},
         "models": [catalog_entry(MODEL)],
+        "mirrorReadable": True,
         "environments": {"owners": {"examples": [RUNS]}},
     }
     if local.kind is ClusterKind.CURRENT:

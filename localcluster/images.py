@@ -15,7 +15,7 @@ import os
 import re
 import subprocess
 import tempfile
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +27,8 @@ from localcluster.lifecycle import DevCluster
 from localcluster.steps import FatalError, StepRunner
 
 PACKAGES = ("buildah", "mmdebstrap", "debian-archive-keyring", "ca-certificates")
+SBOM = "/usr/share/flashrun/sbom.cdx.json"
+"""List of what is installed in an image, in CycloneDX; the Dockerfiles write it."""
 DOCKERFILES = {"operator": "operator/Dockerfile", "trainer": "trainer-image/Dockerfile"}
 CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 PIP_FILES = ("/etc/pip.conf", "~/.pip/pip.conf", "~/.config/pip/pip.conf")
@@ -126,6 +128,60 @@ def run_in_trainer(
     ):
         how = ["--isolation=chroot", "--user", "0", *offline, *volumes]
         return _buildah(steps, "run", *how, container, "--", *words, what=what)
+
+
+def read_sbom(local: DevCluster, name: str, steps: StepRunner) -> str:
+    """Return the list of packages in the image that was built last, as its build wrote it."""
+    if local.kind in (ClusterKind.KIND, ClusterKind.K3D):
+        lines: list[str] = []  # of a long output a step returns the end alone
+        image = f"{local.registry}/flashrun/{name}:local"
+        read = ["docker", "run", "--rm", "--entrypoint", "cat", image, SBOM]
+        steps.run(read, what=f"reading {SBOM} in the {name} image", on_line=lines.append)
+        return "".join(lines)
+    with (
+        toolchain.exclusive_build(folders.cache() / "buildah"),
+        _container(local_name(name), steps) as container,
+    ):
+        # Not by a command in the container: buildah 1.28 may lose the end of what one prints.
+        root = _buildah(steps, "mount", container).strip()
+        text = Path(f"{root}{SBOM}").read_text()
+        _buildah(steps, "umount", container)
+    return text
+
+
+@contextmanager
+def gpu_trainer(folder: Path, steps: StepRunner) -> Iterator[Callable[..., str]]:
+    """Build the trainer image for GPUs, with the torch that its Dockerfile names.
+
+    Yields a function that runs a command in it and returns the output; ``folder`` is /mnt there. No
+    layer of it is kept: it takes 10 GB while it is there.
+    """
+    toolchain.debian(PACKAGES, steps)
+    image = local_name("trainer-for-gpus")
+    with toolchain.exclusive_build(folders.cache() / "buildah"):
+        base = _python_base(steps)
+        with (
+            steps.step("build the trainer image for GPUs"),
+            _build_volumes() as volumes,
+            _apt_settings() as settings,
+        ):
+            how = ["--isolation=chroot", "--network=host", *volumes]
+            how += ["--volume", f"{settings}:/etc/apt/apt.conf.d/99host:ro"]
+            what = [
+                "--build-arg",
+                f"BASE_IMAGE={base}",
+                "-f",
+                folders.repository() / DOCKERFILES["trainer"],
+            ]
+            root = folders.repository()
+            _buildah(steps, "bud", *how, *what, "-t", image, root, what="building for GPUs")
+        try:
+            with _container(image, steps) as container:
+                how = ["--isolation=chroot", "--user", "0", "--env", "HF_HUB_OFFLINE=1"]
+                how += ["--volume", f"{folder}:/mnt"]
+                yield lambda *words: _buildah(steps, "run", *how, container, "--", *words)
+        finally:
+            _buildah(steps, "rmi", "--force", image)
 
 
 # Docker

@@ -44,6 +44,11 @@ class Program:
     """About how many packages a first build compiles; it is the length of the bar."""
 
     @property
+    def built_name(self) -> str:
+        """The name of the file that is built: that of the module's last folder."""
+        return self.module.partition("@")[0].rpartition("/")[2] or self.name
+
+    @property
     def flags(self) -> list[str]:
         """The flags of `go build` and `go install`."""
         set_variables = "".join(f" -X {pair}" for pair in self.variables)
@@ -83,7 +88,9 @@ PROGRAMS = {
         Program("coredns", "1.14.1", packages=540),
         Program("health", "1", packages=1480),
         Program("helm", "3.22.0", module="helm.sh/helm/v3/cmd/helm@v3.22.0", packages=700),
+        Program("helm4", "4.3.2", module="helm.sh/helm/v4/cmd/helm@v4.3.2", packages=700),
         Program("flux", "1", packages=570),
+        Program("collector", "0.161.0", packages=560),
     )
 }
 
@@ -154,7 +161,7 @@ def exclusive_build(path: Path) -> Iterator[None]:
 
 def _build(definition: Program, path: Path, steps: StepRunner, step: Step) -> None:
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".build-") as folder:
-        built = Path(folder) / definition.name
+        built = Path(folder) / definition.built_name
         env = {**GO_ENV, "GOBIN": folder} if definition.module else GO_ENV
         argv = (
             ["go", "install", "-v", *definition.flags, definition.module]

@@ -17,7 +17,7 @@ from tests.short_tokens import ShortTokens, serve_short_tokens
 
 _buckets = count(1)
 
-SERVERS = frozenset({"minio", "control_plane", "helm", "prometheus", "shell"})
+SERVERS = frozenset({"minio", "control_plane", "helm", "each_helm", "prometheus", "shell"})
 """Fixtures that start a process or need a built program; what uses one tests no pure layer."""
 
 
@@ -29,7 +29,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if SERVERS & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.api)
-    for marker in {"slow", "verifiers"} - set(re.findall(r"\w+", config.option.markexpr)):
+    for marker in {"slow", "verifiers", "faults", "handoff"} - set(
+        re.findall(r"\w+", config.option.markexpr)
+    ):
         unusual = [item for item in items if item.get_closest_marker(marker)]
         config.hook.pytest_deselected(items=unusual)
         items[:] = [item for item in items if item not in unusual]
@@ -86,6 +88,13 @@ def installed(kubeconfig: Path) -> Path:
     """The kubeconfig of a cluster that knows FlashRuns, without an operator."""
     install_crd(kubeconfig)
     return kubeconfig
+
+
+@pytest.fixture(scope="session", params=["helm", "helm4"])
+def each_helm(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The program in version 3, and in version 4."""
+    with closing(StepRunner.silent(tmp_path_factory.mktemp("helm"))) as steps:
+        return toolchain.program(request.param, steps)
 
 
 @pytest.fixture(scope="session")

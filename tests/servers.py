@@ -3,6 +3,9 @@
 They listen on loopback, keep everything in a temporary folder, and end with the test process.
 """
 
+import functools
+import shutil
+import ssl
 import subprocess
 import time
 import urllib.request
@@ -10,11 +13,16 @@ from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import yaml
 
 from flashrun.api.records import StorageAccess
 from flashrun.store import Store
 from localcluster import toolchain
 from localcluster.controlplane import ControlPlane
+from localcluster.pki import Leaf
 from localcluster.ports import Ports
 from localcluster.process import Daemons
 from localcluster.steps import StepRunner
@@ -24,6 +32,9 @@ MINIO_DOMAIN = "s3.flashrun.test"
 """Below this host name buckets are host names themselves; no name server knows it."""
 ROOT_USER, ROOT_PASSWORD = "root-of-tests", "root-password-of-tests"
 
+_UNCHECKED = ssl._create_unverified_context()
+"""Asks whether a server is up, whoever has signed its certificate."""
+
 
 @dataclass(frozen=True)
 class Minio:
@@ -32,6 +43,8 @@ class Minio:
     folder: Path
     variables: Mapping[str, str] = field(default_factory=dict)
     """Further settings of the server."""
+    certificate: Leaf | None = None
+    """With it the server speaks TLS."""
 
     @property
     def daemons(self) -> Daemons:
@@ -40,15 +53,19 @@ class Minio:
     @property
     def endpoint(self) -> str:
         running = self.daemons.running("minio")
-        return f"http://127.0.0.1:{Ports(self.folder / 'ports.json').get('minio', running=running)}"
+        port = Ports(self.folder / "ports.json").get("minio", running=running)
+        return f"{'https' if self.certificate else 'http'}://127.0.0.1:{port}"
 
     def start(self) -> None:
         with closing(StepRunner.silent(self.folder)) as steps:
             program = toolchain.program("minio", steps)
-        address = self.endpoint.removeprefix("http://")
+        address = self.endpoint.partition("://")[2]
+        options: list[str | Path] = ["--quiet", "--address", address]
+        if self.certificate:
+            options += ["--certs-dir", self._write_certificates(self.certificate)]
         self.daemons.start(
             "minio",
-            [program, "server", "--quiet", "--address", address, self.folder / "data"],
+            [program, "server", *options, self.folder / "data"],
             {
                 "MINIO_ROOT_USER": ROOT_USER,
                 "MINIO_ROOT_PASSWORD": ROOT_PASSWORD,
@@ -77,9 +94,18 @@ class Minio:
         store.ensure_bucket()
         return store
 
+    def _write_certificates(self, certificate: Leaf) -> Path:
+        folder = self.folder / "certificates"
+        folder.mkdir(exist_ok=True)
+        shutil.copy(certificate.certificate, folder / "public.crt")
+        shutil.copy(certificate.key, folder / "private.key")
+        return folder
+
     def _ready(self) -> bool:
         try:
-            with urllib.request.urlopen(f"{self.endpoint}/minio/health/ready", timeout=2):
+            with urllib.request.urlopen(
+                f"{self.endpoint}/minio/health/ready", timeout=2, context=_UNCHECKED
+            ):
                 return True
         except OSError:
             return False
@@ -95,12 +121,17 @@ def start_control_plane(folder: Path, token_webhook: Path | None = None) -> Cont
     return control_plane
 
 
+@functools.cache
+def _kubectl_program() -> Path:
+    """Find the program once: each time Go is asked for its version."""
+    with TemporaryDirectory() as folder, closing(StepRunner.silent(Path(folder))) as steps:
+        return toolchain.server("kubectl", steps)
+
+
 def kubectl(kubeconfig: Path, *words: str, stdin: str | None = None) -> str:
     """Run kubectl; raises ``CalledProcessError`` with its words when it fails."""
-    with closing(StepRunner.silent(kubeconfig.parent)) as steps:
-        program = toolchain.server("kubectl", steps)
     return subprocess.run(
-        [program, "--kubeconfig", kubeconfig, *words],
+        [_kubectl_program(), "--kubeconfig", kubeconfig, *words],
         input=stdin,
         capture_output=True,
         text=True,
@@ -108,9 +139,16 @@ def kubectl(kubeconfig: Path, *words: str, stdin: str | None = None) -> str:
     ).stdout
 
 
-def install_crd(kubeconfig: Path) -> None:
-    """Make the cluster know FlashRuns, and return once it serves them."""
-    kubectl(kubeconfig, "apply", "--server-side", "-f", str(CRD))
+def install_crd(kubeconfig: Path, definition: dict[str, Any] | None = None) -> None:
+    """Make the cluster know FlashRuns, and return once it serves them.
+
+    Of its fields some belong to Helm once a release was installed: a change of them is forced.
+
+    Args:
+        definition: Another than that of this version.
+    """
+    text = yaml.safe_dump(definition) if definition else CRD.read_text()
+    kubectl(kubeconfig, "apply", "--server-side", "--force-conflicts", "-f", "-", stdin=text)
     wait_until_served(kubeconfig, "flashruns")
 
 

@@ -61,7 +61,7 @@ def test_the_contract_and_the_decisions_load_no_client(module) -> None:
 
 
 NEEDS_PYTORCH = re.compile(
-    r"^(?:from|import) (?:marks|datasets|peft|torch|transformers|trl)\b", re.M
+    r"^(?:from|import) (?:bench\.marks|datasets|peft|torch|transformers|trl)\b", re.M
 )
 BENCHMARKS = sorted(
     path.stem

@@ -99,6 +99,14 @@ def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     return [path, *(place for key, item in items for place in places(item, (*path, key)))]
 
 
+@pytest.mark.parametrize("number", ["Infinity", "-Infinity", "NaN"])
+def test_what_is_no_json_is_in_no_record_of_a_run(number: str) -> None:
+    """Everybody who reads such a record would write it on, and programs could not read that."""
+    content = json.dumps(VALID[RunRecord]).replace('"status": {', f'"status": {{"x": {number}, ')
+    with pytest.raises(RecordRefused, match="finite"):
+        read_record(content, RunRecord, NOW)
+
+
 def changed(value: Any, path: tuple[Any, ...], new: Any) -> Any:
     if not path:
         return new

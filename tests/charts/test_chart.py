@@ -39,7 +39,12 @@ def test_the_documented_values_are_all_values_there_are() -> None:
 def test_the_settings_file_is_what_the_operator_reads(render) -> None:
     owners = {"examples": ["team-a", "team-b"]}
     rendered = render(
-        {"caBundle": "PEM", "environments": {"owners": owners}, "modelsFromMirror": True}
+        {
+            "caBundle": "PEM",
+            "environments": {"owners": owners},
+            "modelsFromMirror": True,
+            "mirrorReadable": True,
+        }
     )
     made = _named(rendered, "ConfigMap", "flashrun-platform")
     platform = Platform.validate_manifest(yaml.safe_load(made["data"]["platform.yaml"]))
@@ -49,6 +54,7 @@ def test_the_settings_file_is_what_the_operator_reads(render) -> None:
     assert platform.namespaces == ("default",)
     assert platform.environments.owners == {"examples": ("team-a", "team-b")}
     assert platform.models_from_mirror
+    assert platform.mirror_readable
 
 
 def test_a_budget_reaches_the_operator_and_is_of_a_namespace_that_is_served(render) -> None:
@@ -133,6 +139,77 @@ def test_rights_on_secrets_are_bound_in_served_namespaces_only(render) -> None:
     assert bound == {"team-a", "team-b"}
     verbs = {verb for role in roles.values() for rule in role["rules"] for verb in rule["verbs"]}
     assert not verbs & {"*", "escalate", "bind", "impersonate"}
+
+
+FOLLOWED = {
+    "labels": {"namespaces": [], "namespaceSelector": {"matchLabels": {"team": "ml"}}},
+    "all": {"namespaces": [], "allNamespaces": True},
+}
+
+
+@pytest.mark.parametrize("values", FOLLOWED.values(), ids=FOLLOWED)
+def test_where_namespaces_are_followed_no_rights_on_secrets_are_bound_cluster_wide(
+    render, values
+) -> None:
+    objects = render(values | {"caBundle": "PEM", "policies": [{"maxSteps": 1}]})
+    bound = {
+        item["roleRef"]["name"]: item["kind"]
+        for item in objects
+        if item["kind"].endswith("Binding") and "roleRef" in item
+    }
+    assert bound["flashrun-follows"] == "ClusterRoleBinding"
+    assert "flashrun-served" not in bound
+    assert "flashrun-public" not in bound
+    follows = _named(objects, "ClusterRole", "flashrun-follows")["rules"]
+    assert not [rule for rule in follows if "secrets" in rule["resources"]]
+    [bind] = [rule for rule in follows if "bind" in rule["verbs"]]
+    assert bind["resourceNames"] == ["flashrun-served", "flashrun-public"]
+
+    settings = _named(objects, "ConfigMap", "flashrun-platform")["data"]
+    assert Platform.validate_manifest(yaml.safe_load(settings["platform.yaml"])).follows_namespaces
+    made = list(yaml.safe_load_all(settings["namespace-objects.yaml"]))
+    assert [item["kind"] for item in made] == [
+        "RoleBinding", "RoleBinding", "NetworkPolicy", "ConfigMap",
+    ]  # fmt: skip
+    listed = _named(render({"caBundle": "PEM"}), "NetworkPolicy", "flashrun-trainer")
+    assert made[2]["spec"] == listed["spec"]
+    assert made[0]["roleRef"]["name"] == "flashrun-served"
+    policy = _named(objects, "ValidatingAdmissionPolicyBinding", "flashrun-0")["spec"]
+    selected = {"namespaceSelector": {"matchLabels": {"team": "ml"}}}
+    assert policy.get("matchResources") == (selected if "namespaceSelector" in values else None)
+
+
+def test_a_changed_list_of_namespaces_starts_no_operator_and_a_changed_selector_does(
+    render,
+) -> None:
+    def checksum(values: dict) -> str:
+        pod = _operator_pod(render(values))
+        return str(pod["metadata"]["annotations"]["checksum/platform"])
+
+    assert checksum({"namespaces": ["a"]}) == checksum({"namespaces": ["a", "b"]})
+    others = [checksum(values) for values in FOLLOWED.values()]
+    other = {"namespaceSelector": {"matchLabels": {"team": "web"}}, "namespaces": []}
+    assert len({checksum({}), checksum(other), *others}) == 4
+
+
+def test_helm_test_asks_the_operators_pods_with_the_rights_of_the_operator_on_storage(
+    render,
+) -> None:
+    objects = render({"caBundle": "PEM", "operator": {"pullSecrets": ["registry"]}})
+    deployed = _named(objects, "Deployment", "flashrun")["spec"]["template"]
+    service, pod = (_named(objects, kind, "flashrun-test") for kind in ("Service", "Pod"))
+    assert service["spec"]["selector"].items() <= deployed["metadata"]["labels"].items()
+    assert not service["spec"]["selector"].items() <= pod["metadata"]["labels"].items()
+    assert "annotations" not in service["metadata"], "helm deletes a hook that has succeeded"
+    assert pod["metadata"]["annotations"]["helm.sh/hook"] == "test"
+    for key in ("volumes", "securityContext", "imagePullSecrets"):
+        assert pod["spec"][key] == deployed["spec"][key], key
+    check, operator = pod["spec"]["containers"][0], deployed["spec"]["containers"][0]
+    for key in ("image", "volumeMounts", "securityContext"):
+        assert check[key] == operator[key], key
+    assert pod["spec"]["automountServiceAccountToken"] is False
+    namespace = pod["metadata"]["namespace"]  # the name alone is that of the pod itself
+    assert check["args"][-1] == f"http://flashrun-test.{namespace}:8080"
 
 
 def test_a_secret_can_be_read_by_name_and_never_listed(render) -> None:
@@ -279,6 +356,12 @@ def test_the_crd_can_be_left_to_someone_else(render) -> None:
     assert not [item for item in without if item["kind"] == "CustomResourceDefinition"]
 
 
+def selected_by(operator: str, *values: str) -> dict:
+    """Values that follow namespaces by one condition."""
+    condition = {"key": "a", "operator": operator, "values": list(values)}
+    return {"namespaces": [], "namespaceSelector": {"matchExpressions": [condition]}}
+
+
 REFUSED = [
     ("a misspelled key", {"trainer": {"retris": 1}}, "retris"),
     ("no storage endpoint", {"storage": {"endpoint": ""}}, "endpoint"),
@@ -303,6 +386,19 @@ REFUSED = [
     ("the operator's own namespace", {"namespaces": ["team-a", "flashrun-system"]},
      "namespaces: flashrun-system is the release's own namespace"),
     ("a namespace that cannot exist", {"namespaces": ["Team_A"]}, "namespaces"),
+    ("no namespaces", {"namespaces": []}, "are alternatives"),
+    ("a list and all namespaces", {"allNamespaces": True}, "are alternatives"),
+    ("a misspelled selector", {"namespaceSelector": {"matchLabel": {}}}, "matchLabel"),
+    ("an unknown comparison",
+     {"namespaceSelector": {"matchExpressions": [{"key": "a", "operator": "Like"}]}}, "operator"),
+    ("a list without values", selected_by("In"), "In of label a needs values"),
+    ("values that nothing compares", selected_by("Exists", "b"), "label a takes no values"),
+    ("a namespace twice", {"namespaces": ["team-a", "team-a"]}, "/namespaces"),
+    ("a KMS without its key", {"storage": {"sse": "kms"}}, "belong together"),
+    ("a key of no KMS", {"storage": {"sse": "s3", "sseKmsKey": "k"}}, "belong together"),
+    ("a KMS without https", {"storage": {"sse": "kms", "sseKmsKey": "k"}}, "endpoint with https"),
+    ("the path of traces", {"monitoring": {"traces": {"endpoint": "http://otel:4318/v1/traces/"}}},
+     "leave out /v1/traces"),
 ]  # fmt: skip
 
 

@@ -75,6 +75,24 @@ def test_the_dashboard_is_a_config_map_that_grafanas_sidecar_selects(render) -> 
     assert json.loads(made["data"]["flashrun.json"]) == written
 
 
+def test_the_operator_alone_gets_the_endpoint_of_traces_and_only_where_there_is_one(render) -> None:
+    def given(**values: object) -> dict[str, object]:
+        [made] = [item for item in render(values) if item["kind"] == "Deployment"]
+        [container] = made["spec"]["template"]["spec"]["containers"]
+        variables = {item["name"]: item for item in container["env"]}
+        return {name: item for name, item in variables.items() if name.startswith("OTEL_")}
+
+    traces = {"endpoint": "http://collector.observability.svc:4318"}
+    assert given(monitoring={"traces": {"endpoint": "", "headersSecret": "keys"}}) == {}
+    assert [item["value"] for item in given(monitoring={"traces": traces}).values()] == [
+        traces["endpoint"]
+    ]
+    found = given(monitoring={"traces": {**traces, "headersSecret": "keys"}}, caBundle="PEM")
+    assert found["OTEL_EXPORTER_OTLP_CERTIFICATE"]["value"] == "/etc/flashrun/ca/ca.crt"
+    source = found["OTEL_EXPORTER_OTLP_HEADERS"]["valueFrom"]["secretKeyRef"]
+    assert source == {"name": "keys", "key": "headers"}
+
+
 @pytest.mark.usefixtures("prometheus")
 def test_promtool_accepts_the_rules_and_the_metrics() -> None:
     promtool("check", "rules", ALERTS)

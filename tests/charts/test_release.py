@@ -18,6 +18,7 @@ KINDS = (
     "resourcequotas,clusterroles,clusterrolebindings,validatingadmissionpolicies,"
     "validatingadmissionpolicybindings"
 )
+HERE = (None, SYSTEM, TEAM)
 OURS = "app.kubernetes.io/instance=flashrun"
 MORE = {
     "operator": {"replicas": 2},
@@ -28,21 +29,23 @@ MORE = {
 
 
 @pytest.fixture
-def release(helm: Path, installed: Path, tmp_path: Path) -> Iterator[Callable[..., str]]:
+def release(each_helm: Path, installed: Path, tmp_path: Path) -> Iterator[Callable[..., str]]:
     """A function that runs helm on the cluster; the CRD is afterwards as other tests expect it."""
-    kubectl(installed, "create", "namespace", TEAM)
+    namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": TEAM}}
+    kubectl(installed, "apply", "-f", "-", stdin=json.dumps(namespace))
 
     def run(*words: str, **values: object) -> str:
         given = tmp_path / "values.yaml"
         given.write_text(yaml.safe_dump(NEEDED | {"namespaces": [TEAM]} | values))
         install = ["--values", str(given)] if words[0] in ("install", "upgrade") else []
-        command = [helm, "--kubeconfig", installed, "-n", SYSTEM, *words, *install]
+        command = [each_helm, "--kubeconfig", installed, "-n", SYSTEM, *words, *install]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         return done.stdout
 
     yield run
     install_crd(installed)
+    kubectl(installed, "delete", "flashruns", "--all", "-n", TEAM)
 
 
 def test_a_release_comes_changes_goes_back_and_goes_and_every_run_stays(
@@ -53,6 +56,8 @@ def test_a_release_comes_changes_goes_back_and_goes_and_every_run_stays(
 
     def owned() -> set[tuple[str, str]]:
         found = objects(KINDS, "--all-namespaces", "-l", OURS)
+        # Others have followed namespaces by a selector, and left them with what they had there.
+        found = [item for item in found if item["metadata"].get("namespace") in HERE]
         assert [item for item in found if "deletionTimestamp" in item["metadata"]] == []
         return {(item["kind"], item["metadata"]["name"]) for item in found}
 

@@ -7,10 +7,12 @@ from itertools import count
 from pathlib import Path
 
 import pytest
+import yaml
 
 from flashrun.api import names
 from flashrun.store import Store
 from localcluster.controlplane import ControlPlane
+from tests.api_server import api_server
 from tests.cli.finished_run import FinishedRun, play_finished_run
 from tests.cli.following import Stage
 from tests.cli.kubelet import NODE, Kubelet
@@ -32,16 +34,19 @@ def shell(tmp_path: Path) -> Shell:
 def serving(installed: Path, store: Store, folder: Path) -> Iterator[Served]:
     """A fresh namespace with everything that the operator publishes in it."""
     namespace = f"people-{next(_namespaces)}"
-    kubectl(installed, "create", "namespace", namespace)
+    server = api_server(installed)
+    metadata = {"name": namespace}
+    server.create({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
     own = folder / "kubeconfig"
-    own.write_text(installed.read_text())
-    kubectl(own, "config", "set-context", "--current", "--namespace", namespace)
+    config = yaml.safe_load(installed.read_text())
+    config["contexts"][0]["context"]["namespace"] = namespace
+    own.write_text(yaml.safe_dump(config))
     shell = Shell(folder, own)
     shell.write("config.toml", REFERENCE)
     found = Served(shell, installed, namespace, store)
     found.publish()
     yield found
-    kubectl(installed, "delete", "namespace", namespace, "--wait=false")
+    server.delete("namespace", None, namespace)
 
 
 @pytest.fixture
@@ -49,6 +54,15 @@ def served(installed: Path, minio: Minio, store: Store, tmp_path: Path) -> Itera
     """A fresh namespace with everything that the operator publishes in it."""
     with serving(installed, store, tmp_path) as found:
         yield found
+
+
+@pytest.fixture
+def no_other_runs(installed: Path) -> None:
+    """Runs of earlier tests are gone, which else go with their namespaces a while later.
+
+    What a run needs cannot be deleted, in whatever namespace the run is.
+    """
+    kubectl(installed, "delete", names.PLURAL, "--all", "--all-namespaces")
 
 
 @pytest.fixture(scope="module")
@@ -59,8 +73,6 @@ def finished_run(
     store = minio.store("finished-run")
     with serving(installed, store, tmp_path_factory.mktemp("finished-run")) as found:
         yield play_finished_run(found)
-        # Their model cannot be deleted while they exist, in whatever namespace.
-        kubectl(installed, "delete", names.PLURAL, "--all", "-n", found.namespace)
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from flashrun.api import names
 from tests.cli.gpu_usage import used
 from tests.cli.models.models import write_model
 from tests.cli.shell import Served
-from tests.cli.storage import checkpoint, metrics_history, store_spec, upload_folder
+from tests.cli.storage import checkpoint, commit_adapter, metrics_history, store_spec
 
 LETTERS = "naïve 模型 ✓"
 """Text that neither ASCII nor Windows-1252 has."""
@@ -34,11 +34,8 @@ def play_finished_run(served: Served) -> FinishedRun:
         row = {"step": step, "prompt": LETTERS, "completion": LETTERS, "score": 1.0}
         store.put_bytes(names.rollouts_key(prefix, step), f"{json.dumps(row)}\n".encode())
         store.put_bytes(names.eval_rollouts_key(prefix, step), f"{json.dumps(row)}\n".encode())
-    made = served.flash.folder / "made"
-    place = names.step_prefix(prefix, 1, 2)
-    upload_folder(served, place, "checkpoint", {"adapter/adapter_config.json": b"{}"}, made / "2")
-    config = f"{names.adapter_folder(1)}/adapter_config.json"
-    upload_folder(served, names.adapter_prefix(prefix), "adapter", {config: b"{}"}, made / "a")
+    commit_adapter(served, name, prefix, 2)
+    commit_adapter(served, name, prefix)
     point = {"step": 2, "score": "0.5"}
     gpu_time = used(1, 2, pool="h100")
     [attempt] = gpu_time["attempts"]

@@ -221,9 +221,9 @@ class Terminal:
         )
         os.close(inside)
 
-    def wait_for(self, pattern: str) -> str:
+    def wait_for(self, pattern: str, seconds: float = 60) -> str:
         """Read until the text on the screen matches; return what matched."""
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + seconds
         while (found := re.search(pattern, self.text)) is None:
             assert self._read(deadline), f"{pattern!r} never came: {self.text!r}"
         return found.group(1) if found.groups() else found.group()

@@ -1,4 +1,4 @@
-"""The command line as its users run it: a process of its own, a kubeconfig, nothing else."""
+"""The command line as its users run it: a process, a kubeconfig, nothing else."""
 
 import base64
 import json
@@ -16,9 +16,15 @@ from flashrun.api import names
 from flashrun.api.platform import Platform, Pool, StorageSettings, TrainerSettings
 from flashrun.api.public import FILE, PublicPlatform
 from flashrun.store import Store
+from tests.api_server import api_server
+from tests.cli.forked_commands import fork_server
 from tests.servers import kubectl
 
 ROOT = Path(__file__).parents[2]
+PYTHON_PATH = str(ROOT / "operator" / "src")
+MAIN = f"{PYTHON_PATH}/flashrun/cli/main.py"
+SECONDS = 120
+"""Longest time for a command."""
 REFERENCE = """\
 model = "Qwen/Qwen3.5-4B"
 algorithm = "sft"
@@ -48,6 +54,14 @@ class Shell:
     variables: dict[str, str] = field(default_factory=dict)
 
     def __call__(self, *words: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
+        """Run a command in a fork of a process that has imported the command line."""
+        server = fork_server(PYTHON_PATH)
+        return server.run([MAIN, *words], self.environment, self.folder, stdin, SECONDS)
+
+    def in_new_process(
+        self, *words: str, stdin: str | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command in a process that starts anew: for tests of what happens at its start."""
         return subprocess.run(
             self.argv(*words),
             env=self.environment,
@@ -56,7 +70,7 @@ class Shell:
             capture_output=True,
             text=True,
             check=False,
-            timeout=120,
+            timeout=SECONDS,
         )
 
     def argv(self, *words: str) -> Sequence[str]:
@@ -67,7 +81,7 @@ class Shell:
         return {
             "PATH": os.environ["PATH"],
             "HOME": str(self.folder),
-            "PYTHONPATH": str(ROOT / "operator" / "src"),
+            "PYTHONPATH": PYTHON_PATH,
             "COLUMNS": "200",
             **({"KUBECONFIG": str(self.kubeconfig)} if self.kubeconfig else {}),
             **self.variables,
@@ -93,11 +107,15 @@ class Served:
         return kubectl(self.kubeconfig, "-n", self.namespace, *words, stdin=stdin)
 
     def get(self, kind: str, name: str) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads(self.kubectl("get", kind, name, "-ojson"))
-        return found
+        return api_server(self.kubeconfig).get(kind, self.namespace, name)
+
+    def apply(self, manifest: dict[str, Any]) -> None:
+        """Create an object of the namespace, or change it."""
+        metadata = {**manifest["metadata"], "namespace": self.namespace}
+        api_server(self.kubeconfig).apply({**manifest, "metadata": metadata})
 
     def count(self, kind: str) -> int:
-        return len(json.loads(self.kubectl("get", kind, "-ojson"))["items"])
+        return len(api_server(self.kubeconfig).get(kind, self.namespace)["items"])
 
     def push(self, identifier: str = "your-org/your-env") -> None:
         """Publish an environment of one file."""
@@ -110,7 +128,7 @@ class Served:
         secret = published(self.store)["items"][1]
         secret["metadata"]["name"] = names.STORAGE_MODELS_SECRET
         self.publish(models_namespace=self.namespace)
-        self.kubectl("apply", "-f", "-", stdin=json.dumps(secret))
+        self.apply(secret)
 
     def submit(self, *words: str) -> str:
         done = self.flash("train", "config.toml", "--background", *words)
@@ -120,19 +138,19 @@ class Served:
     def publish(self, **told: Any) -> None:
         """Tell people about the platform, as the operator does; ``told`` is on top."""
         told = {"environment_orgs": (self.namespace, *ORGS), **told}
-        self.kubectl("apply", "-f", "-", stdin=json.dumps(published(self.store, told)))
+        for manifest in published(self.store, told)["items"]:
+            self.apply(manifest)
 
     def publish_address(self, **told: Any) -> None:
         """Tell people about the platform as ``publish``, and leave their Secret as it is."""
         told = {"environment_orgs": (self.namespace, *ORGS), **told}
-        config_map = published(self.store, told)["items"][0]
-        self.kubectl("apply", "-f", "-", stdin=json.dumps(config_map))
+        self.apply(published(self.store, told)["items"][0])
 
     def report(self, run: str, **status: Any) -> None:
         """Write a status, as the operator would: nothing of the default is left."""
         status = {"pending": None, "conditions": [], **status}
-        patch = ["--subresource=status", "--type=merge", "-p", json.dumps({"status": status})]
-        self.kubectl("patch", "flashrun", run, *patch)
+        server = api_server(self.kubeconfig)
+        server.merge("flashrun", self.namespace, run, {"status": status}, of="status")
 
 
 def about_rows(done: subprocess.CompletedProcess[str]) -> str:

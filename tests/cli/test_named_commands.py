@@ -141,7 +141,7 @@ def test_every_target_of_make_that_a_page_names_exists(path: Path) -> None:
 
 _TYPED = re.compile(r"(?:`|^|\$ )(helm|kubectl) ([a-z][^`\n]*)", re.MULTILINE)
 VERBS = {
-    "helm": {"install", "upgrade", "rollback", "uninstall"},
+    "helm": {"install", "upgrade", "rollback", "test", "uninstall"},
     "kubectl": {
         "apply", "cordon", "create", "delete", "drain", "flash", "get", "label", "logs", "patch",
         "rollout",
@@ -149,8 +149,9 @@ VERBS = {
 }  # fmt: skip
 """What a page may type; each is a command of the program."""
 KINDS = {
-    "clusterqueue", "configmap", "crd", "deploy", "deployment", "events", "flashrun", "flashruns",
-    "jobs", "namespace", "namespaces", "nodes", "pods", "secret", "workload",
+    "clusterqueue", "configmap", "configmaps", "crd", "deploy", "deployment", "deployments",
+    "events", "flashrun", "flashruns", "jobs", "namespace", "namespaces", "networkpolicies",
+    "nodes", "pods", "rolebindings", "secret", "workload",
 }  # fmt: skip
 _VALUES = (ROOT / "docs" / "values.md").read_text()
 VALUES = set(re.findall(r"^\| `([\w.]+)`", _VALUES, re.MULTILINE))

@@ -4,7 +4,9 @@
 """
 
 import asyncio
+import contextlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +105,70 @@ async def test_what_a_plugin_waits_for_is_shown(
 
     assert await asking == STATUS
     assert shown + capsys.readouterr().err == "log in\nwelcome\n"
+
+
+@pytest.fixture
+def drawing(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Whether something that is drawn has been paused, and whether it goes on."""
+    seen: list[str] = []
+
+    @contextlib.contextmanager
+    def pause() -> Iterator[None]:
+        seen.append("paused")
+        yield
+        seen.append("drawn")
+
+    monkeypatch.setattr(exec_plugin, "DRAWINGS", [pause])
+    return seen
+
+
+async def test_nothing_is_drawn_while_a_plugin_may_ask_a_person(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, drawing: list[str]
+) -> None:
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    waits = f"while ! test -e {tmp_path}/answered; do sleep 0.05; done"
+    asked = script(tmp_path, f"touch {tmp_path}/asking", waits, f"echo '{credential()}'")
+    asking = asyncio.create_task(run_exec_plugin(asked, tmp_path))
+    while not (tmp_path / "asking").exists():
+        assert not asking.done()
+        await asyncio.sleep(0.05)
+    assert drawing == ["paused"]
+    (tmp_path / "answered").touch()
+    assert await asking == STATUS
+    assert drawing == ["paused", "drawn"]
+
+
+@pytest.mark.parametrize(("quiet", "seen"), [(0.05, ["paused", "drawn"]), (600.0, [])])
+async def test_nothing_is_drawn_over_what_a_plugin_prints_that_asks_nobody(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    drawing: list[str],
+    quiet: float,
+    seen: list[str],
+) -> None:
+    monkeypatch.setattr(exec_plugin, "_QUIET_SECONDS", quiet)
+    lines = ("echo log in >&2", "sleep 0.5", "echo welcome >&2", f"echo '{credential()}'")
+    await run_exec_plugin(script(tmp_path, *lines) | {"interactiveMode": "Never"}, tmp_path)
+    assert drawing == seen
+
+
+HINTS = {
+    "a hint": ("Install it with your package manager.\n  see https://plugin.test",
+               ". Install it with your package manager.\n  see https://plugin.test"),
+    "none": (None, ""),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("hint", "end"), HINTS.values(), ids=HINTS)
+async def test_a_plugin_that_is_not_installed_is_named_with_its_hint(
+    tmp_path: Path, hint: str | None, end: str
+) -> None:
+    missing = {"apiVersion": VERSION, "command": "no-such-plugin", "installHint": hint}
+    with pytest.raises(ValueError, match="exec: the program no-such-plugin") as no:
+        await run_exec_plugin(missing, tmp_path)
+    assert str(no.value) == (
+        f"exec: the program no-such-plugin cannot be started: No such file or directory{end}"
+    )
 
 
 async def test_a_quick_plugin_shows_nothing(

@@ -17,7 +17,7 @@ import yaml
 from aiohttp import web
 
 from flashrun.cluster import Cluster
-from flashrun.cluster_errors import Forbidden, NoCluster
+from flashrun.cluster_errors import Forbidden, NoCluster, Unreachable
 from flashrun.port_forward import _Forward
 from localcluster.controlplane import ControlPlane
 from tests.kubeconfigs import WAYS_IN, read_config, write_config
@@ -307,6 +307,80 @@ async def test_a_proxy_of_another_protocol_is_refused_by_name(
     with pytest.raises(NoCluster, match=f"socks5:// in {place} is not supported") as no:
         await Cluster.login(config)
     assert "hush" not in str(no.value)
+
+
+def answering(**status: Any) -> dict[str, Any]:
+    """A user whose plugin answers this status."""
+    version = "client.authentication.k8s.io/v1"
+    answer = json.dumps({"apiVersion": version, "kind": "ExecCredential", "status": status})
+    arguments = ["-c", f"echo '{answer}'"]
+    return {"exec": {"apiVersion": version, "command": "/bin/sh", "args": arguments}}
+
+
+API = "https://api.test"
+MALFORMED: dict[str, tuple[str, dict[str, Any], dict[str, Any], str]] = {
+    "a proxy with a bracket": (API, {}, {"proxy-url": "http://u:hush@[::1"}, "proxy-url is not"),
+    "a proxy with a space": (API, {}, {"proxy-url": "http://u:hush@a b:1"}, "proxy-url is not"),
+    "a proxy with a word for a port": (API, {}, {"proxy-url": "a:hush"}, "proxy-url is not"),
+    "no server": ("", {}, {}, "its cluster names no server"),
+    "a server of another protocol": ("ftp://api.test", {}, {}, "an address of ftp://"),
+    "a token that is a number": (API, answering(token=5), {}, "a token that is not a text"),
+    "an end that is no time": (
+        API, answering(token="t", expirationTimestamp="soon"), {},
+        "expirationTimestamp is not a time",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("server", "user", "cluster", "sentence"), MALFORMED.values(), ids=MALFORMED
+)
+async def test_what_is_malformed_in_a_kubeconfig_is_named(
+    tmp_path: Path, server: str, user: dict[str, Any], cluster: dict[str, Any], sentence: str
+):
+    config = write_config(tmp_path / "c", server, user, **cluster)
+    with pytest.raises(NoCluster, match=sentence) as no:
+        await Cluster.login(config)
+    assert "hush" not in str(no.value)
+
+
+async def test_a_file_that_is_no_kubeconfig_is_named(tmp_path: Path):
+    (tmp_path / "c").write_text("[1, 2]")
+    with pytest.raises(NoCluster, match="c is not a kubeconfig"):
+        await Cluster.login(tmp_path / "c")
+
+
+async def test_a_file_that_is_not_there_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    nowhere = tmp_path / "nowhere"
+    config = write_config(tmp_path / "c", "https://api.test", {"tokenFile": str(nowhere)})
+    with pytest.raises(
+        NoCluster, match=rf"cannot be used \({nowhere}: No such file or directory\)"
+    ):
+        await Cluster.login(config)
+    monkeypatch.setenv("KUBECONFIG", str(nowhere))
+    with pytest.raises(NoCluster, match=rf"no kubeconfig was found \(KUBECONFIG is {nowhere}\)"):
+        await Cluster.login()
+
+
+async def test_a_program_that_is_no_api_server_has_no_version(server: TokenServer, tmp_path: Path):
+    config = write_config(tmp_path / "c", server.url, {"token": "first"})
+    async with await Cluster.login(config) as cluster:
+        with pytest.raises(Unreachable, match=r"is no API server of Kubernetes\); kubectl config"):
+            await cluster.version()
+
+
+@pytest.mark.parametrize(
+    ("cluster", "scheme"),
+    [({}, "http"), ({"insecure-skip-tls-verify": True}, "https")],
+    ids=["without TLS", "with TLS"],
+)
+async def test_a_server_without_a_scheme_gets_that_which_kubectl_takes(
+    tmp_path: Path, cluster: dict[str, Any], scheme: str
+):
+    config = write_config(tmp_path / "c", "127.0.0.1:1/", {"token": "t"}, **cluster)
+    async with await Cluster.login(config) as found:
+        with pytest.raises(Unreachable, match=f"API server {scheme}://127.0.0.1:1 of"):
+            await read(found)
 
 
 async def test_a_proxy_without_a_scheme_is_one_of_http(server: TokenServer, tmp_path: Path):

@@ -9,7 +9,8 @@ import pytest
 
 from flashrun import port_forward
 from flashrun.api.records import StorageAccess
-from flashrun.port_forward import forwarded_endpoint
+from flashrun.cluster_errors import Forbidden, Unreachable
+from flashrun.port_forward import forwarded_endpoint, forwarded_service
 
 REACHABLE = ["https://s3.example.com", "http://10.0.0.1:9000", "http://localhost:9000"]
 
@@ -46,8 +47,11 @@ async def test_connections_that_are_kept_open_end_with_the_port_forward(
     async def no(*_: object) -> bool:
         return False
 
+    async def yes(*_: object) -> bool:
+        return True
+
     monkeypatch.setattr(port_forward, "_resolves", no)
-    monkeypatch.setattr(port_forward, "_check_right", no)
+    monkeypatch.setattr(port_forward, "_may_forward", yes)
     monkeypatch.setattr(port_forward, "_find_pod", answer)
     monkeypatch.setattr(port_forward._Forward, "_socket", socket)
     endpoint = "http://storage.namespace.svc:9000"
@@ -60,3 +64,39 @@ async def test_connections_that_are_kept_open_end_with_the_port_forward(
             await asyncio.sleep(0.1)
         assert await reader.read() == b""
     writer.close()
+
+
+class Refusing:
+    """A cluster in which nobody may forward ports."""
+
+    async def may(self, *_: object) -> bool:
+        return False
+
+
+async def test_a_service_without_the_right_to_reach_it_is_refused_before_anything_is_opened() -> (
+    None
+):
+    cluster: Any = Refusing()
+    with pytest.raises(Forbidden, match="you may not forward ports in namespace team-a"):
+        async with forwarded_service(cluster, "sums", "team-a", 8000):
+            pass
+
+
+class Loading(Refusing):
+    """A cluster whose Service has a pod that is not ready yet."""
+
+    async def may(self, *_: object) -> bool:
+        return True
+
+    async def get(self, *_: object) -> Any:
+        return {"spec": {"selector": {"a": "b"}, "ports": [{"port": 8000}]}}
+
+    async def list(self, *_: object) -> Any:
+        return [{"status": {"conditions": [{"type": "Ready", "status": "False"}]}}]
+
+
+async def test_a_service_without_a_ready_pod_says_how_to_look_at_its_pods() -> None:
+    cluster: Any = Loading()
+    with pytest.raises(Unreachable, match="kubectl describe pods -n team-a and their logs"):
+        async with forwarded_service(cluster, "sums", "team-a", 8000):
+            pass

@@ -198,6 +198,14 @@ class World:
     async def phase(self, name: str, wanted: str, seconds: float = 20) -> FlashRun:
         return await self.until(name, lambda run: run.status.phase == wanted, seconds)
 
+    async def launched(self, name: str) -> FlashRun:
+        """Wait until the status has the uid of the Job, so that another process knows it."""
+
+        def has_uid(run: FlashRun) -> bool:
+            return run.status.resolved is not None and bool(run.status.resolved.job_uid)
+
+        return await self.until(name, has_uid)
+
     async def pod(self, name: str, job: int = 0, seconds: float = 20) -> Object:
         """Wait for the active pod of the run's Job ``job``."""
         end = time.monotonic() + seconds
@@ -268,9 +276,18 @@ async def wait_for_object(world: World, kind: str, name: str) -> Object:
 
 
 async def wait_for_phase(world: World, name: str, phase: str, seconds: float = 30) -> None:
-    """Wait until an operator in a process of its own has written ``phase``."""
+    """Wait until an operator in a process of its own has written ``phase``.
+
+    ``Starting`` is written a moment before the Job exists; the uid of the Job follows.
+    """
     end = time.monotonic() + seconds
-    while (run := await world.run(name)).status.phase != phase:
+
+    def is_seen(run: FlashRun) -> bool:
+        resolved = run.status.resolved
+        launched = resolved is not None and resolved.job_uid != ""
+        return run.status.phase == phase and (launched or phase != "Starting")
+
+    while not is_seen(run := await world.run(name)):
         assert time.monotonic() < end, run.status
         await asyncio.sleep(0.1)
 

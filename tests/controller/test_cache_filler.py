@@ -3,11 +3,15 @@
 import json
 from typing import Any
 
-import pytest
 from msgspec import Raw
 
 from flashrun.api import names
-from flashrun.controller.cache_filler import OWN_WRITE_SECONDS, SHORT_SECONDS, CacheFiller
+from flashrun.controller.cache_filler import (
+    NEW_JOB_SECONDS,
+    OWN_WRITE_SECONDS,
+    SHORT_SECONDS,
+    CacheFiller,
+)
 from flashrun.controller.object_cache import ObjectCache
 from flashrun.controller.queue import RunKey
 
@@ -47,10 +51,12 @@ def test_a_new_run_and_what_people_change_in_it_are_due_at_once() -> None:
     assert watched.show(names.KIND, "MODIFIED", 3, metadata=deleted) == [("run", 0.0)]
 
 
-@pytest.mark.parametrize("kind", ["Job", "Pod"])
-@pytest.mark.parametrize("change", ["ADDED", "MODIFIED"])
-def test_changes_of_jobs_and_pods_are_waited_for_a_moment(kind: str, change: str) -> None:
-    assert Watched().show(kind, change, 1) == [("run", SHORT_SECONDS)]
+def test_changes_of_jobs_and_pods_are_waited_for_a_moment() -> None:
+    watched = Watched()
+    assert watched.show("Job", "ADDED", 1) == [("run", NEW_JOB_SECONDS)]
+    assert watched.show("Job", "MODIFIED", 2) == [("run", SHORT_SECONDS)]
+    assert watched.show("Pod", "ADDED", 3) == [("run", SHORT_SECONDS)]
+    assert watched.show("Pod", "MODIFIED", 4) == [("run", SHORT_SECONDS)]
 
 
 def test_a_status_that_this_process_wrote_asks_for_no_pass_soon() -> None:

@@ -12,13 +12,20 @@ import pytest
 import pytest_asyncio
 
 from flashrun.api import names
+from flashrun.api.records import EnvironmentPointer
 from flashrun.cluster import Cluster
+from flashrun.cluster_errors import Forbidden
 from flashrun.cluster_requests import Request
+from flashrun.controller.known_runs import KnownRuns
 from flashrun.controller.object_cache import ObjectCache
 from flashrun.controller.queue import RunKey
+from flashrun.controller.reconcile import UNWRITTEN_SECONDS
+from flashrun.controller.storage_access import AccessIssuer
 from flashrun.controller.watch import Watch
 from flashrun.plan.objects import owned_metadata
-from tests.controller.stage import Kubelet, World
+from flashrun.store import Store
+from flashrun.store_errors import Unavailable
+from tests.controller.stage import Kubelet, World, now
 from tests.controller.test_watch import until
 
 pytestmark = pytest.mark.api
@@ -108,10 +115,10 @@ def reads_in(requests: Counter[str]) -> dict[str, int]:
     return {asked: n for asked, n in requests.items() if asked.startswith(("get", "list"))}
 
 
-async def test_a_run_begins_without_a_read_and_with_six_writes(
+async def test_a_run_begins_without_a_read_and_with_four_writes(
     world: World, cache: StoppableCache, requests: Counter[str]
 ):
-    """Until it runs; a seventh one may say that its pod has not begun, and Events are not meant."""
+    """Until it runs; a fifth one may say that its pod has not begun, and Events are not meant."""
     await world.submit(RUN)
     await settle(world, cache, RUN)
     requests.clear()
@@ -126,11 +133,193 @@ async def test_a_run_begins_without_a_read_and_with_six_writes(
     written = {asked: n for asked, n in writes.items() if asked.startswith(("create", "patch"))}
     del written["create events"]
     assert written == {
-        "patch configmaps": 1,
+        "create configmaps": 1,
         "create secrets": 1,
         "create jobs": 1,
-        "patch flashruns": 3,
+        "patch flashruns": 1,
     }
+
+
+async def test_what_was_chosen_outlives_an_operator_that_has_not_written_it(
+    world: World, cache: StoppableCache
+):
+    """Its Job is replaced by one that is the same, whatever was pushed meanwhile."""
+    run = await world.submit(RUN)
+    await settle(world, cache, RUN)
+    await world.pass_over(RUN)
+    assert (await world.run(RUN)).status.resolved is None, "the first status is written later"
+    first = await world.job(RUN)
+    key = names.environment_latest_key(run.spec.environment.id)
+    world.store.put_json(key, EnvironmentPointer(digest="e" * 64, size=3, pushed=now()))
+
+    world.restart()  # in a process that has not read which runs storage knows
+    run = await world.launched(RUN)
+    assert run.status.resolved is not None
+    assert run.status.resolved.environment_digest == "d" * 64
+    again = await world.job(RUN)
+    assert again["metadata"]["uid"] != first["metadata"]["uid"]
+    assert again["spec"]["template"]["spec"] == first["spec"]["template"]["spec"]
+
+
+async def test_what_was_chosen_is_kept_when_the_job_is_refused(
+    world: World, cache: StoppableCache, monkeypatch: pytest.MonkeyPatch
+):
+    run = await world.submit(RUN)
+    await settle(world, cache, RUN)
+    create = Cluster.create
+
+    async def refuse_jobs(self: Cluster, manifest: Any, *words: Any, **options: Any) -> Any:
+        if manifest["kind"] == "Job":
+            raise Forbidden("a quota refuses the Job")
+        return await create(self, manifest, *words, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Cluster, "create", refuse_jobs)
+        with pytest.raises(Forbidden):
+            await world.pass_over(RUN)
+    assert (await world.run(RUN)).status.pending is not None
+    key = names.environment_latest_key(run.spec.environment.id)
+    world.store.put_json(key, EnvironmentPointer(digest="e" * 64, size=3, pushed=now()))
+    run = await world.launched(RUN)
+    assert run.status.resolved is not None
+    assert run.status.resolved.environment_digest == "d" * 64
+
+
+async def test_no_other_run_begins_while_the_status_of_one_cannot_be_written(
+    world: World, cache: StoppableCache, monkeypatch: pytest.MonkeyPatch
+):
+    other = "flash-2-0a1b2c3d"
+    for name in (RUN, other):
+        await world.submit(name)
+        await settle(world, cache, name)
+    patch_object = Cluster.patch
+
+    async def refuse_statuses(self: Cluster, *words: Any, **options: Any) -> Any:
+        if options.get("subresource") == "status":
+            raise Forbidden("statuses may not be written")
+        return await patch_object(self, *words, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Cluster, "patch", refuse_statuses)
+        await world.pass_over(RUN)
+        for name in (RUN, other):
+            with pytest.raises(Forbidden):
+                await world.pass_over(name)
+    assert (await world.jobs(RUN), await world.jobs(other)) == ([0], [])
+    for name in (RUN, other):
+        await world.launched(name)
+
+
+async def test_nothing_is_chosen_for_good_while_storage_issues_no_credentials(
+    world: World, cache: StoppableCache, monkeypatch: pytest.MonkeyPatch
+):
+    """Nothing of the run exists yet: what is pushed meanwhile counts."""
+    run = await world.submit(RUN)
+    await settle(world, cache, RUN)
+
+    def refuse(*_: object) -> None:
+        raise Unavailable("no credentials")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(AccessIssuer, "issue", refuse)
+        for _ in range(2):
+            with pytest.raises(Unavailable):
+                await world.pass_over(RUN)
+    assert {known.uid for known in world.known.read()} == {run.uid}
+    key = names.environment_latest_key(run.spec.environment.id)
+    world.store.put_json(key, EnvironmentPointer(digest="e" * 64, size=3, pushed=now()))
+    run = await world.launched(RUN)
+    assert run.status.resolved is not None
+    assert run.status.resolved.environment_digest == "e" * 64
+
+
+async def test_what_was_chosen_cannot_be_chosen_again_while_storage_is_away(
+    world: World, cache: StoppableCache, monkeypatch: pytest.MonkeyPatch
+):
+    await world.submit(RUN)
+    await settle(world, cache, RUN)
+    await world.pass_over(RUN)
+    world.restart()
+    asked = []
+
+    def refuse(*_: object) -> None:
+        asked.append(now())
+        raise Unavailable("storage is away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(KnownRuns, "choices", refuse)
+        assert world.heartbeats.problem
+        await world.reconciler.reconcile(RunKey(world.namespace, RUN))
+        assert not asked, "a pass waits for storage that is known to be away"
+        for _ in range(3):
+            await world.pass_over(RUN)
+        run = await world.run(RUN)
+        assert run.status.resolved is None
+        assert run.status.phase == "Pending"
+    assert asked
+    assert (await world.launched(RUN)).status.phase == "Starting"
+
+
+async def test_runs_share_what_is_known_of_an_environment_since_they_were_seen(
+    world: World, cache: StoppableCache, monkeypatch: pytest.MonkeyPatch
+):
+    """What is pushed before a run is submitted, or goes on, counts for this run."""
+    asked: list[str] = []
+    get = Store.get_json
+
+    def counting(self: Store, key: str, model: Any) -> Any:
+        asked.append(key)
+        return get(self, key, model)
+
+    monkeypatch.setattr(Store, "get_json", counting)
+    runs = [f"flash-{number}-0a1b2c3d" for number in range(3)]
+    for name in runs:
+        await world.submit(name)
+    for name in runs:
+        await settle(world, cache, name)
+    for name in runs:
+        await world.pass_over(name)
+    key = names.environment_latest_key((await world.run(RUN)).spec.environment.id)
+    assert asked.count(key) == 1
+
+    world.store.put_json(key, EnvironmentPointer(digest="e" * 64, size=3, pushed=now()))
+    await world.submit("flash-9-0a1b2c3d")
+    await settle(world, cache, "flash-9-0a1b2c3d")
+    run = await world.launched("flash-9-0a1b2c3d")
+    assert run.status.resolved is not None
+    assert run.status.resolved.environment_digest == "e" * 64
+
+    await world.submit("flash-8-0a1b2c3d", control={"suspend": True})
+    await settle(world, cache, "flash-8-0a1b2c3d")
+    await world.pass_over("flash-8-0a1b2c3d")
+    world.store.put_json(key, EnvironmentPointer(digest="f" * 64, size=3, pushed=now()))
+    await world.control("flash-8-0a1b2c3d", suspend=False)
+    await settle(world, cache, "flash-8-0a1b2c3d")
+    run = await world.launched("flash-8-0a1b2c3d")
+    assert run.status.resolved is not None
+    assert run.status.resolved.environment_digest == "f" * 64
+
+
+async def test_nothing_is_kept_of_a_run_that_is_deleted_during_its_first_pass(
+    world: World, cache: StoppableCache, monkeypatch: pytest.MonkeyPatch
+):
+    """What deletes it was seen before the pass ends."""
+    await world.submit(RUN)
+    await settle(world, cache, RUN)
+    create = Cluster.create
+
+    async def delete_first(self: Cluster, manifest: Any, *words: Any, **options: Any) -> Any:
+        if manifest["kind"] == "Job":
+            run = await world.cluster.get(names.KIND, world.namespace, RUN)
+            await world.cluster.delete(names.KIND, world.namespace, RUN)
+            world.reconciler.record_deletion(run)
+        return await create(self, manifest, *words, **options)
+
+    monkeypatch.setattr(Cluster, "create", delete_first)
+    assert await world.pass_over(RUN) == UNWRITTEN_SECONDS
+    await until(lambda: cache.run(RunKey(world.namespace, RUN)) is None)
+    assert await world.pass_over(RUN) is None
+    assert not world.reconciler._unwritten
 
 
 async def test_secrets_that_an_earlier_process_wrote_are_found_though_the_run_has_no_pins(
@@ -141,6 +330,8 @@ async def test_secrets_that_an_earlier_process_wrote_are_found_though_the_run_ha
     name = names.storage_secret_name(RUN, run.uid)
     owned = owned_metadata(run, name)
     await world.cluster.create_secret(owned, {names.ACCESS_KEY: "{}"})
+    await settle(world, cache, RUN)
+    await world.pass_over(RUN)
     await settle(world, cache, RUN)
     await world.pass_over(RUN)
     assert (await world.run(RUN)).status.phase == "Starting"
@@ -155,7 +346,7 @@ async def test_a_pass_over_a_known_run_reads_nothing(
     requests.clear()
     await world.pass_over(RUN)
     assert requests["create jobs"] == 1
-    assert requests["patch flashruns"] == 2
+    assert requests["patch flashruns"] == 0
     assert not reads_in(requests)
 
     pod = await world.pod(RUN)
@@ -217,8 +408,6 @@ async def test_a_stale_run_gets_no_second_job_and_no_older_status(
     await settle(world, cache, RUN)
     with cache.stale():
         await world.pass_over(RUN)
-        first = await world.run(RUN)
-        assert first.status.phase == "Starting"
         job = (await world.job(RUN))["metadata"]["uid"]
         await (await world.trainer(RUN)).succeed()
         await world.pass_over(RUN)  # begins with the run as it was, and looks again
@@ -249,3 +438,21 @@ async def test_a_silent_watch_is_not_believed(
     await world.pass_over(RUN)
     assert requests["get flashruns"] == 1
     assert requests["list jobs"] == requests["list pods"] == 1
+
+
+async def test_a_run_of_a_chain_says_that_the_one_before_it_has_ended_without_an_adapter(
+    world: World, cache: StoppableCache
+):
+    first = await world.submit("sums-sft-1a2b3c4d")
+    await world.submit("sums-rl-5e6f7a8b", train={"epochs": 1, "initFromAdapter": first.name})
+    run = await world.until("sums-rl-5e6f7a8b", lambda run: run.status.pending)
+    assert run.status.pending.reason == "AdapterNotFound"
+    await world.control(first.name, cancel=True)
+    await world.phase(first.name, "Cancelled")
+    await until(lambda: cache.phase(RunKey(world.namespace, first.name)) == "Cancelled")
+
+    run = await world.until(
+        run.name, lambda run: "ended (Cancelled) without adapter" in run.status.pending.message
+    )
+
+    assert run.status.pending.reason == "AdapterNotFound"

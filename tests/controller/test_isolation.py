@@ -58,6 +58,7 @@ async def teams(installed: Path, cluster: Cluster, store: Store, tmp_path: Path)
             settings,
             Upstreams(settings.trainer, tmp_path),
             MirrorReader(store, settings),
+            lambda: settings.namespaces,
             str,
         )
     )

@@ -1,5 +1,6 @@
 """Runs that storage remembers: a deletion that nobody watched is missed by the next operator."""
 
+import asyncio
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
@@ -8,6 +9,7 @@ import pytest
 from flashrun.api import names
 from flashrun.api.records import Ending, RunIdentity
 from flashrun.controller.known_runs import KnownRuns
+from flashrun.controller.observe import NEW_SECONDS
 from flashrun.store import Store
 from flashrun.store_errors import StorageForbidden, Unavailable
 from tests.controller.conftest import Operators
@@ -56,13 +58,14 @@ async def test_a_run_without_a_heartbeat_that_is_deleted_while_nobody_watches_do
     operators.wait(lambda: remembered(world) == {other.uid})
 
     # A backup brings a run with such a record back: here one that exists and has no Job.
-    # An operator looks for the record when it first sees a run, so none runs meanwhile.
+    # An operator looks for the record when it first sees a run that was not created a moment ago.
     process.kill()
     process.wait()
     operators.release()
     again = await world.submit("flash-4-0a1b2c3d", **not_pushed)
     moved = ending.replace(run=ending.run.replace(name=again.name, uid=again.uid))
     world.store.create_json(names.ending_key(world.namespace, again.name, again.uid), moved)
+    await asyncio.sleep(NEW_SECONDS + 1)
     operators.start()
     await wait_for_phase(world, again.name, "Cancelled")
     assert await world.jobs(again.name) == []

@@ -12,7 +12,9 @@ from flashrun.controller import lease as lease_module
 from flashrun.controller.lease import (
     HOLD_SECONDS,
     LEASE_SECONDS,
+    NOT_RENEWED_SECONDS,
     RETRY_SECONDS,
+    STUCK_SECONDS,
     Lease,
     NotLeading,
 )
@@ -132,6 +134,32 @@ async def test_a_holder_whose_renewals_fail_stops_in_time(api: LeaseApi):
     assert first.held
     clock.now = HOLD_SECONDS + 0.1
     assert not first.held
+
+
+async def test_a_lease_that_was_held_and_is_not_renewed_is_a_problem(api: LeaseApi):
+    clock = Clock()
+    first, second = candidate(api, "first", clock), candidate(api, "second", clock)
+    assert await first._try_to_renew()
+    api.down = True
+    while clock.now < NOT_RENEWED_SECONDS:  # an outage is survived
+        clock.now += STUCK_SECONDS / 2
+        assert not await first._try_to_renew()
+        assert not await second._try_to_renew()
+        assert first.problem() == ""
+    clock.now += 1
+    assert "has not been renewed for 121 s" in first.problem()
+    assert second.problem() == ""  # it only waits
+    api.down = False
+    assert await first._try_to_renew()
+    assert first.problem() == ""
+
+
+async def test_a_lease_that_nothing_tries_to_renew_is_a_problem(api: LeaseApi):
+    clock = Clock()
+    holder = candidate(api, "first", clock)
+    assert await holder._try_to_renew()
+    clock.now = STUCK_SECONDS + 1
+    assert "nothing has tried to renew the lease for 21 s" in holder.problem()
 
 
 async def test_a_candidate_judges_by_what_it_saw_and_not_by_foreign_clocks(api: LeaseApi):

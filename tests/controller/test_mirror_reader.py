@@ -219,7 +219,11 @@ async def test_storage_that_fails_later_leaves_the_published_models_as_they_were
     upstreams = Upstreams(settings.trainer, tmp_path)
     issuer = AccessIssuer(world.store, settings.storage, lambda: world.store.access)
     task = asyncio.create_task(
-        publish.publish(world.cluster, issuer, settings, upstreams, serving, str)
+        publish.publish(
+            *(world.cluster, issuer, settings, upstreams, serving),
+            lambda: settings.namespaces,
+            str,
+        )
     )
     await asyncio.wait_for(enough.wait(), 30)
     task.cancel()

@@ -8,8 +8,7 @@ from flashrun.api import names
 from flashrun.controller import object_cache
 from flashrun.controller.object_cache import FRESH_SECONDS, ObjectCache
 from flashrun.controller.queue import RunKey
-from flashrun.controller.served_namespaces import WATCHED_KINDS
-from flashrun.controller.watched_objects import WatchedObject
+from flashrun.controller.watched_objects import WATCHED_KINDS, WatchedObject
 from tests.controller.clocks import Clock
 
 TEAM = "team-a"
@@ -209,7 +208,7 @@ def test_a_run_that_is_settled_is_due_only_for_its_jobs_and_pods() -> None:
 
 def test_namespaces_that_are_no_longer_watched_take_no_memory() -> None:
     cache = listed(TEAM, "team-b")
-    cache.forget_namespaces_except(("team-b",))
+    cache.follow_namespaces(("team-b",))
     assert cache.run(KEY) is None
     assert not cache._used
     assert cache.is_listed("team-b")

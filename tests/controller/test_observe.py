@@ -93,6 +93,22 @@ async def test_an_adapter_to_start_from_is_pinned_also_when_its_run_is_gone(worl
     assert run.status.pending.reason == "AdapterNotFound"
 
 
+async def test_a_run_of_a_chain_that_was_applied_at_once_waits_for_the_adapter_of_the_one_before(
+    world: World,
+):
+    first = await world.submit("sums-sft-1a2b3c4d")
+    train = {"epochs": 1, "initFromAdapter": first.name}
+    await world.submit("sums-rl-5e6f7a8b", train=train)
+    run = await world.until("sums-rl-5e6f7a8b", lambda run: run.status.pending)
+    assert (run.status.phase, run.status.pending.reason) == ("Pending", "AdapterNotFound")
+    assert await world.pass_over(run.name) is not None  # it is looked at again by itself
+    await world.phase(first.name, "Starting")
+    await (await world.trainer(first.name)).succeed()
+    await world.phase(first.name, "Succeeded")
+    run = await world.phase(run.name, "Starting")
+    assert run.status.resolved.init_from_adapter_uid == first.uid
+
+
 async def test_what_is_not_committed_or_not_of_this_namespace_is_no_adapter(world: World):
     source = await world.submit("flash-1-source")
     unfinished = names.step_prefix(source.storage_prefix, 1, 7)

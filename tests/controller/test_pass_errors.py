@@ -7,14 +7,16 @@ server.
 import asyncio
 from collections.abc import Callable
 from datetime import UTC, datetime
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from flashrun.api import names
 from flashrun.api.reasons import Reason
-from flashrun.api.resource import FlashRun
+from flashrun.api.resource import FlashRun, FlashRunStatus
 from flashrun.cli.output import formatting
+from flashrun.cluster import Cluster
 from flashrun.cluster_errors import ClusterError, Conflict, Forbidden, Unreachable
 from flashrun.controller import reconcile
 from flashrun.controller.pass_errors import explain_error
@@ -298,6 +300,30 @@ async def test_what_was_pinned_before_a_refusal_stays_pinned(world: World):
     await remove(world, manifests)
     run = await world.phase(RUN, "Starting")
     assert run.status.resolved.spec_digest == pinned.spec_digest
+
+
+async def test_every_status_that_is_written_counts_for_traces_also_before_a_refusal(
+    world: World, monkeypatch: pytest.MonkeyPatch
+):
+    """The first pass that sees a step may create another Job: no later pass sees it first."""
+    noted: list[FlashRunStatus] = []
+    traces = SimpleNamespace(note=lambda run, status, observed: noted.append(status))
+    monkeypatch.setattr(world.reconciler, "_traces", traces)
+    create = Cluster.create
+
+    async def refusing(self: Cluster, manifest: dict[str, Any], *args: Any, **more: Any) -> Any:
+        if manifest["kind"] == "Job":
+            raise Forbidden("Jobs are refused")
+        return await create(self, manifest, *args, **more)
+
+    await world.submit(RUN)
+    with monkeypatch.context() as patch:
+        patch.setattr(Cluster, "create", refusing)
+        await try_pass(world)
+    [pinned] = noted
+    assert pinned.resolved is not None
+    await try_pass(world)
+    assert [status.phase for status in noted] == ["Starting"] * 2
 
 
 async def test_an_immutable_config_map_in_the_way_of_a_new_run_is_replaced(world: World):

@@ -269,7 +269,7 @@ async def resynced(failures: int, monkeypatch: pytest.MonkeyPatch) -> tuple[list
     task = asyncio.create_task(
         poll.resync(
             cluster,
-            ("a", "b"),
+            lambda: ("a", "b"),
             due.append,
             lambda: remembered,
             clean_up,

@@ -1,8 +1,10 @@
 """What the operator publishes: how many GPUs a pool has, and how many are free."""
 
+import asyncio
 import tracemalloc
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -120,3 +122,21 @@ def test_pools_of_one_resource_count_their_own_nodes_each():
 def test_a_pool_of_another_resource_does_not_count_its_neighbours():
     pool = Pool(name="slices", vram=10, resource="nvidia.com/mig-1g.10gb")
     assert publish.count_gpus(pool, [node("a", 8)], [pod("a", 3)]) == (0, 0)
+
+
+async def test_what_was_deleted_when_a_namespace_left_is_published_again_when_it_is_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(publish, "EVERY_SECONDS", 0.01)
+    served = iter([("team-a", "team-b"), ("team-a",)])
+    asked = 0
+
+    def namespaces() -> tuple[str, ...]:
+        nonlocal asked
+        asked += 1
+        return next(served, ("team-a", "team-b"))
+
+    monkeypatch.setattr(publish, "time", SimpleNamespace(monotonic=lambda: 0.0))  # never time
+    async with asyncio.timeout(5):
+        await publish._wait_for_more(namespaces, frozenset(("team-a", "team-b")))
+    assert asked == 3

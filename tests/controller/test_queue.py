@@ -6,7 +6,8 @@ from itertools import pairwise
 
 import pytest
 
-from flashrun.controller.queue import Queue, RunKey
+from flashrun.controller import queue
+from flashrun.controller.queue import Promised, Queue, RunKey
 
 
 def key(name: str, namespace: str = "a") -> RunKey:
@@ -46,6 +47,29 @@ async def test_a_key_that_is_added_often_is_worked_on_once():
         work.queue.add(key("x"))
     await asyncio.sleep(0.05)
     assert await work.stop() == ["x"]
+
+
+async def test_a_key_that_was_promised_overtakes_others_that_have_waited_for_longer(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr(queue, "PATIENCE_SECONDS", 0.1)
+    work = Work()
+    names = [f"k{number}" for number in range(100)]
+    work.answers = {"k0": iter([Promised(0.01)])}
+
+    async def take_a_moment(found: RunKey) -> float | None:
+        await asyncio.sleep(0.005)
+        return await Work.handle(work, found)
+
+    work.tasks.append(asyncio.create_task(work.queue.work(take_a_moment)))
+    work.tasks.pop(0).cancel()
+    for name in names:
+        work.queue.add(key(name))
+    await asyncio.sleep(0.4)
+    seen = await work.stop()
+    assert seen.count("k0") == 2
+    assert 10 < seen.index("k0", 1) < 60
+    assert seen[1:3] == ["k1", "k2"]
 
 
 async def test_what_arrives_during_the_work_makes_the_key_due_again_and_never_twice_at_a_time():

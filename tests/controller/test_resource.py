@@ -328,7 +328,7 @@ async def test_a_run_from_before_the_rules_is_suspended_and_gets_its_status(
     without = schema["properties"]["spec"]["properties"]
     del without["workerEnv"]["x-kubernetes-validations"]
     del without["environment"]["properties"]["pip"]["items"]["x-kubernetes-validations"]
-    kubectl(installed, "apply", "--server-side", "-f", "-", stdin=yaml.safe_dump(definition))
+    install_crd(installed, definition)
     old = flash_run(namespace, RUN, workerEnv={"PYTHONPATH": "/x"})
     old["spec"]["environment"]["pip"] = ["--pre"]
     try:

@@ -176,6 +176,18 @@ def test_only_so_many_runs_have_gauges_of_their_own() -> None:
     assert collected(metrics, "flashrun_run_step", {**THIS_RUN, "run": "run-0"}) is None
 
 
+def test_runs_of_a_namespace_that_is_served_no_more_are_not_shown() -> None:
+    """No pass looks at them: what they show would stay, and let alerts fire."""
+    served = {NAMESPACE}
+    metrics = RunMetrics(is_served=served.__contains__)
+    metrics.show(make_run(), status(step=3))
+    assert collected(metrics, "flashrun_run_step", THIS_RUN) == 3
+    served.clear()
+    assert collected(metrics, "flashrun_run_step", THIS_RUN) is None
+    served.add(NAMESPACE)
+    assert collected(metrics, "flashrun_run_step", THIS_RUN) is None
+
+
 def test_every_phase_has_a_number_in_each_namespace_that_has_runs() -> None:
     metrics = RunMetrics(lambda: {("a", ""): 2, ("a", "Running"): 1, ("a", "Paused"): 4})
 

@@ -4,7 +4,8 @@ They cost the others nothing, the operator stays healthy, and they come back by 
 """
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,12 @@ import yaml
 from flashrun.api import names
 from flashrun.api.platform import EnvironmentSettings
 from flashrun.api.pod import POD_UID_VARIABLE, POD_VARIABLE
-from flashrun.cluster_errors import Unreachable
-from flashrun.controller import operator_metrics
+from flashrun.cluster_errors import ClusterError, Conflict, Forbidden, Unreachable
+from flashrun.controller import operator_metrics, served_namespaces
+from flashrun.controller.lease import NotLeading
+from flashrun.controller.namespace_sources import ListedNamespaces
 from flashrun.controller.served_namespaces import ServedNamespaces
+from flashrun.controller.settings import read_platform
 from tests.controller.conftest import Operators
 from tests.controller.other_tenant import OtherTenant
 from tests.controller.stage import World, flash_run, wait_for_phase
@@ -50,7 +54,7 @@ class Rights:
 
 def served_by(rights: Rights) -> ServedNamespaces:
     cluster: Any = rights
-    return ServedNamespaces(cluster, ("team-a", "team-b", "team-c"))
+    return ServedNamespaces(cluster, ListedNamespaces(("team-a", "team-b", "team-c")))
 
 
 async def test_a_namespace_in_which_one_kind_cannot_be_watched_is_left_out_until_it_can() -> None:
@@ -76,6 +80,49 @@ async def test_while_the_api_server_is_away_nothing_changes() -> None:
     assert served.now == ("team-b", "team-c")
 
 
+class Followed:
+    """Namespaces that the operator prepares itself, as long as ``refusal`` does not keep it."""
+
+    first: tuple[str, ...] = ()
+    changes = True
+    refusal: ClusterError | None = None
+    names: tuple[str, ...] = ("team-a", "team-b")
+
+    async def wanted(self) -> tuple[str, ...]:
+        return self.names
+
+    async def prepare(self, namespace: str) -> None:
+        if self.refusal is not None:
+            raise self.refusal
+
+    async def leave(self, wanted: Iterable[str]) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("refusal", "kept"),
+    [
+        (Unreachable("the API server is overloaded"), ("team-a", "team-b")),
+        (NotLeading("this replica does not hold the lease"), ("team-a", "team-b")),
+        (Conflict("somebody else has changed it"), ("team-a", "team-b")),
+        (Forbidden("you may not create rolebindings"), ()),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+async def test_only_a_refusal_ends_the_watches_of_a_namespace_that_is_followed(
+    monkeypatch: pytest.MonkeyPatch, refusal: ClusterError, kept: tuple[str, ...]
+) -> None:
+    monkeypatch.setattr(served_namespaces, "PROBE_SECONDS", 0.0)  # all are asked about each time
+    cluster: Any = Rights()
+    source = Followed()
+    served = ServedNamespaces(cluster, source)
+    await served.probe()
+    source.refusal, source.names = refusal, ("team-a", "team-b", "team-new")
+    await served.probe()
+    assert served.now == kept
+    assert served.wanted == source.names
+
+
 async def test_a_change_is_one_event_of_the_operators_pod(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(POD_VARIABLE, "operator-1")
     monkeypatch.setenv(POD_UID_VARIABLE, "uid-1")
@@ -90,6 +137,33 @@ async def test_a_change_is_one_event_of_the_operators_pod(monkeypatch: pytest.Mo
     assert missing["involvedObject"]["name"] == "operator-1"
     assert missing["metadata"]["namespace"] == "flashrun-system"
     assert (back["type"], back["reason"]) == ("Normal", "NamespacesServed")
+
+
+async def test_a_list_is_read_again_and_a_file_that_is_not_valid_changes_nothing(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "platform.yaml"
+
+    def write(*namespaces: str) -> None:
+        rest = {"storage": {"endpoint": "http://s3.example"}, "trainer": {"image": "t@sha256:1"}}
+        pools = [{"name": "small", "vram": 24}]
+        path.write_text(yaml.safe_dump({**rest, "pools": pools, "namespaces": [*namespaces]}))
+
+    cluster: Any = Rights()
+    added: list[str] = []
+    source = ListedNamespaces(("team-a", "team-b"), partial(read_platform, path))
+    served = ServedNamespaces(cluster, source, added.extend)
+    write("team-b", "team-c")
+    await served.probe()
+    assert served.now == served.wanted == ("team-b", "team-c")
+    assert added == ["team-c"]
+    shown = operator_metrics.exposition()[0].decode()
+    assert 'flashrun_namespace_served{namespace="team-a"}' not in shown
+
+    for broken in ("namespaces: 3", "{"):
+        path.write_text(broken)
+        await served.probe()
+        assert served.now == ("team-b", "team-c")
 
 
 @pytest.fixture

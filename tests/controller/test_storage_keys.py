@@ -1,7 +1,6 @@
 """The operator's own keys: session tokens in the Secret, and web identities that are renewed."""
 
 import asyncio
-import time
 from base64 import b64encode
 from datetime import timedelta
 from pathlib import Path
@@ -17,6 +16,7 @@ from flashrun.controller.storage_probe import StartProbe
 from flashrun.plan.types import AccessGrant
 from flashrun.store import Store, TimeLimits
 from flashrun.store_errors import StorageForbidden, StoreError, Unsuitable
+from tests.controller.clocks import LaterTime
 from tests.controller.conftest import Operators
 from tests.controller.other_tenant import stretched
 from tests.controller.stage import World, wait_for_phase
@@ -57,45 +57,49 @@ def test_a_web_identity_gets_keys_and_needs_no_secret(token: Path, tmp_path: Pat
     assert (form["WebIdentityToken"], form["RoleArn"]) == ("token-1", ROLE)
 
 
+@pytest.fixture
+def later(monkeypatch: pytest.MonkeyPatch) -> LaterTime:
+    """The time of the store's client and of the server, where keys are valid for an hour."""
+    time = LaterTime()
+    monkeypatch.setattr("flashrun.store.datetime", time)
+    monkeypatch.setattr("tests.store.small_s3.datetime", time)
+    return time
+
+
 def test_keys_of_a_web_identity_are_renewed_with_the_token_of_that_time(
-    token: Path, tmp_path: Path
+    token: Path, tmp_path: Path, later: LaterTime
 ) -> None:
     """Keys are renewed four times, and no request is made with keys that have ended."""
     with small_s3() as s3:
-        s3.lifetime = timedelta(seconds=3)
         store = open_store(s3, tmp_path)
-        ends = time.monotonic() + 10
-        number = 0
-        while len(s3.ends) < 5:
-            assert time.monotonic() < ends + 60
-            number += 1
+        for number in range(2, 6):
             token.write_text(f"token-{number}")
-            store.put_bytes(f"key-{number}", b"1")
-            time.sleep(0.05)
-        assert s3.expired == 0
-        assert len({form["WebIdentityToken"] for form in s3.forms}) == len(s3.forms)
+            later.by += timedelta(minutes=29)
+            store.put_bytes("key", b"1")
+            assert s3.forms[-1]["WebIdentityToken"] == f"token-{number - 1}"
+            later.by += timedelta(minutes=2)
+            store.put_bytes("key", b"1")
+            assert s3.forms[-1]["WebIdentityToken"] == f"token-{number}"
+        assert (s3.expired, len(s3.forms)) == (0, 5)
 
 
 def test_while_sts_is_away_keys_are_used_as_long_as_they_are_valid(
-    token: Path, tmp_path: Path
+    token: Path, tmp_path: Path, later: LaterTime
 ) -> None:
     with small_s3() as s3:
-        s3.lifetime = timedelta(seconds=6)
         store = open_store(s3, tmp_path)
         s3.faults = frozenset({Fault.STS_403})
+        for minutes in (1, 31, 59):
+            later.by = timedelta(minutes=minutes)
+            store.put_bytes(f"minute {minutes}", b"1")
+        assert sorted(s3.objects) == ["minute 1", "minute 31", "minute 59"]
+        later.by = timedelta(minutes=61)
         with pytest.raises(StorageForbidden, match="AssumeRoleWithWebIdentity"):
-            write_until_refused(store)
-        assert (s3.expired, s3.objects) == (0, {"key": b"1"})
+            store.put_bytes("minute 61", b"1")
+        assert (s3.expired, len(s3.objects)) == (0, 3)
         s3.faults = frozenset()
-        store.put_bytes("key", b"2")
-        assert s3.objects == {"key": b"2"}
-
-
-def write_until_refused(store: Store) -> None:
-    """Write for ten seconds and more, which is longer than the keys are valid."""
-    for _ in range(200):
-        store.put_bytes("key", b"1")
-        time.sleep(0.05)
+        store.put_bytes("minute 61", b"1")
+        assert len(s3.objects) == 4
 
 
 def test_a_refused_token_is_explained_and_not_repeated(token: Path, tmp_path: Path) -> None:

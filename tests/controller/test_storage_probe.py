@@ -62,7 +62,7 @@ async def test_no_run_starts_on_a_store_that_lacks_something_until_it_is_there(
 async def published_problem(world: World) -> str | None:
     """Wait until the operator has published what people may know; return what storage lacks."""
     found = await wait_for_object(world, "ConfigMap", names.PUBLIC_CONFIG_MAP)
-    return PublicPlatform.model_validate_json(found["data"][FILE]).storage_problem
+    return PublicPlatform.read(found["data"][FILE]).storage_problem
 
 
 async def waits_for_storage(world: World) -> None:

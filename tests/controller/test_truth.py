@@ -62,7 +62,7 @@ async def test_a_forged_config_map_widens_no_policy_and_is_replaced(
     world: World, signed: list[Object], forged: Object
 ):
     run = await world.submit(RUN)
-    await world.phase(RUN, "Starting")
+    await world.launched(RUN)
     before, first = signed[-1], await world.spec_config_map(RUN)
     await put_config_map(world, RUN, **forged)
     secret = names.storage_secret_name(RUN, run.uid)

@@ -1,6 +1,7 @@
 """The watches: keys come out of them, and watches that die unnoticed are begun anew."""
 
 import asyncio
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -8,13 +9,14 @@ from typing import Any
 
 import pytest
 import yaml
+from kopf._cogs.structs.references import Insights
 
 from flashrun.api import names
 from flashrun.controller import watch as watch_module
 from flashrun.controller.object_cache import ObjectCache
 from flashrun.controller.queue import RunKey
-from flashrun.controller.served_namespaces import WATCHED_KINDS
 from flashrun.controller.watch import Watch
+from flashrun.controller.watched_objects import WATCHED_KINDS
 from flashrun.kubeconfig import Kubeconfig
 from localcluster.controlplane import ControlPlane
 from tests.controller.stage import Kubelet, World, flash_run
@@ -61,6 +63,29 @@ async def test_a_watch_that_dies_unnoticed_is_begun_anew(
     finally:
         watch.stop()
         await until(lambda: not watch._thread.is_alive(), 30)
+
+
+async def test_namespaces_that_come_and_go_hide_no_watch_that_died() -> None:
+    watch = Watch(lambda: (), lambda: pytest.fail("it connects"), lambda key, _: None)
+    watch._thread, watch._loop = threading.main_thread(), asyncio.get_running_loop()
+    watch._started = time.monotonic() - 2 * watch_module._START_SECONDS
+    watch._since = {"team": watch._started}
+    places = [f"{kind}@{name}" for kind in WATCHED_KINDS for name in ("team", "brief")]
+    watchers = [
+        asyncio.create_task(asyncio.sleep(60), name=f"watcher for {place}") for place in places
+    ]
+    try:
+        for wanted in (("team",), ("team", "brief"), ("team",)):
+            await watch._follow(wanted, Insights())
+            assert watch.problem() == ""
+        watchers[0].cancel()
+        await asyncio.sleep(0)
+        for wanted in (("team", "brief"), ("team",)):
+            await watch._follow(wanted, Insights())
+            assert watch.problem() == "2 of 3 watches are alive"
+    finally:
+        for watcher in watchers:
+            watcher.cancel()
 
 
 async def test_runs_carry_nothing_of_the_framework(world: World):

@@ -18,10 +18,14 @@ from flashrun.api import names
 from flashrun.cluster_login import Connection
 from flashrun.cluster_requests import RESOURCES
 from flashrun.controller import watch_session as watch_session_module
-from flashrun.controller.served_namespaces import WATCHED_KINDS
 from flashrun.controller.watch import Watch
 from flashrun.controller.watch_session import Page, Receiver, watch_session
-from flashrun.controller.watched_objects import WatchedObject, read_text, watched_object
+from flashrun.controller.watched_objects import (
+    WATCHED_KINDS,
+    WatchedObject,
+    read_text,
+    watched_object,
+)
 from tests.controller.large_objects import PARAMS, large_labels, large_run, post
 from tests.controller.stage import World
 from tests.controller.test_watch import until

@@ -1,5 +1,6 @@
 """What is kept of images: everything that may run again, and nothing that cannot."""
 
+import json
 import subprocess
 from collections.abc import Iterator
 
@@ -54,6 +55,20 @@ def test_the_node_forgets_old_images_and_keeps_those_in_use(product: Product) ->
 @pytest.mark.parametrize("name", images.DOCKERFILES)
 def test_what_was_built_last_is_still_there_for_the_next_build(name: str) -> None:
     assert images.image_exists(images.local_name(name))
+
+
+@pytest.mark.parametrize(
+    ("name", "has", "lacks"),
+    [("operator", {"flashrun", "kopf"}, {"torch"}), ("trainer", {"flashrun", "torch"}, {"kopf"})],
+)
+def test_an_image_lists_its_packages_and_not_the_program_that_lists_them(
+    product: Product, name: str, has: set[str], lacks: set[str]
+) -> None:
+    listed = json.loads(images.read_sbom(product.local, name, product.steps))
+    assert (listed["bomFormat"], listed["specVersion"]) == ("CycloneDX", "1.6")
+    packages = {component["name"] for component in listed["components"]}
+    assert has <= packages
+    assert not packages & (lacks | {"cyclonedx-bom"})
 
 
 LOADED_BLAS = """

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from flashrun.api import names
 from flashrun.api.resource import FlashRunSpec
 from localcluster.chart import MODEL, MODEL_REVISION
 from tests.e2e import environments
@@ -126,3 +127,29 @@ def test_a_run_whose_pod_is_deleted_goes_on_from_its_checkpoint(
     steps = [row["step"] for row in product.metrics(run) if "loss" in row["values"]]
     assert steps == sorted(set(steps))
     assert steps[-1] == 400
+
+
+def test_every_checkpoint_of_a_run_is_served_and_answers(
+    product: Product, runs: dict[str, str]
+) -> None:
+    run = runs["sft"]
+    newest = product.end(run, "Succeeded")["checkpoints"][0]["step"]
+    server = names.server_name(run)
+    ids = product.flash("serve", run, "--apply", "--engine", "transformers").stdout.split()
+    assert {run, f"{run}/step-{newest}"} <= set(ids)
+
+    label = f"{names.SERVING_LABEL}={server}"
+
+    def ready() -> bool:
+        wait = ("wait", "pod", "-l", label, "--for=condition=Ready", "--timeout=5s")
+        return "condition met" in product.kubectl(*wait, check=False)
+
+    try:
+        product.wait_until(ready, f"server {server}")
+        answer = product.flash("chat", f"{run}/step-{newest}", "12 + 30", "--max-tokens", "8")
+        product.kubectl("delete", "pod", "-l", label)
+        product.wait_until(ready, f"server {server} after its pod was deleted")
+        again = product.flash("chat", f"{run}/step-{newest}", "12 + 30", "--max-tokens", "8")
+        assert again.stdout == answer.stdout
+    finally:
+        product.flash("serve", run, "--remove")

@@ -1,4 +1,4 @@
-"""One whole life, on a cluster that somebody else runs: install, train, upgrade, uninstall.
+"""One whole life, on a cluster of somebody else: install, train, upgrade, roll back, uninstall.
 
 The product is installed with ``CLUSTER=current`` from another folder, which knows nothing of the
 local cluster but a kubeconfig, a registry and an S3 endpoint. Around the run is what companies
@@ -88,7 +88,8 @@ class OtherFolder:
     def helm(self, *words: str) -> None:
         """Run helm for the release."""
         helm = str(toolchain.program("helm", self._product.steps))
-        self._run(helm, *words, "--namespace", SYSTEM, "--wait", "--timeout", "120s")
+        wait = () if words[0] == "test" else ("--wait",)  # helm test always does
+        self._run(helm, *words, "--namespace", SYSTEM, *wait, "--timeout", "120s")
 
     def _run(self, *words: str) -> None:
         environment = {**self.environment, "HELM_CACHE_HOME": str(folders.cache() / "helm")}
@@ -170,7 +171,7 @@ def life(
     way_in: tuple[Path, ForwardProxy],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> dict[str, Any]:
-    """What is left of a run that was followed to its end while the operator was upgraded."""
+    """What is left of a run that was followed to its end; its operator came and went back."""
     config = long_config(tmp_path_factory.mktemp("life"))
     before = {item["metadata"]["name"] for item in runs(product)}
     words = [sys.executable, "-m", "flashrun.cli.main", "train", str(config)]
@@ -191,6 +192,8 @@ def life(
     mark = ("--reuse-values", "--set", "operator.podAnnotations.life=second")
     other.helm("upgrade", "flashrun", chart, *mark)
     upgraded_at = product.status(run)["progress"]["step"]
+    other.helm("rollback", "flashrun")
+    other.helm("test", "flashrun")
     status = product.end(run, "Succeeded")
     output, _ = following.communicate(timeout=120)
     return {
@@ -219,7 +222,7 @@ def test_a_run_is_followed_through_short_tokens_and_a_proxy_to_its_end(
     assert way_in[1].hosts == {"127.0.0.1"}
 
 
-def test_an_upgrade_does_not_interrupt_a_run(life: dict[str, Any]) -> None:
+def test_an_upgrade_and_a_rollback_do_not_interrupt_a_run(life: dict[str, Any]) -> None:
     status = life["status"]
     assert life["upgraded_at"] < status["progress"]["totalSteps"]
     assert len(status["attempts"]) == 1

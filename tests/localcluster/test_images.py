@@ -91,19 +91,33 @@ def test_a_base_image_is_made_again_when_its_recipe_changes():
     )
 
 
+WITH_KIND = DevCluster(
+    kind=ClusterKind.KIND,
+    kubeconfig=Path("kubeconfig"),
+    registry="127.0.0.1:20123",
+    storage_endpoint="http://172.18.0.1:9000",
+    access_key="key",
+    secret_key="hush",
+    host_ip="172.18.0.1",
+)
+
+
+def test_with_docker_the_list_of_packages_is_read_out_of_the_image(
+    stand_ins: StandIns, steps: StepRunner
+) -> None:
+    stand_ins.add("docker")
+    image = "127.0.0.1:20123/flashrun/trainer:local"
+    words = f"docker run --rm --entrypoint cat {image} {images.SBOM}"
+    listed = "{\n" + "\n" * 5_000 + "}\n"  # longer than what a step returns
+    stand_ins.answer(words, listed)
+    assert images.read_sbom(WITH_KIND, "trainer", steps) == listed
+
+
 def test_with_docker_an_image_is_built_pushed_and_known_by_its_digest(
     stand_ins: StandIns, steps: StepRunner
 ) -> None:
     """docker is a recording stand-in that answers in the format of the real program."""
-    kind = DevCluster(
-        kind=ClusterKind.KIND,
-        kubeconfig=Path("kubeconfig"),
-        registry="127.0.0.1:20123",
-        storage_endpoint="http://172.18.0.1:9000",
-        access_key="key",
-        secret_key="hush",
-        host_ip="172.18.0.1",
-    )
+    kind = WITH_KIND
     references = {
         name: f"127.0.0.1:20123/flashrun/{name}@sha256:{letter * 64}"
         for name, letter in (("operator", "a"), ("trainer", "b"))

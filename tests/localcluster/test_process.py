@@ -68,7 +68,7 @@ def test_a_server_holds_nothing_that_its_starter_left_open(daemons, tmp_path):
         }
 
     assert wait_until(
-        lambda: held() == {"0", "1", "2"}, 10
+        lambda: held() == {"0", "1", "2"}, 60
     )  # a program that starts opens libraries
 
 
@@ -99,7 +99,7 @@ def test_half_a_pid_file_is_no_server(daemons):
 def test_a_server_that_ends_is_told_with_its_last_words(daemons):
     daemons.start("brief", [sys.executable, "-c", "print('no such flag: --x')"])
     with pytest.raises(FatalError, match="brief ended: no such flag: --x"):
-        daemons.wait("brief", lambda: False, 10)
+        daemons.wait("brief", lambda: False, 60)
 
 
 def test_a_server_that_never_answers_is_told(daemons):
@@ -111,7 +111,7 @@ def test_a_server_that_never_answers_is_told(daemons):
 def test_a_server_that_ignores_a_polite_end_is_killed(daemons):
     script = "import signal,time; signal.signal(15, signal.SIG_IGN); print('up', flush=True)"
     daemons.start("stubborn", [sys.executable, "-c", script + "; time.sleep(300)"])
-    assert wait_until(lambda: "up" in daemons.log("stubborn").read_text(), 10)
+    assert wait_until(lambda: "up" in daemons.log("stubborn").read_text(), 60)
     daemons.stop("stubborn", grace=0.2)
     assert not daemons.running("stubborn")
 

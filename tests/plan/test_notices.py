@@ -184,4 +184,4 @@ def test_a_run_that_waits_is_looked_at_less_and_less_often() -> None:
     world = world.seeing(jobs=({**job, "metadata": metadata},))
     seconds = [world.later(seconds=age).decide().requeue_seconds for age in (0, 40, 4000)]
 
-    assert seconds == [2.0, 20.0, 300.0]
+    assert seconds == [4.0, 40.0, 300.0]

@@ -185,6 +185,25 @@ def test_a_sidecar_that_has_started_is_not_waited_for() -> None:
     assert [read_pod(item).foreign_start for item in (pod, done)] == ["", ""]
 
 
+@pytest.mark.parametrize(
+    ("started", "policy", "named"),
+    [(True, "Always", False), (False, "Always", True), (True, None, True)],
+    ids=["a sidecar that has started", "one whose probe has not passed", "no sidecar"],
+)
+def test_while_an_image_of_ours_is_pulled_a_sidecar_holds_nothing(
+    started: bool, policy: str | None, named: bool
+) -> None:
+    """The kubelet says of every init container that runs without a probe that it has started."""
+    pod = with_container(make_pod(), "istio-proxy", PROXY, "initContainerStatuses")
+    for item in pod["status"]["initContainerStatuses"]:
+        item |= {"started": started}
+    pod["status"] |= {"containerStatuses": []}
+    pod["status"]["conditions"] = [{"type": "Initialized", "status": "False"}]
+    pod["spec"] = {"initContainers": [{"name": "istio-proxy", "restartPolicy": policy}]}
+
+    assert bool(read_pod(pod).foreign_start) is named
+
+
 WAITS = {"waiting": {"reason": "ImagePullBackOff", "message": "not found"}}
 
 
@@ -238,3 +257,101 @@ def test_any_labels_and_termination_message_are_read(labels: dict[str, str], tex
     found = read_pod(pod)
     assert 0 <= found.job < 2**31
     assert found.index is None or 0 <= found.index < 2**31
+
+
+# --- pods that end without a word of ours, or do not end -----------------------------------------
+
+REJECTED = "Pod was rejected: Node didn't have enough resource: cpu, requested: 500, used: 4000"
+SHUTDOWN = "Pod was terminated in response to imminent node shutdown."
+ENDS_OF_OTHERS = {
+    "the kubelet refused the pod": ("OutOfcpu", REJECTED, "", "OutOfcpu", REJECTED),
+    "the node is shut down": (
+        "Terminated", SHUTDOWN, "TerminationByKubelet", "TerminationByKubelet",
+        SHUTDOWN.removesuffix("."),
+    ),
+    "words without an end": (
+        "UnexpectedAdmissionError", "x" * 900, "", "UnexpectedAdmissionError", "x" * 255 + "…",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("reason", "message", "disrupted", "word", "shown"),
+    ENDS_OF_OTHERS.values(),
+    ids=ENDS_OF_OTHERS,
+)
+def test_why_the_kubelet_ended_a_pod_is_said_while_the_next_one_is_waited_for(
+    reason: str, message: str, disrupted: str, word: str, shown: str
+) -> None:
+    pod = make_pod(running=False, disrupted=disrupted)
+    pod["status"] |= {"phase": "Failed", "reason": reason, "message": message}
+    status = World(make_run()).settled().seeing(pods=(pod,)).decide().status
+    [attempt] = status.attempts
+
+    assert status.pending is not None
+    assert status.pending.message.startswith(
+        f"The last attempt ended: {word} ({message.removesuffix('.')}). The Job controller "
+    )
+    assert (attempt.reason, attempt.message.removesuffix(".")) == (word, shown)
+
+
+def test_what_the_trainer_said_needs_no_words_of_the_kubelet() -> None:
+    pod = make_pod(exit_code=75, disrupted="PreemptionByScheduler")
+    pod["status"]["message"] = "Preempted by pod x on node node-1"
+    [attempt] = worlds.running().seeing(pods=(pod,)).decide().status.attempts
+
+    assert attempt.message == ""
+
+
+@pytest.mark.parametrize(
+    ("disrupted", "cause"), [("DeletionByTaintManager", " (DeletionByTaintManager)"), ("", "")]
+)
+def test_a_pod_that_was_asked_to_stop_and_has_not_ended_says_so(disrupted: str, cause: str) -> None:
+    pod = make_pod(deleted=timedelta(minutes=3), age=timedelta(hours=1), disrupted=disrupted)
+    status = worlds.running().seeing(pods=(pod,)).decide().status
+    ready = status.condition(ConditionType.READY)
+
+    assert ready is not None
+    assert (status.phase, ready.reason, ready.message) == (
+        Phase.RUNNING,
+        Reason.INTERRUPTED,
+        f"The pod was asked to stop{cause}; another one goes on when it has ended, or when its "
+        "node has not answered for 10 minutes.",
+    )
+
+
+NO_DRIVER = "failed to create containerd task: nvml error: driver not loaded: unknown"
+
+
+def not_started(message: str = NO_DRIVER, **more: str) -> dict:
+    """A pod whose trainer the node could not start; the kubelet dates its start to 1970."""
+    pod = make_pod(exit_code=128, reason="StartError", **more)
+    kind = "initContainerStatuses" if "container" in more else "containerStatuses"
+    ended = pod["status"][kind][0]["state"]["terminated"]
+    ended |= {"startedAt": "1970-01-01T00:00:00Z", "message": message}
+    return pod
+
+
+@pytest.mark.parametrize("container", ["trainer", "packages"])
+def test_why_the_node_could_not_start_a_container_is_said_in_its_words(container: str) -> None:
+    pod = not_started(**({} if container == "trainer" else {"container": container}))
+    status = World(make_run()).settled().seeing(pods=(pod,)).decide().status
+    [attempt] = status.attempts
+
+    assert (attempt.reason, attempt.message) == ("StartError", NO_DRIVER)
+    assert status.pending is not None
+    assert f"The last attempt ended: StartError ({NO_DRIVER}). " in status.pending.message
+    assert failures.pod_failure(read_pod(pod)).message == (
+        f"The node could not start container {container}: {NO_DRIVER}"
+    )
+    assert failures.pod_retry(read_pod(pod)) is Retry.COUNTED
+
+
+def test_a_container_that_was_not_started_has_used_no_gpu_since_1970() -> None:
+    """Budgets would be used up, and costs be those of half a century."""
+    world = World(make_run()).settled().seeing(pods=(not_started(),))
+    status = world.act(world.decide()).decide().status
+
+    assert (read_pod(not_started()).started, status.start_time) == (None, None)
+    assert status.gpu_seconds < 60
+    assert read_pod(not_started("")).start_error == "StartError"

@@ -13,6 +13,7 @@ from flashrun.plan.storage_policies import (
     namespace_policy,
     run_policy,
     shared_policy,
+    with_key,
 )
 from flashrun.store import Store
 from flashrun.store_errors import StorageForbidden
@@ -65,6 +66,22 @@ def test_a_namespace_with_many_orgs_keeps_its_policy_without_the_mirror() -> Non
         orgs.append(f"org-{len(orgs)}")
 
     assert f"environments/{orgs[-1]}/" in json.dumps(policy)
+
+
+def test_a_policy_of_people_leaves_room_for_the_key_of_the_bucket() -> None:
+    """Else storage issues nothing to a namespace whose policy almost fills the limit."""
+    key = f"arn:aws:kms:eu-central-1:123456789012:key/{'0' * 36}"
+    seen = set()
+    for size in range(200, 500):
+        orgs = [*("o" * 60 for _ in range(size // 60)), "o" * (size % 60)]
+        try:
+            policy = namespace_policy(LONGEST, "team-a", orgs, key, weights=True)
+        except ValueError:
+            seen.add("too many orgs")
+            continue
+        assert len(json.dumps(with_key(policy, key), separators=(",", ":"))) <= POLICY_LIMIT
+        seen.add("mirror" if "models/" in json.dumps(policy) else "no mirror")
+    assert seen == {"mirror", "no mirror", "too many orgs"}
 
 
 @pytest.fixture
@@ -172,6 +189,16 @@ def test_people_of_a_namespace_may_or_may_not(store: Store, verb: str, key: str,
     else:
         with pytest.raises(StorageForbidden):
             use(person, verb, key)
+
+
+@pytest.mark.parametrize("name", [*TOKENIZER_NAMES, *WEIGHT_NAMES])
+def test_people_read_whole_models_where_the_mirror_is_readable(store: Store, name: str):
+    policy = namespace_policy(store.access.bucket_arn, "team-a", ["team-a", "org"], weights=True)
+    person, key = Store(store.assume(policy, 900)), f"models/org/m/rev/{name}"
+    store.put_bytes(key, b"1")
+    use(person, "get", key)
+    with pytest.raises(StorageForbidden):
+        use(person, "put", key)
 
 
 def test_an_ordinary_policy_is_short_and_an_endless_one_is_refused():

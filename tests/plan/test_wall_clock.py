@@ -35,11 +35,19 @@ def waiting(hours: float) -> Object:
     return make_pod(unschedulable="0/3 nodes are available", age=timedelta(hours=hours))
 
 
-@pytest.mark.parametrize("hours", [0, 5, 30, 24 * 30])
-def test_a_run_may_wait_for_gpus_as_long_as_it_has_to(hours: int) -> None:
+@pytest.mark.parametrize("hours", [0.02, 5, 30, 24 * 30])
+def test_a_run_may_wait_for_gpus_as_long_as_it_has_to(hours: float) -> None:
     left = deadline(started(hours, waiting(hours))) - hours * HOUR
 
     assert LIMIT + 6 * HOUR <= left <= LIMIT + 12 * HOUR
+
+
+@pytest.mark.parametrize("pod", [waiting(0.002), make_pod(age=timedelta(seconds=5))])
+def test_a_job_whose_pods_begin_at_once_needs_no_other_deadline(pod: Object) -> None:
+    world = started(0.002, pod)
+
+    assert world.decide().patch == ()
+    assert LIMIT < deadline(world) <= LIMIT + 30
 
 
 def test_the_deadline_of_a_run_that_waits_is_seldom_written() -> None:
@@ -91,4 +99,4 @@ def test_time_that_was_waited_is_not_used_up_for_the_next_job() -> None:
     world = world.act(world.decide())
     [new] = [job for job in world.observed.jobs if "status" not in job]
 
-    assert new["spec"]["activeDeadlineSeconds"] == LIMIT - 3 * HOUR
+    assert new["spec"]["activeDeadlineSeconds"] == LIMIT - 3 * HOUR + 30

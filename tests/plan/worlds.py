@@ -39,7 +39,7 @@ from flashrun.plan.decide import decide
 from flashrun.plan.pins import pinned_run
 from flashrun.plan.pods import read_pods
 from flashrun.plan.run_context import RunContext, build_context
-from flashrun.plan.run_status import with_access_expiry, with_job_uid
+from flashrun.plan.run_status import with_access_expiry, with_pinned_job
 from flashrun.plan.types import (
     AdapterSource,
     Decision,
@@ -317,7 +317,7 @@ class World:
 
     def act(self, decision: Decision) -> "World":
         """Return the world after the decision was carried out, with no pod moved by anyone else."""
-        observed = self.observed
+        observed, job_uid = self.observed, ""
         jobs = {job["metadata"]["name"]: job for job in observed.jobs}
         created = len(jobs)
         for manifest in decision.apply:
@@ -326,7 +326,7 @@ class World:
                 uid = f"job-{created}-uid"
                 metadata = {**manifest["metadata"], "uid": uid}
                 jobs[metadata["name"]] = {**manifest, "metadata": metadata}
-                decision = with_job_uid(decision, uid)
+                job_uid = uid
             elif manifest["kind"] == "Service":
                 observed = replace(observed, has_peers=True)
             else:
@@ -357,7 +357,8 @@ class World:
             storage = replace(storage, heartbeat=None)
         observed = replace(observed, storage=storage)
         stored = FlashRunStatus.validate_manifest(decision.status.to_patch())
-        return replace(self, observed=observed, run=self.run.model_copy(update={"status": stored}))
+        run = self.run.model_copy(update={"status": stored})
+        return replace(self, observed=observed, run=with_pinned_job(run, job_uid))
 
     def settled(self) -> "World":
         """Return the world after enough passes that nothing is left to do."""

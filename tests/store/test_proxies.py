@@ -23,25 +23,73 @@ def _no_proxy_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name.upper(), raising=False)
 
 
+# What golang.org/x/net/http/httpproxy 0.58, which kubectl asks, answers for each row.
 DIRECT = {
     "a host": ("https://s3.example.com", "s3.example.com"),
+    "a host below it": ("https://a.s3.example.com", "s3.example.com"),
     "a domain": ("https://s3.example.com", ".example.com"),
+    "a domain with a star": ("https://s3.example.com", "*.example.com"),
+    "another case": ("https://S3.example.com", "Example.COM"),
     "everything": ("https://s3.example.com", "*"),
+    "everything in a list": ("https://s3.example.com", "other.example, *"),
     "a host with a port": ("https://s3.example.com:9000", "s3.example.com:9000"),
+    "the port of https": ("https://s3.example.com", "s3.example.com:443"),
+    "a domain with a port": ("https://s3.example.com:9000", ".example.com:9000"),
+    "a domain with a star and a port": ("https://s3.example.com:9000", "*.example.com:9000"),
+    "an address": ("https://10.1.2.3", "10.1.2.3"),
+    "an address with a port": ("https://10.1.2.3:9000", "10.1.2.3:9000"),
+    "an address of IPv6": ("https://[fd00::7]:9000", "FD00:0::7"),
+    "an address of IPv6 with a port": ("https://[fd00::7]:9000", "[fd00::7]:9000"),
+    "an address written as one of IPv6": ("https://[::ffff:10.1.2.3]", "10.1.2.3"),
     "a network": ("https://10.1.2.3:9000", "192.168.0.0/16, 10.0.0.0/8"),
+    "a network that an address names": ("https://10.1.2.3", "10.1.2.9/24"),
     "a network of IPv6": ("https://[fd00::7]", "fd00::/8"),
+    "a name in another alphabet": ("https://xn--mnchen-3ya.example", "*.example,münchen.example"),
+}
+PROXIED = {
+    "the domain itself": ("https://example.com", ".example.com"),
+    "the domain itself, with a star": ("https://example.com", "*.example.com"),
+    "a name that ends like it": ("https://notexample.com", "example.com"),
+    "another port": ("https://s3.example.com:9000", "s3.example.com:443"),
+    "another port of a domain": ("https://s3.example.com", "*.example.com:9000"),
+    "another port of an address": ("https://10.1.2.3", "10.1.2.3:9000"),
+    "another port of IPv6": ("https://[fd00::7]", "[fd00::7]:9000"),
+    "a star elsewhere": ("https://s3.example.com", "s3.*, *com"),
+    "an address of which names are the end": ("https://10.1.2.3", "2.3, .2.3"),
+    "a name, and a network": ("https://s3.example.com", "0.0.0.0/0, ::/0"),
+    "a network with a mask": ("https://10.1.2.3", "10.0.0.0/255.0.0.0, 10.0.0.0/33"),
+    "nothing": ("https://s3.example.com", " ,,:443,.,*."),
 }
 
 
-@pytest.mark.parametrize(("server", "no_proxy"), DIRECT.values(), ids=DIRECT)
+@pytest.mark.parametrize(
+    ("server", "no_proxy", "proxy"),
+    [*((*row, None) for row in DIRECT.values()), *((*row, PROXY) for row in PROXIED.values())],
+    ids=[*DIRECT, *PROXIED],
+)
 def test_no_proxy_lists_what_needs_none(
-    monkeypatch: pytest.MonkeyPatch, server: str, no_proxy: str
+    monkeypatch: pytest.MonkeyPatch, server: str, no_proxy: str, proxy: str | None
 ) -> None:
     monkeypatch.setenv("HTTPS_PROXY", PROXY)
     assert environment_proxy(server) == PROXY
     monkeypatch.setenv("NO_PROXY", no_proxy)
-    assert environment_proxy(server) is None
-    assert environment_proxy("https://other.test") == (None if no_proxy == "*" else PROXY)
+    assert environment_proxy(server) == proxy
+
+
+def test_a_port_that_is_not_named_is_that_of_the_protocol(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTP_PROXY", PROXY)
+    monkeypatch.setenv("NO_PROXY", "s3.example.com:80")
+    assert environment_proxy("http://s3.example.com") is None
+    assert environment_proxy("http://s3.example.com:443") == PROXY
+
+
+def test_variables_in_capitals_come_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("https_proxy", "http://other.example:1")
+    assert environment_proxy("https://s3.example.com") == "http://other.example:1"
+    monkeypatch.setenv("HTTPS_PROXY", PROXY)
+    monkeypatch.setenv("no_proxy", "*")
+    monkeypatch.setenv("NO_PROXY", "10.0.0.0/8")
+    assert environment_proxy("https://s3.example.com") == PROXY
 
 
 NEAR = ["127.0.0.1:9000", "[::1]:9000", "localhost:9000", "minio:9000", "minio.storage.svc:9000"]

@@ -5,6 +5,7 @@ import os
 import socket
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -24,6 +25,7 @@ from flashrun.store_errors import (
     Unauthorized,
     Unavailable,
     WriteConflict,
+    WritesEnded,
 )
 from tests.servers import ROOT_PASSWORD, Minio
 
@@ -535,6 +537,30 @@ def test_a_create_whose_first_answer_was_lost_knows_its_own_object(
         with pytest.raises(KeyExists):
             store.create_json("k", claim("pod-a"))
     server.close()
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("first", [b"", fault("503 x", "SlowDown")], ids=["lost", "busy"])
+@pytest.mark.parametrize("operation", ["put", "create", "delete"])
+def test_a_write_is_not_sent_again_when_it_is_not_allowed_any_more(
+    minio: Minio, first: bytes, operation: str
+):
+    server = Scripted(first, answer("200 OK"), answer("200 OK"))
+    store = elsewhere(minio, endpoint=server.endpoint)
+    store.check_writes(lambda: not server.requests)
+    writes: dict[str, Callable[[], None]] = {
+        "put": lambda: store.put_bytes("k", b"1"),
+        "create": lambda: store.create_json("k", claim()),
+        "delete": lambda: store.delete(["k"]),
+    }
+    for _ in range(2):  # the second call may not even begin
+        with pytest.raises(WritesEnded, match="is not written"):
+            writes[operation]()
+    assert len(server.requests) == 1
+    with suppress(StoreError):
+        store.exists("k")
+    server.close()
+    assert len(server.requests) == 2  # reads go on
 
 
 # --- credentials --------------------------------------------------------------------------------

@@ -107,7 +107,7 @@ def test_what_was_written_is_deleted_when_something_is_missing(fault: Fault) -> 
 def test_without_sts_a_store_that_has_none_passes() -> None:
     with small_s3(Fault.STS_405, Fault.UNLIMITED_KEYS) as s3:
         found = findings(Store(s3.access), sts=False)
-        assert found == dict.fromkeys(list(Property)[:4], "")
+        assert found == dict.fromkeys(list(Property)[:5], "")
 
 
 def test_nothing_is_written_but_below_its_own_prefix(monkeypatch: pytest.MonkeyPatch) -> None:

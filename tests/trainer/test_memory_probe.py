@@ -50,11 +50,11 @@ def advised(pod: TrainerPod) -> dict[str, int]:
 
 
 @pytest.mark.parametrize(
-    ("algorithm", "most", "settings"),
+    ("algorithm", "most", "settings", "batch_size"),
     [
-        ("sft", 150, {"max_steps": 2}),
-        ("sft", 60, {"max_steps": 2}),
-        ("grpo", 400, {"steps": 1, "batch_size": 4, "group_size": 4}),
+        ("sft", 150, {"max_steps": 2}, 2),
+        ("sft", 60, {"max_steps": 2}, 1),
+        ("grpo", 400, {"steps": 1, "batch_size": 4, "group_size": 4}, None),
     ],
 )
 def test_what_the_trainer_advises_after_a_gpu_ran_out_of_memory_fits(
@@ -63,6 +63,7 @@ def test_what_the_trainer_advises_after_a_gpu_ran_out_of_memory_fits(
     algorithm: str,
     most: int,
     settings: dict[str, Any],
+    batch_size: int | None,
 ):
     tried = limit_micro_batches(most)
     pod = workshop.pod(resolved(algorithm, **settings))
@@ -73,7 +74,7 @@ def test_what_the_trainer_advises_after_a_gpu_ran_out_of_memory_fits(
     assert tried[0] > most >= tried[-1]
 
     changes = advised(pod)
-    assert changes if algorithm == "grpo" else changes["batch_size"] == 1
+    assert changes if algorithm == "grpo" else changes["batch_size"] == batch_size
     again = workshop.pod(resolved(algorithm, **{**settings, **changes}))
     assert again.train() == Exit.DONE, (pod.termination, again.termination)
 

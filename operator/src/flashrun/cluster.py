@@ -199,9 +199,11 @@ class Cluster:
         raise Unreachable(f"{RESOURCES[kind].plural} change faster than they can be listed")
 
     async def list_metadata(
-        self, kind: str, namespace: str, labels: Collection[str] = ()
+        self, kind: str, namespace: str | None, labels: Collection[str] = ()
     ) -> AsyncIterator[Object]:
-        """Yield only the metadata of the objects in a namespace that have ``labels``.
+        """Yield only the metadata of the objects in a namespace, or in all, that have ``labels``.
+
+        Each is the name of a label, or a condition as the API server reads it (``key=value``).
 
         Raises:
             ListExpired: it took too long; begin again.
@@ -264,9 +266,11 @@ class Cluster:
         *,
         subresource: str = "",
         manager: str = names.FIELD_MANAGER,
+        strict: bool = False,
     ) -> Object:
         """Merge ``body`` into an object (JSON merge patch); a null value removes its key.
 
+        With ``strict``, fields that the API server does not know are refused, and not dropped.
         With a ``resourceVersion`` in its metadata, raises ``Conflict`` when the object has changed
         since. Returns the metadata of the object as it is now.
         """
@@ -278,7 +282,7 @@ class Cluster:
                 namespace,
                 name,
                 subresource,
-                (("fieldManager", manager),),
+                (("fieldManager", manager), *((("fieldValidation", "Strict"),) if strict else ())),
                 body,
                 "application/merge-patch+json",
                 _METADATA,
@@ -347,9 +351,17 @@ class Cluster:
             yield line.decode(errors="replace").rstrip("\n")
 
     async def version(self) -> str:
-        """Return the API server's version, as in v1.34.4."""
+        """Return the API server's version, as in v1.34.4.
+
+        Raises:
+            Unreachable: what answers is another program, such as a web site.
+        """
         document = ServerDocument("/version", "version")
-        return str((await self._call(Request("get", "GET", document, None)))["gitVersion"])
+        try:
+            return str((await self._call(Request("get", "GET", document, None)))["gitVersion"])
+        except (NotFound, KeyError):
+            why = ConnectionBroken("what answers there is no API server of Kubernetes")
+            raise self._unreachable(why) from None
 
     async def served_versions(self, group: str) -> tuple[str, ...]:
         """Return the versions of an API group, the preferred one first; raises ``NotFound``."""
@@ -639,11 +651,17 @@ def _pod_login() -> PodLogin:
         return PodLogin.load()
     except (KeyError, OSError):
         raise NoCluster(
-            "no kubeconfig was found, and this program does not run in a pod: set KUBECONFIG, "
-            f"or create {DEFAULT_LOCATION} with the tool of your cluster"
+            f"no kubeconfig was found{_named_kubeconfig()}, and this program does not run in a "
+            f"pod: set KUBECONFIG, or create {DEFAULT_LOCATION} with the tool of your cluster"
         ) from None
     except ValueError as error:
         raise NoCluster(f"the API server of this pod's cluster: {error}") from None
+
+
+def _named_kubeconfig() -> str:
+    """Say which file KUBECONFIG names; nothing exists there."""
+    named = os.environ.get("KUBECONFIG")
+    return f" (KUBECONFIG is {named})" if named else ""
 
 
 def _metadata_in(answer: Object) -> Object:

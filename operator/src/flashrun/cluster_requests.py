@@ -25,6 +25,7 @@ from flashrun.cluster_errors import (
 
 Object = dict[str, Any]
 
+_STRICT: Final = "strict decoding error"
 _UNKNOWN_FIELD: Final = re.compile(r'unknown field "([^"]{1,256})"')
 
 
@@ -71,7 +72,10 @@ RESOURCES: Final[Mapping[str, Resource]] = {
     "LocalQueue": Resource("kueue.x-k8s.io/v1beta2", "localqueues", older=_OLDER_KUEUE),
     "Workload": Resource("kueue.x-k8s.io/v1beta2", "workloads", older=_OLDER_KUEUE),
     "Service": Resource("v1", "services"),
+    "Deployment": Resource("apps/v1", "deployments"),
     "Lease": Resource("coordination.k8s.io/v1", "leases"),
+    "RoleBinding": Resource("rbac.authorization.k8s.io/v1", "rolebindings"),
+    "NetworkPolicy": Resource("networking.k8s.io/v1", "networkpolicies"),
     "Namespace": Resource("v1", "namespaces", namespaced=False),
     "Node": Resource("v1", "nodes", namespaced=False),
     "CustomResourceDefinition": Resource(
@@ -258,7 +262,8 @@ def refusal(request: Request, status: int, text: bytes | bytearray) -> ClusterEr
             return Conflict(f"{request.target} was changed by someone else in between")
         case 410:
             return ListExpired(message)
-        case 400 if unknown := _UNKNOWN_FIELD.findall(message):
+        # A refused patch has the whole object before this.
+        case 400 | 422 if unknown := _UNKNOWN_FIELD.findall(message.rpartition(_STRICT)[2]):
             return Invalid(
                 f"{request.target} is refused: the cluster does not know {', '.join(unknown)}; its "
                 "administrator updates the flashrun chart, or you leave this out"

@@ -12,9 +12,13 @@ import os
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Final
+
+DRAWINGS: Final[list[Callable[[], AbstractContextManager[None]]]] = []
+"""What draws on the terminal now. Each pauses it, so that it hides nothing that a plugin asks."""
 
 _QUIET_SECONDS: Final = 1.0
 """A plugin that takes longer may wait for a person: what it prints is shown from then on."""
@@ -33,8 +37,8 @@ async def run_exec_plugin(
     prints a code to type into a browser, is seen and heard.
 
     Raises:
-        OSError: there is no such program.
-        ValueError: the plugin fails, or its answer is not a status, or it needs a terminal.
+        ValueError: the plugin cannot be started or fails, or its answer is not a status, or it
+            needs a terminal.
         KeyError: the kubeconfig names no command or no version.
     """
     version, command = str(plugin["apiVersion"]), str(plugin["command"])
@@ -45,16 +49,26 @@ async def run_exec_plugin(
         spec["cluster"] = cluster
     information = {"apiVersion": version, "kind": "ExecCredential", "spec": spec}
     variables = {str(item["name"]): str(item["value"]) for item in plugin.get("env") or ()}
-    async with _heard() as (stderr, complaint):
-        process = await asyncio.create_subprocess_exec(
-            command,
-            *map(str, plugin.get("args") or ()),
-            env={**os.environ, **variables, "KUBERNETES_EXEC_INFO": json.dumps(information)},
-            stdin=None if spec["interactive"] else asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=stderr,
-        )
-        answer, _ = await process.communicate()
+    with contextlib.ExitStack() as pauses:
+        if spec["interactive"]:
+            _pause_drawings(pauses)
+        async with _heard(pauses) as (stderr, complaint):
+            try:
+                process = await asyncio.create_subprocess_exec(
+                    command,
+                    *map(str, plugin.get("args") or ()),
+                    env={
+                        **os.environ,
+                        **variables,
+                        "KUBERNETES_EXEC_INFO": json.dumps(information),
+                    },
+                    stdin=None if spec["interactive"] else asyncio.subprocess.DEVNULL,
+                    stdout=asyncio.subprocess.PIPE,
+                    stderr=stderr,
+                )
+            except OSError as error:
+                raise ValueError(_not_started(plugin, command, error)) from None
+            answer, _ = await process.communicate()
     if process.returncode:
         sentence = complaint[-_REPEATED_BYTES:].decode(errors="replace").strip()
         raise ValueError(
@@ -72,8 +86,20 @@ def _is_interactive(plugin: Mapping[str, Any]) -> bool:
     return is_terminal and mode != "Never"
 
 
+def _not_started(plugin: Mapping[str, Any], command: str, error: OSError) -> str:
+    """Return why a plugin did not start, and what the kubeconfig says about how to get it."""
+    sentence = f"exec: the program {command} cannot be started: {error.strerror}"
+    hint = str(plugin.get("installHint") or "")[:_REPEATED_BYTES]
+    return f"{sentence}. {hint}" if hint else sentence
+
+
+def _pause_drawings(pauses: contextlib.ExitStack) -> None:
+    for pause in tuple(DRAWINGS):
+        pauses.enter_context(pause())
+
+
 @contextlib.asynccontextmanager
-async def _heard() -> AsyncIterator[tuple[int, bytearray]]:
+async def _heard(pauses: contextlib.ExitStack) -> AsyncIterator[tuple[int, bytearray]]:
     """Yield where a plugin prints beside its answer, and what it has printed by the end.
 
     A pipe of asyncio's own would have to be closed before the plugin counts as ended. This one may
@@ -85,7 +111,7 @@ async def _heard() -> AsyncIterator[tuple[int, bytearray]]:
         transport, _ = await asyncio.get_running_loop().connect_read_pipe(
             lambda: asyncio.StreamReaderProtocol(stream), os.fdopen(reading, "rb")
         )
-        listening = asyncio.create_task(_listen(stream, heard))
+        listening = asyncio.create_task(_listen(stream, heard, pauses))
         try:
             yield end.fileno(), heard
             end.close()
@@ -95,7 +121,9 @@ async def _heard() -> AsyncIterator[tuple[int, bytearray]]:
             await listening
 
 
-async def _listen(stream: asyncio.StreamReader, heard: bytearray) -> None:
+async def _listen(
+    stream: asyncio.StreamReader, heard: bytearray, pauses: contextlib.ExitStack
+) -> None:
     """Put what a plugin prints into ``heard``; show it while the plugin goes on for long."""
     shown = 0
     is_quiet_until = time.monotonic() + _QUIET_SECONDS
@@ -104,17 +132,19 @@ async def _listen(stream: asyncio.StreamReader, heard: bytearray) -> None:
         reading = asyncio.ensure_future(stream.read(65536))
         done, _ = await asyncio.wait({reading}, timeout=max(left, 0.0))
         if not done:
-            shown = _show(heard, shown)
+            shown = _show(heard, shown, pauses)
         piece = await reading
         heard += piece
         if not piece:
             return
         if time.monotonic() > is_quiet_until:
-            shown = _show(heard, shown)
+            shown = _show(heard, shown, pauses)
 
 
-def _show(heard: bytearray, shown: int) -> int:
-    """Print what is new on standard error; return how much is shown then."""
+def _show(heard: bytearray, shown: int, pauses: contextlib.ExitStack) -> int:
+    """Print what is new on standard error, where nothing is drawn from now on; return its end."""
+    if heard and not shown:
+        _pause_drawings(pauses)
     with contextlib.suppress(OSError, ValueError, AttributeError):  # it may be closed
         sys.stderr.write(heard[shown:].decode(errors="replace"))
         sys.stderr.flush()

@@ -138,11 +138,12 @@ class Kubeconfig(Login):
         """Run the exec plugin, and take its token or its certificate."""
         cluster = _cluster_information(self._cluster) if plugin.get("provideClusterInfo") else None
         status = await run_exec_plugin(plugin, self._user.path.absolute().parent, cluster)
-        ends = status.get("expirationTimestamp")
-        self._ends = parse_time(ends).astimezone(UTC) if ends else None
+        self._ends = _moment(status.get("expirationTimestamp"))
         if "token" not in status and "clientCertificateData" not in status:
             raise ValueError("the exec plugin answers with neither a token nor a certificate")
         if token := status.get("token"):
+            if not isinstance(token, str):
+                raise ValueError("the exec plugin answers a token that is not a text")
             self._set_authorization(f"Bearer {token.strip()}")
         if certificate := status.get("clientCertificateData"):
             self.connection = self.connection._replace(
@@ -206,7 +207,7 @@ class _Entry(NamedTuple):
 def _connection(cluster: _Entry, user: _Entry) -> Connection:
     """Return address and certificates of a cluster and a user of it."""
     keys = cluster.keys
-    server = str(keys["server"]).rstrip("/")
+    server = _server_address(keys, user.keys)
     encrypted = server.startswith("https")
     return Connection(
         server=server,
@@ -218,6 +219,24 @@ def _connection(cluster: _Entry, user: _Entry) -> Connection:
         server_name=keys.get("tls-server-name") or None,
         impersonation=tuple(_impersonation(user.keys)),
     )
+
+
+def _server_address(cluster: Mapping[str, Any], user: Mapping[str, Any]) -> str:
+    """Return the address of the API server; one without a scheme gets that which kubectl takes."""
+    server = str(cluster["server"] or "").rstrip("/")
+    if not server:
+        raise ValueError("its cluster names no server")
+    if "://" not in server:
+        of_tls = (
+            *(cluster.get(f"certificate-authority{end}") for end in ("", "-data")),
+            *(user.get(f"client-certificate{end}") for end in ("", "-data")),
+            cluster.get("insecure-skip-tls-verify"),
+        )
+        server = f"{'https' if any(of_tls) else 'http'}://{server}"
+    scheme = server.partition("://")[0]
+    if scheme not in ("http", "https"):
+        raise ValueError(f"the server has an address of {scheme}://, and not of https://")
+    return server
 
 
 _EXEC_EXTENSION: Final = "client.authentication.k8s.io/exec"
@@ -258,6 +277,16 @@ def _impersonation(user: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             yield f"Impersonate-Extra-{key}", value
 
 
+def _moment(text: str | None) -> datetime | None:
+    """Return when a plugin says that its credentials end; None: it does not."""
+    if not text:
+        return None
+    try:
+        return parse_time(text).astimezone(UTC)
+    except (ValueError, TypeError):
+        raise ValueError("the exec plugin's expirationTimestamp is not a time") from None
+
+
 def _token_file(user: Mapping[str, Any]) -> str:
     """Return the path of the file that holds the user's token; empty without one."""
     first = ("exec", "auth-provider", "token")
@@ -270,7 +299,10 @@ def _existing(paths: str) -> list[Path]:
 
 
 def _read(path: Path) -> Any:
-    return yaml.load(path.read_bytes(), _Loader) or {}
+    content = yaml.load(path.read_bytes(), _Loader) or {}
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} is not a kubeconfig")
+    return content
 
 
 def _current_context(files: Mapping[Path, Any]) -> str:
@@ -307,5 +339,11 @@ def _private_file(content: bytes) -> str:
 
 
 def _unusable(error: Exception) -> NoCluster:
-    problem = f"{error} is missing" if isinstance(error, KeyError) else one_line(error)
+    match error:
+        case KeyError():
+            problem = f"{error} is missing"
+        case OSError(filename=str(path), strerror=str(why)):
+            problem = f"{path}: {why}"
+        case _:
+            problem = one_line(error)
     return NoCluster(f"the kubeconfig cannot be used ({problem}); see kubectl config get-contexts")

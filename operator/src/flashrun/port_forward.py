@@ -1,8 +1,8 @@
-"""A port-forward from a laptop to storage inside the cluster, through the API server.
+"""A port-forward from a laptop to a Service inside the cluster, through the API server.
 
 It needs only the right to ``pods/portforward``. The API server speaks the protocol over a
 WebSocket (``v4.channel.k8s.io``): each frame begins with a channel number, 0 for data and 1 for
-errors, and the first frame of each channel repeats the port. When the host name of the endpoint
+errors, and the first frame of each channel repeats the port. When the host name of storage
 resolves on this machine, nothing is forwarded.
 """
 
@@ -42,29 +42,56 @@ async def forwarded_endpoint(
     if service is None or await _resolves(host, port):
         yield access
         return
-    await _check_right(cluster, service[1])
-    pod, target = await _find_pod(cluster, *service, port)
+    if not await _may_forward(cluster, service[1]):
+        raise Forbidden(
+            f"storage is inside the cluster, in namespace {service[1]}, where you may not forward "
+            "ports: the cluster's administrator binds the ClusterRole flashrun-storage-forward "
+            "there (flash doctor prints the command)"
+        )
+    async with _forwarded_port(cluster, "storage", service, port) as local:
+        # An address has no names below it, in which buckets could be.
+        yield access.replace(endpoint=f"{url.scheme}://127.0.0.1:{local}", addressing="path")
+
+
+@contextlib.asynccontextmanager
+async def forwarded_service(
+    cluster: Cluster, name: str, namespace: str, port: int
+) -> AsyncIterator[str]:
+    """Yield the address on this machine of a Service that speaks HTTP.
+
+    Raises:
+        Forbidden: the user may not forward ports in the namespace.
+        NotFound: the Service does not exist.
+        Unreachable: it has no pod that is ready.
+    """
+    if not await _may_forward(cluster, namespace):
+        raise Forbidden(
+            f"you may not forward ports in namespace {namespace}, where service {name} is: the "
+            "cluster's role edit has this right"
+        )
+    async with _forwarded_port(cluster, "the server", (name, namespace), port) as local:
+        yield f"http://127.0.0.1:{local}"
+
+
+@contextlib.asynccontextmanager
+async def _forwarded_port(
+    cluster: Cluster, what: str, service: tuple[str, str], port: int
+) -> AsyncIterator[int]:
+    """Yield the port of the loopback address that leads to ``port`` of a Service."""
+    pod, target = await _find_pod(cluster, what, service, port)
     forward = _Forward(cluster, service[1], pod, target)
     server = await forward.listen()
     try:
-        local = server.sockets[0].getsockname()[1]
-        # An address has no names below it, in which buckets could be.
-        yield access.replace(endpoint=f"{url.scheme}://127.0.0.1:{local}", addressing="path")
+        yield server.sockets[0].getsockname()[1]
     finally:
         server.close()
         await forward.close_connections()
 
 
-async def _check_right(cluster: Cluster, namespace: str) -> None:
-    """Raise ``Forbidden`` without the right; the connection would break without a message."""
+async def _may_forward(cluster: Cluster, namespace: str) -> bool:
+    """Return whether the user has the right; the connection would break without a message."""
     verbs = ("get", "create")  # older API servers check get for a WebSocket, newer ones create
-    allowed = [await cluster.may(verb, "Pod", namespace, "portforward") for verb in verbs]
-    if not any(allowed):
-        raise Forbidden(
-            f"storage is inside the cluster, in namespace {namespace}, where you may not forward "
-            "ports: the cluster's administrator binds the ClusterRole flashrun-storage-forward "
-            "there (flash doctor prints the command)"
-        )
+    return any([await cluster.may(verb, "Pod", namespace, "portforward") for verb in verbs])
 
 
 async def _resolves(host: str, port: int) -> bool:
@@ -75,14 +102,20 @@ async def _resolves(host: str, port: int) -> bool:
     return True
 
 
-async def _find_pod(cluster: Cluster, name: str, namespace: str, port: int) -> tuple[str, int]:
+async def _find_pod(
+    cluster: Cluster, what: str, place: tuple[str, str], port: int
+) -> tuple[str, int]:
     """Return a ready pod of a Service, and the port of the pod for ``port`` of the Service."""
+    name, namespace = place
     service = await cluster.get("Service", namespace, name)
     selector = service["spec"].get("selector") or {}
     pods = await cluster.list("Pod", namespace, selector) if selector else []
     ready = [pod for pod in pods if find_condition(pod, "Ready")]
     if not ready:
-        raise Unreachable(f"storage is service {name} in namespace {namespace}: no pod is ready")
+        raise Unreachable(
+            f"{what} is service {name} in namespace {namespace}, and none of its pods is ready; "
+            f"kubectl describe pods -n {namespace} and their logs show why"
+        )
     target = next(
         (item.get("targetPort", port) for item in service["spec"]["ports"] if item["port"] == port),
         port,

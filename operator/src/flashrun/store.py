@@ -32,6 +32,7 @@ import urllib3
 from minio import Minio
 from minio.deleteobjects import DeleteObject
 from minio.error import InvalidResponseError, MinioException, S3Error, ServerError
+from minio.sse import Sse, SseKMS, SseS3
 from pydantic import BaseModel, ValidationError
 from urllib3.exceptions import HTTPError
 from urllib3.response import BaseHTTPResponse
@@ -48,6 +49,7 @@ from flashrun.store_errors import (
     StorageForbidden,
     StoreError,
     Unavailable,
+    WritesEnded,
 )
 from flashrun.store_listing import Entry, ListingPage, parse_page, request_parameters
 from flashrun.store_refusals import (
@@ -72,6 +74,7 @@ PARALLEL_FILES: Final = 4
 _CHUNK: Final = 1024 * 1024
 _PIECE: Final = 64 * 1024
 """Bytes that are read at once of what is kept in memory."""
+_WRITES: Final = frozenset({"put", "create", "delete"})
 _SHA256: Final = "sha256"
 """Metadata of an object with the SHA-256 of its content."""
 _BROKEN_ANSWERS: Final = (
@@ -116,6 +119,7 @@ class Store:
         """``observe`` gets every request, when it has ended."""
         self._limits = limits or DEFAULT_LIMITS
         self._observe = observe
+        self._may_write: Callable[[], bool] | None = None
         self._lock = threading.Lock()
         self._read: Callable[[], StorageAccess] | None = None
         self._watched: tuple[Path, ...] = ()
@@ -159,6 +163,14 @@ class Store:
     def location(self) -> str:
         """Endpoint and bucket, as errors name them."""
         return f"{self._access.endpoint}/{self._access.bucket}"
+
+    def check_writes(self, may_write: Callable[[], bool]) -> None:
+        """From now on, raise ``WritesEnded`` in place of any try of a write that is not allowed.
+
+        ``may_write`` is called before each try: a call that hangs and is sent again would otherwise
+        write long after the caller lost the right to.
+        """
+        self._may_write = may_write
 
     # --- one object ---------------------------------------------------------------------------
 
@@ -209,6 +221,7 @@ class Store:
                 len(data),
                 content_type=content_type,
                 part_size=part_bytes,
+                sse=self._sse,
             )
 
     def put_json(self, key: str, record: BaseModel) -> None:
@@ -228,6 +241,12 @@ class Store:
             return False
         return True
 
+    def encryption(self, key: str) -> str:
+        """Return how the store says that it has encrypted an object; empty when it does not say."""
+        with self._reading(key, "head"):
+            found = self._client().stat_object(self._access.bucket, key)
+        return str(found.metadata.get("x-amz-server-side-encryption", ""))
+
     def put_file(
         self, key: str, path: Path, sha256: str = "", sent: Callable[[int], None] | None = None
     ) -> FileEntry:
@@ -245,6 +264,7 @@ class Store:
                     os.fstat(file.fileno()).st_size,
                     metadata={_SHA256: sha256} if sha256 else None,
                     part_size=PART_BYTES,
+                    sse=self._sse,
                 )
         except OSError as error:
             raise StoreError(f"{path} cannot be uploaded: {error}") from None
@@ -397,6 +417,7 @@ class Store:
                 f"storage endpoint {access.endpoint!r} is not http://host:port or https://host"
             )
         self._access = access
+        self._sse = _encryption(access)
         self._renew_at = _renewal_time(access)
         self._pool = _pool(self._limits, access.endpoint)
         # The client would write an IPv6 address without brackets beside a default port.
@@ -456,6 +477,7 @@ class Store:
         after such a repetition does an equal object count as created by this call.
         """
         headers = {"Content-Type": "application/json", "If-None-Match": "*"}
+        headers |= self._sse.headers() if self._sse is not None else {}
         try:
             with self._errors(key, "create"):
                 self._client()._execute("PUT", self._access.bucket, key, body=data, headers=headers)
@@ -564,19 +586,38 @@ class Store:
     def _errors(self, key: str, operation: str) -> Iterator[None]:
         """Turn every error into one of ours, and let ``observe`` know how the request ended."""
         if self._observe is None:
-            with self._translated(key):
+            with self._checked(key, operation), self._translated(key):
                 yield
             return
         began = time.monotonic()
         error: Exception | None = None
         try:
-            with self._translated(key):
+            with self._checked(key, operation), self._translated(key):
                 yield
         except Exception as raised:
             error = raised
             raise
         finally:
             self._observe(operation, time.monotonic() - began, error)
+
+    @contextlib.contextmanager
+    def _checked(self, key: str, operation: str) -> Iterator[None]:
+        """Check before each try of a write that it is allowed."""
+        may_write = self._may_write
+        if may_write is None or operation not in _WRITES:
+            yield
+            return
+
+        def check() -> None:
+            if not may_write():
+                raise WritesEnded(f"{self._name(key)} is not written: another process may act now")
+
+        check()
+        _call.check = check
+        try:
+            yield
+        finally:
+            _call.check = None
 
     @contextlib.contextmanager
     def _translated(self, key: str) -> Iterator[None]:
@@ -598,6 +639,12 @@ class Store:
             raise Unavailable(f"{self._name(key)}: {cause}") from None
         except _BROKEN_ANSWERS as error:
             raise StoreError(f"{self._name(key)}: {str(error)[:200]}") from None
+
+
+def _encryption(access: StorageAccess) -> Sse | None:
+    if access.sse == "kms":
+        return SseKMS(access.sse_kms_key or "", {})
+    return SseS3() if access.sse == "s3" else None
 
 
 class _Hashing:
@@ -657,7 +704,8 @@ def _released(response: Any) -> Iterator[Any]:
 
 
 _call: Final = threading.local()
-"""The call of this thread: ``ends`` is the monotonic time when its time limit is over."""
+"""The call of this thread: ``ends`` is the monotonic time when its time limit is over, and
+``check`` raises if it may not be sent again."""
 
 
 def _time_is_over() -> bool:
@@ -671,6 +719,13 @@ class _TimedRetry(urllib3.Retry):
     def is_exhausted(self) -> bool:
         """Return whether the request must not be sent again."""
         return _time_is_over() or super().is_exhausted()
+
+    def sleep(self, response: BaseHTTPResponse | None = None) -> None:
+        """Pause before the next try, and raise if that may not be sent."""
+        super().sleep(response)
+        check: Callable[[], None] | None = getattr(_call, "check", None)
+        if check is not None:
+            check()
 
     def get_retry_after(self, response: BaseHTTPResponse) -> float | None:
         """Return the seconds for which a server asks to wait, within bounds."""

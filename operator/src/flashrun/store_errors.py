@@ -38,6 +38,12 @@ class Unavailable(StoreError):
     temporary = True
 
 
+class WritesEnded(StoreError):
+    """This process may not write any more; nothing was sent."""
+
+    temporary = True
+
+
 class WriteConflict(Unavailable):
     """A conditional write met another one of the same key in flight; the next try knows."""
 

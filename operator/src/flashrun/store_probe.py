@@ -40,6 +40,9 @@ PART_BYTES: Final = 5 * 1024 * 1024
 LEFT_AFTER: Final = timedelta(hours=1)
 """Keys of a probe that was killed are deleted by a later one when they are so old."""
 _CONFLICT_TRIES: Final = 10
+_RIGHTS: Final = "the credentials of the operator need every right in the bucket"
+_ENCRYPTION: Final = {"s3": "AES256", "kms": "aws:kms"}
+"""What a store says of an object by how it was asked to encrypt it."""
 _DOCUMENTED: Final = "docs/storage.md lists servers that were tried"
 
 Issue = Callable[[Policy], StorageAccess]
@@ -49,6 +52,7 @@ Issue = Callable[[Policy], StorageAccess]
 class Property(StrEnum):
     """What runs need of storage, in the order in which it is tried."""
 
+    WRITE = "write, encrypted if asked"
     LISTING = "list after write"
     CONDITIONAL = "conditional PUT"
     RACE = f"conditional PUT, {WRITERS} writers"
@@ -101,6 +105,7 @@ class StoreProbe:
         """
         ends = time.monotonic() + PROBE_SECONDS
         checks: list[tuple[Property, Callable[[], str]]] = [
+            (Property.WRITE, self._check_write),
             (Property.LISTING, self._check_listing),
             (Property.CONDITIONAL, self._check_conditional_put),
             (Property.RACE, self._check_race),
@@ -129,6 +134,29 @@ class StoreProbe:
         return self._store.location
 
     # --- the properties -----------------------------------------------------------------------
+
+    def _check_write(self) -> str:
+        """Write one object, and look whether it is encrypted as ``storage.sse`` asks."""
+        key, sse = f"{self._prefix}written", self._store.access.sse
+        try:
+            self._store.put_bytes(key, b"1")
+        except StoreError as error:
+            if error.temporary:
+                raise
+            if sse is None:
+                return f"{error}; {_RIGHTS}, and storage.sse if it takes only encrypted objects"
+            return (
+                f"it does not take what storage.sse={sse} asks for ({error}); set up its KMS, "
+                "allow the role of the operator to use the key, or leave storage.sse out"
+            )
+        if sse is not None and (seen := self._store.encryption(key)) != _ENCRYPTION[sse]:
+            return (
+                f"it ignores storage.sse={sse}: an object is stored with "
+                f"{seen or 'no encryption'}; leave storage.sse out, or use a server that encrypts "
+                f"({_DOCUMENTED})"
+            )
+        self._store.delete([key])
+        return ""
 
     def _check_listing(self) -> str:
         key = f"{self._prefix}listed"
@@ -297,7 +325,7 @@ def _problem_of(check: Callable[[], str]) -> str:
     except StoreError as error:
         if error.temporary:
             raise
-        return f"{error}; the credentials of the operator need every right in the bucket"
+        return f"{error}; {_RIGHTS}"
 
 
 def _upload_in_parts(store: Store, key: str) -> str:

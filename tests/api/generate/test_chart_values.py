@@ -40,7 +40,7 @@ REFUSED: dict[str, dict[str, Any]] = {
     "an unknown key of the operator": {"operator": {"replica": 2}},
     "a number of replicas in words": {"operator": {"replicas": "two"}},
     "no pool": {"pools": []},
-    "no namespace": {"namespaces": []},
+    "a comparison without an operator": {"namespaceSelector": {"matchExpressions": [{"key": "a"}]}},
     "a namespace that cannot exist": {"namespaces": ["Team_A"]},
     "an empty image": {"operator": {"image": ""}},
 }

@@ -4,7 +4,7 @@ import asyncio
 import subprocess
 import threading
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from types import SimpleNamespace
 from typing import IO, Any, cast
 
@@ -148,14 +148,17 @@ class PodThatRuns:
         return self.pod
 
     async def logs(self, _: str, pod: str, container: str, **__: object) -> AsyncIterator[str]:
-        await asyncio.sleep({"model": 0.2, "packages": 0.1, "trainer": 0.0}[container])
         if container == self.hanging:
-            await asyncio.sleep(60)
+            await asyncio.sleep(600)
+        elif not self.hanging:
+            await asyncio.sleep({"model": 0.2, "packages": 0.1, "trainer": 0.0}[container])
         yield f"2026-11-22T12:00:00Z {pod}"
 
 
-def lines_of(cluster: PodThatRuns, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    monkeypatch.setattr(follow, "EARLIER_LOG_SECONDS", 0.5)
+def lines_of(
+    cluster: PodThatRuns, monkeypatch: pytest.MonkeyPatch, seconds: float = 60
+) -> list[str]:
+    monkeypatch.setattr(follow, "EARLIER_LOG_SECONDS", seconds)
     shown: list[str] = []
     view = SimpleNamespace(show_log_line=shown.append, show_notice=shown.append)
 
@@ -179,7 +182,27 @@ def test_lines_of_init_containers_come_before_those_of_the_trainer(
 def test_a_log_that_never_ends_holds_no_other_back_for_long(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    assert lines_of(PodThatRuns("packages"), monkeypatch) == ["[model] pod", "pod"]
+    assert lines_of(PodThatRuns("packages"), monkeypatch, 0.5) == ["[model] pod", "pod"]
+
+
+def test_the_last_lines_of_a_view_have_the_end_of_the_last_attempt(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A run ends with its result in storage, and its pod a little later."""
+    attempt = {"number": 1, "pod": "p", "start": "2026-11-22T12:00:00Z"}
+    ended = attempt | {"end": "2026-11-22T12:01:00Z", "reason": "Completed"}
+    readings = [{"phase": "Succeeded", "attempts": [item]} for item in (attempt, attempt, ended)]
+    session: Any = RunOfStates(*readings)
+    shown: list[FlashRun] = []
+    view = SimpleNamespace(
+        leaves_answer=True, takes_log=False, takes_metrics=False, show_notice=print,
+        show_status=shown.append, redraw=lambda: None,
+    )  # fmt: skip
+    monkeypatch.setattr(follow, "open_view", lambda *_: nullcontext(view))
+
+    assert asyncio.run(follow.follow_or_detach(session, "run"))
+    assert shown[0].status.attempts[0].end is None
+    assert shown[-1].status.attempts[0].reason == "Completed"
 
 
 class RunOfStates:
@@ -188,11 +211,13 @@ class RunOfStates:
     def __init__(self, *states: dict[str, Any]) -> None:
         self.states = [*states]
 
-    async def get_run(self, _: str) -> FlashRun:
-        state = self.states.pop(0)
+    async def get_manifest(self, _: str) -> dict[str, Any]:
         manifest = yaml.safe_load(GOLDEN.read_text())
         manifest["metadata"] |= {"namespace": "team", "generation": 2}
-        return FlashRun.from_manifest({**manifest, "status": state})
+        return {**manifest, "status": self.states.pop(0)}
+
+    async def get_run(self, name: str) -> FlashRun:
+        return FlashRun.from_manifest(await self.get_manifest(name))
 
 
 def test_following_ends_when_the_budget_is_used_up_and_goes_on_when_it_was_just_raised() -> None:

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from flashrun.api.public import PublicPool, PublicTrainer
+from flashrun.api.platform import PodSettings
+from flashrun.api.public import PublicPool
 from tests.cli.shell import SERVER_DRY_RUN, Served, ask_server
 from tests.injector import serve_injector
 
@@ -47,7 +48,7 @@ REFUSED = [
     ("a quota on limits that the pool has not", "ResourceQuota", {"hard": {"limits.cpu": "64"}}, {},
      "must specify limits.cpu"),
     ("a priority that nobody defined", "ResourceQuota", {"hard": {"pods": "9"}},
-     {"trainer": PublicTrainer(image="registry/trainer@sha256:0", priority_class="absent")},
+     {"trainer": PodSettings(image="registry/trainer@sha256:0", priority_class="absent")},
      "no PriorityClass with name absent was found"),
     ("less memory than a pod needs", "ResourceQuota", {"hard": {"requests.memory": "1e9"}}, {},
      "quota team allows 1e9 requests.memory in namespace NAMESPACE, but the run needs 16Gi: it "
@@ -142,7 +143,7 @@ def test_pod_security_judges_the_pod_that_the_namespace_would_get(
     refusal: str,
 ) -> None:
     served.push()
-    trainer = PublicTrainer(image="registry/trainer@sha256:0", annotations=annotations)
+    trainer = PodSettings(image="registry/trainer@sha256:0", annotations=annotations)
     served.publish(trainer=trainer)
     label = f"pod-security.kubernetes.io/enforce={level}"
     served.kubectl("label", "namespace", served.namespace, label)

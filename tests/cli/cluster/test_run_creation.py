@@ -9,7 +9,7 @@ from flashrun.cli.cluster.run_creation import NewRun
 from flashrun.cli.config.compose import ConfigFile, compose
 from flashrun.cli.output.failure import ExitCode
 from tests.cli.shell import REFERENCE, WITH_SECRETS, Served, ask_server
-from tests.servers import CRD
+from tests.servers import CRD, install_crd
 
 
 def test_what_is_shown_of_a_new_run_has_no_values_of_secrets() -> None:
@@ -78,21 +78,26 @@ def test_a_key_that_an_older_cluster_does_not_know_is_refused_and_not_dropped(
     served: Served,
 ) -> None:
     served.push()
+    name = served.submit()
     served.flash.write("config.toml", REFERENCE)
     older = yaml.safe_load(CRD.read_text())
     spec = older["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]
     del spec["properties"]["train"]["properties"]["saveEvery"]
+    del spec["properties"]["budget"]["properties"]["gpuHours"]
     words = ("--set", "train.save_every=2")
-    served.kubectl("apply", "--server-side", "-f", "-", stdin=yaml.safe_dump(older))
+    install_crd(served.kubeconfig, older)
     try:
         end = time.monotonic() + 60
         while not (problems := ask_server(served, *words)["problems"]):
             assert time.monotonic() < end
         done = served.flash("train", "config.toml", "--background", *words)
+        changed = served.flash("budget", name, "20")
     finally:
-        served.kubectl("apply", "--server-side", "-f", str(CRD))
+        install_crd(served.kubeconfig)
 
     assert any("the cluster does not know spec.train.saveEvery" in text for text in problems)
     assert done.returncode != 0
     assert "the cluster does not know spec.train.saveEvery; its administrator" in done.stderr
-    assert served.count("flashrun") == 0
+    assert changed.returncode != 0
+    assert "the cluster does not know spec.budget.gpuHours; its administrator" in changed.stderr
+    assert served.count("flashrun") == 1

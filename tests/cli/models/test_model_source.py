@@ -7,9 +7,12 @@ from typing import Any
 
 import pytest
 
+from flashrun.api.catalog import Source
+from flashrun.api.public import PublicPlatform
+from flashrun.api.records import ResolvedModel
 from flashrun.cli.models import model_source
-from flashrun.cli.models.model_source import open_source
-from flashrun.cli.output.failure import NotFoundFailure, UsageFailure
+from flashrun.cli.models.model_source import open_source, refuse_unreadable_mirror
+from flashrun.cli.output.failure import Failure, NotFoundFailure, UsageFailure
 
 
 @pytest.fixture
@@ -89,3 +92,14 @@ def test_a_file_of_another_format_is_refused(tmp_path: Path) -> None:
     file.write_bytes(b"\x80\x04pickle")
     with pytest.raises(UsageFailure, match="is not a GGUF file"):
         open_source(str(file)).__enter__()
+
+
+@pytest.mark.parametrize("platform", [None, PublicPlatform()])
+def test_weights_of_a_mirror_that_people_may_not_read_are_refused(
+    platform: PublicPlatform | None,
+) -> None:
+    mirrored = ResolvedModel(id="acme/small", source=Source.MIRROR, revision="1")
+    with pytest.raises(Failure, match="acme/small is in the platform's model mirror"):
+        refuse_unreadable_mirror(platform, mirrored)
+    refuse_unreadable_mirror(platform, mirrored.replace(source=Source.HUB))
+    refuse_unreadable_mirror(PublicPlatform(mirror_readable=True), mirrored)

@@ -2,14 +2,17 @@
 
 import re
 import signal
+from dataclasses import replace
 from typing import Any
 
 import pytest
+import yaml
 
 from flashrun.api import names
 from tests.cli.following import Relay, Stage, Terminal
 from tests.cli.shell import Served
 from tests.cli.storage import metrics_history
+from tests.short_tokens import ShortTokens
 
 
 def progress(step: int, activity: str = "Training", **metrics: str) -> dict[str, Any]:
@@ -122,6 +125,52 @@ def test_a_lost_connection_is_shown_and_heals(served: Served) -> None:
 
     assert "trying again, the run is not affected" in " ".join(" ".join(lost).split())
     assert not any("Connection" in line for line in healed)
+
+
+ASKING = """\
+#!/bin/sh
+# The first token is valid for three seconds. For the next one a person is asked.
+if test -e $0.called; then
+  printf 'Password: ' >/dev/tty
+  read -r answer
+  echo "$answer" >$0.answer
+  exec {plugin} asked 600
+fi
+touch $0.called
+exec {plugin} asked 3
+"""
+
+
+@pytest.mark.parametrize("view", ["the live view", "the log"])
+def test_nothing_is_drawn_while_a_plugin_asks_a_person(
+    stage: Stage, short_tokens: ShortTokens, view: str
+) -> None:
+    served, options = stage.served, [] if view == "the live view" else ["--logs"]
+    own = served.flash.folder / "asked.kubeconfig"
+    assert served.flash.kubeconfig is not None
+    short_tokens.kubeconfig(served.flash.kubeconfig, own, "asked", 3)
+    plugin = served.flash.folder / "plugin"
+    plugin.write_text(ASKING.format(plugin=short_tokens.folder / "plugin.sh"))
+    plugin.chmod(0o755)
+    config = yaml.safe_load(own.read_text())
+    config["users"][0]["user"]["exec"] |= {"command": str(plugin), "interactiveMode": "IfAvailable"}
+    own.write_text(yaml.safe_dump(config))
+    log = stage.pod()
+    stage.report(phase="Running", progress=progress(3), **stage.attempts(1))
+    as_person = replace(served, flash=replace(served.flash, kubeconfig=own))
+    with Terminal(as_person, "status", stage.run, "-f", *options) as screen:
+        screen.wait_for("Password: ")
+        log.write("a line of the log")
+        with pytest.raises(AssertionError):  # the view is drawn every second otherwise
+            screen.wait_for("Password: (.)", seconds=3)
+        screen.press(b"hush\r")
+        screen.wait_for(r"(?s)Password: hush.*3/10")
+        if options:
+            screen.wait_for(r"(?s)Password: hush.*a line of the log")
+        screen.press(b"\x03")
+        assert screen.finish() == 130
+
+    assert (plugin.parent / "plugin.answer").read_text() == "hush\n"
 
 
 def test_the_curve_has_the_steps_that_storage_knows(served: Served) -> None:

@@ -94,6 +94,12 @@ TYPED = {
     "report": [Command("report RUN --out NEW.html")],
     "checkpoints": [Command("checkpoints RUN")],
     "pull": [Command("pull RUN NEW")],
+    "export": [
+        Command("export RUN --to NEW"),
+        Command("export RUN --to NEW --gguf", ExitCode.USAGE),
+    ],
+    "serve": [Command("serve RUN"), Command("serve RUN --remove", ExitCode.NOT_FOUND)],
+    "chat": [Command("chat RUN hello", ExitCode.NOT_FOUND)],  # nothing serves it
     "budget": [Command("budget RUN 20", ExitCode.USAGE)],  # it has ended
     "save": [Command("save RUN", ExitCode.USAGE)],  # it has ended
     "cancel": [Command("cancel RUN")],

@@ -35,6 +35,18 @@ def test_every_attempt_is_queued_pulls_loads_trains_and_uploads() -> None:
     ]
 
 
+def test_downloads_of_an_attempt_are_no_time_in_a_queue() -> None:
+    """The kubelet has the pod from minute 2 on; the trainer starts at 4.5, after its downloads."""
+    seen = attempt(1, 4.5, 10, "Completed") | {"heldFrom": at(2).isoformat()}
+    run = flash_run(attempts=[seen], completionTime=at(10).isoformat())
+    assert run_spans(run, [first_row()], NOW)[:4] == [
+        Span(Stage.QUEUED, 0, 120),
+        Span(Stage.PULLING, 120, 180, 1),
+        Span(Stage.MODEL, 180, 240, 1),
+        Span(Stage.PACKAGES, 240, 270, 1),
+    ]
+
+
 def test_the_evaluation_before_the_first_step_is_time_of_training() -> None:
     run = flash_run(attempts=[attempt(1, 2, 10, "Completed")], completionTime=at(10).isoformat())
     rows = [row(0, 4.5, eval__score=0.1, eval__seconds=30), first_row()]

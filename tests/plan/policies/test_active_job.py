@@ -184,7 +184,7 @@ def test_a_limit_that_somebody_removed_is_set_again() -> None:
     spec = {key: value for key, value in job["spec"].items() if key != "activeDeadlineSeconds"}
     [patch] = world.seeing(jobs=({**job, "spec": spec},)).decide().patch
 
-    assert patch.body == {"spec": {"activeDeadlineSeconds": 86400}}
+    assert patch.body == {"spec": {"activeDeadlineSeconds": 86430}}
 
 
 def test_another_job_of_the_run_is_deleted_and_this_one_goes_on() -> None:

@@ -28,6 +28,14 @@ WAITING = [
     ("the adapter to start from is not finished",
      make_run({"train": {"init_from_adapter": "flash-1-aa/step-20"}}), {},
      "AdapterNotFound", "Adapter flash-1-aa/step-20 is not committed in namespace", "Accepted"),
+    ("the run before it in a chain goes on",
+     make_run({"train": {"init_from_adapter": "flash-1-aa"}}), {"source_phase": "Running"},
+     "AdapterNotFound", "is not committed in namespace team-a yet: run flash-1-aa is Running.",
+     "Accepted"),
+    ("the run before it in a chain has failed",
+     make_run({"train": {"init_from_adapter": "flash-1-aa"}}), {"source_phase": "Failed"},
+     "AdapterNotFound", "Run flash-1-aa has ended (Failed) without adapter flash-1-aa: cancel this",
+     "Accepted"),
 ]  # fmt: skip
 
 

@@ -112,13 +112,32 @@ def test_packing_needs_fewer_micro_batches_and_computes_less_padding():
     }
     assert accumulation[Layout.FLAT] <= accumulation[Layout.ROWS] < accumulation[Layout.PADDED]
     assert packing.computed_tokens(LENGTHS, Layout.FLAT, 32) == sum(LENGTHS)
-    assert packing.computed_tokens(LENGTHS, Layout.ROWS, 32) == 160
+    assert packing.computed_tokens(LENGTHS, Layout.ROWS, 32) == 155
     assert packing.computed_tokens(LENGTHS, Layout.PADDED, 32) == 480
 
 
 def test_rows_are_no_longer_than_max_length():
     for row in packing.pack_rows(LENGTHS, Layout.ROWS, 32):
         assert sum(LENGTHS[index] for index in row) <= 32
+
+
+@pytest.mark.parametrize(
+    ("sentence", "lengths", "max_length", "computed"),
+    [
+        ("two even rows instead of a full one and a short one", [4] * 6, 20, 24),
+        ("as many tokens in three rows as in two", [6, 6, 6, 2, 2, 2], 16, 24),
+        ("a row more has less padding", [10, 10, 10, 6, 6, 6], 32, 48),
+        ("an example longer than max_length has a row of its own", [40, 3, 3], 32, 80),
+        ("no examples", [], 32, 0),
+    ],
+)
+def test_rows_are_about_equally_long_because_each_is_padded_to_the_longest(
+    sentence: str, lengths: list[int], max_length: int, computed: int
+):
+    rows = packing.pack_rows(lengths, Layout.ROWS, max_length)
+    assert sorted(chain.from_iterable(rows)) == list(range(len(lengths))), sentence
+    assert packing.computed_tokens(lengths, Layout.ROWS, max_length) == computed, sentence
+    assert packing.pack_rows(lengths, Layout.ROWS, max_length) == rows
 
 
 class Row:
@@ -153,13 +172,13 @@ class TestTensors:
         }
 
     def test_shared_rows_have_positions_that_begin_again(self):
-        assert collated(Layout.ROWS, A, B, Row([31, 32, 33, 34, 35], 1)) == {
-            "input_ids": [[31, 32, 33, 34, 35, 11, 12, 13], [21, 22, 0, 0, 0, 0, 0, 0]],
+        assert collated(Layout.ROWS, A, B, Row([31, 32, 33, 34, 35, 36], 1)) == {
+            "input_ids": [[31, 32, 33, 34, 35, 36], [11, 12, 13, 21, 22, 0]],
             "labels": [
-                [IGNORE_INDEX] * 4 + [35, IGNORE_INDEX, 12, 13],
-                [IGNORE_INDEX, 22, *[IGNORE_INDEX] * 6],
+                [*[IGNORE_INDEX] * 5, 36],
+                [IGNORE_INDEX, 12, 13, IGNORE_INDEX, 22, IGNORE_INDEX],
             ],
-            "position_ids": [[0, 1, 2, 3, 4, 0, 1, 2], [0, 1, 0, 0, 0, 0, 0, 0]],
+            "position_ids": [[0, 1, 2, 3, 4, 5], [0, 1, 2, 0, 1, 0]],
         }
 
     def test_a_flat_row_says_where_examples_end(self):

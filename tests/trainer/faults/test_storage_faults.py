@@ -50,8 +50,9 @@ def undisturbed(workshop: Workshop) -> TrainerPod:
 
 @pytest.fixture
 def storage(workshop: Workshop) -> Iterator[Storage]:
-    """The storage of a new run, with faults on demand."""
-    with between(workshop.pod(resolved("sft", **SFT))) as made:
+    """The storage of a new run, with faults on demand; an upload that is held up is waited for."""
+    run = resolved("sft", upload_timeout_seconds=240, **SFT)
+    with between(workshop.pod(run)) as made:
         yield made
 
 

@@ -1,4 +1,4 @@
-"""``python -m flashrun_trainer model|packages|train``: the entry point of every container.
+"""``python -m flashrun_trainer model|packages|train|serve``: the entry point of every container.
 
 ``rank`` is the command of the processes that ``train`` starts when a run has several.
 """
@@ -55,12 +55,14 @@ def load_commands() -> "dict[str, Callable[[PodMounts], int]]":
         MODEL_CONTAINER,
         PACKAGES_CONTAINER,
         RANK_COMMAND,
+        SERVE_COMMAND,
         TRAIN_COMMAND,
     )
     from flashrun_trainer import run_attempt
     from flashrun_trainer.init import model_download, packages
     from flashrun_trainer.init.init_container import run_init_container
     from flashrun_trainer.launch import launcher
+    from flashrun_trainer.serving import server
 
     return {
         MODEL_CONTAINER: partial(
@@ -74,6 +76,7 @@ def load_commands() -> "dict[str, Callable[[PodMounts], int]]":
         ),
         TRAIN_COMMAND: launcher.run,
         RANK_COMMAND: run_attempt.run_rank,
+        SERVE_COMMAND: server.run,
     }
 
 

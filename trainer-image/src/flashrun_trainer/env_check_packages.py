@@ -19,6 +19,7 @@ from typing import Final
 from packaging.requirements import Requirement
 
 from flashrun.api.env_check_records import Fault
+from flashrun.api.sentences import with_hint
 from flashrun_trainer.init.packages import Pip
 from flashrun_trainer.pod.trainer_errors import TrainerError
 
@@ -60,7 +61,8 @@ def main(arguments: Sequence[str]) -> int:
     try:
         install(Path(arguments[0]), arguments[1:])
     except TrainerError as error:
-        print(Fault(sentence=f"{error.message}; {error.hint}").model_dump_json())  # noqa: T201
+        fault = Fault(sentence=with_hint(error.message, error.hint))
+        print(fault.model_dump_json())  # noqa: T201
         return 1
     return 0
 

@@ -22,6 +22,7 @@ from flashrun.api.config import Algorithm
 from flashrun.api.env_check_records import CheckedRow, CheckEvent, EnvCheckTask, Fault, ScoredAnswer
 from flashrun.api.exits import Exit
 from flashrun.api.records import ResolvedEnvironment
+from flashrun.api.sentences import with_hint
 from flashrun.api.trainer_modules import IMAGE_MODULES
 from flashrun_trainer import env_check_modules
 from flashrun_trainer.data import conversations, held_out, rewards, unread_keys
@@ -84,7 +85,7 @@ class CheckReporter:
             module = cause.name.partition(".")[0]
             if module in IMAGE_MODULES:
                 hint = f"the trainer image has {module}: install it here to check this environment"
-        self.fault(f"{error.message}; {hint}", place, fatal=fatal)
+        self.fault(with_hint(error.message, hint), place, fatal=fatal)
 
     def find_place(self, trace: str) -> str:
         """Return the innermost line of the environment's own code in a traceback, or ""."""
@@ -161,7 +162,7 @@ def _check_data(reporter: CheckReporter, spec: ResolvedEnvironment, *, fatal: bo
     try:
         path = dataset_path(reporter.folder, spec)
     except TrainerError as error:
-        reporter.fault(f"{error.message}; {error.hint}")
+        reporter.fault(with_hint(error.message, error.hint))
         return False
     if path is None:
         return True

@@ -30,6 +30,7 @@ from flashrun.api.exits import Exit
 from flashrun.api.reasons import Reason
 from flashrun.api.records import ResolvedRun
 from flashrun_trainer import evaluator, loop, model, trl_arguments
+from flashrun_trainer.completion_portions import MOST_PORTIONS, compute_in_portions
 from flashrun_trainer.context import TrainContext
 from flashrun_trainer.data import advantages, generation, rewards, sampler_agreement, stopping
 from flashrun_trainer.data.advantages import Outcome
@@ -360,6 +361,37 @@ class GrpoTrainer(loop.OwnRecords, GRPOTrainer):
             for name in ("kl", "entropy"):
                 self._metrics["train"][name][-1:] = [math.nan]  # TRL leaves it out of the mean
         return loss
+
+    def _get_per_token_logps_and_entropies(
+        self,
+        model: Any,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        logits_to_keep: int,
+        *args: Any,
+        **arguments: Any,
+    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+        """Compute log-probabilities and entropies, with little padding where transformers samples.
+
+        With vLLM, a token's probability is compared with that from before the step, which was
+        computed among other rows: in bfloat16, another width would round differently.
+        """
+        compute = super()._get_per_token_logps_and_entropies
+        if self.use_vllm or self.aux_loss_enabled:
+            result: tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None] = compute(
+                model, input_ids, attention_mask, logits_to_keep, *args, **arguments
+            )
+            return result
+        # Ranks compute in step with each other, and must take equal numbers of portions.
+        most = MOST_PORTIONS if self._context.process_group.world_size == 1 else 1
+        logps, entropies = compute_in_portions(
+            lambda ids, mask, kept: compute(model, ids, mask, kept, *args, **arguments),
+            input_ids,
+            attention_mask,
+            logits_to_keep,
+            most,
+        )
+        return logps, entropies, None
 
     def _generate_single_turn(
         self, prompt_ids: list[list[int]], *args: Any, **kwargs: Any

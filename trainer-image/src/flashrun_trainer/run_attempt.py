@@ -31,6 +31,7 @@ from flashrun_trainer.pod.image_packages import installed_pins
 from flashrun_trainer.pod.interruption import Interruption
 from flashrun_trainer.pod.log_tee import Tee
 from flashrun_trainer.pod.mounts import PodMounts
+from flashrun_trainer.pod.quick_imports import quick_imports
 from flashrun_trainer.pod.redaction import Redactor
 from flashrun_trainer.pod.trainer_errors import TrainerError, classify
 from flashrun_trainer.records import attempts, model_card, termination, timing
@@ -189,7 +190,7 @@ def _import_method(algorithm: str, process_group: ProcessGroup) -> Method:
         os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")
     log.info("loading PyTorch and the training stack")
     unused = (*unused_libraries.TRACKERS, *(() if algorithm == Algorithm.GRPO else ("vllm",)))
-    with unused_libraries.hidden(unused):
+    with unused_libraries.hidden(unused), quick_imports():
         method: Method = importlib.import_module(f"flashrun_trainer.{algorithm}").train
     return method
 

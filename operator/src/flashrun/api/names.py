@@ -27,6 +27,8 @@ _DIGEST_LENGTH: Final = 8
 
 RUN_LABEL: Final = f"{GROUP}/run"
 RUN_UID_LABEL: Final = f"{GROUP}/run-uid"
+SERVED_BY_LABEL: Final = f"{GROUP}/served-by"
+"""On what an operator makes in a namespace that it follows: the operator's own namespace."""
 SECRETS_LABEL: Final = f"{GROUP}/secrets"
 """Marks a Secret whose keys FlashRuns of its namespace may name in ``spec.secretRefs``."""
 SWEEP_LABEL: Final = f"{GROUP}/sweep"
@@ -68,6 +70,12 @@ ACCESS_KEY: Final = "access.json"
 """Key of a Secret with storage credentials."""
 SPEC_KEY: Final = "spec.json"
 """Key of a ConfigMap with a resolved spec, and the name of its copy in storage."""
+SERVING_LABEL: Final = f"{GROUP}/serving"
+"""Name of the server of adapters that an object of ``flash serve`` belongs to."""
+SERVED_ANNOTATION: Final = f"{GROUP}/served"
+"""On its pods: digest of what they serve, so that another list makes other pods."""
+SERVED_KEY: Final = "adapters.json"
+"""Key of a server's ConfigMap with its ``ServedList``; the spec of a run is beside it."""
 GPU_RESOURCE: Final = "nvidia.com/gpu"
 WANDB_API_KEY: Final = "WANDB_API_KEY"
 
@@ -98,6 +106,24 @@ def run_labels(run: str, uid: str) -> dict[str, str]:
         RUN_LABEL: run,
         RUN_UID_LABEL: uid,
     }
+
+
+def serving_labels(server: str) -> dict[str, str]:
+    """Return the labels of everything that belongs to one server of adapters.
+
+    The operator neither makes nor watches these objects.
+    """
+    return {
+        NAME_LABEL: "flashrun",
+        COMPONENT_LABEL: "server",
+        MANAGED_BY_LABEL: CLI_FIELD_MANAGER,
+        SERVING_LABEL: server,
+    }
+
+
+def server_name(run: str) -> str:
+    """Return how the server of the adapters of ``run`` is called unless a name is chosen."""
+    return f"{run}-serve"
 
 
 def object_stem(run: str, uid: str) -> str:

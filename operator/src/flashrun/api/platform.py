@@ -10,8 +10,9 @@ from pydantic import Field, model_validator
 from flashrun.api import names
 from flashrun.api.base import Section
 from flashrun.api.catalog import Model
+from flashrun.api.label_selector import LabelSelector
 from flashrun.api.quantities import Quantity, parse_quantity
-from flashrun.api.storage_endpoint import bucket_arn
+from flashrun.api.storage_endpoint import bucket_arn, is_aws
 
 PodUser = Annotated[int, Field(ge=1)] | Literal["cluster"]
 """Number of the user and the group of a pod, or ``cluster`` where the cluster chooses them."""
@@ -32,6 +33,11 @@ class StorageSettings(Section):
     addressing: Literal["path", "virtual"] | None = None
     """Where the bucket is in addresses: in the path or in the host name. By default in the host
     name on AWS, and in the path elsewhere."""
+    sse: Literal["s3", "kms"] | None = None
+    """Ask the store to encrypt every object: with its own keys (SSE-S3), or with ``sseKmsKey``
+    (SSE-KMS, which needs https). By default as the bucket is set."""
+    sse_kms_key: Annotated[str, Field(pattern=r"^[A-Za-z0-9:/_.-]*$", max_length=512)] = ""
+    """Key of ``kms``: its id or its ARN."""
     sts: bool = True
     """Ask the store for credentials limited to one run (AssumeRole with a session policy)."""
     role_arn: str = ""
@@ -40,10 +46,27 @@ class StorageSettings(Section):
     """Lifetime of credentials. They are renewed at half of it while a run has pods, and not when it
     has ended: for so long at most they outlive a run, and trainers can do without the operator."""
 
+    @model_validator(mode="after")
+    def _a_key_encrypts(self) -> Self:
+        if (self.sse == "kms") != bool(self.sse_kms_key):
+            raise ValueError("sse: kms and sseKmsKey belong together: set both, or neither of them")
+        if self.sse == "kms" and not self.endpoint.startswith("https://"):
+            raise ValueError("sse: kms needs an endpoint with https")
+        return self
+
     @property
     def bucket_arn(self) -> str:
         """How policies name the bucket."""
         return bucket_arn(self.endpoint, self.region, self.bucket)
+
+    @property
+    def policy_key(self) -> str:
+        """The key that session policies have to allow; empty where policies know no keys.
+
+        The actions of keys are AWS's. MinIO needs no right to use a key, and refuses policies that
+        name one: https://docs.aws.amazon.com/AmazonS3/latest/userguide/UsingKMSEncryption.html
+        """
+        return self.sse_kms_key if is_aws(self.endpoint) else ""
 
 
 class PoolShape(Section):
@@ -108,8 +131,8 @@ class Pool(PoolShape):
         return self
 
 
-class TrainerSettings(Section):
-    """How trainer pods are made."""
+class PodSettings(Section):
+    """What pods with the trainer image have, whether they train or serve."""
 
     image: str
     """Image, by digest."""
@@ -117,6 +140,36 @@ class TrainerSettings(Section):
     """When the kubelet pulls the image."""
     pull_secrets: tuple[str, ...] = ()
     """Secrets of the run's namespace with which it is pulled."""
+    ca_bundle_config_map: str = ""
+    """ConfigMap with ``ca.crt``, in each served namespace; empty for the image's own."""
+    proxy: dict[str, Annotated[str, Field(pattern=r"^[^@]*$")]] = {}
+    """http_proxy, https_proxy, no_proxy."""
+    proxy_secret: str = ""
+    """Secret in the operator's namespace with ``username`` and ``password`` of the proxy."""
+    shared_memory: Quantity = "2Gi"
+    """Size of /dev/shm."""
+    priority_class: str = ""
+    """PriorityClass of trainer pods."""
+    labels: dict[str, str] = {}
+    """Further labels of Jobs and trainer pods."""
+    annotations: dict[str, str] = {}
+    """Further annotations of trainer pods."""
+    dns_policy: str = "ClusterFirst"
+    """DNS policy of trainer pods."""
+    run_as_user: PodUser = 1000
+    """User and group of trainer pods; ``cluster``: OpenShift chooses them."""
+
+    @property
+    def proxies_with_credentials(self) -> dict[str, str]:
+        """Variables of proxies that ask for credentials → their addresses without them."""
+        proxies = {name.upper(): address for name, address in self.proxy.items()}
+        proxies.pop("NO_PROXY", None)
+        return proxies if self.proxy_secret else {}
+
+
+class TrainerSettings(PodSettings):
+    """How trainer pods are made."""
+
     retries: int = Field(default=3, ge=0, le=100)
     """Counted retries of one run."""
     wall_clock_seconds: int = Field(default=86400, ge=60)
@@ -138,30 +191,12 @@ class TrainerSettings(Section):
     hub_secret: str = ""
     """Secret in the operator's namespace with ``token``, or with ``username`` and ``password``, of
     the model hub."""
-    ca_bundle_config_map: str = ""
-    """ConfigMap with ``ca.crt``, in each served namespace; empty for the image's own."""
-    proxy: dict[str, Annotated[str, Field(pattern=r"^[^@]*$")]] = {}
-    """http_proxy, https_proxy, no_proxy."""
-    proxy_secret: str = ""
-    """Secret in the operator's namespace with ``username`` and ``password`` of the proxy."""
     environment: dict[str, str] = {}
     """Further variables for every trainer pod, such as OMP_NUM_THREADS."""
-    shared_memory: Quantity = "2Gi"
-    """Size of /dev/shm."""
     model_cache_claim: str = ""
     """ReadWriteMany claim that keeps models between pods; empty for a fresh folder each time."""
-    priority_class: str = ""
-    """PriorityClass of trainer pods."""
     queue: str = ""
     """Kueue's LocalQueue; empty without Kueue."""
-    labels: dict[str, str] = {}
-    """Further labels of Jobs and trainer pods."""
-    annotations: dict[str, str] = {}
-    """Further annotations of trainer pods."""
-    dns_policy: str = "ClusterFirst"
-    """DNS policy of trainer pods."""
-    run_as_user: PodUser = 1000
-    """User and group of trainer pods; ``cluster``: OpenShift chooses them."""
 
     @model_validator(mode="after")
     def _the_last_upload_fits_into_the_grace(self) -> Self:
@@ -180,13 +215,6 @@ class TrainerSettings(Section):
         if self.proxy_secret and not self.proxy:
             raise ValueError("proxySecret is set without a proxy: set proxy")
         return self
-
-    @property
-    def proxies_with_credentials(self) -> dict[str, str]:
-        """Variables of proxies that ask for credentials → their addresses without them."""
-        proxies = {name.upper(): address for name, address in self.proxy.items()}
-        proxies.pop("NO_PROXY", None)
-        return proxies if self.proxy_secret else {}
 
     @property
     def needs_credentials(self) -> bool:
@@ -227,8 +255,12 @@ class Retention(Section):
 class Platform(Section):
     """All settings of one installation."""
 
-    namespaces: tuple[str, ...] = ("default",)
+    namespaces: tuple[str, ...] = ()
     """Namespaces whose FlashRuns are served."""
+    namespace_selector: LabelSelector | None = None
+    """Instead: labels of the namespaces that are served."""
+    all_namespaces: bool = False
+    """Instead: every namespace is served but those of the cluster and the operator's own."""
     storage: StorageSettings
     trainer: TrainerSettings
     pools: tuple[Pool, ...] = Field(min_length=1)
@@ -236,7 +268,39 @@ class Platform(Section):
     """Additions to the built-in catalog; an addition replaces the built-in model of its id."""
     models_from_mirror: bool = False
     """Runs may use each complete model of the mirror, also without an entry in the catalog."""
+    mirror_readable: bool = False
+    """People of the served namespaces may read the weights in the mirror, which servers need."""
     environments: EnvironmentSettings = EnvironmentSettings()
     budgets: dict[str, BudgetSettings] = {}
     """Budget of GPU hours by namespace; one without an entry has no limit."""
     retention: Retention = Retention()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_namespace_by_default(cls, given: Any) -> Any:
+        ways = ("namespaces", "namespaceSelector", "allNamespaces")
+        if isinstance(given, dict) and given.keys().isdisjoint(
+            (*ways, "namespace_selector", "all_namespaces")
+        ):
+            return {**given, "namespaces": ["default"]}
+        return given
+
+    @model_validator(mode="after")
+    def _namespaces_are_given_in_one_way(self) -> Self:
+        selector = self.namespace_selector
+        if selector is not None and selector.is_empty:
+            raise ValueError(
+                "namespaceSelector is empty: give it matchLabels or matchExpressions, or set "
+                "allNamespaces"
+            )
+        ways = (bool(self.namespaces), selector is not None, self.all_namespaces)
+        if sum(ways) != 1:
+            raise ValueError(
+                "namespaces, namespaceSelector and allNamespaces are alternatives: set one of them"
+            )
+        return self
+
+    @property
+    def follows_namespaces(self) -> bool:
+        """Whether the operator finds out by itself which namespaces it serves."""
+        return self.all_namespaces or self.namespace_selector is not None

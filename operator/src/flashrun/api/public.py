@@ -1,63 +1,32 @@
 """What a laptop may know about the platform: the ConfigMap that the operator publishes.
 
-It holds no secret, and no address but those of storage and of the trainer image, so that every
-authenticated user may read it. Programs of another version read it too: unknown keys are ignored.
+It holds no secret, and no address but those that pods of the namespace show too, so that every
+authenticated user may read it. Programs of another version read it, too.
 """
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Final
 
-from pydantic import ConfigDict
-
-from flashrun.api import names
 from flashrun.api.base import Section
 from flashrun.api.catalog import Catalog, Model
-from flashrun.api.platform import Platform, PodUser, Pool, PoolShape
-from flashrun.api.quantities import Quantity
+from flashrun.api.platform import Platform, PodSettings, Pool
 
 FILE: Final = "platform.json"
 """Key of the ConfigMap ``flashrun-public``."""
 
 
-class PublicPool(PoolShape):
+class PublicPool(Pool):
     """A kind of GPU that runs can get."""
 
-    model_config = ConfigDict(extra="ignore")
-
-    resource: str = names.GPU_RESOURCE
-    """Extended resource that its nodes advertise; quotas count it."""
-    cpu: Quantity = "4"
-    cpu_limit: Quantity | None = None
-    memory: Quantity = "16Gi"
-    ephemeral_storage: Quantity | None = None
-    runtime_class: str = ""
     total: int | None = None
     """GPUs in the cluster; None when they were not counted."""
     free: int | None = None
     """GPUs that no pod has asked for; None when they were not counted."""
 
 
-_PUBLIC_KEYS: Final = frozenset(PublicPool.model_fields)
-
-
-class PublicTrainer(Section):
-    """What of a trainer pod the API server judges, beside the needs of its pool."""
-
-    model_config = ConfigDict(extra="ignore")
-
-    image: str
-    labels: dict[str, str] = {}
-    annotations: dict[str, str] = {}
-    priority_class: str = ""
-    run_as_user: PodUser = 1000
-    shared_memory: Quantity = "2Gi"
-
-
 class PublicPlatform(Section):
     """Models, pools and the place of storage."""
-
-    model_config = ConfigDict(extra="ignore")
 
     models: tuple[Model, ...] = ()
     """Every model that runs can use, smallest first."""
@@ -66,8 +35,8 @@ class PublicPlatform(Section):
     refused_models: dict[str, str] = {}
     """Ids of other models of the mirror that need none, and why they cannot be used."""
     pools: tuple[PublicPool, ...] = ()
-    trainer: PublicTrainer | None = None
-    """None: operators of earlier versions."""
+    trainer: PodSettings | None = None
+    """What pods have, beside the needs of their pool. None: operators of earlier versions."""
     storage_endpoint: str = ""
     """As pods reach it; an address inside the cluster needs a port-forward."""
     storage_bucket: str = ""
@@ -80,11 +49,22 @@ class PublicPlatform(Section):
     """Kueue's LocalQueue that runs wait in; empty without Kueue."""
     environment_orgs: tuple[str, ...] | None = None
     """Orgs whose environments belong to the namespace of this ConfigMap; None: not known."""
+    mirror_readable: bool = False
+    """Whether people may read the weights in the model mirror."""
     models_namespace: str = ""
     """Namespace of the Secret for those who manage the model mirror."""
     version: str = ""
     """Version of the operator."""
     updated: datetime | None = None
+
+    @classmethod
+    def read(cls, text: str | bytes) -> "PublicPlatform":
+        """Return what an operator has published, without the keys that only its version knows.
+
+        Raises:
+            pydantic.ValidationError: it is not the description of a platform.
+        """
+        return cls.model_validate_json(text, extra="ignore")
 
     @classmethod
     def of(
@@ -108,19 +88,18 @@ class PublicPlatform(Section):
             mirrored_ids=ids if platform.models_from_mirror else None,
             refused_models=dict(refused_models or {}),
             pools=tuple(
-                PublicPool(
-                    **{key: getattr(pool, key) for key in Pool.model_fields.keys() & _PUBLIC_KEYS}
-                )
+                PublicPool(**{key: getattr(pool, key) for key in Pool.model_fields})
                 for pool in platform.pools
             ),
-            trainer=PublicTrainer(
-                **{key: getattr(platform.trainer, key) for key in PublicTrainer.model_fields}
+            trainer=PodSettings(
+                **{key: getattr(platform.trainer, key) for key in PodSettings.model_fields}
             ),
             storage_endpoint=platform.storage.endpoint,
             storage_bucket=platform.storage.bucket,
             storage_region=platform.storage.region,
             pip_url_hosts=platform.trainer.pip_url_hosts,
             queue=platform.trainer.queue,
+            mirror_readable=platform.mirror_readable,
             models_namespace=models_namespace,
             version=version,
             updated=updated,

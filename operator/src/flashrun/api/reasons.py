@@ -93,7 +93,8 @@ class Reason(Word):
     )
     NAMESPACE_NOT_SERVED = (
         "NamespaceNotServed",
-        "An Event of the operator's pod: it has no rights in a namespace, and serves the others.",
+        "An Event of the operator's pod: it has no rights in a namespace, and serves the others. "
+        "In a run: its namespace is not served any more.",
         Owner.PLATFORM,
     )
     ISSUED = "Issued", "The run has credentials for storage, and they are renewed in time."
@@ -643,6 +644,8 @@ class KubernetesReason(StrEnum):
     """Of a Job that reached ``activeDeadlineSeconds``."""
     OOM_KILLED = "OOMKilled"
     """Of a container that used more memory than its limit."""
+    START_ERROR = "StartError"
+    """Of a container that the node's runtime could not start; its message is the runtime's."""
     EVICTED = "Evicted"
     """Of a pod that the kubelet ended."""
     ERR_IMAGE_PULL = "ErrImagePull"

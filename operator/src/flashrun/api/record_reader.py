@@ -13,6 +13,7 @@ from flashrun.api.bounds import CLOCK_TOLERANCE, LATEST, clean_text
 _PROBLEM_LIMIT: Final = 200
 """Longest description of a problem, in characters: it may contain a key of the record."""
 
+_COPIED_BYTES: Final = 256 * 1024
 _MARKS: Final = (b",", b"[", b"{")
 _STRING_OR_MARK = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[,\[{]', re.DOTALL)
 _QUOTE: Final = ord('"')
@@ -60,10 +61,12 @@ def has_more_values(content: bytes | str | Buffer, limit: int) -> bool:
     A value is the first one or follows a mark; marks within strings are looked for only where there
     are many. Content with more strings than that many values can have is not JSON.
     """
-    data = content.encode(errors="replace") if isinstance(content, str) else content
-    if isinstance(data, bytes) and sum(map(data.count, _MARKS)) < limit:
+    text = memoryview(content.encode(errors="replace") if isinstance(content, str) else content)
+    # Of a short text a copy is cheap, and bytes count the marks a hundred times as fast.
+    copied = bytes(text) if len(text) <= _COPIED_BYTES else None
+    if copied is not None and sum(map(copied.count, _MARKS)) < limit:
         return False
-    text, marks = memoryview(data), 0
+    marks = 0
     for number, match in enumerate(_STRING_OR_MARK.finditer(text)):
         marks += text[match.start()] != _QUOTE
         if marks >= limit or number >= 3 * limit:

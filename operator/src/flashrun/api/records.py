@@ -238,6 +238,10 @@ class StorageAccess(Record):
     """When the credentials end; None for ones that do not."""
     addressing: Literal["path", "virtual"] | None = None
     """Where the bucket is in addresses; None: in the host name on AWS, in the path elsewhere."""
+    sse: Literal["s3", "kms"] | None = None
+    """How the store encrypts what is written; None: as the bucket is set."""
+    sse_kms_key: str | None = None
+    """Key of ``kms``."""
 
     @property
     def bucket_arn(self) -> str:
@@ -339,6 +343,8 @@ class Claim(Record):
 
 STEP_SECONDS: Final = "seconds/step"
 """Metric with the time of a step, evaluations left out."""
+STARTUP: Final = "startup/"
+"""Prefix of the metrics with the seconds of what came before the first step of an attempt."""
 
 
 class Progress(Record):
@@ -434,7 +440,7 @@ class Ending(Record):
     gpu_seconds: int = Field(default=0, ge=0)
     month_gpu_seconds: int | None = Field(default=None, ge=0)
     """The part of it in the calendar month (UTC) of the end; earlier versions did not record it."""
-    ended: datetime
+    ended: ZonedTime
 
 
 class TrainerControl(Record):
@@ -459,3 +465,8 @@ class MetricsRow(Record):
     attempt: AttemptNumber
     time: ZonedTime
     values: Metrics
+
+    @property
+    def is_first(self) -> bool:
+        """Whether the row is the first one of its attempt: it has the seconds of the start."""
+        return any(key.startswith(STARTUP) for key in self.values)

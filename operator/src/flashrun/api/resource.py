@@ -9,7 +9,7 @@ import copy
 from collections.abc import Mapping
 from datetime import date, datetime
 from enum import StrEnum
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Final, Self
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -133,6 +133,10 @@ class ProgressStatus(Section):
     updated_time: datetime | None = None
 
 
+ATTEMPT_TEXT_LIMIT: Final = 256
+"""Longest message of an attempt, in characters."""
+
+
 class AttemptStatus(Section):
     """One attempt: its pod, or the leading pod of several."""
 
@@ -148,8 +152,8 @@ class AttemptStatus(Section):
     end: datetime | None = None
     reason: AnyReason = NO_REASON
     exit_code: int | None = None
-    message: Annotated[str, Field(max_length=256)] = ""
-    """Which pod ended the attempt, if it was not the leading pod."""
+    message: Annotated[str, Field(max_length=ATTEMPT_TEXT_LIMIT)] = ""
+    """Which pod ended the attempt, if it was not the leading pod, and the kubelet's words."""
     from_step: int | None = None
     to_step: int | None = None
 

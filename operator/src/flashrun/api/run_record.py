@@ -10,6 +10,7 @@ from pydantic import Field
 
 from flashrun.api import names
 from flashrun.api.base import Record
+from flashrun.api.config import FiniteJson
 from flashrun.api.records import RunIdentity
 from flashrun.api.resource import FlashRun, FlashRunStatus
 
@@ -23,8 +24,8 @@ class RunRecord(Record):
     run: RunIdentity
     user: str = Field(default="", max_length=256)
     """Who submitted it, as the run's annotation says."""
-    spec: dict[str, Any]
-    status: dict[str, Any]
+    spec: dict[str, FiniteJson]
+    status: dict[str, FiniteJson]
 
     @classmethod
     def of(cls, run: FlashRun, status: FlashRunStatus) -> Self:

@@ -13,3 +13,8 @@ def join_sentences(*parts: str) -> str:
     """
     *before, last = [part for part in parts if part] or [""]
     return " ".join([*map(with_stop, before), last])
+
+
+def with_hint(message: str, hint: str) -> str:
+    """Return a message and its hint as one sentence."""
+    return f"{message.removesuffix('.')}; {hint}" if hint else message

@@ -37,6 +37,11 @@ def sts_endpoint(endpoint: str, region: str) -> str:
     return endpoint.rstrip("/") + "/"
 
 
+def is_aws(endpoint: str) -> bool:
+    """Return whether the server at ``endpoint`` is AWS's own."""
+    return bool(_aws_domain(endpoint))
+
+
 def in_cluster_service(host: str) -> tuple[str, str] | None:
     """Return name and namespace of the Service with the DNS name ``host``, or None."""
     with contextlib.suppress(ValueError):

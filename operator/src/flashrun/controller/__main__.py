@@ -12,9 +12,10 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
 from collections.abc import Set as AbstractSet
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,6 +23,7 @@ from prometheus_client import REGISTRY
 from typing_extensions import override
 
 from flashrun.api import names
+from flashrun.api.platform import Platform
 from flashrun.api.reasons import Reason
 from flashrun.cluster import Cluster
 from flashrun.cluster_errors import ClusterError, Forbidden
@@ -35,6 +37,11 @@ from flashrun.controller.known_runs import KnownRuns
 from flashrun.controller.lease import Lease
 from flashrun.controller.lost_events import LostEvents
 from flashrun.controller.mirror_reader import MirrorReader
+from flashrun.controller.namespace_sources import (
+    FollowedNamespaces,
+    ListedNamespaces,
+    NamespaceSource,
+)
 from flashrun.controller.namespace_usage import NamespaceUsage
 from flashrun.controller.object_cache import ObjectCache
 from flashrun.controller.observe import Observer
@@ -50,6 +57,7 @@ from flashrun.controller.publish import publish
 from flashrun.controller.queue import Queue, RunKey
 from flashrun.controller.reconcile import Reconciler
 from flashrun.controller.run_metrics import RunMetrics
+from flashrun.controller.run_traces import RunTraces, Send
 from flashrun.controller.served_namespaces import ServedNamespaces
 from flashrun.controller.settings import (
     KEYS_FOLDER,
@@ -57,12 +65,14 @@ from flashrun.controller.settings import (
     Settings,
     SettingsError,
     load_settings,
+    read_platform,
 )
 from flashrun.controller.storage_probe import StartProbe
 from flashrun.controller.storage_threads import call_heartbeats, call_storage
 from flashrun.controller.tls_buffers import limit_tls_buffers
 from flashrun.controller.upstreams import Upstreams
 from flashrun.controller.watch import Watch
+from flashrun.daemon_thread import in_daemon_thread
 from flashrun.plan.types import RunEvent
 from flashrun.store import Store
 from flashrun.store_errors import StoreError
@@ -70,6 +80,8 @@ from flashrun.store_errors import StoreError
 WORKERS: Final = 8
 PORT: Final = 8080
 FIRST_LISTS_SECONDS: Final = 15.0
+FLUSH_SECONDS: Final = 3.0
+"""Longest time for the traces that are left when the operator ends."""
 _RETRY_SECONDS: Final = 5.0
 _READINESS_SECONDS: Final = 0.5
 
@@ -121,12 +133,13 @@ async def _run(settings: Settings, kubeconfig: Path | None, port: int) -> int:
         cluster = login.with_answers(BoundedAnswers())
         runner = await health.serve(port)
         cleanup.push_async_callback(runner.cleanup)
+        send = await _open_sender(settings, cleanup)
         lease = Lease(cluster, cluster.namespace, settings.lease_name, settings.identity)
         cleanup.push_async_callback(lease.release)
         lag = asyncio.create_task(health.measure_lag())
         cleanup.callback(lag.cancel)
         stopped = asyncio.create_task(stop.wait())
-        work = asyncio.create_task(_act_with_lease(settings, cluster, lease, health))
+        work = asyncio.create_task(_act_with_lease(settings, cluster, lease, health, send))
         await asyncio.wait([stopped, work], return_when=asyncio.FIRST_COMPLETED)
         work.cancel()
         with contextlib.suppress(asyncio.CancelledError):
@@ -134,8 +147,28 @@ async def _run(settings: Settings, kubeconfig: Path | None, port: int) -> int:
     return 0 if stop.is_set() else 1
 
 
+async def _open_sender(settings: Settings, cleanup: contextlib.AsyncExitStack) -> Send | None:
+    """Return what sends traces, and let it send what is left when the lease has been released.
+
+    Nothing is loaded where no endpoint is set.
+    """
+    if not settings.traces_endpoint:
+        return None
+    from flashrun.controller.trace_sender import TraceSender
+
+    sender = TraceSender(settings.traces_endpoint)
+
+    async def flush() -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(FLUSH_SECONDS):
+                await in_daemon_thread(sender.flush)
+
+    cleanup.push_async_callback(flush)
+    return sender.send
+
+
 async def _act_with_lease(
-    settings: Settings, cluster: Cluster, lease: Lease, health: Health
+    settings: Settings, cluster: Cluster, lease: Lease, health: Health, send: Send | None
 ) -> None:
     """Wait for the API server, then for the lease; act until another replica takes the lease.
 
@@ -146,17 +179,21 @@ async def _act_with_lease(
         await asyncio.sleep(_RETRY_SECONDS)
     health.waits_for = ""
     await lease.acquire()
+    health.checks.append(lease.problem)
     operator_metrics.LEADING.set_function(lambda: lease.held)
-    await _until_first_ends(lease.renew_until_taken(), _act(settings, cluster, lease, health))
+    await _until_first_ends(lease.renew_until_taken(), _act(settings, cluster, lease, health, send))
 
 
-async def _act(settings: Settings, cluster: Cluster, lease: Lease, health: Health) -> None:
+async def _act(
+    settings: Settings, cluster: Cluster, lease: Lease, health: Health, send: Send | None
+) -> None:
     """Read the heartbeats once, then watch, poll and reconcile.
 
     Storage may be away: then runs say so, until the poller has read it.
     """
     health.waits_for = "storage has not been read yet"
     store = await _open_storage(settings)
+    store.check_writes(lambda: lease.held)
     prove = StartProbe(store, settings.platform.storage, lambda: lease.uid)
     heartbeats = HeartbeatPoller(store, prove=prove)
     heard: list[RunKey] = []
@@ -164,7 +201,8 @@ async def _act(settings: Settings, cluster: Cluster, lease: Lease, health: Healt
         heard = await call_heartbeats(heartbeats.poll)
     except StoreError as error:
         log.warning("storage cannot be used: %s", error)
-    await _run_workers(settings, cluster, store, heartbeats, heard, lease, health)
+    traces = RunTraces(store, send)
+    await _run_workers(settings, cluster, store, heartbeats, heard, lease, health, traces)
 
 
 async def _until_first_ends(*coroutines: Coroutine[Any, Any, None]) -> None:
@@ -188,19 +226,27 @@ async def _run_workers(
     heard: list[RunKey],
     lease: Lease,
     health: Health,
+    traces: RunTraces,
 ) -> None:
     """Watch, poll and reconcile until one of the tasks ends; runs in ``heard`` are due at once."""
     loop, platform = asyncio.get_running_loop(), settings.platform
     queue = Queue(loop.time)
     mirror = MirrorReader(store, platform)
-    cache = ObjectCache(len(platform.namespaces))
+    acting = cluster.checking_writes(lease.check)
+    operator_metrics.prepare(platform.namespaces, _pool_names(platform))
+    served = ServedNamespaces(
+        cluster,
+        _namespace_source(settings, acting),
+        lambda added: operator_metrics.prepare(added, _pool_names(platform)),
+    )
+    await served.probe()
+    cache = ObjectCache(len(served.wanted))
     usage = NamespaceUsage(cluster, store, platform.budgets)
     usage.publish()
     observer = Observer(cluster, store, heartbeats, mirror, cache=cache, usage=usage)
     known_runs = KnownRuns(store, lambda: lease.uid)
-    acting = cluster.checking_writes(lease.check)
     poster = EventPoster(acting, lambda: lease.held)
-    metrics = RunMetrics(cache.phases)
+    metrics = RunMetrics(cache.phases, is_served=lambda name: name in served.wanted)
     issuer = settings.access_issuer(store)
     reconciler = Reconciler(
         *(cluster, store, issuer, observer, known_runs, poster, platform),
@@ -208,20 +254,22 @@ async def _run_workers(
         cache=cache,
         metrics=metrics,
         usage=usage,
+        traces=traces,
     )
 
     async def handle(key: RunKey) -> float | None:
+        if key.namespace not in served.wanted:
+            return None  # it was left after the run became due
         async with lease.while_held():
             return await reconciler.handle(key)
 
     lease.on_regained.append(queue.hurry)
     REGISTRY.register(metrics)
-    operator_metrics.prepare(platform.namespaces, (pool.name for pool in platform.pools))
     operator_metrics.WAITING.set_function(lambda: len(queue))
     operator_metrics.OLDEST.set_function(queue.oldest_seconds)
 
     def add(key: RunKey, delay: float = 0.0) -> None:
-        if key.namespace in platform.namespaces:
+        if key.namespace in served.wanted:
             queue.add(key, delay)
 
     def add_from_thread(key: RunKey, delay: float) -> None:
@@ -236,12 +284,10 @@ async def _run_workers(
             reconciler.record_missed_deletions(known, uids, listed)
             heartbeats.delete_orphans(uids, listed, reconciler.record_missed_deletion)
 
-    served = ServedNamespaces(cluster, platform.namespaces)
-    await served.probe()
     lists = WatchLists(cache, served)
     watch = Watch(lambda: served.now, connect, add_from_thread, reconciler.record_deletion, cache)
     lost_events = LostEvents(cluster, cache, lambda: served.now, add, watch.begin_anew)
-    log.info("serving %s on %s", ", ".join(platform.namespaces), cluster.server)
+    log.info("serving %s on %s", ", ".join(served.wanted), cluster.server)
     watch.start()
     health.checks += [watch.problem, lambda: _overdue(queue)]
     try:
@@ -249,23 +295,37 @@ async def _run_workers(
             _report_readiness(acting, heartbeats, health),
             heartbeats.run(add),
             poster.run(),
+            traces.run(),
             give_back_free_memory(),
             _add_heard(heard, add, lists),
             served.run(),
             lost_events.run(),
-            resync(cluster, platform.namespaces, add, known_runs.read, clean_up, lists),
+            resync(cluster, lambda: served.wanted, add, known_runs.read, clean_up, lists),
             publish(
                 acting,
                 issuer,
                 platform,
                 Upstreams(platform.trainer, settings.upstreams),
                 mirror,
+                lambda: served.now,
                 lambda: heartbeats.problem if heartbeats.unsuitable else "",
             ),
             *(queue.work(handle) for _ in range(WORKERS)),
         )
     finally:
         watch.stop()
+
+
+def _pool_names(platform: Platform) -> Iterator[str]:
+    return (pool.name for pool in platform.pools)
+
+
+def _namespace_source(settings: Settings, cluster: Cluster) -> NamespaceSource:
+    """Return what says which namespaces are served; ``cluster`` writes only with the lease."""
+    platform, path = settings.platform, settings.path
+    if platform.follows_namespaces:
+        return FollowedNamespaces(cluster, platform, settings.namespace_objects)
+    return ListedNamespaces(platform.namespaces, partial(read_platform, path) if path else None)
 
 
 class WatchLists(StartLists):

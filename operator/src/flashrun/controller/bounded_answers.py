@@ -43,6 +43,7 @@ _OWNERS: Final = 8
 _UID: Final = 64
 """Most characters of a kind or a uid in one."""
 _NOTHING: Final = Raw(b"null")
+_NONE: Final = Raw(b"[]")
 
 
 class OwnerReference(Struct, omit_defaults=True):
@@ -198,6 +199,7 @@ class ContainerStatus(Struct, omit_defaults=True):
     """The state of one container."""
 
     name: str = ""
+    started: bool | None = None
     state: ContainerState | None = None
 
 
@@ -225,11 +227,19 @@ class ContainerSpec(Struct, omit_defaults=True):
     resources: Resources = field(default_factory=Resources)
 
 
+class InitContainerSpec(Struct, omit_defaults=True, rename="camel"):
+    """An init container of a pod, which is a sidecar when it is always restarted."""
+
+    name: str = ""
+    restart_policy: str | None = None
+
+
 class PodSpec(Struct, rename="camel"):
-    """Where a pod runs."""
+    """Where a pod runs, and what in it."""
 
     node_name: str = ""
-    containers: Raw = _NOTHING
+    init_containers: Raw = _NONE
+    containers: Raw = _NONE
 
 
 class PodObject(Struct):
@@ -541,15 +551,23 @@ def _workload(request: Request, workload: WorkloadObject) -> Object:
 
 
 def _pod(request: Request, pod: PodObject) -> Object:
-    containers: list[Object] = []
-    if not has_more_values(pod.spec.containers, SPEC_VALUES):
-        decoded = msgspec.json.decode(pod.spec.containers, type=list[ContainerSpec] | None)
-        containers = [_plain(container) for container in decoded or ()]
+    spec = {
+        "nodeName": pod.spec.node_name,
+        "initContainers": _containers(pod.spec.init_containers, list[InitContainerSpec])[:_ENTRIES],
+        "containers": _containers(pod.spec.containers, list[ContainerSpec]),
+    }
     return {
         "metadata": _metadata(request, pod.metadata),
-        "spec": {"nodeName": pod.spec.node_name, "containers": containers},
+        "spec": spec,
         "status": _plain(pod.status),
     }
+
+
+def _containers(raw: Raw, shape: type[list[_Shape]]) -> list[Object]:
+    """Return what is read of a pod's containers; nothing of more than a pod of ours can have."""
+    if has_more_values(raw, SPEC_VALUES):
+        return []
+    return [_plain(item) for item in msgspec.json.decode(raw, type=shape)]
 
 
 def _with_data(request: Request, item: ObjectWithData) -> Object:

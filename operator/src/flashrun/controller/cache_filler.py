@@ -27,6 +27,8 @@ from flashrun.plan.types import Object
 
 SHORT_SECONDS: Final = 0.2
 """Time from a change of a Job, a pod or a status to the pass over its run."""
+NEW_JOB_SECONDS: Final = 1.0
+"""The same for a Job that appears: a pass has created it, and its pods follow in a moment."""
 OWN_WRITE_SECONDS: Final = 10.0
 """The same for a status that this process is known to have written."""
 
@@ -91,7 +93,8 @@ class CacheFiller(Receiver):
         A new run, a change of its spec, its deletion and its end have no delay.
         """
         if kind != names.KIND:
-            return SHORT_SECONDS
+            new_job = kind == "Job" and before is None
+            return NEW_JOB_SECONDS if new_job else SHORT_SECONDS
         if before is None or before.generation != item.generation or item.settled:
             return 0.0
         return OWN_WRITE_SECONDS if self._cache.is_own_write(namespace, item) else SHORT_SECONDS

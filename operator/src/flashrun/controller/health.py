@@ -1,8 +1,8 @@
 """Health probes, and the metrics endpoint.
 
-``/healthz`` fails when a restart would help: the event loop lags, watches are missing, or a run has
-been due for too long. ``/readyz`` succeeds when this replica acts and has read storage, or waits
-for the lease.
+``/healthz`` fails when a restart would help: the event loop lags, watches are missing or blind, the
+lease was taken and is not renewed, or a run has been due for too long. ``/readyz`` succeeds when
+this replica acts and has read storage, or waits for the lease.
 """
 
 import asyncio

@@ -27,6 +27,13 @@ HOLD_SECONDS: Final = 5.5
 RETRY_SECONDS: Final = 1.0
 TRY_SECONDS: Final = 2.5
 """Longest time for one renewal, so that another one fits into the time that is held."""
+NOT_RENEWED_SECONDS: Final = 120.0
+"""After so long without a renewal, a restart is due: longer than most outages of an API server.
+
+It comes once: a process that is started again waits for the API server before it takes the lease.
+"""
+STUCK_SECONDS: Final = 20.0
+"""Each try ends in a few seconds: after so long without one, nothing tries any more."""
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +59,7 @@ class Lease:
         """Uid of the Lease, from when it is held; a restored cluster has the same one."""
         self._clock = clock
         self._renewed: float | None = None
+        self._tried = clock()
         self._seen: tuple[Any, float] = (None, 0.0)
         self._mine: dict[str, Any] | None = None
         """The Lease as this process has last written it."""
@@ -86,6 +94,17 @@ class Lease:
         """Raise ``NotLeading`` unless this process may act now."""
         if not self.held:
             raise NotLeading("this replica does not hold the lease")
+
+    def problem(self) -> str:
+        """Return why the lease, which this process has taken, is not renewed; else nothing."""
+        if self._renewed is None:
+            return ""
+        silence, age = self._clock() - self._tried, self._clock() - self._renewed
+        if silence > STUCK_SECONDS:
+            return f"nothing has tried to renew the lease for {silence:.0f} s"
+        if age > NOT_RENEWED_SECONDS:
+            return f"the lease has not been renewed for {age:.0f} s"
+        return ""
 
     async def renew_until_taken(self) -> None:
         """Renew the lease; return when another replica has taken it.
@@ -154,7 +173,7 @@ class Lease:
 
     async def _try_to_renew(self, seconds: float = TRY_SECONDS) -> bool:
         """Take or renew the lease within ``seconds``; return whether this process holds it."""
-        sent = self._clock()
+        sent = self._tried = self._clock()
         try:
             async with asyncio.timeout(seconds):
                 taken = await self._write_unless_held()

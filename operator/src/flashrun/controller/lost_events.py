@@ -7,6 +7,7 @@ is cheap: the API server sends no content, and only names and versions are compa
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Mapping
 from typing import Final, NamedTuple
 
@@ -17,11 +18,11 @@ from flashrun.controller import operator_metrics
 from flashrun.controller.cache_filler import Add
 from flashrun.controller.object_cache import ObjectCache
 from flashrun.controller.queue import RunKey
-from flashrun.controller.served_namespaces import WATCHED_KINDS
-from flashrun.controller.watched_objects import version_number
+from flashrun.controller.watched_objects import WATCHED_KINDS, version_number
 
 CHECK_SECONDS: Final = 30.0
-PATIENCE_SECONDS: Final = 5.0
+"""From the begin of one comparison to that of the next."""
+PATIENCE_SECONDS: Final = 2.0
 """How long a watch may be behind a list."""
 _LOOK_SECONDS: Final = 0.5
 
@@ -50,41 +51,63 @@ class LostEvents:
 
     async def run(self) -> None:
         """Compare for ever."""
+        pause = CHECK_SECONDS
         while True:
-            await asyncio.sleep(CHECK_SECONDS)
+            await asyncio.sleep(pause)
+            began = time.monotonic()
             await self.check()
+            pause = max(_LOOK_SECONDS, CHECK_SECONDS - (time.monotonic() - began))
 
     async def check(self) -> None:
         """Compare once. Where something was not shown, the cache is not believed any more.
 
-        The runs that it concerns are due, and the watches begin anew.
+        The runs that it concerns are due, and the watches begin anew. Other namespaces are compared
+        the next time: watches that begin anew list everything, and show nothing until then.
         """
         for namespace in self._namespaces():
-            for kind in WATCHED_KINDS:
-                if not self._cache.is_complete(kind, namespace):
-                    continue  # a list goes on, or the cache is not believed
-                try:
-                    await self._check(kind, namespace)
-                except ClusterError as error:
-                    log.warning("%s cannot be compared: %s", kind, error)
+            found = await asyncio.gather(
+                *(
+                    self._find_lost(kind, namespace)
+                    for kind in WATCHED_KINDS
+                    # else a list goes on, or the cache is not believed
+                    if self._cache.is_complete(kind, namespace)
+                )
+            )
+            if not (run_names := [name for lost in found for name in lost.values()]):
+                continue
+            operator_metrics.LOST_EVENTS.inc(len(run_names))
+            for kind in WATCHED_KINDS:  # a pass that believed one of them would see half of it
+                self._cache.distrust(kind, namespace)
+            self._begin_anew()
+            for run_name in filter(None, set(run_names)):
+                self._add(RunKey(namespace, run_name), 0.0)
+            return
 
-    async def _check(self, kind: str, namespace: str) -> None:
+    async def _find_lost(self, kind: str, namespace: str) -> dict[str, str]:
+        """Return the objects whose change was not shown: name → name of the run."""
+        try:
+            lost = await self._compare(kind, namespace)
+        except ClusterError as error:
+            log.warning("%s cannot be compared: %s", kind, error)
+            return {}
+        if lost:
+            log.warning(
+                "a watch of %s in namespace %s has not shown %d", kind, namespace, len(lost)
+            )
+        return lost
+
+    async def _compare(self, kind: str, namespace: str) -> dict[str, str]:
         before = {name: item.version for name, item in self._cache.shown(kind, namespace).items()}
         listed = await self._list(kind, namespace)
         waited = 0.0
         while lost := self._lost(kind, namespace, before, listed):
-            if waited >= PATIENCE_SECONDS or not self._cache.is_complete(kind, namespace):
+            if not self._cache.is_complete(kind, namespace):
+                return {}
+            if waited >= PATIENCE_SECONDS:
                 break
             await asyncio.sleep(_LOOK_SECONDS)
             waited += _LOOK_SECONDS
-        if not lost or not self._cache.is_complete(kind, namespace):
-            return
-        log.warning("a watch of %s in namespace %s has not shown %d", kind, namespace, len(lost))
-        operator_metrics.LOST_EVENTS.inc(len(lost))
-        self._cache.distrust(kind, namespace)
-        self._begin_anew()
-        for run_name in filter(None, set(lost.values())):
-            self._add(RunKey(namespace, run_name), 0.0)
+        return lost
 
     async def _list(self, kind: str, namespace: str) -> dict[str, _Listed]:
         labels = () if kind == names.KIND else (names.RUN_UID_LABEL,)

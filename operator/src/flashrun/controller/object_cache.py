@@ -16,8 +16,12 @@ from typing import Final
 
 from flashrun.api import names
 from flashrun.controller.queue import RunKey
-from flashrun.controller.served_namespaces import WATCHED_KINDS
-from flashrun.controller.watched_objects import WatchedObject, read_text, version_number
+from flashrun.controller.watched_objects import (
+    WATCHED_KINDS,
+    WatchedObject,
+    read_text,
+    version_number,
+)
 from flashrun.plan.types import Object
 
 FRESH_SECONDS: Final = 100.0
@@ -61,7 +65,9 @@ class ObjectCache:
 
     def __init__(self, namespaces: int = 1, clock: Callable[[], float] = time.monotonic) -> None:
         self._lock, self._clock = threading.Lock(), clock
-        self._namespace_bytes = min(NAMESPACE_BYTES, TOTAL_BYTES // max(1, namespaces))
+        self._namespace_bytes = _share(namespaces)
+        self._total = 0
+        """Bytes of text of all namespaces: more than their shares after namespaces have come."""
         self._collections: dict[tuple[str, str], _Collection] = {}
         self._used: Counter[tuple[str, str | None]] = Counter()
         """Bytes of text of each namespace, and in it of each run by its uid."""
@@ -95,7 +101,8 @@ class ObjectCache:
                 collection.flawed = True
                 return before
             item = self._bounded(namespace, item)
-            collection.objects[item.name] = item
+            since = self._clock() if before is None or before.uid != item.uid else before.since
+            collection.objects[item.name] = item._replace(since=since)
             collection.by_run.setdefault(item.run_uid, {})[item.name] = None
             if collection.listing is not None:
                 collection.listing.add(item.name)
@@ -123,14 +130,16 @@ class ObjectCache:
         with self._lock:
             self._collection(kind, namespace).flawed = True
 
-    def forget_namespaces_except(self, namespaces: tuple[str, ...]) -> None:
-        """Forget all objects of namespaces that are no longer watched."""
+    def follow_namespaces(self, namespaces: tuple[str, ...]) -> None:
+        """Share the room between ``namespaces``, and forget all objects of others."""
         with self._lock:
+            self._namespace_bytes = _share(len(namespaces))
             for kind, namespace in list(self._collections):
                 if namespace not in namespaces:
                     del self._collections[kind, namespace]
             for place in [place for place in self._used if place[0] not in namespaces]:
-                del self._used[place]
+                size = self._used.pop(place)
+                self._total -= size if place[1] is None else 0
 
     # --- what this process writes -------------------------------------------------------------
 
@@ -174,6 +183,18 @@ class ObjectCache:
                 return None
             text = item.text
         return read_text(names.KIND, text)
+
+    def known_since(self, key: RunKey) -> float | None:
+        """Return when a run was first shown, by the clock of this cache; None: it is not known."""
+        with self._lock:
+            item = self._collection(names.KIND, key.namespace).objects.get(key.name)
+            return item.since if item is not None else None
+
+    def phase(self, key: RunKey) -> str:
+        """Return the phase of a run as it was written; empty without one, or if it is not known."""
+        with self._lock:
+            item = self._collection(names.KIND, key.namespace).objects.get(key.name)
+            return item.phase if item is not None else ""
 
     def children(self, kind: str, namespace: str, run_uid: str) -> tuple[Object, ...] | None:
         """Return the Jobs or pods with the label of a run, by name; None: they have to be read."""
@@ -278,13 +299,20 @@ class ObjectCache:
         no_room = (
             self._used[namespace, item.run_uid] + size > RUN_BYTES
             or self._used[namespace, None] + size > self._namespace_bytes
+            or self._total + size > TOTAL_BYTES
         )
         item = item._replace(text=None) if no_room else item
         self._count(namespace, item, 1)
         return item
 
     def _count(self, namespace: str, item: WatchedObject, sign: int) -> None:
+        self._total += sign * len(item.text or b"")
         for place in ((namespace, None), (namespace, item.run_uid)):
             self._used[place] += sign * len(item.text or b"")
             if not self._used[place]:
                 del self._used[place]
+
+
+def _share(namespaces: int) -> int:
+    """Return the room of one of so many namespaces."""
+    return min(NAMESPACE_BYTES, TOTAL_BYTES // max(1, namespaces))

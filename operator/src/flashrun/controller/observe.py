@@ -11,7 +11,8 @@ import time
 from collections.abc import Callable, Iterator
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from datetime import UTC, datetime
+from typing import Any, Final, NamedTuple
 
 from flashrun.api import names
 from flashrun.api.reasons import TERMINAL
@@ -84,10 +85,18 @@ WAITING_SECONDS: Final = 2.0
 """How long something waits before Events are read about it, which are not watched."""
 FRESH_SECONDS: Final = 60.0
 """How long a listing of a run's files is used while its heartbeat reports no new commit."""
+NEW_SECONDS: Final = 5.0
+"""For how long a run without a status is a new one, whoever may have seen it."""
+QUEUED_SECONDS: Final = 60.0
+"""The same of a run that was created while this process was the operator: many may be due at once.
+"""
+POINTER_SECONDS: Final = 5.0
+"""For how long it is known which version of an environment is the newest."""
 JOBS_LIMIT: Final = 64
 """Most Jobs of one run that a pass looks at: its newest Job, and the newest others."""
 PODS_LIMIT: Final = 128
 """Most pods of one run that a pass looks at: the newest."""
+_POINTERS_LIMIT: Final = 1_000
 _TRUE: Final = "true"
 
 log = logging.getLogger(__name__)
@@ -100,6 +109,13 @@ class _CachedView:
     mark: object
     read_at: float
     view: StorageView
+
+
+class _ReadPointer(NamedTuple):
+    """The newest version of an environment, and when it was asked for."""
+
+    asked_at: float
+    pointer: EnvironmentPointer
 
 
 class Observer:
@@ -127,6 +143,8 @@ class Observer:
         self._pull_failures = PullFailures(clock)
         self._own = OwnObjects(clock)
         self._waiting_since: dict[str, dict[str, float]] = {}
+        self._began = datetime.now(UTC)
+        self._pointers: dict[str, _ReadPointer] = {}
 
     async def read(self, run: FlashRun, *, cached: bool = False) -> Observed:
         """Return everything that a decision about ``run`` needs.
@@ -165,10 +183,16 @@ class Observer:
                 self._heartbeats.unread_etag(run.uid),
             ),
             pull_failed_seconds=self._pull_failures.measure(run.uid, pods),
+            source_phase=self._source_phase(run),
             namespace_budget=await self._usage.budget(run.namespace) if self._usage else None,
         )
         # Last: what is decided from it is noted before another pass reads it.
         return replace(observed, sweep=await self._sweeps.view(run))
+
+    @property
+    def storage_problem(self) -> str:
+        """Why storage could not be read the last time; empty when it could."""
+        return self._heartbeats.problem
 
     def note_launch(self, run: FlashRun) -> None:
         """Note that the first Job of ``run`` is about to be created."""
@@ -379,6 +403,13 @@ class Observer:
             sources = {**dict.fromkeys(named, ref.name), **sources}
         return SecretLookup(sources, tuple(absent), tuple(unlabelled))
 
+    def _source_phase(self, run: FlashRun) -> str:
+        """Return how far the run is whose adapter ``run`` begins with."""
+        ref = run.spec.train.init_from_adapter
+        if ref is None or self._cache is None:
+            return ""
+        return self._cache.phase(RunKey(run.namespace, names.parse_ref(ref).run))
+
     # --- storage ------------------------------------------------------------------------------
 
     async def _storage(self, run: FlashRun, pods: tuple[Object, ...], cached: bool) -> StorageView:
@@ -400,15 +431,39 @@ class Observer:
             records = RunRecords(self._store)
             return replace(
                 view,
-                environment=records.read(
-                    names.environment_latest_key(run.spec.environment.id), EnvironmentPointer
-                ),
+                environment=self._environment(records, run, cached),
                 adapter_source=_adapter_source(records, run.namespace, ref) if ref else None,
                 refused=view.refused or records.refused,
                 too_many_files=view.too_many_files or records.too_many_files,
             )
         except StoreError as error:
             return StorageView(problem=str(error))
+
+    def _environment(
+        self, records: RunRecords, run: FlashRun, cached: bool
+    ) -> EnvironmentPointer | None:
+        """Return the newest version of the run's environment, as of its creation or later.
+
+        Many runs that are created at once share one answer. One from before the run was seen may
+        lack what its user has pushed for it; so may one for a run that has waited, for a Secret
+        or because it was suspended.
+        """
+        environment, since = run.spec.environment.id, None
+        if cached and self._cache is not None and not run.status.observed_generation:
+            since = self._cache.known_since(RunKey(run.namespace, run.name))
+        known, now = self._pointers.get(environment), self._clock()
+        if (
+            known is not None
+            and since is not None
+            and since < known.asked_at > now - POINTER_SECONDS
+        ):
+            return known.pointer
+        pointer = records.read(names.environment_latest_key(environment), EnvironmentPointer)
+        if pointer is not None:
+            if len(self._pointers) >= _POINTERS_LIMIT:
+                self._pointers.clear()
+            self._pointers[environment] = _ReadPointer(now, pointer)
+        return pointer
 
     def _mirrored_model(self, run: FlashRun, pinned: ResolvedRun | None) -> MirrorAnswer | None:
         if self._mirror is None:
@@ -427,7 +482,8 @@ class Observer:
         # Without a heartbeat, pods that have begun may have written something.
         quiet = heartbeat is not None or (cached and not any(pod.started for pod in read))
         if before is None or before.mark != mark or not fresh or not quiet:
-            before = _CachedView(mark, now, self._read_files(run))
+            view = StorageView() if cached and self._is_new(run) else self._read_files(run)
+            before = _CachedView(mark, now, view)
             self._views[run.uid] = before
         view, records = before.view, RunRecords(self._store)
         asked = not cached or run.spec.control.save_request
@@ -436,6 +492,18 @@ class Observer:
         )
         refused = self._heartbeats.refused(run.uid) or view.refused or records.refused
         return replace(view, heartbeat=heartbeat, control=control, refused=refused)
+
+    def _is_new(self, run: FlashRun) -> bool:
+        """Return whether a run was created a moment ago, so that storage has nothing of it yet.
+
+        Storage may know how an older run ended whose status somebody has removed. What another
+        process has done for a run is from before this one began.
+        """
+        if run.created is None or run.status.observed_generation or run.status.resolved is not None:
+            return False
+        age = (datetime.now(UTC) - run.created).total_seconds()
+        since = (run.created - self._began).total_seconds()
+        return abs(age) < NEW_SECONDS or (since > NEW_SECONDS and age < QUEUED_SECONDS)
 
     def _read_files(self, run: FlashRun) -> StorageView:
         known = self._verdicts.get(run.uid, {})

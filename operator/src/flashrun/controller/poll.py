@@ -351,7 +351,7 @@ def _key(heartbeat: Heartbeat) -> RunKey:
 
 async def resync(
     cluster: Cluster,
-    namespaces: tuple[str, ...],
+    namespaces: Callable[[], tuple[str, ...]],
     add: Add,
     read_known: Callable[[], Known],
     clean_up: Callable[[Known, AbstractSet[str], tuple[str, ...]], None],
@@ -372,7 +372,7 @@ async def resync(
         except StoreError as error:
             log.warning("runs that were deleted cannot be missed now: %s", error)
         try:
-            due, existing = await _list_runs(cluster, namespaces)
+            due, existing = await _list_runs(cluster, namespaces())
             await add_all(due, add, lists)
             await call_storage(clean_up, known, *existing)
         except StoreError as error:

@@ -10,6 +10,7 @@ import asyncio
 import hashlib
 import json
 import logging
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Set
 from datetime import UTC, datetime
@@ -54,11 +55,13 @@ async def publish(
     platform: Platform,
     upstreams: Upstreams,
     mirror: MirrorReader,
+    namespaces: Callable[[], Iterable[str]],
     storage_problem: Callable[[], str],
 ) -> None:
-    """Publish for ever; a failure in one namespace does not affect the others.
+    """Publish for ever in ``namespaces``, soon in one that comes.
 
-    ``storage_problem`` returns what storage lacks that runs need.
+    A failure in one namespace does not affect the others. ``storage_problem`` returns what storage
+    lacks that runs need.
     """
     content: MirrorContent | None = None
     while True:
@@ -68,11 +71,23 @@ async def publish(
             log.warning("the models of the mirror are published as last seen: %s", error)
         described = await describe_platform(cluster, platform, datetime.now(UTC), content)
         public = described.replace(storage_problem=storage_problem())
-        for namespace in platform.namespaces:
+        published = frozenset(namespaces())
+        for namespace in sorted(published):
+            if namespace not in namespaces():
+                continue  # it has gone meanwhile
             await _try(namespace, upstreams.publish_in(cluster, namespace, _LABELS))
             await _try(namespace, publish_in(cluster, issuer, platform, namespace, public))
         await _try(cluster.namespace, publish_mirror(cluster, issuer, platform))
-        await asyncio.sleep(EVERY_SECONDS)
+        await _wait_for_more(namespaces, published)
+
+
+async def _wait_for_more(namespaces: Callable[[], Iterable[str]], published: Set[str]) -> None:
+    """Wait until it is time to publish again, or one of ``namespaces`` is new."""
+    end = time.monotonic() + EVERY_SECONDS
+    # Another task asks the cluster, and any thread may read what it has found.
+    while time.monotonic() < end and published >= (now := frozenset(namespaces())):
+        published = now  # of one that has left, what was published is deleted
+        await asyncio.sleep(min(1.0, EVERY_SECONDS))
 
 
 async def _try(namespace: str, work: Awaitable[None]) -> None:
@@ -94,10 +109,18 @@ async def publish_in(
     Raises:
         ClusterError: one of them cannot be written.
         StoreError: storage issues no credentials.
+        SettingsError: too many orgs are bound to the namespace for one policy.
     """
     orgs = owned_orgs(namespace, platform.environments.owners)
     await cluster.apply(_config_map(namespace, public.replace(environment_orgs=orgs)))
-    policy = storage_policies.namespace_policy(platform.storage.bucket_arn, namespace, orgs)
+    storage = platform.storage
+    try:
+        policy = storage_policies.namespace_policy(
+            *(storage.bucket_arn, namespace, orgs, storage.policy_key),
+            weights=platform.mirror_readable,
+        )
+    except ValueError as error:
+        raise SettingsError(f"environments.owners: {error}") from None
     secret = SecretKey(namespace, names.STORAGE_USER_SECRET)
     await _renew_credentials(cluster, issuer, platform, secret, policy)
 

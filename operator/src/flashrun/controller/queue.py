@@ -14,7 +14,8 @@ from collections.abc import Awaitable, Callable
 from typing import Final, NamedTuple
 
 FIRST_RETRY_SECONDS: Final = 0.5
-LONGEST_RETRY_SECONDS: Final = 120.0
+LONGEST_RETRY_SECONDS: Final = 40.0
+"""What a run failed for may be over: within a minute it is tried again, the jitter included."""
 
 
 class RunKey(NamedTuple):
@@ -24,6 +25,14 @@ class RunKey(NamedTuple):
     name: str
 
 
+class Promised(float):
+    """Seconds until a key is due again, which may then wait for others for ``PATIENCE_SECONDS``."""
+
+
+PATIENCE_SECONDS: Final = 3.0
+"""How long a key that was promised waits in a long queue before it overtakes the others."""
+
+
 class Queue:
     """A queue of keys for several workers; all calls are made in one event loop."""
 
@@ -31,6 +40,8 @@ class Queue:
         self._clock = clock
         self._due: dict[RunKey, float] = {}
         self._later: list[tuple[float, RunKey]] = []
+        self._promised: list[tuple[float, RunKey]] = []
+        """When keys overtake others, unless they were handled before."""
         self._ready: OrderedDict[str, OrderedDict[RunKey, None]] = OrderedDict()
         self._active: dict[RunKey, float] = {}
         self._failures: dict[RunKey, int] = {}
@@ -49,8 +60,8 @@ class Queue:
         """Pass keys that are due to ``handle``, one after the other, for ever.
 
         Several calls of ``work`` handle several keys at a time. ``handle`` returns the seconds
-        until the key is due again, or None. It logs its own exceptions; after one, the key is
-        retried with back-off.
+        until the key is due again, ``Promised`` or not, or None. It logs its own exceptions; after
+        one, the key is retried with back-off.
         """
         while True:
             key = await self._next()
@@ -67,6 +78,9 @@ class Queue:
                 self._changed.set()
             if delay is not None:
                 self.add(key, delay)
+            if isinstance(delay, Promised):
+                latest = self._clock() + delay + PATIENCE_SECONDS
+                heapq.heappush(self._promised, (latest, key))
 
     def hurry(self) -> None:
         """Retry at once all keys that failed: what they failed for may be over."""
@@ -106,6 +120,10 @@ class Queue:
             due, key = heapq.heappop(self._later)
             if self._due.get(key) == due:
                 self._ready.setdefault(key.namespace, OrderedDict())[key] = None
+        while self._promised and self._promised[0][0] <= now:
+            _, key = heapq.heappop(self._promised)
+            if key in (keys := self._ready.get(key.namespace, OrderedDict())):
+                keys.move_to_end(key, last=False)
 
     async def _wait(self) -> None:
         self._changed.clear()

@@ -1,7 +1,12 @@
 """One pass over one run: parse, observe, decide, act, report.
 
 The order of the writes makes a crash at any point harmless: what a pod needs exists before its Job,
-and the status is written last, once, as a whole. A pass with nothing to do writes nothing.
+and so does what the Job is created from, in the status or in storage. In other passes the status is
+written last. It is written once, as a whole. A pass with nothing to do writes nothing.
+
+The first pass over a run that gets its Job at once leaves the status to the next one, a moment
+later, which has the uid of the Job and knows of its pods: one write in place of two. Until then the
+status is in memory, and what was chosen in storage.
 """
 
 import asyncio
@@ -19,8 +24,9 @@ from flashrun.api import names
 from flashrun.api.base import error_sentences
 from flashrun.api.platform import Platform
 from flashrun.api.reasons import TERMINAL
-from flashrun.api.records import Claim, Ending, RunIdentity
+from flashrun.api.records import Claim, Ending, RunIdentity, StorageAccess
 from flashrun.api.resource import FlashRun, FlashRunStatus
+from flashrun.api.run_record import RunRecord
 from flashrun.api.times import parse_time
 from flashrun.cluster import Cluster
 from flashrun.cluster_errors import (
@@ -33,6 +39,7 @@ from flashrun.cluster_errors import (
     TooLarge,
 )
 from flashrun.controller import json_logs, operator_metrics
+from flashrun.controller.all_of import all_of
 from flashrun.controller.events import EventPoster, Subject
 from flashrun.controller.known_runs import KnownRuns
 from flashrun.controller.lease import NotLeading
@@ -40,9 +47,10 @@ from flashrun.controller.namespace_usage import NamespaceUsage
 from flashrun.controller.object_cache import ObjectCache
 from flashrun.controller.observe import JOBS_LIMIT, Observer
 from flashrun.controller.pass_errors import explain_error
-from flashrun.controller.queue import RunKey
+from flashrun.controller.queue import Promised, RunKey
 from flashrun.controller.run_copies import RunCopies
 from flashrun.controller.run_metrics import RunMetrics
+from flashrun.controller.run_traces import RunTraces
 from flashrun.controller.status_writer import StatusWriter
 from flashrun.controller.storage_access import AccessIssuer
 from flashrun.controller.storage_threads import call_storage
@@ -64,14 +72,23 @@ from flashrun.plan.gpu_time import GpuTime, used_until
 from flashrun.plan.objects import is_owned_by
 from flashrun.plan.pods import read_pod
 from flashrun.plan.policies.lost_node import lost_pod_status
-from flashrun.plan.run_status import with_access_expiry, with_job_uid, with_pinned_job
-from flashrun.plan.types import AccessGrant, Decision, Object, RunEvent
+from flashrun.plan.run_status import with_access_expiry, with_pinned_job
+from flashrun.plan.types import (
+    AccessGrant,
+    Decision,
+    Object,
+    RunEvent,
+    SecretCopy,
+    StorageView,
+)
 from flashrun.store import Store
 from flashrun.store_errors import Corrupt, KeyExists, StoreError
 
 log = logging.getLogger(__name__)
 
 
+UNWRITTEN_SECONDS: Final = 1.0
+"""After how long a pass is due that writes the status which another one has left to it."""
 REPORT_SECONDS: Final = 10.0
 """Longest time to write why a pass ended; the API server may be the reason."""
 _BLOCKED_FIELDS: Final = frozenset({"observedGeneration", "phase", "conditions", "pending"})
@@ -106,6 +123,7 @@ class Reconciler:
         cache: ObjectCache | None = None,
         metrics: RunMetrics | None = None,
         usage: NamespaceUsage | None = None,
+        traces: RunTraces | None = None,
     ) -> None:
         self._usage = usage or NamespaceUsage(cluster, store, {})
         self._cluster = cluster.checking_writes(self._check_leading)
@@ -113,10 +131,16 @@ class Reconciler:
         self._known, self._records = known, RunCopies(store)
         self._poster, self._cache = poster, cache
         self._metrics = metrics or RunMetrics()
+        self._traces = traces or RunTraces(store, None)
         self._platform, self._issuer = platform, issuer
         self._leading, self._clock = leading, clock
         self._unpinned_jobs: dict[str, str] = {}
         """Uid of a run → uid of the Job that this process created, and has not pinned yet."""
+        self._statuses_fail = False
+        """Whether the API server has refused the last status, of whatever run."""
+        self._unwritten: dict[RunKey, tuple[str, FlashRunStatus]] = {}
+        """Run → its uid, and the status that a pass has left to the next one, which always comes.
+        """
 
     async def handle(self, key: RunKey) -> float | None:
         """Make a pass and log its error; return the seconds until the next one is due, or None."""
@@ -152,6 +176,7 @@ class Reconciler:
             return None
         if manifest is None:
             self._metrics.forget(key)
+            self._unwritten.pop(key, None)
             return None  # owner references clean up without the operator
         json_logs.note_uid(manifest["metadata"]["uid"])
         if "deletionTimestamp" in manifest["metadata"]:
@@ -187,18 +212,67 @@ class Reconciler:
         return await self._cluster.find(names.KIND, key.namespace, key.name)
 
     async def _pass_over(self, run: FlashRun, writer: StatusWriter, cached: bool) -> float | None:
-        seen = with_pinned_job(run, self._unpinned_jobs.get(run.uid, ""))
+        seen, problem = await self._with_choices(run)
+        seen = with_pinned_job(seen, self._unpinned_jobs.get(run.uid, ""))
         observed = await self._observer.read(seen, cached=cached)
+        if problem and not observed.storage.problem:
+            observed = replace(observed, storage=StorageView(problem=problem))
         decision = decide(seen, observed, self._platform, self._clock())
         if cached and needs_confirmation(seen, decision):
             raise _Unconfirmed
         if any(manifest["kind"] == "Job" for manifest in decision.apply):
             self._observer.note_launch(run)
-        if run.status.phase not in TERMINAL and not observed.storage.problem:
-            await self._note(run, decision)
-        decision = await self._carry_out(run, writer, decision)
-        await self._report(run, writer, decision)
+        noting = run.status.phase not in TERMINAL and not observed.storage.problem
+        later = cached and noting and self._may_be_written_later(seen, decision)
+        issued: tuple[Decision, StorageAccess | None]
+        issued, _ = await all_of(
+            self._issue_access(run, decision),
+            self._note(run, decision) if noting and not later else None,
+        )
+        decision, access = issued
+        try:
+            await self._carry_out(run, writer, decision, access, later=later)
+            if later:
+                self._unwritten[_key(run)] = (run.uid, decision.status)
+                self._post_events(run, decision)
+                return Promised(UNWRITTEN_SECONDS)
+            await self._report(run, writer, decision)
+        finally:  # also of what is pinned before something is refused
+            if writer.written is not None:
+                self._traces.note(run, writer.written, observed)
         return decision.requeue_seconds
+
+    async def _with_choices(self, run: FlashRun) -> tuple[FlashRun, str]:
+        """Return a run with what was chosen for it and its status does not say yet.
+
+        With it comes what is wrong with storage, if that cannot be read. While that is known, no
+        pass waits for storage.
+        """
+        if run.status.resolved is not None or run.status.phase in TERMINAL:
+            return run, ""
+        uid, unwritten = self._unwritten.get(_key(run), ("", run.status))
+        if uid == run.uid:
+            return run.replace(status=unwritten), ""
+        if problem := self._observer.storage_problem:
+            return run, problem
+        try:
+            chosen = await call_storage(self._known.choices, run)
+        except StoreError as error:
+            return run, str(error)
+        return run.replace(status=run.status.replace(resolved=chosen)) if chosen else run, ""
+
+    def _may_be_written_later(self, run: FlashRun, decision: Decision) -> bool:
+        """Return whether a run gets its Job at first sight, so that the next pass comes at once.
+
+        What is chosen can be noted only with a run that storage does not know yet. While no status
+        can be written, nothing begins that nobody sees.
+        """
+        if self._statuses_fail:
+            return False
+        status = run.status
+        first = not status.observed_generation and status.resolved is None
+        begins = any(manifest["kind"] == "Job" for manifest in decision.apply)
+        return first and begins and not self._known.has_noted(identity_of_run(run))
 
     async def _pass_over_deleted(self, key: RunKey, manifest: Object) -> float | None:
         """End a run that is being deleted and that finalizers still hold, and say so in its status.
@@ -253,19 +327,27 @@ class Reconciler:
             await self._cluster.delete("Job", key.namespace, name, uid=metadata["uid"])
         return not await self._cluster.newest("Pod", key.namespace, labels, 1, rank_pod)
 
-    async def _note(self, run: FlashRun, decision: Decision) -> None:
+    async def _note(self, run: FlashRun, decision: Decision, *, with_choices: bool = False) -> None:
         """Remember in storage that the run exists, at the latest before it gets a Job.
+
+        ``with_choices`` remembers what was chosen for it, too.
 
         Raises:
             _Blocked: storage does not take it, and the run would get a Job.
         """
         self._check_leading()
         begins = any(manifest["kind"] == "Job" for manifest in decision.apply)
+        identity = identity_of_run(run)
         try:
             used = decision.status.gpu_seconds != run.status.gpu_seconds
-            if begins or used or not self._known.has_noted(identity_of_run(run)):
-                await call_storage(self._records.write, run, decision.status)
-            await call_storage(self._known.note, identity_of_run(run))
+            noted = self._known.has_noted(identity)
+            record = RunRecord.of(run, decision.status) if with_choices else None
+            await all_of(
+                None if noted else call_storage(self._known.note, identity, record),
+                call_storage(self._records.write, run, decision.status)
+                if begins or used or not noted
+                else None,
+            )
         except StoreError as error:
             if begins:
                 raise _Blocked(error, unnoted(run, str(error), self._clock())) from error
@@ -273,31 +355,37 @@ class Reconciler:
 
     # --- act ----------------------------------------------------------------------------------
 
-    async def _carry_out(self, run: FlashRun, writer: StatusWriter, decision: Decision) -> Decision:
-        """Do everything but the report; return the decision with the uid of a new Job.
+    async def _carry_out(
+        self,
+        run: FlashRun,
+        writer: StatusWriter,
+        decision: Decision,
+        access: StorageAccess | None,
+        *,
+        later: bool,
+    ) -> None:
+        """Do everything but the report.
 
-        What a Job is created from is pinned before: a crash leaves nothing that status lacks.
+        What the pods of a Job need is written at the same time, and exists before the Job. What it
+        is created from is pinned before, too, or noted in storage where the status is written
+        ``later``: a crash leaves nothing that is known nowhere.
         """
-        if decision.secrets or decision.access or decision.apply or decision.delete:
+        if decision.secrets or access or decision.apply or decision.delete:
             self._observer.forget_own(run.uid)
-        if any(manifest["kind"] == "Job" for manifest in decision.apply):
-            await self._pin(run, writer, decision.status)
-        if decision.secrets is not None:
+        jobs = [manifest for manifest in decision.apply if manifest["kind"] == "Job"]
+        copy, grant = decision.secrets, decision.access
+        await all_of(
+            self._note(run, decision, with_choices=True) if later else None,
+            self._pin(run, writer, decision.status) if jobs and not later else None,
+            self._copy_secrets(run, copy) if copy is not None else None,
+            self._write_access(run, grant, access) if grant and access else None,
+            *(self._create(run, manifest) for manifest in decision.apply if manifest not in jobs),
+        )
+        for manifest in jobs:
             self._check_leading()
-            copy = decision.secrets
-            metadata = await self._cluster.copy_keys(copy.metadata, copy.sources)
-            self._observer.wrote_own(run, "Secret", metadata)
-        if decision.access is not None:
-            decision = await self._renew_access(run, decision, decision.access)
-        for manifest in decision.apply:
-            self._check_leading()
-            if manifest["kind"] == "Job":
-                job = await self._cluster.create(manifest)
-                self._wrote("Job", run, job["metadata"])
-                self._unpinned_jobs[run.uid] = job["metadata"]["uid"]
-                decision = with_job_uid(decision, job["metadata"]["uid"])
-            else:
-                await self._apply(run, manifest)
+            job = await self._cluster.create(manifest)
+            self._wrote("Job", run, job["metadata"])
+            self._unpinned_jobs[run.uid] = job["metadata"]["uid"]
         for patch in decision.patch:
             self._check_leading()
             metadata = await self._cluster.patch(patch.kind, run.namespace, patch.name, patch.body)
@@ -316,27 +404,43 @@ class Reconciler:
             await call_storage(self._store.put_json, key, decision.control)
         if decision.delete_keys:
             await call_storage(self._store.delete, decision.delete_keys)
-        return decision
 
-    async def _apply(self, run: FlashRun, manifest: Object) -> None:
-        metadata = await self._cluster.apply(manifest)
+    async def _pin(self, run: FlashRun, writer: StatusWriter, status: FlashRunStatus) -> None:
+        """Write what was chosen for a run before it takes effect.
+
+        The rest of the status is written with it: only the uid of the Job is left for the next
+        pass, which the Job itself asks for.
+        """
+        if status.resolved != run.status.resolved:
+            await self._write_status(run, writer, status)
+
+    async def _copy_secrets(self, run: FlashRun, copy: SecretCopy) -> None:
+        self._check_leading()
+        metadata = await self._cluster.copy_keys(copy.metadata, copy.sources)
+        self._observer.wrote_own(run, "Secret", metadata)
+
+    async def _create(self, run: FlashRun, manifest: Object) -> None:
+        """Create what pods need, which costs the API server less than applying it.
+
+        What exists already is from a process that ended before it could pin the run.
+        """
+        self._check_leading()
+        try:
+            metadata = (await self._cluster.create(manifest))["metadata"]
+        except AlreadyExists:
+            metadata = await self._cluster.apply(manifest)
         is_config_map = manifest["kind"] == "ConfigMap"
         item = {**manifest, "metadata": metadata} if is_config_map else metadata
         self._observer.wrote_own(run, manifest["kind"], item)
-
-    async def _pin(self, run: FlashRun, writer: StatusWriter, status: FlashRunStatus) -> None:
-        """Write what was chosen for a run, and only that, before it takes effect."""
-        if status.resolved != run.status.resolved:
-            await writer.write({"resolved": status.to_patch()["resolved"]})
 
     def _wrote(self, kind: str, run: FlashRun, metadata: Object) -> None:
         if self._cache is not None:
             self._cache.wrote(kind, run.namespace, run.uid, metadata)
 
-    async def _renew_access(
-        self, run: FlashRun, decision: Decision, grant: AccessGrant
-    ) -> Decision:
-        """Write credentials for storage; return the decision with what became of it.
+    async def _issue_access(
+        self, run: FlashRun, decision: Decision
+    ) -> tuple[Decision, StorageAccess | None]:
+        """Issue credentials for storage if any are due; return the decision with what became of it.
 
         Where storage issues none, the rest of the pass goes on, unless a Job would be created
         whose pods cannot start without them.
@@ -344,25 +448,26 @@ class Reconciler:
         Raises:
             _Blocked: storage issued no credentials, and a new Job needs them.
         """
+        grant = decision.access
+        if grant is None:
+            return decision, None
         try:
-            expires = await self._write_access(run, grant)
+            access = await call_storage(self._issuer.issue, grant)
         except StoreError as error:
             log.warning("%s", error)
             message, now = str(error), self._clock()
             if not grant.renewal and any(item["kind"] == "Job" for item in decision.apply):
                 raise _Blocked(error, unissued_access(run, message, now)) from error
             status = with_old_access(decision.status, run, message, now)
-            return replace(decision, status=status)
-        return with_access_expiry(decision, expires)
+            return replace(decision, status=status), None
+        return with_access_expiry(decision, access.expires), access
 
-    async def _write_access(self, run: FlashRun, grant: AccessGrant) -> datetime | None:
+    async def _write_access(self, run: FlashRun, grant: AccessGrant, access: StorageAccess) -> None:
         """Write new credentials; raises ``AlreadyExists`` if there are some that the pass lacks."""
-        access = await call_storage(self._issuer.issue, grant)
         self._check_leading()
         write = self._cluster.put_secret if grant.renewal else self._cluster.create_secret
         metadata = await write(*access_secret(grant.metadata, access))
         self._observer.wrote_own(run, "Secret", metadata)
-        return access.expires
 
     async def _remove_lost_pod(self, namespace: str, name: str) -> None:
         """Mark a pod as failed in place of its lost kubelet, then delete it.
@@ -394,18 +499,37 @@ class Reconciler:
     async def _report(self, run: FlashRun, writer: StatusWriter, decision: Decision) -> None:
         if decision.status.phase in TERMINAL and run.status.phase not in TERMINAL:
             await self._record_ending(run, decision.status)
-        if decision.status != run.status:
-            await writer.write(decision.status.to_patch())
-            self._usage.note(run, decision.status)
-            self._metrics.written(run, decision.status)
-        self._unpinned_jobs.pop(run.uid, None)
+        if decision.status != (writer.written or run.status):
+            await self._write_status(run, writer, decision.status)
+        resolved = decision.status.resolved
+        if resolved is None or resolved.job_uid == self._unpinned_jobs.get(run.uid):
+            self._unpinned_jobs.pop(run.uid, None)
+        self._unwritten.pop(_key(run), None)
         self._metrics.show(run, decision.status)
-        for event in decision.events:
-            self._poster.add(Subject.of(run), event, self._clock())
+        self._post_events(run, decision)
         if decision.status.phase in TERMINAL:
             self._observer.forget(run.uid)
             if run.status.phase not in TERMINAL:
                 await call_storage(self._forget, identity_of_run(run))
+
+    def _post_events(self, run: FlashRun, decision: Decision) -> None:
+        for event in decision.events:
+            self._poster.add(Subject.of(run), event, self._clock())
+
+    async def _write_status(
+        self, run: FlashRun, writer: StatusWriter, status: FlashRunStatus
+    ) -> None:
+        try:
+            await writer.write(status.to_patch())
+        except (Conflict, NotFound):  # of this run alone
+            raise
+        except ClusterError:
+            self._statuses_fail = True
+            raise
+        self._statuses_fail = False
+        writer.written = status
+        self._usage.note(run, status)
+        self._metrics.written(run, status)
 
     def record_deletion(self, manifest: Object) -> None:
         """Record that a run was deleted, unless it had ended before; any thread may call this.
@@ -429,6 +553,7 @@ class Reconciler:
         self._forget(run)
 
     def _end_as_deleted(self, run: RunIdentity, used: GpuTime | None = None) -> None:
+        self._unpinned_jobs.pop(run.uid, None)
         ending = self._create_ending(ending_of_deleted(run, self._clock(), used or GpuTime()))
         self._usage.end(ending)
         self._records.close(ending)
@@ -490,7 +615,7 @@ class Reconciler:
         Only what says why is written: what the pass has pinned before stays. If the status cannot
         be written either, an Event says why.
         """
-        if status == run.status or run.status.phase in TERMINAL:
+        if status == (writer.written or run.status) or run.status.phase in TERMINAL:
             return
         patch = {key: value for key, value in status.to_patch().items() if key in _BLOCKED_FIELDS}
         pending = status.pending
@@ -542,3 +667,7 @@ class Reconciler:
         message = status["pending"]["message"]
         log.warning("%s", message)
         await StatusWriter(self._cluster, manifest, self._cache).write(status)
+
+
+def _key(run: FlashRun) -> RunKey:
+    return RunKey(run.namespace, run.name)

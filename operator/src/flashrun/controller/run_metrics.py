@@ -20,6 +20,7 @@ from flashrun.api.reasons import TERMINAL, Phase
 from flashrun.api.resource import FlashRun, FlashRunStatus
 from flashrun.controller import operator_metrics
 from flashrun.controller.queue import RunKey
+from flashrun.plan.run_start import first_step_time
 
 SHOWN_RUNS: Final = 1_000
 """Most runs that have gauges of their own; those that were looked at last."""
@@ -44,8 +45,15 @@ class _Shown(NamedTuple):
 class RunMetrics(Collector):
     """Counts what happens to runs, and collects their gauges; any thread may call it."""
 
-    def __init__(self, phases: Phases = dict, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        phases: Phases = dict,
+        clock: Callable[[], float] = time.monotonic,
+        is_served: Callable[[str], bool] = lambda namespace: True,
+    ) -> None:
+        """``is_served`` says of a namespace whether its runs are still looked at."""
         self._phases, self._clock, self._lock = phases, clock, threading.Lock()
+        self._is_served = is_served
         self._shown: OrderedDict[RunKey, _Shown] = OrderedDict()
 
     def written(self, run: FlashRun, status: FlashRunStatus) -> None:
@@ -62,7 +70,7 @@ class RunMetrics(Collector):
         if status.start_time is not None and before.start_time is None:
             seconds = _seconds(run.created, status.start_time)
             operator_metrics.QUEUE_SECONDS.labels(run.namespace, pool).observe(seconds)
-        if (first := _first_step_time(before, status)) is not None:
+        if (first := first_step_time(before, status)) is not None:
             seconds = _seconds(run.created, first)
             operator_metrics.FIRST_STEP_SECONDS.labels(run.namespace, pool).observe(seconds)
 
@@ -121,7 +129,8 @@ class RunMetrics(Collector):
         oldest = self._clock() - SHOWN_AFTER_END_SECONDS
         with self._lock:
             for key, shown in list(self._shown.items()):
-                if shown.ended is not None and shown.ended < oldest:
+                over = shown.ended is not None and shown.ended < oldest
+                if over or not self._is_served(key.namespace):
                     del self._shown[key]
             return [(key, shown.status) for key, shown in self._shown.items()]
 
@@ -150,13 +159,3 @@ def _unsaved_since(status: FlashRunStatus) -> datetime | None:
 
 def _seconds(since: datetime, until: datetime) -> float:
     return max(0.0, (until - since).total_seconds())
-
-
-def _first_step_time(before: FlashRunStatus, after: FlashRunStatus) -> datetime | None:
-    """Return when a run did its first step, if it had done none before."""
-    progress = after.progress
-    if progress is None or not progress.step or progress.updated_time is None:
-        return None
-    had_one = before.progress is not None and before.progress.step > 0
-    earlier = had_one or before.checkpoint_count or any(item.to_step for item in before.attempts)
-    return None if earlier else progress.updated_time

@@ -18,14 +18,21 @@ from flashrun.controller import operator_metrics
 from flashrun.controller.storage_access import AccessIssuer
 from flashrun.controller.storage_keys import StorageKeys
 from flashrun.plan.storage_policies import namespace_policy
+from flashrun.plan.types import Object
 from flashrun.store import Store, TimeLimits
 
 KEYS_FOLDER: Final = Path("/var/run/flashrun/storage")
 """Folder of ``accessKey`` and ``secretKey``: the mounted Secret."""
 
+ENDPOINT_VARIABLE: Final = "OTEL_EXPORTER_OTLP_ENDPOINT"
+"""Variable with the base address of an OpenTelemetry collector, for OTLP over HTTP."""
+
 UPSTREAMS_FOLDER: Final = Path("/var/run/flashrun/upstreams")
 """Folder of the folders ``index``, ``hub`` and ``proxy``: the Secrets that the settings name."""
 
+
+NAMESPACE_OBJECTS: Final = "namespace-objects.yaml"
+"""File beside the settings: what the operator makes in each namespace that it follows."""
 
 STORAGE_LIMITS: Final = TimeLimits(connect=5.0, read=10.0, total=20.0)
 """A record or a listing takes milliseconds; a pass must not wait for minutes."""
@@ -50,6 +57,12 @@ class Settings:
     Outside a pod, it is unique to this process.
     """
     lease_name: str = "flashrun-operator"
+    traces_endpoint: str = ""
+    """Where traces of runs are sent, by OTLP over HTTP; empty: nowhere."""
+    path: Path | None = None
+    """The file of ``platform``."""
+    namespace_objects: tuple[Object, ...] = ()
+    """What the operator makes in each namespace that it follows; the first one gives the right."""
 
     def open_store(self) -> Store:
         """Return the storage of the operator; it follows keys that are rotated in their Secret.
@@ -78,24 +91,53 @@ def load_settings(
     Raises:
         SettingsError: the file cannot be read, or is not valid; with all problems in it.
     """
+    platform = read_platform(path)
+    _check_policies(platform)
+    own_pod = os.environ.get(POD_VARIABLE, "")
+    identity = own_pod or f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}"
+    objects = _namespace_objects(path) if platform.follows_namespaces else ()
+    return Settings(
+        *(platform, keys, upstreams, identity),
+        traces_endpoint=os.environ.get(ENDPOINT_VARIABLE, ""),
+        path=path,
+        namespace_objects=objects,
+    )
+
+
+def read_platform(path: Path) -> Platform:
+    """Return the platform's settings.
+
+    Raises:
+        SettingsError: the file cannot be read, or is not valid; with all problems in it.
+    """
     try:
-        platform = Platform.model_validate(yaml.safe_load(path.read_text()))
+        return Platform.model_validate(yaml.safe_load(path.read_text()))
     except (OSError, yaml.YAMLError) as error:
         raise SettingsError(f"the settings file {path} cannot be read: {error}") from None
     except ValidationError as error:
         problems = "; ".join(error_sentences(error, whole="the file"))
         raise SettingsError(f"the settings file {path} is not valid: {problems}") from None
-    _check_policies(platform)
-    own_pod = os.environ.get(POD_VARIABLE, "")
-    identity = own_pod or f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}"
-    return Settings(platform, keys, upstreams, identity)
+
+
+def _namespace_objects(settings: Path) -> tuple[Object, ...]:
+    path = settings.with_name(NAMESPACE_OBJECTS)
+    try:
+        return tuple(filter(None, yaml.safe_load_all(path.read_text())))
+    except (OSError, yaml.YAMLError) as error:
+        raise SettingsError(
+            f"what followed namespaces need cannot be read from {path}: {error}"
+        ) from None
 
 
 def _check_policies(platform: Platform) -> None:
     """Raise ``SettingsError`` if users of a namespace could not get credentials for storage."""
+    storage = platform.storage
     for namespace in platform.namespaces:
         orgs = owned_orgs(namespace, platform.environments.owners)
         try:
-            namespace_policy(platform.storage.bucket_arn, namespace, orgs)
+            namespace_policy(
+                *(storage.bucket_arn, namespace, orgs, storage.policy_key),
+                weights=platform.mirror_readable,
+            )
         except ValueError as error:
             raise SettingsError(f"environments.owners: namespace {namespace}: {error}") from None

@@ -3,6 +3,7 @@
 from typing import Final
 
 from flashrun.api import names
+from flashrun.api.resource import FlashRunStatus
 from flashrun.cluster import Cluster
 from flashrun.cluster_errors import Conflict, NotFound
 from flashrun.controller.object_cache import ObjectCache
@@ -22,6 +23,8 @@ class StatusWriter:
         self._namespace, self._name = metadata["namespace"], metadata["name"]
         self._uid, self._version = metadata["uid"], metadata.get("resourceVersion")
         self._status: Object = manifest.get("status") or {}
+        self.written: FlashRunStatus | None = None
+        """The status that the pass has written, if it was a whole one."""
 
     async def write(self, patch: Object) -> None:
         """Merge ``patch`` into the status.

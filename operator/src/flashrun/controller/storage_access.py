@@ -11,12 +11,26 @@ from typing import Final
 
 from flashrun.api.platform import StorageSettings
 from flashrun.api.records import StorageAccess
+from flashrun.plan.storage_policies import Policy, with_key
 from flashrun.plan.types import AccessGrant
 from flashrun.store import Store
 from flashrun.store_errors import StoreError, Unavailable
 
 PAUSE_SECONDS: Final = 10.0
 """How long nobody asks again after a store has not answered."""
+
+
+def assume(store: Store, settings: StorageSettings, policy: Policy, seconds: int) -> StorageAccess:
+    """Return credentials that ``policy`` limits, with AWS's key in the settings, if any.
+
+    Raises:
+        StoreError: the store refuses or does not answer, or the policy is too long.
+    """
+    try:
+        policy = with_key(policy, settings.policy_key)
+    except ValueError as error:
+        raise StoreError(str(error)) from None
+    return store.assume(policy, seconds, settings.role_arn)
 
 
 class AccessIssuer:
@@ -44,7 +58,7 @@ class AccessIssuer:
             return self._shared()
         self._wait_for_turn()
         try:
-            access = self._store.assume(grant.policy, grant.seconds, self._settings.role_arn)
+            access = assume(self._store, self._settings, grant.policy, grant.seconds)
         except Unavailable as error:
             self._problem, self._ask_again = str(error), self._clock() + PAUSE_SECONDS
             raise

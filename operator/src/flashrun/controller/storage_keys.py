@@ -92,6 +92,8 @@ class StorageKeys:
             bucket=storage.bucket,
             region=storage.region,
             addressing=storage.addressing,
+            sse=storage.sse,
+            sse_kms_key=storage.sse_kms_key or None,
             access_key=access_key,
             secret_key=secret_key,
             session_token=session_token,

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from flashrun.api import names
 from flashrun.api.platform import StorageSettings
+from flashrun.controller.storage_access import assume
 from flashrun.store import Store
 from flashrun.store_probe import StoreProbe
 
@@ -29,11 +30,7 @@ class StartProbe:
         settings = self._settings
         probe = StoreProbe(self._store, names.operator_probe_prefix(self._installation()))
         probe.require(
-            (
-                lambda policy: self._store.assume(
-                    policy, settings.credentials_seconds, settings.role_arn
-                )
-            )
+            (lambda policy: assume(self._store, settings, policy, settings.credentials_seconds))
             if settings.sts
             else None
         )

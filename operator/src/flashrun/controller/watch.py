@@ -2,7 +2,8 @@
 
 kopf runs in a thread with an event loop of its own, because it cancels every task of its loop when
 it stops, and must not block other work when it hangs. It may end in a long outage: that costs time
-until the next list, but no correctness. It is started again when it ends.
+until the next list, but no correctness. It is started again when it ends. Namespaces come and go
+while it runs: it opens and ends watches when its insights, which we give to it, are revised.
 
 kopf is configured to write neither finalizers nor annotations nor events, and its handlers are
 never called.
@@ -12,10 +13,11 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from typing import Any, Final
 
 import kopf
+from kopf._cogs.structs.references import Insights, NamespaceName
 
 from flashrun.api import names
 from flashrun.cluster_login import Connection
@@ -24,8 +26,8 @@ from flashrun.controller import operator_metrics
 from flashrun.controller.bounded_answers import PAGE
 from flashrun.controller.cache_filler import Add, CacheFiller
 from flashrun.controller.object_cache import ObjectCache
-from flashrun.controller.served_namespaces import WATCHED_KINDS
 from flashrun.controller.watch_session import Receiver, watch_session
+from flashrun.controller.watched_objects import WATCHED_KINDS
 from flashrun.plan.types import Object
 
 LONGEST_PAUSE_SECONDS: Final = 30.0
@@ -62,6 +64,8 @@ class Watch:
         self._stop, self._anew = threading.Event(), threading.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._started = self._pulse = time.monotonic()
+        self._since: dict[str, float] = {}
+        """Since when each namespace is watched: those that come and go hide nothing of others."""
         self._thread = threading.Thread(target=self._supervise, name="watch", daemon=True)
 
     def start(self) -> None:
@@ -85,24 +89,30 @@ class Watch:
             return ""
         if now - self._pulse > 12 * PULSE_SECONDS:
             return f"the event loop of the watches has been stuck for {now - self._pulse:.0f} s"
-        alive, expected = self._watchers(), len(WATCHED_KINDS) * len(self._watched)
+        ages = {name: now - since for name, since in self._since.items()}
+        steady = {name: age for name, age in ages.items() if age >= _START_SECONDS}
+        alive, expected = self._watchers(steady), len(WATCHED_KINDS) * len(steady)
         if alive < expected:
             return f"{alive} of {expected} watches are alive"
-        silence = min(self._cache.longest_silence(self._watched), now - self._started)
+        silences = (min(self._cache.longest_silence((name,)), age) for name, age in steady.items())
+        silence = max(silences, default=0.0)
         return f"a watch has shown nothing for {silence:.0f} s" if silence > _BLIND_SECONDS else ""
 
-    def _watchers(self) -> int:
+    def _watchers(self, namespaces: Container[str] | None = None) -> int:
+        """Return how many watches there are, of all namespaces or of these."""
         loop = self._loop
         if loop is None or loop.is_closed():
             return 0
-        tasks = asyncio.all_tasks(loop)
-        return sum(task.get_name().startswith("watcher for ") for task in tasks)
+        watchers = (task.get_name() for task in asyncio.all_tasks(loop))
+        places = (name.rpartition("@")[2] for name in watchers if name.startswith("watcher for "))
+        return sum(namespaces is None or place in namespaces for place in places)
 
     def _supervise(self) -> None:
         pause = 1.0
         while not self._stop.is_set():
             self._started = self._pulse = time.monotonic()
             self._watched = self._namespaces()
+            self._since = dict.fromkeys(self._watched, self._started)
             if not self._watched:  # to kopf, no namespaces are all namespaces
                 self._stop.wait(1.0)
                 continue
@@ -122,28 +132,45 @@ class Watch:
 
     async def _operate(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._cache.forget_namespaces_except(self._watched)
-        ended = asyncio.Event()
-        pulse = asyncio.create_task(self._beat(ended))
+        self._cache.follow_namespaces(self._watched)
+        ended, insights = asyncio.Event(), Insights()
+        pulse = asyncio.create_task(self._beat(ended, insights))
         try:
             await kopf.operator(
                 registry=_registry(self._connect, self._receiver),
                 settings=_settings(),
                 namespaces=self._watched,
                 standalone=True,
+                insights=insights,
                 stop_flag=ended,
             )
         finally:
             pulse.cancel()
 
-    async def _beat(self, ended: asyncio.Event) -> None:
-        """Record that the loop runs; end it on ``stop``, or when other watches are needed."""
+    async def _beat(self, ended: asyncio.Event, insights: Insights) -> None:
+        """Record that the loop runs; let it follow the namespaces.
+
+        End it on ``stop``, and when all watches have to begin anew.
+        """
         while not ended.is_set():
             self._pulse = time.monotonic()
             await asyncio.sleep(PULSE_SECONDS)
-            other = self._namespaces() != self._watched or self._anew.is_set()
-            if self._stop.is_set() or self.problem() or other:
+            if self._stop.is_set() or self.problem() or self._anew.is_set():
                 ended.set()
+            elif (wanted := self._namespaces()) != self._watched:
+                await self._follow(wanted, insights)
+            else:  # what an ended watch has shown last
+                self._cache.follow_namespaces(self._watched)
+
+    async def _follow(self, wanted: tuple[str, ...], insights: Insights) -> None:
+        """Watch ``wanted`` and nothing else; the watches that stay are not touched."""
+        async with insights.revised:
+            insights.namespaces.clear()
+            insights.namespaces.update(map(NamespaceName, wanted))
+            self._watched, now = wanted, time.monotonic()
+            self._since = {name: self._since.get(name, now) for name in wanted}
+            self._cache.follow_namespaces(wanted)
+            insights.revised.notify_all()
 
 
 def _settings() -> kopf.OperatorSettings:

@@ -27,6 +27,8 @@ from flashrun.plan.kubernetes_status import find_condition
 
 KEPT_BYTES: Final = 64 * 1024
 """Longest text that is kept of one object."""
+WATCHED_KINDS: Final = (names.KIND, "Job", "Pod")
+"""Kinds that are watched in each namespace."""
 UNREADABLE: Final = (RecursionError, msgspec.MsgspecError)
 """What decoding raises for what somebody wrote."""
 
@@ -51,6 +53,8 @@ class WatchedObject(NamedTuple):
     """What is read of it, as JSON; None: it is too large to be kept."""
     phase: str = ""
     """Of a run: its phase as it was written; empty until then."""
+    since: float = 0.0
+    """When the cache had it first."""
 
 
 class _Head(Struct):
@@ -92,11 +96,10 @@ def read_text(kind: str, text: bytes) -> Object:
     Raises:
         TooLarge: it is larger than an object of this kind may be.
     """
-    return {
-        "apiVersion": RESOURCES[kind].api_version,
-        "kind": kind,
-        **_ANSWERS.read(_request(kind), text),
-    }
+    identity = {"apiVersion": RESOURCES[kind].api_version, "kind": kind}
+    if kind != names.KIND:  # it was within bounds when it was kept
+        return {**identity, **msgspec.json.decode(text)}
+    return {**identity, **_ANSWERS.read(_request(kind), text)}
 
 
 def version_number(version: str | None) -> int:

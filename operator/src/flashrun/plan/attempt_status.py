@@ -3,7 +3,7 @@
 from datetime import datetime
 
 from flashrun.api.reasons import NO_REASON, TERMINAL, Phase, Reason
-from flashrun.api.resource import AttemptStatus, FlashRunStatus
+from flashrun.api.resource import ATTEMPT_TEXT_LIMIT, AttemptStatus, FlashRunStatus
 from flashrun.api.times import whole_seconds
 from flashrun.plan import failures
 from flashrun.plan.pods import Attempt, Pod, group_attempts
@@ -80,7 +80,8 @@ def _attempt_status(
         from_step = _resumed_step(storage, number)
     held = [moment for moment in (before.held_from, pod.accepted, pod.started) if moment]
     undated_end = before.end or (seen_end if held else None)
-    failed_first = f"Pod {cause.name} failed first."[:256] if cause is not pod else ""
+    failed_first = f"Pod {cause.name} failed first." if cause is not pod else ""
+    said = " ".join(filter(None, (failed_first, failures.words_of_others(cause))))
     return AttemptStatus(
         number=number,
         pod=pod.name,
@@ -92,10 +93,14 @@ def _attempt_status(
         end=pod.ended or undated_end if ended else None,
         reason=failures.pod_reason(cause) if ended else NO_REASON,
         exit_code=cause.exit_code if ended else None,
-        message=failed_first if ended else "",
+        message=_cut(said) if ended else "",
         from_step=from_step,
         to_step=to_step if ended and to_step is not None else before.to_step,
     )
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= ATTEMPT_TEXT_LIMIT else f"{text[: ATTEMPT_TEXT_LIMIT - 1]}…"
 
 
 def _claimed_number(pod: Pod, storage: StorageView) -> int:

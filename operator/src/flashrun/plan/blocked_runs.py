@@ -31,6 +31,17 @@ def blocked_status(run: FlashRun, reason: Reason, message: str, now: datetime) -
     )
 
 
+def no_longer_served(run: FlashRun, now: datetime) -> FlashRunStatus:
+    """Return the status of a run that goes on in a namespace that the operator has left."""
+    message = (
+        f"The operator does not serve namespace {run.namespace} any more: nothing is started, "
+        "retried or stopped here. Pods that run go on until their storage credentials expire"
+    )
+    ends = run.status.storage_access_expires
+    message += f" at {format_time(ends)}." if ends is not None else "."
+    return blocked_status(run, Reason.NAMESPACE_NOT_SERVED, message, now)
+
+
 def unrecorded_ending(run: FlashRun, message: str, now: datetime) -> FlashRunStatus:
     """Return the status of a run that has ended, while storage does not take the record of it.
 

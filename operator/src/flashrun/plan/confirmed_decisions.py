@@ -8,17 +8,28 @@ be.
 
 from flashrun.api.reasons import TERMINAL
 from flashrun.api.resource import FlashRun
-from flashrun.plan.types import Decision
+from flashrun.plan.types import Decision, Patch
 
 
 def needs_confirmation(run: FlashRun, decision: Decision) -> bool:
-    """Return whether ``decision`` ends something, or begins it again."""
+    """Return whether ``decision`` ends something, or begins it again.
+
+    A deadline does neither: of pods that began, a watch may lack the newest, never the first.
+    """
     ended = run.status.phase in TERMINAL
     starts_job = any(manifest["kind"] == "Job" for manifest in decision.apply)
     return bool(
         decision.delete
         or decision.supersede is not None
-        or (decision.patch and not ended)
+        or (not ended and not all(map(_is_deadline, decision.patch)))
         or (decision.status.phase in TERMINAL and not ended)
         or (starts_job and run.status.resolved is not None)
+    )
+
+
+def _is_deadline(patch: Patch) -> bool:
+    return (
+        patch.kind == "Job"
+        and patch.body.keys() == {"spec"}
+        and patch.body["spec"].keys() == {"activeDeadlineSeconds"}
     )

@@ -38,6 +38,8 @@ def pod_reason(pod: Pod) -> AnyReason:
         return pod.termination.reason
     if pod.disrupted:
         return reason_from(pod.disrupted)
+    if pod.start_error:
+        return reason_from(KubernetesReason.START_ERROR)
     if pod.exit_code == 0:
         return Reason.COMPLETED
     if pod.exit_code is None:
@@ -49,6 +51,17 @@ def _reason_without_exit_code(pod: Pod) -> AnyReason:
     if pod.foreign_failure:
         return Reason.ADDED_CONTAINER_FAILED
     return reason_from(pod.status_reason) if pod.status_reason else Reason.POD_LOST
+
+
+def words_of_others(pod: Pod) -> str:
+    """Return what the node says of the end of ``pod``, or of a container of another program.
+
+    Empty when the exit code of the trainer, or of an init container of ours, is the reason.
+    """
+    if pod.start_error:
+        return pod.start_error
+    said_nothing = pod.exit_code is None or pod.evicted
+    return (pod.foreign_failure or pod.status_message) if said_nothing else ""
 
 
 def result_failure(result: Result) -> FailureStatus:
@@ -82,6 +95,13 @@ def _own_failure(pod: Pod) -> FailureStatus:
             hint="Lower train.batch_size or train.max_length.",
             exit_code=pod.exit_code,
             peak_memory_bytes=pod.termination.peak_memory_bytes if pod.termination else None,
+        )
+    if pod.start_error:
+        return FailureStatus(
+            reason=pod_reason(pod),
+            message=f"The node could not start container {pod.container}: {pod.start_error}",
+            hint="Ask the platform's administrator to check the node and trainer.image.",
+            exit_code=pod.exit_code,
         )
     if pod.termination is not None:
         return _termination_failure(pod.termination, pod.exit_code)

@@ -7,11 +7,12 @@ Every object is owned by its FlashRun, so that deletion works without the operat
 image, command, volumes or service account of a pod: the platform sets them.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from flashrun.api import exits, names, pod
-from flashrun.api.platform import Platform, PodUser, Pool, TrainerSettings
+from flashrun.api.platform import Platform, PodSettings, PodUser, Pool, TrainerSettings
 from flashrun.api.quantities import multiply_quantity, parse_quantity
 from flashrun.api.records import ResolvedRun, Scale
 from flashrun.api.resource import FlashRun
@@ -156,7 +157,7 @@ def limit_fields(nodes: int, limits: pins.JobLimits) -> Object:
     attempt up to ``nodes`` times. ``backoffLimitPerIndex`` counts it once per pod.
     """
     retries = "backoffLimit" if nodes == 1 else "backoffLimitPerIndex"
-    return {retries: limits.retries_left, "activeDeadlineSeconds": limits.seconds_left}
+    return {retries: limits.retries_left, "activeDeadlineSeconds": limits.deadline_seconds}
 
 
 def _size_fields(nodes: int) -> Object:
@@ -213,12 +214,7 @@ def _pod_spec(
         "enableServiceLinks": False,
         "terminationGracePeriodSeconds": trainer.grace_seconds,
         "dnsPolicy": trainer.dns_policy,
-        "securityContext": {
-            "runAsNonRoot": True,
-            **_user_fields(trainer.run_as_user),
-            "fsGroupChangePolicy": "OnRootMismatch",
-            "seccompProfile": {"type": "RuntimeDefault"},
-        },
+        "securityContext": pod_security(trainer.run_as_user),
         "initContainers": [
             _init_container(pod.MODEL_CONTAINER, trainer, placement, resolved),
             _init_container(pod.PACKAGES_CONTAINER, trainer, placement, resolved),
@@ -227,9 +223,7 @@ def _pod_spec(
         "volumes": _volumes(run, config_map, trainer),
     }
     optional = {
-        "nodeSelector": pool.node_selector,
-        "tolerations": [dict(toleration) for toleration in pool.tolerations],
-        "runtimeClassName": pool.runtime_class,
+        **pool_nodes(pool),
         "priorityClassName": trainer.priority_class,
         "imagePullSecrets": [{"name": name} for name in trainer.pull_secrets],
         "affinity": _avoid_nodes(placement.avoid_nodes),
@@ -238,10 +232,36 @@ def _pod_spec(
     return spec | {key: value for key, value in optional.items() if value}
 
 
-def _user_fields(user: PodUser) -> Object:
-    """Return as whom a pod runs; OpenShift refuses a number that it has not chosen itself."""
+def pool_nodes(pool: Pool) -> Object:
+    """Return the fields of a pod that bring it to the nodes of ``pool``; some may be empty."""
+    return {
+        "nodeSelector": pool.node_selector,
+        "tolerations": [dict(toleration) for toleration in pool.tolerations],
+        "runtimeClassName": pool.runtime_class,
+    }
+
+
+def pod_security(user: PodUser) -> Object:
+    """Return the security context of a pod, which the profile ``restricted`` admits.
+
+    OpenShift refuses the number of a user that it has not chosen itself.
+    """
     fields = ("runAsUser", "runAsGroup", "fsGroup")
-    return {} if user == "cluster" else dict.fromkeys(fields, user)
+    return {
+        "runAsNonRoot": True,
+        **({} if user == "cluster" else dict.fromkeys(fields, user)),
+        "fsGroupChangePolicy": "OnRootMismatch",
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
+
+
+def container_security() -> Object:
+    """Return the security context of every container."""
+    return {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
 
 
 def _avoid_nodes(nodes: tuple[str, ...]) -> Object:
@@ -360,11 +380,7 @@ def _container(
         "args": [argument or name],
         # Never FallbackToLogsOnError: it would copy log lines into the pod's status.
         "terminationMessagePolicy": "File",
-        "securityContext": {
-            "allowPrivilegeEscalation": False,
-            "readOnlyRootFilesystem": True,
-            "capabilities": {"drop": ["ALL"]},
-        },
+        "securityContext": container_security(),
         "volumeMounts": [
             {"name": volume, "mountPath": path, **({"readOnly": True} if read_only else {})}
             for volume, (path, read_only) in mounts.items()
@@ -372,27 +388,23 @@ def _container(
     }
 
 
-def _environment(trainer: TrainerSettings, resolved: ResolvedRun) -> list[Object]:
+def container_environment(
+    settings: PodSettings, own: Mapping[str, str], further: Mapping[str, str] | None = None
+) -> list[Object]:
+    """Return the variables that a container gets from the platform, and its ``own``.
+
+    A proxy that asks for credentials is named by a Secret.
+    """
     ca_names = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "PIP_CERT")
     values: dict[str, str] = {
         **pod.NO_TELEMETRY,
-        **trainer.environment,
-        **{name.upper(): value for name, value in trainer.proxy.items()},
-        **(dict.fromkeys(ca_names, pod.CA_FILE) if trainer.ca_bundle_config_map else {}),
+        **(further or {}),
+        **{name.upper(): value for name, value in settings.proxy.items()},
+        **(dict.fromkeys(ca_names, pod.CA_FILE) if settings.ca_bundle_config_map else {}),
         "HOME": "/tmp",
-        pod.SPEC_VARIABLE: pod.SPEC_FILE,
-        pod.SPEC_DIGEST_VARIABLE: pins.digest_of(pins.spec_text(resolved)),
-        pod.STORAGE_VARIABLE: pod.STORAGE_FILE,
-        pod.MODEL_VARIABLE: pod.MODEL_FOLDER,
-        pod.PACKAGES_VARIABLE: pod.PACKAGES_FOLDER,
-        pod.WORK_VARIABLE: pod.WORK_FOLDER,
+        **own,
     }
-    hidden = trainer.proxies_with_credentials
-    fields = {
-        pod.POD_VARIABLE: "metadata.name",
-        pod.POD_UID_VARIABLE: "metadata.uid",
-        pod.NODE_VARIABLE: "spec.nodeName",
-    }
+    hidden = settings.proxies_with_credentials
     return [
         *({"name": name, "value": value} for name, value in values.items() if name not in hidden),
         *(
@@ -402,6 +414,25 @@ def _environment(trainer: TrainerSettings, resolved: ResolvedRun) -> list[Object
             }
             for name in hidden
         ),
+    ]
+
+
+def _environment(trainer: TrainerSettings, resolved: ResolvedRun) -> list[Object]:
+    own = {
+        pod.SPEC_VARIABLE: pod.SPEC_FILE,
+        pod.SPEC_DIGEST_VARIABLE: pins.digest_of(pins.spec_text(resolved)),
+        pod.STORAGE_VARIABLE: pod.STORAGE_FILE,
+        pod.MODEL_VARIABLE: pod.MODEL_FOLDER,
+        pod.PACKAGES_VARIABLE: pod.PACKAGES_FOLDER,
+        pod.WORK_VARIABLE: pod.WORK_FOLDER,
+    }
+    fields = {
+        pod.POD_VARIABLE: "metadata.name",
+        pod.POD_UID_VARIABLE: "metadata.uid",
+        pod.NODE_VARIABLE: "spec.nodeName",
+    }
+    return [
+        *container_environment(trainer, own, trainer.environment),
         *(
             {"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}}
             for name, path in fields.items()

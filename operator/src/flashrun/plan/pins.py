@@ -1,8 +1,9 @@
 """What was chosen for a run is pinned in its status, and the resolved spec follows from it.
 
 Tenants write the spec, which cannot change, and cannot write the status (``flashruns/status`` is in
-none of the roles that people get). ConfigMap, Job and storage are therefore written and never
-believed: the resolved spec is computed in every pass, from the spec and from what is pinned.
+none of the roles that people get). ConfigMap, Job and what tenants may write in storage are
+therefore written and never believed: the resolved spec is computed in every pass, from the spec and
+from what is pinned. Until the first status says that, the object below ``known/`` does.
 """
 
 import hashlib
@@ -26,6 +27,7 @@ from flashrun.api.records import (
 from flashrun.api.resource import FlashRun, ResolvedStatus
 from flashrun.plan import resolve
 
+_PODS_BEGIN_SECONDS: Final = 30
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 
 
@@ -47,6 +49,15 @@ class JobLimits:
     def seconds_left(self) -> int:
         """How long the newest Job may take; at least a minute, so that it may say so itself."""
         return max(60, self.wall_clock_seconds - self.seconds_before)
+
+    @property
+    def deadline_seconds(self) -> int:
+        """The deadline that the newest Job gets.
+
+        It is a little more than is left: the deadline counts from the start of the Job, and most
+        pods begin a few seconds later. Their Jobs need no change.
+        """
+        return self.seconds_left + min(_PODS_BEGIN_SECONDS, self.seconds_left // 100)
 
     @property
     def retries_left(self) -> int:

@@ -78,6 +78,8 @@ class Pod:
     disrupted: str
     """Reason of the DisruptionTarget condition; empty without a disruption."""
     termination: Termination | None
+    start_error: str
+    """What the node's runtime says of a container of ours that it could not start."""
     status_reason: str
     """Why the kubelet ended or refused the pod as a whole, such as Evicted; else empty."""
     status_message: str
@@ -216,6 +218,7 @@ def read_pod(pod: Object) -> Pod:
         killed_for_memory=_killed_for_memory(ended),
         disrupted=(find_condition(pod, DISRUPTED_CONDITION) or {}).get("reason", ""),
         termination=parse_termination(ended.get("message") or ""),
+        start_error=_start_error(ended),
         status_reason=status.get("reason", ""),
         status_message=_clean(status.get("message")),
         foreign_failure="" if ended else _foreign_failure(containers, status.get("phase", "")),
@@ -252,6 +255,13 @@ def _killed_for_memory(ended: dict[str, Any]) -> bool:
     return oom and exit_of(ended.get("exitCode")) is None
 
 
+def _start_error(ended: dict[str, Any]) -> str:
+    """Return why a container was never started; empty for one that was."""
+    if ended.get("reason") != KubernetesReason.START_ERROR:
+        return ""
+    return _clean(ended.get("message")) or KubernetesReason.START_ERROR
+
+
 def _deciding_termination(containers: list[dict[str, Any]]) -> tuple[str, dict[str, Any]]:
     """Return the container of ours that decided the pod, and its state; empty without one.
 
@@ -284,15 +294,18 @@ def _foreign_start(pod: Object) -> str:
     """Return a sentence about the init container of another program that the pod waits for.
 
     The kubelet says that the pod is not initialized also while a sidecar among the init containers
-    has not passed its startup probe; one that has lets ours run.
+    has not passed its startup probe; one that has lets ours run, whose image may have to be pulled.
     """
     status = pod.get("status") or {}
+    added = (pod.get("spec") or {}).get("initContainers") or []
+    sidecars = {item["name"] for item in added if item.get("restartPolicy") == "Always"}
     if find_condition(pod, "Initialized", "False") is None or _activity(container_statuses(pod)):
         return ""
     running = [
         item["name"]
         for item in status.get("initContainerStatuses") or []
         if (item.get("state") or {}).get("running")
+        and not (item["name"] in sidecars and item.get("started"))
     ]
     return _added(running[-1], "has to be done first.") if running else ""
 
@@ -331,7 +344,9 @@ def _activity(containers: list[dict[str, Any]]) -> Activity | None:
 
 
 def _time(text: str | None) -> datetime | None:
-    return None if text is None else parse_time(text)
+    """Return a time of the kubelet; it dates what has not happened to the beginning of 1970."""
+    moment = None if text is None else parse_time(text)
+    return None if moment == _EPOCH else moment
 
 
 def _number(label: str | None) -> int:

@@ -157,14 +157,6 @@ def with_pins(
     )
 
 
-def with_job_uid(decision: Decision, uid: str) -> Decision:
-    """Return ``decision`` with the uid of the Job that was created for it."""
-    resolved = decision.status.resolved
-    assert resolved is not None  # it was pinned before the Job was created
-    status = decision.status.replace(resolved=resolved.replace(job_uid=uid))
-    return replace(decision, status=status)
-
-
 def with_pinned_job(run: FlashRun, uid: str) -> FlashRun:
     """Return ``run`` with the uid of a Job that was created for it, if there is one."""
     resolved = run.status.resolved

@@ -38,11 +38,19 @@ def run_policy(
     )
 
 
-def namespace_policy(bucket_arn: str, namespace: str, orgs: Iterable[str]) -> Policy:
+def namespace_policy(
+    bucket_arn: str,
+    namespace: str,
+    orgs: Iterable[str],
+    kms_key: str = "",
+    *,
+    weights: bool = False,
+) -> Policy:
     """Return what the users of a namespace may do: read its runs, manage environments of ``orgs``.
 
     They may also write what ``flash doctor`` tries storage with, and read the tokenizers of
-    mirrored models if the policy has room for it.
+    mirrored models if the policy has room for it; with ``weights``, all files of these models. The
+    policy has room for the right to use ``kms_key``.
 
     Raises:
         ValueError: the policy is too long, because the namespace has too many orgs.
@@ -52,16 +60,21 @@ def namespace_policy(bucket_arn: str, namespace: str, orgs: Iterable[str]) -> Po
     manage = _allow(
         (*_READ, *_WRITE, "s3:DeleteObject"), bucket_arn, [f"{prefix}*" for prefix in writable]
     )
-    tokenizers = [f"{names.MODELS_PREFIX}{pattern}" for pattern in TOKENIZER_FILES]
+    files = ("*",) if weights else TOKENIZER_FILES
+    models = [f"{names.MODELS_PREFIX}{pattern}" for pattern in files]
     with contextlib.suppress(ValueError):
-        return _policy(
+        policy = _policy(
             _listing(bucket_arn, [runs, *writable, names.MODELS_PREFIX]),
-            _allow(_READ, bucket_arn, [f"{runs}*", *tokenizers]),
+            _allow(_READ, bucket_arn, [f"{runs}*", *models]),
             manage,
         )
-    return _policy(
+        with_key(policy, kms_key)
+        return policy
+    policy = _policy(
         _listing(bucket_arn, [runs, *writable]), _allow(_READ, bucket_arn, [f"{runs}*"]), manage
     )
+    with_key(policy, kms_key)
+    return policy
 
 
 def mirror_policy(bucket_arn: str) -> Policy:
@@ -88,6 +101,19 @@ def shared_policy(bucket_arn: str) -> Policy:
             [f"{prefix}*" for prefix in (*written, names.PROBE_PREFIX)],
         ),
     )
+
+
+def with_key(policy: Policy, kms_key: str) -> Policy:
+    """Return ``policy`` with the right to encrypt and decrypt with the key of the bucket.
+
+    Raises:
+        ValueError: the policy is too long.
+    """
+    if not kms_key:
+        return policy
+    key = kms_key if kms_key.startswith("arn:") else "*"  # of what the role itself may use
+    actions = ["kms:GenerateDataKey", "kms:Decrypt"]
+    return _policy(*policy["Statement"], {"Effect": "Allow", "Action": actions, "Resource": [key]})
 
 
 def _policy(*statements: Policy) -> Policy:

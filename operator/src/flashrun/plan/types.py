@@ -147,6 +147,8 @@ class Observed:
     """Uid of a Job or pod that waits → what other programs report about it, the newest first."""
     workloads: Mapping[str, QueuedWorkload] = field(default_factory=dict)
     """Uid of a Job that waits in a queue of Kueue, or runs from one → its Workload."""
+    source_phase: str = ""
+    """Phase of the run in ``init_from_adapter``; empty without a status or a run."""
     sweep: SweepView | None = None
     """The runs of the sweep that it belongs to, where a decision needs them."""
     namespace_budget: NamespaceBudget | None = None

@@ -37,6 +37,9 @@ def first_start(context: RunContext, job: Object) -> datetime | None:
         for attempt in context.run.status.attempts
         if attempt.start is not None and attempt.start >= began
     ]
+    run_start = context.run.status.start_time
+    if run_start is not None and run_start >= began:
+        starts.append(run_start)
     return max(began, min(starts)) if starts else None
 
 
@@ -48,16 +51,20 @@ def started_at(job: Object) -> datetime | None:
 
 def deadline_seconds(context: RunContext, job: Object, limits: JobLimits) -> int:
     """Return the ``activeDeadlineSeconds`` that ``job`` is to have now."""
-    left, began = limits.seconds_left, started_at(job)
+    left, at_first, began = limits.seconds_left, limits.deadline_seconds, started_at(job)
     current = job["spec"].get("activeDeadlineSeconds")
     if began is None:
-        return left
+        return at_first
     if job["spec"].get("suspend"):
-        return max(left, current or 0)
+        return max(at_first, current or 0)
     first = first_start(context, job)
     if first is None:
         waited = max(0, int((context.now - began).total_seconds()))
+        if waited < at_first - left:
+            return at_first
         return left + (waited // _BLOCK + 2) * _BLOCK
     latest = left + math.ceil((first - began).total_seconds())
+    if latest <= at_first:
+        return at_first
     # When its first pod is gone, the attempts know only later starts.
-    return current if current and left < current <= latest else latest
+    return current if current and at_first < current <= latest else latest

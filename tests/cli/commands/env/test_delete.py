@@ -1,11 +1,15 @@
 """``flash env delete``: an environment is deleted when no run needs it."""
 
+import pytest
+
 from flashrun.api import names
 from flashrun.cli.output.failure import ExitCode
 from flashrun.cluster_requests import RESOURCES
 from tests.cli.shell import Served
 from tests.cli.storage import list_packages
 from tests.controller.large_objects import large_run
+
+pytestmark = pytest.mark.usefixtures("no_other_runs")
 
 
 def test_delete_asks_first_and_without_a_terminal_needs_y(served: Served) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import pytest
 
@@ -229,7 +230,8 @@ BROKEN = {
     "a parameter that is not set": (
         "def load_environment(word): ...",
         ROW,
-        "missing 1 required positional argument: 'word'; set it in [environment.params]",
+        "while calling load_environment: TypeError: load_environment() missing 1 required "
+        "positional argument: 'word'; set it in [environment.params]",
     ),
     "a parameter that is looked up": (
         'def load_environment(**params): return params["word"]',
@@ -237,7 +239,11 @@ BROKEN = {
         "KeyError: 'word'; if 'word' is a parameter, set it in [environment.params]",
     ),
     "a syntax error": ("def load_environment(:", ROW, "SyntaxError"),
-    "no factory": ("x = 1", ROW, "does not define 'load_environment'"),
+    "no factory": (
+        "x = 1",
+        ROW,
+        "error: the environment failed while importing environment.py: AttributeError: ",
+    ),
     "a factory that raises": (
         "def load_environment(): return 1 / 0",
         ROW,
@@ -247,7 +253,8 @@ BROKEN = {
     "a factory of something else": (
         "def load_environment(): return 3",
         ROW,
-        "must return an instance of",
+        "error: the environment failed while calling load_environment: TypeError: Environment "
+        "loader",
     ),
     "a prompt that raises": (
         GOOD.replace(PROMPT, 'raise KeyError("name")'),
@@ -357,11 +364,12 @@ class AutoTokenizer:
 """Stands in for transformers, which is not installed here: it shows what it was given."""
 
 
-def with_transformers(shell: Shell) -> Shell:
-    """Return a shell in which transformers is a module that shows the folder of the model."""
+def check_with_transformers(shell: Shell, model: str) -> CompletedProcess[str]:
+    """Check with a model where transformers is a module that shows the model's folder."""
     shell.write("modules/transformers/__init__.py", TRANSFORMERS)
     path = f"{ROOT}/operator/src:{shell.folder}/modules"
-    return replace(shell, variables={**shell.variables, "PYTHONPATH": path})
+    shell = replace(shell, variables={**shell.variables, "PYTHONPATH": path})
+    return shell.in_new_process("env", "test", "env", "--model", model)
 
 
 MIRRORED = Model(id="org/small", parameters=1, source=Source.MIRROR, revision="7")
@@ -381,14 +389,14 @@ def test_the_tokenizer_of_a_mirrored_model_is_downloaded_with_the_keys_of_people
     patch = json.dumps({"stringData": {names.ACCESS_KEY: access}})
     served.kubectl("patch", "secret", names.STORAGE_USER_SECRET, "-p", patch)
     write(served.flash)
-    done = with_transformers(served.flash)("env", "test", "env", "--model", "org/small")
+    done = check_with_transformers(served.flash, "org/small")
 
     assert done.returncode == 2
     [line] = done.stderr.splitlines()
     assert "the model's tokenizer cannot be loaded" in line
     files = "['chat_template.jinja', 'config.json', 'tokenizer.json', 'tokenizer_config.json']"
     assert files in line
-    again = with_transformers(served.flash)("env", "test", "env", "--model", "org/small@7")
+    again = check_with_transformers(served.flash, "org/small@7")
     assert again.stderr == done.stderr
 
 
@@ -406,7 +414,7 @@ def test_a_model_that_the_mirror_does_not_have_is_named_with_the_way_out(
 ) -> None:
     served.publish(models=(MIRRORED, HUB))
     write(served.flash)
-    done = with_transformers(served.flash)("env", "test", "env", "--model", model)
+    done = check_with_transformers(served.flash, model)
 
     assert done.returncode == code
     assert "the tokenizer of org/" in done.stderr
@@ -418,7 +426,7 @@ def test_a_namespace_without_storage_keys_is_named_with_the_way_out(served: Serv
     served.publish(models=(MIRRORED,))
     served.kubectl("delete", "secret", names.STORAGE_USER_SECRET)
     write(served.flash)
-    done = with_transformers(served.flash)("env", "test", "env", "--model", "org/small")
+    done = check_with_transformers(served.flash, "org/small")
 
     assert done.returncode == 1
     assert "has no storage access for people" in done.stderr
@@ -427,7 +435,7 @@ def test_a_namespace_without_storage_keys_is_named_with_the_way_out(served: Serv
 
 def test_a_model_by_its_id_needs_a_cluster_and_says_so(shell: Shell) -> None:
     write(shell)
-    done = with_transformers(shell)("env", "test", "env", "--model", "org/small")
+    done = check_with_transformers(shell, "org/small")
 
     assert done.returncode == 2
     assert "the tokenizer of org/small is not available: " in done.stderr

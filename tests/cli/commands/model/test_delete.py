@@ -2,19 +2,16 @@
 
 import pytest
 
-from flashrun.api import names
 from tests.cli.models.models import write_model
 from tests.cli.shell import REFERENCE, Served
-from tests.servers import kubectl
 
 pytestmark = pytest.mark.api
 DELETE = ("model", "delete", "Qwen/Qwen3.5-4B", "--revision", "1")
 
 
 @pytest.fixture
-def pushed(served: Served) -> Served:
+def pushed(no_other_runs: None, served: Served) -> Served:
     """The model of the reference's example is in the mirror, and no run needs it."""
-    kubectl(served.kubeconfig, "delete", names.PLURAL, "--all", "--all-namespaces")
     served.give_mirror()
     write_model(served.flash.folder / "model")
     done = served.flash("model", "push", "model", "--id", "Qwen/Qwen3.5-4B", "--revision", "1")

@@ -396,7 +396,11 @@ def _describe_loading(error: BaseException, module: Path) -> str:
     """Return what the environment did when it raised: its import, or the call of its factory."""
     frames = traceback.extract_tb(error.__traceback__)
     inside = [frame.name for frame in frames if Path(frame.filename) == module.resolve()]
-    return f"calling {_FACTORY}" if inside and inside[0] != "<module>" else f"importing {_MODULE}"
+    if inside:
+        called = inside[0] != "<module>"
+    else:  # the SDK raised, because of the arguments or of what was returned
+        called = parameters.imported_function(module, _FACTORY) is not None
+    return f"calling {_FACTORY}" if called else f"importing {_MODULE}"
 
 
 @contextmanager

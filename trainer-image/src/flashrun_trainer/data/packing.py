@@ -25,6 +25,8 @@ IGNORE_INDEX: Final = -100
 """Label of a token that is not learned; PyTorch's cross-entropy ignores it."""
 _CHECKED_STEPS: Final = 20_000
 """Steps whose micro-batches are measured; of a longer run, the rest is assumed to be similar."""
+_MORE_ROWS: Final = 2
+"""Rows above the fewest possible that are tried, for less padding."""
 _DESCRIBED_STEPS: Final = 100
 """Steps whose share of padding is measured for the log."""
 
@@ -190,13 +192,20 @@ def _assign(
     if layout is Layout.PADDED:
         bounds = [len(examples) * index // micro_batches for index in range(micro_batches + 1)]
         return [longest_first[begin:end] for begin, end in pairwise(bounds)]
-    assigned: list[list[int]] = [[] for _ in range(micro_batches)]
-    smallest_first = [(0, index) for index in range(micro_batches)]
+    return _divide_evenly(longest_first, micro_batches, lengths)
+
+
+def _divide_evenly(
+    longest_first: Sequence[int], parts: int, lengths: Sequence[int]
+) -> list[list[int]]:
+    """Divide examples into parts of about equal numbers of tokens."""
+    divided: list[list[int]] = [[] for _ in range(parts)]
+    smallest_first = [(0, index) for index in range(parts)]
     for example in longest_first:
         tokens, index = heapq.heappop(smallest_first)
-        assigned[index].append(example)
+        divided[index].append(example)
         heapq.heappush(smallest_first, (tokens + lengths[example], index))
-    return assigned
+    return divided
 
 
 def pack_rows(lengths: Sequence[int], layout: Layout, max_length: int) -> list[list[int]]:
@@ -205,10 +214,31 @@ def pack_rows(lengths: Sequence[int], layout: Layout, max_length: int) -> list[l
         return [[index] for index in range(len(lengths))]
     if layout is Layout.FLAT:
         return [list(range(len(lengths)))]
+    longest_first = sorted(range(len(lengths)), key=lambda index: -lengths[index])
+    fullest = _fill_rows(longest_first, lengths, max_length)
+    # Every row is padded to the longest: rows of equal length have less padding than full ones.
+    most = min(len(fullest) + _MORE_ROWS, len(lengths))
+    even = [
+        _divide_evenly(longest_first, number, lengths) for number in range(len(fullest), most + 1)
+    ]
+
+    def longest(rows: list[list[int]]) -> int:
+        return max((sum(lengths[index] for index in row) for row in rows), default=0)
+
+    fitting = [rows for rows in even if longest(rows) <= max_length]
+    return min([fullest, *fitting], key=lambda rows: len(rows) * longest(rows))
+
+
+def _fill_rows(
+    longest_first: Sequence[int], lengths: Sequence[int], max_length: int
+) -> list[list[int]]:
+    """Return few rows of at most ``max_length`` tokens.
+
+    Best fit decreasing: each example, longest first, goes into the fullest row with enough room.
+    """
     rows: list[list[int]] = []
     room: list[int] = []
-    # Best fit decreasing: each example, longest first, goes into the fullest row with enough room.
-    for index in sorted(range(len(lengths)), key=lambda index: -lengths[index]):
+    for index in longest_first:
         open_rows = [row for row, left in enumerate(room) if left >= lengths[index]]
         if open_rows:
             row = min(open_rows, key=lambda row: room[row])

@@ -6,7 +6,7 @@ parameter is misspelled would train on something else.
 
 import inspect
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Final
@@ -21,14 +21,20 @@ _OURS: Final = frozenset({"split", "dataset_path", "contract_text", "contract_pa
 
 def arguments_of(module: Path, function: str) -> frozenset[str] | None:
     """Return the names that a function of an imported file takes; None when it takes any."""
-    files = (item for item in list(sys.modules.values()) if getattr(item, "__file__", None))
-    imported = next((item for item in files if Path(str(item.__file__)) == module.resolve()), None)
-    factory = getattr(imported, function, None)
-    if not callable(factory):
+    factory = imported_function(module, function)
+    if factory is None:
         return None
     taken = inspect.signature(factory).parameters
     any_name = any(item.kind is inspect.Parameter.VAR_KEYWORD for item in taken.values())
     return None if any_name else frozenset(taken)
+
+
+def imported_function(module: Path, function: str) -> Callable[..., Any] | None:
+    """Return a function of a file; None if the file was not imported or has none of this name."""
+    files = (item for item in list(sys.modules.values()) if getattr(item, "__file__", None))
+    imported = next((item for item in files if Path(str(item.__file__)) == module.resolve()), None)
+    found = getattr(imported, function, None)
+    return found if callable(found) else None
 
 
 def refuse_unknown(params: Mapping[str, Any], arguments: Collection[str] | None) -> None:

@@ -16,7 +16,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
-from flashrun.api.records import STEP_SECONDS
+from flashrun.api.records import STARTUP, STEP_SECONDS
 
 
 class StepPhase(StrEnum):
@@ -104,7 +104,7 @@ class StepTimer:
         values["memory/peak_bytes"] = float(peak_memory_bytes())
         if self._startup_seconds:
             self._startup_seconds["first_step"] = seconds
-            values |= {f"startup/{part}": spent for part, spent in self._startup_seconds.items()}
+            values |= {f"{STARTUP}{part}": spent for part, spent in self._startup_seconds.items()}
         self._startup_seconds, self._tokens, self._row_began = {}, tokens, now
         self._phase_seconds.clear()
         return values

@@ -13,7 +13,9 @@ from pydantic import Field
 
 from flashrun.api.base import Section
 from flashrun.api.catalog import Model
+from flashrun.api.label_selector import LabelSelector
 from flashrun.api.platform import (
+    Address,
     BudgetSettings,
     EnvironmentSettings,
     PodUser,
@@ -68,8 +70,17 @@ class OperatorValues(Section):
     """The operator's own way to storage, if it is through a proxy."""
 
 
+class TracesValues(Section):
+    """Where the operator sends traces of runs."""
+
+    endpoint: Address = ""
+    """Base address of an OpenTelemetry collector, for OTLP over HTTP; empty for no traces."""
+    headers_secret: str = ""
+    """Secret of the release's namespace with the key headers, as in ``authorization=Bearer …``."""
+
+
 class MonitoringValues(Section):
-    """Objects for Prometheus and Grafana."""
+    """Objects for Prometheus and Grafana, and traces."""
 
     pod_monitor: bool = False
     """Make a PodMonitor for the Prometheus operator."""
@@ -83,6 +94,8 @@ class MonitoringValues(Section):
     """Labels by which Prometheus selects the first three."""
     dashboard_labels: dict[str, str] = {"grafana_dashboard": "1"}
     """Labels by which Grafana's sidecar selects the ConfigMap."""
+    traces: TracesValues = TracesValues()
+    """Where the operator sends one trace for each run."""
 
 
 class WebIdentityValues(Section):
@@ -169,8 +182,16 @@ class PolicyValues(Section):
 class Values(Section):
     """The values of the chart."""
 
-    namespaces: tuple[Namespace, ...] = Field(default=("default",), min_length=1)
+    namespaces: Annotated[tuple[Namespace, ...], Field(json_schema_extra={"uniqueItems": True})] = (
+        "default",
+    )
     """Namespaces whose FlashRuns are served; they must exist."""
+    namespace_selector: LabelSelector = LabelSelector()
+    """Instead of ``namespaces: []``: labels of the namespaces that are served, also of those that
+    come later."""
+    all_namespaces: bool = False
+    """Instead of ``namespaces: []``: every namespace is served but ``kube-*`` and the release's
+    own."""
     crds: CrdValues = CrdValues()
     operator: OperatorValues
     storage: StorageValues
@@ -183,6 +204,8 @@ class Values(Section):
     """Additions to the built-in catalog."""
     models_from_mirror: bool = False
     """Runs may use each complete model of the mirror, also without an entry in the catalog."""
+    mirror_readable: bool = False
+    """People of the served namespaces may read the weights in the mirror, which servers need."""
     environments: EnvironmentSettings = EnvironmentSettings()
     policies: tuple[PolicyValues, ...] = ()
     """What runs may ask for, checked by the API server when a run is created."""

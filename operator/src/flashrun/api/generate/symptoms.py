@@ -51,8 +51,8 @@ SYMPTOMS: Final = (
             Sight(
                 seen="`the operator does not serve namespace NAME`",
                 why=(
-                    "The namespace is not in the chart's `namespaces`, or you may not read its"
-                    " ConfigMaps."
+                    "The namespace is neither in the chart's `namespaces` nor has the labels of"
+                    " `namespaceSelector`, or you may not read its ConfigMaps."
                 ),
                 remedy="Give another one with `-n`, or ask the administrator to add it.",
             ),
@@ -115,7 +115,7 @@ SYMPTOMS: Final = (
         ),
         remedies={
             Reason.UNSEEN: (
-                "Look at `namespaces`, and at"
+                "Look at `namespaces` or `namespaceSelector`, and at"
                 " `kubectl get deploy,pods -A -l app.kubernetes.io/component=operator`."
                 " `flash doctor` shows people whether their namespace is served."
             ),
@@ -164,7 +164,8 @@ SYMPTOMS: Final = (
             ),
             Reason.NAMESPACE_NOT_SERVED: (
                 "Create the namespace and its RoleBinding again with `helm upgrade`, or take "
-                "it out of `namespaces`."
+                "it out of `namespaces`. In a run: give the namespace its label back "
+                "(`namespaceSelector`)."
             ),
             Reason.OPERATOR_FAILED: (
                 "Read the operator's log, and report the error. The pass is tried again by itself."

@@ -9,7 +9,7 @@ from flashrun.api.names import Ref
 from flashrun.api.reasons import Phase
 from flashrun.api.records import Manifest
 from flashrun.cli.cluster.connection import ClusterSession
-from flashrun.plan.commits import committed, find_markers_by_name, newest_adapter
+from flashrun.plan.commits import Commit, committed, find_markers_by_name, newest_adapter
 from flashrun.plan.resolve import ConfigIssue, adapter_mismatch
 from flashrun.store_errors import Corrupt, KeyNotFound
 
@@ -52,6 +52,14 @@ def read_newest_adapter(
     store: "Store", namespace: str, ref: Ref, entries: Mapping[str, "Entry"]
 ) -> Manifest | None:
     """Return the newest committed adapter of this name, also of a run that was deleted."""
+    commit = find_newest(store, namespace, ref, entries)
+    return commit and commit.manifest
+
+
+def find_newest(
+    store: "Store", namespace: str, ref: Ref, entries: Mapping[str, "Entry"]
+) -> Commit | None:
+    """Return the newest committed adapter of this name with its place in storage."""
 
     def size_of(key: str) -> int | None:
         entry = entries.get(key)
@@ -61,8 +69,7 @@ def read_newest_adapter(
     candidates = (
         (marker, _read_manifest(store, marker.key)) for marker in markers if marker.step == ref.step
     )
-    commit = newest_adapter(committed(candidates, size_of))
-    return commit and commit.manifest
+    return newest_adapter(committed(candidates, size_of))
 
 
 def _read_manifest(store: "Store", key: str) -> Manifest | None:

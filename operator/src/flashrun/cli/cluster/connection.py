@@ -76,6 +76,7 @@ class ClusterSession:
             name,
             {"spec": changes},
             manager=names.CLI_FIELD_MANAGER,
+            strict=True,
         )
 
     async def get_platform(self) -> "PublicPlatform | None":
@@ -90,9 +91,7 @@ class ClusterSession:
         with contextlib.suppress(Forbidden, ValidationError, KeyError, ValueError):
             config_map = await self.cluster.find("ConfigMap", self.namespace, name)
             if config_map is not None:
-                platform = public.PublicPlatform.model_validate_json(
-                    config_map["data"][public.FILE]
-                )
+                platform = public.PublicPlatform.read(config_map["data"][public.FILE])
                 platform_cache.save_platform(platform)
                 return platform
         return None
@@ -222,7 +221,8 @@ def unserved_namespace(namespace: str) -> NotFoundFailure:
     return NotFoundFailure(
         f"the operator does not serve namespace {namespace}: ConfigMap {names.PUBLIC_CONFIG_MAP} "
         "cannot be read there",
-        f"choose one with -n that it serves, or have {namespace} added to the chart's namespaces",
+        "choose one with -n that it serves, or ask the administrator of the platform to serve "
+        f"{namespace}",
     )
 
 

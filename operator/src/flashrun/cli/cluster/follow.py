@@ -18,7 +18,7 @@ import typer
 from flashrun.api.pod import TRAINER_CONTAINER
 from flashrun.api.reasons import Phase
 from flashrun.api.resource import FlashRun
-from flashrun.cli.cluster.connection import ClusterSession
+from flashrun.cli.cluster.connection import ClusterSession, parse_run
 from flashrun.cli.cluster.metrics_feed import MetricsFeed
 from flashrun.cli.cluster.pod_log import PodLog, lines_after
 from flashrun.cli.cluster.run_logs import (
@@ -29,7 +29,7 @@ from flashrun.cli.cluster.run_logs import (
     read_stored_log,
     started_containers,
 )
-from flashrun.cli.cluster.run_polling import poll_run
+from flashrun.cli.cluster.run_polling import poll_run, settled_manifest
 from flashrun.cli.output import formatting, terminal
 from flashrun.cli.output.failure import ExitCode, Failure
 from flashrun.cli.output.output_format import OutputFormat
@@ -180,6 +180,8 @@ async def follow_or_detach(
     try:
         with _ended_by_signals(ended), open_view(output, kind) as view:
             await follow_run(session, name, view, log=log, attempt=attempt)
+            if view.leaves_answer:
+                view.show_status(parse_run(await settled_manifest(session, name)))
             return view.leaves_answer
     except asyncio.CancelledError:
         again = f"flash log {name} -f" if log else f"flash status {name} -f"

@@ -12,7 +12,7 @@ from decimal import Decimal
 from typing import Final
 
 from flashrun.api.config import RunConfig
-from flashrun.api.platform import Platform, Pool, StorageSettings, TrainerSettings
+from flashrun.api.platform import Platform, StorageSettings, TrainerSettings
 from flashrun.api.pod import TRAINER_CONTAINER
 from flashrun.api.public import PublicPlatform, PublicPool
 from flashrun.api.quantities import format_quantity, parse_quantity
@@ -95,29 +95,23 @@ def trainer_pod(
     """Return a pod like those that the operator's Job would create."""
     config, trainer = composed.config, platform.trainer
     assert trainer is not None  # the caller has looked
-    pool = Pool(
-        **{key: getattr(place.pool, key) for key in Pool.model_fields.keys() & _SHARED_KEYS}
-    )
     settings = Platform(
         storage=StorageSettings(endpoint=platform.storage_endpoint or "http://storage"),
         trainer=TrainerSettings(**trainer.model_dump()),
-        pools=(pool,),
+        pools=(place.pool,),
     )
     run = FlashRun(
         name=name, namespace=namespace, uid="dry-run", spec=FlashRunSpec.from_config(config)
     )
     job = objects.trainer_job(
         run,
-        JobPlacement(0, pool, place.scale),
+        JobPlacement(0, place.pool, place.scale),
         settings,
         _resolved(config, composed, run, platform),
     )
     template = job["spec"]["template"]
     metadata = {"name": job["metadata"]["name"], "namespace": namespace, **template["metadata"]}
     return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": template["spec"]}
-
-
-_SHARED_KEYS: Final = frozenset(PublicPool.model_fields)
 
 
 def _resolved(

@@ -11,6 +11,8 @@ from flashrun.cli.cluster.connection import ClusterSession, parse_run
 from flashrun.cluster_errors import ClusterError
 
 POLL_SECONDS: Final = 1.0
+SUMMARY_SECONDS: Final = 5.0
+"""How long the summary of a run waits for the end of its last attempt."""
 
 
 async def poll_run(
@@ -51,7 +53,9 @@ def is_over(run: FlashRun) -> bool:
     )
 
 
-async def settled_manifest(session: ClusterSession, name: str, seconds: float) -> dict[str, Any]:
+async def settled_manifest(
+    session: ClusterSession, name: str, seconds: float = SUMMARY_SECONDS
+) -> dict[str, Any]:
     """Return a run that has ended, with the end of its last attempt if it comes within ``seconds``.
 
     A run ends with its result in storage, and its pod a little later.

@@ -2,7 +2,7 @@
 
 import asyncio
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 from flashrun.cli.cluster import follow
 from flashrun.cli.cluster.connection import ClusterSession, connect, parse_run
@@ -12,14 +12,11 @@ from flashrun.cli.cluster.run_creation import (
     create_run,
     new_run_name,
 )
-from flashrun.cli.cluster.run_polling import settled_manifest
+from flashrun.cli.cluster.run_polling import SUMMARY_SECONDS, settled_manifest
 from flashrun.cli.output import terminal
 from flashrun.cli.output.output_format import OutputFormat
 from flashrun.cli.output.run_summary import print_run
 from flashrun.cli.output.run_view import ViewKind
-
-SUMMARY_SECONDS: Final = 5.0
-"""How long the summary of a run waits for the end of its last attempt."""
 
 
 @dataclass(frozen=True)

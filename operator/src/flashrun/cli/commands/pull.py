@@ -6,14 +6,13 @@ from typing import Annotated
 
 import typer
 
-from flashrun.api import names
 from flashrun.api.names import Ref
+from flashrun.cli.adapter_refs import parse_with_best
 from flashrun.cli.cluster.adapter_download import download_adapter, new_folder
 from flashrun.cli.cluster.best_checkpoint import find_best
 from flashrun.cli.cluster.connection import connect
 from flashrun.cli.options import Context, Namespace
 from flashrun.cli.output import terminal
-from flashrun.cli.output.failure import UsageFailure
 
 
 def pull(
@@ -38,15 +37,7 @@ def pull(
 
     Example: flash pull flash-1795370000-3fa9c1d2/step-50 my-adapter
     """
-    try:
-        parsed = names.parse_ref(ref)
-    except ValueError as error:
-        raise UsageFailure(str(error)) from None
-    if best and parsed.step is not None:
-        raise UsageFailure(
-            f"--best chooses the checkpoint, and {parsed} names one",
-            f"use flash pull {parsed.run} --best, or leave out --best",
-        )
+    parsed = parse_with_best(ref, best, "pull")
     terminal.write(str(asyncio.run(_pull(parsed, folder, best, namespace, context))))
 
 

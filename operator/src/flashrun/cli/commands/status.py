@@ -8,6 +8,7 @@ from flashrun.cli.cluster.connection import (
     connect,
     parse_run,
 )
+from flashrun.cli.cluster.run_polling import SUMMARY_SECONDS, settled_manifest
 from flashrun.cli.options import Context, Follow, Logs, Namespace, Output, Run
 from flashrun.cli.output import terminal
 from flashrun.cli.output.failure import NotFoundFailure, UsageFailure
@@ -48,7 +49,7 @@ async def _status(
         try:
             if follow and await _follow(session, name, output, logs):
                 return
-            manifest = await session.get_manifest(name)
+            manifest = await settled_manifest(session, name, SUMMARY_SECONDS if follow else 0)
         except NotFoundFailure:
             await _print_deleted(session, name, output)
             return

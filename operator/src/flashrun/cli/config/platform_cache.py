@@ -16,7 +16,7 @@ from flashrun.api.public import PublicPlatform
 def load_platform() -> PublicPlatform:
     """Return the platform that was saved last; an empty one when nothing was saved."""
     try:
-        return PublicPlatform.model_validate_json(_path().read_bytes())
+        return PublicPlatform.read(_path().read_bytes())
     except (OSError, ValidationError):
         return PublicPlatform()
 

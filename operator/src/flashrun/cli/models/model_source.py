@@ -14,6 +14,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from flashrun.api.catalog import Source
+from flashrun.api.public import PublicPlatform
+from flashrun.api.records import ResolvedModel
 from flashrun.api.trainable_models import MODEL_FILES
 from flashrun.cli.output import terminal
 from flashrun.cli.output.failure import Failure, NotFoundFailure, UsageFailure
@@ -22,6 +25,15 @@ from flashrun.hub_waits import bound_hub_waits
 CONVERSION: Final = "flashrun_trainer.gguf_conversion"
 _HUB_ID: Final = re.compile(r"(?P<id>[A-Za-z0-9._-]+/[A-Za-z0-9._-]+)(@(?P<revision>[\w./-]+))?")
 _EXTRA: Final = "pip install 'flashrun[models]'"
+
+
+def refuse_unreadable_mirror(platform: PublicPlatform | None, model: ResolvedModel) -> None:
+    """Raise ``Failure`` if ``model`` is in a mirror whose weights people may not read."""
+    if model.source is Source.MIRROR and not (platform and platform.mirror_readable):
+        raise Failure(
+            f"{model.id} is in the platform's model mirror, and you may not read its weights",
+            "ask the platform's administrator to set mirrorReadable in the chart's values",
+        )
 
 
 @contextlib.contextmanager
@@ -41,7 +53,7 @@ def open_source(source: str) -> Iterator[Path]:
         if path.is_file():
             _convert(path, folder)
         elif match := _HUB_ID.fullmatch(source):
-            _download(match["id"], match["revision"], folder)
+            download(match["id"], match["revision"], folder)
         else:
             raise NotFoundFailure(
                 f"there is no folder or file {source}",
@@ -74,7 +86,7 @@ def _convert(file: Path, folder: Path) -> None:
         raise UsageFailure(lines[-1])
 
 
-def _download(model: str, revision: str | None, folder: Path) -> None:
+def download(model: str, revision: str | None, folder: Path) -> None:
     """Download a model from the hub, as far as it is needed for training."""
     if not importlib.util.find_spec("huggingface_hub"):
         raise UsageFailure(

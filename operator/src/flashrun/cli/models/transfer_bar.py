@@ -22,10 +22,13 @@ def transfer_bar(title: str, total: int) -> Iterator[Callable[[int], None]]:
         TransferSpeedColumn,
     )
 
+    from flashrun.cli.output.giving_way import giving_way
+
     columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
     console = terminal.open_console(stderr=True)
     with Progress(
         TextColumn("{task.description}", markup=False), *columns, console=console, transient=True
     ) as progress:
         task = progress.add_task(title, total=total)
-        yield lambda size: progress.advance(task, size)
+        with giving_way(progress.live):
+            yield lambda size: progress.advance(task, size)

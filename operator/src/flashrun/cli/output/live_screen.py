@@ -229,7 +229,9 @@ def _results(run: FlashRun, now: datetime) -> Iterator[Row]:
     status = run.status
     if status.resolved and status.resolved.pool:
         nodes = f" on {status.resolved.nodes} nodes" if status.resolved.nodes > 1 else ""
-        yield Row("GPU", f"{status.resolved.gpus} of pool {status.resolved.pool}{nodes}")
+        used = formatting.format_duration(status.gpu_seconds) if status.gpu_seconds else ""
+        time = f", {used} of GPU time" if used else ""
+        yield Row("GPU", f"{status.resolved.gpus} of pool {status.resolved.pool}{nodes}{time}")
     if status.checkpoints:
         newest = status.checkpoints[0]
         age = formatting.format_age(newest.created_time, now)

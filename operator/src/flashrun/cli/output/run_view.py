@@ -15,6 +15,7 @@ from flashrun.cli.output.printable_text import printable_line, printable_text
 
 if TYPE_CHECKING:
     from rich.live import Live
+    from rich.text import Text
 
 STEPS_SECONDS: Final = 5.0
 """Shortest time between two lines about steps in a pipe."""
@@ -105,12 +106,14 @@ class LogView:
 
     def __init__(self, live: "Live") -> None:
         self._live = live
+        self._held: list[Text] = []
+        """Lines that came while another program had the terminal."""
 
     def show_log_line(self, text: str) -> None:
         """Print the line above the progress line."""
         from rich.text import Text
 
-        self._live.console.print(Text(printable_text(text)))
+        self._print(Text(printable_text(text)))
 
     def show_status(self, run: FlashRun) -> None:
         """Redraw the progress line."""
@@ -127,10 +130,22 @@ class LogView:
         """Print the sentence above the progress line."""
         from rich.text import Text
 
-        self._live.console.print(Text(printable_line(text), style="dim"))
+        self._print(Text(printable_line(text), style="dim"))
 
     def redraw(self) -> None:
         """Do nothing: the line is redrawn all the time."""
+
+    def print_held(self) -> None:
+        """Print the lines that came while nothing was drawn."""
+        held, self._held = self._held, []
+        for text in held:
+            self._live.console.print(text)
+
+    def _print(self, text: "Text") -> None:
+        if self._live.is_started:
+            self._live.console.print(text)
+        else:
+            self._held.append(text)
 
 
 class ViewKind(Enum):
@@ -161,10 +176,17 @@ def open_view(
         return
     from rich.live import Live
 
+    from flashrun.cli.output.giving_way import giving_way
+
     console = terminal.open_console()
     if kind is ViewKind.LINE:
         with Live(console=console, transient=True, refresh_per_second=8) as live:
-            yield LogView(live)
+            log_view = LogView(live)
+            try:
+                with giving_way(live, log_view.print_held):
+                    yield log_view
+            finally:
+                log_view.print_held()
         return
     from flashrun.cli.output.screen_view import ScreenView
 
@@ -177,7 +199,7 @@ def open_view(
     )
     view = ScreenView(live, leaves_answer=for_people)
     try:
-        with live:
+        with live, giving_way(live, view.redraw):
             yield view
     finally:
         view.print_last_lines()

@@ -66,8 +66,11 @@ class ScreenView:
         self.redraw()
 
     def redraw(self) -> None:
-        """Draw the same again, with clocks and width as they are now."""
-        if self._state is None:
+        """Draw the same again, with clocks and width as they are now.
+
+        Nothing is drawn while another program has the terminal.
+        """
+        if self._state is None or not self._live.is_started:
             return
         from rich.text import Text
 

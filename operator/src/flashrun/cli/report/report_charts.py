@@ -8,7 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from flashrun.api import evaluation
-from flashrun.cli.report.run_timeline import STARTUP, Span, Stage
+from flashrun.api.records import STARTUP
+from flashrun.cli.report.run_timeline import Span, Stage
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure

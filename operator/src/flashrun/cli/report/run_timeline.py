@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 
 from flashrun.api import evaluation, pod
 from flashrun.api.reasons import Reason
-from flashrun.api.records import MetricsRow
+from flashrun.api.records import STARTUP, MetricsRow
 from flashrun.api.resource import AttemptStatus, FlashRun
 
 
@@ -49,8 +49,6 @@ class Span(NamedTuple):
 _Stretch = tuple[Stage, datetime, datetime, int | None]
 """A stage from one time to another, and the attempt that it belongs to."""
 
-STARTUP: Final = "startup/"
-"""Prefix of the metrics with the seconds of an attempt's start."""
 _START_PARTS: Final = (
     (Stage.MODEL, (pod.MODEL_CONTAINER,)),
     (Stage.PACKAGES, (pod.PACKAGES_CONTAINER,)),
@@ -71,12 +69,13 @@ def run_spans(run: FlashRun, rows: Sequence[MetricsRow], now: datetime) -> list[
     created = free_since = run.created
     spans: list[_Stretch] = []
     for attempt in run.status.attempts:
-        if attempt.start is None:
+        start = attempt.held_from or attempt.start  # the trainer starts after the init containers
+        if start is None:
             continue
-        spans.append((Stage.QUEUED, free_since, attempt.start, None))
+        spans.append((Stage.QUEUED, free_since, start, None))
         end = attempt.end or run.status.completion_time or now
         own = sorted((row for row in rows if row.attempt == attempt.number), key=_time)
-        spans += _attempt_stages(attempt, attempt.start, end, own)
+        spans += _attempt_stages(attempt, start, end, own)
         free_since = end
     if run.status.completion_time is None and free_since < now:
         spans.append((Stage.QUEUED, free_since, now, None))
@@ -104,7 +103,7 @@ def _attempt_stages(
 
     first, last = rows[0], rows[-1]
     begun = within(first.time - timedelta(seconds=_seconds(first, *_ROW_SECONDS)))
-    startup = next((row for row in rows if _is_first_of_pod(row)), None)
+    startup = next((row for row in rows if row.is_first), None)
     stages = [(Stage.STARTING, start, begun)] if startup is None else _start(startup, start, begun)
     trained = end if attempt.end is None else within(last.time)
     completed = attempt.reason == Reason.COMPLETED
@@ -114,11 +113,6 @@ def _attempt_stages(
     ]
     for stage, stage_begin, stage_end in stages:
         yield stage, stage_begin, stage_end, attempt.number
-
-
-def _is_first_of_pod(row: MetricsRow) -> bool:
-    """Return whether the row has the seconds of what happened before it."""
-    return any(key.startswith(STARTUP) for key in row.values)
 
 
 def _start(

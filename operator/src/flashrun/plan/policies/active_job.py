@@ -30,12 +30,13 @@ from flashrun.plan.notices import (
     refused_pod,
 )
 from flashrun.plan.pods import Pod, is_held_by_other_containers
+from flashrun.plan.policies.lost_node import NODE_LOST
 from flashrun.plan.policies.stalled_attempt import end_stalled_attempt
 from flashrun.plan.run_context import RunContext
 from flashrun.plan.types import Decision, Delete, Object, Patch
 
 IMAGE_PATIENCE: Final = timedelta(minutes=10)
-SHORTEST_LOOK_SECONDS: Final = 2.0
+SHORTEST_LOOK_SECONDS: Final = 4.0
 LONGEST_LOOK_SECONDS: Final = 300.0
 """Time between two passes over a run that waits for its pods."""
 
@@ -145,6 +146,9 @@ def _describe_pods(context: RunContext, job: Object, nodes: int) -> tuple[Phase,
         return Phase.PENDING, Reason.CLUSTER_REFUSES, message
     if not active or any(not pod.active and pod.exit_code != 0 for pod in pods):
         return waiting, Reason.POD_PENDING, _between_attempts(context, active)
+    if stopping := next((pod for pod in active if pod.deleted is not None), None):
+        phase = waiting if stopping.started is None else Phase.RUNNING
+        return phase, Reason.INTERRUPTED, _stopping_sentence(stopping)
     if unschedulable := [pod for pod in active if pod.unschedulable]:
         share = f"{len(unschedulable)} of {nodes} pods: " if nodes > 1 else ""
         held = unschedulable[0]
@@ -177,6 +181,16 @@ def _describe_pods(context: RunContext, job: Object, nodes: int) -> tuple[Phase,
     return Phase.RUNNING, Reason.TRAINING, Reason.TRAINING.sentence
 
 
+def _stopping_sentence(pod: Pod) -> str:
+    """Return a sentence about a pod that somebody has deleted and that has not ended."""
+    why = f" ({pod.disrupted})" if pod.disrupted else ""
+    minutes = int(NODE_LOST.total_seconds() / 60)
+    return (
+        f"The pod was asked to stop{why}; another one goes on when it has ended, or when its node "
+        f"has not answered for {minutes} minutes."
+    )
+
+
 def _between_attempts(context: RunContext, active: list[Pod]) -> str:
     """Return a sentence about how the last attempt ended and what the next one waits for."""
     last = _last_ending(context)
@@ -195,7 +209,11 @@ def _last_ending(context: RunContext) -> str:
     ended = [
         attempt.first_failure for attempt in context.attempts if not attempt.first_failure.active
     ]
-    return f"The last attempt ended: {failures.pod_reason(ended[-1])}. " if ended else ""
+    if not ended:
+        return ""
+    said = failures.words_of_others(ended[-1])
+    why = f" ({said.removesuffix('.')})" if said else ""
+    return f"The last attempt ended: {failures.pod_reason(ended[-1])}{why}. "
 
 
 def _seconds_to_next_look(context: RunContext, job: Object) -> float:
@@ -207,7 +225,7 @@ def _seconds_to_next_look(context: RunContext, job: Object) -> float:
     if created := job["metadata"].get("creationTimestamp"):
         times.append(parse_time(created))
     waited = (context.now - max(times)).total_seconds() if times else 0.0
-    return min(LONGEST_LOOK_SECONDS, max(SHORTEST_LOOK_SECONDS, waited / 2))
+    return min(LONGEST_LOOK_SECONDS, max(SHORTEST_LOOK_SECONDS, waited))
 
 
 _PREPARING: Final = {

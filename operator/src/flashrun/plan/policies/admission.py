@@ -3,7 +3,8 @@
 from dataclasses import replace
 
 from flashrun.api.environment_owners import foreign_environment, owned_orgs
-from flashrun.api.reasons import ConditionType, Reason
+from flashrun.api.names import parse_ref
+from flashrun.api.reasons import TERMINAL, ConditionType, Reason
 from flashrun.api.resource import FailureStatus
 from flashrun.plan import placement, resolve, run_status
 from flashrun.plan.conditions import FALSE, DesiredCondition
@@ -64,9 +65,24 @@ def wait_for_storage(context: RunContext) -> Decision | None:
         )
         return wait(context, Reason.ENVIRONMENT_NOT_FOUND, message, ConditionType.ACCEPTED)
     if spec.train.init_from_adapter is not None and storage.adapter_source is None:
-        message = (
-            f"Adapter {spec.train.init_from_adapter} is not committed in namespace "
-            f"{namespace}: see flash checkpoints."
+        message = _missing_adapter(
+            spec.train.init_from_adapter, namespace, context.observed.source_phase
         )
         return wait(context, Reason.ADAPTER_NOT_FOUND, message, ConditionType.ACCEPTED)
     return None
+
+
+def _missing_adapter(ref: str, namespace: str, phase: str) -> str:
+    """Return why the adapter ``ref`` is not there, whose run may be in ``phase``."""
+    source = parse_ref(ref).run
+    if phase in TERMINAL:
+        return (
+            f"Run {source} has ended ({phase}) without adapter {ref}: cancel this run, or rerun "
+            f"{source} and name the new run; flash checkpoints {source} lists what there is."
+        )
+    missing = f"Adapter {ref} is not committed in namespace {namespace}"
+    return (
+        f"{missing} yet: run {source} is {phase}."
+        if phase
+        else f"{missing}: see flash checkpoints."
+    )

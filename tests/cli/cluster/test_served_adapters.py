@@ -1,0 +1,33 @@
+"""The servers of a namespace, as their ConfigMaps describe them."""
+
+from types import SimpleNamespace
+from typing import Any
+
+from flashrun.api import names
+from flashrun.api.served import ServedAdapter, ServedList
+from flashrun.cli.cluster.served_adapters import find_services
+from flashrun.plan import pins
+from tests.plan.worlds import running
+
+RUN = running().pinned
+
+
+async def test_a_config_map_that_is_no_longer_a_servers_is_passed_over() -> None:
+    served = ServedList(adapters=(ServedAdapter(id="run", prefix="p/", manifest="0" * 64, rank=8),))
+    assert RUN is not None
+    data = {names.SERVED_KEY: served.model_dump_json(), names.SPEC_KEY: pins.spec_text(RUN)}
+    found = [
+        {"metadata": {"name": "whole"}, "data": data},
+        {"metadata": {"name": "emptied"}},
+        {"metadata": {"name": "of-another-version"}, "data": {**data, names.SERVED_KEY: "{}"}},
+    ]
+
+    async def listing(kind: str, namespace: str, labels: Any) -> Any:
+        assert (kind, namespace) == ("ConfigMap", "team-a")
+        assert labels.items() <= names.serving_labels("whole").items()
+        return found
+
+    session: Any = SimpleNamespace(namespace="team-a", cluster=SimpleNamespace(list=listing))
+    [service] = await find_services(session)
+
+    assert (service.name, service.served, service.run) == ("whole", served, RUN)

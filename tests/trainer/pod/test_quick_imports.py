@@ -1,0 +1,38 @@
+"""What is switched off while modules are imported is on again afterwards."""
+
+import gc
+import importlib.metadata
+
+import pytest
+
+from flashrun_trainer.pod.quick_imports import quick_imports
+
+
+def test_packages_are_listed_once_and_garbage_waits() -> None:
+    listed = importlib.metadata.packages_distributions
+
+    with quick_imports():
+        first = importlib.metadata.packages_distributions()
+        assert importlib.metadata.packages_distributions() is first
+        assert not gc.isenabled()
+
+    assert first == listed()
+    assert importlib.metadata.packages_distributions is listed
+    assert gc.isenabled()
+
+
+def test_an_import_that_fails_leaves_nothing_switched_off() -> None:
+    with pytest.raises(ImportError), quick_imports():
+        raise ImportError
+
+    assert gc.isenabled()
+
+
+def test_a_collector_that_was_off_stays_off() -> None:
+    gc.disable()
+    try:
+        with quick_imports():
+            pass
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
