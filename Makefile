@@ -3,8 +3,9 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
 
-# The kind of cluster (current, kind, k3d, local), and what CLUSTER=current needs.
-export CLUSTER REGISTRY S3_ENDPOINT S3_ACCESS_KEY S3_SECRET_KEY
+# The kind of cluster (current, kind, k3d, local), and what CLUSTER=current needs. Images for it need only
+# REGISTRY; TRAINER is cpu or gpu, and VLLM=yes adds vLLM.
+export CLUSTER REGISTRY S3_ENDPOINT S3_ACCESS_KEY S3_SECRET_KEY TRAINER VLLM
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -25,7 +26,7 @@ up: $(READY) ## start a cluster, S3 storage and an image registry
 	@$(BIN)/python -m localcluster up
 
 .PHONY: images
-images: $(READY) ## build and push both images, remove unused layers
+images: $(READY) ## build and push both images; CLUSTER=current REGISTRY=… are those for your own cluster
 	@$(BIN)/python -m localcluster images
 
 .PHONY: status

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from localcluster import demo, folders, images, lifecycle
+from localcluster.cluster_kind import ClusterKind
 from localcluster.steps import FatalError, StepRunner, disk_full
 
 app = typer.Typer(
@@ -50,8 +51,10 @@ def build_images() -> None:
 
     def task(steps: StepRunner) -> None:
         with lifecycle.exclusive_command():
-            built = images.build(lifecycle.up(steps), steps)
-            lifecycle.delete_unused_images([built.operator, built.trainer], steps)
+            local = lifecycle.image_target(lambda: lifecycle.up(steps))
+            built = images.build(local, steps)
+            if local.kind is not ClusterKind.CURRENT:
+                lifecycle.delete_unused_images([built.operator, built.trainer], steps)
         steps.say(f"operator: {built.operator}")
         steps.say(f"trainer: {built.trainer}")
 
@@ -65,7 +68,8 @@ def sbom() -> None:
     def task(steps: StepRunner) -> None:
         folder = folders.repository() / "sbom"
         for name in images.DOCKERFILES:
-            text = images.read_sbom(lifecycle.existing_cluster(), name, steps)
+            local = lifecycle.image_target(lifecycle.existing_cluster)
+            text = images.read_sbom(local, name, steps)
             folder.mkdir(exist_ok=True)
             (folder / f"{name}.cdx.json").write_text(text)
             steps.say(f"sbom/{name}.cdx.json")

@@ -47,8 +47,8 @@ class MachineFacts:
     """The command line of a kubelet on this machine that we did not start, or empty."""
 
 
-def choose_kind(facts: MachineFacts) -> ClusterKind:
-    """Return the kind to use.
+def choose_kind(facts: MachineFacts, *, only_images: bool = False) -> ClusterKind:
+    """Return the kind to use; to build images for another cluster, its registry is enough.
 
     Raises:
         FatalError: the machine lacks something that the kind needs; the sentence says what.
@@ -61,7 +61,7 @@ def choose_kind(facts: MachineFacts) -> ClusterKind:
     choice = ClusterKind(facts.asked) if facts.asked else _preferred_kind(facts)
     match choice:
         case ClusterKind.CURRENT:
-            _check_current(facts)
+            _check_current(facts, only_images)
         case ClusterKind.KIND | ClusterKind.K3D:
             _check_docker(facts, choice)
         case ClusterKind.LOCAL:
@@ -94,7 +94,14 @@ def _preferred_kind(facts: MachineFacts) -> ClusterKind:
     return ClusterKind.LOCAL
 
 
-def _check_current(facts: MachineFacts) -> None:
+def _check_current(facts: MachineFacts, only_images: bool) -> None:
+    if only_images:
+        if not facts.registry:
+            raise FatalError(
+                "images for CLUSTER=current need a registry, and REGISTRY is not set; say for "
+                "example `make images CLUSTER=current REGISTRY=registry.example.com/team`"
+            )
+        return
     if not facts.context:
         raise FatalError(
             "CLUSTER=current, but the kubeconfig has no current context; choose one with "

@@ -1,8 +1,8 @@
 """The two images of this project: built from their Dockerfiles, pushed, referenced by digest.
 
 With Docker, builds use the base images that the Dockerfiles name. Without Docker, base images are
-made from Debian packages: one layer with Python for both images and, for the trainer, Debian's
-torch for CPUs on top.
+made from Debian packages: one layer with Python for both images and, for a trainer without GPUs,
+Debian's torch on top.
 
 The certificates and pip settings of this machine are mounted into a build; they stay out of the
 image.
@@ -23,6 +23,7 @@ from typing import Any
 
 from localcluster import folders, toolchain
 from localcluster.cluster_kind import ClusterKind
+from localcluster.image_recipe import Recipe, recipe_for
 from localcluster.lifecycle import DevCluster
 from localcluster.steps import FatalError, StepRunner
 
@@ -74,16 +75,21 @@ def build(local: DevCluster, steps: StepRunner) -> Images:
         raise FatalError(
             f"{' and '.join(missing)} is not in {folders.repository()}; run from a checkout"
         )
-    if local.kind in (ClusterKind.KIND, ClusterKind.K3D):
-        return Images(**{name: _with_docker(name, local, steps) for name in DOCKERFILES})
+    recipe = recipe_for(local.kind)
+    if recipe.docker:
+        return Images(**{name: _with_docker(name, local, recipe, steps) for name in DOCKERFILES})
     toolchain.debian(PACKAGES, steps)
     folders.cache().mkdir(parents=True, exist_ok=True)
     with toolchain.exclusive_build(folders.cache() / "buildah"):
         python = _python_base(steps)
-        bases = {"operator": python, "trainer": _torch_base(python, steps)}
-        layers = {
-            layer for name in DOCKERFILES for layer in _with_buildah(name, bases[name], steps)
-        }
+        bases = {"operator": python, "trainer": python}
+        if not recipe.gpus:
+            bases["trainer"] = _torch_base(python, steps)
+        layers: set[str] = set()
+        for name, base in bases.items():
+            with steps.step(f"build the {name} image"):
+                arguments = ["--layers", *_arguments(name, recipe)]
+                layers |= _bud(local_name(name), name, base, arguments, steps)
         _prune(layers, bases.values(), steps)
         return Images(**{name: _push(name, local, steps) for name in DOCKERFILES})
 
@@ -117,7 +123,7 @@ def run_in_trainer(
     volumes = [word for path, place in mounts.items() for word in ("--volume", f"{path}:{place}")]
     offline = ["--env", "HF_HUB_OFFLINE=1"]
     what = " ".join(words[:3])
-    if local.kind in (ClusterKind.KIND, ClusterKind.K3D):
+    if recipe_for(local.kind).docker:
         image = f"{local.registry}/flashrun/trainer:local"
         user = ["--user", f"{os.getuid()}:{os.getgid()}", "--entrypoint", words[0]]
         command = ["docker", "run", "--rm", *user, *offline, *volumes, image, *words[1:]]
@@ -132,7 +138,7 @@ def run_in_trainer(
 
 def read_sbom(local: DevCluster, name: str, steps: StepRunner) -> str:
     """Return the list of packages in the image that was built last, as its build wrote it."""
-    if local.kind in (ClusterKind.KIND, ClusterKind.K3D):
+    if recipe_for(local.kind).docker:
         lines: list[str] = []  # of a long output a step returns the end alone
         image = f"{local.registry}/flashrun/{name}:local"
         read = ["docker", "run", "--rm", "--entrypoint", "cat", image, SBOM]
@@ -160,21 +166,8 @@ def gpu_trainer(folder: Path, steps: StepRunner) -> Iterator[Callable[..., str]]
     image = local_name("trainer-for-gpus")
     with toolchain.exclusive_build(folders.cache() / "buildah"):
         base = _python_base(steps)
-        with (
-            steps.step("build the trainer image for GPUs"),
-            _build_volumes() as volumes,
-            _apt_settings() as settings,
-        ):
-            how = ["--isolation=chroot", "--network=host", *volumes]
-            how += ["--volume", f"{settings}:/etc/apt/apt.conf.d/99host:ro"]
-            what = [
-                "--build-arg",
-                f"BASE_IMAGE={base}",
-                "-f",
-                folders.repository() / DOCKERFILES["trainer"],
-            ]
-            root = folders.repository()
-            _buildah(steps, "bud", *how, *what, "-t", image, root, what="building for GPUs")
+        with steps.step("build the trainer image for GPUs"):
+            _bud(image, "trainer", base, [], steps)
         try:
             with _container(image, steps) as container:
                 how = ["--isolation=chroot", "--user", "0", "--env", "HF_HUB_OFFLINE=1"]
@@ -187,11 +180,17 @@ def gpu_trainer(folder: Path, steps: StepRunner) -> Iterator[Callable[..., str]]
 # Docker
 
 
-def _with_docker(name: str, local: DevCluster, steps: StepRunner) -> str:
+def _arguments(name: str, recipe: Recipe) -> list[str]:
+    """Return what the build of an image is given besides its Dockerfile."""
+    return ["--build-arg", "VLLM=yes"] if name == "trainer" and recipe.vllm else []
+
+
+def _with_docker(name: str, local: DevCluster, recipe: Recipe, steps: StepRunner) -> str:
     image = f"{local.registry}/flashrun/{name}:local"
     root = folders.repository()
     with steps.step(f"build the {name} image with Docker"):
-        steps.run(["docker", "build", "-t", image, "-f", root / DOCKERFILES[name], root])
+        what = [*_arguments(name, recipe), "-f", root / DOCKERFILES[name]]
+        steps.run(["docker", "build", "-t", image, *what, root])
     with steps.step(f"push the {name} image") as step:
         steps.run(["docker", "push", image])
         inspect = ["docker", "inspect", "-f", '{{join .RepoDigests "\\n"}}', image]
@@ -287,14 +286,18 @@ def _torch_base(python: str, steps: StepRunner) -> str:
     return image
 
 
-def _with_buildah(name: str, base: str, steps: StepRunner) -> set[str]:
+def _bud(
+    image: str, name: str, base: str, arguments: Sequence[object], steps: StepRunner
+) -> set[str]:
     """Build an image; return the ids of all its layers, some of them shortened."""
     root = folders.repository()
-    with steps.step(f"build the {name} image"), _build_volumes() as volumes:
-        how = ["--layers", "--isolation=chroot", "--network=host", *volumes]
+    with _build_volumes() as volumes, _apt_settings() as settings:
+        how = ["--isolation=chroot", "--network=host", *volumes]
+        # PyTorch for GPUs needs a compiler from Debian.
+        how += ["--volume", f"{settings}:/etc/apt/apt.conf.d/99host:ro"]
         what = ["--build-arg", f"BASE_IMAGE={base}", "-f", root / DOCKERFILES[name]]
-        tag = ["-t", local_name(name)]
-        log = _buildah(steps, "bud", *how, *what, *tag, root, what=f"building the {name} image")
+        words = [*how, *arguments, *what, "-t", image, root]
+        log = _buildah(steps, "bud", *words, what=f"building the {name} image")
     return layers_in_build_log(log)
 
 

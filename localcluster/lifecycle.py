@@ -6,7 +6,7 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,6 +67,18 @@ def up(steps: StepRunner) -> DevCluster:
                 return _up_docker(kind, steps)
             case ClusterKind.LOCAL:
                 return _up_local(steps)
+
+
+def image_target(start: Callable[[], DevCluster]) -> DevCluster:
+    """Return the cluster whose images are meant: what `start` returns, or one by its registry.
+
+    Of CLUSTER=current only REGISTRY is asked for, and nothing is remembered.
+    """
+    facts = machine_facts()
+    if facts.asked != ClusterKind.CURRENT:
+        return start()
+    choose_kind(facts, only_images=True)
+    return _current_cluster(storage_endpoint="")
 
 
 def down(steps: StepRunner) -> None:
@@ -230,12 +242,16 @@ def _current() -> DevCluster:
             f"the S3 endpoint {endpoint} does not answer; check S3_ENDPOINT, and that this "
             "machine can reach it"
         )
+    return _current_cluster(endpoint)
+
+
+def _current_cluster(storage_endpoint: str) -> DevCluster:
     default = Path.home() / ".kube" / "config"
     return DevCluster(
         kind=ClusterKind.CURRENT,
         kubeconfig=Path(os.environ.get("KUBECONFIG") or default),
         registry=os.environ.get("REGISTRY", ""),
-        storage_endpoint=endpoint,
+        storage_endpoint=storage_endpoint,
         access_key=os.environ.get("S3_ACCESS_KEY", ""),
         secret_key=os.environ.get("S3_SECRET_KEY", ""),
         host_ip="",

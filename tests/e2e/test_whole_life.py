@@ -5,12 +5,10 @@ local cluster but a kubeconfig, a registry and an S3 endpoint. Around the run is
 have: a webhook that adds containers which never end, a quota on limits, users of any number,
 tokens that are valid for 20 seconds, and a proxy before the API server.
 
-It is the last module: what the other ones use is uninstalled first.
+What the other modules use is uninstalled first: only ``test_your_own_cluster`` comes later.
 """
 
 import json
-import os
-import shutil
 import subprocess
 import sys
 import time
@@ -21,10 +19,11 @@ from typing import Any
 import pytest
 import yaml
 
-from localcluster import folders, lifecycle, toolchain
+from localcluster import lifecycle
 from tests.e2e import environments
 from tests.e2e.conftest import NAMESPACE, ROOT, SYSTEM, Product
 from tests.e2e.gateway import serve_gateway
+from tests.e2e.other_folder import OtherFolder
 from tests.injector import NATIVE_SIDECAR, SIDECAR, mesh, serve_injector
 from tests.short_tokens import ShortTokens, serve_short_tokens
 from tests.store.forward_proxy import ForwardProxy, forward_proxy
@@ -41,62 +40,6 @@ VALUES = {
     "trainer": {"runAsUser": USER, "sharedMemory": "256Mi",
                 "environment": {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}},
 }  # fmt: skip
-INSTALL = """
-import json, sys
-from contextlib import closing
-from localcluster import demo
-from localcluster.steps import StepRunner
-
-with closing(StepRunner.named("install")) as steps:
-    demo.install(steps, json.loads(sys.argv[1]))
-"""
-
-
-class OtherFolder:
-    """A checkout somewhere else, with a state of its own."""
-
-    def __init__(self, product: Product, folder: Path) -> None:
-        self.folder = folder / "checkout"
-        self._product = product
-        listed = subprocess.run(
-            ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True
-        )
-        for name in listed.stdout.splitlines():
-            if (ROOT / name).is_file():
-                (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy2(ROOT / name, self.folder / name)
-        registry = product.local.registry
-        settings = folder / "registries.conf"
-        settings.write_text(f'[[registry]]\nlocation = "{registry}"\ninsecure = true\n')
-        self.environment = {
-            **os.environ,
-            "CLUSTER": "current",
-            "KUBECONFIG": str(product.local.kubeconfig),
-            "REGISTRY": registry,
-            "S3_ENDPOINT": product.local.storage_endpoint,
-            "S3_ACCESS_KEY": product.local.access_key,
-            "S3_SECRET_KEY": product.local.secret_key,
-            "XDG_STATE_HOME": str(folder / "state"),
-            "CONTAINERS_REGISTRIES_CONF": str(settings),
-            "PYTHONPATH": str(self.folder),
-        }
-
-    def install(self) -> None:
-        """Build the images, and install the product as ``make demo CLUSTER=current`` does."""
-        self._run(sys.executable, "-c", INSTALL, json.dumps(VALUES))
-
-    def helm(self, *words: str) -> None:
-        """Run helm for the release."""
-        helm = str(toolchain.program("helm", self._product.steps))
-        wait = () if words[0] == "test" else ("--wait",)  # helm test always does
-        self._run(helm, *words, "--namespace", SYSTEM, *wait, "--timeout", "120s")
-
-    def _run(self, *words: str) -> None:
-        environment = {**self.environment, "HELM_CACHE_HOME": str(folders.cache() / "helm")}
-        done = subprocess.run(
-            words, cwd=self.folder, env=environment, capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +48,7 @@ def other(product: Product, tmp_path_factory: pytest.TempPathFactory) -> OtherFo
     made = OtherFolder(product, tmp_path_factory.mktemp("other"))
     product.kubectl("delete", "flashruns", "--all", "--all-namespaces", "--timeout=180s")
     made.helm("uninstall", "flashrun")
-    made.install()
+    made.install(VALUES)
     return made
 
 

@@ -76,6 +76,15 @@ def test_a_machine_that_cannot_have_one_is_told_why(facts, sentence):
     assert ";" in str(stop.value), "what is wrong; what to do"
 
 
+ONLY_REGISTRY = replace(OWN, context="", s3_endpoint="")
+
+
+def test_images_for_the_current_cluster_need_its_registry_and_nothing_else():
+    assert choose_kind(ONLY_REGISTRY, only_images=True) is ClusterKind.CURRENT
+    with pytest.raises(FatalError, match="REGISTRY is not set; say for example `make images"):
+        choose_kind(replace(ONLY_REGISTRY, registry=""), only_images=True)
+
+
 CONTEXTS = {
     "a kubeconfig with a context": ("current-context: prod\n", "prod"),
     "one without": ("contexts: []\n", ""),

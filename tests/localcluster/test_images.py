@@ -137,6 +137,23 @@ def test_with_docker_an_image_is_built_pushed_and_known_by_its_digest(
     assert [line.split()[1] for line in stand_ins.lines()] == ["build", "push", "inspect"] * 2
 
 
+def test_images_for_the_current_cluster_are_built_with_docker_for_gpus(
+    stand_ins: StandIns, steps: StepRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Debian's PyTorch, which the cluster that is made here gets, would see no GPU there."""
+    monkeypatch.setenv("VLLM", "yes")
+    monkeypatch.delenv("TRAINER", raising=False)
+    kind = replace(WITH_KIND, kind=ClusterKind.CURRENT, registry="registry.example/team")
+    stand_ins.add("docker")
+    stand_ins.answer("docker version", "29.0\n")
+    stand_ins.answer("docker inspect", f"registry.example/team/flashrun/it@sha256:{'a' * 64}\n")
+    images.build(kind, steps)
+
+    built = [line for line in stand_ins.lines() if line.startswith("docker build")]
+    assert ["--build-arg VLLM=yes" in line for line in built] == [False, True]
+    assert not [line for line in built if "BASE_IMAGE" in line]
+
+
 def test_a_command_runs_in_the_trainer_image_with_mounts(
     stand_ins: StandIns, steps: StepRunner, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -76,6 +76,17 @@ def test_down_on_a_node_of_another_cluster_leaves_its_pods_alone(machine, steps,
     assert machine == []
 
 
+def test_for_images_of_the_current_cluster_its_registry_is_enough(monkeypatch, own_folders):
+    monkeypatch.setenv("CLUSTER", "current")
+    monkeypatch.setenv("REGISTRY", "registry.example/team")
+    monkeypatch.delenv("S3_ENDPOINT", raising=False)
+
+    target = lifecycle.image_target(lambda: pytest.fail("nothing is started"))
+    assert target.registry == "registry.example/team"
+    assert target.kind is ClusterKind.CURRENT
+    assert lifecycle.remembered_kind() is None
+
+
 def test_images_in_a_registry_that_is_not_ours_stay(monkeypatch, steps):
     monkeypatch.setattr(lifecycle, "remembered_kind", lambda: ClusterKind.CURRENT)
     monkeypatch.setenv("PATH", "")  # nothing can be run
