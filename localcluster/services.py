@@ -89,6 +89,8 @@ class Services:
 
     def delete_unused_images(self, steps: StepRunner) -> None:
         """Delete the layers of untagged images; nothing may be pushed at the same time."""
+        if not (_layers() / "docker/registry/v2/repositories").exists():
+            return  # nothing was ever pushed, which the program takes for an error
         program, config = toolchain.program("registry", steps), self.folder / "registry.yaml"
         steps.run([program, "garbage-collect", "--quiet", "--delete-untagged", config])
 
@@ -98,18 +100,22 @@ class Services:
             self.daemons.stop(name)
 
     def _registry_config(self) -> dict[str, object]:
-        layers = folders.cache() / "registry"
         listen = "0.0.0.0" if self.exposed else "127.0.0.1"
         return {
             "version": 0.1,
             "log": {"level": "warn"},
-            "storage": {"filesystem": {"rootdirectory": str(layers)}},
+            "storage": {"filesystem": {"rootdirectory": str(_layers())}},
             "http": {"addr": f"{listen}:{self.registry_port}", "secret": self.secret_key},
         }
 
     def _port(self, name: str, address: str) -> int:
         running = self.daemons.running(name.removesuffix("-console"))
         return Ports(self.folder / "ports.json").get(name, address, running=running)
+
+
+def _layers() -> Path:
+    """Return the folder in which the registry has its layers."""
+    return folders.cache() / "registry"
 
 
 def answers(url: str) -> bool:

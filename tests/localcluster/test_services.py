@@ -65,6 +65,13 @@ def test_the_registry_listens_on_every_address_only_for_docker(
     assert config["storage"] == {"filesystem": {"rootdirectory": layers}}
 
 
+def test_of_a_registry_to_which_nothing_was_pushed_nothing_is_deleted(
+    own_folders: None, tmp_path: Path, steps: StepRunner
+) -> None:
+    Services(tmp_path / "services").delete_unused_images(steps)
+    assert not (tmp_path / "services" / "registry.yaml").exists()
+
+
 @pytest.mark.api
 def test_both_servers_run_until_they_are_stopped(tmp_path: Path, steps: StepRunner) -> None:
     services = Services(tmp_path / "services", ephemeral=True)
