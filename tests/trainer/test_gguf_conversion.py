@@ -1,6 +1,9 @@
 """GGUF files become folders that can be trained."""
 
+import math
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -8,11 +11,19 @@ from flashrun_trainer import gguf_conversion
 
 pytestmark = [pytest.mark.trainer, pytest.mark.filterwarnings("default")]
 SIZE, HEADS = 32, 2
+THETA = 500_000.0
 TOKENS = ("<s>", "</s>", "a", "b", "ab", "Ġ", *(f"t{number}" for number in range(58)))
 
 
-def write_gguf(path: Path, architecture: str = "llama", template: str = "{{ messages }}") -> None:
-    """Write a model of one layer, with matrices in Q8_0."""
+def write_gguf(
+    path: Path,
+    architecture: str = "llama",
+    template: str = "{{ messages }}",
+    *,
+    divisors: Mapping[str, list[float]] = {},
+    scaling: str = "",
+) -> None:
+    """Write a model of one layer, with matrices in Q8_0 and, if given, scaled positions."""
     import gguf
     import numpy as np
 
@@ -24,6 +35,7 @@ def write_gguf(path: Path, architecture: str = "llama", template: str = "{{ mess
     writer.add_head_count(HEADS)
     writer.add_head_count_kv(HEADS)
     writer.add_rope_dimension_count(SIZE // HEADS)
+    writer.add_rope_freq_base(THETA)
     writer.add_layer_norm_rms_eps(1e-6)
     writer.add_vocab_size(len(TOKENS))
     writer.add_tokenizer_model("gpt2")
@@ -33,6 +45,11 @@ def write_gguf(path: Path, architecture: str = "llama", template: str = "{{ mess
     writer.add_eos_token_id(1)
     if template:
         writer.add_chat_template(template)
+    if scaling:
+        writer.add_rope_scaling_type(gguf.RopeScalingType(scaling))
+        writer.add_rope_scaling_factor(4.0)
+    for name, numbers in divisors.items():
+        writer.add_tensor(name, np.array(numbers, np.float32))
     kind = gguf.GGMLQuantizationType.Q8_0
     random = np.random.default_rng(0)
     layers = [f"blk.0.{name}" for name in ("attn_q", "attn_k", "attn_v", "attn_output")]
@@ -73,15 +90,50 @@ def test_a_quantized_file_becomes_a_plain_model_with_the_same_weights(tmp_path: 
     assert tokenizer.eos_token == "</s>"
 
 
+def llama3_divisors(factor: float, original: int = 8192) -> list[float]:
+    """What Llama 3.1 divides the frequencies of a head by, from wavelengths."""
+    divisors = []
+    for index in range(SIZE // HEADS // 2):
+        length = 2 * math.pi * THETA ** (2 * index / (SIZE // HEADS))
+        smooth = (original / length - 1.0) / (4.0 - 1.0)
+        between = 1 / ((1 - smooth) / factor + smooth)
+        divisors.append(1.0 if length < original / 4 else factor if length > original else between)
+    return divisors
+
+
+@pytest.mark.parametrize("factor", [8.0, 32.0])
+def test_a_llama_keeps_the_scaling_of_its_positions(tmp_path: Path, factor: float) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    divisors = llama3_divisors(factor)
+    write_gguf(tmp_path / "small.gguf", divisors={"rope_freqs.weight": divisors})
+    assert gguf_conversion.main(str(tmp_path / "small.gguf"), str(tmp_path / "model")) == 0
+    rotary = AutoModelForCausalLM.from_pretrained(tmp_path / "model").model.rotary_emb
+    half = len(divisors)
+    plain = THETA ** -(torch.arange(half) / half)
+
+    assert rotary.rope_type == "llama3"
+    assert {1.0, factor} < set(divisors)
+    assert torch.allclose(plain / rotary.inv_freq, torch.tensor(divisors), rtol=1e-3)
+
+
 REFUSED = {
     "an unknown architecture": {"architecture": "madeup"},
+    "positions that YaRN scales": {"scaling": "yarn"},
+    "positions that are divided by other numbers than Llama's": {
+        "divisors": {"rope_freqs.weight": llama3_divisors(8.0, original=4096)}
+    },
+    "positions that are divided by numbers for two lengths": {
+        "divisors": {"rope_factors_long.weight": [2.0] * 8, "rope_factors_short.weight": [1.0] * 8}
+    },
     "a file without a chat template": {"template": ""},
 }
 
 
 @pytest.mark.parametrize("given", REFUSED.values(), ids=REFUSED.keys())
 def test_what_cannot_be_trained_is_refused_in_one_line(
-    tmp_path: Path, given: dict[str, str], capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, given: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_gguf(tmp_path / "small.gguf", **given)
 

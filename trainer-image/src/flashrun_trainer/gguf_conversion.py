@@ -7,11 +7,24 @@ has what it needs. A problem of the file is one line on standard error and exit 
 import os
 import sys
 import tempfile
+from copy import deepcopy
 from pathlib import Path
 from typing import Any, Final
 
 SHARD_SIZE: Final = "2GB"
 """Largest file of weights: an interrupted upload repeats a file, and not the whole model."""
+
+_LLAMA3: Final = {
+    "rope_type": "llama3",
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 8192,
+}
+"""How Llama 3.1, 3.2 and 3.3 scale positions; their ``factor`` is 8 or 32."""
+_DIVISORS: Final = "rope_freqs.weight"
+"""Tensor of a GGUF file: what each frequency is divided by, float32 of half a head's size."""
+_SCALING_TENSORS: Final = ("rope_freqs.", "rope_factors_")
+"""Beginnings of the names of all such tensors."""
 
 
 class ConversionRefused(Exception):
@@ -24,8 +37,8 @@ def convert(file: Path, folder: Path) -> None:
     The folder appears complete or not at all.
 
     Raises:
-        ConversionRefused: the file is not a GGUF file, its architecture is not known, or its
-            tokenizer has no chat template.
+        ConversionRefused: the file is not a GGUF file, its architecture or the way in which it
+            scales positions is not known, or its tokenizer has no chat template.
     """
     import torch
 
@@ -36,6 +49,7 @@ def convert(file: Path, folder: Path) -> None:
             raise ConversionRefused(
                 f"{file.name} has no chat template: take the file of an instruction-tuned model"
             )
+        _restore_position_scaling(file, model.config)
         model.to(torch.bfloat16).save_pretrained(written, max_shard_size=SHARD_SIZE)
         tokenizer.save_pretrained(written)
         written.rename(folder)
@@ -58,6 +72,55 @@ def _load(file: Path) -> tuple[Any, Any]:
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
     return tokenizer, model
+
+
+def _restore_position_scaling(file: Path, config: Any) -> None:
+    """Put the scaling of rotary positions into ``config``, where transformers has left it out.
+
+    Raises:
+        ConversionRefused: the positions are scaled in another way than those of Llama 3.1.
+    """
+    import numpy as np
+    from gguf import GGUFReader
+
+    rope = getattr(config, "rope_parameters", None) or {}
+    # Models with several kinds of attention have such a table for each of them.
+    tables = [table for table in rope.values() if isinstance(table, dict)] or [rope]
+    if any(table.get("rope_type", "default") != "default" for table in tables):
+        return  # transformers knows the scaling of this architecture
+    reader = GGUFReader(file)
+    architecture = reader.fields["general.architecture"].contents()
+    kind = reader.fields.get(f"{architecture}.rope.scaling.type")
+    scaling = {
+        tensor.name: tensor.data
+        for tensor in reader.tensors
+        if tensor.name.startswith(_SCALING_TENSORS)
+    }
+    if kind is not None and kind.contents() != "none":
+        scaling[kind.name] = kind.contents()
+    if not scaling:
+        return
+    if list(scaling) == [_DIVISORS] and architecture == "llama":
+        supposed = {**rope, **_LLAMA3, "factor": float(scaling[_DIVISORS].max())}
+        if np.allclose(_divisors(config, supposed), scaling[_DIVISORS], rtol=1e-3):
+            config.rope_parameters = supposed
+            return
+    raise ConversionRefused(
+        f"{file.name} scales rotary positions ({', '.join(sorted(scaling))}), which transformers "
+        "does not read: push the model's folder with safetensors files, or its id on the hub"
+    )
+
+
+def _divisors(config: Any, rope: dict[str, Any]) -> Any:
+    """Return what ``rope`` divides each frequency by, in the order of the frequencies."""
+    import numpy as np
+    from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+
+    scaled = deepcopy(config)
+    scaled.rope_parameters = rope
+    frequencies = ROPE_INIT_FUNCTIONS[rope["rope_type"]](scaled)[0].numpy()
+    plain = rope["rope_theta"] ** -(np.arange(len(frequencies)) / len(frequencies))
+    return plain / frequencies
 
 
 def main(file: str, folder: str) -> int:
