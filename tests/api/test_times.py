@@ -16,6 +16,10 @@ def test_times_are_written_in_utc(moment: datetime) -> None:
     assert format_micro_time(moment) == "2026-11-22T12:00:30.250000Z"
 
 
+def test_a_micro_time_of_a_whole_second_has_six_digits_too() -> None:
+    assert format_micro_time(whole_seconds(MOMENT)) == "2026-11-22T12:00:30.000000Z"
+
+
 @pytest.mark.parametrize(
     "text", ["2026-11-22T12:00:30.250Z", "2026-11-22T12:00:30.250000+00:00", MOMENT.isoformat()]
 )
