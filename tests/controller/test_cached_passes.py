@@ -3,8 +3,9 @@
 The API server and the watches are real. A watch is made stale by not passing on what it shows.
 """
 
+import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,11 +17,13 @@ from flashrun.api.records import EnvironmentPointer
 from flashrun.cluster import Cluster
 from flashrun.cluster_errors import Forbidden
 from flashrun.cluster_requests import Request
+from flashrun.controller import observe, reconcile
 from flashrun.controller.known_runs import KnownRuns
 from flashrun.controller.object_cache import ObjectCache
 from flashrun.controller.queue import RunKey
 from flashrun.controller.reconcile import UNWRITTEN_SECONDS
 from flashrun.controller.storage_access import AccessIssuer
+from flashrun.controller.storage_threads import call_storage
 from flashrun.controller.watch import Watch
 from flashrun.plan.objects import owned_metadata
 from flashrun.store import Store
@@ -87,27 +90,30 @@ def requests(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
 
 async def settle(world: World, cache: ObjectCache, name: str) -> None:
-    """Wait until the cache shows a run, its Jobs and its pods as the API server has them."""
-    run = await world.cluster.get(names.KIND, world.namespace, name)
-    labels = {names.RUN_UID_LABEL: run["metadata"]["uid"]}
+    """Wait until the cache shows a run, its Jobs and its pods as the API server has them.
+
+    The API server is asked again each time: the Job controller may change them meanwhile.
+    """
 
     def version(item: Any) -> str:
         return str(item["metadata"]["resourceVersion"])
 
-    current = {kind: {version(i) for i in await world.cluster.list(kind, world.namespace, labels)}
-               for kind in ("Job", "Pod")}  # fmt: skip
-
-    def is_shown() -> bool:
+    async def is_shown() -> bool:
+        run = await world.cluster.get(names.KIND, world.namespace, name)
+        uid = run["metadata"]["uid"]
         known = cache.run(RunKey(world.namespace, name))
         if known is None or version(known) != version(run):
             return False
-        for kind, versions in current.items():
-            children = cache.children(kind, world.namespace, run["metadata"]["uid"])
-            if children is None or set(map(version, children)) != versions:
+        for kind in ("Job", "Pod"):
+            there = await world.cluster.list(kind, world.namespace, {names.RUN_UID_LABEL: uid})
+            children = cache.children(kind, world.namespace, uid)
+            if children is None or set(map(version, children)) != set(map(version, there)):
                 return False
         return True
 
-    await until(is_shown)
+    async with asyncio.timeout(20):
+        while not await is_shown():  # noqa: ASYNC110 -- the API server has the objects
+            await asyncio.sleep(0.05)
 
 
 def reads_in(requests: Counter[str]) -> dict[str, int]:
@@ -358,6 +364,36 @@ async def test_a_pass_over_a_known_run_reads_nothing(
     await world.pass_over(RUN)
     assert not reads_in(requests)
     assert (await world.run(RUN)).status.phase == "Running"
+
+
+async def test_a_run_begins_with_four_calls_of_storage_and_the_next_pass_needs_none(
+    world: World, cache: StoppableCache, monkeypatch: pytest.MonkeyPatch
+):
+    """Each call takes a thread; what is in memory needs none."""
+    called: list[str] = []
+
+    async def counting(function: Callable[..., Any], *words: Any, **options: Any) -> Any:
+        called.append(function.__name__)
+        return await call_storage(function, *words, **options)
+
+    for module in (observe, reconcile):
+        monkeypatch.setattr(module, "call_storage", counting)
+    world.known.read()  # as the first resync does
+    await world.submit(RUN)
+    await settle(world, cache, RUN)
+    await world.pass_over(RUN)
+    assert sorted(called) == ["_storage_view", "issue", "note", "write"]
+
+    called.clear()
+    await world.pod(RUN)
+    for _ in range(2):  # the first one writes the status
+        await settle(world, cache, RUN)
+        await world.pass_over(RUN)
+    assert called == []
+    await Kubelet(world.cluster).start(await world.pod(RUN))
+    await settle(world, cache, RUN)
+    await world.pass_over(RUN)
+    assert called == ["_storage_view"], "its pod may have written something"
 
 
 async def test_a_run_is_carried_to_its_end_from_the_cache(

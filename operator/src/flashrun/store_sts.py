@@ -13,7 +13,7 @@ import urllib3
 from minio.credentials import Credentials
 from minio.signer import sign_v4_sts
 from minio.time import to_amz_date, utcnow
-from pydantic import TypeAdapter
+from pydantic_core import to_json
 
 from flashrun.api.records import StorageAccess
 from flashrun.api.storage_endpoint import sts_endpoint
@@ -31,7 +31,7 @@ def assume_role_form(policy: dict[str, Any], seconds: int, role_arn: str) -> For
         **_SESSION,
         "Action": "AssumeRole",
         "DurationSeconds": str(seconds),
-        "Policy": TypeAdapter(dict[str, Any]).dump_json(policy).decode(),
+        "Policy": to_json(policy).decode(),
     }
     return form | {"RoleArn": role_arn} if role_arn else form
 

@@ -138,6 +138,8 @@ class Termination(Record):
 
 def parse_termination(text: str) -> Termination | None:
     """Read a termination message; None when it is not one of ours (killed, crashed, foreign)."""
+    if not text:  # of every container that has not ended: a refusal costs more than a reading
+        return None
     try:
         return read_record(text, Termination)
     except RecordRefused:

@@ -514,15 +514,13 @@ def _plain(value: Struct) -> Object:
 
 
 def _cut(value: Any) -> Any:
-    match value:
-        case str():
-            return value[:_TEXT]
-        case list():
-            return [_cut(item) for item in value[:_ENTRIES]]
-        case dict():
-            return {key: _cut(item) for key, item in value.items()}
-        case _:
-            return value
+    """Cut what is too long in a plain value; lists of many objects pass here string by string."""
+    shape = type(value)
+    if shape is str:
+        return value[:_TEXT]
+    if shape is dict:
+        return {key: _cut(item) for key, item in value.items()}
+    return [_cut(item) for item in value[:_ENTRIES]] if shape is list else value
 
 
 def _metadata(request: Request, raw: Raw) -> Object:

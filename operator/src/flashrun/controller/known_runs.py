@@ -53,18 +53,22 @@ class KnownRuns:
         with self._lock:
             self._noted[key] = record is not None
 
+    def may_have_choices(self, run: FlashRun) -> bool:
+        """Return whether ``choices`` has to ask storage; for most runs, this process knows."""
+        key = self._key(identity_of_run(run))
+        with self._lock:
+            return self._noted.get(key, not self._complete)
+
     def choices(self, run: FlashRun) -> ResolvedStatus | None:
         """Return what was chosen for a run, if it was noted before its status could say so.
 
         Storage is asked only about runs of which it may know something.
         """
+        if not self.may_have_choices(run):
+            return None
         identity = identity_of_run(run)
-        key = self._key(identity)
-        with self._lock:
-            if not self._noted.get(key, not self._complete):
-                return None
         try:
-            record = self._store.get_json(key, RunRecord)
+            record = self._store.get_json(self._key(identity), RunRecord)
             return record.to_run().status.resolved if record.run == identity else None
         except (KeyNotFound, Corrupt, ValidationError):  # it is empty, or of another version
             return None

@@ -62,6 +62,10 @@ class MirrorReader:
         """Prefix of a revision → what its listing looked like, and the verdict."""
         self._answers: dict[tuple[str, str], _KnownAnswer] = {}
 
+    def serves(self, model_id: str) -> bool:
+        """Return whether a model of this id comes from the mirror, if it is there."""
+        return self._on and names.is_model_id(model_id) and self._catalog.get(model_id) is None
+
     def find(self, model_id: str, revision: str = "") -> MirrorAnswer | None:
         """Return what a run of this model gets; None when the mirror is not asked, or has nothing.
 
@@ -70,7 +74,7 @@ class MirrorReader:
         Raises:
             StoreError: storage cannot be read.
         """
-        if not self._serves(model_id):
+        if not self.serves(model_id):
             return None
         known = self._answers.get((model_id, revision))
         if known is not None and self._clock() - known.read_at < FRESH_SECONDS:
@@ -114,10 +118,6 @@ class MirrorReader:
             },
         )
 
-    def _serves(self, model_id: str) -> bool:
-        """Return whether a model of this id comes from the mirror, if it is there."""
-        return self._on and names.is_model_id(model_id) and self._catalog.get(model_id) is None
-
     def _list(self, prefix: str) -> Iterator[Entry]:
         """Yield the keys below ``prefix``; raises ``Corrupt`` when there are too many."""
         for count, entry in enumerate(self._store.list(prefix), 1):
@@ -130,7 +130,7 @@ class MirrorReader:
         for (model_id, revision), entries in groupby(listing, _revision_of):
             prefix = names.model_prefix(model_id, revision)
             files = {entry.key.removeprefix(prefix): entry for entry in entries}
-            usable_name = self._serves(model_id) and names.is_model_revision(revision)
+            usable_name = self.serves(model_id) and names.is_model_revision(revision)
             if usable_name and names.MANIFEST in files:
                 yield model_id, self._verdict(model_id, revision, files)
 

@@ -8,7 +8,7 @@ missing.
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -19,6 +19,7 @@ from flashrun.api.reasons import TERMINAL
 from flashrun.api.records import (
     Ending,
     EnvironmentPointer,
+    Heartbeat,
     ResolvedAdapter,
     ResolvedRun,
     Result,
@@ -60,7 +61,7 @@ from flashrun.plan.mirrored_models import MirrorAnswer
 from flashrun.plan.notices import waiting_objects
 from flashrun.plan.objects import is_owned_by
 from flashrun.plan.pins import pinned_run
-from flashrun.plan.pods import read_pods
+from flashrun.plan.pods import Pod, read_pods
 from flashrun.plan.progress_status import with_shown_metrics
 from flashrun.plan.types import (
     AdapterSource,
@@ -418,7 +419,19 @@ class Observer:
             return StorageView(
                 problem=self._heartbeats.problem, unsuitable=self._heartbeats.unsuitable
             )
+        if cached and (known := self._view_in_memory(run, pods)) is not None:
+            return known
         return await call_storage(self._storage_view, run, pods, cached)
+
+    def _view_in_memory(self, run: FlashRun, pods: tuple[Object, ...]) -> StorageView | None:
+        """Return the run's files if nothing has to be read; that needs no thread."""
+        if self._mirror is not None and self._mirror.serves(run.spec.model):
+            return None
+        if run.spec.control.save_request or pinned_run(run) is None:
+            return None
+        heartbeat = self._heartbeats.newest(run.uid)
+        known = self._fresh_view(run, heartbeat, read_pods(pods), cached=True)
+        return self._as_heard(run, known.view, heartbeat) if known is not None else None
 
     def _storage_view(self, run: FlashRun, pods: tuple[Object, ...], cached: bool) -> StorageView:
         try:
@@ -471,27 +484,41 @@ class Observer:
         return self._mirror.find(run.spec.model, pinned.model.revision if pinned else "")
 
     def _files_view(self, run: FlashRun, pods: tuple[Object, ...], cached: bool) -> StorageView:
-        heartbeat = self._heartbeats.newest(run.uid)
-        read = read_pods(pods)
-        # A pod in which the trainer has not begun has written nothing.
-        phases = {pod.uid: (pod.phase, pod.active) for pod in read if pod.started or not pod.active}
-        mark = (heartbeat.attempt, heartbeat.commits, phases) if heartbeat else (None, phases)
-        before = self._views.get(run.uid)
-        now = self._clock()
-        fresh = before is not None and now - before.read_at < FRESH_SECONDS
-        # Without a heartbeat, pods that have begun may have written something.
-        quiet = heartbeat is not None or (cached and not any(pod.started for pod in read))
-        if before is None or before.mark != mark or not fresh or not quiet:
+        # Once for all of this look: a newer one may speak of files that it has not read.
+        heartbeat, read = self._heartbeats.newest(run.uid), read_pods(pods)
+        known = self._fresh_view(run, heartbeat, read, cached=cached)
+        if known is None:
+            mark, now = _mark(heartbeat, read), self._clock()
             view = StorageView() if cached and self._is_new(run) else self._read_files(run)
-            before = _CachedView(mark, now, view)
-            self._views[run.uid] = before
-        view, records = before.view, RunRecords(self._store)
+            known = self._views[run.uid] = _CachedView(mark, now, view)
+        records = RunRecords(self._store)
         asked = not cached or run.spec.control.save_request
         control = (
             records.read(names.control_key(run.storage_prefix), TrainerControl) if asked else None
         )
-        refused = self._heartbeats.refused(run.uid) or view.refused or records.refused
-        return replace(view, heartbeat=heartbeat, control=control, refused=refused)
+        refused = known.view.refused or records.refused
+        view = replace(known.view, control=control, refused=refused)
+        return self._as_heard(run, view, heartbeat)
+
+    def _as_heard(
+        self, run: FlashRun, view: StorageView, heartbeat: Heartbeat | None
+    ) -> StorageView:
+        """Return ``view`` with the heartbeat of a run, or why it is ignored."""
+        refused = self._heartbeats.refused(run.uid) or view.refused
+        return replace(view, heartbeat=heartbeat, refused=refused)
+
+    def _fresh_view(
+        self, run: FlashRun, heartbeat: Heartbeat | None, pods: Sequence[Pod], *, cached: bool
+    ) -> _CachedView | None:
+        """Return the files of a run as last read, if they have not changed since."""
+        known = self._views.get(run.uid)
+        if known is None or known.mark != _mark(heartbeat, pods):
+            return None
+        if self._clock() - known.read_at >= FRESH_SECONDS:
+            return None
+        # Without a heartbeat, pods that have begun may have written something.
+        quiet = heartbeat is not None or (cached and not any(pod.started for pod in pods))
+        return known if quiet else None
 
     def _is_new(self, run: FlashRun) -> bool:
         """Return whether a run was created a moment ago, so that storage has nothing of it yet.
@@ -516,6 +543,13 @@ class Observer:
             raise
         self._verdicts[run.uid] = records.verdicts
         return view
+
+
+def _mark(heartbeat: Heartbeat | None, pods: Sequence[Pod]) -> object:
+    """Return what changes when the pods of a run may have written something."""
+    # A pod in which the trainer has not begun has written nothing.
+    phases = {pod.uid: (pod.phase, pod.active) for pod in pods if pod.started or not pod.active}
+    return (heartbeat.attempt, heartbeat.commits, phases) if heartbeat else (None, phases)
 
 
 def _files_of(run: FlashRun, records: RunRecords) -> StorageView:

@@ -255,6 +255,8 @@ class Reconciler:
             return run.replace(status=unwritten), ""
         if problem := self._observer.storage_problem:
             return run, problem
+        if not self._known.may_have_choices(run):
+            return run, ""
         try:
             chosen = await call_storage(self._known.choices, run)
         except StoreError as error:

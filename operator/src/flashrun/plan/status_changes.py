@@ -11,6 +11,8 @@ from flashrun.plan.types import Decision, RunEvent
 
 PROGRESS_INTERVAL: Final = timedelta(seconds=5)
 """Shortest time between two writes of progress alone; storage has every step."""
+_SETTLED: Final = tuple(FlashRunStatus.model_fields.keys() - {"progress", "gpu_seconds"})
+"""The fields of a status that do not change while an attempt goes on."""
 
 
 def limit_writes(before: FlashRunStatus, decision: Decision, now: datetime) -> Decision:
@@ -19,12 +21,13 @@ def limit_writes(before: FlashRunStatus, decision: Decision, now: datetime) -> D
     The decision then asks for a pass when progress may be written. Events report what changes.
     """
     status, wait = decision.status, None
-    if _equal_but_progress(before, status) and before.progress != status.progress:
+    equal = _equal_but_progress(before, status)
+    if equal and before.progress != status.progress:
         written = before.progress.updated_time if before.progress else None
         if written is not None and timedelta(0) <= (age := now - written) < PROGRESS_INTERVAL:
             status = before
             wait = (PROGRESS_INTERVAL - age).total_seconds()
-    elif _equal_but_progress(before, status):
+    elif equal:
         status = before
     requeue = wait if decision.requeue_seconds is None else decision.requeue_seconds
     return replace(
@@ -33,11 +36,7 @@ def limit_writes(before: FlashRunStatus, decision: Decision, now: datetime) -> D
 
 
 def _equal_but_progress(before: FlashRunStatus, after: FlashRunStatus) -> bool:
-    return _without_progress(before) == _without_progress(after)
-
-
-def _without_progress(status: FlashRunStatus) -> FlashRunStatus:
-    return status.replace(progress=None, gpu_seconds=0)
+    return all(getattr(before, name) == getattr(after, name) for name in _SETTLED)
 
 
 def _events(before: FlashRunStatus, after: FlashRunStatus) -> Iterator[RunEvent]:
