@@ -27,12 +27,12 @@ def test_rows_of_similar_length_are_computed_together_with_the_same_values_and_g
     ids = torch.randint(1, 40, mask.shape) * mask
     shapes: list[tuple[int, ...]] = []
 
-    def compute(ids: Any, mask: Any, kept: int) -> tuple[Any, Any, None]:
+    def compute(_: Any, ids: Any, mask: Any, kept: int) -> tuple[Any, Any]:
         shapes.append(tuple(ids.shape))
         logits = model(input_ids=ids, attention_mask=mask).logits[:, -kept - 1 : -1]
         logps = logits.log_softmax(-1)
         chosen = logps.gather(-1, ids[:, -kept:, None])[..., 0]
-        return chosen, -(logps.exp() * logps).sum(-1), None
+        return chosen, -(logps.exp() * logps).sum(-1)
 
     def result(most: int) -> tuple[Any, Any, list[Any]]:
         model.zero_grad()
@@ -62,9 +62,9 @@ def test_rows_of_about_the_same_length_are_computed_at_once():
     mask[3, 18] = 1
     shapes: list[tuple[int, ...]] = []
 
-    def compute(ids: Any, mask: Any, kept: int) -> tuple[Any, None, None]:
+    def compute(_: Any, ids: Any, mask: Any, kept: int) -> tuple[Any, None]:
         shapes.append(tuple(ids.shape))
-        return ids[:, -kept:].float(), None, None
+        return ids[:, -kept:].float(), None
 
     logps, entropies = compute_in_portions(compute, mask, mask, 12, most=4)
     assert shapes == [(8, 19)]
@@ -82,9 +82,9 @@ def test_a_column_before_the_completions_stays_where_rows_have_no_prompt():
     mask[2:, :] = 1
     shapes: list[tuple[int, ...]] = []
 
-    def compute(ids: Any, mask: Any, kept: int) -> tuple[Any, None, None]:
+    def compute(_: Any, ids: Any, mask: Any, kept: int) -> tuple[Any, None]:
         shapes.append((*ids.shape, kept))
-        return ids[:, :-1][:, -kept:].float(), None, None  # what is predicted from another column
+        return ids[:, :-1][:, -kept:].float(), None  # what is predicted from another column
 
     logps, _ = compute_in_portions(compute, mask, mask, 8, most=2)
     assert shapes == [(2, 1 + 2, 2), (2, 3 + 8, 8)]

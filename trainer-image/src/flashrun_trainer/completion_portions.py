@@ -28,7 +28,7 @@ def portions(ends: Sequence[int], most: int) -> list[list[int]]:
 
 
 def compute_in_portions(
-    compute: Callable[[torch.Tensor, torch.Tensor, int], tuple[Any, Any, Any]],
+    compute: Callable[[Sequence[int], torch.Tensor, torch.Tensor, int], tuple[Any, Any]],
     input_ids: torch.Tensor,
     attention_mask: torch.Tensor,
     completion_width: int,
@@ -36,9 +36,9 @@ def compute_in_portions(
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Return log-probabilities and entropies of all completion tokens (rows, completion_width).
 
-    ``compute`` returns them for some rows, as TRL does, from token ids, mask and the number of
-    columns that are completions. Prompts are padded at their beginning, completions at their end;
-    the values of padding are 0.
+    ``compute`` returns them for some rows, from their numbers, their token ids and mask, and the
+    number of columns that are completions. Prompts are padded at their beginning, completions at
+    their end; the values of padding are 0.
     """
     width = input_ids.shape[1]
     prompt_width = width - completion_width
@@ -62,8 +62,8 @@ def compute_in_portions(
         columns = columns_of(rows)
         chosen = input_ids[rows, columns], attention_mask[rows, columns]
         missing = width - columns.stop
-        computed = compute(*chosen, completion_width - missing)
-        for found, value in zip(values, computed[:2], strict=True):
+        computed = compute(rows, *chosen, completion_width - missing)
+        for found, value in zip(values, computed, strict=True):
             if value is not None:
                 found.append(torch.nn.functional.pad(value, (0, missing)))
         order += rows

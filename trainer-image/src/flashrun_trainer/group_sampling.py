@@ -11,6 +11,8 @@ from typing import Any, Final
 import torch
 from transformers import DynamicCache, GenerationConfig, LogitsProcessorList, StoppingCriteriaList
 
+from flashrun_trainer.shared_prompts import number_equal_rows
+
 _ROWS_OF: Final = ("attention_mask", "position_ids")
 """Arguments of a model with one row per completion."""
 _KNOWN: Final = frozenset({*_ROWS_OF, "past_key_values", "use_cache", "logits_to_keep"})
@@ -101,9 +103,7 @@ class _Batch:
         """Compute each different prompt once; return the logits of each row's next token."""
         mask = self._arguments.get("attention_mask")
         rows = self.ids if mask is None else torch.cat((self.ids, mask), dim=1)
-        first_rows: dict[tuple[int, ...], int] = {}
-        numbers = [first_rows.setdefault(tuple(row), len(first_rows)) for row in rows.tolist()]
-        own = [numbers.index(number) for number in range(len(first_rows))]
+        numbers, own = number_equal_rows(rows.tolist())
         ids, self.ids = self.ids, self.ids[own]
         self._select_arguments(own)
         logits = self._forward(is_first_iteration=True)

@@ -57,6 +57,7 @@ from flashrun_trainer.evaluator import Evaluator
 from flashrun_trainer.pod.trainer_errors import TrainerError
 from flashrun_trainer.records.timing import StepPhase, StepTimer
 from flashrun_trainer.samplers import VllmSampler, installed_for_transformers
+from flashrun_trainer.shared_prompts import can_share, compute_shared
 from flashrun_trainer.sync_proof import SyncProof
 
 log = logging.getLogger(__name__)
@@ -368,28 +369,32 @@ class GrpoTrainer(loop.OwnRecords, GRPOTrainer):
         input_ids: torch.Tensor,
         attention_mask: torch.Tensor,
         logits_to_keep: int,
-        *args: Any,
+        batch_size: int | None = None,
         **arguments: Any,
     ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
-        """Compute log-probabilities and entropies, with little padding where transformers samples.
+        """Compute log-probabilities and entropies: where transformers samples, with little padding.
 
         With vLLM, a token's probability is compared with that from before the step, which was
-        computed among other rows: in bfloat16, another width would round differently.
+        computed among other rows: in bfloat16, another width would round differently. Ranks compute
+        in step with each other, and must take equal numbers of portions, so that prompts are shared
+        in a single process only.
         """
         compute = super()._get_per_token_logps_and_entropies
         if self.use_vllm or self.aux_loss_enabled:
             result: tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None] = compute(
-                model, input_ids, attention_mask, logits_to_keep, *args, **arguments
+                model, input_ids, attention_mask, logits_to_keep, batch_size, **arguments
             )
             return result
-        # Ranks compute in step with each other, and must take equal numbers of portions.
-        most = MOST_PORTIONS if self._context.process_group.world_size == 1 else 1
+        alone = self._context.process_group.world_size == 1 and not self._context.sharded
+        given = (input_ids, attention_mask, logits_to_keep)
+        at_once = len(input_ids) <= (batch_size or len(input_ids))
+        if alone and at_once and can_share(model, input_ids.shape[1], logits_to_keep):
+            with self.accelerator.autocast():
+                return (*compute_shared(model, *given, MOST_PORTIONS), None)
         logps, entropies = compute_in_portions(
-            lambda ids, mask, kept: compute(model, ids, mask, kept, *args, **arguments),
-            input_ids,
-            attention_mask,
-            logits_to_keep,
-            most,
+            lambda _, *part: compute(model, *part, batch_size, **arguments)[:2],
+            *given,
+            MOST_PORTIONS if alone else 1,
         )
         return logps, entropies, None
 
