@@ -35,7 +35,9 @@ def print_agreement():
         given = (model, input_ids, attention_mask, logits_to_keep, *args)
         with torch.no_grad():
             theirs, _, _ = GRPOTrainer._get_per_token_logps_and_entropies(self, *given, **arguments)
+            learned, self._learned = self._learned, None  # compare all rows
             ours, _, _ = compute(self, *given, **arguments)
+            self._learned = learned
         sampled = attention_mask[:, -logits_to_keep:].bool()
         difference = (ours - theirs)[sampled].abs()
         row = {"agreement": difference.max().item(), "tokens": difference.numel()}

@@ -89,3 +89,28 @@ def test_a_column_before_the_completions_stays_where_rows_have_no_prompt():
     logps, _ = compute_in_portions(compute, mask, mask, 8, most=2)
     assert shapes == [(2, 1 + 2, 2), (2, 3 + 8, 8)]
     assert logps.shape == (4, 8)
+
+
+def test_rows_without_a_learned_token_are_not_computed_and_their_values_are_zero():
+    import torch
+
+    from flashrun_trainer.completion_portions import among_all_rows, rows_to_compute
+
+    mask = torch.tensor([[1, 1, 1], [0, 1, 1], [0, 1, 0]])
+    cases = {  # which rows are learned, and which are computed
+        None: [0, 1, 2],
+        (True, False, True): [0, 2],
+        (False, True, False): [1],
+        (False, False, False): [2],  # the loss needs a graph: the row with the fewest tokens
+    }
+    for learned, expected in cases.items():
+        given = None if learned is None else torch.tensor(learned)
+        assert rows_to_compute(mask, given).tolist() == expected
+
+    rows = torch.tensor([0, 2])
+    values = torch.tensor([[0.5, 0.25], [2.0, 4.0]], requires_grad=True)
+    whole = among_all_rows(values, rows, 3)
+    assert whole.tolist() == [[0.5, 0.25], [0.0, 0.0], [2.0, 4.0]]
+    (whole * torch.tensor([[1.0], [10.0], [100.0]])).sum().backward()
+    assert values.grad is not None
+    assert values.grad.tolist() == [[1.0, 1.0], [100.0, 100.0]]

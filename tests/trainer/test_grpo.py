@@ -229,6 +229,45 @@ def test_advantage_clip_is_recorded_and_changes_nothing(workshop: Workshop):
 
 @pytest.mark.trainer
 @pytest.mark.filterwarnings("default")
+def test_prompts_of_a_group_and_what_is_not_learned_are_not_computed_again(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+):
+    import torch
+    from safetensors.torch import load
+
+    from flashrun_trainer import grpo
+
+    share, rows_to_compute = grpo.compute_shared, grpo.rows_to_compute
+    computed: list[int] = []
+
+    def watched(model: Any, ids: Any, *rest: Any) -> Any:
+        computed.append(len(ids))
+        return share(model, ids, *rest)
+
+    monkeypatch.setattr(grpo, "compute_shared", watched)
+    # What max_tokens cuts off is not learned; the tiny model ends some answers.
+    changes: dict[str, Any] = {"steps": 1, "group_size": 8, "max_tokens": 96, "max_length": 256}
+    pods = [workshop.pod(resolved("grpo", stop_sequences=(), **changes)) for _ in range(3)]
+    assert pods[0].train() == Exit.DONE
+    monkeypatch.setattr(grpo, "can_share", lambda *_: False)
+    assert pods[1].train() == Exit.DONE
+    monkeypatch.setattr(grpo, "rows_to_compute", lambda mask, _: rows_to_compute(mask))
+    assert pods[2].train() == Exit.DONE
+
+    (learned,) = pods[0].values("completions/learned")
+    assert computed == [learned]
+    assert 1 < learned < 16
+    for name in ("loss", "grad_norm", "entropy"):
+        values = [pod.values(name)[0] for pod in pods]
+        assert values == pytest.approx([values[2]] * 3, rel=1e-4, abs=1e-6), name
+        assert values[2], name
+    weights = [load(pod.published("adapter_model.safetensors")) for pod in pods]
+    for other in weights[:2]:
+        torch.testing.assert_close(other, weights[2], rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.trainer
+@pytest.mark.filterwarnings("default")
 def test_the_kl_penalty_measures_the_distance_to_the_base_model(workshop: Workshop):
     free = workshop.pod(resolved("grpo", steps=4))
     bound = workshop.pod(resolved("grpo", steps=4, kl_penalty_coef=0.5))

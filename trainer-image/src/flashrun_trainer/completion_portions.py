@@ -2,7 +2,8 @@
 
 TRL computes all rows of a micro-batch at the width of the longest prompt and the longest completion
 of the whole step. Here, rows of similar length are computed together, and cut to their own longest.
-What is learned is the same: the loss is still that of the whole micro-batch.
+Rows without a learned token are not computed for the loss. What is learned is the same: the loss is
+still that of the whole micro-batch.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,6 +18,25 @@ _FEWEST_ROWS: Final = 2
 """Fewest rows for which a portion is worth its own computation."""
 _WORTHWHILE: Final = 0.9
 """Share of the tokens of one portion that several must not exceed."""
+
+
+def rows_to_compute(
+    attention_mask: torch.Tensor, learned: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Return the numbers of the rows whose values the loss needs: all of them, or the learned ones.
+
+    Without a learned row it is the one with the fewest tokens: a loss needs a graph, and the ranks
+    of a sharded model compute together.
+    """
+    if learned is None:
+        return torch.arange(len(attention_mask), device=attention_mask.device)
+    rows = learned.nonzero().flatten()
+    return rows if len(rows) else attention_mask.sum(dim=1).argmin().unsqueeze(0)
+
+
+def among_all_rows(values: torch.Tensor, rows: torch.Tensor, number: int) -> torch.Tensor:
+    """Return values (number, width) with those of ``rows`` (rows, width), and 0 in all others."""
+    return values.new_zeros(number, values.shape[1]).index_copy(0, rows, values)
 
 
 def portions(ends: Sequence[int], most: int) -> list[list[int]]:

@@ -30,7 +30,12 @@ from flashrun.api.exits import Exit
 from flashrun.api.reasons import Reason
 from flashrun.api.records import ResolvedRun
 from flashrun_trainer import evaluator, loop, model, trl_arguments
-from flashrun_trainer.completion_portions import MOST_PORTIONS, compute_in_portions
+from flashrun_trainer.completion_portions import (
+    MOST_PORTIONS,
+    among_all_rows,
+    compute_in_portions,
+    rows_to_compute,
+)
 from flashrun_trainer.context import TrainContext
 from flashrun_trainer.data import advantages, generation, rewards, sampler_agreement, stopping
 from flashrun_trainer.data.advantages import Outcome
@@ -232,6 +237,8 @@ class GrpoTrainer(loop.OwnRecords, GRPOTrainer):
         """What TRL has sampled for this step, while it may be scored again."""
         self._samplings = 0
         """How often this step has sampled: once, or once per turn."""
+        self._learned: torch.Tensor | None = None
+        """Of the micro-batch whose loss is being computed, whether a row has a learned token."""
         rollout = self.rollout_episodes if context.environment.is_multi_turn else None
         super().__init__(rollout_func=rollout, **arguments)
         self._sync_proof = SyncProof(self.vllm_generation, self.model) if self.use_vllm else None
@@ -356,9 +363,11 @@ class GrpoTrainer(loop.OwnRecords, GRPOTrainer):
 
     def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> Any:
         """Return a micro-batch's loss; without learned tokens it has no ``kl`` or ``entropy``."""
+        tokens = (inputs["completion_mask"] * inputs["tool_mask"]).sum(dim=1)
+        self._learned = tokens > 0
         loss = super()._compute_loss(model, inputs)
-        tokens = (inputs["completion_mask"] * inputs["tool_mask"]).sum()
-        if not self.accelerator.reduce(tokens, reduction="sum"):
+        self._learned = None
+        if not self.accelerator.reduce(tokens.sum(), reduction="sum"):
             for name in ("kl", "entropy"):
                 self._metrics["train"][name][-1:] = [math.nan]  # TRL leaves it out of the mean
         return loss
@@ -377,7 +386,8 @@ class GrpoTrainer(loop.OwnRecords, GRPOTrainer):
         With vLLM, a token's probability is compared with that from before the step, which was
         computed among other rows: in bfloat16, another width would round differently. Ranks compute
         in step with each other, and must take equal numbers of portions, so that prompts are shared
-        in a single process only.
+        in a single process only. For the loss, rows without a learned token are not computed, and
+        their values are 0.
         """
         compute = super()._get_per_token_logps_and_entropies
         if self.use_vllm or self.aux_loss_enabled:
@@ -385,18 +395,23 @@ class GrpoTrainer(loop.OwnRecords, GRPOTrainer):
                 model, input_ids, attention_mask, logits_to_keep, batch_size, **arguments
             )
             return result
+        rows = rows_to_compute(attention_mask, self._learned)
+        given = (input_ids[rows], attention_mask[rows], logits_to_keep)
         alone = self._context.process_group.world_size == 1 and not self._context.sharded
-        given = (input_ids, attention_mask, logits_to_keep)
-        at_once = len(input_ids) <= (batch_size or len(input_ids))
+        at_once = len(rows) <= (batch_size or len(rows))
         if alone and at_once and can_share(model, input_ids.shape[1], logits_to_keep):
             with self.accelerator.autocast():
-                return (*compute_shared(model, *given, MOST_PORTIONS), None)
-        logps, entropies = compute_in_portions(
-            lambda _, *part: compute(model, *part, batch_size, **arguments)[:2],
-            *given,
-            MOST_PORTIONS if alone else 1,
-        )
-        return logps, entropies, None
+                logps, entropies = compute_shared(model, *given, MOST_PORTIONS)
+        else:
+            logps, entropies = compute_in_portions(
+                lambda _, *part: compute(model, *part, batch_size, **arguments)[:2],
+                *given,
+                MOST_PORTIONS if alone else 1,
+            )
+        count = len(input_ids)
+        if entropies is not None:
+            entropies = among_all_rows(entropies, rows, count)
+        return among_all_rows(logps, rows, count), entropies, None
 
     def _generate_single_turn(
         self, prompt_ids: list[list[int]], *args: Any, **kwargs: Any

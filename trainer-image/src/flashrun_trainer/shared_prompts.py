@@ -33,9 +33,9 @@ def can_share(model: Any, width: int, completion_width: int) -> bool:
     - It uses the common attention of transformers by ``sdpa`` or ``eager``, whose masks and
       positions go on behind what is kept.
     - Gradient checkpointing is off: it computes layers again, and keeps no keys for that.
-    - Nothing is dropped at random: all completions of a group would get one mask of their prompt.
+    - There is no dropout: all completions of a group would lose the same parts of their prompt.
     - Its rotary positions are the same however many tokens are computed.
-    - It reads nothing but text, and no loss of routers is asked for.
+    - It reads nothing but text, and returns no loss of its routers.
     - A prompt has more than the one token that is computed with each completion.
     """
     base = model.get_base_model() if isinstance(model, PeftModel) else model
