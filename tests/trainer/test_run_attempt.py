@@ -1,8 +1,5 @@
 """Runs that cannot succeed: one code, one sentence that names the cause, and no secret in it."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +13,7 @@ from flashrun_trainer.data import retries
 from flashrun_trainer.pod.image_packages import installed_pins
 from flashrun_trainer.records.wandb_process import Tracker
 from tests.trainer import forks
-from tests.trainer.pods import HEAD, ROOT, Workshop, resolved, rows, sums
+from tests.trainer.pods import HEAD, Workshop, resolved, rows, sums
 
 pytestmark = [pytest.mark.trainer, pytest.mark.filterwarnings("default")]
 
@@ -265,48 +262,3 @@ def test_an_attempt_lists_its_packages_also_when_it_fails(workshop: Workshop):
     assert pod.train() == Exit.ENVIRONMENT
     listed = pod.store.get_bytes(names.packages_key(pod.prefix, 1)).decode().splitlines()
     assert {"thing==1.2", *installed_pins()} == set(listed)
-
-
-IMPORTS = """
-import os, sys
-from flashrun_trainer import run_attempt
-from flashrun_trainer.pod.mounts import PodMounts
-code = run_attempt.run(PodMounts.from_environment(os.environ))
-files = (f"{name} {getattr(module, '__file__', '')}" for name, module in sys.modules.items())
-open(os.environ["FLASHRUN_WORK"] + "/modules", "w").write("\\n".join(files))
-sys.stdout.flush()
-os._exit(code)
-"""
-"""Trains in a process that has imported nothing, and writes what it has imported in the end."""
-UNUSED = {
-    "wandb",
-    "mlflow",
-    "trackio",
-    "comet_ml",
-    "vllm",
-    "torchvision",
-    "torchaudio",
-    "deepspeed",
-}
-
-
-@pytest.mark.parametrize(("algorithm", "other"), [("sft", "grpo"), ("grpo", "sft")])
-def test_a_run_imports_nothing_that_it_does_not_use(workshop: Workshop, algorithm: str, other: str):
-    knobs = {"max_steps": 1} if algorithm == "sft" else {"steps": 1, "max_tokens": 8}
-    pod = workshop.pod(resolved(algorithm, **knobs))
-    sources = [str(ROOT / "operator/src"), str(ROOT / "trainer-image/src")]
-    path = os.pathsep.join([*sources, *filter(None, [os.environ.get("PYTHONPATH")])])
-    done = subprocess.run(
-        [sys.executable, "-c", IMPORTS],
-        env={**os.environ, **pod.environment, "PYTHONPATH": path},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == Exit.DONE, done.stdout + done.stderr
-    modules = (pod.folder / "work" / "modules").read_text().splitlines()
-    loaded = {line.partition(" ")[0] for line in modules}
-
-    assert "trl" in loaded
-    assert {name.partition(".")[0] for name in loaded} & UNUSED == set()
-    assert not {name for name in loaded if other in name.split(".")[-1].split("_")}

@@ -11,10 +11,58 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
+
+from flashrun.api import pod
 
 if TYPE_CHECKING:
     from flashrun_trainer.pod.mounts import PodMounts
+
+    Work = Callable[[PodMounts], int]
+
+
+def _load_model() -> "Work":
+    from flashrun_trainer.init import model_download
+    from flashrun_trainer.init.init_container import run_init_container
+
+    describe = model_download.describe_activity
+    return partial(run_init_container, pod.MODEL_CONTAINER, model_download.run, describe)
+
+
+def _load_packages() -> "Work":
+    from flashrun_trainer.init import packages
+    from flashrun_trainer.init.init_container import run_init_container
+
+    describe = packages.describe_activity
+    return partial(run_init_container, pod.PACKAGES_CONTAINER, packages.run, describe)
+
+
+def _load_train() -> "Work":
+    from flashrun_trainer.launch import launcher
+
+    return launcher.run
+
+
+def _load_rank() -> "Work":
+    from flashrun_trainer import run_attempt
+
+    return run_attempt.run_rank
+
+
+def _load_serve() -> "Work":
+    from flashrun_trainer.serving import server
+
+    return server.run
+
+
+COMMANDS: Final = {
+    pod.MODEL_CONTAINER: _load_model,
+    pod.PACKAGES_CONTAINER: _load_packages,
+    pod.TRAIN_COMMAND: _load_train,
+    pod.RANK_COMMAND: _load_rank,
+    pod.SERVE_COMMAND: _load_serve,
+}
+"""What imports the work of a container, by its command: nothing that only others need."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -27,57 +75,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from flashrun_trainer.pod.trainer_errors import InterruptedBeforeTraining
     from flashrun_trainer.records import termination
 
-    commands = load_commands()
+    parser = argparse.ArgumentParser(prog="flashrun_trainer", description=__doc__)
+    parser.add_argument("command", choices=COMMANDS)
+    work = COMMANDS[parser.parse_args(arguments).command]()
     # Until the trainer installs its own handler, there is nothing to save, and it is not worth
     # waiting for a download.
     signal.signal(signal.SIGTERM, lambda *_: os._exit(Exit.INTERRUPTED_UNSAVED))
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
-    parser = argparse.ArgumentParser(prog="flashrun_trainer", description=__doc__)
-    parser.add_argument("command", choices=commands)
-    command = parser.parse_args(arguments).command
     set_up_logging()
     # Progress bars are for terminals; this log is uploaded every few seconds.
     os.environ.setdefault("TQDM_DISABLE", "1")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     # TRL calls the hook experimental that plays episodes of several turns.
     os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
-    pod = PodMounts.from_environment(os.environ)
+    mounts = PodMounts.from_environment(os.environ)
     try:
-        return commands[command](pod)
+        return work(mounts)
     except (InterruptedBeforeTraining, Exception) as error:
         # Python would print the traceback as it is, with secrets.
-        return termination.end_with_error(error, pod, termination.pod_redactor(pod))
-
-
-def load_commands() -> "dict[str, Callable[[PodMounts], int]]":
-    """Return the work of every container, by its command."""
-    from flashrun.api.pod import (
-        MODEL_CONTAINER,
-        PACKAGES_CONTAINER,
-        RANK_COMMAND,
-        SERVE_COMMAND,
-        TRAIN_COMMAND,
-    )
-    from flashrun_trainer import run_attempt
-    from flashrun_trainer.init import model_download, packages
-    from flashrun_trainer.init.init_container import run_init_container
-    from flashrun_trainer.launch import launcher
-    from flashrun_trainer.serving import server
-
-    return {
-        MODEL_CONTAINER: partial(
-            run_init_container,
-            MODEL_CONTAINER,
-            model_download.run,
-            model_download.describe_activity,
-        ),
-        PACKAGES_CONTAINER: partial(
-            run_init_container, PACKAGES_CONTAINER, packages.run, packages.describe_activity
-        ),
-        TRAIN_COMMAND: launcher.run,
-        RANK_COMMAND: run_attempt.run_rank,
-        SERVE_COMMAND: server.run,
-    }
+        return termination.end_with_error(error, mounts, termination.pod_redactor(mounts))
 
 
 def set_up_logging() -> None:

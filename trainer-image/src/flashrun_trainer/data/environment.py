@@ -17,12 +17,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from flashrun.api import verifiers_packages
 from flashrun.api.exits import Exit
 from flashrun.api.reasons import Reason
 from flashrun.api.records import ResolvedEnvironment
 from flashrun.api.trainer_modules import TRAINER_MODULES
-from flashrun.api.verifiers_packages import VerifiersEntry
 from flashrun_trainer.data import conversations, parameters
 from flashrun_trainer.data.calls import CallRunner
 from flashrun_trainer.data.conversations import Conversation
@@ -39,6 +37,7 @@ from flashrun_trainer.data.random_stream import RandomStream
 from flashrun_trainer.data.shadowing import image_modules, refuse_shadowing
 from flashrun_trainer.data.tool_definitions import Tool
 from flashrun_trainer.data.unread_keys import unread_row_remark
+from flashrun_trainer.data.verifiers_entry import verifiers_entry
 from flashrun_trainer.pod.distributed import ProcessGroup
 from flashrun_trainer.pod.mounts import PodMounts
 from flashrun_trainer.pod.trainer_errors import (
@@ -348,15 +347,6 @@ def load_folder(
     environment = _with_examples(folder, spec, sdk, contract, data, process_group)
     refuse_shadowing(folder, modules)  # its code may have put more folders on Python's path
     return environment
-
-
-def verifiers_entry(folder: Path) -> VerifiersEntry | None:
-    """Return where the environment of ``verifiers`` in ``folder`` is; None for any other."""
-    texts = (
-        path.read_text("utf-8", "replace") if path.is_file() else None
-        for path in (folder / _MODULE, folder / verifiers_packages.PROJECT_FILE)
-    )
-    return verifiers_packages.find_entry(*texts)
 
 
 def _with_examples(

@@ -25,8 +25,7 @@ from flashrun.api.records import ResolvedEnvironment, ResolvedRun
 from flashrun.api.verifiers_packages import VERIFIERS, VERSION, VerifiersEntry
 from flashrun.store import Store
 from flashrun.store_errors import KeyNotFound, StorageForbidden, Unauthorized
-from flashrun_trainer.data.environment import verifiers_entry
-from flashrun_trainer.init.pip_failures import PipFailure, explain_failure
+from flashrun_trainer.data.verifiers_entry import verifiers_entry
 from flashrun_trainer.init.pip_waits import bounded_environment
 from flashrun_trainer.pod.image_packages import installed_pins
 from flashrun_trainer.pod.mounts import PodMounts
@@ -225,6 +224,8 @@ class Pip:
         output = result.stdout
         log.info("%s", output)
         if result.returncode != 0:
+            from flashrun_trainer.init.pip_failures import PipFailure, explain_failure
+
             raise explain_failure(
                 PipFailure(output, self._pip_list, self._search, self._resolution)
             )
