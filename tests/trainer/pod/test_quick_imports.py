@@ -1,7 +1,9 @@
-"""What is switched off while modules are imported is on again afterwards."""
+"""What is switched off while modules are imported is on again afterwards, but not for them."""
 
 import gc
 import importlib.metadata
+import subprocess
+import sys
 
 import pytest
 
@@ -36,3 +38,19 @@ def test_a_collector_that_was_off_stays_off() -> None:
         assert not gc.isenabled()
     finally:
         gc.enable()
+
+
+def test_the_collector_leaves_alone_what_was_imported_first():
+    program = (
+        "import gc\n"
+        "from flashrun_trainer.pod.quick_imports import quick_imports\n"
+        "with quick_imports():\n"
+        "    kept = [[] for _ in range(1000)]\n"
+        "assert not any(item is kept for item in gc.get_objects())\n"
+        "frozen = gc.get_freeze_count()\n"
+        "with quick_imports():\n"
+        "    later = [[] for _ in range(1000)]\n"
+        "assert any(item is later for item in gc.get_objects())\n"
+        "assert gc.get_freeze_count() <= frozen\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)

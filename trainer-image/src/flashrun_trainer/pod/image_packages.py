@@ -14,6 +14,8 @@ def installed_pins(*folders: Path) -> list[str]:
     """
     imported: dict[str, str] = {}
     for item in distributions(path=[*sys.path, *map(str, folders)]):
-        if name := item.name:  # each access parses the package's metadata
-            imported.setdefault(re.sub(r"[-_.]+", "-", name).lower(), f"{name}=={item.version}")
+        metadata = item.metadata  # each access parses the file
+        if name := metadata["Name"]:
+            pin = f"{name}=={metadata['Version']}"
+            imported.setdefault(re.sub(r"[-_.]+", "-", name).lower(), pin)
     return sorted(imported.values())
