@@ -105,7 +105,8 @@ def test_the_first_row_says_how_long_the_start_took_and_no_other_does(tmp_path: 
     clock.after(2)
     first, second = found.end_row(10), found.end_row(20)
     shown = {name: value for name, value in first.items() if name.startswith("startup/")}
-    assert shown.pop("startup/imports") > 0
+    imports = shown.pop("startup/imports")
+    assert imports > 0
     assert shown == {
         "startup/model": 20.5,
         "startup/packages": 1.5,
@@ -113,6 +114,11 @@ def test_the_first_row_says_how_long_the_start_took_and_no_other_does(tmp_path: 
         "startup/first_step": 2,
     }
     assert not any(name.startswith("startup/") for name in second)
+    assert timing.describe_start(first) == (
+        f"{28 + imports:.1f} s without training before the first step: "
+        f"model 20.5, packages 1.5, imports {imports:.1f}, loading 6.0"
+    )
+    assert timing.describe_start(second) == ""
 
 
 def test_a_pod_without_durations_of_init_containers_still_starts(tmp_path: Path):

@@ -192,6 +192,8 @@ class TrainingCallback(TrainerCallback):
                 raise error
         values = {name: float(value) for name, value in logs.items() if _is_finite_number(value)}
         values |= self.environment_metrics | self.timer.end_row(self._tokens(state))
+        if start := timing.describe_start(values):
+            log.info("%s", start)
         if self.epochs_until is not None:
             values["epoch"] = self.epochs_until(state.global_step)
         values.pop("num_tokens", None)  # TRL's own count; ours is "tokens"

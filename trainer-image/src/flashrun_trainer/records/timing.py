@@ -10,7 +10,7 @@ import resource
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from enum import StrEnum
 from pathlib import Path
@@ -127,6 +127,22 @@ def _read(path: Path) -> dict[str, float]:
     except (OSError, ValueError):
         return {}
     return {str(name): float(spent) for name, spent in seconds.items()}
+
+
+def describe_start(values: Mapping[str, float]) -> str:
+    """Return how long the pod worked before it trained; "" when ``values`` do not say it.
+
+    ``values`` is a row of metrics. The pod holds its GPUs from the first init container on.
+    """
+    parts = {
+        name.removeprefix(STARTUP): seconds
+        for name, seconds in values.items()
+        if name.startswith(STARTUP) and name != f"{STARTUP}first_step"
+    }
+    if not parts:
+        return ""
+    shown = ", ".join(f"{part} {seconds:.1f}" for part, seconds in parts.items())
+    return f"{sum(parts.values()):.1f} s without training before the first step: {shown}"
 
 
 def process_age_seconds() -> float:
