@@ -103,13 +103,18 @@ class Bench:
     folder: Path
     python: Path
     workshop: Workshop
+    root: Path = ROOT
+    """The checkout with our side's sources."""
 
     @property
     def environment(self) -> dict[str, str]:
-        paths = os.pathsep.join(map(str, (ROOT / "operator/src", ROOT / "trainer-image/src", ROOT)))
+        sources = (self.root / "operator/src", self.root / "trainer-image/src", ROOT)
         return {
             **os.environ,
-            "PYTHONPATH": paths,
+            "PYTHONPATH": os.pathsep.join(map(str, sources)),
+            # Compiled bytecode, as in the image, whatever this shell asks for.
+            "PYTHONDONTWRITEBYTECODE": "",
+            "PYTHONPYCACHEPREFIX": str(self.folder / "bytecode"),
             "OMP_NUM_THREADS": "1",
             "TOKENIZERS_PARALLELISM": "false",
             "HF_HUB_OFFLINE": "1",
