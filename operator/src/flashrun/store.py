@@ -19,7 +19,6 @@ import threading
 import time
 import urllib.parse
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from http.client import HTTPException
@@ -41,6 +40,7 @@ from flashrun.api import names
 from flashrun.api.base import error_sentences
 from flashrun.api.record_reader import RecordModel, RecordRefused, read_record
 from flashrun.api.records import FileEntry, Manifest, StorageAccess
+from flashrun.daemon_thread import in_daemon_threads
 from flashrun.proxies import storage_proxy
 from flashrun.store_errors import (
     Corrupt,
@@ -330,7 +330,7 @@ class Store:
             name = path.relative_to(folder).as_posix()
             return self.put_file(prefix + name, path).replace(path=name)
 
-        record = manifest(tuple(_parallel(upload, paths)))
+        record = manifest(tuple(in_daemon_threads(upload, paths, PARALLEL_FILES)))
         self.create_json(prefix + marker, record)
         return record
 
@@ -364,7 +364,7 @@ class Store:
                     f"{entry.size} with {entry.sha256[:12]}…"
                 )
 
-        _parallel(download, targets)
+        in_daemon_threads(download, targets, PARALLEL_FILES)
 
     # --- the bucket and its credentials -------------------------------------------------------
 
@@ -411,6 +411,12 @@ class Store:
     # --- below ----------------------------------------------------------------------------------
 
     def _use(self, access: StorageAccess) -> None:
+        try:
+            self._start(access)
+        except ValueError as error:  # of a port, a region or a bucket that cannot be one
+            raise StoreError(f"the address of storage cannot be used: {error}") from None
+
+    def _start(self, access: StorageAccess) -> None:
         url = urllib.parse.urlsplit(access.endpoint)
         if url.scheme not in {"http", "https"} or not url.netloc or url.path.strip("/"):
             raise StoreError(
@@ -664,18 +670,7 @@ class _Hashing:
         return data
 
 
-_Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
-
-
-def _parallel(work: Callable[[_Item], _Result], items: list[_Item]) -> list[_Result]:
-    """Return the results in order; after an error, work that has not begun is cancelled."""
-    with ThreadPoolExecutor(PARALLEL_FILES, thread_name_prefix="store") as pool:
-        futures = [pool.submit(work, item) for item in items]
-        try:
-            return [future.result() for future in futures]
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _json(record: BaseModel) -> bytes:

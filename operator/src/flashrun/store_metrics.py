@@ -1,7 +1,6 @@
 """Reads the metrics of a run, which its attempts have stored in parts (``api.metrics_parts``)."""
 
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import islice
 from typing import TYPE_CHECKING, Final
@@ -10,6 +9,7 @@ from flashrun.api import names
 from flashrun.api.metrics_parts import StoredPart, last_steps, stored_parts
 from flashrun.api.record_reader import RecordRefused, read_record
 from flashrun.api.records import MetricsRow
+from flashrun.daemon_thread import in_daemon_threads
 from flashrun.store_errors import Corrupt
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def read_parts(
         content = store.get_bytes(part.key, offset=begin, limit=limit)
         return content[: content.rfind(b"\n") + 1]  # the last line may be half of one
 
-    return _in_parallel(read, len(parts))
+    return in_daemon_threads(read, range(len(parts)), _PARALLEL_READS)
 
 
 def counted_rows(
@@ -82,28 +82,3 @@ def counted_rows(
                 continue
             if last is None or row.step <= last:
                 yield line, row
-
-
-def _in_parallel(read: Callable[[int], bytes], count: int) -> list[bytes]:
-    """Return what ``read`` returns for each number; a read that hangs keeps no program running."""
-    results, errors, numbers = [b""] * count, list[Exception](), iter(range(count))
-
-    def work() -> None:
-        for number in numbers:
-            try:
-                results[number] = read(number)
-            except Exception as error:
-                errors.append(error)
-                return
-
-    threads = [
-        threading.Thread(target=work, name="metrics", daemon=True)
-        for _ in range(min(_PARALLEL_READS, count))
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if errors:
-        raise errors[0]
-    return results

@@ -5,7 +5,6 @@ Secret ``flashrun-storage-user`` holds keys for what people of one namespace may
 Clients and models are imported when a command needs them: importing them takes most of its time.
 """
 
-import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -18,6 +17,7 @@ from flashrun import cluster_errors, store_errors
 from flashrun.api import names
 from flashrun.cli.output.failure import Failure, NotFoundFailure, UsageFailure
 from flashrun.cluster_errors import Forbidden, NotFound
+from flashrun.daemon_thread import in_daemon_thread
 
 if TYPE_CHECKING:
     from flashrun.api import records
@@ -159,9 +159,12 @@ class ClusterSession:
         return access
 
     async def with_store(self, call: Callable[["Store"], Answer]) -> Answer:
-        """Return what ``call`` returns for the store; the blocking call runs in a thread."""
+        """Return what ``call`` returns for the store.
+
+        The blocking call runs in a thread, for which nobody waits when this is cancelled.
+        """
         store = await self.open_store()
-        return await asyncio.to_thread(call, store)
+        return await in_daemon_thread(lambda: call(store))
 
     async def with_mirror(self, call: Callable[["Store"], Answer]) -> Answer:
         """Return what ``call`` returns for the store of those who manage the model mirror.
@@ -186,7 +189,8 @@ class ClusterSession:
                 "the platform's administrator gives this right: kubectl create rolebinding NAME "
                 f"--role=flashrun-models --user=YOU -n {where}",
             ) from None
-        return await asyncio.to_thread(call, _store_of(await self._reach(access)))
+        store = _store_of(await self._reach(access))
+        return await in_daemon_thread(lambda: call(store))
 
     async def _storage_access(self, namespace: str, secret: str) -> "records.StorageAccess":
         """Return the storage access in a Secret; raises ``Failure`` when it is not valid."""

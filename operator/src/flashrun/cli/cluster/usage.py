@@ -5,7 +5,6 @@ stays when the FlashRun is deleted.
 """
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
@@ -16,6 +15,7 @@ from flashrun.api import names
 from flashrun.api.resource import FlashRun
 from flashrun.api.run_record import RunRecord
 from flashrun.cli.cluster.connection import ClusterSession, listed_run
+from flashrun.daemon_thread import in_daemon_threads
 from flashrun.plan.gpu_time import seconds_by_pool
 from flashrun.store_errors import Corrupt, KeyNotFound
 
@@ -70,13 +70,13 @@ def _usage(run: FlashRun, now: datetime, since: datetime | None) -> RunUsage:
 def _copies(store: "Store", namespace: str) -> list[FlashRun]:
     """Return the runs that storage has copies of; their attempts that go on count no further."""
     prefix = names.namespace_prefix(namespace)
-    folders = (
+    folders = [
         folder.key
         for name in store.list(prefix, recursive=False)
         for folder in store.list(name.key, recursive=False)
-    )
-    with ThreadPoolExecutor(PARALLEL, thread_name_prefix="usage") as pool:
-        return [run for runs in pool.map(lambda key: [*_copy(store, key)], folders) for run in runs]
+    ]
+    found = in_daemon_threads(lambda key: [*_copy(store, key)], folders, PARALLEL)
+    return [run for runs in found for run in runs]
 
 
 def _copy(store: "Store", prefix: str) -> Iterator[FlashRun]:

@@ -1,6 +1,7 @@
 """``flash doctor``: check what works from this machine, and how to fix what does not."""
 
 import asyncio
+import functools
 from collections.abc import Awaitable, Callable, Iterable
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -22,6 +23,7 @@ from flashrun.cli.output.failure import ExitCode, Failure
 from flashrun.cli.output.output_format import OutputFormat
 from flashrun.cli.output.tables import Cell, Table, Tone
 from flashrun.cluster_errors import ClusterError, Forbidden, NotFound
+from flashrun.daemon_thread import in_daemon_thread
 from flashrun.plan.kubernetes_status import find_condition
 from flashrun.store_errors import StoreError
 
@@ -246,9 +248,9 @@ async def _check_storage(session: ClusterSession) -> list[CheckResult]:
         store = await session.open_store()
         environments = await published_environments.prefixes(session)
         for prefix in (names.namespace_prefix(session.namespace), *environments):
-            await asyncio.to_thread(_list_one, store, prefix)
+            await in_daemon_thread(functools.partial(_list_one, store, prefix))
         if platform and platform.storage_problem is not None:
-            await asyncio.to_thread(_probe, store, session.namespace)
+            await in_daemon_thread(lambda: _probe(store, session.namespace))
     except (ClusterError, StoreError):
         if (missing := await _missing_forward_rights(session, published)) is None:
             raise
