@@ -145,3 +145,12 @@ def test_another_key_is_not_one_of_rollouts(name: str) -> None:
 
     assert names.parse_rollouts_key(prefix, f"{names.rollouts_prefix(prefix)}{name}") is None
     assert names.parse_rollouts_key(prefix, names.rollouts_key("runs/other/", 1)) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "valid"),
+    [("a", True), ("0-a", True), ("a" * 63, True), ("a" * 64, False), ("", False), ("..", False),
+     ("a/b", False), ("A", False), ("a-", False), ("-a", False), ("a\n", False), ("ü", False)],
+)  # fmt: skip
+def test_a_namespace_is_a_label(text: str, valid: bool) -> None:
+    assert names.is_namespace(text) is valid

@@ -223,6 +223,7 @@ RUNS_PREFIX: Final = "runs/"
 ENDINGS_PREFIX: Final = "endings/"
 ENVIRONMENTS_PREFIX: Final = "environments/"
 MODELS_PREFIX: Final = "models/"
+_NAMESPACE: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _MODEL_ID: Final = re.compile(r"(?=.{3,128}$)[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 _MODEL_REVISION: Final = re.compile(r"[A-Za-z0-9][\w.-]{0,63}", re.ASCII)
 
@@ -270,6 +271,11 @@ def model_prefix(model_id: str, revision: str) -> str:
 def model_manifest_key(model_id: str, revision: str) -> str:
     """Return the key of a mirrored model's manifest, written last."""
     return f"{model_prefix(model_id, revision)}manifest.json"
+
+
+def is_namespace(text: str) -> bool:
+    """Return whether ``text`` can be the name of a namespace, which is an RFC 1123 label."""
+    return _NAMESPACE.fullmatch(text) is not None
 
 
 def namespace_prefix(namespace: str) -> str:

@@ -5,11 +5,31 @@ from typing import Annotated
 
 import typer
 
+from flashrun.api.names import is_namespace
+from flashrun.cli.output.failure import UsageFailure
 from flashrun.cli.output.output_format import OutputFormat
+
+
+def _check_namespace(name: str | None) -> str | None:
+    """Return the name; another text would be part of the path of a request.
+
+    An empty one counts as left out, as for kubectl.
+    """
+    if name and not is_namespace(name):
+        raise UsageFailure(
+            f"{name!r} is not the name of a namespace", "kubectl get namespaces lists them"
+        )
+    return name or None
+
 
 Namespace = Annotated[
     str | None,
-    typer.Option("--namespace", "-n", help="Namespace; by default the one of the kubeconfig."),
+    typer.Option(
+        "--namespace",
+        "-n",
+        help="Namespace; by default the one of the kubeconfig.",
+        callback=_check_namespace,
+    ),
 ]
 Context = Annotated[
     str | None,

@@ -5,11 +5,11 @@ A config is a file or a mapping, with changes on top.
 
 import json
 import os
-import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Any, TypeAlias
 
+from flashrun.api.names import is_namespace
 from flashrun.cli.config.compose import ComposedConfig, ConfigFile, compose
 from flashrun.cli.config.load_config import STANDARD_INPUT, read_config_file
 from flashrun.cli.config.problems import ConfigError, Origin, Problem
@@ -17,7 +17,6 @@ from flashrun.cli.output.failure import UsageFailure
 
 GivenConfig: TypeAlias = str | os.PathLike[str] | Mapping[str, Any]
 """The path of a TOML or JSON file, or the tables of a config."""
-_NAMESPACE: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 
 
 def compose_given(
@@ -86,7 +85,7 @@ def given_namespace(given: str) -> str:
     Raises:
         UsageFailure: no namespace can have this name.
     """
-    if not _NAMESPACE.fullmatch(given_text("namespace", given)):
+    if not is_namespace(given_text("namespace", given)):
         raise UsageFailure(f"{given!r} is not the name of a namespace")
     return given
 
