@@ -60,6 +60,14 @@ async def test_an_answer_arrives_in_pieces_however_they_are_cut() -> None:
         (200, (event("tw"),), "ended in the middle"),
         (200, ('data: {"error": {"message": "out of memory"}}\n\n',), "out of memory"),
         (200, ("data: []\n\n",), "is not an OpenAI one"),
+        (200, ("data: " + "[" * 100_000 + "\n\n",), "is not an OpenAI one"),
+        (200, ('data: {"choices": [{"delta": {"content": 5}}]}\n\n',), "is not an OpenAI one"),
+        (200, ("<html>log in</html>",), "is not an OpenAI one"),
+        (200, ('{"choices": []}',), "is not an OpenAI one"),
+        (200, ("x" * 2_000_000,), "is not an OpenAI one"),
+        (500, ("[" * 100_000,), r"\(status 500\): \["),
+        (500, ('{"error": {"message": null}}',), "without a reason"),
+        (302, (), r"\(status 302\)"),
     ],
 )
 async def test_what_is_not_an_answer_is_a_sentence(
@@ -67,6 +75,31 @@ async def test_what_is_not_an_answer_is_a_sentence(
 ) -> None:
     with answering(status, *parts) as address, pytest.raises(Failure, match=words):
         await read(address)
+
+
+async def test_the_reason_of_a_server_is_one_short_line_without_control_characters() -> None:
+    text = '{"error": {"message": "\\u001b[2Jno\\nerror: none' + "z" * 10_000 + '"}}'
+
+    with answering(503, text) as address, pytest.raises(Failure) as caught:
+        await read(address)
+
+    assert caught.value.sentence.startswith("the server refuses (status 503): no error: nonez")
+    assert len(caught.value.sentence) < 600
+
+
+async def test_a_refusal_that_is_no_text_or_has_no_end_is_read_in_part() -> None:
+    with answering(503, "x" * 50_000_000) as address, pytest.raises(Failure, match=r"x{500}$"):
+        await read(address)
+
+
+async def test_events_may_be_written_without_a_space_and_with_an_error_of_null() -> None:
+    parts = (
+        'data:{"error": null, "choices": [{"delta": {"content": "4"}}]}\n\n',
+        'data:{"choices": [{"delta": {"content": "2\\ud800"}}]}\n\ndata:[DONE]\n\n',
+    )
+
+    with answering(200, *parts) as address:
+        assert await read(address) == ["4", "2?"]
 
 
 async def test_a_server_that_is_away_is_a_sentence() -> None:

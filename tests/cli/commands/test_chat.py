@@ -117,12 +117,16 @@ def test_a_prompt_that_says_nothing_is_refused(shell: Shell) -> None:
     )
     assert program.returncode == ExitCode.USAGE
     assert b"standard input is not text in utf-8" in program.stderr
+    for words in (("\udcff",), ("hello", "--system", "\udcff")):
+        done = shell.in_new_process("chat", "run", *words)
+        assert done.returncode == ExitCode.USAGE
+        assert "has bytes that are not UTF-8 text" in done.stderr
 
 
 async def test_a_conversation_goes_on_until_nothing_more_is_typed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    lines = iter(["", "one"])
+    lines = iter(["", "\udcff", "one"])
 
     def typed(_: str) -> str:
         line = next(lines, None)

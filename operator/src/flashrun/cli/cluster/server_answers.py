@@ -8,6 +8,7 @@ from flashrun.api import pod
 from flashrun.cli.cluster.connection import ClusterSession
 from flashrun.cli.cluster.served_adapters import AdapterService, find_services
 from flashrun.cli.output.failure import Failure, NotFoundFailure, UsageFailure
+from flashrun.cli.output.printable_text import printable_line
 
 if TYPE_CHECKING:
     import aiohttp
@@ -15,8 +16,12 @@ if TYPE_CHECKING:
 CONNECT_SECONDS: Final = 10
 SILENCE_SECONDS: Final = 600
 """Longest time between two pieces of an answer: the first request downloads the adapter."""
+_REFUSAL_BYTES: Final = 64 * 1024
+"""How much of an answer is read that is no answer to the question."""
+_REASON_LENGTH: Final = 500
+"""Longest reason of a refusal that is shown."""
 _END: Final = "[DONE]"
-_PREFIX: Final = "data: "
+_PREFIX: Final = "data:"
 
 
 async def find_service(
@@ -70,6 +75,7 @@ async def stream_answer(
         Failure: the server refuses, breaks off, or cannot be reached.
     """
     import aiohttp
+    from aiohttp.http_exceptions import HttpProcessingError
 
     body = {"model": model_id, "messages": messages, "stream": True, **settings}
     limits = aiohttp.ClientTimeout(
@@ -78,27 +84,48 @@ async def stream_answer(
     try:
         async with (
             aiohttp.ClientSession(timeout=limits) as client,
-            client.post(f"{address}/v1/chat/completions", json=body) as answer,
+            client.post(
+                f"{address}/v1/chat/completions",
+                json=body,
+                allow_redirects=False,  # the question is for this server alone
+            ) as answer,
         ):
             if answer.status != 200:
-                raise Failure(f"the server refuses: {_reason(await answer.text())}")
+                text = (await _beginning(answer)).decode(errors="replace")
+                raise Failure(f"the server refuses (status {answer.status}): {_reason(text)}")
             async for piece in _pieces(answer):
                 yield piece
+    except HttpProcessingError:  # of a line without an end
+        raise _not_openai() from None
     except (aiohttp.ClientError, TimeoutError, OSError) as error:
+        why = printable_line(str(error)) or type(error).__name__
         raise Failure(
-            f"the server's answer broke off: {str(error) or type(error).__name__}",
+            f"the server's answer broke off: {why[:_REASON_LENGTH]}",
             f"kubectl logs shows why: its pods have the container {pod.SERVE_COMMAND}",
         ) from None
 
 
+async def _beginning(answer: "aiohttp.ClientResponse") -> bytes:
+    """Return the beginning of an answer that may be of any length."""
+    read = b""
+    while len(read) < _REFUSAL_BYTES and (part := await answer.content.read(_REFUSAL_BYTES)):
+        read += part
+    return read[:_REFUSAL_BYTES]
+
+
 async def _pieces(answer: "aiohttp.ClientResponse") -> AsyncIterator[str]:
     """Yield the texts of server-sent events; raises ``Failure`` when they end too early."""
+    begun = False
     async for line in answer.content:
         text = line.decode(errors="replace").strip()
-        if text == f"{_PREFIX}{_END}":
+        if not text.startswith(_PREFIX):
+            continue
+        begun, event = True, text.removeprefix(_PREFIX).strip()
+        if event == _END:
             return
-        if text.startswith(_PREFIX):
-            yield _content(text.removeprefix(_PREFIX))
+        yield _content(event)
+    if not begun:  # such as the page of a proxy
+        raise _not_openai()
     raise Failure("the server's answer ended in the middle", "ask again")
 
 
@@ -106,20 +133,27 @@ def _content(event: str) -> str:
     """Return the text that one event adds; raises ``Failure`` when it is an error."""
     try:
         value = json.loads(event)
-        if "error" in value:
+        if value.get("error") is not None:
             raise Failure(f"the server refuses: {_reason(event)}")
         choices = value.get("choices") or [{}]
-        return str((choices[0].get("delta") or {}).get("content") or "")
-    except (ValueError, TypeError, AttributeError, KeyError, IndexError):
-        raise Failure(
-            "the server's answer is not an OpenAI one", "is another program behind its Service?"
-        ) from None
+        content = (choices[0].get("delta") or {}).get("content") or ""
+        # Half of a surrogate pair, which JSON allows, is not text.
+        return str(content.encode(errors="replace").decode())
+    except (ValueError, TypeError, AttributeError, KeyError, IndexError, RecursionError):
+        raise _not_openai() from None
+
+
+def _not_openai() -> Failure:
+    return Failure(
+        "the server's answer is not an OpenAI one", "is another program behind its Service?"
+    )
 
 
 def _reason(text: str) -> str:
-    """Return the sentence in the error of an OpenAI endpoint."""
+    """Return the sentence in the error of an OpenAI endpoint, in one line that can be shown."""
     try:
         error = json.loads(text)["error"]
-        return str(error["message"] if isinstance(error, dict) else error)
-    except (ValueError, TypeError, KeyError):
-        return text[:200].strip() or "without a reason"
+        reason = str((error["message"] if isinstance(error, dict) else error) or "")
+    except (ValueError, TypeError, KeyError, RecursionError):
+        reason = text
+    return printable_line(reason)[:_REASON_LENGTH] or "without a reason"

@@ -61,6 +61,9 @@ def chat(
         prompt = _read_prompt()
     if prompt is not None and not prompt.strip():
         raise UsageFailure("the prompt is empty", "write it behind the reference")
+    for what, text in (("the prompt", prompt), ("--system", system)):
+        if not _is_text(text or ""):
+            raise UsageFailure(f"{what} has bytes that are not UTF-8 text", "write it as text")
     settings = {"max_tokens": max_tokens, "temperature": temperature}
     messages = [{"role": "system", "content": system}] if system else []
     asyncio.run(_chat(parsed, prompt, messages, settings, base, name, namespace, context))
@@ -77,6 +80,11 @@ def _read_prompt() -> str:
     if not prompt:
         raise UsageFailure("standard input has no prompt", "write it behind the reference")
     return prompt
+
+
+def _is_text(text: str) -> bool:
+    """Return whether ``text`` can be sent: a shell can bring bytes of another encoding."""
+    return text.encode(errors="ignore").decode() == text
 
 
 async def _chat(
@@ -120,5 +128,9 @@ async def _typed() -> str | None:
             line = await in_daemon_thread(lambda: input("> "))  # Ctrl-C must end it
         except EOFError:
             return None
-        if line.strip():
+        except UnicodeDecodeError:
+            line = "\udcff"
+        if not _is_text(line):
+            terminal.say("this line has bytes that are not UTF-8 text, and was not sent")
+        elif line.strip():
             return line
