@@ -1,5 +1,6 @@
 """The file of a sweep: which runs it makes, and what is refused."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -104,6 +105,24 @@ def test_worse_runs_end_from_the_first_evaluation_on_unless_the_file_says_otherw
         (GRID.replace("lora_rank", "lora_rang"), "did you mean lora_rank"),
         (GRID.replace("[8, 16]", "[8, 0]"), "(run with train.lora_rank=0"),
         ("config = ", "this is not TOML"),
+        ("a = " + "[" * 100_000, "may nest at most 40 levels deep"),
+        ("#" * 300_000, "larger than the limit"),
+        ('config = "config.toml"\n[grid.train]', "grid.train must be a list"),
+        (GRID + "train.seed = {}", "grid.train.seed must be a list"),
+        (GRID + '"train.lora_rank" = [32]', "the grid has train.lora_rank twice"),
+        (
+            'config = "config.toml"\n[grid]\n'
+            + "".join(f"environment.params.a{n} = [{'1, ' * 10}]\n" for n in range(20)),
+            "the grid has more than 1,000,000,000,000,000 runs",
+        ),
+        ("config = 5\nruns = [[]]", "config must be the path of a config, or a list of paths"),
+        ("config = []\nruns = [[]]", "config must be the path of a config, or a list of paths"),
+        ('config = "config.toml"\nruns = ["a=1"]', "runs must be a list of runs"),
+        (GRID.replace("limit = 2", "name = 5"), "name must be text, not 5"),
+        (GRID.replace("limit = 2", "stop_worse = 1"), "stop_worse must be true, false or a table"),
+        (GRID + "[stop_worse]\nfactor = 1", "stop_worse.factor must be at least 2, not 1"),
+        (GRID + "[stop_worse]\nstep = 1", "step is not a key of [stop_worse]"),
+        ('config = "ranks.toml"\nruns = [[]]', "(run without --set)"),
     ],
 )
 def test_what_cannot_be_a_sweep_is_refused_with_its_place(
@@ -125,6 +144,10 @@ def test_a_sweep_needs_a_name_and_its_configs(folder: Path) -> None:
     assert read_sweep(write(folder, GRID, "My Sweep.toml"), name="mine").membership.name == "mine"
     with pytest.raises(UsageFailure, match="cannot read"):
         read_sweep(write(folder, GRID.replace("config.toml", "absent.toml")))
+    with pytest.raises(UsageFailure, match="embedded null byte"):
+        read_sweep(write(folder, GRID.replace("config.toml", "a\\u0000b")))
+    with pytest.raises(UsageFailure, match="cannot be the name of a sweep"):
+        read_sweep(write(folder, GRID.replace("limit = 2", 'name = "ünï"')))
 
 
 def test_the_file_of_a_sweep_is_told_from_a_config(folder: Path) -> None:
@@ -132,3 +155,33 @@ def test_the_file_of_a_sweep_is_told_from_a_config(folder: Path) -> None:
     assert not is_sweep_file(folder / "config.toml")
     assert not is_sweep_file(write(folder, "model = "))
     assert not is_sweep_file(Path("-"))
+    assert not is_sweep_file(write(folder, "a = " + "[" * 100_000))
+    pipe = folder / "pipe"
+    os.mkfifo(pipe)
+    assert not is_sweep_file(pipe)  # whoever reads it as a config could not read it again
+
+
+def test_a_config_of_the_name_of_standard_input_is_a_file(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    (folder / "-").write_text(REFERENCE)
+    write(folder, GRID.replace("config.toml", "-"))
+
+    assert len(read_sweep(Path("ranks.toml")).runs) == 4
+
+
+def test_no_run_ends_early_when_the_file_says_so(folder: Path) -> None:
+    path = write(folder, GRID.replace("limit = 2", "stop_worse = false"))
+
+    assert read_sweep(path).membership.stop_worse is None
+    assert read_sweep(path, stop_worse=True).membership.stop_worse is not None
+
+
+def test_dates_of_a_grid_are_given_as_they_are_written(folder: Path) -> None:
+    text = 'config = "config.toml"\n[grid]\nenvironment.params.day = [1979-05-27, 10:00:00]\n'
+    runs = read_sweep(write(folder, text)).runs
+    assert [run.composed.config.environment.params["day"] for run in runs] == [
+        "1979-05-27",
+        "10:00:00",
+    ]

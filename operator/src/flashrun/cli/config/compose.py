@@ -10,7 +10,7 @@ printed for programs.
 import json
 import re
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, time
 from typing import Any, Final, NamedTuple, get_origin
@@ -169,20 +169,41 @@ class _UnreadableError(Exception):
         self.line = line
 
 
+def read_toml(file: ConfigFile) -> tuple[str, dict[str, Any]]:
+    """Return the text of a TOML file, with plain line ends, and its tables.
+
+    Raises:
+        ConfigError: it cannot be read.
+    """
+    try:
+        text = _text(file)
+        return text, _parsed(text, _parse_toml)
+    except _UnreadableError as error:
+        raise ConfigError([Problem(Origin(file.name, error.line), error.sentence)]) from None
+
+
 def _read(file: ConfigFile) -> tuple[str, dict[str, Any]]:
     """Return the file's text, with plain line ends, and its tables."""
+    text = _text(file)
+    return text, _parsed(text, _parse_json if _is_json(text) else _parse_toml)
+
+
+def _text(file: ConfigFile) -> str:
     if len(file.data) > SIZE_LIMIT:
         raise _UnreadableError(
             f"the file is larger than the limit of {SIZE_LIMIT:,} bytes; put data into the "
             "environment"
         )
     try:
-        text = file.data.decode("utf-8-sig").replace("\r\n", "\n")
+        return file.data.decode("utf-8-sig").replace("\r\n", "\n")
     except UnicodeDecodeError as error:
         line = file.data.count(b"\n", 0, error.start) + 1
         raise _UnreadableError("this is not UTF-8 text, and TOML must be", line) from None
+
+
+def _parsed(text: str, parse: Callable[[str], dict[str, Any]]) -> dict[str, Any]:
     try:
-        return text, _parse_json(text) if _is_json(text) else _parse_toml(text)
+        return parse(text)
     except tomllib.TOMLDecodeError as error:
         raise _syntax_error(str(error)) from None
     except json.JSONDecodeError as error:

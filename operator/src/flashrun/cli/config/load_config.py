@@ -39,6 +39,8 @@ def read_config_file(path: Path) -> ConfigFile:
             return ConfigFile(str(path), file.read(compose.SIZE_LIMIT + 1))
     except OSError as error:
         raise UsageFailure(f"cannot read {path}: {error.strerror}") from None
+    except ValueError as error:  # a null character, which the file of a sweep can bring
+        raise UsageFailure(f"cannot read {str(path)!r}: {error}") from None
 
 
 def check_with_platform(composed: ComposedConfig, platform: PublicPlatform) -> tuple[str, ...]:

@@ -5,20 +5,22 @@ and checked as ``flash train`` would do it.
 """
 
 import itertools
+import math
 import re
-import tomllib
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final
 
-from pydantic import Field, ValidationError
+from pydantic import Field, StrictBool, ValidationError
+from pydantic_core import ErrorDetails
 
 from flashrun.api.base import Section
-from flashrun.api.sweep import MEMBERS_LIMIT, NAME_LIMIT, StopWorse, SweepMembership, SweepName
+from flashrun.api.sweep import MEMBERS_LIMIT, NAME_LIMIT, StopWorse, SweepMembership
 from flashrun.cli.config import compose, load_config
 from flashrun.cli.config.compose import ComposedConfig
-from flashrun.cli.config.error_sentences import describe_error
+from flashrun.cli.config.error_sentences import describe_error, printable
 from flashrun.cli.config.problems import ConfigError, Origin, Problem
 from flashrun.cli.config.run_spec import name_with_digest
 from flashrun.cli.config.toml_lines import key_lines
@@ -27,8 +29,17 @@ from flashrun.cli.output.failure import UsageFailure
 from flashrun.plan.resolve import resolve_eval
 
 _NAME: Final = re.compile(rf"[a-z]([-a-z0-9]{{0,{NAME_LIMIT - 2}}}[a-z0-9])?")
+_COUNTED: Final = 10**15
+"""Larger grids are not counted: their number fills a page."""
 _OWN_KEYS: Final = ("grid", "runs", "config")
 """Keys that only the file of a sweep has."""
+_FORMS: Final = {
+    "config": "the path of a config, or a list of paths",
+    "name": "text",
+    "stop_worse": "true, false or a table",
+    "runs": 'a list of runs, each with its values, such as [["train.lora_rank=8"]]',
+}
+"""What the keys have to be that may have several forms."""
 
 
 class StopWorseTable(Section):
@@ -43,11 +54,11 @@ class SweepTables(Section):
 
     config: str | Annotated[tuple[str, ...], Field(min_length=1)]
     """The base config, and what is merged over it; paths begin at the folder of this file."""
-    name: SweepName | None = None
+    name: str | None = None
     """Name of the sweep; when left out, that of the file without its ending."""
     limit: Annotated[int, Field(ge=1, le=MEMBERS_LIMIT)] = 1
     """How many runs may run at once."""
-    stop_worse: StopWorseTable | Literal[True] | None = None
+    stop_worse: StopWorseTable | StrictBool = False
     """Whether worse runs end early, and at which steps."""
     grid: dict[str, Any] = {}
     """Key of the config → list of its values; each combination is a run."""
@@ -75,11 +86,11 @@ class ComposedSweep:
 
 def is_sweep_file(path: Path) -> bool:
     """Return whether a file is that of a sweep, and not the config of one run."""
-    if path == load_config.STANDARD_INPUT:
-        return False
+    if path == load_config.STANDARD_INPUT or not path.is_file():
+        return False  # a pipe can be read only once
     try:
-        tables = tomllib.loads(load_config.read_config_file(path).data.decode("utf-8-sig"))
-    except ValueError:
+        _, tables = compose.read_toml(load_config.read_config_file(path))
+    except ConfigError:
         return False  # whoever reads it as a config says what is wrong with it
     return any(key in tables for key in _OWN_KEYS) and "model" not in tables
 
@@ -104,7 +115,11 @@ def read_sweep(
     """
     tables = _read_tables(path)
     given = [tables.config] if isinstance(tables.config, str) else tables.config
-    files = [load_config.read_config_file(path.parent / file) for file in given]
+    # The path - would be standard input, which no file can name.
+    paths = [
+        (path.parent / file).absolute() if file == "-" else path.parent / file for file in given
+    ]
+    files = [load_config.read_config_file(file) for file in paths]
     name = name or tables.name or path.stem
     if not _NAME.fullmatch(name):
         raise UsageFailure(
@@ -134,12 +149,7 @@ def read_sweep(
 
 
 def _read_tables(path: Path) -> SweepTables:
-    file = load_config.read_config_file(path)
-    try:
-        text = file.data.decode("utf-8-sig").replace("\r\n", "\n")
-        tables = tomllib.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ConfigError([Problem(Origin(str(path)), f"this is not TOML: {error}")]) from None
+    text, tables = compose.read_toml(load_config.read_config_file(path))
     lines = key_lines(text)
     try:
         return SweepTables.validate_toml(tables)
@@ -150,12 +160,25 @@ def _read_tables(path: Path) -> SweepTables:
         raise ConfigError(
             Problem(
                 Origin(str(path), lines.get((str(key),))),
-                f"{key} is not a key of a sweep; allowed are {', '.join(SweepTables.model_fields)}"
-                if detail["type"] == "extra_forbidden"
-                else describe_error(detail),
+                _sentence(str(key), detail),
             )
             for key, detail in sorted(first.items(), key=lambda item: str(item[0]))
         ) from None
+
+
+def _sentence(key: str, detail: ErrorDetails) -> str:
+    """Return what is wrong with a key, without the name of the form that was tried."""
+    loc = tuple(part for part in detail["loc"] if part != StopWorseTable.__name__)
+    if detail["type"] == "extra_forbidden" and len(loc) == 1:
+        allowed = ", ".join(SweepTables.model_fields)
+        return f"{key} is not a key of a sweep; allowed are {allowed}"
+    if detail["type"] == "extra_forbidden":
+        allowed = ", ".join(StopWorseTable.model_fields)
+        return f"{loc[-1]} is not a key of [{key}]; allowed are {allowed}"
+    inside = key == "stop_worse" and len(loc) > 1
+    if key in _FORMS and detail["type"] != "missing" and not inside:
+        return f"{key} must be {_FORMS[key]}, not {printable(detail['input'])}"
+    return describe_error(detail | {"loc": loc})
 
 
 def _assignments(path: Path, tables: SweepTables) -> list[tuple[str, ...]]:
@@ -170,13 +193,14 @@ def _assignments(path: Path, tables: SweepTables) -> list[tuple[str, ...]]:
         found = list(tables.runs)
     else:
         axes = list(_axes(tables.grid, ()))
+        if twice := [key for key, count in Counter(key for key, _ in axes).items() if count > 1]:
+            raise refuse(f"the grid has {twice[0]} twice, in two spellings: drop one")
         if flawed := [key for key, values in axes if not isinstance(values, list) or not values]:
             raise refuse(f"grid.{flawed[0]} must be a list with the values of the key")
-        count = 1
-        for _, values in axes:
-            count *= len(values)
+        count = math.prod(len(values) for _, values in axes)
         if count > MEMBERS_LIMIT:
-            raise refuse(f"the grid has {count:,} runs; at most {MEMBERS_LIMIT} are allowed")
+            runs = f"{count:,}" if count < _COUNTED else f"more than {_COUNTED:,}"
+            raise refuse(f"the grid has {runs} runs; at most {MEMBERS_LIMIT} are allowed")
         choices = [[f"{key}={toml_value(value)}" for value in values] for key, values in axes]
         found = list(itertools.product(*choices))
     if len(found) > MEMBERS_LIMIT:
@@ -187,7 +211,7 @@ def _assignments(path: Path, tables: SweepTables) -> list[tuple[str, ...]]:
 def _axes(table: dict[str, Any], path: tuple[str, ...]) -> Iterator[tuple[str, Any]]:
     """Yield the dotted keys of a grid; a key may be written as tables, dotted or in quotes."""
     for key, value in table.items():
-        if isinstance(value, dict):
+        if isinstance(value, dict) and value:
             yield from _axes(value, (*path, key))
         elif "." in key and not path:
             yield key, value
@@ -201,7 +225,7 @@ def _compose(
     try:
         return compose.compose(files, sets)
     except ConfigError as error:
-        where = f"run with {' '.join(own)}"
+        where = f"run with {' '.join(own)}" if own else "run without --set"
         raise ConfigError(_named(error.problems, where)) from None
 
 
@@ -214,7 +238,7 @@ def _stop_worse(
     path: Path, tables: SweepTables, runs: Sequence[SweepRun], *, asked: bool
 ) -> StopWorse | None:
     """Return at which steps worse runs end; by default from the first evaluation on."""
-    if tables.stop_worse is None and not asked:
+    if tables.stop_worse is False and not asked:
         return None
     table = tables.stop_worse if isinstance(tables.stop_worse, StopWorseTable) else None
     table = table or StopWorseTable()

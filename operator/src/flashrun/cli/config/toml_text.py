@@ -1,6 +1,7 @@
 """Write values as TOML."""
 
 import json
+from datetime import date, time
 from typing import Any
 
 
@@ -16,6 +17,8 @@ def toml_value(value: Any) -> str:
             return f"{{{', '.join(pairs)}}}"
         case list() | tuple():
             return f"[{', '.join(map(toml_value, value))}]"
+        case date() | time():
+            return value.isoformat()
         case _:
             return repr(value)
 
