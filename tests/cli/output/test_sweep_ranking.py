@@ -1,7 +1,7 @@
 """How the runs of a sweep rank."""
 
 from flashrun.api.resource import FlashRun
-from flashrun.cli.output.sweep_ranking import all_ended, counts_text, ranking_data, ranking_table
+from flashrun.cli.output.sweep_ranking import counts_text, ranking_data, ranking_table
 from tests.cli.golden import golden_run
 
 RUNS: list[FlashRun] = [golden_run("running"), golden_run("waiting")]
@@ -26,5 +26,3 @@ def test_programs_get_ranks_and_reasons() -> None:
 
 def test_the_runs_are_counted_by_what_they_do() -> None:
     assert counts_text(RUNS) == "1 Pending, 1 Running"
-    assert not all_ended(RUNS)
-    assert all_ended([])

@@ -1,9 +1,15 @@
 """``flash sweep status``: the runs of a sweep, ranked."""
 
 import json
+from types import SimpleNamespace
 from typing import Any
 
+import pytest
+
+from flashrun.cli.commands.sweep import status as command
 from flashrun.cli.output.failure import ExitCode
+from flashrun.cluster_errors import Unreachable
+from tests.cli.golden import golden_run
 from tests.cli.shell import REFERENCE, Served
 
 SWEEP = 'config = "config.toml"\nlimit = 3\n[grid]\ntrain.epochs = [1, 2, 3]\n'
@@ -44,6 +50,42 @@ def test_the_runs_of_a_sweep_are_ranked_by_their_evaluations(served: Served) -> 
     assert [item["rank"] for item in json.loads(ended.stdout)] == [1, 2, 3]
     listed = served.flash("sweep", "status").stdout.strip().split("\t")
     assert listed == ["epochs", "3", "2 Succeeded, 1 Failed", three, "0.75"]
+
+
+def test_a_run_that_is_paused_without_a_budget_is_not_waited_for(served: Served) -> None:
+    served.push()
+    served.flash.write("epochs.toml", SWEEP)
+    one, two, three = served.flash("sweep", "epochs.toml", "-o", "name").stdout.split()
+    for name in (one, two):
+        report(served, name, phase="Succeeded")
+    paused = {"reason": "BudgetUsedUp", "message": "It has used 2 of 2 GPU hours."}
+    report(served, three, phase="Suspended", observedGeneration=1, pending=paused)
+
+    done = served.flash("sweep", "status", "epochs", "--follow")
+
+    assert done.returncode == 0
+    assert f"paused, with no budget left: {three}; flash budget RUN HOURS" in done.stderr
+
+
+async def test_following_goes_on_when_the_api_server_is_away_for_a_while(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    active, ended = golden_run("running"), golden_run("succeeded")
+    looks = iter([Unreachable("the API server does not answer")] * 2 + [[ended]])
+
+    async def find(*_: Any) -> Any:
+        if isinstance(look := next(looks), Exception):
+            raise look
+        return look
+
+    monkeypatch.setattr(command, "_find_runs", find)
+    monkeypatch.setattr(command, "LOOK_SECONDS", 0)
+
+    assert await command._follow(SimpleNamespace(), "ranks", [active]) == [ended]  # type: ignore[arg-type]
+    assert capsys.readouterr().err.splitlines() == [
+        "ranks: 1 Running",
+        "the API server does not answer; trying again, the runs are not affected",
+    ]
 
 
 def test_a_sweep_that_does_not_exist_is_not_found(served: Served) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from flashrun.api.reasons import NO_REASON, TERMINAL, AnyReason, ConditionType, Phase, Reason
+from flashrun.api.reasons import NO_REASON, AnyReason, ConditionType, Phase, Reason
 from flashrun.api.resource import FlashRun
 from flashrun.cli.output import formatting
 from flashrun.cli.output.tables import Cell, Table
@@ -59,11 +59,6 @@ def counts_text(runs: Sequence[FlashRun]) -> str:
     """Return how many runs do what, such as ``2 Running, 1 Succeeded``."""
     phases = [run.status.phase for run in runs]
     return ", ".join(f"{phases.count(phase)} {phase}" for phase in Phase if phase in phases)
-
-
-def all_ended(runs: Sequence[FlashRun]) -> bool:
-    """Return whether no run goes on."""
-    return all(run.status.phase in TERMINAL for run in runs)
 
 
 def reason_of(run: FlashRun) -> AnyReason:

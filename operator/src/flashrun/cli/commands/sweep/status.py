@@ -7,9 +7,10 @@ from typing import Annotated, Final
 
 import typer
 
-from flashrun.api.reasons import Phase
+from flashrun.api.reasons import TERMINAL, Phase
 from flashrun.api.resource import FlashRun
 from flashrun.cli.cluster.connection import ClusterSession, connect, listed_run
+from flashrun.cli.cluster.run_polling import is_over
 from flashrun.cli.config.run_spec import varied_settings
 from flashrun.cli.config.toml_text import toml_value
 from flashrun.cli.options import Context, Namespace, Output
@@ -17,6 +18,7 @@ from flashrun.cli.output import formatting, sweep_ranking, terminal
 from flashrun.cli.output.failure import ExitCode, NotFoundFailure
 from flashrun.cli.output.output_format import OutputFormat
 from flashrun.cli.output.tables import Cell, Table
+from flashrun.cluster_errors import ClusterError
 
 LOOK_SECONDS: Final = 3.0
 """Time between two looks at a sweep that is followed."""
@@ -28,7 +30,7 @@ def status(
         typer.Argument(help="Name of the sweep; without it, all are listed.", metavar="[SWEEP]"),
     ] = None,
     follow: Annotated[
-        bool, typer.Option("--follow", "-f", help="Wait until all its runs have ended.")
+        bool, typer.Option("--follow", "-f", help="Wait until none of its runs goes on.")
     ] = False,
     output: Output = OutputFormat.TABLE,
     namespace: Namespace = None,
@@ -37,8 +39,8 @@ def status(
     """Rank the runs of a sweep by their evaluations.
 
     The best checkpoint on held-out examples counts; runs without one come last. Columns show the
-    settings in which the runs differ, and why a run waits or ended. With --follow, the exit code is
-    1 when a run failed.
+    settings in which the runs differ, and why a run waits or ended. --follow waits until each run
+    has ended or used up its budget; the exit code is 1 when one failed.
 
     Example: flash sweep status ranks --follow
     """
@@ -57,18 +59,37 @@ async def _status(
             _print_sweeps(await _list_sweeps(session), output)
             return
         runs = await _find_runs(session, sweep)
-        before = ""
-        while follow and not sweep_ranking.all_ended(runs):
-            if (counts := sweep_ranking.counts_text(runs)) != before:
-                terminal.say(f"{sweep}: {counts}")
-                before = counts
-            await asyncio.sleep(LOOK_SECONDS)
-            runs = await _find_runs(session, sweep)
+        if follow:
+            runs = await _follow(session, sweep, runs)
     _print_ranking(runs, output)
     failed = [run.name for run in runs if run.status.phase is Phase.FAILED]
+    if paused := [run.name for run in runs if follow and run.status.phase not in TERMINAL]:
+        terminal.say(
+            f"paused, with no budget left: {', '.join(paused)}; flash budget RUN HOURS lets one "
+            "go on"
+        )
     if follow and failed:
         terminal.say(f"failed: {', '.join(failed)}; flash status RUN has the reason")
         raise typer.Exit(ExitCode.RUN_FAILED)
+
+
+async def _follow(session: ClusterSession, sweep: str, runs: list[FlashRun]) -> list[FlashRun]:
+    """Return the runs when none goes on; until then, say what has become of them."""
+    before, lost = "", False
+    while not all(map(is_over, runs)):
+        if (counts := sweep_ranking.counts_text(runs)) != before:
+            terminal.say(f"{sweep}: {counts}")
+            before = counts
+        await asyncio.sleep(LOOK_SECONDS)
+        try:
+            runs, lost = await _find_runs(session, sweep), False
+        except ClusterError as error:
+            if not error.temporary:
+                raise
+            if not lost:
+                terminal.say(f"{error}; trying again, the runs are not affected")
+            lost = True
+    return runs
 
 
 async def _list_sweeps(session: ClusterSession) -> dict[str, list[FlashRun]]:
