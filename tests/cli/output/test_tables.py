@@ -13,6 +13,14 @@ def test_pipes_get_tabs_and_no_header() -> None:
     assert line.split("\t")[1:4] == ["Running", "20/40", "grpo"]
 
 
+def test_no_cell_of_a_pipe_ends_early() -> None:
+    text = "a\tb\nc\r\u2028d"
+
+    [line] = tables.plain_rows(tables.Table(("X", "Y"), ((tables.Cell(text), tables.Cell("e")),)))
+
+    assert line == "a b c  d\te"
+
+
 WIDTHS = [
     (200, "RUN PHASE STEP ALGORITHM MODEL POOL AGE SCORE"),
     (88, "RUN PHASE STEP ALGORITHM MODEL AGE SCORE"),

@@ -4,6 +4,8 @@ from enum import Enum
 from typing import Final, NamedTuple
 
 _SHORT_WORD: Final = 6
+_SEPARATORS: Final = str.maketrans(dict.fromkeys("\t\n\v\f\r\x1c\x1d\x1e\x85\u2028\u2029", " "))
+"""What a reader of lines and tabs would take for the end of a cell, and what it becomes."""
 
 
 class Tone(Enum):
@@ -82,4 +84,4 @@ class Table(NamedTuple):
 
 def plain_rows(table: Table) -> list[str]:
     """Return one line per row with cells separated by tabs, for pipes."""
-    return ["\t".join(cell.text for cell in row) for row in table.rows]
+    return ["\t".join(cell.text.translate(_SEPARATORS) for cell in row) for row in table.rows]
