@@ -6,10 +6,10 @@ from typing import Annotated
 import typer
 from pydantic import ValidationError
 
-from flashrun.api.base import error_sentences
 from flashrun.api.config import BudgetConfig
 from flashrun.api.reasons import TERMINAL
 from flashrun.cli.cluster.connection import check_run_name, connect
+from flashrun.cli.config.error_sentences import describe_error
 from flashrun.cli.options import Context, Namespace, Output, Run
 from flashrun.cli.output import terminal
 from flashrun.cli.output.failure import UsageFailure
@@ -35,8 +35,9 @@ def budget(
     try:
         BudgetConfig(gpu_hours=hours)
     except ValidationError as error:
+        [detail] = error.errors(include_url=False)
         raise UsageFailure(
-            "; ".join(error_sentences(error)), "give a number of GPU hours"
+            describe_error(detail | {"loc": ("HOURS",)}), "give a number of GPU hours"
         ) from None
     asyncio.run(_budget(check_run_name(run), hours, output, namespace, context))
 
