@@ -1,8 +1,10 @@
 """What a model card says about loading and serving; ``trainer/test_model.py`` runs the code."""
 
+from typing import Any
+
 import pytest
 
-from flashrun.api.adapter_use import loading_code, serving_commands, vllm_rank
+from flashrun.api.adapter_use import is_lora_config, loading_code, serving_commands, vllm_rank
 from flashrun.api.catalog import Source
 from flashrun.api.records import ResolvedModel
 
@@ -33,3 +35,33 @@ def test_only_servers_that_take_the_adapter_are_named() -> None:
 @pytest.mark.parametrize(("rank", "most"), [(1, 1), (8, 8), (33, 64), (512, 512), (513, None)])
 def test_vllm_has_the_next_larger_rank(rank: int, most: int | None) -> None:
     assert vllm_rank(rank) == most
+
+
+LORA = {"peft_type": "LORA", "r": 8, "lora_alpha": 16, "target_modules": ["q_proj"]}
+
+
+@pytest.mark.parametrize(
+    ("config", "usable"),
+    [
+        (LORA, True),
+        (LORA | {"target_modules": "all-linear", "lora_alpha": 16.0}, True),
+        (LORA | {"auto_mapping": None}, True),
+        (LORA | {"auto_mapping": {"base_model_class": "Qwen3ForCausalLM"}}, True),
+        ([], False),
+        (None, False),
+        (LORA | {"peft_type": "IA3"}, False),
+        ({key: value for key, value in LORA.items() if key != "r"}, False),
+        (LORA | {"r": "8"}, False),
+        (LORA | {"r": float("nan")}, False),
+        (LORA | {"r": 0}, False),
+        (LORA | {"lora_alpha": "16 | 2"}, False),
+        (LORA | {"target_modules": None}, False),
+        (LORA | {"target_modules": [["q_proj"]]}, False),
+        (LORA | {"auto_mapping": "x"}, False),
+        (LORA | {"auto_mapping": ["x"]}, False),
+        (LORA | {"auto_mapping": {"base_model_class": 5}}, False),
+        (LORA | {"auto_mapping": {"base_model_class": "os\n```\n# title"}}, False),
+    ],
+)
+def test_a_config_is_told_from_what_only_looks_like_one(config: Any, usable: bool) -> None:
+    assert is_lora_config(config) is usable

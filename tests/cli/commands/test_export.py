@@ -94,6 +94,8 @@ def test_a_damaged_byte_is_refused_and_leaves_nothing(
         (("run/step-5", "--best", "--to", "a"), "use flash export run --best"),
         (("run", "--to", "a", "--base", "."), "--base is what --merged merges into"),
         (("run", "--to", "a", "--llama-cpp", "."), "--llama-cpp is what --gguf converts with"),
+        (("run", "--to", "a", "--license", "a`\n# b"), "is not the identifier of a licence"),
+        (("run", "--to", "a", "--license", ""), "is not the identifier of a licence"),
         (("run", "--to", "a", "--merged"), "--merged needs torch"),
         (("run", "--to", "a", "--gguf"), "--llama-cpp FOLDER"),
         (("run", "--to", "hf:org/name"), "needs huggingface_hub"),

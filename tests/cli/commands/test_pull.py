@@ -1,14 +1,22 @@
 """``flash pull``: an adapter is downloaded whole, or not at all."""
 
+import base64
 import shutil
+import signal
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+import urllib3
 
 from flashrun.api import names
 from flashrun.cli.output.failure import ExitCode
-from tests.cli.shell import Served
-from tests.cli.storage import metrics_history, store_spec, upload_folder
+from tests.cli.shell import Served, published
+from tests.cli.storage import metrics_history, store_spec, trained_run, upload_folder
 
 
 def test_pull_fetches_a_checkpoint_of_the_newest_attempt(served: Served, tmp_path: Path) -> None:
@@ -98,3 +106,65 @@ def test_a_reference_with_a_step_leaves_nothing_to_choose(served: Served) -> Non
 
     assert done.returncode == ExitCode.USAGE
     assert "use flash pull flash-1-a --best" in done.stderr
+
+
+@contextmanager
+def stalling(endpoint: str) -> Iterator[tuple[str, threading.Event]]:
+    """A way to storage on which the adapter's weights never arrive.
+
+    Yields its address, and an event that says that they were asked for.
+    """
+    upstream, asked, over = urllib3.PoolManager(), threading.Event(), threading.Event()
+
+    class Handler(BaseHTTPRequestHandler):
+        def log_message(self, *_: object) -> None:
+            """Nothing is logged."""
+
+        def do_GET(self) -> None:
+            answer = upstream.request(
+                "GET", endpoint + self.path, headers=dict(self.headers), decode_content=False
+            )
+            self.send_response(answer.status)
+            for name in ("Content-Type", "Content-Length", "ETag", "Last-Modified"):
+                if name in answer.headers:
+                    self.send_header(name, answer.headers[name])
+            self.end_headers()
+            if "safetensors" in self.path:
+                asked.set()
+                over.wait(60)
+            else:
+                self.wfile.write(answer.data)
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}", asked
+        over.set()
+        server.shutdown()
+
+
+@pytest.mark.parametrize("words", [("pull", "mine"), ("export", "--to", "mine")])
+def test_ctrl_c_ends_a_download_at_once_and_leaves_nothing(
+    served: Served, tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    name = trained_run(served)
+    before = set(tmp_path.iterdir())
+    with stalling(served.store.access.endpoint) as (endpoint, asked):
+        secret = published(served.store)["items"][1]
+        access = served.store.access.replace(endpoint=endpoint)
+        text = access.model_dump_json(exclude_none=True).encode()
+        secret["data"]["access.json"] = base64.b64encode(text).decode()
+        served.apply(secret)
+        command, *rest = words
+        program = subprocess.Popen(
+            served.flash.argv(command, name, *rest),
+            env=served.flash.environment,
+            cwd=tmp_path,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert asked.wait(60)
+        program.send_signal(signal.SIGINT)
+        _, said = program.communicate(timeout=20)
+
+    assert (program.returncode, said) == (ExitCode.INTERRUPTED, "interrupted\n")
+    assert set(tmp_path.iterdir()) == before

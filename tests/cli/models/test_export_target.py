@@ -19,6 +19,7 @@ from flashrun.cli.models.export_target import (
 )
 from flashrun.cli.output.failure import Failure, UsageFailure
 from flashrun.store import Store
+from flashrun.store_errors import StoreError
 
 
 @pytest.fixture
@@ -46,7 +47,8 @@ def test_each_spelling_names_its_target(monkeypatch: pytest.MonkeyPatch, tmp_pat
 
 WRONG = [
     *("s3://bucket", "s3://bucket/", "s3://B/x", "hf:name", "hf:a/b/c"),
-    *("", "gs://bucket/place", "S3://bucket/place", "s3:bucket/place"),
+    *("", "gs://bucket/place", "S3://bucket/place", "s3:bucket/place", "HF:org/name"),
+    *("hf:org/a..b", "hf:a--b/name", "hf:org/name.", "hf:org/name.git", f"hf:org/{'a' * 97}"),
 ]
 
 
@@ -65,6 +67,46 @@ def test_a_folder_below_a_file_is_refused(tmp_path: Path) -> None:
         parse_target(str(tmp_path / "file" / "new"))
 
 
+def test_a_link_and_the_folder_of_nobody_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("nowhere")
+
+    with pytest.raises(UsageFailure, match="is a symbolic link"):
+        parse_target(str(tmp_path / "link"))
+    with pytest.raises(UsageFailure, match="--to ~nobody-here/x is not a path"):
+        parse_target("~nobody-here/x")
+
+
+def test_what_appears_in_the_place_of_the_folder_meanwhile_is_a_sentence(
+    folder: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "new").touch()
+
+    with pytest.raises(Failure, match="new cannot be written: Not a directory"):
+        deliver(folder, FolderTarget(tmp_path / "new"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"AWS_ENDPOINT_URL_S3": "http://127.0.0.1:99999"}, "the address of storage"),
+        ({"AWS_ENDPOINT_URL_S3": "http://[::1"}, "the address of storage"),
+        ({"AWS_ENDPOINT_URL_S3": "http://user:pass@127.0.0.1"}, "the address of storage"),
+        ({"AWS_REGION": "not a region"}, "the address of storage"),
+        ({"AWS_ACCESS_KEY_ID": "a\nb"}, "has a line break or another control character"),
+        ({"AWS_SECRET_ACCESS_KEY": "secret-b\r"}, "has a line break"),
+    ],
+)
+def test_variables_that_cannot_be_used_are_named_without_their_value(
+    changes: dict[str, str], words: str
+) -> None:
+    variables = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "secret-b", **changes}
+
+    with pytest.raises((UsageFailure, StoreError), match=words) as refused:
+        check_target(S3Target("bucket", "place/"), variables)
+    assert "secret-b" not in str(refused.value)
+    assert "pass@" not in str(refused.value)
+
+
 def test_a_hub_without_its_library_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
 
@@ -74,7 +116,7 @@ def test_a_hub_without_its_library_says_what_to_install(monkeypatch: pytest.Monk
 
 
 def test_a_prefix_gets_all_files_and_never_those_of_another_export(
-    folder: Path, store: Store
+    folder: Path, store: Store, capsys: pytest.CaptureFixture[str]
 ) -> None:
     store.ensure_bucket()
     access = store.access
@@ -104,6 +146,7 @@ def test_a_prefix_gets_all_files_and_never_those_of_another_export(
     (folder / "a").write_bytes(b"changed")
     with pytest.raises(Failure, match="a was changed on this machine"):
         deliver(folder, target, variables)
+    assert "handed-over/ may have some of the files, without SHA256SUMS" in capsys.readouterr().err
     with pytest.raises(UsageFailure, match="needs AWS_ACCESS_KEY_ID"):
         check_target(target, {})
 
@@ -115,6 +158,9 @@ def test_the_hub_needs_a_token_before_anything_is_downloaded(
     hub: Any = SimpleNamespace(get_token=lambda: next(tokens))
     monkeypatch.setitem(sys.modules, "huggingface_hub", hub)
 
+    with pytest.raises(UsageFailure, match="huggingface_hub is older than"):
+        check_target(HubTarget("org/name"))
+    monkeypatch.setattr(export_target, "bound_hub_waits", lambda: None)
     with pytest.raises(UsageFailure, match="org/name on the hub needs a token"):
         check_target(HubTarget("org/name"))
     check_target(HubTarget("org/name"))

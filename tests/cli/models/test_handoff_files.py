@@ -1,7 +1,10 @@
 """What goes with an adapter that leaves the platform."""
 
 import json
+import os
+import pickle
 import subprocess
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -39,6 +42,11 @@ def hand_off(**changes: Any) -> HandOff:
     return HandOff("run/step-5", RUN, manifest)._replace(**changes)
 
 
+def weights_header(text: str) -> bytes:
+    """A safetensors file with this header, and no weights."""
+    return len(text).to_bytes(8, "little") + text.encode()
+
+
 LAYERS = "base_model.model.layers.0.q_proj"
 
 
@@ -48,7 +56,9 @@ LAYERS = "base_model.model.layers.0.q_proj"
         (ADAPTER_CONFIG, adapter_weights()[:-1], "it was not copied as a whole"),
         (ADAPTER_CONFIG, b"no weights", "not a safetensors file"),
         (ADAPTER_CONFIG, weights(f"{LAYERS}.lora_A.weight"), "not pairs of lora_A and lora_B"),
-        (ADAPTER_CONFIG | {"peft_type": "IA3"}, adapter_weights(), "not pairs"),
+        (ADAPTER_CONFIG | {"peft_type": "IA3"}, adapter_weights(), "does not describe a LoRA"),
+        ([], adapter_weights(), "does not describe a LoRA"),
+        (ADAPTER_CONFIG, weights_header('{"a": {"data_offsets": [0, 1e400]}}'), "lists no tensors"),
     ],
 )
 def test_what_peft_could_not_load_is_refused(
@@ -107,3 +117,34 @@ def test_the_card_of_a_merged_model_says_how_it_was_checked(
     note = (tmp_path / "LICENSE-NOTE.md").read_text()
     assert "These weights contain those of" in note
     assert "chose no licence" in note
+
+
+def test_a_config_that_nests_too_deep_is_refused(tmp_path: Path) -> None:
+    folder = write_adapter(tmp_path / "adapter")
+    (folder / "adapter_config.json").write_text("[" * 100_000)
+
+    with pytest.raises(Failure, match="its config nests too deep"):
+        check_adapter(folder)
+
+
+def test_the_card_is_utf_8_in_every_locale(tmp_path: Path) -> None:
+    assert RUN is not None
+    model = RUN.model.model_copy(update={"id": "org/mödel"})
+    given = hand_off(run=RUN.model_copy(update={"model": model}))
+    folder = write_adapter(tmp_path / "adapter")
+    (tmp_path / "given.pickle").write_bytes(pickle.dumps((folder, ADAPTER_CONFIG, given)))
+    program = (
+        "import pathlib, pickle, sys\n"
+        "from flashrun.cli.models.handoff_files import write_handoff_files\n"
+        "write_handoff_files(*pickle.loads(pathlib.Path(sys.argv[1]).read_bytes()))\n"
+    )
+    variables = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+
+    subprocess.run(
+        [sys.executable, "-c", program, tmp_path / "given.pickle"],
+        env={**os.environ, **variables},
+        check=True,
+    )
+
+    assert "org/mödel" in (folder / "README.md").read_text("utf-8")
+    assert "org/mödel" in (folder / "LICENSE-NOTE.md").read_text("utf-8")

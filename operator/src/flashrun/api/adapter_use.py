@@ -14,6 +14,26 @@ _NOT_IN_SGLANG: Final = frozenset({"in_proj_qkv"})
 """Layers whose weights SGLang does not join with those of the layers it has fused them with."""
 
 
+def is_lora_config(config: object) -> bool:
+    """Return whether this is PEFT's config of a LoRA, as far as loading and serving read it."""
+    if not isinstance(config, dict) or config.get("peft_type") != "LORA":
+        return False
+    rank, alpha, layers = (config.get(key) for key in ("r", "lora_alpha", "target_modules"))
+    names = [layers] if isinstance(layers, str) else layers
+    mapping = config.get("auto_mapping")
+    kind = {} if mapping is None else mapping
+    kind = kind.get("base_model_class", "Auto") if isinstance(kind, dict) else None
+    return (
+        type(rank) is int
+        and rank > 0
+        and type(alpha) in (int, float)
+        and isinstance(names, list)
+        and all(isinstance(name, str) for name in names)
+        and isinstance(kind, str)
+        and kind.isidentifier()
+    )
+
+
 def loading_code(config: Mapping[str, Any], model: ResolvedModel) -> str:
     """Return code that loads the base model as the class that was trained, and the adapter.
 

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Final
 from flashrun.api import names
 from flashrun.api.names import Ref
 from flashrun.cli.cluster.connection import ClusterSession
-from flashrun.cli.output.failure import NotFoundFailure, UsageFailure
+from flashrun.cli.new_folder import refuse_taken_folder
+from flashrun.cli.output.failure import NotFoundFailure
 
 if TYPE_CHECKING:
     from flashrun.api.records import Manifest
@@ -66,10 +67,9 @@ def _scratch_folder(parent: Path) -> Iterator[tuple[Path, threading.Event]]:
 
 
 def new_folder(ref: Ref, given: Path | None) -> Path:
-    """Return the folder to download to; raises ``UsageFailure`` if something is in it."""
+    """Return the folder to download to; raises ``UsageFailure`` if it is not new."""
     folder = given or Path(str(ref).replace("/", "-"))
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UsageFailure(f"{folder} exists already", "name a new folder")
+    refuse_taken_folder(folder)
     return folder
 
 

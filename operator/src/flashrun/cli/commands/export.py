@@ -1,9 +1,10 @@
 """``flash export``: hand an adapter over to another tool, with card, licence note and digests."""
 
 import asyncio
+import re
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Final, NamedTuple
 
 import typer
 
@@ -28,9 +29,13 @@ from flashrun.cli.models.handoff_files import HandOff, check_adapter, write_hand
 from flashrun.cli.options import Context, Namespace
 from flashrun.cli.output import terminal
 from flashrun.cli.output.failure import UsageFailure
+from flashrun.daemon_thread import in_daemon_thread
 
 if TYPE_CHECKING:
     from flashrun.store import Store
+
+_LICENCE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+() :-]{0,199}")
+"""An identifier of SPDX or of the hub, or an expression of some."""
 
 
 def export(
@@ -94,8 +99,12 @@ def export(
         raise UsageFailure(
             "--base is what --merged merges into", "add --merged, or leave --base out"
         )
+    if licence is not None and not _LICENCE.fullmatch(licence):
+        raise UsageFailure(
+            f"{licence!r} is not the identifier of a licence", "name one such as apache-2.0"
+        )
     wanted = ExportOptions(parsed, best, target, merged or gguf, converter, base, licence)
-    asyncio.run(_export(wanted, namespace, context))
+    _export(wanted, namespace, context)
     terminal.write(str(target))
 
 
@@ -111,8 +120,21 @@ class ExportOptions(NamedTuple):
     licence: str | None
 
 
-async def _export(wanted: ExportOptions, namespace: str | None, context: str | None) -> None:
-    ref, target = wanted.ref, wanted.target
+class _Fetched(NamedTuple):
+    """What was downloaded."""
+
+    ref: Ref
+    stored: StoredAdapter
+    base: Path | None
+
+
+def _export(wanted: ExportOptions, namespace: str | None, context: str | None) -> None:
+    """Download, check, merge and deliver.
+
+    Only what waits for the network runs in an event loop: in it, the first Ctrl-C would wait for
+    the end of a merge.
+    """
+    target = wanted.target
     with errors_as_failures():
         check_target(target)
     parent = target.above if isinstance(target, FolderTarget) else None
@@ -120,17 +142,7 @@ async def _export(wanted: ExportOptions, namespace: str | None, context: str | N
         dir=parent, prefix=".flash-", ignore_cleanup_errors=True
     ) as scratch:
         folder = Path(scratch) / "adapter"
-        async with connect(context, namespace) as session:
-            if wanted.best:
-                found = await find_best(session, ref.run)
-                ref = found.ref
-                terminal.say(found.sentence)
-            stored = await session.with_store(
-                lambda store: _download(store, session.namespace, ref, folder)
-            )
-            base = wanted.base
-            if wanted.merged and base is None:
-                base = await _fetch_base(session, stored.run.model, Path(scratch) / "base")
+        ref, stored, base = asyncio.run(_fetch(wanted, folder, namespace, context))
         config = check_adapter(folder)
         given = HandOff(str(ref), stored.run, stored.commit.manifest, wanted.licence)
         if base is not None:
@@ -140,6 +152,25 @@ async def _export(wanted: ExportOptions, namespace: str | None, context: str | N
         with errors_as_failures():
             deliver(folder, target)
     terminal.say(f"{ref} was exported; SHA-256 of its SHA256SUMS: {digest}")
+
+
+async def _fetch(
+    wanted: ExportOptions, folder: Path, namespace: str | None, context: str | None
+) -> _Fetched:
+    """Download the adapter to ``folder`` and, if it is to be merged, the base model beside it."""
+    async with connect(context, namespace) as session:
+        ref = wanted.ref
+        if wanted.best:
+            found = await find_best(session, ref.run)
+            ref = found.ref
+            terminal.say(found.sentence)
+        stored = await session.with_store(
+            lambda store: _download(store, session.namespace, ref, folder)
+        )
+        base = wanted.base
+        if wanted.merged and base is None:
+            base = await _fetch_base(session, stored.run.model, folder.with_name("base"))
+    return _Fetched(ref, stored, base)
 
 
 def _download(store: "Store", namespace: str, ref: Ref, folder: Path) -> StoredAdapter:
@@ -159,7 +190,7 @@ def _download(store: "Store", namespace: str, ref: Ref, folder: Path) -> StoredA
 async def _fetch_base(session: ClusterSession, model: ResolvedModel, folder: Path) -> Path:
     """Download the base model, as the run had it."""
     if model.source is Source.HUB:
-        await asyncio.to_thread(model_source.download, model.id, model.revision, folder)
+        await in_daemon_thread(lambda: model_source.download(model.id, model.revision, folder))
         return folder
     model_source.refuse_unreadable_mirror(await session.get_platform(), model)
     terminal.say(f"downloading {model.id} from the platform's mirror")

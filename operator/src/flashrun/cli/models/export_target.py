@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 from flashrun.cli.models.handoff_files import DIGESTS
+from flashrun.cli.new_folder import expanded, refuse_taken_folder
+from flashrun.cli.output import terminal
 from flashrun.cli.output.failure import Failure, UsageFailure
 from flashrun.hub_waits import bound_hub_waits
 
@@ -15,8 +17,10 @@ if TYPE_CHECKING:
     from flashrun.store import Store
 
 _S3: Final = re.compile(r"s3://(?P<bucket>[a-z0-9][a-z0-9.-]{1,61}[a-z0-9])/(?P<prefix>[^/].*)")
-_HUB: Final = re.compile(r"hf:(?P<id>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)", re.ASCII)
-_OTHER_SCHEME: Final = re.compile(r"\w+://.*|s3:.*", re.ASCII | re.IGNORECASE)
+_HUB_NAME: Final = r"[A-Za-z0-9]\w*([.-]\w+)*"
+"""The hub refuses names with two of these signs in a row, or with one at the end."""
+_HUB: Final = re.compile(rf"hf:(?!.*\.git$)(?P<id>{_HUB_NAME}/(?=.{{1,96}}$){_HUB_NAME})", re.ASCII)
+_OTHER_SCHEME: Final = re.compile(r"\w+://.*|(s3|hf):.*", re.ASCII | re.IGNORECASE)
 """What nobody means as the name of a folder."""
 _EXTRA: Final = "pip install 'flashrun[models]'"
 
@@ -82,11 +86,10 @@ def parse_target(text: str) -> ExportTarget:
             f"{text!r} is not a place to which an adapter can be written",
             "use the name of a new folder, s3://BUCKET/PREFIX, or hf:ORG/NAME",
         )
-    folder = Path(text).expanduser()
+    folder = expanded("--to", text)
     if not (target := FolderTarget(folder)).above.is_dir():
         raise UsageFailure(f"{target.above} is not a folder", "name a new folder")
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UsageFailure(f"{folder} exists already", "name a new folder")
+    refuse_taken_folder(folder)
     return target
 
 
@@ -103,6 +106,12 @@ def check_target(target: ExportTarget, variables: Mapping[str, str] = os.environ
         case HubTarget(repository):
             from huggingface_hub import get_token
 
+            try:
+                bound_hub_waits()
+            except ImportError:
+                raise UsageFailure(
+                    "this Python's huggingface_hub is older than 1.0", _EXTRA
+                ) from None
             if get_token() is None:
                 raise UsageFailure(
                     f"writing to {repository} on the hub needs a token",
@@ -117,13 +126,18 @@ def deliver(folder: Path, target: ExportTarget, variables: Mapping[str, str] = o
 
     Raises:
         UsageFailure: something is there already, or credentials are missing.
-        Failure: the hub refuses.
+        Failure: the hub or the disk refuses.
         StoreError: storage refuses.
     """
     match target:
         case FolderTarget(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            folder.rename(path)
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                folder.rename(path)
+            except OSError as error:
+                raise Failure(
+                    f"{path} cannot be written: {error.strerror}", "name a new folder"
+                ) from None
         case S3Target(bucket, _):
             _upload(folder, _open_store(bucket, variables), target)
         case HubTarget(repository):
@@ -145,6 +159,12 @@ def _open_store(bucket: str, variables: Mapping[str, str]) -> "Store":
             f"writing to s3://{bucket} needs AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
             "export them, and AWS_ENDPOINT_URL_S3 for a store other than AWS: the platform's own "
             "keys do not reach other buckets",
+        )
+    if not f"{access}{secret}{variables.get('AWS_SESSION_TOKEN', '')}".isprintable():
+        raise UsageFailure(
+            "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY or AWS_SESSION_TOKEN has a line break or "
+            "another control character",
+            "export what the store has given you, in one line",
         )
     return Store(
         StorageAccess(
@@ -168,14 +188,21 @@ def _upload(folder: Path, store: "Store", target: S3Target) -> None:
     _refuse_taken(store, target)
     names = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
     wanted = dict(line.split("  ", 1)[::-1] for line in _lines(folder / DIGESTS))
-    for name in sorted(names, key=lambda name: (name == DIGESTS, name)):
-        sent = store.put_file(target.prefix + name, folder / name, wanted.get(name, ""))
-        if sent.sha256 != wanted.get(name, sent.sha256):
-            raise Failure(f"{name} was changed on this machine while it was uploaded")
+    try:
+        for name in sorted(names, key=lambda name: (name == DIGESTS, name)):
+            sent = store.put_file(target.prefix + name, folder / name, wanted.get(name, ""))
+            if sent.sha256 != wanted.get(name, sent.sha256):
+                raise Failure(f"{name} was changed on this machine while it was uploaded")
+    except BaseException:  # Ctrl-C, too
+        terminal.note(
+            f"{target} may have some of the files, without {DIGESTS}: delete what is below it, or "
+            "name another prefix"
+        )
+        raise
 
 
 def _lines(path: Path) -> list[str]:
-    return path.read_text().splitlines()
+    return path.read_text(encoding="utf-8").splitlines()
 
 
 def _publish(folder: Path, repository: str) -> None:

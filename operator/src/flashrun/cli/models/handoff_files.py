@@ -51,16 +51,22 @@ def check_adapter(folder: Path) -> dict[str, Any]:
         Failure: PEFT could not load it.
     """
     try:
-        config: dict[str, Any] = json.loads((folder / adapter_use.CONFIG_FILE).read_bytes())
+        config = json.loads((folder / adapter_use.CONFIG_FILE).read_bytes())
         header = read_weights_header(folder / _WEIGHTS)
+    except RecursionError:
+        raise Failure("the adapter is not one of PEFT's: its config nests too deep") from None
     except (OSError, ValueError) as error:
         raise Failure(f"the adapter is not one of PEFT's: {error}") from None
+    if not adapter_use.is_lora_config(config):
+        raise Failure(
+            f"the adapter is not one of PEFT's: {adapter_use.CONFIG_FILE} does not describe a LoRA"
+        )
     first, second = (_layers(header.tensors, side) for side in (".lora_A.", ".lora_B."))
-    if config.get("peft_type") != "LORA" or not first or first != second:
+    if not first or first != second:
         raise Failure(
             "the adapter is not one of PEFT's: its weights are not pairs of lora_A and lora_B"
         )
-    return config
+    return dict(config)
 
 
 def _layers(tensors: Iterable[str], side: str) -> set[str]:
@@ -73,12 +79,12 @@ def write_handoff_files(folder: Path, config: dict[str, Any], given: HandOff) ->
     card = folder / _CARD
     if card.exists():  # of the trainer: it has the settings of training
         card.rename(folder / _TRAINERS_CARD)
-    card.write_text(_card_text(config, given))
-    (folder / LICENCE_NOTE).write_text(_licence_text(given))
+    card.write_text(_card_text(config, given), encoding="utf-8")
+    (folder / LICENCE_NOTE).write_text(_licence_text(given), encoding="utf-8")
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
     lines = [f"{_sha256(path)}  {path.relative_to(folder).as_posix()}\n" for path in paths]
     text = "".join(lines)
-    (folder / DIGESTS).write_text(text)
+    (folder / DIGESTS).write_text(text, encoding="utf-8")
     return hashlib.sha256(text.encode()).hexdigest()
 
 

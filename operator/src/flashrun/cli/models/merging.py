@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from flashrun.cli.models.handoff_files import MergedModel
+from flashrun.cli.new_folder import expanded
 from flashrun.cli.output.failure import Failure, UsageFailure
 
 MERGING: Final = "flashrun_trainer.merged_model"
@@ -36,7 +37,7 @@ def find_converter(llama_cpp: Path | None) -> Path:
             f"--gguf needs llama.cpp's {CONVERTER}, which no package of the index has",
             "clone llama.cpp and name its folder: --llama-cpp FOLDER",
         )
-    converter = llama_cpp.expanduser() / CONVERTER
+    converter = expanded("--llama-cpp", str(llama_cpp)) / CONVERTER
     if not converter.is_file():
         raise UsageFailure(
             f"{llama_cpp} is not a folder of llama.cpp: it has no {CONVERTER}",

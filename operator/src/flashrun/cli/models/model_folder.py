@@ -35,7 +35,7 @@ def read_model_folder(folder: Path) -> ModelFiles:
         broken={
             name: read.problem for name, read in {**documents, **weights}.items() if read.problem
         },
-        template=template.read_text(errors="replace") if template else "",
+        template=template.read_text(encoding="utf-8", errors="replace") if template else "",
     )
 
 
@@ -80,7 +80,7 @@ def read_weights_header(path: Path) -> WeightsFile:
     try:
         end = max((int(tensor["data_offsets"][1]) for tensor in tensors.values()), default=0)
         parameters = sum(math.prod(map(int, tensor["shape"])) for tensor in tensors.values())
-    except (KeyError, IndexError, TypeError, ValueError):
+    except (KeyError, IndexError, TypeError, ValueError, OverflowError):
         raise ValueError("is not a safetensors file: its header lists no tensors") from None
     if size != _LENGTH_BYTES + length + end:
         raise ValueError(

@@ -18,6 +18,7 @@ from flashrun.api.catalog import Source
 from flashrun.api.public import PublicPlatform
 from flashrun.api.records import ResolvedModel
 from flashrun.api.trainable_models import MODEL_FILES
+from flashrun.cli.new_folder import expanded
 from flashrun.cli.output import terminal
 from flashrun.cli.output.failure import Failure, NotFoundFailure, UsageFailure
 from flashrun.hub_waits import bound_hub_waits
@@ -44,7 +45,7 @@ def open_source(source: str) -> Iterator[Path]:
         NotFoundFailure: there is no such folder, file or model.
         UsageFailure: a library is missing, or the file cannot be converted.
     """
-    path = Path(source).expanduser()
+    path = expanded("SOURCE", source)
     if path.is_dir():
         yield path
         return

@@ -14,9 +14,10 @@ from flashrun.cli.cluster import published_environments
 from flashrun.cli.cluster.connection import ClusterSession, connect
 from flashrun.cli.environments import package
 from flashrun.cli.environments.identifier import EnvironmentVersion, parse_version
+from flashrun.cli.new_folder import refuse_taken_folder
 from flashrun.cli.options import Context, Namespace
 from flashrun.cli.output import terminal
-from flashrun.cli.output.failure import Failure, NotFoundFailure, UsageFailure
+from flashrun.cli.output.failure import Failure, NotFoundFailure
 
 
 def pull(
@@ -40,8 +41,7 @@ def pull(
     """
     version = parse_version(identifier)
     target = folder or Path(version.identifier.partition("/")[2])
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise UsageFailure(f"{target} exists already", "name a new folder")
+    refuse_taken_folder(target)
     data = asyncio.run(_fetch(version, namespace, context))
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".flash-") as scratch:

@@ -26,6 +26,7 @@ from flashrun.cli.environments.env_check import (
 )
 from flashrun.cli.environments.package import check_is_environment
 from flashrun.cli.models.model_name import check_model_name, check_revision
+from flashrun.cli.new_folder import expanded
 from flashrun.cli.options import Context, Namespace, Output
 from flashrun.cli.output import terminal
 from flashrun.cli.output.failure import ExitCode, Failure, NotFoundFailure
@@ -188,7 +189,7 @@ def _model_folder(
     Raises:
         Failure: neither the folder nor the model in the mirror exists.
     """
-    folder = Path(model).expanduser()
+    folder = expanded("--model", model)
     if folder.is_dir():
         return folder.resolve()
     name, _, revision = model.partition("@")
