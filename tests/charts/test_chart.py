@@ -392,6 +392,8 @@ REFUSED = [
     ("an unknown comparison",
      {"namespaceSelector": {"matchExpressions": [{"key": "a", "operator": "Like"}]}}, "operator"),
     ("a list without values", selected_by("In"), "In of label a needs values"),
+    ("a selector of nothing", {"namespaces": [], "namespaceSelector": {"matchLabels": {}}},
+     "namespaceSelector is empty"),
     ("values that nothing compares", selected_by("Exists", "b"), "label a takes no values"),
     ("a namespace twice", {"namespaces": ["team-a", "team-a"]}, "/namespaces"),
     ("a KMS without its key", {"storage": {"sse": "kms"}}, "belong together"),
@@ -408,6 +410,17 @@ REFUSED = [
 def test_wrong_values_are_refused_before_they_reach_the_cluster(render, changes, place) -> None:
     with pytest.raises(ValueError, match=place):
         render(changes)
+
+
+def test_a_large_number_of_gpu_hours_is_written_without_an_exponent(render) -> None:
+    for hours, written in ((1_000_000, "1000000"), (2.5, "2.5")):
+        policy = _named(
+            render({"policies": [{"maxGpuHours": hours}]}),
+            "ValidatingAdmissionPolicy",
+            "flashrun-0",
+        )
+        [said] = policy["spec"]["validations"]
+        assert f" allows {written} GPU hours for a run: " in said["messageExpression"]
 
 
 def _operator_pod(rendered: list[dict]) -> dict:

@@ -56,6 +56,11 @@ app.kubernetes.io/component: operator
 {{- if and (eq $sse "kms") (not (hasPrefix "https://" .Values.storage.endpoint)) -}}
 {{- fail "storage.sse: kms needs a storage.endpoint with https" -}}
 {{- end -}}
+{{- with .Values.namespaceSelector -}}
+{{- if not (or .matchLabels .matchExpressions) -}}
+{{- fail "namespaceSelector is empty: give it matchLabels or matchExpressions, or set allNamespaces" -}}
+{{- end -}}
+{{- end -}}
 {{- range (.Values.namespaceSelector | default dict).matchExpressions -}}
 {{- if ne (has .operator (list "In" "NotIn")) (not (empty .values)) -}}
 {{- fail (printf "namespaceSelector: %s of label %s %s" .operator .key (ternary "takes no values" "needs values" (not (empty .values)))) -}}
