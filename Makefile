@@ -62,7 +62,7 @@ NEWER_TORCH = bash localcluster/uv.sh $(VENV) run --no-project --python $(BIN)/p
 .PHONY: test-sharding
 test-sharding: $(READY) ## run the tests of sharded models, of a closed network and of merged models, with the PyTorch of the GPU image
 	@OMP_NUM_THREADS=1 $(NEWER_TORCH) \
-	  python -m pytest -q -m "sharding or network or handoff" --numprocesses 2 --dist loadfile
+	  python -m pytest -q -m "sharding or network or handoff" tests/trainer --numprocesses 2 --dist loadfile
 
 .PHONY: test-trainer
 test-trainer: $(READY) ## run tests of the trainer without its image: make test-trainer TESTS=… MARKS="slow or trainer"
@@ -74,7 +74,7 @@ test-verifiers: $(READY) ## run environments of verifiers, with its package from
 	@bash localcluster/uv.sh $(VENV) pip install --quiet \
 	  --python $(VENV)/verifiers/bin/python verifiers==0.3.1 datasets reasoning-gym==0.1.25
 	@OMP_NUM_THREADS=1 VERIFIERS_SITE=$(abspath $(VENV))/verifiers $(NEWER_TORCH) \
-	  python -m pytest -q -m verifiers
+	  python -m pytest -q -m verifiers tests/trainer --numprocesses 2 --dist loadfile
 
 # Of the package with the model only its file is needed, and not the program that runs it.
 .PHONY: test-reasoning
@@ -86,7 +86,7 @@ test-reasoning: $(READY) ## check examples/reasoning, and train a real model on 
 
 .PHONY: test-e2e
 test-e2e: $(READY) ## run the tests with real pods
-	@$(BIN)/python -m pytest -q -m e2e
+	@$(BIN)/python -m pytest -q -m e2e tests/e2e
 
 .PHONY: test-flux
 test-flux: $(READY) ## apply runs in git by the libraries of Flux; not part of test

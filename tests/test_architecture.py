@@ -193,3 +193,26 @@ def test_the_contract_and_the_decisions_read_no_clock(layer: str) -> None:
         and node.func.attr in readers
     ]
     assert calls == []
+
+
+ONE_FOLDER = {"sharding", "network", "handoff", "verifiers", "e2e"}
+"""Markers whose tests make looks for in one folder: collecting all tests takes half a minute."""
+
+
+def test_every_test_of_a_marker_is_in_the_folder_where_make_looks_for_it() -> None:
+    asked = re.findall(r'-m (?:"([\w ]+)"|(\w+)) (tests/\w+)', (ROOT / "Makefile").read_text())
+    folders = {
+        marker: folder
+        for several, one, folder in asked
+        for marker in (several or one).split(" or ")
+        if marker in ONE_FOLDER
+    }
+    elsewhere = [
+        (path, marker)
+        for path in (ROOT / "tests").rglob("test_*.py")
+        for marker in set(re.findall(r"pytest\.mark\.(\w+)", path.read_text())) & ONE_FOLDER
+        if not path.is_relative_to(ROOT / folders[marker])
+    ]
+
+    assert folders.keys() == ONE_FOLDER
+    assert elsewhere == []
