@@ -17,7 +17,7 @@ CONNECT_SECONDS: Final = 10
 SILENCE_SECONDS: Final = 600
 """Longest time between two pieces of an answer: the first request downloads the adapter."""
 _REFUSAL_BYTES: Final = 64 * 1024
-"""How much of an answer is read that is no answer to the question."""
+"""How much is read of an answer that does not answer the question."""
 _REASON_LENGTH: Final = 500
 """Longest reason of a refusal that is shown."""
 _END: Final = "[DONE]"
