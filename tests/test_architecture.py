@@ -124,7 +124,6 @@ def test_a_class_name_means_one_thing() -> None:
 
 WITHOUT_TESTS = {
     "flashrun/api/trainer_choices.py": "two enumerations",
-    "flashrun/cli/options.py": "declarations of arguments that commands share",
     "flashrun/cli/output/output_format.py": "one enumeration",
     "flashrun/plan/types.py": "dataclasses without methods",
     "flashrun_trainer/context.py": "one dataclass",

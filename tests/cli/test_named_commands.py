@@ -143,8 +143,8 @@ _TYPED = re.compile(r"(?:`|^|\$ )(helm|kubectl) ([a-z][^`\n]*)", re.MULTILINE)
 VERBS = {
     "helm": {"install", "upgrade", "rollback", "test", "uninstall"},
     "kubectl": {
-        "apply", "cordon", "create", "delete", "drain", "flash", "get", "label", "logs", "patch",
-        "rollout",
+        "apply", "config", "cordon", "create", "delete", "drain", "flash", "get", "label", "logs",
+        "patch", "rollout",
     },
 }  # fmt: skip
 """What a page may type; each is a command of the program."""

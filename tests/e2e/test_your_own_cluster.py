@@ -45,8 +45,8 @@ class Reader:
         self._other = OtherFolder(product, folder)
         programs = folder / "bin"
         programs.mkdir()
-        for name in ("helm", "kubectl"):
-            (programs / name).symlink_to(toolchain.program(name, product.steps))
+        (programs / "helm").symlink_to(toolchain.program("helm", product.steps))
+        (programs / "kubectl").symlink_to(toolchain.server("kubectl", product.steps))
         (self._other.folder / ".venv").symlink_to(ROOT / ".venv")
         kubeconfig = folder / "kubeconfig"
         shutil.copy(product.local.kubeconfig, kubeconfig)

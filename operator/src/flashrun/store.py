@@ -40,7 +40,7 @@ from flashrun.api import names
 from flashrun.api.base import error_sentences
 from flashrun.api.record_reader import RecordModel, RecordRefused, read_record
 from flashrun.api.records import FileEntry, Manifest, StorageAccess
-from flashrun.daemon_thread import in_daemon_threads
+from flashrun.daemon_pool import in_daemon_threads
 from flashrun.proxies import storage_proxy
 from flashrun.store_errors import (
     Corrupt,

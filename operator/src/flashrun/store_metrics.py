@@ -9,7 +9,7 @@ from flashrun.api import names
 from flashrun.api.metrics_parts import StoredPart, last_steps, stored_parts
 from flashrun.api.record_reader import RecordRefused, read_record
 from flashrun.api.records import MetricsRow
-from flashrun.daemon_thread import in_daemon_threads
+from flashrun.daemon_pool import in_daemon_threads
 from flashrun.store_errors import Corrupt
 
 if TYPE_CHECKING:

@@ -161,6 +161,8 @@ def test_ctrl_c_ends_a_download_at_once_and_leaves_nothing(
             cwd=tmp_path,
             stderr=subprocess.PIPE,
             text=True,
+            # Whoever starts tests in the background has SIGINT ignored in all that they start.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         assert asked.wait(60)
         program.send_signal(signal.SIGINT)

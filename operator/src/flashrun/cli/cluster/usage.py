@@ -15,7 +15,7 @@ from flashrun.api import names
 from flashrun.api.resource import FlashRun
 from flashrun.api.run_record import RunRecord
 from flashrun.cli.cluster.connection import ClusterSession, listed_run
-from flashrun.daemon_thread import in_daemon_threads
+from flashrun.daemon_pool import in_daemon_threads
 from flashrun.plan.gpu_time import seconds_by_pool
 from flashrun.store_errors import Corrupt, KeyNotFound
 
