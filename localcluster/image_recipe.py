@@ -50,6 +50,11 @@ def choose_recipe(kind: ClusterKind, facts: MachineFacts, trainer: str, vllm: bo
         raise FatalError("VLLM=yes needs PyTorch for GPUs; set TRAINER=gpu, or leave VLLM out")
     docker = on_docker or (kind is ClusterKind.CURRENT and gpus and facts.docker)
     if kind is ClusterKind.CURRENT and not docker and not (facts.root and facts.debian):
+        if not gpus:
+            raise FatalError(
+                "TRAINER=cpu takes PyTorch from Debian, and needs Debian and root, also where there "
+                "is Docker; run the same command as root on Debian, or leave TRAINER out"
+            )
         raise FatalError(
             "images are built with Docker, or on Debian as root; start a Docker engine, or run the "
             "same command as root on Debian"
@@ -58,8 +63,13 @@ def choose_recipe(kind: ClusterKind, facts: MachineFacts, trainer: str, vllm: bo
 
 
 def recipe_for(kind: ClusterKind) -> Recipe:
-    """Return how this machine builds the images for a cluster, as its environment asks."""
+    """Return how this machine builds the images for a cluster, as its environment asks.
+
+    Raises:
+        FatalError: a variable has a wrong value, or `choose_recipe` refuses.
+    """
+    vllm = os.environ.get("VLLM", "")
+    if vllm not in ("", "yes"):
+        raise FatalError(f"VLLM={vllm} is not yes; say VLLM=yes, or leave VLLM out")
     facts = machine_facts() if kind is ClusterKind.CURRENT else MachineFacts()
-    return choose_recipe(
-        kind, facts, os.environ.get("TRAINER", ""), bool(os.environ.get("VLLM", ""))
-    )
+    return choose_recipe(kind, facts, os.environ.get("TRAINER", ""), vllm == "yes")

@@ -34,6 +34,7 @@ SENTENCES = {
     "vLLM and the other PyTorch": (CURRENT, DEBIAN, "cpu", True, "set TRAINER=gpu, or leave VLLM"),
     "neither Docker nor Debian": (CURRENT, MachineFacts(root=True), "", False, "start a Docker"),
     "neither Docker nor root": (CURRENT, MachineFacts(debian=True), "", False, "or run the same"),
+    "Debian's PyTorch with Docker alone": (CURRENT, DOCKER, "cpu", False, "or leave TRAINER out"),
 }
 
 
@@ -61,3 +62,10 @@ def test_the_environment_asks_for_the_trainer(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("TRAINER", "gpu")
     monkeypatch.setenv("VLLM", "yes")
     assert recipe_for(LOCAL) == Recipe(gpus=True, vllm=True)
+
+
+def test_any_other_word_for_vllm_is_refused(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("TRAINER", raising=False)
+    monkeypatch.setenv("VLLM", "no")
+    with pytest.raises(FatalError, match="VLLM=no is not yes; say VLLM=yes, or leave VLLM out"):
+        recipe_for(CURRENT)
