@@ -278,6 +278,33 @@ def test_the_kl_penalty_measures_the_distance_to_the_base_model(workshop: Worksh
     assert free.weights != bound.weights
 
 
+@pytest.mark.trainer
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize(("checkpointing", "shared"), [(False, 2), (True, 0)])
+def test_with_gradient_checkpointing_the_reference_is_computed_as_the_policy_is(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch, checkpointing: bool, shared: int
+):
+    from flashrun_trainer import grpo, trl_arguments
+
+    arguments, share = trl_arguments.grpo, grpo.compute_shared
+    calls: list[Any] = []
+
+    def as_on_a_gpu(*given: Any) -> dict[str, Any]:
+        return arguments(*given) | {"gradient_checkpointing": checkpointing}
+
+    def watched(model: Any, *given: Any) -> Any:
+        calls.append(model)
+        return share(model, *given)
+
+    monkeypatch.setattr(trl_arguments, "grpo", as_on_a_gpu)
+    monkeypatch.setattr(grpo, "compute_shared", watched)
+    pod = workshop.pod(resolved("grpo", steps=1, max_tokens=8, kl_penalty_coef=0.5))
+
+    assert pod.train() == Exit.DONE
+    assert len(calls) == shared
+    assert pod.values("kl") == [pytest.approx(0, abs=1e-6)]
+
+
 THINKING = """
 import json
 from pathlib import Path

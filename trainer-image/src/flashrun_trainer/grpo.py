@@ -397,9 +397,11 @@ class GrpoTrainer(loop.OwnRecords, GRPOTrainer):
             return result
         rows = rows_to_compute(attention_mask, self._learned)
         given = (input_ids[rows], attention_mask[rows], logits_to_keep)
-        alone = self._context.process_group.world_size == 1 and not self._context.sharded
+        alone = self._context.process_group.world_size == 1
         at_once = len(rows) <= (batch_size or len(rows))
-        if alone and at_once and can_share(model, input_ids.shape[1], logits_to_keep):
+        # TRL has switched checkpointing off for the reference: it is computed as the policy is.
+        may_share = alone and at_once and not self.args.gradient_checkpointing
+        if may_share and can_share(model, input_ids.shape[1], logits_to_keep):
             with self.accelerator.autocast():
                 logps, entropies = compute_shared(model, *given, MOST_PORTIONS)
         else:
