@@ -52,7 +52,7 @@ def choose_recipe(kind: ClusterKind, facts: MachineFacts, trainer: str, vllm: bo
     if kind is ClusterKind.CURRENT and not docker and not (facts.root and facts.debian):
         if not gpus:
             raise FatalError(
-                "TRAINER=cpu takes PyTorch from Debian, and needs Debian and root, also where there "
+                "TRAINER=cpu takes PyTorch from Debian, and needs Debian and root also where there "
                 "is Docker; run the same command as root on Debian, or leave TRAINER out"
             )
         raise FatalError(
