@@ -11,8 +11,8 @@ from flashrun.plan.types import Decision, RunEvent
 
 PROGRESS_INTERVAL: Final = timedelta(seconds=5)
 """Shortest time between two writes of progress alone; storage has every step."""
-_SETTLED: Final = tuple(FlashRunStatus.model_fields.keys() - {"progress", "gpu_seconds"})
-"""The fields of a status that do not change while an attempt goes on."""
+_WRITTEN_AT_ONCE: Final = tuple(FlashRunStatus.model_fields.keys() - {"progress", "gpu_seconds"})
+"""The fields of a status whose changes do not wait; any other is progress alone."""
 
 
 def limit_writes(before: FlashRunStatus, decision: Decision, now: datetime) -> Decision:
@@ -36,7 +36,7 @@ def limit_writes(before: FlashRunStatus, decision: Decision, now: datetime) -> D
 
 
 def _equal_but_progress(before: FlashRunStatus, after: FlashRunStatus) -> bool:
-    return all(getattr(before, name) == getattr(after, name) for name in _SETTLED)
+    return all(getattr(before, name) == getattr(after, name) for name in _WRITTEN_AT_ONCE)
 
 
 def _events(before: FlashRunStatus, after: FlashRunStatus) -> Iterator[RunEvent]:
