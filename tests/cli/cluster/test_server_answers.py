@@ -95,7 +95,7 @@ async def test_a_refusal_that_is_no_text_or_has_no_end_is_read_in_part() -> None
 async def test_events_may_be_written_without_a_space_and_with_an_error_of_null() -> None:
     parts = (
         'data:{"error": null, "choices": [{"delta": {"content": "4"}}]}\n\n',
-        'data:{"choices": [{"delta": {"content": "2\\ud800"}}]}\n\ndata:[DONE]\n\n',
+        'data:\n\ndata:{"choices": [{"delta": {"content": "2\\ud800"}}]}\n\ndata:[DONE]\n\n',
     )
 
     with answering(200, *parts) as address:

@@ -123,7 +123,8 @@ async def _pieces(answer: "aiohttp.ClientResponse") -> AsyncIterator[str]:
         begun, event = True, text.removeprefix(_PREFIX).strip()
         if event == _END:
             return
-        yield _content(event)
+        if event:  # without data, it only keeps the connection open
+            yield _content(event)
     if not begun:  # such as the page of a proxy
         raise _not_openai()
     raise Failure("the server's answer ended in the middle", "ask again")
