@@ -166,9 +166,9 @@ def test_a_config_of_the_name_of_standard_input_is_a_file(
 ) -> None:
     monkeypatch.chdir(folder)
     (folder / "-").write_text(REFERENCE)
-    write(folder, GRID.replace("config.toml", "-"))
-
-    assert len(read_sweep(Path("ranks.toml")).runs) == 4
+    for spelling in ("-", "./-"):
+        write(folder, GRID.replace("config.toml", spelling))
+        assert len(read_sweep(Path("ranks.toml")).runs) == 4
 
 
 def test_no_run_ends_early_when_the_file_says_so(folder: Path) -> None:

@@ -116,10 +116,13 @@ def read_sweep(
     tables = _read_tables(path)
     given = [tables.config] if isinstance(tables.config, str) else tables.config
     # The path - would be standard input, which no file can name.
-    paths = [
-        (path.parent / file).absolute() if file == "-" else path.parent / file for file in given
+    paths = [path.parent / file for file in given]
+    files = [
+        load_config.read_config_file(
+            file.absolute() if file == load_config.STANDARD_INPUT else file
+        )
+        for file in paths
     ]
-    files = [load_config.read_config_file(file) for file in paths]
     name = name or tables.name or path.stem
     if not _NAME.fullmatch(name):
         raise UsageFailure(
