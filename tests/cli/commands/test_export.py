@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from flashrun.api import names
+from flashrun.cli.commands.export import _LICENCE
 from flashrun.cli.output.failure import ExitCode
 from tests.cli.shell import Served, Shell
 from tests.cli.storage import adapter_weights, metrics_history, trained_run
@@ -115,3 +116,8 @@ def test_a_command_that_finds_no_cluster_leaves_no_folder(shell: Shell) -> None:
 
     assert shell("export", "run", "--to", "new/folder").returncode == ExitCode.USAGE
     assert set(shell.folder.iterdir()) == before
+
+
+def test_an_expression_of_licences_may_begin_with_a_bracket() -> None:
+    assert _LICENCE.fullmatch("(MIT OR Apache-2.0) AND BSD-3-Clause")
+    assert not _LICENCE.fullmatch("MIT`")

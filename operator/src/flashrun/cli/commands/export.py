@@ -34,7 +34,7 @@ from flashrun.daemon_thread import in_daemon_thread
 if TYPE_CHECKING:
     from flashrun.store import Store
 
-_LICENCE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+() :-]{0,199}")
+_LICENCE: Final = re.compile(r"[A-Za-z0-9(][A-Za-z0-9.+() :-]{0,199}")
 """An identifier of SPDX or of the hub, or an expression of some."""
 
 
