@@ -142,15 +142,6 @@ def stalling(endpoint: str) -> Iterator[tuple[str, threading.Event]]:
         server.shutdown()
 
 
-@pytest.fixture
-def heeded_interrupts() -> Iterator[None]:
-    """A shell that runs the tests in the background has programs ignore Ctrl-C, also theirs."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
-@pytest.mark.usefixtures("heeded_interrupts")
 @pytest.mark.parametrize("words", [("pull", "mine"), ("export", "--to", "mine")])
 def test_ctrl_c_ends_a_download_at_once_and_leaves_nothing(
     served: Served, tmp_path: Path, words: tuple[str, ...]
