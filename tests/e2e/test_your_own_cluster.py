@@ -82,6 +82,8 @@ class Reader:
         words = shlex.split(line)
         if words[0] == "make":
             words = [word.replace("registry.example/team", local.registry) for word in words]
+            # The environment is the one of these tests, and stays as it is.
+            words.append("--assume-old=.venv/.ready")
         keys = iter((local.access_key, local.secret_key))
         words = [word.replace("…", next(keys)) if word.endswith("=…") else word for word in words]
         words = [self.run if word == "RUN" else word for word in words]
