@@ -262,8 +262,9 @@ def test_prompts_of_a_group_and_what_is_not_learned_are_not_computed_again(
         assert values == pytest.approx([values[2]] * 3, rel=1e-4, abs=1e-6), name
         assert values[2], name
     weights = [load(pod.published("adapter_model.safetensors")) for pod in pods]
+    # Adam's first step is of the size of the learning rate, also where a gradient is only rounding.
     for other in weights[:2]:
-        torch.testing.assert_close(other, weights[2], rtol=1e-3, atol=1e-6)
+        torch.testing.assert_close(other, weights[2], rtol=1e-3, atol=2e-5)
 
 
 @pytest.mark.trainer
