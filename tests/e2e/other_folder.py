@@ -44,6 +44,7 @@ class OtherFolder:
             "CLUSTER": "current",
             "KUBECONFIG": str(product.local.kubeconfig),
             "REGISTRY": registry,
+            "TRAINER": "cpu",  # the node has no GPU, and that image takes minutes and gigabytes
             "S3_ENDPOINT": product.local.storage_endpoint,
             "S3_ACCESS_KEY": product.local.access_key,
             "S3_SECRET_KEY": product.local.secret_key,

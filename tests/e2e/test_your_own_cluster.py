@@ -51,7 +51,7 @@ class Reader:
         kubeconfig = folder / "kubeconfig"
         shutil.copy(product.local.kubeconfig, kubeconfig)
         path = f"{programs}:{ROOT / '.venv' / 'bin'}:{os.environ['PATH']}"
-        self._other.environment |= {"KUBECONFIG": str(kubeconfig), "PATH": path, "TRAINER": "cpu"}
+        self._other.environment |= {"KUBECONFIG": str(kubeconfig), "PATH": path}
         for name in ("S3_ENDPOINT", "S3_ACCESS_KEY", "S3_SECRET_KEY", "CLUSTER", "REGISTRY"):
             self._other.environment.pop(name, None)
         self.output: dict[str, str] = {}
