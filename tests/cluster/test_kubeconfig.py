@@ -325,7 +325,7 @@ MALFORMED: dict[str, tuple[str, dict[str, Any], dict[str, Any], str]] = {
     "no server": ("", {}, {}, "its cluster names no server"),
     "a server of another protocol": ("ftp://api.test", {}, {}, "an address of ftp://"),
     "a token that is a number": (API, answering(token=5), {}, "a token that is not a text"),
-    "an end that is no time": (
+    "an end that is not a time": (
         API, answering(token="t", expirationTimestamp="soon"), {},
         "expirationTimestamp is not a time",
     ),
@@ -365,7 +365,7 @@ async def test_a_file_that_is_not_there_is_named(tmp_path: Path, monkeypatch: py
 async def test_a_program_that_is_no_api_server_has_no_version(server: TokenServer, tmp_path: Path):
     config = write_config(tmp_path / "c", server.url, {"token": "first"})
     async with await Cluster.login(config) as cluster:
-        with pytest.raises(Unreachable, match=r"is no API server of Kubernetes\); kubectl config"):
+        with pytest.raises(Unreachable, match=r"is not an API server of Kubernetes\); kubectl"):
             await cluster.version()
 
 

@@ -14,6 +14,7 @@ import pytest_asyncio
 
 from flashrun.api import names
 from flashrun.api.records import EnvironmentPointer
+from flashrun.api.resource import FlashRun
 from flashrun.cluster import Cluster
 from flashrun.cluster_errors import Forbidden
 from flashrun.cluster_requests import Request
@@ -121,6 +122,15 @@ def reads_in(requests: Counter[str]) -> dict[str, int]:
     return {asked: n for asked, n in requests.items() if asked.startswith(("get", "list"))}
 
 
+async def digest_after_a_push(world: World, run: FlashRun) -> str:
+    """Push another package ("eee…"), and return the one that the run trains with."""
+    key = names.environment_latest_key(run.spec.environment.id)
+    world.store.put_json(key, EnvironmentPointer(digest="e" * 64, size=3, pushed=now()))
+    launched = await world.launched(RUN)
+    assert launched.status.resolved is not None
+    return str(launched.status.resolved.environment_digest)
+
+
 async def test_a_run_begins_without_a_read_and_with_four_writes(
     world: World, cache: StoppableCache, requests: Counter[str]
 ):
@@ -184,11 +194,7 @@ async def test_what_was_chosen_is_kept_when_the_job_is_refused(
         with pytest.raises(Forbidden):
             await world.pass_over(RUN)
     assert (await world.run(RUN)).status.pending is not None
-    key = names.environment_latest_key(run.spec.environment.id)
-    world.store.put_json(key, EnvironmentPointer(digest="e" * 64, size=3, pushed=now()))
-    run = await world.launched(RUN)
-    assert run.status.resolved is not None
-    assert run.status.resolved.environment_digest == "d" * 64
+    assert await digest_after_a_push(world, run) == "d" * 64
 
 
 async def test_no_other_run_begins_while_the_status_of_one_cannot_be_written(
@@ -232,11 +238,7 @@ async def test_nothing_is_chosen_for_good_while_storage_issues_no_credentials(
             with pytest.raises(Unavailable):
                 await world.pass_over(RUN)
     assert {known.uid for known in world.known.read()} == {run.uid}
-    key = names.environment_latest_key(run.spec.environment.id)
-    world.store.put_json(key, EnvironmentPointer(digest="e" * 64, size=3, pushed=now()))
-    run = await world.launched(RUN)
-    assert run.status.resolved is not None
-    assert run.status.resolved.environment_digest == "e" * 64
+    assert await digest_after_a_push(world, run) == "e" * 64
 
 
 async def test_what_was_chosen_cannot_be_chosen_again_while_storage_is_away(

@@ -2,7 +2,7 @@
 
 It is the last module, and begins where nothing of the product is installed. Of what is typed only
 three things differ: names of servers, the trainer is the one for CPUs, and the model is the tiny
-random one. It comes from the mirror, for there is no model hub here.
+random one. It comes from the mirror, because no model hub can be reached.
 """
 
 import json

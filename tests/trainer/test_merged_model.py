@@ -103,7 +103,7 @@ def test_an_adapter_of_another_model_is_refused_in_a_sentence(
         merged_model.merge(other, adapter, tmp_path / "merged")
 
 
-# Without both there is no such test: none is left out of the tests of the image.
+# Defined only where both are named, so that the image's tests do not list it as skipped.
 if {"LLAMA_CPP", "LLAMA_MODEL"} <= os.environ.keys():
 
     def test_the_gguf_file_of_llama_cpp_answers_as_peft_does(tmp_path: Path) -> None:

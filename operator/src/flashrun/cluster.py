@@ -360,7 +360,7 @@ class Cluster:
         try:
             return str((await self._call(Request("get", "GET", document, None)))["gitVersion"])
         except (NotFound, KeyError):
-            why = ConnectionBroken("what answers there is no API server of Kubernetes")
+            why = ConnectionBroken("what answers is not an API server of Kubernetes")
             raise self._unreachable(why) from None
 
     async def served_versions(self, group: str) -> tuple[str, ...]:

@@ -33,7 +33,7 @@ def can_share(model: Any, width: int, completion_width: int) -> bool:
     - It uses the common attention of transformers by ``sdpa`` or ``eager``, whose masks and
       positions go on behind what is kept.
     - Gradient checkpointing is off: it computes layers again, and keeps no keys for that.
-    - There is no dropout: all completions of a group would lose the same parts of their prompt.
+    - Dropout is off: a group's completions would all lose the same parts of their prompt.
     - Its rotary positions are the same however many tokens are computed.
     - It reads nothing but text, and returns no loss of its routers.
     - A prompt has more than the one token that is computed with each completion.

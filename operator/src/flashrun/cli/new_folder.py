@@ -29,7 +29,7 @@ def expanded(what: str, text: str) -> Path:
     """Return a path in which ``~`` is the user's folder; ``what`` is the argument in messages.
 
     Raises:
-        UsageFailure: there is no such user.
+        UsageFailure: the user that it names does not exist.
     """
     try:
         return Path(text).expanduser()

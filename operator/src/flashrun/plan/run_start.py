@@ -230,7 +230,7 @@ def _pod_spans(pod: Object, since: datetime, end: datetime) -> Iterator[StageSpa
 
 
 def _deciding_attempt(status: FlashRunStatus) -> AttemptStatus | None:
-    """Return the attempt that did the first step, or the last one: later ones have no number."""
+    """Return the last attempt that has a number; when none has one, the last attempt."""
     numbered = [attempt for attempt in status.attempts if attempt.number]
     attempts = numbered or status.attempts
     return attempts[-1] if attempts else None
