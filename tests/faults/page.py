@@ -85,6 +85,7 @@ def main(path: Path, notes: Path | None) -> None:
     print(TAIL.format(soak=(HERE / "soak.md").read_text().strip()), end="")
 
 
+_UID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _REQUEST = re.compile(r"(?P<verb>POST|PUT|PATCH|DELETE) (?P<path>/\S+)")
 
 
@@ -94,7 +95,7 @@ def _what_was_written(request: re.Match[str]) -> str:
     if parts[0] in ("api", "apis"):
         parts = parts[parts.index("namespaces") + 2 :]
         return f"`{verb} {'/'.join((parts[0], *parts[2:]))}`"
-    file = parts[-1] if "." in parts[-1] else ""
+    file = _UID.sub("…", parts[-1]) if "." in parts[-1] else ""
     return f"`{verb} {parts[1]}/…/{file}` in storage"
 
 
