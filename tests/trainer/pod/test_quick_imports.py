@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from flashrun_trainer.pod.quick_imports import quick_imports
+from flashrun_trainer.pod.quick_imports import paused_collector, quick_imports
 
 
 def test_packages_are_listed_once_and_garbage_waits() -> None:
@@ -23,17 +23,26 @@ def test_packages_are_listed_once_and_garbage_waits() -> None:
     assert gc.isenabled()
 
 
-def test_an_import_that_fails_leaves_nothing_switched_off() -> None:
-    with pytest.raises(ImportError), quick_imports():
+def test_garbage_waits_while_a_container_loads_its_work() -> None:
+    with paused_collector():
+        assert not gc.isenabled()
+
+    assert gc.isenabled()
+
+
+@pytest.mark.parametrize("imports", [quick_imports, paused_collector])
+def test_an_import_that_fails_leaves_nothing_switched_off(imports) -> None:
+    with pytest.raises(ImportError), imports():
         raise ImportError
 
     assert gc.isenabled()
 
 
-def test_a_collector_that_was_off_stays_off() -> None:
+@pytest.mark.parametrize("imports", [quick_imports, paused_collector])
+def test_a_collector_that_was_off_stays_off(imports) -> None:
     gc.disable()
     try:
-        with quick_imports():
+        with imports():
             pass
         assert not gc.isenabled()
     finally:

@@ -70,14 +70,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Linux drops a signal to process 1 of a container while it has no handler, and the imports take
     # a second. A blocked signal is kept.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-    from flashrun.api.exits import Exit
-    from flashrun_trainer.pod.mounts import PodMounts
-    from flashrun_trainer.pod.trainer_errors import InterruptedBeforeTraining
-    from flashrun_trainer.records import termination
+    from flashrun_trainer.pod import unused_libraries
+    from flashrun_trainer.pod.quick_imports import paused_collector
 
     parser = argparse.ArgumentParser(prog="flashrun_trainer", description=__doc__)
     parser.add_argument("command", choices=COMMANDS)
-    work = COMMANDS[parser.parse_args(arguments).command]()
+    load = COMMANDS[parser.parse_args(arguments).command]
+    with paused_collector():
+        with unused_libraries.hidden(unused_libraries.OF_STORAGE):
+            from flashrun_trainer.pod.mounts import PodMounts
+        from flashrun.api.exits import Exit
+        from flashrun_trainer.pod.trainer_errors import InterruptedBeforeTraining
+        from flashrun_trainer.records import termination
+
+        work = load()
     # Until the trainer installs its own handler, there is nothing to save, and it is not worth
     # waiting for a download.
     signal.signal(signal.SIGTERM, lambda *_: os._exit(Exit.INTERRUPTED_UNSAVED))

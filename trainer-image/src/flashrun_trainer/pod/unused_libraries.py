@@ -1,7 +1,9 @@
-"""Libraries that TRL imports when they are installed, although a run does not use them.
+"""Libraries that others import when they are installed, although a run does not use them.
 
-Trackers: metrics go to storage, and to Weights & Biases from a process of its own. vLLM samples the
-completions of GRPO, and is in the image of other runs, too.
+TRL imports trackers, but metrics go to storage, and to Weights & Biases from a process of its own;
+and vLLM, which samples the completions of GRPO, and is in the image of other runs, too. The client
+for storage brings one for administrators, whose cryptography reads C declarations with cffi, or
+does without it.
 """
 
 import sys
@@ -10,6 +12,7 @@ from contextlib import contextmanager
 from typing import Final
 
 TRACKERS: Final = ("wandb", "mlflow", "trackio", "comet_ml")
+OF_STORAGE: Final = ("cffi",)
 
 
 @contextmanager
