@@ -306,6 +306,9 @@ EGRESS = [
      {"trainer": {"pipUrlHosts": ["git.example:8443"],
                   "proxy": {"https_proxy": "http://10.0.0.1:3128"}}},
      [(8443, PUBLIC, ""), (3128, "10.0.0.1", "")], [(3128, PUBLIC, "")]),
+    ("proxies without a protocol",
+     {"trainer": {"proxy": {"https_proxy": "10.0.0.1:3128", "http_proxy": "10.0.0.2:3129/"}}},
+     [(3128, "10.0.0.1", ""), (3129, "10.0.0.2", "")], [(80, PUBLIC, ""), (3128, PUBLIC, "")]),
     ("rules of the platform",
      {"networkPolicy": {"egress": {
          "hub": [{"to": [{"ipBlock": {"cidr": "10.0.0.8/32"}}]}],
@@ -399,6 +402,9 @@ REFUSED = [
     ("a KMS without its key", {"storage": {"sse": "kms"}}, "belong together"),
     ("a key of no KMS", {"storage": {"sse": "s3", "sseKmsKey": "k"}}, "belong together"),
     ("a KMS without https", {"storage": {"sse": "kms", "sseKmsKey": "k"}}, "endpoint with https"),
+    ("a pool twice", {"pools": [{"name": "x", "vram": 80}] * 2}, "pools: x is there more than"),
+    ("a model twice", {"models": [{"id": "a/b", "parameters": 1}] * 2},
+     "models: a/b is there more than once"),
     ("the path of traces", {"monitoring": {"traces": {"endpoint": "http://otel:4318/v1/traces/"}}},
      "leave out /v1/traces"),
 ]  # fmt: skip
@@ -410,6 +416,12 @@ REFUSED = [
 def test_wrong_values_are_refused_before_they_reach_the_cluster(render, changes, place) -> None:
     with pytest.raises(ValueError, match=place):
         render(changes)
+
+
+def test_a_table_that_is_left_empty_is_no_fault(render) -> None:
+    """Such as one of which every line is a comment."""
+    assert render({"monitoring": None, "trainer": {"proxy": None}, "models": None})
+    assert render({"storage": {"webIdentity": None}, "monitoring": {"traces": None}})
 
 
 def test_a_large_number_of_gpu_hours_is_written_without_an_exponent(render) -> None:

@@ -48,8 +48,18 @@ app.kubernetes.io/component: operator
 
 {{/* Values that do not go together, which the schema cannot say. Nothing is printed. */}}
 {{- define "flashrun.checkTogether" -}}
+{{- range $table, $key := dict "pools" "name" "models" "id" -}}
+{{- $names := list -}}
+{{- range get $.Values $table | default list -}}
+{{- $name := get . $key -}}
+{{- if has $name $names -}}
+{{- fail (printf "%s: %s is there more than once" $table $name) -}}
+{{- end -}}
+{{- $names = append $names $name -}}
+{{- end -}}
+{{- end -}}
 {{- $sse := .Values.storage.sse | default "" -}}
-{{- $traces := .Values.monitoring.traces | default dict -}}
+{{- $traces := (.Values.monitoring | default dict).traces | default dict -}}
 {{- if ne (eq $sse "kms") (ne (.Values.storage.sseKmsKey | default "") "") -}}
 {{- fail "storage.sse: kms and storage.sseKmsKey belong together: set both, or neither of them" -}}
 {{- end -}}
@@ -199,13 +209,14 @@ spec:
 {{- define "flashrun.egress" -}}
 {{- $given := .Values.networkPolicy.egress -}}
 {{- $trainer := .Values.trainer -}}
+{{- $proxy := $trainer.proxy | default dict -}}
 {{- $index := list (default "https://index" $trainer.pipIndexUrl) -}}
 {{- range $trainer.pipUrlHosts }}{{ $index = append $index (printf "https://%s" .) }}{{ end -}}
 {{- $urls := dict
   "storage" (list .Values.storage.endpoint)
   "hub" (list (default "https://hub" $trainer.hubEndpoint))
   "index" $index
-  "proxy" (compact (list $trainer.proxy.https_proxy $trainer.proxy.http_proxy))
+  "proxy" (compact (list $proxy.https_proxy $proxy.http_proxy))
 -}}
 # dns
 {{ default (list (include "flashrun.dnsRule" . | fromYaml)) $given.dns | toYaml }}
@@ -237,7 +248,7 @@ One egress rule for the host and the port of a URL. A NetworkPolicy knows no nam
 pod of its namespace, because its pods may listen on another port; another name is every address.
 */}}
 {{- define "flashrun.egressRule" -}}
-{{- $url := urlParse .url -}}
+{{- $url := urlParse (ternary .url (printf "http://%s" .url) (contains "://" .url)) -}}
 {{- $host := $url.hostname -}}
 {{- $port := regexFind ":[0-9]+$" $url.host | trimPrefix ":" | default (ternary "443" "80" (eq $url.scheme "https")) -}}
 {{- $labels := splitList "." $host -}}
@@ -347,7 +358,7 @@ seccompProfile: {type: RuntimeDefault}
 
 {{- define "flashrun.operatorMounts" -}}
 - {name: platform, mountPath: /etc/flashrun/platform, readOnly: true}
-{{- if .Values.storage.webIdentity.enabled }}
+{{- if (.Values.storage.webIdentity | default dict).enabled }}
 - {name: web-identity, mountPath: /var/run/flashrun/web-identity, readOnly: true}
 {{- else }}
 - {name: storage, mountPath: /var/run/flashrun/storage, readOnly: true}
@@ -372,7 +383,7 @@ seccompProfile: {type: RuntimeDefault}
       - serviceAccountToken: {path: token, audience: {{ .audience }}, expirationSeconds: 3600}
 {{- end }}
 {{- end }}
-{{- if not .Values.storage.webIdentity.enabled }}
+{{- if not (.Values.storage.webIdentity | default dict).enabled }}
 - name: storage
   secret: {secretName: {{ include "flashrun.storageSecret" . }}}
 {{- end }}

@@ -1,6 +1,6 @@
 """Which namespaces are served, by their labels: what Kubernetes calls a label selector."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -14,6 +14,13 @@ LabelKey = Annotated[
     ),
 ]
 LabelValue = Annotated[str, Field(pattern=r"^([A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?)?$")]
+
+NO_OTHER_KEYS: Final = Field(json_schema_extra={"additionalProperties": False})
+"""For a table whose keys have a pattern: Pydantic's schema says nothing about other keys."""
+Labels = Annotated[dict[LabelKey, LabelValue], NO_OTHER_KEYS]
+"""Labels of an object, or those that a node has to have."""
+Annotations = Annotated[dict[LabelKey, str], NO_OTHER_KEYS]
+"""Annotations of an object; their keys are like those of labels."""
 
 
 class LabelRequirement(Section):
@@ -47,7 +54,7 @@ class LabelRequirement(Section):
 class LabelSelector(Section):
     """Conditions on labels, all of which hold."""
 
-    match_labels: dict[LabelKey, LabelValue] = {}
+    match_labels: Labels = {}
     """Labels and their values."""
     match_expressions: tuple[LabelRequirement, ...] = ()
     """Further conditions."""

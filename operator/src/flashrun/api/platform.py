@@ -3,32 +3,113 @@
 None of these settings is a key of a user's config. ``status.resolved`` has those that a run uses.
 """
 
-from typing import Annotated, Any, Literal, Self
+import re
+from collections import Counter
+from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from flashrun.api import names
 from flashrun.api.base import Section
 from flashrun.api.catalog import Model
-from flashrun.api.label_selector import LabelSelector
+from flashrun.api.label_selector import NO_OTHER_KEYS, Annotations, Labels, LabelSelector
 from flashrun.api.quantities import Quantity, parse_quantity
 from flashrun.api.storage_endpoint import bucket_arn, is_aws
 
-PodUser = Annotated[int, Field(ge=1)] | Literal["cluster"]
+_INT32: Final = 2**31 - 1
+"""Largest number of many fields of Kubernetes; as seconds, longer than anybody waits."""
+
+PodUser = Annotated[int, Field(ge=1, le=_INT32)] | Literal["cluster"]
 """Number of the user and the group of a pod, or ``cluster`` where the cluster chooses them."""
 
-Address = Annotated[str, Field(pattern=r"^(https?://[^@?#\s]+)?$")]
+_HOST: Final = r"([A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*\.?|\[[0-9A-Fa-f:.]+\])"
+_PORT: Final = (
+    r"(:([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5]))?"
+)
+Address = Annotated[str, Field(pattern=rf"^(https?://{_HOST}{_PORT}(/[^@?#\s]*)?)?$")]
 """An http address without user and password: everybody who may view runs or pods can read it."""
+
+ObjectName = Annotated[
+    str,
+    Field(
+        max_length=253,
+        pattern=r"^([a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*)?$",
+    ),
+]
+"""Name of an object of Kubernetes, or empty for none."""
+Image = Annotated[str, Field(pattern=r"^\S+$")]
+"""Reference of an image."""
+DnsPolicy = Literal["ClusterFirst", "ClusterFirstWithHostNet", "Default"]
+"""How a pod finds names; ``None`` would need settings that a pod here cannot get."""
+PullPolicy = Literal["Always", "IfNotPresent", "Never"]
+Resource = Annotated[
+    str,
+    Field(
+        max_length=317,
+        pattern=r"^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?/[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$",
+    ),
+]
+"""An extended resource: its domain and its name."""
+Variables = Annotated[
+    dict[Annotated[str, Field(pattern=r"^[A-Za-z._-][A-Za-z0-9._-]*$")], str], NO_OTHER_KEYS
+]
+"""Environment variables of a container."""
+
+
+def _proxies(user: str) -> tuple[AfterValidator, Any]:
+    """Return the rule for addresses of proxies, in Python and in the schema.
+
+    ``user`` is the pattern of what may stand before the host.
+    """
+    pattern = rf"^((https?://)?{user}{_HOST}{_PORT}/?)?$"
+
+    def check(given: dict[str, str]) -> dict[str, str]:
+        for name, address in given.items():
+            if name != "no_proxy" and not re.fullmatch(pattern, address):
+                raise ValueError(f"{name} is not the address of a proxy, such as http://host:port")
+        return given
+
+    schema: dict[str, Any] = {
+        "properties": {
+            f"{scheme}_proxy": {
+                "type": "string",
+                "pattern": pattern,
+                "description": f"Proxy before servers of {scheme}, as in http://host:port.",
+            }
+            for scheme in ("http", "https")
+        }
+        | {
+            "no_proxy": {
+                "type": "string",
+                "pattern": "^[^@]*$",
+                "description": "Hosts and networks without a proxy, with commas between.",
+            }
+        }
+    }
+    return AfterValidator(check), Field(json_schema_extra=schema)
+
+
+_ProxyVariable = Literal["http_proxy", "https_proxy", "no_proxy"]
+Proxies = Annotated[
+    dict[_ProxyVariable, Annotated[str, Field(pattern=r"^[^@]*$")]], *_proxies(user="")
+]
+"""The way to other servers through a proxy, which names no user."""
+OwnProxies = Annotated[dict[_ProxyVariable, str], *_proxies(user=r"([^/\s]*@)?")]
+"""The operator's own way, which may name a user and a password."""
 
 
 class StorageSettings(Section):
     """Any S3 endpoint; its keys come from a Secret mounted into the operator."""
 
-    endpoint: Annotated[str, Field(pattern=r"^https?://[^/@\s]+$")]
+    endpoint: Annotated[str, Field(pattern=rf"^https?://{_HOST}{_PORT}$")]
     """``http://host:port`` or ``https://host``, as pods reach it."""
-    bucket: Annotated[str, Field(min_length=3, max_length=63)] = "flashrun"
+    bucket: Annotated[
+        str, Field(min_length=3, max_length=63, pattern=r"^[a-z0-9][a-z0-9.-]*[a-z0-9]$")
+    ] = "flashrun"
     """The bucket; it is created if it is missing."""
-    region: str = "us-east-1"
+    region: Annotated[
+        str, Field(max_length=63, pattern=r"^([A-Za-z0-9]([A-Za-z0-9_-]*[A-Za-z0-9])?)?$")
+    ] = "us-east-1"
     """The region, which signatures name."""
     addressing: Literal["path", "virtual"] | None = None
     """Where the bucket is in addresses: in the path or in the host name. By default in the host
@@ -104,7 +185,7 @@ class PoolShape(Section):
 class Pool(PoolShape):
     """Nodes with one kind of GPU."""
 
-    resource: str = names.GPU_RESOURCE
+    resource: Resource = names.GPU_RESOURCE
     """Extended resource that its nodes advertise."""
     cpu: Quantity = "4"
     """CPU request per GPU."""
@@ -114,11 +195,11 @@ class Pool(PoolShape):
     """Memory request and limit per GPU."""
     ephemeral_storage: Quantity | None = None
     """Local disk that a pod requests and may use per GPU; None: no request and no limit."""
-    node_selector: dict[str, str] = {}
+    node_selector: Labels = {}
     """Labels of its nodes."""
     tolerations: tuple[dict[str, Any], ...] = ()
     """Taints of its nodes that trainer pods tolerate."""
-    runtime_class: str = ""
+    runtime_class: ObjectName = ""
     """RuntimeClass of trainer pods."""
 
     @model_validator(mode="after")
@@ -134,27 +215,27 @@ class Pool(PoolShape):
 class PodSettings(Section):
     """What pods with the trainer image have, whether they train or serve."""
 
-    image: str
+    image: Image
     """Image, by digest."""
-    image_pull_policy: str = "IfNotPresent"
+    image_pull_policy: PullPolicy = "IfNotPresent"
     """When the kubelet pulls the image."""
-    pull_secrets: tuple[str, ...] = ()
+    pull_secrets: tuple[ObjectName, ...] = ()
     """Secrets of the run's namespace with which it is pulled."""
-    ca_bundle_config_map: str = ""
+    ca_bundle_config_map: ObjectName = ""
     """ConfigMap with ``ca.crt``, in each served namespace; empty for the image's own."""
-    proxy: dict[str, Annotated[str, Field(pattern=r"^[^@]*$")]] = {}
+    proxy: Proxies = {}
     """http_proxy, https_proxy, no_proxy."""
-    proxy_secret: str = ""
+    proxy_secret: ObjectName = ""
     """Secret in the operator's namespace with ``username`` and ``password`` of the proxy."""
     shared_memory: Quantity = "2Gi"
     """Size of /dev/shm."""
-    priority_class: str = ""
+    priority_class: ObjectName = ""
     """PriorityClass of trainer pods."""
-    labels: dict[str, str] = {}
+    labels: Labels = {}
     """Further labels of Jobs and trainer pods."""
-    annotations: dict[str, str] = {}
+    annotations: Annotations = {}
     """Further annotations of trainer pods."""
-    dns_policy: str = "ClusterFirst"
+    dns_policy: DnsPolicy = "ClusterFirst"
     """DNS policy of trainer pods."""
     run_as_user: PodUser = 1000
     """User and group of trainer pods; ``cluster``: OpenShift chooses them."""
@@ -172,30 +253,30 @@ class TrainerSettings(PodSettings):
 
     retries: int = Field(default=3, ge=0, le=100)
     """Counted retries of one run."""
-    wall_clock_seconds: int = Field(default=86400, ge=60)
+    wall_clock_seconds: int = Field(default=86400, ge=60, le=_INT32)
     """Longest time of a run, over all its attempts."""
-    grace_seconds: int = Field(default=360, ge=10)
+    grace_seconds: int = Field(default=360, ge=10, le=_INT32)
     """Time from SIGTERM to SIGKILL: saving and ``upload_timeout_seconds`` fit in."""
-    stall_seconds: int = Field(default=1800, ge=60)
+    stall_seconds: int = Field(default=1800, ge=60, le=_INT32)
     """An attempt without a heartbeat for so long is ended and retried."""
-    upload_timeout_seconds: int = Field(default=300, ge=10)
+    upload_timeout_seconds: int = Field(default=300, ge=10, le=_INT32)
     """Longest time in which an upload makes no progress."""
     pip_index_url: Address = ""
     """Package index of trainer pods; by default the public one."""
-    pip_index_secret: str = ""
+    pip_index_secret: ObjectName = ""
     """Secret in the operator's namespace with ``username`` and ``password`` of that index."""
     pip_url_hosts: tuple[Annotated[str, Field(pattern=r"^[a-z0-9.-]+(:[0-9]+)?$")], ...] = ()
     """Hosts whose https addresses ``[environment].pip`` may name; none by default."""
     hub_endpoint: Address = ""
     """Model hub of trainer pods; by default the public one."""
-    hub_secret: str = ""
+    hub_secret: ObjectName = ""
     """Secret in the operator's namespace with ``token``, or with ``username`` and ``password``, of
     the model hub."""
-    environment: dict[str, str] = {}
+    environment: Variables = {}
     """Further variables for every trainer pod, such as OMP_NUM_THREADS."""
-    model_cache_claim: str = ""
+    model_cache_claim: ObjectName = ""
     """ReadWriteMany claim that keeps models between pods; empty for a fresh folder each time."""
-    queue: str = ""
+    queue: ObjectName = ""
     """Kueue's LocalQueue; empty without Kueue."""
 
     @model_validator(mode="after")
@@ -229,9 +310,7 @@ Org = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,63}$")]
 class EnvironmentSettings(Section):
     """Whose environments are whose."""
 
-    owners: dict[Org, tuple[str, ...]] = Field(
-        default={}, json_schema_extra={"additionalProperties": False}
-    )
+    owners: Annotated[dict[Org, tuple[str, ...]], NO_OTHER_KEYS] = {}
     """Org of environments → namespaces that push, delete and use them, instead of the namespace of
     the org's own name. An org that is bound to several namespaces is shared: each of them may
     replace what runs of the others execute."""
@@ -248,7 +327,7 @@ class BudgetSettings(Section):
 class Retention(Section):
     """How long finished objects are kept."""
 
-    finished_job_seconds: int = Field(default=3600, ge=0)
+    finished_job_seconds: int = Field(default=3600, ge=0, le=_INT32)
     """How long a finished Job and its pods stay."""
 
 
@@ -284,6 +363,17 @@ class Platform(Section):
         ):
             return {**given, "namespaces": ["default"]}
         return given
+
+    @model_validator(mode="after")
+    def _names_are_given_once(self) -> Self:
+        for table, names_in_it in (
+            ("pools", [pool.name for pool in self.pools]),
+            ("models", [model.id for model in self.models]),
+        ):
+            for name, number in Counter(names_in_it).items():
+                if number > 1:
+                    raise ValueError(f"{table}: {name} is there {number} times, and may be once")
+        return self
 
     @model_validator(mode="after")
     def _namespaces_are_given_in_one_way(self) -> Self:

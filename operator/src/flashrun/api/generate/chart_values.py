@@ -7,19 +7,24 @@ by it before anything reaches the cluster.
 
 import json
 import sys
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import Field
 
 from flashrun.api.base import Section
 from flashrun.api.catalog import Model
-from flashrun.api.label_selector import LabelSelector
+from flashrun.api.label_selector import NO_OTHER_KEYS, Annotations, Labels, LabelSelector
 from flashrun.api.platform import (
     Address,
     BudgetSettings,
+    DnsPolicy,
     EnvironmentSettings,
+    Image,
+    ObjectName,
+    OwnProxies,
     PodUser,
     Pool,
+    PullPolicy,
     Retention,
     StorageSettings,
     TrainerSettings,
@@ -40,33 +45,33 @@ class CrdValues(Section):
 class OperatorValues(Section):
     """The operator's Deployment."""
 
-    image: Annotated[str, Field(min_length=1)]
+    image: Image
     """Image, by digest."""
-    image_pull_policy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
+    image_pull_policy: PullPolicy = "IfNotPresent"
     """When the kubelet pulls the image."""
-    pull_secrets: tuple[str, ...] = ()
+    pull_secrets: tuple[ObjectName, ...] = ()
     """Secrets of the release's namespace with which it is pulled."""
     replicas: int = Field(default=1, ge=0)
     """One acts, the others stand by."""
     resources: dict[str, Any] = {}
     """Requests and limits of the container."""
-    node_selector: dict[str, str] = {}
+    node_selector: Labels = {}
     """Labels of nodes for its pods."""
     tolerations: tuple[dict[str, Any], ...] = ()
     """Taints that its pods tolerate."""
     affinity: dict[str, Any] = {}
     """Affinity of its pods."""
-    pod_labels: dict[str, str] = {}
+    pod_labels: Labels = {}
     """Further labels of its pods."""
-    pod_annotations: dict[str, str] = {}
+    pod_annotations: Annotations = {}
     """Further annotations of its pods."""
-    dns_policy: str = "ClusterFirst"
+    dns_policy: DnsPolicy = "ClusterFirst"
     """DNS policy of its pods."""
     run_as_user: PodUser = 65532
     """User and group of the operator; ``cluster``: OpenShift chooses them."""
     publish_free_gpus: bool = True
     """May list nodes and pods of the whole cluster, to publish how many GPUs are free."""
-    proxy: dict[Literal["http_proxy", "https_proxy", "no_proxy"], str] = {}
+    proxy: OwnProxies = {}
     """The operator's own way to storage, if it is through a proxy."""
 
 
@@ -75,7 +80,7 @@ class TracesValues(Section):
 
     endpoint: Address = ""
     """Base address of an OpenTelemetry collector, for OTLP over HTTP; empty for no traces."""
-    headers_secret: str = ""
+    headers_secret: ObjectName = ""
     """Secret of the release's namespace with the key headers, as in ``authorization=Bearer …``."""
 
 
@@ -90,9 +95,9 @@ class MonitoringValues(Section):
     """Make a PrometheusRule with the alerts."""
     dashboard: bool = False
     """Make a ConfigMap with the dashboard, which Grafana's sidecar loads."""
-    labels: dict[str, str] = {}
+    labels: Labels = {}
     """Labels by which Prometheus selects the first three."""
-    dashboard_labels: dict[str, str] = {"grafana_dashboard": "1"}
+    dashboard_labels: Labels = {"grafana_dashboard": "1"}
     """Labels by which Grafana's sidecar selects the ConfigMap."""
     traces: TracesValues = TracesValues()
     """Where the operator sends one trace for each run."""
@@ -112,7 +117,7 @@ class WebIdentityValues(Section):
 class StorageValues(StorageSettings):
     """Storage, and where its keys come from."""
 
-    existing_secret: str = ""
+    existing_secret: ObjectName = ""
     """Secret of the release's namespace with accessKey and secretKey, and without STS also with
     sharedAccessKey and sharedSecretKey."""
     access_key: str = ""
@@ -209,9 +214,9 @@ class Values(Section):
     environments: EnvironmentSettings = EnvironmentSettings()
     policies: tuple[PolicyValues, ...] = ()
     """What runs may ask for, checked by the API server when a run is created."""
-    quotas: dict[Namespace, dict[str, int | str]] = {}
+    quotas: Annotated[dict[Namespace, dict[str, int | str]], NO_OTHER_KEYS] = {}
     """Hard limits of a ResourceQuota by namespace."""
-    budgets: dict[Namespace, BudgetSettings] = {}
+    budgets: Annotated[dict[Namespace, BudgetSettings], NO_OTHER_KEYS] = {}
     """GPU hours that the runs of a namespace may use in a month; without an entry, no limit."""
     retention: Retention = Retention()
     network_policy: NetworkPolicyValues = NetworkPolicyValues()

@@ -90,7 +90,8 @@ def _type(node: Schema, defs: dict[str, Schema]) -> str:
     if node.get("type") == "array":
         return f"list of {_plural(_type(node.get('items', {}), defs))}"
     if node.get("type") == "object":
-        values = node.get("additionalProperties")
+        by_pattern = iter(node.get("patternProperties", {}).values())
+        values = next(by_pattern, node.get("additionalProperties"))
         return f"table of {_plural(_type(values, defs))}" if isinstance(values, dict) else "table"
     bounds = [
         f"{word} {node[key]:,}"
