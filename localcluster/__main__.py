@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from localcluster import demo, folders, images, lifecycle
+from localcluster import demo, folders, image_recipe, images, lifecycle
 from localcluster.cluster_kind import ClusterKind
 from localcluster.steps import FatalError, StepRunner, disk_full
 
@@ -50,6 +50,7 @@ def build_images() -> None:
     """Build the operator and the trainer image and push them to the cluster's registry."""
 
     def task(steps: StepRunner) -> None:
+        image_recipe.check_recipe()
         with lifecycle.exclusive_command():
             local = lifecycle.image_target(lambda: lifecycle.up(steps))
             built = images.build(local, steps)
@@ -84,7 +85,12 @@ def whole_demo(
     ] = demo.DemoModel.SMOLLM2,
 ) -> None:
     """Start everything, install the chart, train two adapters and print where they are."""
-    _run("demo", lambda steps: demo.run(steps, model))
+
+    def task(steps: StepRunner) -> None:
+        image_recipe.check_recipe()
+        demo.run(steps, model)
+
+    _run("demo", task)
 
 
 @app.command()

@@ -7,7 +7,7 @@ The cluster that is made here has none: Debian's PyTorch is smaller, and there w
 import os
 from dataclasses import dataclass
 
-from localcluster.cluster_kind import ClusterKind, MachineFacts, machine_facts
+from localcluster.cluster_kind import ClusterKind, MachineFacts, choose_kind, machine_facts
 from localcluster.steps import FatalError
 
 TRAINERS = ("cpu", "gpu")
@@ -73,3 +73,12 @@ def recipe_for(kind: ClusterKind) -> Recipe:
         raise FatalError(f"VLLM={vllm} is not yes; say VLLM=yes, or leave VLLM out")
     facts = machine_facts() if kind is ClusterKind.CURRENT else MachineFacts()
     return choose_recipe(kind, facts, os.environ.get("TRAINER", ""), vllm == "yes")
+
+
+def check_recipe() -> None:
+    """Refuse what the images could not be built with, before minutes go into a cluster.
+
+    Raises:
+        FatalError: as `recipe_for`, or there is no cluster that could be started.
+    """
+    recipe_for(choose_kind(machine_facts(), only_images=True))

@@ -82,15 +82,14 @@ def build(local: DevCluster, steps: StepRunner) -> Images:
     folders.cache().mkdir(parents=True, exist_ok=True)
     with toolchain.exclusive_build(folders.cache() / "buildah"):
         python = _python_base(steps)
-        bases = {"operator": python, "trainer": python}
-        if not recipe.gpus:
-            bases["trainer"] = _torch_base(python, steps)
+        torch = _torch_name(python) if recipe.gpus else _torch_base(python, steps)
+        bases = {"operator": python, "trainer": python if recipe.gpus else torch}
         layers: set[str] = set()
         for name, base in bases.items():
             with steps.step(f"build the {name} image"):
                 arguments = ["--layers", *_arguments(name, recipe)]
                 layers |= _bud(local_name(name), name, base, arguments, steps)
-        _prune(layers, bases.values(), steps)
+        _prune(layers, [python, torch], steps)  # a build of the other trainer needs the other one
         return Images(**{name: _push(name, local, steps) for name in DOCKERFILES})
 
 
@@ -266,8 +265,7 @@ def _debian(root: str, settings: Path, steps: StepRunner) -> None:
 
 def _torch_base(python: str, steps: StepRunner) -> str:
     """Return the image of the Python base with Debian's torch for CPUs; make it if missing."""
-    recipe = recipe_hash([python], TORCH, [NO_ACCELERATOR])
-    image = f"localhost/flashrun/torch:{recipe}"
+    image = _torch_name(python)
     if image_exists(image):
         return image
     install = "apt-get update -q && apt-get install -q -y --no-install-recommends"
@@ -284,6 +282,10 @@ def _torch_base(python: str, steps: StepRunner) -> str:
         _buildah(steps, "run", *how, *volume, container, "--", "sh", "-c", script, what=what)
         _buildah(steps, "commit", "--quiet", container, image)
     return image
+
+
+def _torch_name(python: str) -> str:
+    return f"localhost/flashrun/torch:{recipe_hash([python], TORCH, [NO_ACCELERATOR])}"
 
 
 def _bud(

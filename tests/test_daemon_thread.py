@@ -19,6 +19,24 @@ async def test_an_error_of_a_call_is_raised() -> None:
         await in_daemon_thread(lambda: 1 // 0)
 
 
+@pytest.mark.parametrize(
+    ("error", "raised"),
+    [(SystemExit(3), SystemExit), (KeyboardInterrupt(), KeyboardInterrupt),
+     (StopIteration(), RuntimeError), (asyncio.CancelledError(), asyncio.CancelledError)],
+)  # fmt: skip
+def test_what_ends_a_thread_is_raised_where_its_answer_is_awaited(
+    error: BaseException, raised: type[BaseException]
+) -> None:
+    def call() -> None:
+        raise error
+
+    async def wait() -> None:
+        await asyncio.wait_for(in_daemon_thread(call), 10)
+
+    with pytest.raises(raised):
+        asyncio.run(wait())
+
+
 async def test_nobody_waits_for_a_call_that_is_given_up() -> None:
     hold = threading.Event()
     with pytest.raises(TimeoutError):

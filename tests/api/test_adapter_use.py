@@ -29,7 +29,9 @@ def test_only_servers_that_take_the_adapter_are_named() -> None:
 
     assert "--max-lora-rank 16 --lora-modules mine=." in plain
     assert "sglang" in plain
-    assert serving_commands(strange, "mine", "org/model").startswith("# no server that we know")
+    parameters = {"r": 8, "target_modules": None, "target_parameters": ["experts.up"]}
+    for config in (strange, parameters):
+        assert serving_commands(config, "mine", "org/model").startswith("# no server that we know")
 
 
 @pytest.mark.parametrize(("rank", "most"), [(1, 1), (8, 8), (33, 64), (512, 512), (513, None)])
@@ -56,6 +58,9 @@ LORA = {"peft_type": "LORA", "r": 8, "lora_alpha": 16, "target_modules": ["q_pro
         (LORA | {"r": 0}, False),
         (LORA | {"lora_alpha": "16 | 2"}, False),
         (LORA | {"target_modules": None}, False),
+        (LORA | {"target_modules": None, "target_parameters": []}, False),
+        (LORA | {"target_modules": None, "target_parameters": ["experts.up", 7]}, False),
+        (LORA | {"target_modules": None, "target_parameters": ["experts.up"]}, True),
         (LORA | {"target_modules": [["q_proj"]]}, False),
         (LORA | {"auto_mapping": "x"}, False),
         (LORA | {"auto_mapping": ["x"]}, False),

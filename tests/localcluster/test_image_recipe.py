@@ -1,9 +1,12 @@
 """How the images for each kind of cluster are built, and the sentence when they cannot be."""
 
+from dataclasses import replace
+
 import pytest
 
+from localcluster import image_recipe
 from localcluster.cluster_kind import ClusterKind, MachineFacts
-from localcluster.image_recipe import Recipe, choose_recipe, recipe_for
+from localcluster.image_recipe import Recipe, check_recipe, choose_recipe, recipe_for
 from localcluster.steps import FatalError
 
 DEBIAN = MachineFacts(root=True, debian=True)
@@ -62,6 +65,15 @@ def test_the_environment_asks_for_the_trainer(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("TRAINER", "gpu")
     monkeypatch.setenv("VLLM", "yes")
     assert recipe_for(LOCAL) == Recipe(gpus=True, vllm=True)
+
+
+def test_the_environment_is_checked_without_a_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(image_recipe, "machine_facts", lambda: replace(DEBIAN, asked="local"))
+    monkeypatch.setenv("TRAINER", "rocm")
+    with pytest.raises(FatalError, match="TRAINER=rocm is not one of"):
+        check_recipe()
+    monkeypatch.setenv("TRAINER", "cpu")
+    check_recipe()
 
 
 def test_any_other_word_for_vllm_is_refused(monkeypatch: pytest.MonkeyPatch):

@@ -6,6 +6,8 @@ from collections.abc import Callable
 import pytest
 
 from localcluster import __main__ as main
+from localcluster import image_recipe
+from localcluster.cluster_kind import MachineFacts
 from localcluster.steps import FatalError, StepRunner
 
 
@@ -45,6 +47,24 @@ def test_a_failure_is_one_sentence(
         main._run("up", failing(error))
     assert ended.value.code == code
     assert capsys.readouterr().err == line
+
+
+@pytest.mark.parametrize("start", [main.build_images, main.whole_demo])
+def test_wrong_variables_are_refused_before_a_cluster_starts(
+    own_folders: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    start: Callable[[], None],
+) -> None:  # fmt: skip
+    def up(*_: object) -> None:
+        raise AssertionError("a cluster was started")
+
+    monkeypatch.setattr(main.lifecycle, "up", up)
+    monkeypatch.setattr(
+        image_recipe, "machine_facts", lambda: MachineFacts(asked="local", root=True, debian=True)
+    )
+    monkeypatch.setenv("TRAINER", "rocm")
+    with pytest.raises(SystemExit):
+        start()
+    assert "stopped: TRAINER=rocm is not one of" in capsys.readouterr().err
 
 
 def test_other_errors_keep_their_traceback(own_folders: None) -> None:

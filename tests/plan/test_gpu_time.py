@@ -31,6 +31,8 @@ def test_an_attempt_counts_once_per_gpu_and_goes_on_until_now() -> None:
     assert attempt_seconds(attempt("a", 100, None), NOW) == 100
     assert attempt_seconds(attempt("a", 100, 40), since=NOW - timedelta(seconds=60)) == 20
     assert attempt_seconds(attempt("a", 100, 40), since=NOW) == 0
+    assert attempt_seconds(attempt("a", 100, -50), latest=NOW) == 100
+    assert attempt_seconds(attempt("a", -50, -90), latest=NOW) == 0
 
 
 def test_the_total_keeps_attempts_that_the_status_no_longer_lists() -> None:

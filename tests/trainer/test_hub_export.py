@@ -68,3 +68,20 @@ def test_every_file_is_committed_to_a_private_repository(
         if line["key"] == "file"
     }
     assert files == {path.name: path.read_text() for path in folder.iterdir() if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("name", "usable"),
+    [("org/name", True), ("_org/na_-me.x", True), ("o/0", True), ("org/a..b", False),
+     ("a--b/name", False), ("org/name.", False), ("org/name.git", False), ("org/na me", False),
+     (f"org/{'a' * 97}", False)],
+)  # fmt: skip
+def test_names_of_repositories_are_those_that_the_library_takes(name: str, usable: bool) -> None:
+    from flashrun.cli.models.export_target import HubTarget, parse_target
+    from flashrun.cli.output.failure import UsageFailure
+
+    if usable:
+        assert parse_target(f"hf:{name}") == HubTarget(name)
+    else:
+        with pytest.raises(UsageFailure, match="names no repository of the hub"):
+            parse_target(f"hf:{name}")

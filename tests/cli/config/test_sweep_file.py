@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from flashrun.api.sweep import StopWorse
+from flashrun.cli.config.load_config import read_config
 from flashrun.cli.config.problems import ConfigError
 from flashrun.cli.config.sweep_file import is_sweep_file, read_sweep
 from flashrun.cli.output.failure import UsageFailure
@@ -57,6 +58,18 @@ def test_a_list_of_runs_gives_their_values_as_set_does(folder: Path) -> None:
     assert [run.composed.config.train.epochs for run in sweep.runs] == [1, 2]
     assert [run.composed.config.thinking for run in sweep.runs] == [False, True]
     assert {run.composed.config.train.batch_size for run in sweep.runs} == {4}
+
+
+def test_a_sweep_and_a_config_that_are_taken_for_each_other_are_told_apart(folder: Path) -> None:
+    sweep = write(folder, GRID)
+    with pytest.raises(ConfigError) as refused:
+        read_config(folder / "config.toml", [sweep], [])
+    [problem] = refused.value.problems
+    assert str(problem).startswith(f"{sweep}: this is the file of a sweep, and not the config")
+    with pytest.raises(ConfigError) as refused:
+        read_sweep(folder / "config.toml")
+    [problem] = refused.value.problems
+    assert "config.toml: this is the config of one run, which flash train submits" in str(problem)
 
 
 def test_values_that_are_lists_or_text_with_quotes_survive(folder: Path) -> None:

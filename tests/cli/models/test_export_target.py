@@ -39,6 +39,8 @@ def folder(tmp_path: Path) -> Path:
 
 def test_each_spelling_names_its_target(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
+    rules: Any = SimpleNamespace(HFValidationError=ValueError, validate_repo_id=lambda name: None)
+    monkeypatch.setitem(sys.modules, "huggingface_hub.utils", rules)
 
     assert parse_target("s3://bucket/some/place") == S3Target("bucket", "some/place/")
     assert parse_target("hf:org/name") == HubTarget("org/name")
@@ -48,7 +50,7 @@ def test_each_spelling_names_its_target(monkeypatch: pytest.MonkeyPatch, tmp_pat
 WRONG = [
     *("s3://bucket", "s3://bucket/", "s3://B/x", "hf:name", "hf:a/b/c"),
     *("", "gs://bucket/place", "S3://bucket/place", "s3:bucket/place", "HF:org/name"),
-    *("hf:org/a..b", "hf:a--b/name", "hf:org/name.", "hf:org/name.git", f"hf:org/{'a' * 97}"),
+    *("hf:", "hf:/name", "hf:org/"),
 ]
 
 
@@ -164,6 +166,29 @@ def test_the_hub_needs_a_token_before_anything_is_downloaded(
     with pytest.raises(UsageFailure, match="org/name on the hub needs a token"):
         check_target(HubTarget("org/name"))
     check_target(HubTarget("org/name"))
+
+
+@pytest.mark.parametrize("error", [OSError("no route\nat all"), KeyboardInterrupt()])
+def test_a_repository_that_may_be_left_on_the_hub_is_named(
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    error: BaseException,
+) -> None:
+    class Hub:
+        def create_repo(self, *_: Any, **__: Any) -> None:
+            pass
+
+        def upload_folder(self, **_: Any) -> None:
+            raise error
+
+    monkeypatch.setitem(sys.modules, "huggingface_hub", SimpleNamespace(HfApi=Hub))  # type: ignore[arg-type]
+    monkeypatch.setattr(export_target, "bound_hub_waits", lambda: None)
+
+    with pytest.raises((Failure, KeyboardInterrupt)):
+        deliver(folder, HubTarget("org/name"))
+    said = capsys.readouterr().err
+    assert "the private repository org/name may exist on the hub, without these files" in said
 
 
 def test_what_the_hub_refuses_is_a_sentence(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

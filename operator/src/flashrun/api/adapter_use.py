@@ -13,12 +13,19 @@ _VLLM_RANKS: Final = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 _NOT_IN_SGLANG: Final = frozenset({"in_proj_qkv"})
 """Layers whose weights SGLang does not join with those of the layers it has fused them with."""
 
+_NO_SERVER: Final = "# no server that we know takes it; merge it with PEFT"
+
 
 def is_lora_config(config: object) -> bool:
-    """Return whether this is PEFT's config of a LoRA, as far as loading and serving read it."""
+    """Return whether this is PEFT's config of a LoRA, as far as loading and serving read it.
+
+    One that changes parameters of layers alone has no target_modules.
+    """
     if not isinstance(config, dict) or config.get("peft_type") != "LORA":
         return False
     rank, alpha, layers = (config.get(key) for key in ("r", "lora_alpha", "target_modules"))
+    if layers is None:
+        layers = config.get("target_parameters") or None
     names = [layers] if isinstance(layers, str) else layers
     mapping = config.get("auto_mapping")
     kind = {} if mapping is None else mapping
@@ -62,6 +69,8 @@ def _base(model: ResolvedModel) -> tuple[str, str]:
 def serving_commands(config: Mapping[str, Any], name: str, base: str) -> str:
     """Return the commands of the servers that take this adapter (``docs/adapters.md``)."""
     commands = []
+    if config["target_modules"] is None:  # both servers look for layers by their names
+        return _NO_SERVER
     if most := vllm_rank(config["r"]):
         vllm = f"vllm serve {base} --enable-lora --max-lora-rank {most} --lora-modules {name}=."
         commands.append(vllm)
@@ -70,7 +79,7 @@ def serving_commands(config: Mapping[str, Any], name: str, base: str) -> str:
             f"python -m sglang.launch_server --model-path {base} --enable-lora "
             f"--lora-paths {name}=."
         )
-    return "\n".join(commands) or "# no server that we know takes it; merge it with PEFT"
+    return "\n".join(commands) or _NO_SERVER
 
 
 def vllm_rank(rank: int) -> int | None:

@@ -530,7 +530,8 @@ class Observer:
             return False
         age = (datetime.now(UTC) - run.created).total_seconds()
         since = (run.created - self._began).total_seconds()
-        return abs(age) < NEW_SECONDS or (since > NEW_SECONDS and age < QUEUED_SECONDS)
+        # Before the clock says that it was created, a run is of any age: then storage is asked.
+        return -NEW_SECONDS < age < (QUEUED_SECONDS if since > NEW_SECONDS else NEW_SECONDS)
 
     def _read_files(self, run: FlashRun) -> StorageView:
         known = self._verdicts.get(run.uid, {})

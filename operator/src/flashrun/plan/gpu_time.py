@@ -35,15 +35,20 @@ def gpu_time(status: FlashRunStatus, moment: datetime, *, goes_on: bool = False)
 
 
 def attempt_seconds(
-    attempt: AttemptStatus, now: datetime | None = None, since: datetime | None = None
+    attempt: AttemptStatus,
+    now: datetime | None = None,
+    since: datetime | None = None,
+    latest: datetime | None = None,
 ) -> float:
-    """Return the GPU time of one attempt after ``since``.
+    """Return the GPU time of one attempt after ``since`` and before ``latest``.
 
     One that goes on counts until ``now``, and not at all without it.
     """
     begin, end = attempt.held_from or attempt.start, attempt.end or now
     if begin is None or end is None:
         return 0.0
+    if latest is not None:
+        end = min(end, latest)
     if since is not None:
         begin = max(begin, since)
     return attempt.gpus * max(0.0, (end - begin).total_seconds())
@@ -60,9 +65,12 @@ def newly_ended_seconds(before: Iterable[AttemptStatus], attempts: Iterable[Atte
 
 
 def seconds_by_pool(
-    status: FlashRunStatus, now: datetime | None = None, since: datetime | None = None
+    status: FlashRunStatus,
+    now: datetime | None = None,
+    since: datetime | None = None,
+    latest: datetime | None = None,
 ) -> dict[str, float]:
-    """Return the GPU time of a run after ``since``, by pool.
+    """Return the GPU time of a run after ``since`` and before ``latest``, by pool.
 
     Attempts that the status no longer lists count if the run began after ``since``, for the pool
     that the run is in now.
@@ -70,7 +78,7 @@ def seconds_by_pool(
     last = status.resolved.pool if status.resolved is not None else ""
     pools: dict[str, float] = {}
     for attempt in status.attempts:
-        seconds = attempt_seconds(attempt, now, since)
+        seconds = attempt_seconds(attempt, now, since, latest)
         pools[attempt.pool or last] = pools.get(attempt.pool or last, 0.0) + seconds
     listed = sum(attempt_seconds(attempt) for attempt in status.attempts)
     if since is None or (status.start_time is not None and status.start_time >= since):

@@ -1,13 +1,14 @@
 """The adapters of runs as a server lists them, and the servers of a namespace."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from pydantic import ValidationError
 
 from flashrun.api import names
+from flashrun.api.adapter_use import CONFIG_FILE
 from flashrun.api.names import Ref
 from flashrun.api.records import Manifest, ResolvedModel, ResolvedRun
 from flashrun.api.served import ADAPTERS_LIMIT, ServedAdapter, ServedList, adapter_files
@@ -72,12 +73,13 @@ def _stored_adapters(store: "Store", namespace: str, ref: Ref) -> list[PinnedAda
     prefix = names.run_name_prefix(namespace, ref.run)
     entries = {entry.key: entry for entry in store.list(prefix)}
     found = []
-    for each in [ref] if ref.step is not None else _refs_of(namespace, ref.run, entries):
+    refs = [ref] if ref.step is not None else [*_refs_of(namespace, ref.run, entries)]
+    for each in refs:
         stored = read_adapter(store, namespace, each, entries)
         if stored is not None:
             found.append(PinnedAdapter(_pinned(store, stored), stored.run))
     if not found:
-        raise nothing_saved(ref, namespace)
+        raise explain_missing(next(iter(refs), ref), namespace, entries)
     return found
 
 
@@ -101,11 +103,17 @@ def read_adapter(
     return StoredAdapter(ref, commit, store.get_json(names.spec_key(home), ResolvedRun))
 
 
-def nothing_saved(ref: Ref, namespace: str) -> NotFoundFailure:
-    """Return the failure of a command whose adapter is not in storage."""
+def explain_missing(ref: Ref, namespace: str, keys: Iterable[str]) -> NotFoundFailure:
+    """Return why there is no whole adapter of this name; ``keys`` are those of its run."""
+    hint = f"flash checkpoints {ref.run} lists what the run saved"
+    markers = find_markers_by_name(namespace, ref.run, keys)
+    if all(marker.step != ref.step for marker in markers):
+        return NotFoundFailure(f"no adapter is saved as {ref} in namespace {namespace}", hint)
     return NotFoundFailure(
-        f"no adapter is saved as {ref} in namespace {namespace}",
-        f"flash checkpoints {ref.run} lists what the run saved",
+        f"what is saved as {ref} in namespace {namespace} is not whole: {names.MANIFEST} cannot be "
+        "read, or files that it lists are missing or have another size, or none of them is "
+        f"{CONFIG_FILE}",
+        hint,
     )
 
 

@@ -63,7 +63,8 @@ def _usage(run: FlashRun, now: datetime, since: datetime | None) -> RunUsage:
         name=run.name,
         user=run.annotations.get(names.USER_ANNOTATION, ""),
         model=run.spec.model,
-        seconds=seconds_by_pool(run.status, None if ended else now, since),
+        # A record may be of a machine whose clock is ahead, or of whoever may write to storage.
+        seconds=seconds_by_pool(run.status, None if ended else now, since, latest=now),
     )
 
 

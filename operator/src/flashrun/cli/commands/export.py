@@ -16,7 +16,7 @@ from flashrun.api.served import adapter_files
 from flashrun.cli.adapter_refs import parse_with_best
 from flashrun.cli.cluster.best_checkpoint import find_best
 from flashrun.cli.cluster.connection import ClusterSession, connect, errors_as_failures
-from flashrun.cli.cluster.served_adapters import StoredAdapter, nothing_saved, read_adapter
+from flashrun.cli.cluster.served_adapters import StoredAdapter, explain_missing, read_adapter
 from flashrun.cli.models import merging, model_source
 from flashrun.cli.models.export_target import (
     ExportTarget,
@@ -180,7 +180,7 @@ def _download(store: "Store", namespace: str, ref: Ref, folder: Path) -> StoredA
     stored = read_adapter(store, namespace, ref, entries)
     found = stored and adapter_files(stored.commit.manifest)
     if stored is None or found is None:
-        raise nothing_saved(ref, namespace)
+        raise explain_missing(ref, namespace, entries)
     part = folder.with_name("download")
     store.download_files(stored.commit.marker.prefix, found.files, part)
     (part / found.folder).rename(folder)

@@ -43,6 +43,8 @@ PLATFORM_KEYS: Final[tuple[Path, ...]] = (
 )
 """Keys that the platform chooses: ignored, so that a resolved spec can be submitted again."""
 
+_SWEEP_KEYS: Final = ("grid", "runs", "config")
+"""Keys that only the file of a sweep has."""
 _TEXT_SECTIONS: Final = frozenset({"wandb", "worker_env"})
 """Sections whose values are strings, also when ``--set`` gives what looks like a number."""
 
@@ -154,10 +156,23 @@ def _merge(draft: _Draft, file: ConfigFile) -> list[Problem]:
         text, tables = _read(file)
     except _UnreadableError as error:
         return [Problem(Origin(file.name, error.line), error.sentence)]
+    if is_sweep(tables):
+        return [
+            Problem(
+                Origin(file.name),
+                "this is the file of a sweep, and not the config of one run: flash sweep start "
+                "submits its runs, and flash render prints them",
+            )
+        ]
     lines = {} if _is_json(text) else key_lines(text)
     for key, value in tables.items():
         draft.put((key,), value, Origin(file.name), lines)
     return []
+
+
+def is_sweep(tables: Mapping[str, Any]) -> bool:
+    """Return whether these are the tables of a sweep's file, and not those of a config."""
+    return any(key in tables for key in _SWEEP_KEYS) and "model" not in tables
 
 
 class _UnreadableError(Exception):

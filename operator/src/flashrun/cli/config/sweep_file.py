@@ -17,6 +17,7 @@ from pydantic import Field, StrictBool, ValidationError
 from pydantic_core import ErrorDetails
 
 from flashrun.api.base import Section
+from flashrun.api.config import RunConfig
 from flashrun.api.sweep import MEMBERS_LIMIT, NAME_LIMIT, StopWorse, SweepMembership
 from flashrun.cli.config import compose, load_config
 from flashrun.cli.config.compose import ComposedConfig
@@ -31,8 +32,6 @@ from flashrun.plan.resolve import resolve_eval
 _NAME: Final = re.compile(rf"[a-z]([-a-z0-9]{{0,{NAME_LIMIT - 2}}}[a-z0-9])?")
 _COUNTED: Final = 10**15
 """Larger grids are not counted: their number fills a page."""
-_OWN_KEYS: Final = ("grid", "runs", "config")
-"""Keys that only the file of a sweep has."""
 _FORMS: Final = {
     "config": "the path of a config, or a list of paths",
     "name": "text",
@@ -92,7 +91,7 @@ def is_sweep_file(path: Path) -> bool:
         _, tables = compose.read_toml(load_config.read_config_file(path))
     except ConfigError:
         return False  # whoever reads it as a config says what is wrong with it
-    return any(key in tables for key in _OWN_KEYS) and "model" not in tables
+    return compose.is_sweep(tables)
 
 
 def read_sweep(
@@ -153,6 +152,16 @@ def read_sweep(
 
 def _read_tables(path: Path) -> SweepTables:
     text, tables = compose.read_toml(load_config.read_config_file(path))
+    if RunConfig.model_fields.keys() & tables.keys() and "config" not in tables:
+        raise ConfigError(
+            [
+                Problem(
+                    Origin(str(path)),
+                    "this is the config of one run, which flash train submits: a sweep has a file "
+                    "of its own, with config and [grid] or runs",
+                )
+            ]
+        )
     lines = key_lines(text)
     try:
         return SweepTables.validate_toml(tables)

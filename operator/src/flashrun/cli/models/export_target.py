@@ -17,9 +17,7 @@ if TYPE_CHECKING:
     from flashrun.store import Store
 
 _S3: Final = re.compile(r"s3://(?P<bucket>[a-z0-9][a-z0-9.-]{1,61}[a-z0-9])/(?P<prefix>[^/].*)")
-_HUB_NAME: Final = r"[A-Za-z0-9]\w*([.-]\w+)*"
-"""The hub refuses names with two of these signs in a row, or with one at the end."""
-_HUB: Final = re.compile(rf"hf:(?!.*\.git$)(?P<id>{_HUB_NAME}/(?=.{{1,96}}$){_HUB_NAME})", re.ASCII)
+_HUB: Final = re.compile(r"hf:(?P<id>[^/]+/[^/]+)")
 _OTHER_SCHEME: Final = re.compile(r"\w+://.*|(s3|hf):.*", re.ASCII | re.IGNORECASE)
 """What nobody means as the name of a folder."""
 _EXTRA: Final = "pip install 'flashrun[models]'"
@@ -80,6 +78,7 @@ def parse_target(text: str) -> ExportTarget:
             raise UsageFailure(
                 "writing to the hub needs huggingface_hub, which this Python does not have", _EXTRA
             )
+        _check_repository(match["id"])
         return HubTarget(match["id"])
     if not text or _OTHER_SCHEME.fullmatch(text):
         raise UsageFailure(
@@ -91,6 +90,16 @@ def parse_target(text: str) -> ExportTarget:
         raise UsageFailure(f"{target.above} is not a folder", "name a new folder")
     refuse_taken_folder(folder)
     return target
+
+
+def _check_repository(name: str) -> None:
+    """Raise ``UsageFailure`` for a name that no repository of the hub can have."""
+    from huggingface_hub.utils import HFValidationError, validate_repo_id
+
+    try:
+        validate_repo_id(name)
+    except HFValidationError as error:
+        raise UsageFailure(f"hf:{name} names no repository of the hub", str(error)) from None
 
 
 def check_target(target: ExportTarget, variables: Mapping[str, str] = os.environ) -> None:
@@ -211,14 +220,28 @@ def _publish(folder: Path, repository: str) -> None:
 
     bound_hub_waits()
     hub = HfApi()
+    refused = True
     try:
         hub.create_repo(repository, private=True, exist_ok=True)
+        refused = False
         hub.upload_folder(
             repo_id=repository, folder_path=folder, commit_message="Export from FlashRun"
         )
     except Exception as error:  # the library also raises errors of the HTTP client beneath it
         why = (str(error).strip() or type(error).__name__).splitlines()[0]
+        if not refused:
+            _note_left_repository(repository)
         raise Failure(
             f"{repository} was not written on the hub: {why}",
             "check the id, and HF_ENDPOINT and HF_TOKEN of your shell",
         ) from None
+    except BaseException:  # Ctrl-C; the request to create it may have arrived
+        _note_left_repository(repository)
+        raise
+
+
+def _note_left_repository(repository: str) -> None:
+    terminal.note(
+        f"the private repository {repository} may exist on the hub, without these files: run the "
+        "same command again, or delete it there"
+    )
