@@ -251,3 +251,37 @@ def test_a_step_without_a_learned_token_has_no_kl_and_no_entropy(workshop: Works
     rows = [(row.values.get("kl"), row.values.get("entropy")) for row in pod.metrics]
     assert [row != (None, None) for row in rows] == learning
     assert [bool(number) for number in pod.values("completions/learned")] == learning
+
+
+def test_a_process_without_a_learned_row_takes_part_in_the_step(workshop: Workshop):
+    """The other process learns, and both end with one adapter: no gradient is lost or doubled."""
+    source = SINGLE.replace(
+        "return judge(response_text)",
+        "if sum(map(ord, str(example.input))) % 2:\n"
+        '            raise ConnectionError("the judge is away")\n'
+        "        return judge(response_text)",
+    )
+    code = WATCH.replace("[SPREAD]", f"[{SPREAD}]").replace("[ENGINE]", "transformers") + source
+    run = resolved(
+        *("grpo",), scale=Scale(gpus=2), steps=4, group_size=GROUP, max_tokens=LIMIT, max_length=256
+    )
+    pod = workshop.pod(run, sums(environment=code))
+    assert forks.trained(pod) == Exit.DONE, pod.output
+    by_rank = [
+        [json.loads(line) for line in path.read_text().splitlines()]
+        for path in sorted(pod.inside.environment.glob("watched-*.jsonl"))
+    ]
+    learning = [[any(map(any, step["mask"])) for step in rank] for rank in by_rank]
+    assert len(learning) == 2
+    assert any(first != second for first, second in zip(*learning, strict=True)), learning
+    losses = [
+        -sum(
+            advantage * sum(mask)
+            for step in steps
+            for advantage, mask in zip(step["advantages"], step["mask"], strict=True)
+        )
+        / (2 * GROUP * LIMIT)
+        for steps in zip(*by_rank, strict=True)
+    ]
+    assert pod.values("loss") == pytest.approx(losses, abs=1e-4)
+    assert not lora_b_is_zero(pod)

@@ -29,7 +29,7 @@ def test_render_can_name_an_existing_secret(shell: Shell) -> None:
     assert done.stderr == ""
 
 
-@pytest.mark.parametrize("name", ["UPPER", "a" * 53, "1a", "a/step-1", "a_b", "a-"])
+@pytest.mark.parametrize("name", ["", "UPPER", "a" * 53, "1a", "a/step-1", "a_b", "a-"])
 def test_render_refuses_a_name_that_kubernetes_would(shell: Shell, name: str) -> None:
     assert shell("render", "config.toml", "--name", name).returncode == 2
 

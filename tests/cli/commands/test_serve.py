@@ -109,6 +109,7 @@ def test_what_cannot_be_served_together_or_does_not_exist_is_refused(
     [
         (("run", "--apply", "--remove"), "exclude each other"),
         (("run", "--name", "Mine"), "cannot be the name of a server"),
+        (("run", "--name", "", "--remove"), "'' cannot be the name of a server"),
         (("run", "--gpus", "0"), "use --engine transformers"),
         (("run", "--engine", "transformers", "--gpus", "1"), "computes without a GPU"),
         (("run", "--engine", "transformers", "--pool", "h100"), "computes without a GPU"),

@@ -154,6 +154,8 @@ def test_a_sweep_that_stops_worse_runs_must_evaluate_them(folder: Path) -> None:
 def test_a_sweep_needs_a_name_and_its_configs(folder: Path) -> None:
     with pytest.raises(UsageFailure, match="cannot be the name of a sweep"):
         read_sweep(write(folder, GRID, "My Sweep.toml"))
+    with pytest.raises(UsageFailure, match="'' cannot be the name of a sweep"):
+        read_sweep(write(folder, GRID), name="")
     assert read_sweep(write(folder, GRID, "My Sweep.toml"), name="mine").membership.name == "mine"
     with pytest.raises(UsageFailure, match="cannot read"):
         read_sweep(write(folder, GRID.replace("config.toml", "absent.toml")))

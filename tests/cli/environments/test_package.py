@@ -78,6 +78,7 @@ NOT_PACKED: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda folder: (folder / "environment.py").unlink(),
         "has no environment.py",
     ),
+    "no folder": (lambda folder: folder.rename(folder.with_name("elsewhere")), "is not a folder"),
     "a link to a file": (lambda folder: (folder / "x").symlink_to("/etc/passwd"), "is a link"),
     "a link to a folder": (lambda folder: (folder / "x").symlink_to("/etc"), "is a link"),
     "a link that leads nowhere": (lambda folder: (folder / "x").symlink_to("y"), "is a link"),

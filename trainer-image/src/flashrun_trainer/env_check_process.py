@@ -48,6 +48,7 @@ FAULTS_LIMIT: Final = 20
 """Most faults that are reported one by one."""
 _LOST_ROWS: Final = "a run of GRPO goes on, and learns nothing from such an episode"
 _LOST_RUN: Final = "a run of GRPO ends when these are more than a tenth of its rows"
+_BYTE_ORDER_MARK: Final = "\ufeff"
 _SHOWN_CHARACTERS: Final = 200
 _FRAME: Final = re.compile(r'^\s*File "(?P<file>.+)", line (?P<line>\d+)', re.MULTILINE)
 
@@ -188,10 +189,22 @@ def row_faults(text: str) -> Iterator[tuple[int, Fault]]:
         if not line.strip():
             continue
         rows += 1
+        if line.startswith(_BYTE_ORDER_MARK):
+            yield (
+                number,
+                Fault(
+                    sentence="the row begins with a byte order mark, as some editors save at the "
+                    "beginning of a file, and JSON has none: save the file as UTF-8 without it"
+                ),
+            )
+            continue
         try:
             value = json.loads(line)
-        except ValueError as error:
+        except json.JSONDecodeError as error:
             yield number, Fault(sentence=f"the row is not JSON: {error}")
+            continue
+        except ValueError:
+            yield number, Fault(sentence="a number in the row has too many digits")
             continue
         except RecursionError:
             yield number, Fault(sentence="the row is nested too deeply")

@@ -121,6 +121,11 @@ def test_another_split_is_another_file(shell: Shell) -> None:
 
 BAD_ROWS = {
     "no JSON": ("{", "the row is not JSON"),
+    "the mark of an editor": (f"\ufeff{ROW.strip()}", "the row begins with a byte order mark"),
+    "a number of a page": (
+        f'{{"input": "x", "output": {"9" * 5000}}}',
+        "a number in the row has too many digits",
+    ),
     "a list": ("[1]", "the row is a list, and must be an object with input"),
     "a number": ("3", "the row is a number"),
     "null": ("null", "the row is null"),

@@ -57,14 +57,15 @@ def render(
             raise UsageFailure("a sweep names its configs itself", "leave out --config")
         _render_sweep(config, sets, name, secret, output, namespace)
         return
-    if name_hash and not name:
+    if name_hash and name is None:
         raise UsageFailure(
             "--name-hash adds to a name, and --name is not given", "add --name, such as --name sums"
         )
     composed = load_config.read_config(config, overlays, sets)
     for note in load_config.check_with_platform(composed, platform_cache.load_platform()):
         terminal.say(f"note: {note}")
-    run = _check_name(name) if name else names.run_name(int(time.time()), secrets.token_hex(4))
+    generated = names.run_name(int(time.time()), secrets.token_hex(4))
+    run = generated if name is None else _check_name(name)
     # The default Secret keeps its name when the config changes: its values were given once.
     refs = _secret_refs(composed.config, run, namespace, secret)
     if name_hash:

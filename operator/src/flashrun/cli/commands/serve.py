@@ -72,7 +72,7 @@ def serve(
     parsed = [parse_typed_ref(ref) for ref in refs]
     if apply and remove:
         raise UsageFailure("--apply and --remove exclude each other", "leave out one of them")
-    server = name or names.server_name(parsed[0].run)
+    server = names.server_name(parsed[0].run) if name is None else name
     if not _NAME.fullmatch(server):
         raise UsageFailure(
             f"{server!r} cannot be the name of a server: use up to 63 lower-case letters, digits "

@@ -122,7 +122,7 @@ def read_sweep(
         )
         for file in paths
     ]
-    name = name or tables.name or path.stem
+    name = next(given for given in (name, tables.name, path.stem) if given is not None)
     if not _NAME.fullmatch(name):
         raise UsageFailure(
             f"{name!r} cannot be the name of a sweep",

@@ -61,8 +61,6 @@ def pack(folder: Path, allowed: Sequence[str] = ()) -> Package:
         UsageFailure: the folder is not an environment, is too large, holds links or secrets, or
             has a module with the name of one that the trainer imports.
     """
-    if not folder.is_dir():
-        raise UsageFailure(f"{folder} is not a folder")
     entry = check_is_environment(folder)
     left_out: list[Path] = []
     paths = list(files_to_pack(folder, left_out))
@@ -89,6 +87,8 @@ def check_is_environment(folder: Path) -> VerifiersEntry | None:
     Raises:
         UsageFailure: the folder holds neither, or needs a version of verifiers that runs lack.
     """
+    if not folder.is_dir():
+        raise UsageFailure(f"{folder} is not a folder")
     texts = (
         path.read_text(encoding="utf-8", errors="replace") if path.is_file() else None
         for path in (folder / ENTRY_FILE, folder / PROJECT_FILE)

@@ -52,7 +52,8 @@ def push(
     packed = package.pack(folder, tuple(allowed or ()))
     if packed.left_out:
         terminal.say(f"left out: {', '.join(packed.left_out)}")
-    terminal.write(asyncio.run(_push(packed, name or folder.resolve().name, namespace, context)))
+    name = folder.resolve().name if name is None else name
+    terminal.write(asyncio.run(_push(packed, name, namespace, context)))
 
 
 async def _push(
