@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from flashrun.api import secret_patterns
+from flashrun.api import names, secret_patterns
 from flashrun.api.generate import crd, crd_rules
 
 SPEC = crd.crd()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]
@@ -98,6 +98,30 @@ def test_every_shape_of_a_token_is_refused_as_a_value() -> None:
             [pattern] = patterns(rule(node, f"looks like {description},"))
             for text in SHAPED:
                 assert bool(pattern.search(text)) == bool(shape.search(text)), (description, text)
+
+
+def test_references_and_metrics_are_those_of_flash() -> None:
+    train, evaluation = (SPEC["properties"][key]["properties"] for key in ("train", "eval"))
+    [pattern] = patterns(rule(train["initFromAdapter"], "is not an adapter reference"))
+    for text in ("run", "run-1/step-20", "run/step-0", "run/step-01", "../x", "Run", "run/", "a/b"):
+        try:
+            names.parse_ref(text)
+        except ValueError:
+            assert not pattern.search(text), text
+        else:
+            assert pattern.search(text), text
+    assert rule(evaluation["metric"], "cannot be one of the counts") == (
+        "!(self in ['examples', 'seconds', 'unscored'])"
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "usable"),
+    [("openai", True), (" numpy>=2", True), ("7zip", True), ("./x", False), ("", False)],
+)
+def test_what_does_not_begin_with_a_name_is_no_requirement(text: str, usable: bool) -> None:
+    [pattern] = patterns(rule(ENVIRONMENT["pip"]["items"], "is not a requirement"))
+    assert bool(pattern.search(text)) is usable
 
 
 def test_no_pattern_has_a_bound_that_re2_refuses() -> None:

@@ -38,7 +38,7 @@ from flashrun_trainer.data.reasoning import THINK, ReasoningForm
 from flashrun_trainer.data.template_forms import template_form
 from flashrun_trainer.data.tool_definitions import Tool
 from flashrun_trainer.data.turn_ends import end_of_turn_token
-from flashrun_trainer.pod.trainer_errors import TrainerError, format_error
+from flashrun_trainer.pod.trainer_errors import TrainerError, format_error, valid_text
 
 JUNK: Final = ("", "qwxz blorf 0 0 0")
 """Answers that are wrong for any example."""
@@ -67,7 +67,7 @@ class CheckReporter:
 
     def write(self, event: CheckEvent) -> None:
         """Write an event and flush it: the next line of the environment may end this process."""
-        self._events.write(event.model_dump_json(exclude_defaults=True) + "\n")
+        self._events.write(json.dumps(_writable(event.model_dump(exclude_defaults=True))) + "\n")
         self._events.flush()
 
     def announce(self, what: str) -> None:
@@ -93,6 +93,15 @@ class CheckReporter:
         frames = [(Path(frame["file"]), frame["line"]) for frame in _FRAME.finditer(trace)]
         own = [(file, line) for file, line in frames if file.is_relative_to(self.folder)]
         return f"{own[-1][0].relative_to(self.folder)}:{own[-1][1]}" if own else ""
+
+
+def _writable(value: Any) -> Any:
+    """Return a JSON value whose texts are valid: a row may have half a character."""
+    if isinstance(value, str):
+        return valid_text(value)
+    if isinstance(value, dict):
+        return {_writable(key): _writable(item) for key, item in value.items()}
+    return [_writable(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def check_environment(reporter: CheckReporter) -> None:
@@ -208,6 +217,15 @@ def row_faults(text: str) -> Iterator[tuple[int, Fault]]:
             continue
         except RecursionError:
             yield number, Fault(sentence="the row is nested too deeply")
+            continue
+        if "\\u" in line and valid_text(shown := json.dumps(value, ensure_ascii=False)) != shown:
+            yield (
+                number,
+                Fault(
+                    sentence="the row has half a character (a lone surrogate), which no tokenizer "
+                    "accepts: write it as valid Unicode"
+                ),
+            )
             continue
         yield from ((number, fault) for fault in _row_faults(value))
     if not rows:

@@ -48,7 +48,12 @@ NO_VARIABLE: Final = (
 SECRET_AS_NAME: Final = "looks like {}: write the name of a variable, not its value"
 SECRET_NAME: Final = f"is the name of a secret: {SECRETS_HINT}"
 SECRET_IN_SPEC: Final = f"looks like {{}}, which must not be in a spec: {SECRETS_HINT}"
+NO_METRIC: Final = (
+    f"which says nothing about the model: use {evaluation.SCORE!r} or the name of one of the "
+    "environment's metrics"
+)
 PIP_OPTION: Final = "is an option of pip; only requirements are allowed"
+NO_REQUIREMENT: Final = "is not a requirement (PEP 508)"
 PIP_LINES: Final = "must be one line: write one requirement per entry"
 PIP_ADDRESS: Final = (
     "names an address that does not begin with https://; "
@@ -212,7 +217,7 @@ def _requirement(value: str) -> str:
         url = pip_url(value)
     except ValueError as error:  # the address in it may be invalid, too
         reason = str(error).splitlines()[0]
-        raise ValueError(f"{value!r} is not a requirement (PEP 508): {reason}") from None
+        raise ValueError(f"{value!r} {NO_REQUIREMENT}: {reason}") from None
     if url is not None:
         _plain_https(url)
     return value
@@ -299,10 +304,7 @@ def _split_name(split: str) -> str:
 
 def _metric(metric: str) -> str:
     if metric in evaluation.COUNTS:
-        raise ValueError(
-            f"cannot be {metric!r}, which says nothing about the model: use "
-            f"{evaluation.SCORE!r} or the name of one of the environment's metrics"
-        )
+        raise ValueError(f"cannot be {metric!r}, {NO_METRIC}")
     return metric
 
 

@@ -79,7 +79,13 @@ SERVED_KEY: Final = "adapters.json"
 GPU_RESOURCE: Final = "nvidia.com/gpu"
 WANDB_API_KEY: Final = "WANDB_API_KEY"
 
-_REF = re.compile(r"(?P<run>[a-z](?:[-a-z0-9]{0,50}[a-z0-9])?)(?:/step-(?P<step>0|[1-9]\d{0,8}))?")
+REF: Final = re.compile(
+    r"(?P<run>[a-z](?:[-a-z0-9]{0,50}[a-z0-9])?)(?:/step-(?P<step>0|[1-9]\d{0,8}))?"
+)
+NO_REF: Final = (
+    "is not an adapter reference: use <run> or <run>/step-N, as printed by flash status and flash "
+    "checkpoints"
+)
 _JOB_SUFFIX = re.compile(r"-[1-9]\d{0,2}")
 _NUMBER: Final = r"(?:0|[1-9][0-9]{0,8})"
 """A number in a key, as we write it: ASCII digits, without leading zeros."""
@@ -206,12 +212,9 @@ def parse_ref(text: str) -> Ref:
     Raises:
         ValueError: one sentence that says what is allowed.
     """
-    match = _REF.fullmatch(text.strip())
+    match = REF.fullmatch(text.strip())
     if match is None:
-        raise ValueError(
-            f"{text!r} is not an adapter reference: use <run> or <run>/step-N, "
-            "as printed by flash status and flash checkpoints"
-        )
+        raise ValueError(f"{text!r} {NO_REF}")
     step = match["step"]
     return Ref(match["run"], None if step is None else int(step))
 

@@ -126,6 +126,10 @@ BAD_ROWS = {
         f'{{"input": "x", "output": {"9" * 5000}}}',
         "a number in the row has too many digits",
     ),
+    "half a character": (
+        '{"input": "x \\ud800", "output": "2"}',
+        "the row has half a character (a lone surrogate)",
+    ),
     "a list": ("[1]", "the row is a list, and must be an object with input"),
     "a number": ("3", "the row is a number"),
     "null": ("null", "the row is null"),

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from flashrun.api import config, secret_patterns
+from flashrun.api import config, evaluation, names, secret_patterns
 
 Schema = dict[str, Any]
 
@@ -27,11 +27,16 @@ def add_rules(spec: Schema) -> None:
     """Add the rules to the structural schema of a spec."""
     variables = spec["properties"]["workerEnv"]
     environment = spec["properties"]["environment"]["properties"]
-    names = [*_name_refusals()]
+    refusals = [*_name_refusals()]
     secret = _Refusal(_secret_name("name"), config.SECRET_NAME)
-    variables["x-kubernetes-validations"] = [_of_keys(each) for each in (*names, secret)]
+    variables["x-kubernetes-validations"] = [_of_keys(each) for each in (*refusals, secret)]
     variables["additionalProperties"]["x-kubernetes-validations"] = [*_value_rules()]
-    environment["secrets"]["items"]["x-kubernetes-validations"] = [_of_text(each) for each in names]
+    environment["secrets"]["items"]["x-kubernetes-validations"] = [
+        _of_text(each) for each in refusals
+    ]
+    settings = spec["properties"]["train"]["properties"], spec["properties"]["eval"]["properties"]
+    settings[0]["initFromAdapter"]["x-kubernetes-validations"] = [_reference_rule()]
+    settings[1]["metric"]["x-kubernetes-validations"] = [_metric_rule()]
     environment["pip"]["items"]["x-kubernetes-validations"] = [*_pip_rules(), *_value_rules()]
 
 
@@ -82,12 +87,24 @@ def _value_rules() -> Iterable[Schema]:
         }
 
 
+def _reference_rule() -> Schema:
+    rule = f"self == '' || self.trim().matches({_literal(f'^{names.REF.pattern}$')})"
+    return {"rule": rule, "message": names.NO_REF}
+
+
+def _metric_rule() -> Schema:
+    listed = ", ".join(_literal(name) for name in sorted(evaluation.COUNTS))
+    refused = "cannot be one of the counts of an evaluation, "
+    return {"rule": f"!(self in [{listed}])", "message": refused + config.NO_METRIC}
+
+
 def _pip_rules() -> Iterable[Schema]:
     address = r"@\\s*[A-Za-z][A-Za-z0-9+.-]*:"
     https = r"@\\s*https://"
     for rule, sentence in (
         ("!self.startsWith('-')", config.PIP_OPTION),
         (r"!self.matches('[\\x00-\\x1f]')", config.PIP_LINES),
+        (r"self.matches('^(-|\\s*[A-Za-z0-9])')", config.NO_REQUIREMENT),
         (
             f"!self.matches('{address}') || self.matches('(?i){https}[^/?#]')",
             config.PIP_ADDRESS,

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from flashrun import cluster_errors, store_errors
 from flashrun.api import names
+from flashrun.api.base import error_sentences
 from flashrun.cli.output.failure import Failure, NotFoundFailure, UsageFailure
 from flashrun.cluster_errors import Forbidden, NotFound
 from flashrun.daemon_thread import in_daemon_thread
@@ -289,16 +290,17 @@ def listed_run(manifest: dict[str, Any]) -> "FlashRun":
 
 
 def parse_run(manifest: dict[str, Any]) -> "FlashRun":
-    """Read a run; raises ``Failure`` when another version of this program wrote it."""
+    """Read a run; raises ``Failure`` when its spec is wrong, or of another version."""
     from flashrun.api.resource import FlashRun
 
     try:
         return FlashRun.from_manifest(manifest)
-    except ValidationError:
-        name = manifest["metadata"]["name"]
+    except ValidationError as error:
+        name, problem = manifest["metadata"]["name"], next(error_sentences(error, whole="its spec"))
         raise Failure(
-            f"run {name} was written by another version of this program and cannot be read",
-            f"update this program, or use kubectl get flashrun {name} -o yaml",
+            f"run {name} cannot be read: {problem}",
+            "correct it, or update this program if a newer version wrote it: kubectl get flashrun "
+            f"{name} -o yaml shows it",
         ) from None
 
 
