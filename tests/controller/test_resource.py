@@ -270,7 +270,7 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("an adapter of no run", {"train": {"initFromAdapter": "../x"}},
      "is not an adapter reference: use <run> or <run>/step-N"),
     ("a count as a metric", {"eval": {"metric": "seconds"}},
-     "cannot be one of the counts of an evaluation, which says nothing about the model"),
+     "cannot be 'seconds', which says nothing about the model"),
     ("a package of a repository", {"environment": {"pip": ["x @ git+https://x.example/x"]}},
      "names an address that does not begin with https://"),
     ("a package of the machine", {"environment": {"pip": ["x @ file:///etc/x.whl"]}},

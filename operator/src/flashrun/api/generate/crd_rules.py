@@ -94,8 +94,7 @@ def _reference_rule() -> Schema:
 
 def _metric_rule() -> Schema:
     listed = ", ".join(_literal(name) for name in sorted(evaluation.COUNTS))
-    refused = "cannot be one of the counts of an evaluation, "
-    return {"rule": f"!(self in [{listed}])", "message": refused + config.NO_METRIC}
+    return _of_text(_Refusal(f"name in [{listed}]", "cannot be '", f"', {config.NO_METRIC}"))
 
 
 def _pip_rules() -> Iterable[Schema]:
