@@ -1,6 +1,7 @@
 """What is read of a run: only what is complete, valid and its own counts."""
 
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -55,6 +56,19 @@ async def test_a_checkpoint_that_is_not_whole_does_not_exist(
     trainer.beat(9, commits=2)
     run = await world.until(RUN, lambda run: run.status.checkpoints)
     assert [checkpoint.step for checkpoint in run.status.checkpoints] == [9, *left]
+
+
+async def test_storage_is_not_asked_about_a_run_of_a_moment_ago_alone(world: World):
+    """A run that a clock behind has not seen created yet may be of any age."""
+    run = await world.submit(RUN)
+    observer, now = world.reconciler._observer, datetime.now(UTC)
+    for began, age, new in (
+        (-3600, 1, True), (-3600, 50, True), (-3600, 70, False), (-3600, -3, True),
+        (-3600, -50, False), (-20, 50, False), (-20, 3, True),
+    ):  # fmt: skip
+        observer._began = now + timedelta(seconds=began)
+        created = run.replace(created=now - timedelta(seconds=age))
+        assert observer._is_new(created) is new, (began, age)
 
 
 async def test_of_a_step_that_two_attempts_saved_the_newer_one_counts(world: World):
