@@ -214,6 +214,9 @@ class Store:
         What is longer than ``part_bytes`` (5 MiB at least) is uploaded in parts of this size.
         """
         with self._errors(key, "put"):
+            if len(data) <= part_bytes:
+                self._put(key, data, {"Content-Type": content_type})
+                return
             self._client().put_object(
                 self._access.bucket,
                 key,
@@ -483,13 +486,18 @@ class Store:
         after such a repetition does an equal object count as created by this call.
         """
         headers = {"Content-Type": "application/json", "If-None-Match": "*"}
-        headers |= self._sse.headers() if self._sse is not None else {}
         try:
             with self._errors(key, "create"):
-                self._client()._execute("PUT", self._access.bucket, key, body=data, headers=headers)
+                self._put(key, data, headers)
         except KeyExistsAfterRetry:
             if self.get_bytes(key) != data:
                 raise KeyExists(f"{self._name(key)} exists already") from None
+
+    def _put(self, key: str, data: bytes, headers: dict[str, str]) -> None:
+        """Write ``data`` in one request: the client's own call makes a stream and parts of it."""
+        if self._sse is not None:
+            headers = headers | self._sse.headers()
+        self._client()._execute("PUT", self._access.bucket, key, body=data, headers=headers)
 
     @contextlib.contextmanager
     def _body(self, key: str, offset: int = 0) -> Iterator[Any]:

@@ -37,10 +37,11 @@ class FrozenModel(BaseModel):
             TypeError: the model has no field of this name.
             pydantic.ValidationError: a field does not accept its value.
         """
-        if unknown := changes.keys() - type(self).model_fields.keys():
+        values = self.__dict__
+        if unknown := changes.keys() - type(self).__pydantic_fields__.keys():
             raise TypeError(f"{type(self).__name__} has no field {', '.join(sorted(unknown))}")
-        given = {name: getattr(self, name) for name in self.model_fields_set}
-        return self.model_validate({**given, **changes}, by_name=True, by_alias=False)
+        given = {name: values[name] for name in self.model_fields_set}
+        return self.model_validate(given | changes, by_name=True, by_alias=False)
 
 
 class Record(FrozenModel):

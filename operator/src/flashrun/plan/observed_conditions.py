@@ -7,20 +7,19 @@ from flashrun.api.reasons import ConditionType, Reason
 from flashrun.api.resource import FlashRun
 from flashrun.plan.conditions import FALSE, TRUE, UNKNOWN, DesiredCondition
 from flashrun.plan.evaluation_status import evaluation_conditions
-from flashrun.plan.pins import pinned_run
 from flashrun.plan.pods import Pod, current_pods
 from flashrun.plan.types import Observed, StorageView
 
 
 def observed_conditions(
-    run: FlashRun, pods: tuple[Pod, ...], observed: Observed
+    run: FlashRun, pods: tuple[Pod, ...], observed: Observed, accepted: bool
 ) -> Iterator[DesiredCondition]:
     """Yield Accepted, SecretsReady, StorageAccess, Scheduled and CheckpointsSynced.
 
     MetricsSent is among them once something keeps metrics from Weights & Biases, ScoreKept once
-    the run was evaluated before and during training.
+    the run was evaluated before and during training. ``accepted`` is whether the run has pins that
+    can be used.
     """
-    accepted = pinned_run(run) is not None
     yield DesiredCondition(
         ConditionType.ACCEPTED,
         TRUE if accepted else UNKNOWN,

@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from pydantic_core import from_json
+
 from flashrun.api import names
 from flashrun.api.platform import Platform, TrainerSettings
 from flashrun.api.records import (
@@ -150,7 +152,7 @@ def eval_texts(resolved: ResolvedEval | None) -> dict[str, str]:
 
 
 def _values(texts: Mapping[str, str]) -> dict[str, Any]:
-    return {key: json.loads(text) for key, text in texts.items()}
+    return {key: from_json(text) for key, text in texts.items()}
 
 
 def _text(value: Any) -> str:

@@ -119,8 +119,8 @@ def build_context(
 ) -> RunContext:
     """Return the context of one pass over a run that has not ended."""
     pods = read_pods(observed.pods)
-    status = run_status.observed_status(run, observed, pods, platform, now)
     pinned = pinned_run(run)
+    status = run_status.observed_status(run, observed, pods, platform, now, pinned is not None)
     train = pinned.train if pinned is not None else _train(run, observed)
     return RunContext(run, observed, platform, now, pods, status, pinned, train)
 

@@ -44,8 +44,12 @@ def observed_status(
     pods: tuple[Pod, ...],
     platform: Platform,
     now: datetime,
+    accepted: bool,
 ) -> FlashRunStatus:
-    """Return the status with everything observed in this pass, and the phase of the last one."""
+    """Return the status with everything observed in this pass, and the phase of the last one.
+
+    ``accepted`` is whether the run has pins that can be used.
+    """
     before, storage = run.status, observed.storage
     readable = not storage.problem
     checkpoints = tuple(map(_checkpoint(run), storage.checkpoints[::-1][:CHECKPOINTS_SHOWN]))
@@ -63,7 +67,7 @@ def observed_status(
         pending=None,
         failure=None,
     )
-    return with_conditions(status, run, now, *observed_conditions(run, pods, observed))
+    return with_conditions(status, run, now, *observed_conditions(run, pods, observed, accepted))
 
 
 def with_attempts(
