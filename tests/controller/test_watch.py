@@ -1,6 +1,7 @@
 """The watches: keys come out of them, and watches that die unnoticed are begun anew."""
 
 import asyncio
+import contextlib
 import threading
 import time
 from collections.abc import Callable
@@ -63,6 +64,37 @@ async def test_a_watch_that_dies_unnoticed_is_begun_anew(
     finally:
         watch.stop()
         await until(lambda: not watch._thread.is_alive(), 30)
+
+
+@pytest.mark.parametrize(
+    ("deaf_to", "why"),
+    [(0, "it does not end when it is asked"), (2, "its tasks go on after two cancellations")],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+async def test_watches_that_do_not_end_are_begun_anew(
+    monkeypatch: pytest.MonkeyPatch, deaf_to: int, why: str
+) -> None:
+    """kopf, played: after an error of one watch it waits for the others, which may go on."""
+    monkeypatch.setattr(watch_module, "PULSE_SECONDS", 0.1)
+    monkeypatch.setattr(watch_module, "_START_SECONDS", 0.3)
+    monkeypatch.setattr(watch_module, "_END_SECONDS", 0.3)
+    begun: list[int] = []
+
+    async def operator(**_: Any) -> None:
+        begun.append(deaf_to)
+        for _attempt in range(deaf_to):
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(60)
+        await asyncio.sleep(60)
+
+    monkeypatch.setattr("kopf.operator", operator)
+    watch = Watch(lambda: ("team-a",), lambda: pytest.fail("asked"), lambda key, _: None)
+    watch.start()
+    try:
+        await until(lambda: len(begun) > 1)
+    finally:
+        watch.stop()
+    await until(lambda: not watch._thread.is_alive())
 
 
 async def test_namespaces_that_come_and_go_hide_no_watch_that_died() -> None:

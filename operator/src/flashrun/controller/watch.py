@@ -35,6 +35,11 @@ PULSE_SECONDS: Final = 5.0
 _STEADY_SECONDS: Final = 120.0
 _START_SECONDS: Final = 60.0
 _KINDS: Final = {RESOURCES[kind].plural: kind for kind in WATCHED_KINDS}
+_END_SECONDS: Final = 10.0
+"""How long kopf may take to end; what is left then is cancelled, and cancelled again."""
+_CANCELLATIONS: Final = 5
+_CLOSING_SECONDS: Final = 0.1
+"""How long TLS connections take to close, which no task waits for."""
 _BLIND_SECONDS: Final = 600.0
 """After so long without a sign of one watch, a restart is due: twice what a connection lasts."""
 
@@ -117,7 +122,7 @@ class Watch:
                 self._stop.wait(1.0)
                 continue
             try:
-                asyncio.run(self._operate())
+                self._run()
             except Exception as error:
                 log.warning("the watches ended: %s: %s", type(error).__name__, error)
             if self._stop.is_set():
@@ -130,13 +135,23 @@ class Watch:
             pause = 1.0 if steady else min(pause * 2, LONGEST_PAUSE_SECONDS)
             self._stop.wait(pause)
 
+    def _run(self) -> None:
+        """Watch until kopf has ended or has to.
+
+        Not ``asyncio.run``: it would wait for tasks that go on although they are cancelled.
+        """
+        loop = asyncio.new_event_loop()
+        try:
+            loop.run_until_complete(self._operate())
+        finally:
+            loop.close()
+
     async def _operate(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._cache.follow_namespaces(self._watched)
         ended, insights = asyncio.Event(), Insights()
-        pulse = asyncio.create_task(self._beat(ended, insights))
-        try:
-            await kopf.operator(
+        operating = asyncio.create_task(
+            kopf.operator(
                 registry=_registry(self._connect, self._receiver),
                 settings=_settings(),
                 namespaces=self._watched,
@@ -144,8 +159,15 @@ class Watch:
                 insights=insights,
                 stop_flag=ended,
             )
-        finally:
-            pulse.cancel()
+        )
+        pulse = asyncio.create_task(self._beat(ended, insights))
+        await asyncio.wait((operating, pulse), return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait((operating,), timeout=_END_SECONDS)
+        await _end_tasks()
+        if not operating.done():
+            log.warning("the watches do not end, and are left behind")
+        elif not operating.cancelled():
+            operating.result()
 
     async def _beat(self, ended: asyncio.Event, insights: Insights) -> None:
         """Record that the loop runs; let it follow the namespaces.
@@ -171,6 +193,21 @@ class Watch:
             self._since = {name: self._since.get(name, now) for name in wanted}
             self._cache.follow_namespaces(wanted)
             insights.revised.notify_all()
+
+
+async def _end_tasks() -> None:
+    """Cancel all other tasks of this loop, until they have ended or it is not worth waiting.
+
+    kopf 1.45 waits without limit for a watch that the API server has not answered yet.
+    """
+    for _ in range(_CANCELLATIONS):
+        left = asyncio.all_tasks() - {asyncio.current_task()}
+        if not left:
+            break
+        for task in left:
+            task.cancel()
+        await asyncio.wait(left, timeout=1.0)
+    await asyncio.sleep(_CLOSING_SECONDS)
 
 
 def _settings() -> kopf.OperatorSettings:
