@@ -11,6 +11,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PYTHON ?= python3
+# Installed packages have no bytecode: without this, each process of a test compiles them anew.
+unexport PYTHONDONTWRITEBYTECODE
 SOURCES := operator/src operator/mypy_plugin.py trainer-image/src localcluster tests examples bench docs supply_chain
 
 .PHONY: help
