@@ -4,9 +4,10 @@ import json
 import re
 from pathlib import Path
 
-import jsonschema
 import pytest
 import yaml
+
+from tests.json_schemas import validator
 
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "charts" / "flashrun"
@@ -33,7 +34,7 @@ def test_the_values_of_the_page_are_values_of_the_chart() -> None:
     [values] = re.findall(r"```yaml\n(.*?)```", section("Write the values"), re.S)
     schema = json.loads((CHART / "values.schema.json").read_text())
 
-    jsonschema.validate(yaml.safe_load(values), schema)
+    validator(schema).validate(yaml.safe_load(values))
 
 
 def test_every_alert_has_something_to_look_at() -> None:

@@ -3,7 +3,6 @@
 import json
 from pathlib import Path
 
-import jsonschema
 import pytest
 import yaml
 
@@ -12,6 +11,7 @@ from localcluster.cluster_kind import ClusterKind
 from localcluster.images import Images
 from localcluster.lifecycle import DevCluster
 from tests.e2e import pools
+from tests.json_schemas import validator
 
 CHART = folders.repository() / "charts" / "flashrun"
 BUILT = Images(operator="r/flashrun/operator@sha256:1", trainer="r/flashrun/trainer@sha256:2")
@@ -43,7 +43,7 @@ def given(choice: ClusterKind, extra: dict) -> dict:
 @pytest.mark.parametrize("choice", list(ClusterKind))
 def test_the_chart_takes_our_values_for_every_cluster(choice, extra):
     schema = json.loads((CHART / "values.schema.json").read_text())
-    jsonschema.validate(given(choice, extra), schema)
+    validator(schema).validate(given(choice, extra))
 
 
 def test_a_cluster_of_somebody_else_keeps_its_pools_and_its_certificates():
@@ -63,7 +63,7 @@ def test_passwords_of_this_machines_index_and_proxy_go_into_secrets(monkeypatch)
     monkeypatch.setenv("no_proxy", "10.0.0.0/8")
     schema = json.loads((CHART / "values.schema.json").read_text())
     made = given(ClusterKind.LOCAL, {})
-    jsonschema.validate(made, schema)
+    validator(schema).validate(made)
     trainer = made["trainer"]
     assert trainer["pipIndexUrl"] == "https://index.example/simple"
     assert trainer["proxy"]["https_proxy"] == "http://proxy.example:3128"
