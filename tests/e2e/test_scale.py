@@ -133,6 +133,10 @@ def test_two_processes_train_every_step_with_the_batch_that_was_asked_for(
     total = status["progress"]["totalSteps"]
     assert steps(product, run, expected["metric"]) == list(range(1, total + 1))
     assert status["adapter"]["ref"] == run
+    if expected["sharded"]:
+        # Which of both depends on the PyTorch of the image.
+        log = product.flash("log", run).stdout
+        assert ("are sharded over 2 processes" in log) != ("every process keeps all of it" in log)
 
 
 def test_an_error_of_one_process_is_the_runs_own_sentence(product: Product, runs: Runs) -> None:

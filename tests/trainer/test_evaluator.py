@@ -242,10 +242,6 @@ def test_episodes_are_played_to_their_end(workshop: Workshop, ranks: int):
 @pytest.mark.sharding
 def test_a_sharded_model_is_evaluated_like_a_whole_one(workshop: Workshop):
     """The ranks have four and three examples, and one example has no answer of its own."""
-    from flashrun_trainer import sharding
-
-    if not sharding.is_supported():
-        pytest.skip("PyTorch before 2.7 cannot shard a model on CPUs")
     unlabelled = json.dumps({"input": "What is 9 plus 9?"}) + "\n"
     held_out = "".join(HELD_OUT.splitlines(keepends=True)[:6]) + unlabelled
     found = []

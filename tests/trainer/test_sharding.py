@@ -52,16 +52,8 @@ def whole_layers(network: Any) -> list[str]:
     ]
 
 
-@pytest.fixture
-def sharding_supported() -> None:
-    from flashrun_trainer import sharding
-
-    if not sharding.is_supported():
-        pytest.skip("PyTorch before 2.7 cannot shard a model on CPUs")
-
-
 @pytest.mark.sharding
-@pytest.mark.usefixtures("sharding_supported", "group_of_one")
+@pytest.mark.usefixtures("group_of_one")
 def test_a_sharded_model_learns_the_same_and_no_layer_stays_whole(architecture: tuple[str, Path]):
     import torch
 
@@ -84,7 +76,7 @@ def test_a_sharded_model_learns_the_same_and_no_layer_stays_whole(architecture: 
 
 
 @pytest.mark.sharding
-@pytest.mark.usefixtures("sharding_supported", "group_of_one")
+@pytest.mark.usefixtures("group_of_one")
 def test_the_adapter_of_a_sharded_model_is_averaged_on_gpus(
     tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ):
