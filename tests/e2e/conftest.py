@@ -4,6 +4,7 @@ What the demo installs is what is tested. A cluster that is up is used, and one 
 started is removed again. The last module (``test_whole_life``) uninstalls the product.
 """
 
+import asyncio
 import importlib.util
 import io
 import json
@@ -23,6 +24,7 @@ import pytest
 import yaml
 
 from flashrun.api.records import StorageAccess
+from flashrun.cluster import Cluster
 from flashrun.store import Store
 from flashrun.store_metrics import read_history
 from localcluster import demo, lifecycle
@@ -83,6 +85,15 @@ class Product:
             raise AssertionError(f"kubectl {' '.join(words)}: {done.stdout}{done.stderr}")
         return done.stdout
 
+    def read(self, kind: str, name: str, namespace: str = NAMESPACE) -> dict[str, Any]:
+        """Return an object by one request: what waits asks often, and a kubectl takes longer."""
+
+        async def get() -> dict[str, Any]:
+            async with await Cluster.login(self.local.kubeconfig, quick=True) as cluster:
+                return await cluster.get(kind, namespace, name)
+
+        return asyncio.run(get())
+
     def new_name(self, stem: str) -> str:
         """Return a name that no earlier run on this cluster has."""
         return f"{stem}-{secrets.token_hex(4)}"
@@ -95,8 +106,7 @@ class Product:
 
     def status(self, run: str) -> dict[str, Any]:
         """Return the status of a run; empty when it has none yet."""
-        found = json.loads(self.kubectl("get", "flashrun", run, "-ojson"))
-        status: dict[str, Any] = found.get("status", {})
+        status: dict[str, Any] = self.read("FlashRun", run).get("status", {})
         return status
 
     def wait(
@@ -204,7 +214,7 @@ class Product:
         return self.kubectl("logs", f"job/{name}", "-n", SYSTEM)
 
     def _ended(self, job: str) -> bool:
-        status = json.loads(self.kubectl("get", "job", job, "-n", SYSTEM, "-ojson"))["status"]
+        status = self.read("Job", job, SYSTEM).get("status", {})
         return bool(status.get("succeeded") or status.get("failed"))
 
 
@@ -263,8 +273,8 @@ def _job(name: str, image: str, access: StorageAccess, command: list[str]) -> di
 
 
 TRAINER_TESTS = "trainer-tests"
-WANTED = "trainer and not network"
-"""The others need a network of their own, which a pod may not make."""
+WANTED = "trainer and not network and not sharding"
+"""The others need a network that a pod may not make, or a PyTorch that can shard on CPUs."""
 RUNNER = ("_pytest", "execnet", "iniconfig", "pluggy", "py", "pytest", "xdist")
 """The test runner; the trainer image has none, and these are pure Python."""
 SPREAD = ("-p", "xdist.plugin", "--numprocesses=2", "--dist=loadfile", "--no-loadscope-reorder")
