@@ -21,8 +21,8 @@ from typing import NamedTuple
 from bench import sides
 
 CONFIG = sides.ROOT / "examples" / "sums" / "configs" / "sft.toml"
-_STEP = re.compile(r"\b(?:loss|reward)\b.*[0-9]")
-"""A line of the log that shows a step: every build of ours names what it minimizes or maximizes."""
+_STEP = re.compile(r"\bstep \d+ of \d+\b|'(?:loss|reward)': ")
+"""A line of the trainer's log that shows a step: ours, or TRL's own in older builds."""
 _HELD = re.compile(r"([0-9.]+) s without training before the first step")
 
 

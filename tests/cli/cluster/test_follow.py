@@ -12,6 +12,7 @@ import pytest
 import typer
 import yaml
 
+from flashrun.api.reasons import Reason
 from flashrun.api.resource import FlashRun
 from flashrun.cli.cluster import follow
 from flashrun.cli.output.failure import ExitCode
@@ -233,3 +234,41 @@ def test_following_ends_when_the_budget_is_used_up_and_goes_on_when_it_was_just_
     with pytest.raises(typer.Exit) as stopped:
         follow.report_outcome(run)
     assert stopped.value.exit_code == ExitCode.RUN_FAILED
+
+
+@pytest.mark.parametrize(
+    ("patience", "shown"), [(60.0, ["Running"]), (0.0, ["Pending", "Running"])]
+)
+def test_that_no_operator_has_seen_a_run_is_news_after_a_moment(
+    monkeypatch: pytest.MonkeyPatch, patience: float, shown: list[str]
+) -> None:
+    monkeypatch.setattr(follow, "UNSEEN_SECONDS", patience)
+    unseen = {"pending": {"reason": Reason.UNSEEN, "message": Reason.UNSEEN.sentence}}
+    used_up = {"reason": Reason.BUDGET_USED_UP, "message": "All GPU hours are used up."}
+    over = {"phase": "Suspended", "observedGeneration": 2, "pending": used_up}
+    session: Any = RunOfStates(unseen, {"phase": "Running"}, over)
+    phases: list[str] = []
+    view: Any = SimpleNamespace(
+        takes_log=False, takes_metrics=False, show_notice=print, redraw=lambda: None,
+        show_status=lambda run: phases.append(run.status.phase),
+    )  # fmt: skip
+    asyncio.run(follow.follow_run(session, "run", view, log=False))
+
+    assert phases == [*shown, "Suspended"]
+
+
+def test_a_change_is_expected_when_all_logs_have_ended_a_moment_ago(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def read() -> list[bool]:
+        view: Any = SimpleNamespace(show_log_line=print, show_notice=print)
+        session: Any = SimpleNamespace(cluster=PodThatRuns())
+        streams = follow.LogStreams(session, golden_run("running"), view)
+        await streams.start_new(streams.run)
+        found = [streams.expect_change]
+        await asyncio.wait(streams.tasks)
+        found.append(streams.expect_change)
+        monkeypatch.setattr(follow, "NEWS_SECONDS", 0.0)
+        return [*found, streams.expect_change]
+
+    assert asyncio.run(read()) == [False, True, False]

@@ -32,7 +32,7 @@ class RunThatEnds:
 def test_the_summary_has_the_end_of_the_last_attempt_if_it_comes_soon(
     monkeypatch: pytest.MonkeyPatch, readings: int, seconds: float, ended: bool
 ) -> None:
-    monkeypatch.setattr(run_polling, "POLL_SECONDS", 0.1)
+    monkeypatch.setattr(run_polling, "HURRIED_SECONDS", 0.1)
     session: Any = RunThatEnds(readings)
     manifest = asyncio.run(run_polling.settled_manifest(session, "run", seconds))
 
@@ -52,14 +52,18 @@ class RunBehindAnOutage:
         return answer
 
 
-def poll(*answers: FlashRun | ClusterError) -> tuple[list[str], list[str]]:
+def poll(
+    *answers: FlashRun | ClusterError, expects_change: bool = False
+) -> tuple[list[str], list[str]]:
     """Return the phases of a run as it was read, and the notices."""
     phases: list[str] = []
     notices: list[str] = []
 
     async def read() -> None:
         session: Any = RunBehindAnOutage(*answers)
-        async for run in run_polling.poll_run(session, golden_run("running"), notices.append):
+        async for run in run_polling.poll_run(
+            session, golden_run("running"), notices.append, lambda: expects_change
+        ):
             phases.append(run.status.phase)
 
     asyncio.run(read())
@@ -69,6 +73,7 @@ def poll(*answers: FlashRun | ClusterError) -> tuple[list[str], list[str]]:
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run_polling, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr(run_polling, "HURRIED_SECONDS", 0.01)
 
 
 def test_an_outage_is_noticed_once_and_polling_goes_on() -> None:
@@ -82,3 +87,9 @@ def test_an_outage_is_noticed_once_and_polling_goes_on() -> None:
 def test_an_error_that_stays_ends_polling() -> None:
     with pytest.raises(Forbidden):
         poll(Forbidden("you may not read runs"))
+
+
+def test_a_run_is_read_at_once_while_a_change_is_expected(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_polling, "POLL_SECONDS", 3600)
+
+    assert poll(golden_run("succeeded"), expects_change=True)[0] == ["Running", "Succeeded"]

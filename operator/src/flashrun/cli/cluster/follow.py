@@ -9,6 +9,7 @@ be read from a pod, because it is gone or was never seen, are read from storage.
 import asyncio
 import contextlib
 import signal
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -16,7 +17,7 @@ from typing import Final
 import typer
 
 from flashrun.api.pod import TRAINER_CONTAINER
-from flashrun.api.reasons import Phase
+from flashrun.api.reasons import Phase, Reason
 from flashrun.api.resource import FlashRun
 from flashrun.cli.cluster.connection import ClusterSession, parse_run
 from flashrun.cli.cluster.metrics_feed import MetricsFeed
@@ -41,6 +42,10 @@ REDRAW_SECONDS: Final = 1.0
 """How often clocks are drawn again while the API server does not answer."""
 EARLIER_LOG_SECONDS: Final = 5.0
 """How long the log of a container waits for the end of that of the container before it."""
+NEWS_SECONDS: Final = 10.0
+"""For how long something is expected after a log has ended: the next container, or the result."""
+UNSEEN_SECONDS: Final = 5.0
+"""How long the operator may take to see a run before that is news."""
 LAST_LINES_SECONDS: Final = 20.0
 """How long to wait for the last log lines of a run that has ended."""
 
@@ -58,6 +63,14 @@ class LogStreams:
     tasks: "list[asyncio.Task[None]]" = field(default_factory=list)
     newest: "dict[str, asyncio.Task[None]]" = field(default_factory=dict)
     """The task of each pod's last container; the containers of a pod run one after the other."""
+    ended: float = float("-inf")
+    """When a log has ended last, by the monotonic clock."""
+
+    @property
+    def expect_change(self) -> bool:
+        """Whether all logs have ended, and one of them a moment ago."""
+        recent = time.monotonic() - self.ended < NEWS_SECONDS
+        return recent and all(task.done() for task in self.tasks)
 
     async def start_new(self, run: FlashRun) -> None:
         """Begin to read every container that has started and is not read yet."""
@@ -108,6 +121,7 @@ class LogStreams:
                 self.view.show_log_line(format_log_line(log.container, line, prefix))
         except ClusterError as error:
             self.view.show_notice(f"the log of {log.pod} cannot be read: {error}")
+        self.ended = time.monotonic()
 
     async def _show_stored(self, attempt: int, printed: Sequence[str]) -> None:
         """Show from storage what an attempt wrote after the lines ``printed``."""
@@ -140,10 +154,14 @@ async def follow_run(
     streams = LogStreams(session, run, view, attempt)
     feed = MetricsFeed(session, view)
     redrawing = asyncio.create_task(_redraw(view))
+    patient_until = time.monotonic() + UNSEEN_SECONDS
     try:
-        async for current in poll_run(session, run, view.show_notice):
+        async for current in poll_run(
+            session, run, view.show_notice, lambda: streams.expect_change
+        ):
             run = current
-            view.show_status(run)
+            if not (_is_unseen(run) and time.monotonic() < patient_until):
+                view.show_status(run)
             if view.takes_metrics:
                 feed.update(run)
             if log:
@@ -207,6 +225,10 @@ def _ended_by_signals(ended: list[int]) -> Iterator[None]:
     finally:
         for number in numbers:
             loop.remove_signal_handler(number)
+
+
+def _is_unseen(run: FlashRun) -> bool:
+    return run.status.pending is not None and run.status.pending.reason is Reason.UNSEEN
 
 
 def _has_ended(run: FlashRun, attempt: int) -> bool:

@@ -11,24 +11,29 @@ from flashrun.cli.cluster.connection import ClusterSession, parse_run
 from flashrun.cluster_errors import ClusterError
 
 POLL_SECONDS: Final = 1.0
+HURRIED_SECONDS: Final = 0.25
+"""Between two readings while a change is expected."""
 SUMMARY_SECONDS: Final = 5.0
 """How long the summary of a run waits for the end of its last attempt."""
 
 
 async def poll_run(
-    session: ClusterSession, first: FlashRun, notice: Callable[[str], object]
+    session: ClusterSession,
+    first: FlashRun,
+    notice: Callable[[str], object],
+    expects_change: Callable[[], bool] = lambda: False,
 ) -> AsyncIterator[FlashRun]:
     """Yield a run about every second, the last time when it has ended or has no budget left.
 
     ``first`` is the run as it is now. ``notice`` gets a sentence when the API server does not
-    answer; polling goes on.
+    answer; polling goes on. It is read more often while ``expects_change``.
     """
     run, lost = first, False
     while True:
         yield run
         if is_over(run):
             return
-        await asyncio.sleep(POLL_SECONDS)
+        await asyncio.sleep(HURRIED_SECONDS if expects_change() else POLL_SECONDS)
         try:
             run, lost = await session.get_run(first.name), False
         except ClusterError as error:
@@ -66,4 +71,4 @@ async def settled_manifest(
         attempts = parse_run(manifest).status.attempts
         if all(attempt.end for attempt in attempts) or time.monotonic() >= deadline:
             return manifest
-        await asyncio.sleep(POLL_SECONDS / 2)
+        await asyncio.sleep(HURRIED_SECONDS)
