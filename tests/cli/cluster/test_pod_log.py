@@ -1,8 +1,14 @@
 """One container's log, over lost connections and rotated files."""
 
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, cast
+
 import pytest
 
 from flashrun.cli.cluster import pod_log
+from flashrun.cluster import Cluster
 from tests.cli.following import Following, Stage, wait_until
 
 LOGS = [
@@ -75,3 +81,50 @@ def test_a_rotated_file_takes_no_line_with_it(stage: Stage) -> None:
         lines, _ = following.finish()
 
     assert lines == ["one", "two", "three", "four"]
+
+
+@dataclass
+class PlayedPod:
+    """A pod whose log ends in each reading; its status says so when all readings are used up."""
+
+    readings: Sequence[Sequence[str]]
+    done: int = 0
+    pauses: list[float] = field(default_factory=list)
+
+    async def find(self, *_: object) -> dict[str, Any]:
+        state = "terminated" if self.done >= len(self.readings) - 1 else "running"
+        statuses = [{"name": "trainer", "state": {state: {}}}]
+        return {"status": {"phase": "Running", "containerStatuses": statuses}}
+
+    async def logs(self, *_: object, **__: object) -> AsyncIterator[str]:
+        self.done += 1
+        for line in self.readings[self.done - 1]:
+            yield line
+
+    async def sleep(self, seconds: float) -> None:
+        self.pauses.append(seconds)
+
+
+PAUSES = [
+    ("the pod's status comes right after the log", [["a"], []], [0.1]),
+    ("it comes late", [["a"], *[[]] * 6], [0.1, 0.2, 0.4, 0.8, 1.0, 1.0]),
+    ("something was written meanwhile", [["a"], [], [], ["b"], []], [0.1, 0.2, 0.4, 0.1]),
+]
+
+
+@pytest.mark.parametrize(
+    ("readings", "pauses"), [case[1:] for case in PAUSES], ids=[case[0] for case in PAUSES]
+)
+async def test_a_log_that_has_ended_is_asked_for_again_soon_and_then_less_often(
+    readings: list[list[str]], pauses: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    timed = [
+        [f"2026-11-22T12:00:0{number}Z {line}" for line in lines]
+        for number, lines in enumerate(readings)
+    ]
+    pod = PlayedPod(timed)
+    monkeypatch.setattr(asyncio, "sleep", pod.sleep)
+    log = pod_log.PodLog(cast("Cluster", pod), "default", "run-1", "trainer")
+
+    assert [line async for line in log.read_lines()] == [line for one in readings for line in one]
+    assert pod.pauses == pytest.approx(pauses)

@@ -20,8 +20,12 @@ from flashrun.cluster_errors import ClusterError, Invalid, NotFound
 if TYPE_CHECKING:
     from flashrun.cluster import Cluster
 
-PAUSE_SECONDS: Final = 1.0
-"""Pause before the log is read again."""
+FIRST_PAUSE_SECONDS: Final = 0.1
+"""Pause before the log is read again; it doubles while nothing new comes.
+
+A stream ends a moment before the pod's status says that the container has ended.
+"""
+LONGEST_PAUSE_SECONDS: Final = 1.0
 OVERLAP: Final = timedelta(seconds=2)
 """How far readings overlap, as lines of stdout and stderr may be slightly out of order."""
 _TAIL_LINES: Final = 8
@@ -84,7 +88,7 @@ class PodLog:
         Raises:
             ClusterError: the log may not be read.
         """
-
+        pause = FIRST_PAUSE_SECONDS
         while not self.complete:
             ended = False
             try:
@@ -93,6 +97,7 @@ class PodLog:
                     return
                 ended = container_has_ended(pod, self.container)
                 async for line in self._read_once(follow=not ended):
+                    pause = FIRST_PAUSE_SECONDS
                     yield line
                 self.complete = ended
             except (NotFound, Invalid):
@@ -102,7 +107,8 @@ class PodLog:
                 if not error.temporary:
                     raise
             if not self.complete:
-                await asyncio.sleep(PAUSE_SECONDS)
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
 
     async def _read_once(self, *, follow: bool) -> AsyncIterator[str]:
         """Yield the lines of one reading that no earlier reading brought."""
