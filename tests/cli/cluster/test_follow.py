@@ -3,6 +3,7 @@
 import asyncio
 import subprocess
 import threading
+import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from types import SimpleNamespace
@@ -132,7 +133,7 @@ class PodThatRuns:
     def __init__(self, hanging: str = "") -> None:
         ended = {"state": {"terminated": {"exitCode": 0, "containerID": "c"}}}
         self.hanging = hanging
-        self.pod = {
+        self.pod: dict[str, Any] = {
             "metadata": {"name": "pod"},
             "status": {
                 "initContainerStatuses": [
@@ -272,3 +273,49 @@ def test_a_change_is_expected_when_all_logs_have_ended_a_moment_ago(
         return [*found, streams.expect_change]
 
     assert asyncio.run(read()) == [False, True, False]
+
+
+LAST_WORDS = [
+    ("the trainer's last line", "2026-11-22T12:01:00Z INFO attempt 2 ends with code 0 (Succeeded)", True),
+    ("that of a launcher of several processes", "INFO attempt 1 ends with code 40", True),
+    ("a line of a reward", "the attempt ends with code", False),
+    ("a step", "step 3 of 48  loss 1.5", False),
+]  # fmt: skip
+
+
+class TalkingPod(PodThatRuns):
+    """A pod whose status and log never end; its trainer says one line."""
+
+    def __init__(self, line: str) -> None:
+        super().__init__()
+        self.line = line
+        self.pod["status"]["containerStatuses"] = [{"name": "trainer", "state": {"running": {}}}]
+
+    async def logs(self, _: str, pod: str, container: str, **__: object) -> AsyncIterator[str]:
+        yield f"2026-11-22T12:01:00Z {self.line if container == 'trainer' else container}"
+        if container == "trainer":
+            await asyncio.sleep(600)
+
+
+@pytest.mark.parametrize(
+    ("line", "is_last"), [case[1:] for case in LAST_WORDS], ids=[case[0] for case in LAST_WORDS]
+)
+def test_a_log_is_read_to_the_last_words_of_the_trainer(
+    line: str, is_last: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kubelet closes the log a second later."""
+    monkeypatch.setattr(follow, "LAST_LINES_SECONDS", 2.0)
+
+    async def finish() -> tuple[bool, float]:
+        view: Any = SimpleNamespace(show_log_line=print, show_notice=print)
+        session: Any = SimpleNamespace(cluster=TalkingPod(line))
+        streams = follow.LogStreams(session, golden_run("running"), view)
+        await streams.start_new(streams.run)
+        await asyncio.sleep(0.5)
+        expects, began = streams.expect_change, time.monotonic()
+        await streams.finish()
+        return expects, time.monotonic() - began
+
+    expects_change, waited = asyncio.run(finish())
+    assert expects_change == is_last
+    assert (waited < 1) == is_last

@@ -17,7 +17,7 @@ from typing import Final, NoReturn
 from flashrun.api import names
 from flashrun.api.config import Algorithm
 from flashrun.api.exits import Exit, Termination
-from flashrun.api.pod import ATTEMPT_VARIABLE
+from flashrun.api.pod import ATTEMPT_VARIABLE, LAST_WORDS
 from flashrun.api.reasons import Activity, Reason
 from flashrun.api.records import FileEntry, Manifest, Result
 from flashrun.store_errors import KeyExists, StoreError
@@ -310,7 +310,7 @@ class _Ending:
         """Record how the attempt has ended, and return the exit code."""
         code = failure.code if failure else int(Exit.DONE)
         reason = failure.reason if failure else Reason.SUCCEEDED
-        log.info("attempt %d ends with code %d (%s)", self.attempt.number, code, reason)
+        log.info(f"{LAST_WORDS} (%s)", self.attempt.number, code, reason)
         self._sync_log()
         code = self._record_end(failure)
         self.tracker.finish(code)

@@ -12,6 +12,8 @@ PACKAGES_CONTAINER: Final = "packages"
 TRAINER_CONTAINER: Final = "trainer"
 CONTAINERS: Final = (MODEL_CONTAINER, PACKAGES_CONTAINER, TRAINER_CONTAINER)
 """All containers, in the order in which they run."""
+LAST_WORDS: Final = "attempt %d ends with code %d"
+"""Begin of the last line in a trainer's log, unless it is killed; number and exit code follow."""
 TRAIN_COMMAND: Final = "train"
 """Command of the container ``trainer``."""
 RANK_COMMAND: Final = "rank"

@@ -11,6 +11,7 @@ import logging
 from dataclasses import dataclass
 
 from flashrun.api import names
+from flashrun.api.pod import LAST_WORDS
 from flashrun.api.records import ResolvedRun
 from flashrun.listening import listen_on_all_addresses
 from flashrun.store import Store
@@ -107,7 +108,7 @@ class PodLauncher:
 
     def _finish_records(self, attempt: ClaimedAttempt, end: EndMessage) -> None:
         """Upload the end of the log, and delete the heartbeat of a run that has ended."""
-        log.info("attempt %d ends with code %d", attempt.number, end.code)
+        log.info(LAST_WORDS, attempt.number, end.code)
         self.tee.sync()
         key = names.log_key(attempt.prefix, attempt.number)
         try:

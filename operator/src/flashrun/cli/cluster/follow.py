@@ -2,7 +2,8 @@
 
 One that is paused because its budget is used up counts as ended.
 
-Following ends only when the containers' logs have been read to their ends. Log lines that could not
+Following ends only when the containers' logs have been read to their ends, or to the last words of
+the trainer. Log lines that could not
 be read from a pod, because it is gone or was never seen, are read from storage.
 """
 
@@ -21,7 +22,7 @@ from flashrun.api.reasons import Phase, Reason
 from flashrun.api.resource import FlashRun
 from flashrun.cli.cluster.connection import ClusterSession, parse_run
 from flashrun.cli.cluster.metrics_feed import MetricsFeed
-from flashrun.cli.cluster.pod_log import PodLog, lines_after
+from flashrun.cli.cluster.pod_log import SILENT_SECONDS, PodLog, lines_after
 from flashrun.cli.cluster.run_logs import (
     attempt_pod_name,
     format_log_line,
@@ -69,8 +70,8 @@ class LogStreams:
     @property
     def expect_change(self) -> bool:
         """Whether all logs have ended, and one of them a moment ago."""
-        recent = time.monotonic() - self.ended < NEWS_SECONDS
-        return recent and all(task.done() for task in self.tasks)
+        newest = max((self.ended, *(log.newest for log in self.logs.values())))
+        return time.monotonic() - newest < NEWS_SECONDS and not self._unread
 
     async def start_new(self, run: FlashRun) -> None:
         """Begin to read every container that has started and is not read yet."""
@@ -96,15 +97,22 @@ class LogStreams:
 
     async def finish(self) -> None:
         """Show the last lines: from the pods while they exist, otherwise from storage."""
-        if self.tasks:
-            _, unfinished = await asyncio.wait(self.tasks, timeout=LAST_LINES_SECONDS)
-            await _cancel(unfinished)
-            self.raise_errors()
+        deadline = time.monotonic() + LAST_LINES_SECONDS
+        while (unread := self._unread) and time.monotonic() < deadline:
+            await asyncio.wait(unread, timeout=SILENT_SECONDS)
+        await _cancel(self.tasks)
+        self.raise_errors()
         for attempt in self.run.status.attempts:
             log = self.logs.get((attempt.pod, TRAINER_CONTAINER))
             asked = self.attempt in (None, attempt.number)
-            if asked and attempt.pod and not (log and log.complete):
+            if asked and attempt.pod and not (log and (log.complete or log.said_last_words)):
                 await self._show_stored(attempt.number, tuple(log.tail) if log else ())
+
+    @property
+    def _unread(self) -> "list[asyncio.Task[None]]":
+        """The tasks of containers whose logs go on, as far as is known."""
+        streams = zip(self.logs.values(), self.tasks, strict=True)
+        return [task for log, task in streams if not (task.done() or log.said_last_words)]
 
     async def stop(self) -> None:
         """Stop reading."""

@@ -7,13 +7,15 @@ the last one. Each further reading begins a little before the newest line and sk
 """
 
 import asyncio
+import re
+import time
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
-from flashrun.api.pod import ENDED_PHASES, container_statuses
+from flashrun.api.pod import ENDED_PHASES, LAST_WORDS, container_statuses
 from flashrun.api.times import parse_time
 from flashrun.cluster_errors import ClusterError, Invalid, NotFound
 
@@ -28,6 +30,9 @@ A stream ends a moment before the pod's status says that the container has ended
 LONGEST_PAUSE_SECONDS: Final = 1.0
 OVERLAP: Final = timedelta(seconds=2)
 """How far readings overlap, as lines of stdout and stderr may be slightly out of order."""
+SILENT_SECONDS: Final = 0.2
+"""For how long nothing follows a trainer's last words until they are believed."""
+_LAST_WORDS: Final = re.compile(LAST_WORDS.replace("%d", "[0-9]+"))
 _TAIL_LINES: Final = 8
 """How many lines identify a place in a log."""
 
@@ -80,6 +85,8 @@ class PodLog:
     """Whether its last line has been read."""
     tail: deque[str] = field(default_factory=lambda: deque(maxlen=_TAIL_LINES))
     """The newest lines, without timestamps."""
+    newest: float = 0.0
+    """When the newest line came, by the monotonic clock."""
     _recent: RecentLines = field(default_factory=RecentLines)
 
     async def read_lines(self) -> AsyncIterator[str]:
@@ -124,7 +131,17 @@ class PodLog:
             if self._recent.is_new(line):
                 text = line.partition(" ")[2] if _timestamp(line) else line
                 self.tail.append(text)
+                self.newest = time.monotonic()
                 yield text
+
+    @property
+    def said_last_words(self) -> bool:
+        """Whether the newest line is the last one that a trainer writes.
+
+        The kubelet closes a log a second after its container has ended.
+        """
+        silent = time.monotonic() - self.newest >= SILENT_SECONDS
+        return silent and bool(self.tail) and _LAST_WORDS.search(self.tail[-1]) is not None
 
 
 def container_has_ended(pod: dict[str, Any], container: str) -> bool:
