@@ -59,6 +59,14 @@ def test_changes_of_jobs_and_pods_are_waited_for_a_moment() -> None:
     assert watched.show("Pod", "MODIFIED", 4) == [("run", SHORT_SECONDS)]
 
 
+def test_a_pod_that_ends_is_not_waited_for() -> None:
+    watched, ended = Watched(), {"phase": "Succeeded"}
+    watched.show("Pod", "ADDED", 1)
+    assert watched.show("Pod", "MODIFIED", 2, status=ended) == [("run", 0.0)]
+    assert watched.show("Pod", "MODIFIED", 3, status=ended) == [("run", SHORT_SECONDS)]
+    assert watched.show("Pod", "DELETED", 4, status=ended) == [("run", SHORT_SECONDS)]
+
+
 def test_a_status_that_this_process_wrote_asks_for_no_pass_soon() -> None:
     watched = Watched()
     watched.show(names.KIND, "ADDED", 1)

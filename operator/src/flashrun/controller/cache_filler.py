@@ -90,8 +90,11 @@ class CacheFiller(Receiver):
     ) -> float:
         """Return how soon a pass has to follow from a change.
 
-        A new run, a change of its spec, its deletion and its end have no delay.
+        A new run, a change of its spec, its deletion and its end have no delay, nor has the end of
+        a pod: somebody waits for the result.
         """
+        if kind == "Pod" and item.settled and before is not None and not before.settled:
+            return 0.0
         if kind != names.KIND:
             new_job = kind == "Job" and before is None
             return NEW_JOB_SECONDS if new_job else SHORT_SECONDS
