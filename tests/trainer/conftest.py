@@ -4,6 +4,7 @@ Inside the trainer image the cluster's storage is used, which STORAGE_ACCESS des
 else an S3 server is started.
 """
 
+import functools
 import os
 import runpy
 import sys
@@ -14,10 +15,20 @@ import pytest
 
 from flashrun.api.records import StorageAccess
 from flashrun.store import Store
+from flashrun_trainer.data import shadowing
 from tests.trainer import engines
 from tests.trainer.architectures import ARCHITECTURES, save_random_model
 from tests.trainer.engines import ENGINES
 from tests.trainer.pods import INDEX_PASSWORD, ROOT, TrainerPod, Workshop, resolved
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _packages_listed_once() -> Iterator[None]:
+    """List what is installed once for all pods that train in this process."""
+    listed = functools.cache(shadowing.packages_distributions)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shadowing, "packages_distributions", listed)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -22,7 +22,7 @@ from typing import Any, NoReturn
 from tests.trainer.pods import PATIENCE_SECONDS, ROOT, TrainerPod, kill_ranks, ranks_of
 
 _context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(["tests.trainer.forks", "flashrun_trainer.grpo", "trl", "peft"])
+_context.set_forkserver_preload(["tests.trainer.preloaded", "tests.trainer.forks"])
 _starting = threading.Lock()
 
 

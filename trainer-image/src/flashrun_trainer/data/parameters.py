@@ -31,8 +31,11 @@ def arguments_of(module: Path, function: str) -> frozenset[str] | None:
 
 def imported_function(module: Path, function: str) -> Callable[..., Any] | None:
     """Return a function of a file; None if the file was not imported or has none of this name."""
-    files = (item for item in list(sys.modules.values()) if getattr(item, "__file__", None))
-    imported = next((item for item in files if Path(str(item.__file__)) == module.resolve()), None)
+    path = module.resolve()
+    files = ((item, str(getattr(item, "__file__", ""))) for item in list(sys.modules.values()))
+    # There are thousands, and a Path takes longer than a comparison of strings.
+    named_alike = (item for item, file in files if file.endswith(path.name) and Path(file) == path)
+    imported = next(named_alike, None)
     found = getattr(imported, function, None)
     return found if callable(found) else None
 

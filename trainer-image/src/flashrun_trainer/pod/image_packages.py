@@ -2,7 +2,8 @@
 
 import re
 import sys
-from importlib.metadata import distributions
+from email.parser import HeaderParser
+from importlib.metadata import Distribution, distributions
 from pathlib import Path
 
 
@@ -14,8 +15,13 @@ def installed_pins(*folders: Path) -> list[str]:
     """
     imported: dict[str, str] = {}
     for item in distributions(path=[*sys.path, *map(str, folders)]):
-        metadata = item.metadata  # each access parses the file
-        if name := metadata["Name"]:
-            pin = f"{name}=={metadata['Version']}"
+        head = HeaderParser().parsestr(_metadata_of(item).partition("\n\n")[0])
+        if name := head["Name"]:
+            pin = f"{name}=={head['Version']}"
             imported.setdefault(re.sub(r"[-_.]+", "-", name).lower(), pin)
     return sorted(imported.values())
+
+
+def _metadata_of(item: Distribution) -> str:
+    """Return the file that ``item.metadata`` parses whole, with a long description, at each use."""
+    return item.read_text("METADATA") or item.read_text("PKG-INFO") or item.read_text("") or ""
