@@ -1,11 +1,14 @@
 """What the server of ``tests.trainer.forks`` has ready for the pods that it forks.
 
-It is the same for all of them: modules, and the list of installed packages.
+It is the same for all of them: modules, the list of installed packages, what transformers makes of
+names of weights.
 """
 
 import functools
 import gc
 import importlib
+
+from transformers import conversion_mapping
 
 from flashrun_trainer.data import shadowing
 
@@ -22,7 +25,7 @@ for module in MODULES:
 
 shadowing.packages_distributions = functools.cache(shadowing.packages_distributions)
 shadowing.packages_distributions()
+conversion_mapping.get_checkpoint_conversion_mapping("qwen3")  # compiles hundreds of patterns
 
-# A pod that looked for garbage among all this would copy the memory that it shares with the server.
+# A pod that has to look for garbage among all this takes long. It begins after the next quarter.
 gc.collect()
-gc.freeze()

@@ -2,9 +2,11 @@
 
 import re
 import sys
-from email.parser import HeaderParser
 from importlib.metadata import Distribution, distributions
 from pathlib import Path
+from typing import Final
+
+_FIELD: Final = re.compile(r"^(Name|Version):[ \t]*(\S+)", re.MULTILINE | re.IGNORECASE)
 
 
 def installed_pins(*folders: Path) -> list[str]:
@@ -15,13 +17,15 @@ def installed_pins(*folders: Path) -> list[str]:
     """
     imported: dict[str, str] = {}
     for item in distributions(path=[*sys.path, *map(str, folders)]):
-        head = HeaderParser().parsestr(_metadata_of(item).partition("\n\n")[0])
-        if name := head["Name"]:
-            pin = f"{name}=={head['Version']}"
-            imported.setdefault(re.sub(r"[-_.]+", "-", name).lower(), pin)
+        name, version = _name_and_version(item)
+        if name:
+            imported.setdefault(re.sub(r"[-_.]+", "-", name).lower(), f"{name}=={version}")
     return sorted(imported.values())
 
 
-def _metadata_of(item: Distribution) -> str:
-    """Return the file that ``item.metadata`` parses whole, with a long description, at each use."""
-    return item.read_text("METADATA") or item.read_text("PKG-INFO") or item.read_text("") or ""
+def _name_and_version(item: Distribution) -> tuple[str | None, str | None]:
+    """Return what ``item.metadata`` says, which parses all of a long file at each use."""
+    text = item.read_text("METADATA") or item.read_text("PKG-INFO") or item.read_text("") or ""
+    head = text.partition("\n\n")[0]
+    fields = {name.lower(): value for name, value in reversed(_FIELD.findall(head))}
+    return fields.get("name"), fields.get("version")
