@@ -7,11 +7,12 @@ import pytest
 from flashrun_trainer.pod.image_packages import installed_pins
 
 
-def distribution(folder: Path, name: str, version: str) -> str:
+def distribution(folder: Path, name: str, version: str, more: str = "") -> str:
     """Install a package without files into a folder; return the folder."""
     info = folder / f"{name}-{version}.dist-info"
     info.mkdir(parents=True)
-    (info / "METADATA").write_text(f"Name: {name}\nVersion: {version}\n")
+    text = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{more}"
+    (info / "METADATA").write_text(text)
     return str(folder)
 
 
@@ -31,3 +32,9 @@ def test_a_package_that_the_system_has_too_has_the_version_that_is_imported(
     monkeypatch.syspath_prepend(distribution(tmp_path / "venv", "number-cruncher", "2.3"))
     pins = [pin for pin in installed_pins() if "cruncher" in pin.lower()]
     assert pins == ["number-cruncher==2.3"]
+
+
+def test_a_description_names_no_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    more = "License: as that of\n        Name: another\n\nName: judge-of-old\nVersion: 0.1\n"
+    monkeypatch.syspath_prepend(distribution(tmp_path, "judge", "2.1", more))
+    assert [pin for pin in installed_pins() if "judge" in pin] == ["judge==2.1"]

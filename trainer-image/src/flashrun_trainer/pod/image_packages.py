@@ -27,5 +27,5 @@ def _name_and_version(item: Distribution) -> tuple[str | None, str | None]:
     """Return what ``item.metadata`` says, which parses all of a long file at each use."""
     text = item.read_text("METADATA") or item.read_text("PKG-INFO") or item.read_text("") or ""
     head = text.partition("\n\n")[0]
-    fields = {name.lower(): value for name, value in reversed(_FIELD.findall(head))}
+    fields = {name.lower(): value for name, value in _FIELD.findall(head)}
     return fields.get("name"), fields.get("version")
