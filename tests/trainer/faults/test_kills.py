@@ -30,7 +30,8 @@ from tests.trainer.storage import Request, Storage, between
 
 pytestmark = [pytest.mark.trainer, pytest.mark.filterwarnings("default")]
 
-SFT = {"epochs": 2, "save_every": 4}
+SFT = {"epochs": 2, "max_examples": 64, "save_every": 4}
+"""Two epochs of eight steps each."""
 GRPO = {"steps": 6, "save_every": 2, "max_tokens": 16, "kl_penalty_coef": 0.05}
 """Fewer steps than an epoch has: TRL continues after the last one unless we stop it."""
 
@@ -56,7 +57,7 @@ SFT_MOMENTS: dict[str, Moment] = {
     "after a whole checkpoint": (r"PUT attempt-\d+/step-4/state\.json", True),
     "in the download of a checkpoint": (r"GET attempt-\d+/step-4/state/optimizer\.pt", False),
     "in a save further on": (r"PUT attempt-\d+/step-12/state/optimizer\.pt", True),
-    "after the last checkpoint": (r"PUT attempt-\d+/step-32/state\.json", True),
+    "after the last checkpoint": (r"PUT attempt-\d+/step-16/state\.json", True),
     "before the final adapter": (r"PUT adapter/attempt-\d+/adapter_model\.safetensors", False),
     "between final adapter and manifest": (r"PUT adapter/manifest\.json", False),
     "between final manifest and result": (r"PUT adapter/manifest\.json", True),
@@ -186,7 +187,7 @@ def test_a_run_that_is_killed_at_random_ends_like_an_undisturbed_one(
     chance = random.Random(seed)
     pod = storage.pod
     for _ in range(4):
-        before, number, last = newest(pod), count(), chance.randrange(8, 60)
+        before, number, last = newest(pod), count(), chance.randrange(8, 40)
         with (
             storage.catching(
                 lambda _, n=number, at=last: next(n) >= at, chance.random() < 0.5
@@ -212,7 +213,7 @@ def test_a_history_arrives_before_the_checkpoint_that_a_run_resumes_from(
     ):
         pod.wait_for(late.caught.is_set)
         pod.wait_for(pod.steps)
-        pod.wait_for(lambda: "step 32 of 32" in pod.output)
+        pod.wait_for(lambda: "step 16 of 16" in pod.output)
         assert pod.steps(names.STATE_MANIFEST) == []
         process.kill()
     following = storage.used_by(pod.next())
