@@ -124,10 +124,19 @@ SHORT: dict[str, dict[str, Any]] = {"sft": {"max_steps": 4}, "grpo": {"steps": 4
 PENALTY = {"kl_penalty_coef": 0.1}
 
 
+@pytest.fixture(scope="module")
+def long_run(workshop: Workshop) -> TrainerPod:
+    """A run of SFT that has learned something."""
+    pod = workshop.pod(resolved("sft", epochs=3, save_every=20))
+    assert pod.train() == 0
+    return pod
+
+
 @pytest.mark.parametrize("algorithm", ["sft", "grpo"])
-def test_a_warm_start_continues_from_the_adapter(workshop: Workshop, algorithm: str):
-    source = workshop.pod(resolved("sft", epochs=3, save_every=20))
-    assert source.train() == 0
+def test_a_warm_start_continues_from_the_adapter(
+    workshop: Workshop, long_run: TrainerPod, algorithm: str
+):
+    source = long_run
     end = fifths(source.values("loss"))[1]
 
     knobs = {"max_steps": 3} if algorithm == "sft" else {"steps": 3, "kl_penalty_coef": 0.1}
@@ -141,20 +150,25 @@ def test_a_warm_start_continues_from_the_adapter(workshop: Workshop, algorithm: 
     assert not any(file.path.startswith("ref") for file in warm.adapter.files)
 
 
+@pytest.fixture(scope="module", params=SHORT)
+def source(request: pytest.FixtureRequest, workshop: Workshop) -> TrainerPod:
+    """A run of each method that has saved in the middle."""
+    pod = workshop.pod(resolved(request.param, save_every=2, **SHORT[request.param]))
+    assert pod.train() == 0
+    return pod
+
+
 @pytest.mark.parametrize(
     ("algorithm", "knobs"),
     [("sft", {"max_steps": 1}), ("grpo", {"steps": 1}), ("grpo", {"steps": 1, **PENALTY})],
     ids=["sft", "grpo", "grpo with a penalty"],
 )
-@pytest.mark.parametrize("before", ["sft", "grpo"])
 def test_a_warm_start_from_a_step_begins_with_the_weights_of_that_step(
-    workshop: Workshop, before: str, algorithm: str, knobs: dict[str, Any]
+    workshop: Workshop, source: TrainerPod, algorithm: str, knobs: dict[str, Any]
 ):
     import torch
     from safetensors.torch import load
 
-    source = workshop.pod(resolved(before, save_every=2, **SHORT[before]))
-    assert source.train() == 0
     start = source.as_source(step=2)
 
     # With this learning rate, a step changes no float.
