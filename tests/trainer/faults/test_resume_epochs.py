@@ -74,7 +74,7 @@ ROWS = [
 
 
 def pod_of(workshop: Workshop, world_size: int, **changes: Any) -> TrainerPod:
-    run = resolved("grpo", steps=STEPS, scale=Scale(gpus=world_size), **changes)
+    run = resolved("grpo", steps=STEPS, max_tokens=4, scale=Scale(gpus=world_size), **changes)
     data = rows(*((prompt, "1") for prompt in PROMPTS))
     return workshop.pod(run, sums(environment=HEAD + WRITES_PROMPTS, train=data))
 
