@@ -288,9 +288,9 @@ def test_sigterm_while_the_base_model_is_downloaded_does_not_wait_for_it(
 
 
 def test_sigterm_in_the_middle_of_a_save_ends_with_that_save(
-    storage: Storage, undisturbed: dict[str, TrainerPod]
+    workshop: Workshop, undisturbed: dict[str, TrainerPod]
 ):
-    pod = storage.pod
+    pod = workshop.pod(resolved("sft", **(SFT | {"save_every": 1})))
 
     def is_saving() -> bool:
         for _ in range(1000):  # the folder is there for milliseconds
@@ -304,7 +304,7 @@ def test_sigterm_in_the_middle_of_a_save_ends_with_that_save(
         process.terminate()
         assert forks.ended(process) == Exit.INTERRUPTED_SAVED, pod.output
     assert newest(pod) == (pod.termination.step, 1)
-    following = storage.used_by(pod.next())
+    following = pod.next()
     assert forks.trained(following) == Exit.DONE
     assert_the_same_end(following, undisturbed["sft"], "loss")
 
@@ -312,7 +312,7 @@ def test_sigterm_in_the_middle_of_a_save_ends_with_that_save(
 def test_sigterm_while_storage_is_gone_says_that_nothing_was_saved(
     workshop: Workshop,
 ):
-    run = resolved("sft", upload_timeout_seconds=1, **SFT)
+    run = resolved("sft", upload_timeout_seconds=1, **(SFT | {"epochs": 20}))
     with (
         between(workshop.pod(run)) as storage,
         storage.catching(lambda request: "step-4" in request.key) as catch,
