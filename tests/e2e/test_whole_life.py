@@ -13,8 +13,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import yaml
@@ -90,7 +91,7 @@ def company(
         "apiVersion": "v1",
         "kind": "ResourceQuota",
         "metadata": {"name": "life"},
-        "spec": {"hard": {"limits.cpu": "4", "limits.ephemeral-storage": "1e10", "pods": "2",
+        "spec": {"hard": {"limits.cpu": "5", "limits.ephemeral-storage": "1e10", "pods": "2",
                           "requests.nvidia.com/gpu": "1k"}},
     }  # fmt: skip
     change = mesh(product.trainer_image, SIDECAR, NATIVE_SIDECAR)
@@ -197,39 +198,75 @@ ENDED = (
 """The name of a pod, and what its native sidecar has ended with."""
 
 
-@pytest.mark.parametrize(
-    "containers", [(NATIVE_SIDECAR,), (SIDECAR, NATIVE_SIDECAR)], ids=["native", "both"]
-)
+ADDED = {"native": (NATIVE_SIDECAR,), "both": (SIDECAR, NATIVE_SIDECAR)}
+"""What the webhook adds to a run's pod."""
+
+
+class Beside(NamedTuple):
+    """A run beside added containers, and what its pods' native sidecars have ended with."""
+
+    run: str
+    seen: set[str]
+
+
+@pytest.fixture(scope="module")
+def failed(
+    product: Product, life: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Beside]:
+    """Runs whose reward raises, side by side, each beside other containers."""
+    folder = environments.write(
+        tmp_path_factory.mktemp("mesh") / "environment", environments.RAISING_REWARD
+    )
+    product.flash("env", "push", str(folder), "--name", "examples/beside-a-mesh")
+    watches: dict[str, subprocess.Popen[str]] = {}
+    runs: dict[str, str] = {}
+    with ExitStack() as webhooks:
+        for title, containers in ADDED.items():
+            change = mesh(product.trainer_image, *containers)
+            place = tmp_path_factory.mktemp("mesh")
+            webhook = webhooks.enter_context(serve_injector(NAMESPACE, place, change))
+            product.kubectl("replace", "-f", "-", stdin=json.dumps(webhook))
+            run = product.submit(environments.config(folder, "examples/beside-a-mesh"))
+            words = ["get", "pods", *pods_of(run), "--watch", "-o", f"jsonpath={ENDED}"]
+            watches[title] = subprocess.Popen(
+                lifecycle.kubectl(words, product.steps), stdout=subprocess.PIPE, text=True
+            )
+            product.wait_until(lambda run=run: is_busy(product, run, "pods"), f"the pod of {run}")
+            runs[title] = run
+        for run in runs.values():
+            product.end(run, "Failed")
+        for run in runs.values():
+            product.wait_until(lambda run=run: not is_busy(product, run), "the end of the pod", 120)
+        time.sleep(30)  # a Job that retried would have another pod after 10 s
+    found = {}
+    for title, watch in watches.items():
+        watch.terminate()
+        found[title] = Beside(runs[title], set(watch.communicate(timeout=60)[0].split()))
+    return found
+
+
+@pytest.mark.parametrize("containers", ADDED)
 def test_the_trainers_code_ends_a_run_whatever_added_containers_end_with(
-    product: Product, life: dict[str, Any], tmp_path: Path, containers: tuple[str, ...]
+    product: Product, failed: dict[str, Beside], containers: str
 ) -> None:
     """A native sidecar ends with 143, as an interruption does, which would be a free retry."""
-    folder = environments.write(tmp_path / "environment", environments.RAISING_REWARD)
-    product.flash("env", "push", str(folder), "--name", "examples/beside-a-mesh")
-    change = mesh(product.trainer_image, *containers)
-    with serve_injector(NAMESPACE, tmp_path / "mesh", change) as webhook:
-        product.kubectl("replace", "-f", "-", stdin=json.dumps(webhook))
-        run = product.submit(environments.config(folder, "examples/beside-a-mesh"))
-        selector = ("-l", f"flashrun.dev/run={run}")
-        words = ["get", "pods", *selector, "-n", NAMESPACE, "--watch", "-o", f"jsonpath={ENDED}"]
-        watch = subprocess.Popen(
-            lifecycle.kubectl(words, product.steps), stdout=subprocess.PIPE, text=True
-        )
-        status = product.end(run, "Failed")
-        assert status["failure"]["reason"] == "RewardFailed"
-        product.wait_until(lambda: not is_busy(product, selector), "the end of the pod", 120)
-        time.sleep(30)  # a Job that retried would have another pod after 10 s
-        watch.terminate()
-        seen = set(watch.communicate(timeout=60)[0].split())
-        assert not is_busy(product, selector)
+    run, seen = failed[containers]
+    assert not is_busy(product, run)
     assert len({line.partition("=")[0] for line in seen}) == 1  # one pod
     assert [line for line in seen if line.endswith("=143")], seen
-    assert [item["reason"] for item in product.status(run)["attempts"]] == ["RewardFailed"]
+    status = product.status(run)
+    assert status["failure"]["reason"] == "RewardFailed"
+    assert [item["reason"] for item in status["attempts"]] == ["RewardFailed"]
 
 
-def is_busy(product: Product, selector: tuple[str, str]) -> bool:
+def pods_of(run: str) -> tuple[str, ...]:
+    """The words by which kubectl finds the objects of a run."""
+    return ("-l", f"flashrun.dev/run={run}", "-n", NAMESPACE)
+
+
+def is_busy(product: Product, run: str, kinds: str = "jobs,pods") -> bool:
     """Whether a Job or a pod of a run goes on."""
-    words = ("get", "jobs,pods", *selector, "-n", NAMESPACE, "-ojson")
+    words = ("get", kinds, *pods_of(run), "-ojson")
     statuses = [item["status"] for item in json.loads(product.kubectl(*words))["items"]]
     return any(
         status.get("active") or status.get("phase") in ("Pending", "Running") for status in statuses
