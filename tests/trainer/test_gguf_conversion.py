@@ -12,7 +12,10 @@ from flashrun_trainer import gguf_conversion
 pytestmark = [pytest.mark.trainer, pytest.mark.filterwarnings("default")]
 SIZE, HEADS = 32, 2
 THETA = 500_000.0
-TOKENS = ("<s>", "</s>", "a", "b", "ab", "Ġ", *(f"t{number}" for number in range(58)))
+TOKENS = (
+    *("<s>", "</s>", "a", "b", "ab", "Ġ", "Ċ", "ĊĊ", "1", "2", "12", "ba"),
+    *(f"t{number}" for number in range(52)),
+)
 
 
 def write_gguf(
@@ -20,6 +23,7 @@ def write_gguf(
     architecture: str = "llama",
     template: str = "{{ messages }}",
     *,
+    split: str = "gpt-2",
     divisors: Mapping[str, list[float]] = {},
     scaling: str = "",
 ) -> None:
@@ -40,7 +44,9 @@ def write_gguf(
     writer.add_vocab_size(len(TOKENS))
     writer.add_tokenizer_model("gpt2")
     writer.add_token_list(list(TOKENS))
-    writer.add_token_merges(["a b"])
+    writer.add_token_merges(["a b", "Ċ Ċ", "1 2"])
+    if split:
+        writer.add_tokenizer_pre(split)
     writer.add_bos_token_id(0)
     writer.add_eos_token_id(1)
     if template:
@@ -118,6 +124,32 @@ def test_a_llama_keeps_the_scaling_of_its_positions(tmp_path: Path, factor: floa
     assert torch.allclose(plain / rotary.inv_freq, torch.tensor(divisors), rtol=1e-3)
 
 
+SPLITS = [
+    ("a line feed stays with the digit behind it", "gpt-2", ["a", "Ċ", "Ċ", "12", "b", "a"]),
+    ("each digit is split off", "smollm", ["a", "ĊĊ", "1", "2", "b", "a"]),
+    ("the same of another family", "refact", ["a", "ĊĊ", "1", "2", "b", "a"]),
+    ("transformers knows this one", "qwen2", ["a", "ĊĊ", "1", "2", "b", "a"]),
+    ("digits and words that are tokens stay whole", "llama-bpe", ["a", "ĊĊ", "12", "ba"]),
+    ("digits do not, words do", "tekken", ["a", "ĊĊ", "1", "2", "ba"]),
+]
+
+
+@pytest.mark.parametrize(
+    ("split", "tokens"), [case[1:] for case in SPLITS], ids=[case[0] for case in SPLITS]
+)
+def test_text_is_split_as_the_model_has_learned_it(
+    tmp_path: Path, split: str, tokens: list[str]
+) -> None:
+    from transformers import AutoTokenizer
+
+    write_gguf(tmp_path / "small.gguf", split=split)
+    assert gguf_conversion.main(str(tmp_path / "small.gguf"), str(tmp_path / "model")) == 0
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "model")
+
+    assert tokenizer.tokenize("a\n\n12ba") == tokens
+    assert tokenizer.decode(tokenizer("a\n\n12ba")["input_ids"]) == "a\n\n12ba"
+
+
 REFUSED = {
     "an unknown architecture": {"architecture": "madeup"},
     "positions that YaRN scales": {"scaling": "yarn"},
@@ -128,6 +160,8 @@ REFUSED = {
         "divisors": {"rope_factors_long.weight": [2.0] * 8, "rope_factors_short.weight": [1.0] * 8}
     },
     "a file without a chat template": {"template": ""},
+    "a split that transformers does not read": {"split": "viking"},
+    "a file that does not name its split": {"split": ""},
 }
 
 

@@ -4,9 +4,11 @@
 has what it needs. A problem of the file is one line on standard error and exit code 1.
 """
 
+import json
 import os
 import sys
 import tempfile
+from collections.abc import Mapping
 from copy import deepcopy
 from pathlib import Path
 from typing import Any, Final
@@ -26,6 +28,29 @@ _DIVISORS: Final = "rope_freqs.weight"
 _SCALING_TENSORS: Final = ("rope_freqs.", "rope_factors_")
 """Beginnings of the names of all such tensors."""
 
+_SINGLE_DIGITS: Final = frozenset(
+    ("codeshell", "command-r", "exaone", "minerva-7b", "refact", "smollm", "starcoder")
+)
+"""Names in ``tokenizer.ggml.pre`` for which llama.cpp splits off each digit, then as GPT-2 does."""
+_AS_GPT2: Final = frozenset(
+    ("exaone4", "gpt-2", "granite-docling", "jais", "mpt", "olmo", "phi-2", "trillion")
+)
+"""Names for which it splits as GPT-2 does."""
+_WHOLE_WORDS: Final = frozenset(
+    (
+        "falcon-h1",
+        "falcon3",
+        "lfm2",
+        "llama-bpe",
+        "llama-v3",
+        "llama3",
+        "midm-2.0",
+        "pixtral",
+        "tekken",
+    )
+)
+"""Names for which a word that is a token stays whole, whatever merges would make of it."""
+
 
 class ConversionRefused(Exception):
     """The file cannot be converted; the message is one sentence."""
@@ -38,9 +63,10 @@ def convert(file: Path, folder: Path) -> None:
 
     Raises:
         ConversionRefused: the file is not a GGUF file, its architecture or the way in which it
-            scales positions is not known, or its tokenizer has no chat template.
+            scales positions or splits text is not known, or its tokenizer has no chat template.
     """
     import torch
+    from gguf import GGUFReader
 
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch:
         written = Path(scratch) / "model"
@@ -49,7 +75,9 @@ def convert(file: Path, folder: Path) -> None:
             raise ConversionRefused(
                 f"{file.name} has no chat template: take the file of an instruction-tuned model"
             )
-        _restore_position_scaling(file, model.config)
+        reader = GGUFReader(file)
+        _restore_split(file, reader.fields, tokenizer)
+        _restore_position_scaling(file, reader, model.config)
         model.to(torch.bfloat16).save_pretrained(written, max_shard_size=SHARD_SIZE)
         tokenizer.save_pretrained(written)
         written.rename(folder)
@@ -74,21 +102,60 @@ def _load(file: Path) -> tuple[Any, Any]:
     return tokenizer, model
 
 
-def _restore_position_scaling(file: Path, config: Any) -> None:
+def _restore_split(file: Path, fields: Mapping[str, Any], tokenizer: Any) -> None:
+    """Let ``tokenizer`` split text before it merges bytes as the file says.
+
+    transformers splits as GPT-2 does where it does not know the name of a split, and merges words
+    that are tokens by themselves. Other tokens than the model has learned follow, such as two line
+    feeds instead of one token before a digit.
+
+    Raises:
+        ConversionRefused: the file does not name its split, or it is not known here either.
+    """
+    from tokenizers import pre_tokenizers
+
+    backend = tokenizer.backend_tokenizer
+    if fields["tokenizer.ggml.model"].contents() != "gpt2":
+        return  # the name of GGUF for byte-level tokens; others are split by transformers alone
+    named = fields.get("tokenizer.ggml.pre")
+    name = named.contents() if named is not None else ""
+    if name in _WHOLE_WORDS:
+        backend.model.ignore_merges = True
+    split = json.loads(backend.to_str())["pre_tokenizer"] or {}
+    if not (split.get("type") == "ByteLevel" and split["use_regex"]):
+        return  # transformers knows the split
+    if name in _SINGLE_DIGITS:
+        backend.pre_tokenizer = pre_tokenizers.Sequence(
+            [
+                pre_tokenizers.Digits(individual_digits=True),
+                pre_tokenizers.ByteLevel(add_prefix_space=False),
+            ]
+        )
+    elif name not in _AS_GPT2:
+        why = (
+            f"splits text in the way {name!r}, which transformers does not read"
+            if name
+            else "does not say how it splits text (tokenizer.ggml.pre)"
+        )
+        raise ConversionRefused(
+            f"{file.name} {why}: push the model's folder with safetensors files, or its id on the "
+            "hub"
+        )
+
+
+def _restore_position_scaling(file: Path, reader: Any, config: Any) -> None:
     """Put the scaling of rotary positions into ``config``, where transformers has left it out.
 
     Raises:
         ConversionRefused: the positions are scaled in another way than those of Llama 3.1.
     """
     import numpy as np
-    from gguf import GGUFReader
 
     rope = getattr(config, "rope_parameters", None) or {}
     # Models with several kinds of attention have such a table for each of them.
     tables = [table for table in rope.values() if isinstance(table, dict)] or [rope]
     if any(table.get("rope_type", "default") != "default" for table in tables):
         return  # transformers knows the scaling of this architecture
-    reader = GGUFReader(file)
     architecture = reader.fields["general.architecture"].contents()
     kind = reader.fields.get(f"{architecture}.rope.scaling.type")
     scaling = {

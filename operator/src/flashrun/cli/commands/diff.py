@@ -52,7 +52,7 @@ async def _diff(
             await deleted_runs.find_run(session, first),
             await deleted_runs.find_run(session, second),
         ]
-    for run in runs:
+    for run in {run.name: run for run in runs}.values():
         if run.status.resolved is None:
             terminal.say(f"note: the platform has chosen nothing for {run.name} yet")
     differing = differences(*map(flat_settings, runs))
