@@ -9,6 +9,7 @@ import pytest
 
 from flashrun.api import names
 from flashrun.api.exits import Exit
+from flashrun.api.reasons import Reason
 from flashrun.api.records import Batching, Heartbeat, MetricsRow
 from flashrun.api.trainer_choices import Layout
 from flashrun.store import Store
@@ -252,6 +253,34 @@ def test_a_gpu_that_runs_out_of_memory_keeps_what_was_learned_and_says_what_to_l
     assert "train.max_length" in pod.termination.hint
     assert (pod.termination.peak_memory_bytes or 0) > 1 << 20
     assert pod.steps() == [(1, 3)]
+
+
+def test_a_step_whose_loss_is_lost_with_another_rank_is_trained_again(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+):
+    """Ranks gather the loss after the step: a rank that is killed in between takes it along."""
+    from trl import SFTTrainer
+
+    from flashrun_trainer.pod.trainer_errors import TrainerError
+
+    log_and_save = SFTTrainer._maybe_log_save_evaluate
+
+    def cut_off(trainer: SFTTrainer, *rest: Any, **more: Any) -> Any:
+        if trainer.state.global_step == 6:
+            raise TrainerError(Exit.TEMPORARY, Reason.NCCL_FAILED, "a peer has gone", "")
+        return log_and_save(trainer, *rest, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SFTTrainer, "_maybe_log_save_evaluate", cut_off)
+        pod = workshop.pod(resolved("sft", max_steps=8, save_every=4))
+        assert pod.train() == Exit.TEMPORARY
+    assert pod.steps() == [(1, 4)]
+    pod = pod.next()
+    assert pod.train() == Exit.DONE
+    assert [(row.step, row.attempt) for row in pod.metrics] == [
+        *((step, 1) for step in range(1, 5)),
+        *((step, 2) for step in range(5, 9)),
+    ]
 
 
 def test_of_the_metrics_only_the_last_row_stays_in_memory():

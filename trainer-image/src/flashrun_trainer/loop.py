@@ -68,6 +68,8 @@ class TrainingCallback(TrainerCallback):
         """Open while the last whole step is what the model and the optimizer hold."""
         self._objects: TrainingObjects | None = None
         self._whole: WholeStep | None = None
+        self._logged = 0
+        """Newest step whose loss is known: the ranks have gathered it after the step."""
         self._evaluating: int | None = None
         """Step whose evaluation has begun and not ended."""
         self.resumed_from: Path | None = None
@@ -184,6 +186,7 @@ class TrainingCallback(TrainerCallback):
         del state.log_history[:-1]  # TRL would keep every step, in memory and in every save
         if "loss" not in logs:
             return  # the summary that TRL logs after training
+        self._logged = state.global_step
         for name in ("loss", "grad_norm"):
             value = logs.get(name)
             if value is not None and (
@@ -229,6 +232,10 @@ class TrainingCallback(TrainerCallback):
         """
         whole, objects = self._whole, self._objects
         if whole is None or objects is None or whole.step <= self.last_saved_step:
+            return self.last_saved_step
+        if whole.step > self._logged:
+            # Another rank was lost right after the step. A resume from it would lack its row.
+            log.warning("step %d is not saved: its loss is not known", whole.step)
             return self.last_saved_step
         if not objects.weights_are_finite() and (
             error := divergence_error("a weight", math.nan, whole.step)
