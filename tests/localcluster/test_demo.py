@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from localcluster import demo
+from localcluster import demo, real_model
 from localcluster.cluster_kind import ClusterKind
 from localcluster.lifecycle import DevCluster
 from localcluster.steps import FatalError, Step, StepRunner
@@ -97,7 +97,8 @@ def test_the_real_model_is_trained_by_sft_and_then_by_grpo_from_its_adapter(
     lines, said = flash.lines(), capsys.readouterr().out
 
     assert lines[:4] == [
-        "flash model push /cache/model --id HuggingFaceTB/SmolLM2-135M-Instruct --revision 1",
+        "flash model push /cache/model --id HuggingFaceTB/SmolLM2-135M-Instruct "
+        f"--revision {real_model.REVISION}",
         "flash env push examples/arithmetic --name examples/arithmetic",
         "flash train examples/arithmetic/configs/sft.toml",
         "flash train examples/arithmetic/configs/rl.toml "
