@@ -55,8 +55,11 @@ def test_the_base_install_imports_neither_kopf_nor_torch() -> None:
     assert not loaded & {"kopf", "prometheus_client", "torch", "transformers", "trl", "peft"}
 
 
-@pytest.mark.parametrize("module", ["flashrun.api.resource", "flashrun.plan.decide"])
-def test_the_contract_and_the_decisions_load_no_client(module) -> None:
+@pytest.mark.parametrize(
+    "module",
+    ["flashrun.api.resource", "flashrun.plan.decide", "flashrun_trainer.env_check_process"],
+)
+def test_contract_decisions_and_checks_load_no_client(module) -> None:
     assert not _loaded_after(f"import {module}") & {"kubernetes", "minio", "kopf"}
 
 

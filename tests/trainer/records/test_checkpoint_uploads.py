@@ -1,8 +1,6 @@
 """Which checkpoint a run resumes from, and how checkpoints are uploaded."""
 
-import errno
 import json
-import os
 import shutil
 import time
 from collections.abc import Iterator
@@ -330,20 +328,6 @@ def test_a_published_config_names_the_base_model_and_keeps_its_task_unless_it_na
         "task_type": None if mapping else "CAUSAL_LM",
         "target_modules": ["q_proj", "v_proj"],
     }
-
-
-def test_a_file_system_without_hard_links_gets_copies(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    def refuse(*_: object) -> None:
-        raise OSError(errno.EXDEV, "Invalid cross-device link")
-
-    monkeypatch.setattr(os, "link", refuse)
-    taken = checkpoint_uploads.take_snapshot(
-        saved(tmp_path, 3), tmp_path / "outbox", 3, "base/model"
-    )
-    assert (taken.adapter / "adapter/adapter_model.safetensors").read_bytes() == b"\3" * 64
-    assert (taken.state / "state/optimizer.pt").read_bytes() == b"o" * 64
 
 
 def test_a_state_is_committed_after_the_history_up_to_it(bench: Bench):

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from flashrun.api.exits import Exit
 from flashrun.api.reasons import Reason
@@ -39,13 +39,15 @@ from flashrun_trainer.data.tool_definitions import Tool
 from flashrun_trainer.data.unread_keys import unread_row_remark
 from flashrun_trainer.data.verifiers_entry import verifiers_entry
 from flashrun_trainer.pod.distributed import ProcessGroup
-from flashrun_trainer.pod.mounts import PodMounts
 from flashrun_trainer.pod.trainer_errors import (
     InterruptedBeforeTraining,
     TrainerError,
     error_text,
     format_error,
 )
+
+if TYPE_CHECKING:  # it brings the client for storage, of which flash env test has no use
+    from flashrun_trainer.pod.mounts import PodMounts
 
 log = logging.getLogger(__name__)
 
@@ -294,7 +296,7 @@ class Environment:
 
 
 def load(
-    pod: PodMounts, spec: ResolvedEnvironment, process_group: ProcessGroup = _ONE_PROCESS
+    pod: "PodMounts", spec: ResolvedEnvironment, process_group: ProcessGroup = _ONE_PROCESS
 ) -> Environment:
     """Import the environment and read its examples.
 

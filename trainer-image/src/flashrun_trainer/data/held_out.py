@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from flashrun.api.config import Algorithm
 from flashrun.api.exits import Exit
@@ -26,9 +26,11 @@ from flashrun_trainer.data.messages import is_learnable
 from flashrun_trainer.data.prompts import Prompt, make_prompt
 from flashrun_trainer.data.random_stream import RandomStream
 from flashrun_trainer.pod.distributed import ProcessGroup
-from flashrun_trainer.pod.mounts import PodMounts
+from flashrun_trainer.pod.hard_links import link_or_copy
 from flashrun_trainer.pod.trainer_errors import TrainerError
-from flashrun_trainer.records.checkpoint_uploads import link_or_copy
+
+if TYPE_CHECKING:  # it brings the client for storage, of which flash env test has no use
+    from flashrun_trainer.pod.mounts import PodMounts
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +72,7 @@ class HeldOut:
 
 
 def load(
-    pod: PodMounts, run: ResolvedRun, environment: Environment, process_group: ProcessGroup
+    pod: "PodMounts", run: ResolvedRun, environment: Environment, process_group: ProcessGroup
 ) -> HeldOutSplit:
     """Load the environment with the held-out split, if the package has it.
 

@@ -13,7 +13,6 @@ from when both markers exist; by then the run's history has been uploaded up to 
 import contextlib
 import json
 import logging
-import os
 import shutil
 import threading
 import time
@@ -28,6 +27,7 @@ from flashrun.api import names
 from flashrun.api.records import CheckpointEvaluation, FileEntry, Manifest
 from flashrun.store import Store
 from flashrun.store_errors import Corrupt, KeyExists, KeyNotFound, StoreError
+from flashrun_trainer.pod.hard_links import link_or_copy
 from flashrun_trainer.pod.trainer_errors import TrainerError, classify
 from flashrun_trainer.records.attempts import ClaimedAttempt
 
@@ -185,14 +185,6 @@ def _link(source: Path, target: Path, patterns: tuple[str, ...]) -> None:
     for pattern in patterns:
         for path in source.glob(pattern):
             link_or_copy(path, target / path.name)
-
-
-def link_or_copy(path: str | Path, target: str | Path) -> None:
-    """Hard-link ``path`` to ``target``, or copy it where the file system has no hard links."""
-    with contextlib.suppress(OSError):
-        os.link(path, target)
-        return
-    shutil.copyfile(path, target)
 
 
 @dataclass
