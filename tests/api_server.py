@@ -17,6 +17,7 @@ from localcluster.pki import Authority
 VERSIONS = {
     "flashrun": f"apis/{names.API_VERSION}",
     "deployment": "apis/apps/v1",
+    "lease": "apis/coordination.k8s.io/v1",
     **dict.fromkeys(("configmap", "namespace", "pod", "secret", "service"), "api/v1"),
 }
 """Where each kind is served."""

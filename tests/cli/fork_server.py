@@ -80,12 +80,11 @@ def become(command: dict[str, Any], streams: list[int], implied: dict[str, str])
     for number, stream in enumerate(streams):
         os.dup2(stream, number)
         os.close(stream)
+    for number in command["closed"]:
+        os.close(number)
+    encoding = command["variables"].get("PYTHONIOENCODING")
     for number, name in enumerate(("stdin", "stdout", "stderr")):
-        # New objects, which know what they lead to, with the settings of those of a new process.
-        old: TextIO = getattr(sys, name)
-        settings = {"encoding": old.encoding, "errors": old.errors, "closefd": False}
-        new = open(number, old.mode, **settings)  # noqa: SIM115
-        new.reconfigure(line_buffering=old.line_buffering)
+        new = stream_like(getattr(sys, name), number, encoding)
         setattr(sys, name, new)
         setattr(sys, f"__{name}__", new)
     os.chdir(command["folder"])
@@ -93,6 +92,19 @@ def become(command: dict[str, Any], streams: list[int], implied: dict[str, str])
     os.environ.update(implied | command["variables"])
     sys.path.insert(0, command["folder"])
     sys.argv = command["words"]
+
+
+def stream_like(old: TextIO, number: int, encoding: str | None) -> TextIO | None:
+    """Return a stream that knows what it leads to, with the settings of those of a new process."""
+    try:
+        os.fstat(number)
+    except OSError:  # it is closed
+        return None
+    errors = old.errors if encoding is None or number == 2 else "strict"
+    settings = {"encoding": encoding or old.encoding, "errors": errors, "closefd": False}
+    new: TextIO = open(number, old.mode, **settings)  # noqa: SIM115
+    new.reconfigure(line_buffering=old.line_buffering)  # type: ignore[attr-defined]
+    return new
 
 
 def end(command: Callable[[], None]) -> NoReturn:
@@ -114,8 +126,8 @@ def end(command: Callable[[], None]) -> NoReturn:
         print(code, file=sys.stderr)
         code = 1
     try:
-        sys.stdout.flush()
-        sys.stderr.flush()
+        for stream in filter(None, (sys.stdout, sys.stderr)):
+            stream.flush()
     except OSError:
         code = 120  # what Python ends with then
     os._exit(code or 0)

@@ -20,11 +20,48 @@ import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from enum import Enum
 from pathlib import Path
 
 SERVER = Path(__file__).with_name("fork_server.py")
-AT_START = re.compile(r"PYTHON(?!PATH$)|LANG|LC_|LD_")
+AT_START = re.compile(r"PYTHON(?!PATH$|IOENCODING$)|LANG|LC_|LD_")
 """Variables that a process reads when it starts, which a fork does not."""
+
+
+class Redirection(Enum):
+    """Where a stream of a command leads, if not into a pipe that is read."""
+
+    CLOSED = "nowhere"
+    FULL = "to a full disk"
+    UNREAD = "into a pipe that nobody reads"
+
+    def open(self) -> int:
+        """Return a descriptor that leads there; raises ``ValueError`` if nothing does."""
+        if self is Redirection.FULL:
+            return os.open("/dev/full", os.O_WRONLY)
+        if self is Redirection.UNREAD:
+            reader, writer = os.pipe()
+            os.close(reader)
+            return writer
+        raise ValueError(f"a stream that leads {self.value} has no descriptor")
+
+
+Redirected = Mapping[int, Redirection]
+"""Number of a stream → where it leads."""
+
+
+def closed_streams(redirected: Redirected) -> list[int]:
+    """Return the numbers of the streams that are closed."""
+    return [number for number, target in redirected.items() if target is Redirection.CLOSED]
+
+
+def opened_streams(redirected: Redirected) -> dict[int, int]:
+    """Return a descriptor for each stream that is not closed; the caller closes it."""
+    return {
+        number: target.open()
+        for number, target in redirected.items()
+        if target is not Redirection.CLOSED
+    }
 
 
 class ForkServer:
@@ -56,6 +93,7 @@ class ForkServer:
         folder: Path,
         stdin: str | None,
         seconds: float,
+        redirected: Redirected,
     ) -> subprocess.CompletedProcess[str]:
         """Run a command as ``subprocess.run`` would.
 
@@ -69,7 +107,13 @@ class ForkServer:
                 f"a fork reads {', '.join(unread) or 'another PYTHONPATH'} too late: "
                 "call the command by Shell.in_new_process"
             )
-        command = {"words": words, "variables": dict(variables), "folder": str(folder)}
+        command = {
+            "words": words,
+            "variables": dict(variables),
+            "folder": str(folder),
+            "closed": closed_streams(redirected),
+        }
+        encoding = variables.get("PYTHONIOENCODING")
         with ExitStack() as theirs, ThreadPoolExecutor(3) as pool:
             # The last to be left: with its other ends closed, all pipes come to an end.
             if stdin is None:
@@ -82,12 +126,15 @@ class ForkServer:
             descriptors = [given, printed, told, ending]
             for descriptor in descriptors:
                 theirs.callback(os.close, descriptor)
+            for number, descriptor in opened_streams(redirected).items():
+                theirs.callback(os.close, descriptor)
+                descriptors[number] = descriptor
             socket.send_fds(self._commands, [json.dumps(command).encode()], descriptors)
             theirs.close()
             if stdin is not None:
                 pool.submit(_write, giving, stdin)
             end = time.monotonic() + seconds
-            answers = [pool.submit(_read, stream, end) for stream in (out, err)]
+            answers = [pool.submit(_read, stream, end, encoding) for stream in (out, err)]
             with open(ended, "rb", buffering=0) as report:
                 process = _number(report.read(4))
                 if not select.select([report], [], [], seconds)[0]:
@@ -115,13 +162,13 @@ def fork_server(python_path: str) -> ForkServer:
     return server
 
 
-def _read(descriptor: int, end: float) -> str | None:
+def _read(descriptor: int, end: float, encoding: str | None) -> str | None:
     """Return what a command prints; None if a process that it has left keeps the pipe open."""
     data = bytearray()
     with open(descriptor, "rb", buffering=0) as stream:
         while select.select([stream], [], [], max(0.0, end - time.monotonic()))[0]:
             if not (part := stream.read(1 << 16)):
-                return io.TextIOWrapper(io.BytesIO(data)).read()
+                return io.TextIOWrapper(io.BytesIO(data), encoding).read()
             data += part
     return None
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from flashrun import __version__
@@ -17,7 +18,7 @@ from flashrun.api.platform import Platform, Pool, StorageSettings, TrainerSettin
 from flashrun.api.public import FILE, PublicPlatform
 from flashrun.store import Store
 from tests.api_server import api_server
-from tests.cli.forked_commands import fork_server
+from tests.cli.forked_commands import Redirected, closed_streams, fork_server, opened_streams
 from tests.servers import kubectl
 
 ROOT = Path(__file__).parents[2]
@@ -45,6 +46,10 @@ WARM_START = REFERENCE.replace("lora_rank = 32\n", "")
 SERVER_DRY_RUN = ("train", "config.toml", "--dry-run", "--server")
 
 
+UNTOUCHED: Redirected = MappingProxyType({})
+"""All streams are pipes that are read."""
+
+
 @dataclass(frozen=True)
 class Shell:
     """A folder with a shell in it; ``variables`` are what the user exported."""
@@ -53,25 +58,40 @@ class Shell:
     kubeconfig: Path | None = None
     variables: dict[str, str] = field(default_factory=dict)
 
-    def __call__(self, *words: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
+    def __call__(
+        self, *words: str, stdin: str | None = None, redirected: Redirected = UNTOUCHED
+    ) -> subprocess.CompletedProcess[str]:
         """Run a command in a fork of a process that has imported the command line."""
         server = fork_server(PYTHON_PATH)
-        return server.run([MAIN, *words], self.environment, self.folder, stdin, SECONDS)
+        return server.run([MAIN, *words], self.environment, self.folder, stdin, SECONDS, redirected)
 
     def in_new_process(
-        self, *words: str, stdin: str | None = None
+        self, *words: str, stdin: str | None = None, redirected: Redirected = UNTOUCHED
     ) -> subprocess.CompletedProcess[str]:
         """Run a command in a process that starts anew: for tests of what happens at its start."""
-        return subprocess.run(
-            self.argv(*words),
-            env=self.environment,
-            cwd=self.folder,
-            input=stdin,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=SECONDS,
-        )
+        opened, closed = opened_streams(redirected), closed_streams(redirected)
+
+        def close() -> None:
+            for number in closed:
+                os.close(number)
+
+        try:
+            return subprocess.run(
+                self.argv(*words),
+                env=self.environment,
+                cwd=self.folder,
+                input=stdin,
+                stdout=opened.get(1, subprocess.PIPE),
+                stderr=opened.get(2, subprocess.PIPE),
+                encoding=self.environment.get("PYTHONIOENCODING"),
+                text=True,
+                check=False,
+                timeout=SECONDS,
+                preexec_fn=close if closed else None,
+            )
+        finally:
+            for descriptor in opened.values():
+                os.close(descriptor)
 
     def argv(self, *words: str) -> Sequence[str]:
         return [sys.executable, "-m", "flashrun.cli.main", *words]

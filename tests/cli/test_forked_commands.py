@@ -9,10 +9,12 @@ from dataclasses import replace
 import pytest
 
 from tests.cli import forked_commands
+from tests.cli.forked_commands import Redirected, Redirection
 from tests.cli.shell import PYTHON_PATH, REFERENCE, Shell
 
 COMMANDS: list[tuple[str, str | None, dict[str, str]]] = [
     ("--help", None, {"COLUMNS": "40"}),
+    ("env --help", None, {"PYTHONIOENCODING": "ascii"}),
     ("train", None, {}),
     ("train config.toml --dry-run -o json", None, {}),
     ("train - --dry-run", REFERENCE.replace("# ", "# \N{CHECK MARK}"), {}),
@@ -47,6 +49,29 @@ def test_a_fork_prints_writes_and_ends_as_a_new_process(shell: Shell) -> None:
     assert made == known != set()
 
 
+REDIRECTED: list[tuple[str, Redirected]] = [
+    *((words, {1: Redirection.FULL}) for words in ("--help", "version", "schema", "train")),
+    ("models --offline", {2: Redirection.FULL}),
+    ("version", dict.fromkeys((1, 2), Redirection.FULL)),
+    *((words, {1: Redirection.UNREAD}) for words in ("--help", "schema", "explain stepz")),
+    ("version", {1: Redirection.CLOSED}),
+    *((words, dict.fromkeys(range(3), Redirection.CLOSED)) for words in ("--help", "train")),
+]
+"""What is typed, and where its streams lead."""
+
+
+@pytest.mark.parametrize(("words", "redirected"), REDIRECTED)
+def test_a_fork_has_streams_as_a_new_process(
+    shell: Shell, words: str, redirected: Redirected
+) -> None:
+    done = shell(*words.split(), redirected=redirected)
+    expected = shell.in_new_process(*words.split(), redirected=redirected)
+
+    assert done.returncode == expected.returncode
+    # A stream that leads elsewhere has nothing to read.
+    assert (done.stdout, done.stderr) == (expected.stdout or "", expected.stderr or "")
+
+
 def test_a_fork_leaves_nothing_to_the_next_one(shell: Shell) -> None:
     with_help = shell("--help")
     shell("env", "setup", "new")
@@ -55,7 +80,7 @@ def test_a_fork_leaves_nothing_to_the_next_one(shell: Shell) -> None:
     assert shell("--help").stdout == with_help.stdout
 
 
-@pytest.mark.parametrize("name", ["PYTHONIOENCODING", "PYTHONPATH", "LC_ALL", "LANG"])
+@pytest.mark.parametrize("name", ["PYTHONUTF8", "PYTHONPATH", "LC_ALL", "LANG"])
 def test_what_only_a_new_process_reads_is_refused(shell: Shell, name: str) -> None:
     with pytest.raises(ValueError, match="in_new_process"):
         replace(shell, variables={name: "other"})("version")
@@ -71,7 +96,7 @@ def test_a_command_that_does_not_end_is_ended(
         forked_commands.os, "kill", lambda process, code: (killed.append(code), kill(process, code))
     )
     with pytest.raises(subprocess.TimeoutExpired):
-        server.run(["flash", "version"], shell.environment, shell.folder, None, 0)
+        server.run(["flash", "version"], shell.environment, shell.folder, None, 0, {})
 
     assert killed == [signal.SIGKILL]
 
@@ -96,7 +121,7 @@ def test_a_command_whose_child_keeps_its_streams_is_not_waited_for_without_end(
     later.start()
     try:
         with pytest.raises(subprocess.TimeoutExpired):
-            server.run(["flash", "version"], shell.environment, shell.folder, None, 2)
+            server.run(["flash", "version"], shell.environment, shell.folder, None, 2, {})
     finally:
         later.cancel()
         close()

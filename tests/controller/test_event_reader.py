@@ -1,6 +1,7 @@
 """Few objects that wait are asked about one by one, many with one list."""
 
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -113,7 +114,6 @@ async def test_a_list_that_fails_is_not_tried_again_by_each_run() -> None:
 
 
 async def test_however_many_events_there_are_few_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(event_reader, "SUBJECTS_LIMIT", 2)
     monkeypatch.setattr(event_reader, "SUBJECT_EVENTS", 2)
     monkeypatch.setattr(event_reader, "LISTED_LIMIT", 6)
     reading = Reading()
@@ -121,8 +121,30 @@ async def test_however_many_events_there_are_few_are_kept(monkeypatch: pytest.Mo
         event("run", "not about a pod", kind="FlashRun"),
         *(event("uid-0", f"number {second}", second) for second in (3, 1, 2)),
         event("uid-1", "kept"),
-        event("uid-2", "one object too many"),
+        event("uid-2", "kept, too"),
         event("uid-1", "behind the limit"),
     ]
     found = await reading.words(*MANY)
-    assert found == [["number 3", "number 2"], ["kept"], [], [], []]
+    assert found == [["number 3", "number 2"], ["kept"], ["kept, too"], [], []]
+
+
+async def test_of_objects_that_nobody_has_asked_about_only_young_events_are_kept(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Events stay for an hour: most are about objects that have ended."""
+    monkeypatch.setattr(event_reader, "YOUNG", timedelta(seconds=10))
+    monkeypatch.setattr(event_reader, "OTHERS_LIMIT", 2)
+    reading = Reading()
+    reading.api.events.append(event("first", "the newest of the first list", 50))
+    await reading.words(*MANY)
+    reading.api.events += [
+        event("old", "ended long ago", 30),
+        *(event(f"new-{number}", f"of new-{number}", 55) for number in range(3)),
+    ]
+    reading.clock.now += FRESH_SECONDS
+    assert await reading.words(*MANY) == [[f"of {uid}"] for uid in MANY]
+    assert await reading.words("old", "new-0", "first", "new-1", "new-2") == [
+        *([], ["of new-0"]),
+        *(["the newest of the first list"], [], []),
+    ]
+    assert reading.api.whole == 2

@@ -11,13 +11,20 @@ from localcluster.steps import FatalError, StepRunner
 pytestmark = pytest.mark.api  # it builds programs, which takes seconds
 
 
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory):
+    """What Go has compiled of its own library: the same for all tests."""
+    return tmp_path_factory.mktemp("go-build")
+
+
 @pytest.fixture
-def sources(tmp_path, monkeypatch):
-    """A copy of the smallest program's sources, and an empty cache."""
+def sources(tmp_path, compiled, monkeypatch):
+    """A copy of the smallest program's sources, and an empty cache of programs."""
     copy = tmp_path / "go"
     shutil.copytree(toolchain.GO_SOURCES / "pause", copy / "pause")
     monkeypatch.setattr(toolchain, "GO_SOURCES", copy)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("GOCACHE", str(compiled))
     return copy / "pause"
 
 

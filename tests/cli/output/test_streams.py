@@ -1,8 +1,6 @@
 """Whatever standard output and error lead to, a command ends with its exit code and a sentence."""
 
-import os
 import re
-import subprocess
 from dataclasses import replace
 from itertools import count
 from typing import NamedTuple
@@ -14,6 +12,7 @@ from flashrun.cli.output.failure import ExitCode
 from tests.cli.app import COMMANDS
 from tests.cli.finished_run import FinishedRun
 from tests.cli.following import Terminal
+from tests.cli.forked_commands import Redirected, Redirection
 from tests.cli.shell import Shell
 
 _numbers = count(1)
@@ -40,6 +39,8 @@ class Typed(NamedTuple):
     words: list[str]
     code: ExitCode
     answers: bool
+    anew: bool
+    """Whether its process starts anew, and what Python does at its start is tried, too."""
 
 
 ANYWHERE = [
@@ -153,7 +154,7 @@ def typed(request: pytest.FixtureRequest, shell: Shell) -> Typed:
     command: Command = request.param
     if command.in_cluster:
         return in_cluster(command, request.getfixturevalue("finished_run"))
-    return Typed(shell, command.words.split(), command.code, command.answers)
+    return Typed(shell, command.words.split(), command.code, command.answers, anew=True)
 
 
 def in_cluster(command: Command, run: FinishedRun) -> Typed:
@@ -168,43 +169,40 @@ def in_cluster(command: Command, run: FinishedRun) -> Typed:
         assert done.returncode == 0, done.stderr
     if command.words == "doctor":  # an operator that is silent for minutes is a failure
         run.served.publish_address(models_namespace=run.served.namespace)
-    return Typed(run.served.flash, words, command.code, command.answers)
+    return Typed(run.served.flash, words, command.code, command.answers, anew=False)
 
 
-def end(typed: Typed, redirections: str, **variables: str) -> tuple[int, str]:
-    """Run ``flash`` with streams as a shell redirects them; return exit code and what is left."""
+EVERY = dict.fromkeys(range(3), Redirection.CLOSED)
+
+
+def end(typed: Typed, redirected: Redirected, **variables: str) -> tuple[int, str]:
+    """Run ``flash`` with streams that lead elsewhere; return exit code and what is left."""
     shell = replace(typed.shell, variables={**typed.shell.variables, **variables})
-    done = subprocess.run(
-        ["sh", "-c", f'exec "$@" {redirections}', "sh", *shell.argv(*typed.words)],
-        env=shell.environment,
-        cwd=shell.folder,
-        capture_output=True,
-        check=False,
-        timeout=120,
-    )
-    printed = (done.stdout + done.stderr).decode(variables.get("PYTHONIOENCODING", "utf-8"))
+    run = shell.in_new_process if typed.anew else shell
+    done = run(*typed.words, redirected=redirected)
+    printed = (done.stdout or "") + (done.stderr or "")
     assert "Traceback" not in printed
     assert "Exception ignored" not in printed
     return done.returncode, printed
 
 
 def test_closed_streams_change_nothing(typed: Typed) -> None:
-    assert end(typed, "<&- >&- 2>&-")[0] == typed.code
+    assert end(typed, EVERY)[0] == typed.code
 
 
 @ANYWHERE_ONLY
 def test_a_closed_answer_changes_nothing(typed: Typed) -> None:
-    assert end(typed, ">&-")[0] == typed.code
+    assert end(typed, {1: Redirection.CLOSED})[0] == typed.code
 
 
 @ANYWHERE_ONLY
 def test_a_full_disk_below_standard_error_changes_nothing(typed: Typed) -> None:
-    assert end(typed, "2>/dev/full")[0] == typed.code
+    assert end(typed, {2: Redirection.FULL})[0] == typed.code
 
 
 def test_a_full_disk_below_the_answer_is_named(typed: Typed) -> None:
     lost = typed.code is ExitCode.OK and typed.answers
-    ending, printed = end(typed, ">/dev/full")
+    ending, printed = end(typed, {1: Redirection.FULL})
 
     assert ending == (ExitCode.RUN_FAILED if lost else typed.code)
     assert ("error: No space left on device\n" in printed) == lost
@@ -213,33 +211,20 @@ def test_a_full_disk_below_the_answer_is_named(typed: Typed) -> None:
 @ANYWHERE_ONLY
 def test_full_disks_below_both_leave_the_exit_code(typed: Typed) -> None:
     lost = typed.code is ExitCode.OK and typed.answers
+    full = dict.fromkeys((1, 2), Redirection.FULL)
 
-    assert end(typed, ">/dev/full 2>/dev/full")[0] == (ExitCode.RUN_FAILED if lost else typed.code)
+    assert end(typed, full)[0] == (ExitCode.RUN_FAILED if lost else typed.code)
 
 
 def test_a_reader_who_has_enough_is_not_an_error(typed: Typed) -> None:
-    reader, writer = os.pipe()
-    os.close(reader)
-    with os.fdopen(writer, "w") as nobody:
-        done = subprocess.run(
-            typed.shell.argv(*typed.words),
-            env=typed.shell.environment,
-            cwd=typed.shell.folder,
-            stdout=nobody,
-            stderr=subprocess.PIPE,
-            text=True,
-            check=False,
-        )
-
-    assert done.returncode == typed.code
-    assert "Traceback" not in done.stderr
+    assert end(typed, {1: Redirection.UNREAD})[0] == typed.code
 
 
 @pytest.mark.parametrize(("encoding", "columns"), [("ascii", "34"), ("cp1252", "80")])
 def test_a_pipe_of_another_encoding_gets_what_it_can(
     typed: Typed, encoding: str, columns: str
 ) -> None:
-    ending, printed = end(typed, "", PYTHONIOENCODING=encoding, COLUMNS=columns)
+    ending, printed = end(typed, {}, PYTHONIOENCODING=encoding, COLUMNS=columns)
 
     assert ending == typed.code
     assert "\x1b" not in printed

@@ -8,10 +8,11 @@ When many objects wait, one list therefore answers for all of them.
 import asyncio
 import time
 from collections.abc import Callable, Collection
+from datetime import timedelta
 from typing import Final
 
 from flashrun.cluster import Cluster
-from flashrun.plan.notices import newest_time, read_notices
+from flashrun.plan.notices import EPOCH, newest_time, read_notices
 from flashrun.plan.types import Notice, Object
 
 EVENTS_LIMIT: Final = 32
@@ -25,8 +26,12 @@ SHARE: Final = 20.0
 LISTED_PAGE: Final = 250
 LISTED_LIMIT: Final = 20_000
 """Most Events of a namespace that are read at once."""
-SUBJECTS_LIMIT: Final = 2_000
-"""Most objects of a namespace about which Events are kept."""
+OTHERS_LIMIT: Final = 500
+"""Most objects about which Events are kept though nobody has asked about them yet."""
+YOUNG: Final = timedelta(seconds=60)
+"""How much older than the newest Event of the list before theirs may be. The API server keeps
+Events for an hour, and most are about objects that have ended.
+"""
 SUBJECT_EVENTS: Final = 8
 """Most Events about each of them that are kept: the newest."""
 _ASKED_SECONDS: Final = 60.0
@@ -41,6 +46,8 @@ class _Namespace:
         """Uid of an object that waits → when it was last asked about."""
         self.found: dict[str, tuple[Notice, ...]] = {}
         self.valid_until = float("-inf")
+        self.newest = EPOCH
+        """When the newest Event of the last list was reported."""
 
 
 class EventReader:
@@ -83,16 +90,24 @@ class EventReader:
 
     async def _read_all(self, namespace: str, known: _Namespace) -> None:
         began, number = self._clock(), 0
-        found: dict[str, list[Object]] = {}
+        asked: dict[str, list[Object]] = {}
+        others: dict[str, list[Object]] = {}
+        young, newest = known.newest - YOUNG, known.newest
         try:
             async for event in self._cluster.each("Event", namespace, LISTED_PAGE):
                 number += 1
-                subject = event.get("involvedObject") or {}
+                subject, reported = event.get("involvedObject") or {}, newest_time(event)
+                newest = max(newest, reported)
                 if subject.get("kind") in ("Job", "Pod"):
-                    _keep(found, str(subject.get("uid") or ""), event)
+                    uid = str(subject.get("uid") or "")
+                    if uid in known.asked:
+                        _keep(asked, uid, event)
+                    elif reported > young and (uid in others or len(others) < OTHERS_LIMIT):
+                        _keep(others, uid, event)
                 if number >= LISTED_LIMIT:
                     break
-            known.found = {uid: read_notices(events) for uid, events in found.items()}
+            known.found = {uid: read_notices(kept) for uid, kept in (others | asked).items()}
+            known.newest = newest
         finally:  # a list that fails is not tried again by each of the others
             ended = self._clock()
             known.valid_until = ended + max(FRESH_SECONDS, SHARE * (ended - began))
@@ -100,8 +115,6 @@ class EventReader:
 
 def _keep(found: dict[str, list[Object]], uid: str, event: Object) -> None:
     """Keep an Event among the newest ones about its object."""
-    if uid not in found and len(found) >= SUBJECTS_LIMIT:
-        return
     events = found.setdefault(uid, [])
     events.append(event)
     if len(events) > SUBJECT_EVENTS:

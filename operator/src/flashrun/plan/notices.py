@@ -21,7 +21,7 @@ FAILED_CREATE: Final = "FailedCreate"
 _CREATING: Final = "Error creating: "
 _SCHEDULER: Final = "default-scheduler"
 _REASON_LIMIT: Final = 64
-_EPOCH: Final = datetime.fromtimestamp(0, UTC)
+EPOCH: Final = datetime.fromtimestamp(0, UTC)
 
 
 def waiting_objects(run: FlashRun, jobs: Iterable[Object], pods: tuple[Pod, ...]) -> Iterator[str]:
@@ -50,7 +50,7 @@ def refused_pod(notices: tuple[Notice, ...], pods: tuple[Pod, ...]) -> str:
 
     A refusal from before the newest pod was created has been overcome.
     """
-    since = max((pod.created for pod in pods), default=_EPOCH)
+    since = max((pod.created for pod in pods), default=EPOCH)
     refusals = (
         notice.message.removeprefix(_CREATING)
         for notice in notices
@@ -79,7 +79,7 @@ def _pulls_image(notices: tuple[Notice, ...]) -> bool:
         for notice in notices
         if notice.reason == KubernetesReason.PULLED or notice.warning
     )
-    return max(begun, default=_EPOCH) > max(others, default=_EPOCH)
+    return max(begun, default=EPOCH) > max(others, default=EPOCH)
 
 
 def autoscaler_sentence(notices: tuple[Notice, ...]) -> str:
@@ -111,7 +111,7 @@ def newest_time(event: Object) -> datetime:
         event.get("eventTime"),
         event["metadata"].get("creationTimestamp"),
     )
-    return next((parse_time(time) for time in times if time), _EPOCH)
+    return next((parse_time(time) for time in times if time), EPOCH)
 
 
 def _is_word(reason: str) -> bool:
