@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -98,7 +99,10 @@ class Reader:
 
     def _play(self, run: str) -> None:
         """Train the run: its evaluations, answers, checkpoints and adapter; the later one wins."""
-        scores = ({0: 0.25, 5: 0.5, 10: 0.5}, {0: 0.25, 5: 1.0, 10: 0.75})[len(self.runs)]
+        first, last = self._saves(run)
+        scores = ({0: 0.25, first: 0.5, last: 0.5}, {0: 0.25, first: 1.0, last: 0.75})[
+            len(self.runs)
+        ]
         self.runs[RUNS[len(self.runs)]] = run
         prefix, store = store_spec(self.served, run), self.served.store
         rows = ({step: {"loss": 2 - score, "eval/score": score, "eval/loss": 2 - score}}
@@ -107,7 +111,7 @@ class Reader:
         for step in scores:
             store.put_bytes(names.eval_rollouts_key(prefix, step), ANSWERS % (step, step))
         folder = self.served.flash.folder
-        for step in (5, 10):
+        for step in (first, last):
             files = {"adapter/adapter_config.json": b"%d" % step}
             place = names.step_prefix(prefix, 1, step)
             upload_folder(self.served, place, "checkpoint", files, folder / f"made-{run}-{step}")
@@ -116,7 +120,9 @@ class Reader:
             run,
             phase="Succeeded",
             adapter={"ref": run, "bytes": 1},
-            checkpoints=[{**checkpoint(run, step), "score": str(scores[step])} for step in (10, 5)],
+            checkpoints=[
+                {**checkpoint(run, step), "score": str(scores[step])} for step in (last, first)
+            ],
             checkpointCount=2,
             evaluation={
                 "metric": "score",
@@ -124,6 +130,13 @@ class Reader:
                 "best": {"step": best, "score": str(scores[best])},
             },
         )
+
+    def _saves(self, run: str) -> list[int]:
+        """The steps at which the trainer would save this run, with the rows of the page."""
+        train = self.served.get("flashrun", run)["spec"]["train"]
+        rows = (self.served.flash.folder / "tickets/dataset/train.jsonl").read_text().count("\n")
+        steps = -(-rows // train["batchSize"]) * train["epochs"]
+        return [*range(train["saveEvery"], steps, train["saveEvery"]), steps]
 
 
 ANSWERS = (
@@ -155,6 +168,14 @@ def test_every_command_of_the_page_does_what_the_page_says(
     repeated = outputs["flash rerun"][0].splitlines()[0]
     spec, again = (served.get("flashrun", name)["spec"] for name in (other, repeated))
     assert again["train"] == spec["train"]
+
+
+@pytest.mark.parametrize("page", ["for-trainers.md", "environments.md"])
+def test_a_page_names_the_sdk_that_runs_have(page: str) -> None:
+    trainer = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    [sdk] = [it for it in trainer["optional-dependencies"]["trainer"] if "freesolo" in it]
+
+    assert set(re.findall(r"freesolo==[\d.]+", (ROOT / "docs" / page).read_text())) == {sdk}
 
 
 def test_the_page_shows_every_step_from_a_file_to_an_adapter() -> None:

@@ -192,10 +192,10 @@ class Values(Section):
     )
     """Namespaces whose FlashRuns are served; they must exist."""
     namespace_selector: LabelSelector = LabelSelector()
-    """Instead of ``namespaces: []``: labels of the namespaces that are served, also of those that
+    """With ``namespaces: []``: labels of the namespaces that are served, also of those that
     come later."""
     all_namespaces: bool = False
-    """Instead of ``namespaces: []``: every namespace is served but ``kube-*`` and the release's
+    """With ``namespaces: []``: every namespace is served but ``kube-*`` and the release's
     own."""
     crds: CrdValues = CrdValues()
     operator: OperatorValues

@@ -27,7 +27,7 @@ def setup(
         typer.Option(
             "--from",
             help="File with rows to learn: JSON Lines, JSON, CSV or Parquet; "
-            "the folder must not exist.",
+            "FOLDER must not exist, or be empty.",
             metavar="FILE",
         ),
     ] = None,
