@@ -1,7 +1,8 @@
 """Free ports, chosen once and remembered in a file.
 
 They lie below the range that the kernel uses for outgoing connections, so that a remembered port
-is rarely taken while the cluster is down.
+is rarely taken while the cluster is down. A file that was removed gets the same ports again, if
+they are free: buildah remembers by its address which layers a registry has.
 """
 
 import json
@@ -29,7 +30,7 @@ class Ports:
         """
         known: dict[str, int] = json.loads(self.file.read_text()) if self.file.exists() else {}
         if name not in known:
-            known[name] = _pick(address, set(known.values()))
+            known[name] = _pick(f"{self.file} {name}", address, set(known.values()))
             self.file.parent.mkdir(parents=True, exist_ok=True)
             self.file.write_text(json.dumps(known, indent=1))
         elif not running and not _free(address, known[name]):
@@ -41,9 +42,10 @@ class Ports:
         return known[name]
 
 
-def _pick(address: str, taken: set[int]) -> int:
+def _pick(server: str, address: str, taken: set[int]) -> int:
+    choices = random.Random(server)
     for _ in range(1000):
-        port = random.randint(LOWEST, HIGHEST)
+        port = choices.randint(LOWEST, HIGHEST)
         if port not in taken and _free(address, port):
             return port
     raise FatalError(

@@ -14,6 +14,17 @@ def test_a_port_is_remembered(tmp_path):
     assert LOWEST <= first <= HIGHEST
 
 
+def test_a_file_that_is_made_anew_has_the_same_ports_if_they_are_free(tmp_path):
+    ports = Ports(tmp_path / "ports.json")
+    first, second = ports.get("registry"), ports.get("storage")
+    ports.file.unlink()
+    with socket.socket() as stranger:
+        stranger.bind(("127.0.0.1", first))
+        stranger.listen()
+        assert ports.get("registry") != first
+    assert ports.get("storage") == second
+
+
 def test_two_servers_get_two_ports(tmp_path):
     ports = Ports(tmp_path / "ports.json")
     assert len({ports.get(f"server-{n}") for n in range(50)}) == 50
