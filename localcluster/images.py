@@ -311,8 +311,8 @@ def local_name(name: str) -> str:
 def _push(name: str, local: DevCluster, steps: StepRunner) -> str:
     """Push an image; return its reference by digest.
 
-    A registry on the same disk gains little from compressed layers; buildah 1.28 compresses what
-    it pushes even when it is told not to.
+    A registry on the same disk gains little from compressed layers, but buildah 1.28 compresses
+    what it pushes whatever ``--disable-compression`` says.
     """
     own = local.kind is not ClusterKind.CURRENT
     how = (
