@@ -52,8 +52,9 @@ test-unit: $(READY) ## run the unit tests
 
 .PHONY: test-api
 # By default files with few tests come last: here they take the longest, and one worker would wait.
+# Three workers on two cores: a third of the time a test waits for clocks of servers.
 test-api: $(READY) ## run the tests with a real API server and S3 server
-	@$(BIN)/python -m pytest -q -m api --numprocesses 2 --dist loadfile --no-loadscope-reorder
+	@$(BIN)/python -m pytest -q -m api --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 # Sharding on CPUs needs a newer PyTorch than Debian's, which the local image has.
 TORCH = $(shell sed -n 's/^ARG TORCH=//p' trainer-image/Dockerfile)
