@@ -29,7 +29,7 @@ from flashrun.store import Store
 from flashrun.store_metrics import read_history
 from localcluster import demo, lifecycle
 from localcluster.steps import StepRunner
-from tests.e2e import pools
+from tests.e2e import environments, pools
 
 ROOT = Path(__file__).parents[2]
 NAMESPACE = "default"
@@ -272,6 +272,7 @@ def _job(name: str, image: str, access: StorageAccess, command: list[str]) -> di
     return {"apiVersion": "v1", "kind": "List", "items": [secret, job]}
 
 
+FOREVER = {"max_steps": 4000, "epochs": 4000, "save_every": 100}
 TRAINER_TESTS = "trainer-tests"
 WANTED = "trainer and not network and not sharding"
 """The others need a network that a pod may not make, or a PyTorch that can shard on CPUs."""
@@ -281,11 +282,33 @@ SPREAD = ("-p", "xdist.plugin", "--numprocesses=2", "--dist=loadfile", "--no-loa
 """Two tests at a time, each with one thread: much of a test is waiting for processes to start."""
 
 
+BEGUN_FIRST = {"test_trainer.py": "trainer_tests", "test_kubelet.py": "kubelet_runs"}
+"""Modules whose work takes longest or waits most → the fixture that begins it."""
+
+
 @pytest.fixture(scope="session", autouse=True)
-def trainer_tests(request: pytest.FixtureRequest, product: "Product") -> None:
-    """Start the trainer's own tests first, when they are wanted: they take longest."""
-    if not any(item.path.name == "test_trainer.py" for item in request.session.items):
-        return
+def begun_first(request: pytest.FixtureRequest) -> None:
+    """Begin what takes longest before all else, if its module is wanted."""
+    wanted = {item.path.name for item in request.session.items}
+    for module, fixture in BEGUN_FIRST.items():
+        if module in wanted:
+            request.getfixturevalue(fixture)
+
+
+@pytest.fixture(scope="session")
+def kubelet_runs(product: Product, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """A run for each pool that lacks something: the kubelet ends their pods again and again."""
+    submitted = {}
+    for model, train in ((pools.CRAMPED, {}), (pools.LITTLE_DISK, FOREVER)):
+        folder = tmp_path_factory.mktemp("config")
+        config = environments.config(folder, "examples/sums", "sft", model=model, train=train)
+        submitted[model] = product.submit(config)
+    return submitted
+
+
+@pytest.fixture(scope="session")
+def trainer_tests(product: Product) -> None:
+    """Start the trainer's own tests in a pod."""
     files = dict(map(_installed, RUNNER))
     files |= {name: ROOT / name for name in ("examples", "tests/trainer")}
     words = ("python3", "-m", "pytest", "tests/trainer", "-m", WANTED, "-rs", "--durations=8")

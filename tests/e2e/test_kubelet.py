@@ -18,24 +18,12 @@ MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 RETRIES = TrainerSettings.model_fields["retries"].default
 LONG_SECONDS = 1500
 """Several attempts one after the other, beside the trainer's own tests."""
-FOREVER = {"max_steps": 4000, "epochs": 4000, "save_every": 100}
-
-
-@pytest.fixture(scope="module")
-def runs(product: Product, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """A run for each pool that lacks something, submitted side by side."""
-    submitted = {}
-    for model, train in ((CRAMPED, {}), (LITTLE_DISK, FOREVER)):
-        folder = tmp_path_factory.mktemp("config")
-        config = environments.config(folder, "examples/sums", "sft", model=model, train=train)
-        submitted[model] = product.submit(config)
-    return submitted
 
 
 def test_a_pod_killed_for_memory_is_tried_again_where_there_is_more(
-    product: Product, runs: dict[str, str]
+    product: Product, kubelet_runs: dict[str, str]
 ) -> None:
-    status = product.end(runs[CRAMPED], "Succeeded", LONG_SECONDS)
+    status = product.end(kubelet_runs[CRAMPED], "Succeeded", LONG_SECONDS)
     killed, last = status["attempts"]
     assert (killed["pool"], killed["reason"], killed["exitCode"]) == (
         "cramped", "HostOutOfMemory", 137,
@@ -74,10 +62,10 @@ def test_an_image_that_cannot_be_pulled_is_named_and_waited_for(
 
 
 def test_evictions_for_a_pods_own_disk_are_counted_and_say_so(
-    product: Product, runs: dict[str, str]
+    product: Product, kubelet_runs: dict[str, str]
 ) -> None:
     """They have no condition DisruptionTarget, with which every retry would be free."""
-    run = runs[LITTLE_DISK]
+    run = kubelet_runs[LITTLE_DISK]
     status = product.end(run, "Failed", LONG_SECONDS)
     assert {item["reason"] for item in status["attempts"]} == {"Evicted"}
     assert len(status["attempts"]) == 1 + RETRIES
