@@ -172,7 +172,7 @@ def in_cluster(command: Command, run: FinishedRun) -> Typed:
     return Typed(run.served.flash, words, command.code, command.answers, anew=False)
 
 
-EVERY = dict.fromkeys(range(3), Redirection.CLOSED)
+ALL_CLOSED = dict.fromkeys(range(3), Redirection.CLOSED)
 
 
 def end(typed: Typed, redirected: Redirected, **variables: str) -> tuple[int, str]:
@@ -187,7 +187,7 @@ def end(typed: Typed, redirected: Redirected, **variables: str) -> tuple[int, st
 
 
 def test_closed_streams_change_nothing(typed: Typed) -> None:
-    assert end(typed, EVERY)[0] == typed.code
+    assert end(typed, ALL_CLOSED)[0] == typed.code
 
 
 @ANYWHERE_ONLY
